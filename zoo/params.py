@@ -1,0 +1,127 @@
+"""Params: the parameters of one network, or of many along leading axes, as a dictionary from name to tensor."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from zoo.weight_space import WeightSpace
+
+Params = dict[str, Tensor]
+
+
+def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Check params against their space and return the leading axes they share.
+
+    Args:
+        space: The weight space.
+        params: Tensors ``[*batch, *space.shapes[name]]``.
+
+    Returns:
+        The leading axes, ``()`` for one network.
+
+    Raises:
+        ValueError: If a tensor is missing, unknown, of another shape, or if leading axes differ.
+
+    >>> from zoo.weight_space import NeuronGroup
+    >>> batch_shape(WeightSpace({"h": NeuronGroup(3)}, {"bias": "h"}), {"bias": torch.zeros(5, 3)})
+    (5,)
+    """
+    missing, extra = [n for n in space.tensors if n not in params], [n for n in params if n not in space.tensors]
+    if missing or extra:
+        raise ValueError(f"params do not fit the weight space: missing {missing}, unknown {extra}")
+    batch: tuple[int, ...] | None = None
+    for name, shape in space.shapes.items():
+        got = tuple(params[name].shape)
+        lead = got[: len(got) - len(shape)]
+        if len(got) < len(shape) or got[len(lead) :] != shape:
+            raise ValueError(f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], got {list(got)}")
+        if batch is not None and lead != batch:
+            raise ValueError(f"tensor {name!r}: expected leading axes {list(batch)} as before it, got {list(lead)}")
+        batch = lead
+    return batch if batch is not None else ()
+
+
+def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, "*batch P"]:
+    """Concatenate all entries, tensors in the order of the space, entries in C order.
+
+    Args:
+        space: The weight space.
+        params: Tensors ``[*batch, *shape]``.
+
+    Returns:
+        One tensor ``[*batch, P]`` with ``P = space.num_params``.
+    """
+    batch = batch_shape(space, params)
+    return torch.cat([params[name].reshape(*batch, -1) for name in space.tensors], dim=-1)
+
+
+def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
+    """Undo `flatten`.
+
+    Args:
+        space: The weight space.
+        flat: ``[*batch, P]``.
+
+    Returns:
+        Tensors ``[*batch, *shape]``.
+
+    Raises:
+        ValueError: If the last axis is not `space.num_params` long.
+    """
+    if flat.shape[-1] != space.num_params:
+        raise ValueError(f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}")
+    pieces = flat.split([math.prod(shape) for shape in space.shapes.values()], dim=-1)
+    return {
+        name: piece.reshape(*flat.shape[:-1], *shape)
+        for (name, shape), piece in zip(space.shapes.items(), pieces, strict=True)
+    }
+
+
+def stack(networks: Sequence[Mapping[str, Tensor]]) -> Params:
+    """Stack the params of single networks along a new leading axis.
+
+    Args:
+        networks: At least one network; all with the same tensors.
+
+    Returns:
+        Tensors ``[N, *shape]``.
+
+    Raises:
+        ValueError: If there is no network.
+    """
+    if not networks:
+        raise ValueError("stack: expected at least one network, got none")
+    return {name: torch.stack([network[name] for network in networks]) for name in networks[0]}
+
+
+def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Params:
+    """The trained entries only.
+
+    Args:
+        params: Tensors ``[*batch, *shape]``.
+        free: Boolean masks ``[*shape]``, True where an entry is trained, for the tensors that have fixed entries.
+
+    Returns:
+        For a tensor with a mask its free entries ``[*batch, F]`` in C order, every other tensor as it is.
+    """
+    view = dict(params)
+    for name, mask in free.items():
+        tensor = params[name]
+        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[..., mask.reshape(-1).to(tensor.device)]
+    return view
+
+
+def expand_right(values: Float[Tensor, "*batch"], like: Tensor) -> Tensor:
+    """Give one value per network as many trailing axes as a tensor with entries per network has.
+
+    Args:
+        values: ``[*batch]``.
+        like: ``[*batch, ...]``.
+
+    Returns:
+        A view ``[*batch, 1, ..., 1]`` that broadcasts against `like`.
+    """
+    return values.reshape(*values.shape, *(1,) * (like.dim() - values.dim()))
