@@ -110,7 +110,9 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     view = dict(params)
     for name, mask in free.items():
         tensor = params[name]
-        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[..., mask.reshape(-1).to(tensor.device)]
+        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[
+            ..., mask.reshape(-1).to(tensor.device)
+        ]
     return view
 
 

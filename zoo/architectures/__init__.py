@@ -1,0 +1,21 @@
+"""Architectures of the networks of a zoo, standard and asymmetric."""
+
+from zoo.architectures.asymmetric import ASYMMETRIES, sigma_asymmetric, syre, w_asymmetric
+from zoo.architectures.base import ACTIVATIONS, Architecture
+from zoo.architectures.cnn import cnn
+from zoo.architectures.mlp import mlp
+from zoo.architectures.table import ARCHITECTURES, build_architecture, make_asymmetric
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "ASYMMETRIES",
+    "Architecture",
+    "build_architecture",
+    "cnn",
+    "make_asymmetric",
+    "mlp",
+    "sigma_asymmetric",
+    "syre",
+    "w_asymmetric",
+]

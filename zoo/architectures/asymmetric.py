@@ -1,0 +1,215 @@
+"""Asymmetric twins of an architecture: the same function family with its parameter symmetries removed.
+
+Each function takes an architecture and returns one with constants (masks, fixed entries, mixing matrices, offsets) and with a
+weight space that no longer declares the symmetries it lost. Free entries start with the distribution of the standard network;
+a neuron of a W-asymmetric layer therefore sees pre-activation variance `(d - n_fix) / (3 d) + n_fix kappa^2` for unit inputs
+instead of `1 / 3`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from zoo.architectures.base import Architecture
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+Amount = int | float
+
+
+def w_asymmetric(
+    architecture: Architecture,
+    generator: torch.Generator,
+    n_fix: Amount | Mapping[str, Amount] = 0.25,
+    kappa: float | Mapping[str, float] = 1.0,
+    fix: str = "entries",
+) -> Architecture:
+    """Fix some entries of every linear and convolutional weight: `W_eff = M * W + (1 - M) * F` with `F ~ N(0, kappa^2)`.
+
+    Every row of `M` (one output neuron or filter) has `n_fix` zeros, and no two rows of a tensor agree, so that no permutation
+    of neurons maps the network onto another of the same zoo. `M` and `F` do not depend on `kappa` except for the scale of `F`.
+
+    Args:
+        architecture: The standard architecture.
+        generator: Source of `M` and `F`.
+        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the fan-in (rounded, at least
+            one). A mapping gives it per tensor; a tensor with 0 is left as it is.
+        kappa: Standard deviation of the fixed entries, 0 included, or a mapping per tensor.
+        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution (`n_fix` counts filters then).
+
+    Returns:
+        The architecture with constants `free.<tensor>` and `fixed.<tensor>`.
+
+    Raises:
+        ValueError: If an option does not fit a tensor: a row would be frozen, or rows cannot be distinct.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.1.
+    """
+    if fix not in ("entries", "filters"):
+        raise ValueError(f"w_asymmetric: expected fix to be 'entries' or 'filters', got {fix!r}")
+    weights = [name for name in architecture.space.tensors if architecture.space.pattern(name).read]
+    amounts, scales = _per_tensor("n_fix", n_fix, weights), _per_tensor("kappa", kappa, weights)
+    constants, asymmetric_groups, rigid_groups = dict(architecture.constants), set(), set()
+    for name in weights:
+        free = _mask(architecture.space, name, amounts[name], fix, generator)
+        values = torch.randn(architecture.space.shapes[name], generator=generator)
+        if scales[name] < 0:
+            raise ValueError(f"tensor {name!r}: expected kappa >= 0, got {scales[name]}")
+        if free is None:
+            continue
+        constants[f"free.{name}"] = free
+        constants[f"fixed.{name}"] = torch.where(free, 0.0, scales[name] * values)
+        touched = {
+            factor for axis in architecture.space.pattern(name).axes for factor in axis if isinstance(factor, str)
+        }
+        asymmetric_groups |= touched
+        rigid_groups |= touched if scales[name] > 0 else set()
+
+    def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
+        # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
+        scaling = "none" if name in rigid_groups else group.scaling
+        return replace(group, permutable=group.permutable and name not in asymmetric_groups, scaling=scaling)
+
+    return replace(architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants)
+
+
+def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std: float | None = None) -> Architecture:
+    """Replace every non-linearity by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F` for each group.
+
+    Args:
+        architecture: The standard architecture.
+        generator: Source of `F`.
+        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for a group of `d` neurons if None.
+
+    Returns:
+        The architecture with constants `mixing.<group>`.
+
+    Raises:
+        ValueError: If the architecture has no non-linearity, or `std` is not positive.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.2.
+    """
+    if std is not None and std <= 0:
+        raise ValueError(f"sigma_asymmetric: expected std > 0, got {std}")
+    constants = dict(architecture.constants)
+    for name, group in architecture.space.groups.items():
+        if group.activation != "linear":
+            scale = group.size**-0.5 if std is None else std
+            constants[f"mixing.{name}"] = scale * torch.randn(group.size, group.size, generator=generator)
+    if len(constants) == len(architecture.constants):
+        raise ValueError("sigma_asymmetric: the architecture has no non-linearity to replace")
+
+    def with_figlu(name: str, group: NeuronGroup) -> NeuronGroup:
+        if f"mixing.{name}" not in constants:
+            return group
+        return replace(group, permutable=False, scaling="none", activation="figlu")
+
+    return replace(architecture, space=_map_groups(architecture.space, with_figlu), constants=constants)
+
+
+def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
+    """Add a fixed random offset to every parameter, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
+
+    The effective parameters start with the standard distribution; without weight decay training is that of the standard network.
+
+    Args:
+        architecture: The standard architecture.
+        generator: Source of `F`.
+        std: Standard deviation of the entries of `F`.
+
+    Returns:
+        The architecture with constants `offset.<tensor>`.
+
+    Raises:
+        ValueError: If `std` is not positive.
+
+    References:
+        Ziyin et al. 2024, arXiv 2408.15495.
+    """
+    if std <= 0:
+        raise ValueError(f"syre: expected std > 0, got {std}")
+    shapes = architecture.space.shapes.items()
+    offsets = {f"offset.{name}": std * torch.randn(shape, generator=generator) for name, shape in shapes}
+
+    def without_symmetry(_name: str, group: NeuronGroup) -> NeuronGroup:
+        return replace(group, permutable=False, scaling="none")
+
+    space = _map_groups(architecture.space, without_symmetry)
+    return replace(architecture, space=space, constants={**architecture.constants, **offsets})
+
+
+ASYMMETRIES: dict[str, Callable[..., Architecture]] = {"w": w_asymmetric, "sigma": sigma_asymmetric, "syre": syre}
+
+
+def _map_groups(space: WeightSpace, change: Callable[[str, NeuronGroup], NeuronGroup]) -> WeightSpace:
+    return WeightSpace({name: change(name, group) for name, group in space.groups.items()}, space.tensors)
+
+
+def _per_tensor(option: str, value: Amount | Mapping[str, Amount], tensors: list[str]) -> Mapping[str, Amount]:
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(tensors, value)
+    if set(value) != set(tensors):
+        raise ValueError(
+            f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}"
+        )
+    return value
+
+
+def _mask(space: WeightSpace, name: str, amount: Amount, fix: str, generator: torch.Generator) -> Tensor | None:
+    """Mask of one tensor, True = free, or None if nothing is fixed."""
+    pattern, shape = space.pattern(name), space.shapes[name]
+    rows = math.prod(shape[: len(pattern.written)])
+    plain = [len(axis) == 1 and isinstance(axis[0], int) for axis in pattern.read]
+    sizes = shape[len(pattern.written) :]
+    chosen = [1 if fix == "filters" and is_plain else size for size, is_plain in zip(sizes, plain, strict=True)]
+    fan_in = math.prod(chosen)
+    n_fix = max(1, round(amount * fan_in)) if isinstance(amount, float) and 0 < amount < 1 else amount
+    if n_fix == 0:
+        return None
+    if not isinstance(n_fix, int) or n_fix < 0:
+        raise ValueError(f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), got {amount}")
+    unit = "input filters" if fix == "filters" else "entries"
+    if n_fix >= fan_in:
+        raise ValueError(
+            f"tensor {name!r}: n_fix={n_fix} would freeze all {fan_in} {unit} of a row; expected n_fix < {fan_in} "
+            "(n_fix as a mapping gives it per tensor, 0 leaves a tensor as it is)"
+        )
+    if math.comb(fan_in, n_fix) < rows:
+        raise ValueError(
+            f"tensor {name!r}: {rows} rows cannot be distinct with n_fix={n_fix} of {fan_in} {unit}: "
+            f"there are only {math.comb(fan_in, n_fix)} ways to choose"
+        )
+    free = distinct_rows(rows, fan_in, n_fix, generator)
+    return free.reshape(*shape[: len(pattern.written)], *chosen).expand(shape).contiguous()
+
+
+def distinct_rows(rows: int, columns: int, n_fix: int, generator: torch.Generator) -> Bool[Tensor, "rows columns"]:
+    """Draw a mask with `n_fix` False entries in every row and no two equal rows.
+
+    Args:
+        rows: Number of rows.
+        columns: Number of columns.
+        n_fix: False entries in each row; at least `rows` different choices must exist.
+        generator: Source of randomness.
+
+    Returns:
+        The mask.
+    """
+    if math.comb(columns, n_fix) <= 4 * rows:
+        choices = list(itertools.combinations(range(columns), n_fix))
+        picked = [choices[i] for i in torch.randperm(len(choices), generator=generator)[:rows].tolist()]
+    else:
+        distinct: dict[tuple[int, ...], None] = {}
+        while len(distinct) < rows:
+            row = torch.randperm(columns, generator=generator)[:n_fix].sort().values
+            distinct[tuple(row.tolist())] = None
+        picked = list(distinct)
+    mask = torch.ones(rows, columns, dtype=torch.bool)
+    mask[torch.arange(rows)[:, None], torch.tensor(picked)] = False
+    return mask

@@ -1,0 +1,166 @@
+"""What an architecture is: a weight space, fixed constants, an initialization, and the function of one network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.params import Params
+from zoo.weight_space import Scaling, WeightSpace
+
+Activate = Callable[[str, Tensor], Tensor]
+
+# name -> (function, scales of a neuron that commute with it)
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Scaling]] = {
+    "linear": (lambda x: x, "any"),
+    "relu": (F.relu, "positive"),
+    "leaky_relu": (F.leaky_relu, "positive"),
+    "tanh": (torch.tanh, "sign"),
+    "gelu": (F.gelu, "none"),
+    "silu": (F.silu, "none"),
+}
+
+
+def check_activation(name: str) -> str:
+    """Return the name of a known activation.
+
+    Args:
+        name: Name to look up.
+
+    Returns:
+        The same name.
+
+    Raises:
+        ValueError: If there is no such activation.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; known are {sorted(ACTIVATIONS)}")
+    return name
+
+
+def figlu(x: Float[Tensor, "X d *positions"], mixing: Float[Tensor, "d d"]) -> Float[Tensor, "X d *positions"]:
+    """Fixed-gate linear unit `sigmoid(F x) * x`: no permutation of the neurons commutes with it.
+
+    Args:
+        x: Pre-activations; neurons or channels on axis 1.
+        mixing: `F`, fixed and never trained; on images a 1x1 convolution.
+
+    Returns:
+        Activations of the same shape.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.2.
+    """
+    return torch.sigmoid(torch.einsum("ij,xj...->xi...", mixing, x)) * x
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The function of a network, apart from its parameters.
+
+    Parameters are always *effective* ones: fixed entries are part of them, so `apply` is the same function for the standard and
+    for the weight-asymmetric network. `forward` is written for one network; many networks go through `torch.func.vmap`.
+
+    Attributes:
+        space: Weight space of the effective parameters.
+        draw: Draws the initial parameters of one network, as if all were trained, from a generator; `init` is what to call.
+        forward: `forward(params, x, activate)` with `x` of shape `[X, *input_shape]`, to logits `[X, K]`. It calls
+            `activate(group, z)` wherever the group's non-linearity acts; neurons or channels are on axis 1 of `z`.
+        constants: Never trained, the same for every network: `free.<tensor>` (bool, True = trained), `fixed.<tensor>` (values
+            at the fixed entries, 0 elsewhere), `offset.<tensor>` (center of the weight decay), `mixing.<group>` (FiGLU).
+    """
+
+    space: WeightSpace
+    draw: Callable[[torch.Generator], Params]
+    forward: Callable[[Params, Tensor, Activate], Tensor]
+    constants: Params = field(default_factory=dict)
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Initial parameters of one network.
+
+        Free entries have the distribution, and for equal shapes the very draws, that the standard network has; they are not
+        rescaled for the entries that are fixed.
+
+        Args:
+            generator: Source of randomness.
+
+        Returns:
+            Effective parameters, float32.
+        """
+        params = self.draw(generator)
+        fixed = constants_of(self.constants, "fixed")
+        for name, mask in self.free.items():
+            params[name] = torch.where(mask.cpu(), params[name], fixed[name].float().cpu())
+        return params
+
+    def apply(self, params: Params, x: Float[Tensor, "X ..."]) -> Float[Tensor, "X K"]:
+        """Run one network.
+
+        Args:
+            params: Effective parameters of one network.
+            x: Inputs `[X, *input_shape]`.
+
+        Returns:
+            Logits `[X, K]`.
+        """
+        return self.forward(params, x, self._activate)
+
+    def _activate(self, group: str, z: Tensor) -> Tensor:
+        mixing = self.constants.get(f"mixing.{group}")
+        if mixing is not None:
+            return figlu(z, mixing)
+        return ACTIVATIONS[self.space.groups[group].activation][0](z)
+
+    @property
+    def free(self) -> Params:
+        """Masks `{tensor: bool[*shape]}`, True = trained, of the tensors that have fixed entries."""
+        return constants_of(self.constants, "free")
+
+    @property
+    def num_free(self) -> int:
+        """Number of trained scalars."""
+        return count_free(self.space, self.constants)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Architecture":
+        """The same architecture with its constants on a device.
+
+        Args:
+            device: Where the constants go.
+            dtype: Floating type of the constants, unchanged if None; masks stay boolean.
+
+        Returns:
+            A copy.
+        """
+        moved = {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.constants.items()
+        }
+        return replace(self, constants=moved)
+
+
+def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
+    """The constants of one kind, such as `"free"`, by the name of the tensor or group they belong to."""
+    prefix = f"{kind}."
+    return {name.removeprefix(prefix): tensor for name, tensor in constants.items() if name.startswith(prefix)}
+
+
+def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:
+    """Number of trained scalars of a network: all parameters but the fixed entries."""
+    return space.num_params - sum(int((~mask).sum()) for mask in constants_of(constants, "free").values())
+
+
+def uniform_fan_in(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    """Draw entries `~ U(-1/sqrt(fan_in), 1/sqrt(fan_in))`, the default of PyTorch's linear and convolutional layers.
+
+    Args:
+        shape: Shape of the tensor.
+        fan_in: Number of inputs of a neuron.
+        generator: Source of randomness.
+
+    Returns:
+        The tensor, float32.
+    """
+    return (2 * torch.rand(shape, generator=generator) - 1) / fan_in**0.5

@@ -1,0 +1,121 @@
+"""Configuration files: YAML in, a checked pydantic model out, errors that name file, line, key, expected and found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+Loc = tuple[str | int, ...]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is meant for the person who wrote it."""
+
+
+class StrictModel(BaseModel):
+    """A pydantic model that refuses unknown keys and cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
+    """Read a YAML file into a pydantic model.
+
+    Args:
+        model: The model's class.
+        path: YAML file.
+        overrides: `key=value` texts that replace single entries; keys are dotted paths, values YAML.
+
+    Returns:
+        The checked model.
+
+    Raises:
+        ConfigError: If the file cannot be read, is not YAML, or does not fit the model.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    data, lines = _parse(text, path)
+    set_by = {}
+    for override in overrides:
+        key = _apply_override(data, override)
+        set_by[key] = override
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(item, path, lines, set_by) for item in error.errors())) from error
+
+
+def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """YAML text to plain data and the line of every key."""
+    try:
+        data = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys at the top, found {type(data).__name__}")
+    lines: dict[Loc, int] = {}
+    _collect_lines(root, (), lines, path)
+    return data, lines
+
+
+def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*loc, key.value)
+            if inner in lines:
+                first = lines[inner]
+                raise ConfigError(
+                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})"
+                )
+            lines[inner] = key.start_mark.line + 1
+            _collect_lines(value, inner, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[*loc, index] = value.start_mark.line + 1
+            _collect_lines(value, (*loc, index), lines, path)
+
+
+def _apply_override(data: dict[str, Any], override: str) -> Loc:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected key=value, for example --set count=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    *parents, last = key.split(".")
+    target = data
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override}: {parent!r} is not a mapping, it holds {target!r}")
+    target[last] = value
+    return tuple(key.split("."))
+
+
+def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, str]) -> str:
+    """One pydantic error as one line: where, which key, what was expected, what was found."""
+    loc: Loc = item["loc"]
+    key = ".".join(str(part) for part in loc) or "(top level)"
+    where = str(path)
+    for length in range(len(loc), 0, -1):
+        prefix = loc[:length]
+        if prefix in set_by:
+            where = f"--set {set_by[prefix]}"
+            break
+        if prefix in lines:
+            where = f"{path}:{lines[prefix]}"
+            break
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}, found {item['input']!r}"
+    if item["type"] == "missing":
+        return f"{where}: key {key!r} is missing"
+    if item["type"] == "value_error":
+        return f"{where}: {key}: {item['ctx']['error']}"
+    return f"{where}: {key}: {item['msg']}, found {item['input']!r}"

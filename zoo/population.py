@@ -1,0 +1,218 @@
+"""A zoo on disk as Python sees it: a mapping of populations, each read on demand."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from zoo.architectures import Architecture
+from zoo.architectures.base import constants_of, count_free
+from zoo.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry, read_manifest
+from zoo.params import Params, free_entries
+from zoo.store import StoreError, read_columns, read_tensors
+from zoo.weight_space import WeightSpace
+
+View = Literal["full", "free"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """One population of a zoo: networks of one architecture and kind.
+
+    Attributes:
+        name: Its name, a configuration of the Hugging Face data set.
+        directory: Folder of the zoo.
+        manifest: Manifest of the zoo.
+    """
+
+    name: str
+    directory: Path
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self._entry.shards.values())
+
+    def __repr__(self) -> str:
+        return (
+            f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of {self.space.num_params} params)"
+        )
+
+    @property
+    def _entry(self) -> PopulationEntry:
+        return self.manifest.populations[self.name]
+
+    @cached_property
+    def space(self) -> WeightSpace:
+        """Weight space of the effective parameters."""
+        return self._entry.weight_space()
+
+    @cached_property
+    def constants(self) -> Params:
+        """Masks, fixed entries, mixing matrices and offsets, by name."""
+        if self._entry.constants is None:
+            return {}
+        path = self.directory / "constants" / f"{self.name}.h5"
+        _check_size(path, self._entry.constants)
+        return {name: torch.from_numpy(array) for name, array in read_columns([path]).items()}
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The architecture, constants included; `architecture.apply(params, x)` runs one network."""
+        return self._entry.build(self.manifest.input_shape, self.manifest.num_classes, self.constants)
+
+    @property
+    def free(self) -> Params:
+        """Boolean masks, True = trained, of the tensors that have fixed entries."""
+        return constants_of(self.constants, "free")
+
+    @property
+    def num_free(self) -> int:
+        """Number of trained scalars of a network."""
+        return count_free(self.space, self.constants)
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names of the columns of `table` that are hyperparameters."""
+        return self._entry.hyperparameters
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have networks."""
+        return tuple(split for split in SPLITS if self.manifest.split.get(split, 0))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the content, hexadecimal: changes when a byte of a shard does."""
+        hashes = [f"{path}:{shard.sha256}" for path, shard in sorted(self._entry.shards.items())]
+        return hashlib.sha256("\n".join([self.space.fingerprint, *hashes]).encode()).hexdigest()
+
+    def params(self, split: str, view: View = "full") -> Params:
+        """Final parameters of the networks of a split, ordered by network id.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            view: `"full"` for all effective parameters; `"free"` without the fixed entries (such a tensor becomes `[N, F]`).
+
+        Returns:
+            Tensors `[N, *shape]`, float32.
+
+        Raises:
+            ValueError: If the view is unknown.
+        """
+        if view not in ("full", "free"):
+            raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
+        params = read_tensors(self._paths(split), dict(self.space.shapes))
+        return free_entries(params, self.free) if view == "free" else params
+
+    def trajectory(self, split: str) -> tuple[np.ndarray, Params]:
+        """Checkpoints along training.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            Steps `[T]` (0 = initialization) and tensors `[N, T, *shape]`.
+
+        Raises:
+            StoreError: If the zoo was generated without checkpoints.
+        """
+        if not self._entry.trajectory:
+            raise StoreError(f"population {self.name!r}: no trajectory; the job asked for no checkpoints")
+        paths = self._paths(split, trajectory=True)
+        steps = read_columns(paths[:1], ["checkpoint_steps"])["checkpoint_steps"][0]
+        return steps, read_tensors(paths, {name: (len(steps), *shape) for name, shape in self.space.shapes.items()})
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Hyperparameters and metrics of the networks of a split, ordered by network id.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            One row a network, in the order of `params`.
+        """
+        return pd.DataFrame(read_columns(self._paths(split), self._scalar_columns))
+
+    @cached_property
+    def _scalar_columns(self) -> list[str]:
+        return [*ID_COLUMNS, *self.hyperparameters, *METRIC_COLUMNS]
+
+    def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
+        if split not in self.splits:
+            raise ValueError(f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}")
+        files = self._entry.trajectory if trajectory else self._entry.shards
+        paths = []
+        for relative, shard in sorted(files.items()):
+            if relative.split("/")[1].startswith(f"{split}-"):
+                _check_size(self.directory / relative, shard)
+                paths.append(self.directory / relative)
+        return paths
+
+
+ID_COLUMNS = ("network_id", "seed")
+METRIC_COLUMNS = (
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "generalization_gap",
+    "steps",
+    "diverged",
+    "diverged_at",
+)
+
+
+def _check_size(path: Path, entry: ShardEntry) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != entry.bytes:
+        state = "missing" if found is None else f"{found} bytes"
+        raise StoreError(
+            f"{path}: expected {entry.bytes} bytes, found {state}; run the same generate-zoo command to repair it"
+        )
+
+
+class Zoo(Mapping[str, Population]):
+    """The populations of a zoo by name."""
+
+    def __init__(self, directory: Path, manifest: Manifest):
+        """Wrap a manifest; use `load`.
+
+        Args:
+            directory: Folder of the zoo.
+            manifest: Its manifest.
+        """
+        self.directory = directory
+        self.manifest = manifest
+        self._populations = {name: Population(name, directory, manifest) for name in manifest.populations}
+
+    def __getitem__(self, name: str) -> Population:
+        if name not in self._populations:
+            raise KeyError(f"no population {name!r} in {self.directory}; populations are {list(self._populations)}")
+        return self._populations[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._populations)
+
+    def __len__(self) -> int:
+        return len(self._populations)
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
+
+
+def load(directory: str | Path) -> Zoo:
+    """Open a zoo.
+
+    Args:
+        directory: Folder that `generate-zoo` wrote.
+
+    Returns:
+        The zoo; nothing but its manifest has been read yet.
+    """
+    return Zoo(Path(directory), read_manifest(Path(directory)))
