@@ -70,9 +70,7 @@ def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> No
             inner = (*loc, key.value)
             if inner in lines:
                 first = lines[inner]
-                raise ConfigError(
-                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})"
-                )
+                raise ConfigError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})")
             lines[inner] = key.start_mark.line + 1
             _collect_lines(value, inner, lines, path)
     elif isinstance(node, yaml.SequenceNode):

@@ -75,8 +75,7 @@ def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
         raise ValueError(f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}")
     pieces = flat.split([math.prod(shape) for shape in space.shapes.values()], dim=-1)
     return {
-        name: piece.reshape(*flat.shape[:-1], *shape)
-        for (name, shape), piece in zip(space.shapes.items(), pieces, strict=True)
+        name: piece.reshape(*flat.shape[:-1], *shape) for (name, shape), piece in zip(space.shapes.items(), pieces, strict=True)
     }
 
 
@@ -110,9 +109,7 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     view = dict(params)
     for name, mask in free.items():
         tensor = params[name]
-        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[
-            ..., mask.reshape(-1).to(tensor.device)
-        ]
+        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[..., mask.reshape(-1).to(tensor.device)]
     return view
 
 

@@ -39,9 +39,7 @@ class Population:
         return sum(shard.rows for shard in self._entry.shards.values())
 
     def __repr__(self) -> str:
-        return (
-            f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of {self.space.num_params} params)"
-        )
+        return f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of {self.space.num_params} params)"
 
     @property
     def _entry(self) -> PopulationEntry:
@@ -117,7 +115,7 @@ class Population:
             split: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            Steps `[T]` (0 = initialization) and tensors `[N, T, *shape]`.
+            Steps `[N, T]`, evenly spaced from 0 (initialization) to each network's end, and tensors `[N, T, *shape]`.
 
         Raises:
             StoreError: If the zoo was generated without checkpoints.
@@ -125,8 +123,8 @@ class Population:
         if not self._entry.trajectory:
             raise StoreError(f"population {self.name!r}: no trajectory; the job asked for no checkpoints")
         paths = self._paths(split, trajectory=True)
-        steps = read_columns(paths[:1], ["checkpoint_steps"])["checkpoint_steps"][0]
-        return steps, read_tensors(paths, {name: (len(steps), *shape) for name, shape in self.space.shapes.items()})
+        steps = read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"]
+        return steps, read_tensors(paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()})
 
     def table(self, split: str) -> pd.DataFrame:
         """Hyperparameters and metrics of the networks of a split, ordered by network id.
@@ -141,7 +139,7 @@ class Population:
 
     @cached_property
     def _scalar_columns(self) -> list[str]:
-        return [*ID_COLUMNS, *self.hyperparameters, *METRIC_COLUMNS]
+        return list(dict.fromkeys([*ID_COLUMNS, *self.hyperparameters, *METRIC_COLUMNS]))
 
     def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
         if split not in self.splits:
@@ -163,6 +161,7 @@ METRIC_COLUMNS = (
     "test_accuracy",
     "generalization_gap",
     "steps",
+    "train_size",
     "diverged",
     "diverged_at",
 )
@@ -172,9 +171,7 @@ def _check_size(path: Path, entry: ShardEntry) -> None:
     found = path.stat().st_size if path.is_file() else None
     if found != entry.bytes:
         state = "missing" if found is None else f"{found} bytes"
-        raise StoreError(
-            f"{path}: expected {entry.bytes} bytes, found {state}; run the same generate-zoo command to repair it"
-        )
+        raise StoreError(f"{path}: expected {entry.bytes} bytes, found {state}; run the same generate-zoo command to repair it")
 
 
 class Zoo(Mapping[str, Population]):

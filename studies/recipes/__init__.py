@@ -1,0 +1,1 @@
+"""Study configurations that come with the package, one YAML file each."""

@@ -64,9 +64,7 @@ def w_asymmetric(
             continue
         constants[f"free.{name}"] = free
         constants[f"fixed.{name}"] = torch.where(free, 0.0, scales[name] * values)
-        touched = {
-            factor for axis in architecture.space.pattern(name).axes for factor in axis if isinstance(factor, str)
-        }
+        touched = {factor for axis in architecture.space.pattern(name).axes for factor in axis if isinstance(factor, str)}
         asymmetric_groups |= touched
         rigid_groups |= touched if scales[name] > 0 else set()
 
@@ -155,9 +153,7 @@ def _per_tensor(option: str, value: Amount | Mapping[str, Amount], tensors: list
     if not isinstance(value, Mapping):
         return dict.fromkeys(tensors, value)
     if set(value) != set(tensors):
-        raise ValueError(
-            f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}"
-        )
+        raise ValueError(f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}")
     return value
 
 

@@ -135,8 +135,7 @@ class Architecture:
             A copy.
         """
         moved = {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in self.constants.items()
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in self.constants.items()
         }
         return replace(self, constants=moved)
 

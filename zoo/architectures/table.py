@@ -15,9 +15,7 @@ from zoo.architectures.mlp import mlp
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"mlp": mlp, "cnn": cnn}
 
 
-def build_architecture(
-    name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int
-) -> Architecture:
+def build_architecture(name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> Architecture:
     """Build a standard architecture.
 
     Args:

@@ -1,0 +1,104 @@
+"""How many networks train together, and whether compiling their step pays."""
+
+import math
+import shutil
+import warnings
+
+import torch
+from torch import Tensor
+
+from data_gen.tasks import Task
+from zoo.architectures.base import Architecture
+
+# Beyond the caches of a core, lock step gains nothing from more networks (benchmarks/train_networks.py).
+_CPU_WORKING_SET = 8 * 2**20
+_CUDA_SHARE = 0.25
+_STATE_COPIES = 5  # parameters, gradients, up to two optimizer slots, the copy at the start of a block
+# A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.
+_NETWORK_STEPS_WORTH_COMPILING = 200_000
+
+
+def bytes_per_network(architecture: Architecture, task: Task, batch_size: int) -> int:
+    """Memory that one network needs while it trains: its state, its batch, and what the backward pass keeps.
+
+    Args:
+        architecture: The architecture.
+        task: The task.
+        batch_size: Images in a batch.
+
+    Returns:
+        Bytes, measured on one forward pass.
+    """
+    params = architecture.init(torch.Generator().manual_seed(0))
+    trained = {name: tensor.to(task.mean.device, task.mean.dtype).requires_grad_() for name, tensor in params.items()}
+    x = task.inputs(task.train.x[torch.arange(batch_size) % len(task.train.x)])
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        architecture.apply(trained, x)
+    state = sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
+    return _STATE_COPIES * state + 2 * (sum(saved.values()) + x.numel() * x.element_size())
+
+
+def chunk_size(architecture: Architecture, task: Task, batch_size: int, rows: int) -> int:
+    """How many networks train in lock step.
+
+    Depends on the job and the kind of device only, never on what else runs on it, so that a zoo can be generated again.
+
+    Args:
+        architecture: The architecture.
+        task: The task, on its device.
+        batch_size: Images in a batch.
+        rows: Networks to be trained in all; chunks are made equally large.
+
+    Returns:
+        Number of networks, at least 1.
+    """
+    device = task.mean.device
+    if device.type == "cuda":
+        budget = int(_CUDA_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    else:
+        budget = _CPU_WORKING_SET
+    fitting = max(1, budget // bytes_per_network(architecture, task, batch_size))
+    return math.ceil(rows / math.ceil(rows / fitting))
+
+
+def compilation_pays(network_steps: float, variants: int) -> bool:
+    """Whether a population is large enough for compiled steps.
+
+    Args:
+        network_steps: Steps of all its networks together.
+        variants: Different steps to compile (optimizers times batch sizes).
+
+    Returns:
+        Whether it is.
+    """
+    return network_steps >= variants * _NETWORK_STEPS_WORTH_COMPILING
+
+
+def compiler_works(device: torch.device) -> bool:
+    """Whether `torch.compile` can be used on this machine; warns with the reason if it cannot.
+
+    Args:
+        device: Where networks train.
+
+    Returns:
+        Whether a small function compiled and ran.
+    """
+    reason = ""
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        reason = "there is no C++ compiler"
+    else:
+        try:
+            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(64, device=device))
+        except Exception as error:  # whatever the tool chain of this machine raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason:
+        warnings.warn(
+            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower", stacklevel=2
+        )
+    return not reason

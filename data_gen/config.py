@@ -1,0 +1,179 @@
+"""Jobs: what `generate-zoo` is asked to do, as pydantic models over YAML."""
+
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from data_gen.optim import OPTIMIZERS, SCHEDULES
+from data_gen.sampling import Distribution, Hyperparameter
+from data_gen.tasks import TaskConfig
+from zoo.architectures import ARCHITECTURES, ASYMMETRIES
+from zoo.config import ConfigError, StrictModel, read_config
+from zoo.manifest import POPULATION_NAME, SPLITS
+
+HYPERPARAMETERS: dict[str, Hyperparameter] = {
+    "optimizer": Hyperparameter("sgd", options=tuple(OPTIMIZERS)),
+    "schedule": Hyperparameter("constant", options=tuple(SCHEDULES)),
+    "lr": Hyperparameter(0.1, low=0, open_low=True),
+    "weight_decay": Hyperparameter(0.0, low=0),
+    "momentum": Hyperparameter(0.0, low=0, high=1, open_high=True),
+    "label_smoothing": Hyperparameter(0.0, low=0, high=1, open_high=True),
+    "label_noise": Hyperparameter(0.0, low=0, high=1),
+    "train_fraction": Hyperparameter(1.0, low=0, high=1, open_low=True),
+    "init_scale": Hyperparameter(1.0, low=0, open_low=True),
+    "batch_size": Hyperparameter(64, low=1, integer=True),
+    "steps": Hyperparameter(None, low=1, integer=True),
+    "epochs": Hyperparameter(None, low=0, open_low=True),
+}
+
+
+class PopulationConfig(StrictModel):
+    """One population: an architecture and, if it is not a standard one, how its symmetry is removed.
+
+    Attributes:
+        architecture: `name` in `zoo.ARCHITECTURES` and the options of its builder.
+        asymmetry: `kind` in `zoo.architectures.ASYMMETRIES` and its options, or None.
+    """
+
+    architecture: dict[str, Any]
+    asymmetry: dict[str, Any] | None = None
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value.get("name") not in ARCHITECTURES:
+            raise ValueError(f"expected name to be one of {sorted(ARCHITECTURES)}, found {value.get('name')!r}")
+        return value
+
+    @field_validator("asymmetry")
+    @classmethod
+    def _known_asymmetry(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get("kind") not in ASYMMETRIES:
+            raise ValueError(f"expected kind to be one of {sorted(ASYMMETRIES)}, found {value.get('kind')!r}")
+        return value
+
+
+class SplitConfig(StrictModel):
+    """Shares of the networks; they add up to 1."""
+
+    train: float = Field(0.5, gt=0, le=1)
+    validation: float = Field(0.25, ge=0, lt=1)
+    test: float = Field(0.25, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum(self) -> "SplitConfig":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"expected train + validation + test = 1, found {total:g}")
+        return self
+
+    def counts(self, count: int) -> dict[str, int]:
+        """Networks in each split; the split is by id, the first ids are the training ones.
+
+        Args:
+            count: Networks in a population.
+
+        Returns:
+            Number of networks by split, adding up to `count`.
+        """
+        train = round(count * self.train)
+        validation = min(round(count * self.validation), count - train)
+        return dict(zip(SPLITS, (train, validation, count - train - validation), strict=True))
+
+
+class Job(StrictModel):
+    """A whole job; `docs/jobs.md` explains every key.
+
+    Attributes:
+        task: What the networks are trained on.
+        populations: Populations by name; network `i` has the same hyperparameters, data order and initial draws in each.
+        hyperparameters: Distribution of each hyperparameter; see `HYPERPARAMETERS` for names, ranges and defaults.
+        count: Networks in each population.
+        seed: Seed of everything random.
+        split: Shares of train, validation and test networks.
+        shard_size: Networks in a file, at most.
+        checkpoints: Checkpoints of each network's training, evenly spaced over its own steps, both ends included; 0 for none.
+    """
+
+    task: TaskConfig
+    populations: dict[str, PopulationConfig] = Field(min_length=1)
+    hyperparameters: dict[str, Distribution]
+    count: int = Field(ge=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+    split: SplitConfig = SplitConfig()
+    shard_size: int = Field(500, ge=1)
+    checkpoints: int = Field(0, ge=0)
+
+    @field_validator("populations")
+    @classmethod
+    def _population_names(cls, populations: dict[str, PopulationConfig]) -> dict[str, PopulationConfig]:
+        for name in populations:
+            if not POPULATION_NAME.fullmatch(name) or name == "constants":
+                raise ValueError(f"population name {name!r}: expected lower-case letters, digits and '_'")
+        return populations
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _fill_and_check(cls, given: dict[str, Distribution]) -> dict[str, Distribution]:
+        unknown = [name for name in given if name not in HYPERPARAMETERS]
+        if unknown:
+            raise ValueError(f"unknown hyperparameter {unknown[0]!r}; known are {list(HYPERPARAMETERS)}")
+        if ("steps" in given) == ("epochs" in given):
+            raise ValueError("expected exactly one of 'steps' and 'epochs'")
+        for name, distribution in given.items():
+            HYPERPARAMETERS[name].check(name, distribution)
+        defaults = {name: rule.default for name, rule in HYPERPARAMETERS.items() if rule.default is not None}
+        return {
+            name: given[name] if name in given else Distribution(fixed=defaults[name])
+            for name in HYPERPARAMETERS
+            if name in given or name in defaults
+        }
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _both_ends(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("expected 0 or at least 2 (initialization and end)")
+        return value
+
+    def as_json(self) -> str:
+        """The job as canonical JSON text."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the job: equal for jobs that generate the same zoo."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """Names of the jobs that come with the package."""
+    folder = importlib.resources.files("data_gen.recipes")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
+    """Read a job.
+
+    Args:
+        job: Name of a recipe, or path of a YAML file.
+        overrides: `key=value` texts with dotted keys, as of `--set`.
+
+    Returns:
+        The checked job.
+
+    Raises:
+        ConfigError: If there is no such job, or it is not valid.
+    """
+    if re.fullmatch(r"[a-z0-9-]+", job) and not Path(job).exists():
+        if job not in recipe_names():
+            raise ConfigError(f"no recipe {job!r} and no such file; recipes are {recipe_names()}")
+        with importlib.resources.as_file(importlib.resources.files("data_gen.recipes") / f"{job}.yaml") as path:
+            return read_config(Job, path, overrides)
+    return read_config(Job, Path(job), overrides)

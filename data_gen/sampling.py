@@ -1,0 +1,176 @@
+"""Hyperparameters: their distributions, their valid ranges, and one row of draws for each network."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from pydantic import model_validator
+from torch import Tensor
+
+from data_gen.rng import key, uniform
+from zoo.config import StrictModel
+
+Value = bool | int | float | str
+
+
+class Distribution(StrictModel):
+    """How a hyperparameter is drawn; exactly one of the fields is given. A plain value in a job means `fixed`.
+
+    Attributes:
+        fixed: The same value for every network.
+        choice: One of the values, each as likely.
+        uniform: `(low, high)`, from U(low, high).
+        log_uniform: `(low, high)`, the logarithm uniform; low > 0.
+        int_range: `(low, high)`, integers, both ends included.
+    """
+
+    fixed: Value | None = None
+    choice: tuple[Value, ...] | None = None
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    int_range: tuple[int, int] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_value_is_fixed(cls, data: Any) -> Any:
+        return data if isinstance(data, (dict, Distribution)) else {"fixed": data}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Distribution":
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(
+                f"expected a value or exactly one of {list(type(self).model_fields)}, found {sorted(given) or 'none'}"
+            )
+        for name in ("uniform", "log_uniform", "int_range"):
+            bounds = getattr(self, name)
+            if bounds is None:
+                continue
+            low, high = bounds
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"{name}: expected low <= high, found low = {low}, high = {high}")
+            if name == "log_uniform" and low <= 0:
+                raise ValueError(f"log_uniform: expected low > 0, found {low}")
+        if self.choice is not None and not self.choice:
+            raise ValueError("choice: expected at least one value")
+        return self
+
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """Values that bound all draws; for a choice, all of them."""
+        options = (self.choice, self.uniform, self.log_uniform, self.int_range, (self.fixed,))
+        return next(tuple(option) for option in options if option is not None)  # type: ignore[arg-type]
+
+    def sample(self, u: Tensor) -> Shaped[np.ndarray, " N"]:
+        """Map uniform numbers to draws.
+
+        Args:
+            u: `[N]`, in [0, 1), float64.
+
+        Returns:
+            One value a network: float64, int64 or text.
+        """
+        draws = u.numpy()
+        if self.uniform is not None:
+            return self.uniform[0] + draws * (self.uniform[1] - self.uniform[0])
+        if self.log_uniform is not None:
+            low, high = np.log(self.log_uniform)
+            return np.exp(low + draws * (high - low))
+        if self.int_range is not None:
+            low, high = self.int_range
+            return low + np.floor(draws * (high - low + 1)).astype(np.int64)
+        values = np.array(self.choice if self.choice is not None else (self.fixed,))
+        return values[np.floor(draws * len(values)).astype(np.int64)]
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """What a hyperparameter may be.
+
+    Attributes:
+        default: Value where a job is silent, None if it must or may be left out.
+        low: Smallest valid value.
+        high: Largest valid value.
+        open_low: Whether `low` itself is invalid.
+        open_high: Whether `high` itself is invalid.
+        integer: Whether only integers are valid.
+        options: The valid names, for a categorical one.
+    """
+
+    default: Value | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    integer: bool = False
+    options: tuple[str, ...] = ()
+
+    def check(self, name: str, distribution: Distribution) -> None:
+        """Refuse a distribution that can draw an invalid value.
+
+        Args:
+            name: Name of the hyperparameter.
+            distribution: Its distribution.
+
+        Raises:
+            ValueError: If it can.
+        """
+        for value in distribution.extremes:
+            if self.options:
+                if value not in self.options:
+                    raise ValueError(f"{name}: expected one of {list(self.options)}, found {value!r}")
+                continue
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or (
+                self.integer and (not isinstance(value, int) or distribution.uniform or distribution.log_uniform)
+            ):
+                raise ValueError(f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}")
+            above = value > self.low if self.open_low else value >= self.low
+            below = value < self.high if self.open_high else value <= self.high
+            if not (above and below):
+                left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+                raise ValueError(f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, found {value}")
+
+
+def sample_table(
+    distributions: dict[str, Distribution], seed: int, network_ids: Int64[Tensor, " N"]
+) -> dict[str, Shaped[np.ndarray, " N"]]:
+    """Draw the hyperparameters of networks; a network's row depends on the seed and its id only.
+
+    Args:
+        distributions: Distribution by name.
+        seed: Seed of the job.
+        network_ids: Ids of the networks.
+
+    Returns:
+        One array by name.
+    """
+    return {
+        name: distribution.sample(uniform(key(seed, "hyperparameter", name), network_ids))
+        for name, distribution in distributions.items()
+    }
+
+
+def group_rows(table: dict[str, Shaped[np.ndarray, " N"]], names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
+    """Rows that agree in some columns, such as those that must share a compiled step.
+
+    Args:
+        table: Columns by name.
+        names: Columns to group by.
+
+    Returns:
+        Row numbers by the values of the columns, in order of the values.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row, values in enumerate(zip(*(table[name].tolist() for name in names), strict=True)):
+        groups.setdefault(values, []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def as_tensor(column: Shaped[np.ndarray, " N"], dtype: torch.dtype) -> Tensor:
+    """A numeric column as a tensor `[N]`."""
+    return torch.from_numpy(np.ascontiguousarray(column)).to(dtype)

@@ -1,0 +1,243 @@
+"""Train the networks of one shard and write it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from data_gen.chunking import chunk_size, compilation_pays
+from data_gen.config import Job
+from data_gen.evaluate import evaluate
+from data_gen.rng import key
+from data_gen.sampling import as_tensor, group_rows, sample_table
+from data_gen.tasks import Task, load_task
+from data_gen.train import Networks, State, Trainer
+from zoo.architectures.base import Architecture
+from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.params import Params, stack
+from zoo.store import write_columns
+
+_SHARED_BY_A_CHUNK = ("optimizer", "schedule", "batch_size")
+Table = dict[str, Shaped[np.ndarray, "N ..."]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to be written: networks `start` to `stop - 1` of a population."""
+
+    population: str
+    split: str
+    number: int
+    of: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """File name inside the population's folder."""
+        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.h5"
+
+    def path(self, trajectory: bool = False) -> str:
+        """Path relative to the zoo."""
+        return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
+
+
+def build_population(job: Job, name: str, task: Task) -> Architecture:
+    """The architecture of a population, constants included.
+
+    Args:
+        job: The job.
+        name: Name of the population.
+        task: The task.
+
+    Returns:
+        The architecture, on the CPU. Constants depend on the job's seed and the kind of asymmetry, not on the name, so that
+        populations that differ in `kappa` alone share their masks.
+    """
+    config = job.populations[name]
+    options = {option: value for option, value in config.architecture.items() if option != "name"}
+    architecture = build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
+    if config.asymmetry is None:
+        return architecture
+    kind = config.asymmetry["kind"]
+    options = {option: value for option, value in config.asymmetry.items() if option != "kind"}
+    return make_asymmetric(architecture, kind, options, key(job.seed, "constants", kind))
+
+
+def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
+    """Hyperparameters, seed and derived numbers of steps and images of networks.
+
+    Args:
+        job: The job.
+        task: The task.
+        ids: Network ids.
+
+    Returns:
+        `network_id`, `seed`, every hyperparameter, `steps` and `train_size`, each `[N]`.
+    """
+    table = sample_table(job.hyperparameters, job.seed, ids)
+    total = len(task.train.y)
+    train_size = np.maximum(1, np.round(table["train_fraction"].astype(float) * total)).astype(np.int64)
+    if "steps" not in table:
+        steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
+        table["steps"] = np.maximum(1, steps).astype(np.int64)
+    seeds = np.array([key(job.seed, "network", int(i)) for i in ids], dtype=np.int64)
+    return {"network_id": ids.numpy(), "seed": seeds, **table, "train_size": train_size}
+
+
+@dataclass
+class Worker:
+    """Generates shards of a job on one device; keeps the task and compiled steps from shard to shard.
+
+    Attributes:
+        job: The job.
+        out: Folder of the zoo.
+        device: Where networks train.
+        max_chunk: Networks in lock step, at most; by memory if None.
+        allow_compile: Whether steps may be compiled.
+        dtype: Floating type of training; shards are float32 always.
+    """
+
+    job: Job
+    out: Path
+    device: torch.device
+    max_chunk: int | None = None
+    allow_compile: bool = False
+    dtype: torch.dtype = torch.float32
+    _trainers: dict[str, Trainer] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, on the device."""
+        return load_task(self.job.task).to(self.device, self.dtype)
+
+    def trainer(self, population: str) -> Trainer:
+        """The trainer of a population, made once."""
+        if population not in self._trainers:
+            architecture = build_population(self.job, population, self.task).to(self.device, self.dtype)
+            table = full_table(self.job, self.task, torch.arange(self.job.count))
+            variants = len(group_rows(table, ("optimizer", "batch_size")))
+            compiled = self.allow_compile and compilation_pays(float(table["steps"].sum()), variants)
+            self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled)
+        return self._trainers[population]
+
+    def write(self, shard: Shard, report: Callable[[int], None]) -> None:
+        """Train the networks of a shard and write it.
+
+        Args:
+            shard: Which one.
+            report: Called with the number of networks that have just been finished.
+        """
+        table, params, trajectory = self.train(shard.population, torch.arange(shard.start, shard.stop), report)
+        attributes = {
+            "population": shard.population,
+            "split": shard.split,
+            "shard": shard.number,
+            "shards": shard.of,
+            "config_sha256": self.job.sha256,
+        }
+        columns = {name: tensor.numpy() for name, tensor in params.items()}
+        if trajectory:
+            steps = {"network_id": table["network_id"], "checkpoint_steps": checkpoint_steps(self.job, table["steps"])}
+            moments = {name: tensor.numpy() for name, tensor in trajectory.items()}
+            write_columns(self.out / shard.path(trajectory=True), {**steps, **moments}, attributes)
+        write_columns(self.out / shard.path(), {**table, **columns}, attributes)
+
+    def train(self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], None]) -> tuple[Table, Params, Params]:
+        """Train networks of a population, in chunks of like ones.
+
+        Args:
+            population: Its name.
+            ids: Network ids.
+            report: Called with the number of networks that have just been finished.
+
+        Returns:
+            One row a network: the table of hyperparameters and metrics, final parameters and, if the job asks for checkpoints,
+            trajectories `[N, T, *shape]`; all on the CPU, parameters in float32.
+        """
+        trainer = self.trainer(population)
+        table = full_table(self.job, self.task, ids)
+        results: list[tuple[list[int], Table, Params, Params]] = []
+        for values, rows in group_rows(table, _SHARED_BY_A_CHUNK).items():
+            batch_size = values[_SHARED_BY_A_CHUNK.index("batch_size")]
+            size = chunk_size(trainer.architecture, self.task, batch_size, len(rows))
+            size = min(size, self.max_chunk or size)
+            rows = sorted(rows, key=lambda row: (table["steps"][row], row))  # networks that stop together train together
+            for start in range(0, len(rows), size):
+                chunk = rows[start : start + size]
+                padded = chunk + chunk[-1:] * (size - len(chunk))  # one shape of chunk, so one compilation
+                results.append((chunk, *self._train_chunk(trainer, {n: c[padded] for n, c in table.items()}, len(chunk))))
+                report(len(chunk))
+        order = torch.tensor([row for chunk, *_ in results for row in chunk]).argsort()
+        metrics, params, trajectory = (
+            {name: _join([result[part][name] for result in results], order) for name in results[0][part]} for part in (1, 2, 3)
+        )
+        return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
+
+    def _train_chunk(self, trainer: Trainer, table: Table, count: int) -> tuple[Params, Params, Params]:
+        """Metrics, final parameters and trajectories of the first `count` networks of a chunk."""
+        networks = self._networks(table)
+        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
+        state = trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
+        recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params)
+        trainer.run(networks, state, recorder if self.job.checkpoints else None)
+        metrics = evaluate(trainer, networks, state.params)
+        unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
+        diverged_at = torch.where(unusable & (state.diverged_at < 0), networks.steps, state.diverged_at)
+        metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
+        keep = slice(0, count)
+        return (
+            {name: tensor[keep].cpu() for name, tensor in metrics.items()},
+            {name: tensor[keep].cpu().float() for name, tensor in state.params.items()},
+            {name: tensor[keep] for name, tensor in recorder.params.items()} if self.job.checkpoints else {},
+        )
+
+    def _networks(self, table: Table) -> Networks:
+        numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")
+        return Networks(
+            ids=as_tensor(table["network_id"], torch.int64).to(self.device),
+            hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
+            steps=as_tensor(table["steps"], torch.int64).to(self.device),
+            train_size=as_tensor(table["train_size"], torch.int64).to(self.device),
+            optimizer=str(table["optimizer"][0]),
+            schedule=str(table["schedule"][0]),
+            batch_size=int(table["batch_size"][0]),
+        )
+
+
+class Recorder:
+    """Keeps parameters at chosen steps of each network; shown every step, it may be shown a step twice.
+
+    Args:
+        steps: Steps to keep `[N, T]`.
+        params: Parameters `[N, *shape]`, for their shapes.
+    """
+
+    def __init__(self, steps: Int64[Tensor, "N T"], params: Params):
+        self._steps = steps
+        self.params = {name: torch.empty(*steps.shape, *tensor.shape[1:]) for name, tensor in params.items()}
+
+    def __call__(self, state: State) -> None:
+        """Keep the rows whose turn it is.
+
+        Args:
+            state: Where training stands.
+        """
+        rows, columns = (self._steps == state.step).nonzero(as_tuple=True)
+        if len(rows):
+            for name, tensor in state.params.items():
+                self.params[name][rows, columns] = tensor[rows.to(tensor.device)].cpu().float()
+
+
+def checkpoint_steps(job: Job, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:
+    """Steps at which each network is kept: evenly spaced from 0 to its own end."""
+    return np.round(np.linspace(0, 1, job.checkpoints)[None] * steps[:, None]).astype(np.int64)
+
+
+def _join(parts: list[Tensor], order: Int64[Tensor, " N"]) -> Tensor:
+    return torch.cat(parts)[order]

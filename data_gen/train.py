@@ -1,0 +1,291 @@
+"""Train N networks in lock step: one vectorised step for all of them, each with its own hyperparameters, data order and end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from data_gen.optim import OPTIMIZERS, schedule_factor
+from data_gen.order import feistel, shuffled
+from data_gen.rng import fold, integers, key, uniform
+from data_gen.tasks import Task
+from zoo.architectures.base import Architecture, constants_of
+from zoo.params import Params
+
+BLOCK_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a chunk: who they are and how each is trained. All tensors are `[N]`.
+
+    Attributes:
+        ids: Network ids, int64.
+        hparams: Numeric hyperparameters by name, in the dtype of the training.
+        steps: Steps of each network's training, int64.
+        train_size: Number of training images that each network sees, int64.
+        optimizer: Name in `OPTIMIZERS`, one for the chunk.
+        schedule: Name in `SCHEDULES`, one for the chunk.
+        batch_size: Images in a batch, one for the chunk.
+    """
+
+    ids: Int64[Tensor, " N"]
+    hparams: Mapping[str, Tensor]
+    steps: Int64[Tensor, " N"]
+    train_size: Int64[Tensor, " N"]
+    optimizer: str
+    schedule: str
+    batch_size: int
+
+
+@dataclass
+class State:
+    """Where training stands.
+
+    Attributes:
+        params: Effective parameters `[N, *shape]`; of a diverged network the last finite ones.
+        slots: Optimizer state of each parameter.
+        step: Steps taken.
+        diverged_at: Step at which a network's parameters stopped being finite, -1 while they are, `[N]`.
+    """
+
+    params: Params
+    slots: dict[str, tuple[Tensor, ...]]
+    step: int
+    diverged_at: Int64[Tensor, " N"]
+
+    def copy(self) -> "State":
+        """A copy that shares no memory."""
+        slots = {name: tuple(slot.clone() for slot in slots) for name, slots in self.slots.items()}
+        return State({n: p.clone() for n, p in self.params.items()}, slots, self.step, self.diverged_at.clone())
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the data-dependent part of some consecutive steps needs, made ahead for all of them.
+
+    Attributes:
+        index: Images of each batch `[S, N, B]`.
+        target: Labels of each batch, noise included, `[S, N, B]`.
+        lr: Learning rate after the schedule `[S, N]`.
+        active: Whether a network still trains `[S, N]`.
+        count: Number of each step, from 1, `[S]`.
+    """
+
+    index: Int64[Tensor, "S N B"]
+    target: Int64[Tensor, "S N B"]
+    lr: Float[Tensor, "S N"]
+    active: Bool[Tensor, "S N"]
+    count: Float[Tensor, " S"]
+
+
+class Trainer:
+    """Trains chunks of networks of one architecture on one task.
+
+    Args:
+        architecture: The architecture, on the task's device.
+        task: The task, on its device and in its dtype.
+        seed: Seed of the job.
+        compile: Whether to compile the step; one compilation for each shape of chunk, optimizer and batch size.
+    """
+
+    def __init__(self, architecture: Architecture, task: Task, seed: int, compile: bool = False):
+        self.architecture = architecture
+        self.task = task
+        self.seed = seed
+        self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True) if compile else self._eager_step
+        self._bijection = torch.compile(feistel, dynamic=True, fullgraph=True) if compile else feistel
+        self._free = architecture.free
+        self._centers = constants_of(architecture.constants, "offset")
+
+    def start(self, networks: Networks, params: Params) -> State:
+        """State before the first step.
+
+        Args:
+            networks: Who is trained.
+            params: Initial effective parameters `[N, *shape]`, before the scale of the initialization; not changed.
+
+        Returns:
+            The state.
+        """
+        scaled = {}
+        for name, tensor in params.items():
+            scaled[name] = tensor.clone()
+            if self.architecture.space.pattern(name).read:
+                factor = networks.hparams["init_scale"].reshape(-1, *(1 for _ in tensor.shape[1:]))
+                mask = self._free.get(name)
+                scaled[name] = factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
+        num_slots = OPTIMIZERS[networks.optimizer].num_slots
+        slots = {name: tuple(torch.zeros_like(p) for _ in range(num_slots)) for name, p in scaled.items()}
+        return State(scaled, slots, 0, torch.full_like(networks.ids, -1))
+
+    def run(self, networks: Networks, state: State, watch: Callable[[State], None] | None = None) -> None:
+        """Train until every network has taken its steps.
+
+        A block of steps runs without checks; if a network's parameters are not finite after it, the block is run again from
+        its start, and each such network stops at its last finite parameters.
+
+        Args:
+            networks: Who is trained.
+            state: From `start`; changed in place.
+            watch: Called with the state before the first and after every step; the steps of a block that is run again are
+                shown again.
+        """
+        watch = watch or (lambda _: None)
+        watch(state)
+        last = int(networks.steps.max())
+        while state.step < last:
+            block = self.block(networks, state, min(last, state.step + BLOCK_STEPS))
+            before = state.copy()
+            for i in range(len(block.count)):
+                self._take(networks, state, block, i)
+                watch(state)
+            if not bool(_finite(state.params).all()):
+                self._restore(state, before)
+                self._run_checked(networks, state, block, watch)
+
+    def _run_checked(self, networks: Networks, state: State, block: Block, watch: Callable[[State], None]) -> None:
+        for i in range(len(block.count)):
+            before = state.copy()
+            self._take(networks, state, block, i, allowed=state.diverged_at < 0)
+            bad = ~_finite(state.params)
+            for name, tensor in state.params.items():
+                tensor[bad] = before.params[name][bad]
+            state.diverged_at[bad] = state.step
+            watch(state)
+
+    @staticmethod
+    def _restore(state: State, saved: State) -> None:
+        for name, tensor in saved.params.items():
+            state.params[name].copy_(tensor)
+            for slot, old in zip(state.slots[name], saved.slots[name], strict=True):
+                slot.copy_(old)
+        state.step = saved.step
+        state.diverged_at.copy_(saved.diverged_at)
+
+    def _take(self, networks: Networks, state: State, block: Block, i: int, allowed: Tensor | None = None) -> None:
+        """One step of all networks, in place."""
+        active = block.active[i] if allowed is None else block.active[i] & allowed
+        hparams = {name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")}
+        hparams["lr"] = block.lr[i]
+        batch = (block.index[i], block.target[i], active, block.count[i])
+        self._step(state.params, state.slots, hparams, batch, networks.optimizer)
+        state.step += 1
+
+    def _eager_step(
+        self,
+        params: Params,
+        slots: dict[str, tuple[Tensor, ...]],
+        hparams: Mapping[str, Tensor],
+        batch: tuple[Tensor, Tensor, Tensor, Tensor],
+        optimizer: str,
+    ) -> None:
+        index, target, active, count = batch
+        x = self.task.train.x
+
+        def loss(params: Params, index: Tensor, target: Tensor, smoothing: Tensor) -> Tensor:
+            logits = self.architecture.apply(params, self.task.inputs(x[index]))
+            return smoothed_cross_entropy(logits, target, smoothing)
+
+        grads, _ = vmap(grad_and_value(loss))(params, index, target, hparams["label_smoothing"])
+        update = OPTIMIZERS[optimizer].update
+        for name, param in params.items():
+            new, new_slots = update(param, grads[name], slots[name], self._centers.get(name), hparams, count)
+            write = active.reshape(-1, *(1 for _ in param.shape[1:]))
+            if name in self._free:
+                write = write & self._free[name]
+            param.copy_(torch.where(write, new, param))
+            for slot, value in zip(slots[name], new_slots, strict=True):
+                slot.copy_(value)
+
+    def block(self, networks: Networks, state: State, until: int) -> Block:
+        """Batches, learning rates and activity from the state's step to another one.
+
+        Args:
+            networks: Who is trained.
+            state: Where training stands.
+            until: One past the last step of the block.
+
+        Returns:
+            The block.
+        """
+        steps = torch.arange(state.step, until, device=networks.ids.device)
+        order = fold(key(self.seed, "order"), networks.ids)
+        size = networks.batch_size
+        position = (steps[:, None] * size + torch.arange(size, device=steps.device)).reshape(1, -1)
+        position = position.expand(len(networks.ids), -1)
+        index = self.own_images(networks, shuffled(order, position, networks.train_size, self._bijection))
+        target = self.noisy_labels(networks, index)
+        shape = (len(networks.ids), len(steps), size)
+        factor = schedule_factor(
+            networks.schedule, steps[:, None].expand(-1, len(networks.ids)), networks.steps.expand(len(steps), -1)
+        )
+        return Block(
+            index=index.reshape(shape).transpose(0, 1).contiguous(),
+            target=target.reshape(shape).transpose(0, 1).contiguous(),
+            lr=(networks.hparams["lr"] * factor).to(networks.hparams["lr"].dtype),
+            active=(steps[:, None] < networks.steps) & (state.diverged_at < 0),
+            count=(steps + 1).to(networks.hparams["lr"].dtype),
+        )
+
+    def own_images(self, networks: Networks, index: Int64[Tensor, "N M"]) -> Int64[Tensor, "N M"]:
+        """Which images of the training part the first, second, ... image of each network's own part is.
+
+        Args:
+            networks: Who is trained.
+            index: Numbers below each network's `train_size`.
+
+        Returns:
+            Rows of the training part; a network that sees all of it has the identity.
+        """
+        total = len(self.task.train.y)
+        if bool((networks.train_size == total).all()):
+            return index
+        keys = fold(key(self.seed, "subset"), networks.ids)
+        own = shuffled(keys, index, torch.full_like(networks.train_size, total), self._bijection)
+        return torch.where(networks.train_size[:, None] == total, index, own)
+
+    def noisy_labels(self, networks: Networks, index: Int64[Tensor, "N M"]) -> Int64[Tensor, "N M"]:
+        """Labels as each network sees them: with probability `label_noise`, one drawn uniformly from all classes.
+
+        Args:
+            networks: Who is trained.
+            index: Rows of the training part.
+
+        Returns:
+            Labels; the same for a network whenever it sees an image.
+        """
+        labels = self.task.train.y[index]
+        noise = networks.hparams["label_noise"]
+        if not bool(noise.any()):
+            return labels
+        coin = uniform(fold(key(self.seed, "noise"), networks.ids)[:, None], index)
+        drawn = integers(fold(key(self.seed, "noisy label"), networks.ids)[:, None], index, self.task.num_classes)
+        return torch.where(coin < noise.double()[:, None], drawn, labels)
+
+
+def smoothed_cross_entropy(
+    logits: Float[Tensor, "X K"], target: Int64[Tensor, " X"], smoothing: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy against labels mixed with the uniform distribution, as `F.cross_entropy(..., label_smoothing=...)`.
+
+    Args:
+        logits: Outputs of one network.
+        target: Labels.
+        smoothing: Weight of the uniform distribution.
+
+    Returns:
+        The loss in nats.
+    """
+    log_p = F.log_softmax(logits, dim=-1)
+    chosen = log_p.gather(-1, target[:, None])[:, 0]
+    return -((1 - smoothing) * chosen + smoothing * log_p.mean(-1)).mean()
+
+
+def _finite(params: Params) -> Bool[Tensor, " N"]:
+    """Which networks have only finite parameters."""
+    return torch.stack([torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in params.values()]).all(0)
