@@ -4,6 +4,7 @@ No permutation is stored and none has to be replayed: position `p` of a network'
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
@@ -14,11 +15,19 @@ from data_gen.rng import fold, integers
 _ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """The two elementwise computations of a shuffle; replace them by their compiled forms where that pays."""
+
+    round_tables: Callable[..., Tensor]
+    feistel: Callable[..., Tensor]
+
+
 def shuffled(
     keys: Int64[Tensor, " N"],
     position: Int64[Tensor, "N M"],
     length: Int64[Tensor, " N"],
-    bijection: Callable[..., Tensor] | None = None,
+    kernels: Kernels | None = None,
 ) -> Int64[Tensor, "N M"]:
     """Look positions up in endless shuffled passes over `range(length)`.
 
@@ -29,7 +38,7 @@ def shuffled(
         keys: One key a network.
         position: Positions in the endless sequence.
         length: Length of a pass for each network.
-        bijection: Replacement for `feistel`, such as its compiled form.
+        kernels: How to compute, `EAGER` if None.
 
     Returns:
         Indices in `[0, length)`; each occurs exactly once in a pass.
@@ -37,38 +46,54 @@ def shuffled(
     References:
         Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 5 (generalized Feistel, cycle walking).
     """
-    bijection = bijection or feistel
+    kernels = kernels or EAGER
     b = length.double().sqrt().ceil().long()
     a = -(-length // b)
     epoch = position // length[:, None]
-    first, epochs = epoch.min(), int(epoch.max() - epoch.min()) + 1
-    tables = _round_tables(keys, first, epochs, a, b)
-    width = tables.shape[-1]
-    cell = torch.arange(len(keys), device=keys.device)[:, None] * epochs + (epoch - first)
+    passes = torch.arange(int(epoch.min()), int(epoch.max()) + 1, device=keys.device)
+    arguments = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
+    tables = kernels.round_tables(keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b)
+    width, cell = len(arguments), torch.arange(len(keys), device=keys.device)[:, None] * len(passes) + (epoch - passes[0])
 
     def flat(per_network: Tensor) -> Tensor:
         return per_network[:, None].expand_as(position).reshape(-1)
 
     start, limit, a, b = (cell * (_ROUNDS * width)).reshape(-1), flat(length), flat(a), flat(b)
-    index = bijection(tables.reshape(-1), width, start, (position % length[:, None]).reshape(-1), a, b)
+    index = kernels.feistel(tables, width, start, (position % length[:, None]).reshape(-1), a, b)
     outside = (index >= limit).nonzero()[:, 0]
     while len(outside):
-        walked = feistel(tables.reshape(-1), width, start[outside], index[outside], a[outside], b[outside])
+        walked = feistel(tables, width, start[outside], index[outside], a[outside], b[outside])
         index[outside] = walked
         outside = outside[walked >= limit[outside]]
     return index.reshape(position.shape)
 
 
-def _round_tables(
-    keys: Int64[Tensor, " N"], first: Int64[Tensor, ""], epochs: int, a: Int64[Tensor, " N"], b: Int64[Tensor, " N"]
-) -> Int64[Tensor, "N E R W"]:
-    """Random round functions of every network and epoch: even rounds map `Z_b` to `Z_a`, odd rounds `Z_a` to `Z_b`."""
-    rounds = torch.arange(_ROUNDS, device=keys.device)
-    values = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
-    epoch_keys = fold(keys[:, None], first + torch.arange(epochs, device=keys.device))
-    round_keys = fold(epoch_keys[..., None], rounds)
+def round_tables(
+    keys: Int64[Tensor, " N"],
+    passes: Int64[Tensor, " E"],
+    rounds: Int64[Tensor, " R"],
+    arguments: Int64[Tensor, " W"],
+    a: Int64[Tensor, " N"],
+    b: Int64[Tensor, " N"],
+) -> Int64[Tensor, " T"]:
+    """Random round functions of every network and pass: even rounds map `Z_b` to `Z_a`, odd rounds `Z_a` to `Z_b`.
+
+    The ranges are arguments, not made here: a compiled `arange` is folded into index arithmetic that overflows.
+
+    Args:
+        keys: One key a network.
+        passes: Numbers of the passes.
+        rounds: Numbers of the rounds, from 0.
+        arguments: Arguments of a round function, from 0.
+        a: First factor of each network's domain.
+        b: Second factor.
+
+    Returns:
+        All round functions, flat, networks first, then passes, rounds and arguments.
+    """
+    round_keys = fold(fold(keys[:, None], passes)[..., None], rounds)
     bound = torch.where(rounds % 2 == 0, a[:, None], b[:, None])
-    return integers(round_keys[..., None], values, bound[:, None, :, None])
+    return integers(round_keys[..., None], arguments, bound[:, None, :, None]).reshape(-1)
 
 
 def feistel(
@@ -104,3 +129,6 @@ def feistel(
             right = right + tables[start + (r * width + left)]
             right = torch.where(right >= b, right - b, right)
     return left * b + right
+
+
+EAGER = Kernels(round_tables, feistel)

@@ -68,17 +68,17 @@ def uniform(keys: Counter, counters: Counter) -> Float64[Tensor, "..."]:
 
 
 def integers(keys: Counter, counters: Counter, high: Counter) -> Int64[Tensor, "..."]:
-    """Draw integers below a bound (bias below `high / 2^63`).
+    """Draw integers below a bound (bias below `high / 2^32`).
 
     Args:
         keys: Keys.
         counters: Non-negative integers.
-        high: Exclusive bound, at most 2^31.
+        high: Exclusive bound, below 2^31.
 
     Returns:
         Integers in `[0, high)`.
     """
-    return _shift_right(fold(keys, counters), 1) % high
+    return (_shift_right(fold(keys, counters), 32) * high) >> 32
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:

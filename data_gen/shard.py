@@ -13,10 +13,11 @@ from torch import Tensor
 from data_gen.chunking import chunk_size, compilation_pays
 from data_gen.config import Job
 from data_gen.evaluate import evaluate
+from data_gen.networks import Networks
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
 from data_gen.tasks import Task, load_task
-from data_gen.train import Networks, State, Trainer
+from data_gen.train import State, Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import Params, stack

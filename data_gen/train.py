@@ -7,39 +7,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad, vmap
 
+from data_gen.networks import Exposure, Networks, expose
 from data_gen.optim import OPTIMIZERS, schedule_factor
-from data_gen.order import feistel, shuffled
-from data_gen.rng import fold, integers, key, uniform
+from data_gen.order import EAGER, Kernels, feistel, round_tables, shuffled
+from data_gen.rng import fold, key
 from data_gen.tasks import Task
 from zoo.architectures.base import Architecture, constants_of
 from zoo.params import Params
 
 BLOCK_STEPS = 32
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The networks of a chunk: who they are and how each is trained. All tensors are `[N]`.
-
-    Attributes:
-        ids: Network ids, int64.
-        hparams: Numeric hyperparameters by name, in the dtype of the training.
-        steps: Steps of each network's training, int64.
-        train_size: Number of training images that each network sees, int64.
-        optimizer: Name in `OPTIMIZERS`, one for the chunk.
-        schedule: Name in `SCHEDULES`, one for the chunk.
-        batch_size: Images in a batch, one for the chunk.
-    """
-
-    ids: Int64[Tensor, " N"]
-    hparams: Mapping[str, Tensor]
-    steps: Int64[Tensor, " N"]
-    train_size: Int64[Tensor, " N"]
-    optimizer: str
-    schedule: str
-    batch_size: int
 
 
 @dataclass
@@ -97,8 +75,10 @@ class Trainer:
         self.architecture = architecture
         self.task = task
         self.seed = seed
-        self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True) if compile else self._eager_step
-        self._bijection = torch.compile(feistel, dynamic=True, fullgraph=True) if compile else feistel
+        self._step, self._kernels = self._eager_step, EAGER
+        if compile:
+            self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True)
+            self._kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
         self._free = architecture.free
         self._centers = constants_of(architecture.constants, "offset")
 
@@ -137,9 +117,10 @@ class Trainer:
         """
         watch = watch or (lambda _: None)
         watch(state)
+        seen = expose(networks, self.task, self.seed)
         last = int(networks.steps.max())
         while state.step < last:
-            block = self.block(networks, state, min(last, state.step + BLOCK_STEPS))
+            block = self.block(networks, seen, state, min(last, state.step + BLOCK_STEPS))
             before = state.copy()
             for i in range(len(block.count)):
                 self._take(networks, state, block, i)
@@ -172,7 +153,8 @@ class Trainer:
         active = block.active[i] if allowed is None else block.active[i] & allowed
         hparams = {name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")}
         hparams["lr"] = block.lr[i]
-        batch = (block.index[i], block.target[i], active, block.count[i])
+        images = self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(0, block.index[i].shape)
+        batch = (images, block.target[i], active, block.count[i])
         self._step(state.params, state.slots, hparams, batch, networks.optimizer)
         state.step += 1
 
@@ -184,14 +166,13 @@ class Trainer:
         batch: tuple[Tensor, Tensor, Tensor, Tensor],
         optimizer: str,
     ) -> None:
-        index, target, active, count = batch
-        x = self.task.train.x
+        images, target, active, count = batch
 
-        def loss(params: Params, index: Tensor, target: Tensor, smoothing: Tensor) -> Tensor:
-            logits = self.architecture.apply(params, self.task.inputs(x[index]))
+        def loss(params: Params, images: Tensor, target: Tensor, smoothing: Tensor) -> Tensor:
+            logits = self.architecture.apply(params, self.task.inputs(images))
             return smoothed_cross_entropy(logits, target, smoothing)
 
-        grads, _ = vmap(grad_and_value(loss))(params, index, target, hparams["label_smoothing"])
+        grads = vmap(grad(loss))(params, images, target, hparams["label_smoothing"])
         update = OPTIMIZERS[optimizer].update
         for name, param in params.items():
             new, new_slots = update(param, grads[name], slots[name], self._centers.get(name), hparams, count)
@@ -202,11 +183,12 @@ class Trainer:
             for slot, value in zip(slots[name], new_slots, strict=True):
                 slot.copy_(value)
 
-    def block(self, networks: Networks, state: State, until: int) -> Block:
+    def block(self, networks: Networks, seen: Exposure, state: State, until: int) -> Block:
         """Batches, learning rates and activity from the state's step to another one.
 
         Args:
             networks: Who is trained.
+            seen: What they see of the training part.
             state: Where training stands.
             until: One past the last step of the block.
 
@@ -214,58 +196,20 @@ class Trainer:
             The block.
         """
         steps = torch.arange(state.step, until, device=networks.ids.device)
-        order = fold(key(self.seed, "order"), networks.ids)
         size = networks.batch_size
         position = (steps[:, None] * size + torch.arange(size, device=steps.device)).reshape(1, -1)
         position = position.expand(len(networks.ids), -1)
-        index = self.own_images(networks, shuffled(order, position, networks.train_size, self._bijection))
-        target = self.noisy_labels(networks, index)
+        index = shuffled(fold(key(self.seed, "order"), networks.ids), position, networks.train_size, self._kernels)
+        index, target = seen.batch(index)
         shape = (len(networks.ids), len(steps), size)
-        factor = schedule_factor(
-            networks.schedule, steps[:, None].expand(-1, len(networks.ids)), networks.steps.expand(len(steps), -1)
-        )
+        progress = steps[:, None].expand(-1, len(networks.ids)), networks.steps.expand(len(steps), -1)
         return Block(
             index=index.reshape(shape).transpose(0, 1).contiguous(),
             target=target.reshape(shape).transpose(0, 1).contiguous(),
-            lr=(networks.hparams["lr"] * factor).to(networks.hparams["lr"].dtype),
+            lr=(networks.hparams["lr"] * schedule_factor(networks.schedule, *progress)).to(networks.hparams["lr"].dtype),
             active=(steps[:, None] < networks.steps) & (state.diverged_at < 0),
             count=(steps + 1).to(networks.hparams["lr"].dtype),
         )
-
-    def own_images(self, networks: Networks, index: Int64[Tensor, "N M"]) -> Int64[Tensor, "N M"]:
-        """Which images of the training part the first, second, ... image of each network's own part is.
-
-        Args:
-            networks: Who is trained.
-            index: Numbers below each network's `train_size`.
-
-        Returns:
-            Rows of the training part; a network that sees all of it has the identity.
-        """
-        total = len(self.task.train.y)
-        if bool((networks.train_size == total).all()):
-            return index
-        keys = fold(key(self.seed, "subset"), networks.ids)
-        own = shuffled(keys, index, torch.full_like(networks.train_size, total), self._bijection)
-        return torch.where(networks.train_size[:, None] == total, index, own)
-
-    def noisy_labels(self, networks: Networks, index: Int64[Tensor, "N M"]) -> Int64[Tensor, "N M"]:
-        """Labels as each network sees them: with probability `label_noise`, one drawn uniformly from all classes.
-
-        Args:
-            networks: Who is trained.
-            index: Rows of the training part.
-
-        Returns:
-            Labels; the same for a network whenever it sees an image.
-        """
-        labels = self.task.train.y[index]
-        noise = networks.hparams["label_noise"]
-        if not bool(noise.any()):
-            return labels
-        coin = uniform(fold(key(self.seed, "noise"), networks.ids)[:, None], index)
-        drawn = integers(fold(key(self.seed, "noisy label"), networks.ids)[:, None], index, self.task.num_classes)
-        return torch.where(coin < noise.double()[:, None], drawn, labels)
 
 
 def smoothed_cross_entropy(

@@ -57,11 +57,11 @@ def mlp(
     def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
         h = x.flatten(1)
         for i, width in enumerate(hidden):
-            h = F.linear(h, params[f"layers.{i}.weight"], params[f"layers.{i}.bias"])
+            h = (params[f"layers.{i}.weight"] @ h.T).T + params[f"layers.{i}.bias"]
             if norm == "layer":
                 h = F.layer_norm(h, (width,), params[f"norms.{i}.weight"], params[f"norms.{i}.bias"])
             h = activate(f"h{i + 1}", h)
-        return F.linear(h, params[f"layers.{len(hidden)}.weight"], params[f"layers.{len(hidden)}.bias"])
+        return (params[f"layers.{len(hidden)}.weight"] @ h.T).T + params[f"layers.{len(hidden)}.bias"]
 
     return Architecture(space, draw, forward)
 
