@@ -102,8 +102,8 @@ class Hyperparameter:
     """
 
     default: Value | None = None
-    low: float = -math.inf
-    high: float = math.inf
+    low: int | float = -math.inf
+    high: int | float = math.inf
     open_low: bool = False
     open_high: bool = False
     integer: bool = False

@@ -101,7 +101,8 @@ class Worker:
         device: Where networks train.
         max_chunk: Networks in lock step, at most; by memory if None.
         allow_compile: Whether steps may be compiled.
-        dtype: Floating type of training; shards are float32 always.
+        dtype: Floating type of training.
+        store_dtype: Floating type of what `train` returns; shards are float32 always.
     """
 
     job: Job
@@ -110,6 +111,7 @@ class Worker:
     max_chunk: int | None = None
     allow_compile: bool = False
     dtype: torch.dtype = torch.float32
+    store_dtype: torch.dtype = torch.float32
     _trainers: dict[str, Trainer] = field(default_factory=dict)
 
     @cached_property
@@ -159,7 +161,7 @@ class Worker:
 
         Returns:
             One row a network: the table of hyperparameters and metrics, final parameters and, if the job asks for checkpoints,
-            trajectories `[N, T, *shape]`; all on the CPU, parameters in float32.
+            trajectories `[N, T, *shape]`; all on the CPU, parameters in `store_dtype`, trajectories in float32.
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
@@ -194,7 +196,7 @@ class Worker:
         keep = slice(0, count)
         return (
             {name: tensor[keep].cpu() for name, tensor in metrics.items()},
-            {name: tensor[keep].cpu().float() for name, tensor in state.params.items()},
+            {name: tensor[keep].cpu().to(self.store_dtype) for name, tensor in state.params.items()},
             {name: tensor[keep] for name, tensor in recorder.params.items()} if self.job.checkpoints else {},
         )
 

@@ -1,0 +1,112 @@
+"""A network trained in a chunk equals the same network trained alone by a plain loop."""
+
+import pytest
+import torch
+
+from data_gen.config import Job
+from data_gen.shard import Worker, full_table
+from tests.reference.data_gen_training import PlainCNN, PlainMLP, train_alone
+
+NETWORKS = 3
+
+ARCHITECTURES = {
+    "mlp": ({"name": "mlp", "hidden": [7, 6]}, lambda p, c: PlainMLP(p, c, 2, "relu", "none")),
+    "mlp_layer_norm": (
+        {"name": "mlp", "hidden": [6, 5], "activation": "gelu", "norm": "layer"},
+        lambda p, c: PlainMLP(p, c, 2, "gelu", "layer"),
+    ),
+    "cnn": ({"name": "cnn", "channels": [4, 5]}, lambda p, c: PlainCNN(p, c, 2, "relu", "none", 1, 2, "average")),
+    "cnn_group_norm": (
+        {"name": "cnn", "channels": [4, 4], "norm": "group", "norm_groups": 2, "pool": "flatten", "activation": "tanh"},
+        lambda p, c: PlainCNN(p, c, 2, "tanh", "group", 2, 2, "flatten"),
+    ),
+}
+KINDS = {
+    "standard": None,
+    "w": {"kind": "w", "n_fix": 2, "kappa": 0.5},
+    "sigma": {"kind": "sigma"},
+    "syre": {"kind": "syre", "std": 0.1},
+}
+
+
+def make_job(architecture, kind, optimizer, schedule, **changes):
+    hyperparameters = {
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "lr": {"log_uniform": [0.01, 0.05]},
+        "momentum": {"uniform": [0.1, 0.9]},
+        "weight_decay": {"uniform": [0.01, 0.1]},
+        "label_smoothing": {"uniform": [0.0, 0.3]},
+        "label_noise": {"uniform": [0.1, 0.4]},
+        "train_fraction": {"uniform": [0.3, 1.0]},
+        "init_scale": {"uniform": [0.8, 1.2]},
+        "batch_size": 8,
+        "steps": {"int_range": [49, 51]},
+    }
+    job = {
+        "task": {"name": "digits", "train_size": 60, "test_size": 40},
+        "populations": {"p": {"architecture": architecture, "asymmetry": kind}},
+        "hyperparameters": hyperparameters,
+        "count": NETWORKS,
+        "seed": 3,
+    }
+    return Job.model_validate(job | changes)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "triangular"])
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_chunk_equals_plain_loop(name, kind, optimizer, schedule, tmp_path):
+    architecture, module = ARCHITECTURES[name]
+    job = make_job(architecture, KINDS[kind], optimizer, schedule)
+    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    _, params, _ = worker.train("p", torch.arange(NETWORKS), lambda _: None)
+
+    table = full_table(job, worker.task, torch.arange(NETWORKS))
+    blueprint = worker.trainer("p").architecture
+    for i in range(NETWORKS - 1):
+        row = {column: values[i].item() for column, values in table.items()}
+        initial = {n: p.double() for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()}
+        for n in initial:
+            if blueprint.space.pattern(n).read:
+                free = blueprint.constants.get(f"free.{n}", torch.tensor(True))
+                initial[n] = torch.where(free, row["init_scale"] * initial[n], initial[n])
+        alone = train_alone(module(initial, blueprint.constants), worker.task, job.seed, i, row)
+        for n, expected in alone.items():
+            torch.testing.assert_close(params[n][i], expected, rtol=0, atol=1e-9)
+            assert not torch.equal(expected, initial[n])
+
+
+@pytest.mark.parametrize("chunk", [3, 8, 64])
+def test_chunks_of_any_size_train_the_same_networks(chunk, tmp_path):
+    job = make_job(ARCHITECTURES["mlp"][0], KINDS["w"], {"choice": ["sgd", "adamw"]}, "cosine", count=20)
+
+    def train(ids, size):
+        worker = Worker(job, tmp_path, torch.device("cpu"), max_chunk=size, dtype=torch.float64, store_dtype=torch.float64)
+        return worker.train("p", ids, lambda _: None)
+
+    table, params, _ = train(torch.arange(20), 5)
+    other_table, other_params, _ = train(torch.arange(20), chunk)
+    for name in params:
+        torch.testing.assert_close(other_params[name], params[name], rtol=0, atol=1e-9)
+    assert (table["test_accuracy"] == other_table["test_accuracy"]).all()
+    part_table, part_params, _ = train(torch.arange(7, 12), chunk)
+    assert part_table["seed"].tolist() == table["seed"][7:12].tolist()
+    for name in params:
+        torch.testing.assert_close(part_params[name], params[name][7:12], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
+def test_fixed_entries_never_move(optimizer, tmp_path):
+    job = make_job(ARCHITECTURES["cnn"][0], KINDS["w"], optimizer, "constant", checkpoints=3)
+    worker = Worker(job, tmp_path, torch.device("cpu"))
+    _, params, trajectory = worker.train("p", torch.arange(NETWORKS), lambda _: None)
+    constants = worker.trainer("p").architecture.constants
+    masks = {n.removeprefix("free."): m for n, m in constants.items() if n.startswith("free.")}
+    assert masks
+    for name, mask in masks.items():
+        fixed = constants[f"fixed.{name}"][~mask]
+        assert (params[name][:, ~mask] == fixed).all()
+        assert (trajectory[name][:, :, ~mask] == fixed).all()
+        assert (trajectory[name][:, 0, mask] != params[name][:, mask]).any()
