@@ -1,0 +1,181 @@
+"""The command `symzoo`: look at zoos, train metanets, run studies. It only wires; each command imports what it needs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from zoo.population import Population
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Group(click.Group):
+    """Commands whose user errors are a message on stderr and exit status 1; other exceptions are bugs and keep their trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors that a user can cause become click's."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            if os.environ.get("SYMZOO_DEBUG"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="symzoo")
+def main() -> None:
+    """Weight-space learning: zoos of networks, metanets that learn from their weights, studies of what symmetry does.
+
+    Set SYMZOO_DEBUG=1 to see the trace of an error.
+    """
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+def info(zoo: Path) -> None:
+    """Show what a zoo holds."""
+    from studies.info import describe_zoo
+    from zoo.population import load
+
+    click.echo(describe_zoo(load(zoo)))
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.argument("population")
+@click.option("--model", required=True, help="Name of a metanet, such as mlp.")
+@click.option("--target", default="test_accuracy", show_default=True, help="Column to predict.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--num-train", type=click.IntRange(min=1), help="Use the first N training networks only.")
+@click.option("--out", type=FILE, required=True, help="File to save the metanet in.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the metanet, such as epochs=50.")
+def train(
+    zoo: Path, population: str, model: str, target: str, seed: int, num_train: int | None, out: Path, settings: tuple[str, ...]
+) -> None:
+    """Train a metanet on one population of a zoo and save it."""
+    from metanet.estimator import Metanet
+
+    options = dict(_setting(text) for text in settings)
+    fitted = Metanet(model, target=target, seed=seed, **options).fit(_population(zoo, population), num_train=num_train)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fitted.save(out)
+    click.echo(f"saved {out}")
+
+
+@main.command()
+@click.argument("metanet_file", metavar="METANET", type=FILE)
+@click.argument("zoo", type=FOLDER)
+@click.argument("population")
+@click.option("--split", default="test", show_default=True)
+@click.option("--num-bootstrap", default=1000, show_default=True)
+def evaluate(metanet_file: Path, zoo: Path, population: str, split: str, num_bootstrap: int) -> None:
+    """Score a saved metanet, with 95% bootstrap intervals over networks."""
+    import metanet
+
+    scores = metanet.load(metanet_file).evaluate(_population(zoo, population), split=split, num_bootstrap=num_bootstrap)
+    for name, estimate in scores.items():
+        click.echo(f"{name:<12} {estimate.value:8.4f}  [{estimate.low:.4f}, {estimate.high:.4f}]")
+
+
+@main.command()
+@click.argument("metanet_file", metavar="METANET", type=FILE)
+@click.argument("zoo", type=FOLDER)
+@click.argument("population")
+@click.option("--split", default="test", show_default=True)
+@click.option("--out", type=FILE, help="CSV file to write, standard output if not given.")
+def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Path | None) -> None:
+    """Predict every network of a split with a saved metanet; CSV with network_id, prediction and, if known, the truth."""
+    import metanet
+
+    fitted, networks = metanet.load(metanet_file), _population(zoo, population)
+    table = networks.table(split)
+    found = table[["network_id"]].assign(prediction=fitted.predict(networks, split=split))
+    if fitted.target in table:
+        found[fitted.target] = table[fitted.target]
+    if out is None:
+        click.echo(found.to_csv(index=False), nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.to_csv(out, index=False)
+    click.echo(f"saved {out}: {len(found)} networks")
+
+
+@main.group()
+def study() -> None:
+    """Run a study: rows.parquet, report.html and its config go to --out; a stopped run goes on where it was."""
+
+
+@study.command()
+@click.option("--recipe", help="Name of a recipe; `small` if neither this nor --config is given.")
+@click.option("--config", "config_file", type=FILE, help="YAML file instead of a recipe.")
+@click.option("--zoo", type=FOLDER, help="The zoo; needed unless the config names one.")
+@click.option("--out", type=FOLDER, required=True, help="Directory of the study.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config.")
+@click.option("--workers", type=click.IntRange(min=1), help="Number of processes; as many as cores if not given.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def learnability(
+    recipe: str | None,
+    config_file: Path | None,
+    zoo: Path | None,
+    out: Path,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """How well metanets predict a target, by the number of training networks."""
+    if recipe and config_file:
+        raise click.UsageError("give --recipe or --config, not both")
+    from studies.learnability import Learnability, run
+    from studies.report import write_report
+    from studies.summary import format_table
+    from zoo.config import read_config
+
+    path = config_file or _recipe_path("learnability", recipe or "small")
+    config = read_config(Learnability, path, (*overrides, *_zoo_override(zoo)))
+    rows = run(config, out, workers=workers, quiet=quiet)
+    click.echo(format_table(rows))
+    click.echo(f"\nrows {out / 'rows.parquet'}, report {write_report(config, rows, out)}")
+
+
+def _recipe_path(name: str, recipe: str) -> Path:
+    folder = Path(__file__).parent / "recipes"
+    known = {path.stem.removeprefix(f"{name}-"): path for path in sorted(folder.glob(f"{name}-*.yaml"))}
+    if recipe not in known:
+        raise ValueError(f"unknown recipe {recipe!r} of study {name!r}; known are {list(known)}")
+    return known[recipe]
+
+
+def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
+    import json
+
+    return () if zoo is None else (f"zoo={json.dumps(str(zoo))}",)
+
+
+def _population(zoo: Path, name: str) -> "Population":
+    from zoo.population import load
+
+    populations = load(zoo)
+    if name not in populations:
+        raise ValueError(f"no population {name!r} in {zoo}; populations are {list(populations)}")
+    return populations[name]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise ValueError(f"--set {text}: expected option=value, for example --set epochs=50")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: the value is not valid YAML") from error
+
+
+if __name__ == "__main__":
+    main()

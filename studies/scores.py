@@ -1,0 +1,104 @@
+"""Rows of a study: the metrics of a cell's predictions on all test networks and on the label-matched ones, kept in a file."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from metanet.metrics import METRICS, bootstrap
+from studies.cells import Cell, Predictions, cell_path, fit, load_predictions, save_predictions
+from zoo.store import write_text
+
+MATCHED = "matched_"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell and how it is scored: one row.
+
+    Attributes:
+        cell: The fit.
+        matched: Identities of the label-matched test networks.
+        match_minimum: With fewer matched networks their metrics are NaN.
+        num_bootstrap: Number of bootstrap samples of an interval.
+        out: Directory of the study.
+    """
+
+    cell: Cell
+    matched: tuple[int, ...]
+    match_minimum: int
+    num_bootstrap: int
+    out: Path
+
+    @property
+    def scores_path(self) -> Path:
+        """File of the metrics; its name changes when the cell, the matched networks or the bootstrap do."""
+        identity = json.dumps([self.cell.key, self.matched, self.match_minimum, self.num_bootstrap])
+        return self.out / "scores" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.scores_path.is_file() and cell_path(self.out, self.cell).is_file()
+
+
+def complete(task: Task) -> None:
+    """Fit the cell unless its predictions are there, then score them unless that is done.
+
+    Args:
+        task: What to do.
+    """
+    path = cell_path(task.out, task.cell)
+    if not path.is_file():
+        save_predictions(path, fit(task.cell))
+    if not task.scores_path.is_file():
+        write_text(task.scores_path, json.dumps(_scores(task, load_predictions(path))))
+
+
+def read_row(task: Task) -> dict[str, Any]:
+    """The row of a task that is done.
+
+    Args:
+        task: The task.
+
+    Returns:
+        Values by column; a metric `m` has its 95% interval in `m_low` and `m_high`, its label-matched twin is `matched_m`.
+    """
+    cell = task.cell
+    asked = {"population": cell.population, "metanet": cell.metanet, "target": cell.target, "seed": cell.seed}
+    return {**asked, "num_train": cell.num_train, **json.loads(task.scores_path.read_text(encoding="utf-8")), "cell": cell.key}
+
+
+def _scores(task: Task, predictions: Predictions) -> dict[str, Any]:
+    matched = np.isin(predictions.network_id, task.matched)
+    num_matched = int(matched.sum())
+    note = ""
+    if num_matched < task.match_minimum:
+        note = f"only {num_matched} label-matched test networks, {task.match_minimum} needed"
+    truth, prediction = predictions.truth, predictions.prediction
+    matched_metrics = _metrics(truth[matched], prediction[matched], task.num_bootstrap if not note else 0)
+    return {
+        "n_train": predictions.num_train,
+        "n_test": truth.size,
+        "num_dropped": predictions.num_dropped,
+        "seconds": predictions.seconds,
+        **_metrics(truth, prediction, task.num_bootstrap),
+        "n_matched": num_matched,
+        **{MATCHED + name: value for name, value in matched_metrics.items()},
+        "note": note,
+    }
+
+
+def _metrics(truth: Float[np.ndarray, "n"], prediction: Float[np.ndarray, "n"], num_bootstrap: int) -> dict[str, float]:
+    """Each metric and its interval; NaN without bootstrap samples, or with fewer than two networks."""
+    if not num_bootstrap or truth.size < 2:
+        return {f"{metric}{end}": math.nan for metric in METRICS for end in ("", "_low", "_high")}
+    values = {}
+    for metric, estimate in bootstrap(truth, prediction, num_bootstrap=num_bootstrap).items():
+        values |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+    return values

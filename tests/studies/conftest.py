@@ -1,0 +1,39 @@
+"""A tiny zoo, and a fit that costs nothing and is counted."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import studies.scores
+from studies.cells import Cell, Predictions
+from tests.studies.zoos import write_zoo
+from zoo.population import load
+
+
+@dataclass
+class CountedFit:
+    """Instead of training: the truth with noise of its own for each cell."""
+
+    cells: list[Cell] = field(default_factory=list)
+
+    def __call__(self, cell: Cell) -> Predictions:
+        self.cells.append(cell)
+        table = load(cell.zoo)[cell.population].table("test")
+        table = table[np.isfinite(table[cell.target])]
+        truth = table[cell.target].to_numpy(np.float64)
+        noise = np.random.default_rng(int(cell.key[:8], 16)).standard_normal(truth.size) / cell.num_train
+        return Predictions(table["network_id"].to_numpy(np.int64), truth, truth + noise, cell.num_train, 0, 0.5)
+
+
+@pytest.fixture
+def counted_fit(monkeypatch) -> CountedFit:
+    fit = CountedFit()
+    monkeypatch.setattr(studies.scores, "fit", fit)
+    return fit
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("zoos") / "tiny")

@@ -1,0 +1,136 @@
+"""The command `symzoo`: help is quick, errors are one message, a study runs from a recipe."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from studies.cli import main
+
+LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
+
+
+def run(*arguments) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fail(*arguments) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = f"import sys, studies.cli; print([name for name in {LAZY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("info",), ("train",), ("evaluate",), ("predict",), ("study",), ("study", "learnability")]
+)
+def test_every_command_has_help(command):
+    assert "Usage:" in run(*command, "--help")
+
+
+def test_info_shows_every_population(tiny_zoo):
+    text = run("info", tiny_zoo)
+    for word in ("2 populations", "standard", "w_asymmetric", "train 40, validation 20, test 24", "26 free", "0 diverged"):
+        assert word in text
+    assert "84" in text
+
+
+@pytest.mark.parametrize("recipe", ["small", "demo", "large"])
+def test_recipes_are_complete(tmp_path, recipe):
+    from pathlib import Path
+
+    import studies.cli
+    from studies.learnability import Learnability
+    from zoo.config import read_config
+
+    path = Path(studies.cli.__file__).parent / "recipes" / f"learnability-{recipe}.yaml"
+    assert read_config(Learnability, path, (f"zoo={tmp_path}",)).metanets[0] == "hparams"
+
+
+def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
+    command = ("study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path, "--workers", 1, "--quiet")
+    text = run(*command, "--set", "num_bootstrap=20", "--set", "metanets=[mlp]")
+    assert "hparams" in text
+    assert "report.html" in text
+    assert (tmp_path / "report.html").is_file()
+    assert set(pd.read_parquet(tmp_path / "rows.parquet")["population"]) == {"standard", "w_asymmetric"}
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (stored["metanets"], stored["zoo"]) == (["hparams", "mlp"], str(tiny_zoo))
+    num_fits = len(counted_fit.cells)
+    again = run("study", "learnability", "--config", tmp_path / "config.yaml", "--out", tmp_path, "--workers", 1, "--quiet")
+    assert (again, len(counted_fit.cells)) == (text, num_fits), "the stored config does the same study again"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--recipe", "smal"), "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small']"),
+        (("--set", "metanet=mlp"), "unknown key 'metanet'"),
+        (("--set", "num_train=[9999]"), "num_train: 9999 is more than the 40 training networks"),
+        (("--set", "targets=acuracy"), "'acuracy'"),
+        (("--set", "metanets"), "expected key=value"),
+        (("--recipe", "small", "--config", "mine.yaml"), "not both"),
+        (("--config", "missing.yaml"), "missing.yaml"),
+        (("--workers", "0"), "workers"),
+    ],
+)
+def test_errors_of_a_study(tiny_zoo, tmp_path, settings, message):
+    assert message in fail("study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path, "--quiet", *settings)
+
+
+def test_a_study_needs_a_zoo(tmp_path):
+    assert "'zoo' is missing" in fail("study", "learnability", "--out", tmp_path)
+    assert "no such folder" in fail("study", "learnability", "--zoo", tmp_path / "none", "--out", tmp_path)
+
+
+def test_a_bad_config_names_file_and_line(tiny_zoo, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("metanets: [mlp]\nnum_trian: [10]\n")
+    assert f"{path}:2: unknown key 'num_trian'" in fail("study", "learnability", "--config", path, "--out", tmp_path)
+
+
+def test_errors_of_the_other_commands(tiny_zoo, tmp_path):
+    assert "no such folder" in fail("info", tmp_path / "none")
+    assert "not a complete zoo" in fail("info", tmp_path)
+    out = ("--out", tmp_path / "m")
+    assert "'mpl'" in fail("train", tiny_zoo, "standard", "--model", "mpl", *out)
+    assert "no population 'standrad'" in fail("train", tiny_zoo, "standrad", "--model", "mlp", *out)
+    assert "expected option=value" in fail("train", tiny_zoo, "standard", "--model", "mlp", "--set", "epochs", *out)
+
+
+def test_train_evaluate_predict(tiny_zoo, tmp_path):
+    model, table = tmp_path / "models" / "a.metanet", tmp_path / "predictions.csv"
+    options = ("--set", "epochs=20", "--num-train", 30)
+    assert str(model) in run("train", tiny_zoo, "standard", "--model", "gbm", *options, "--out", model)
+    scores = run("evaluate", model, tiny_zoo, "w_asymmetric", "--num-bootstrap", 20).splitlines()
+    assert [line.split()[0] for line in scores] == ["r2", "kendall_tau", "spearman", "mae"]
+    assert "24 networks" in run("predict", model, tiny_zoo, "standard", "--out", table)
+    found = pd.read_csv(table)
+    assert list(found.columns) == ["network_id", "prediction", "test_accuracy"]
+    assert found.to_csv(index=False) == run("predict", model, tiny_zoo, "standard")
+
+
+def test_debug_shows_the_trace(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYMZOO_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such folder"):
+        CliRunner().invoke(main, ["info", str(tmp_path / "none")], catch_exceptions=False)
+
+
+def test_bugs_keep_their_trace(tiny_zoo, monkeypatch):
+    def broken(_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("studies.info.describe_zoo", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        CliRunner().invoke(main, ["info", str(tiny_zoo)], catch_exceptions=False)
