@@ -1,0 +1,257 @@
+"""What a metanet is: a torch module from networks to one raw number each, and what its builder may look at.
+
+A builder is any callable ``builder(source, *, option=default, ...) -> nn.Module``; one line ``METANETS["mine"] = builder``
+makes it known. Keyword-only arguments are the options that `Metanet` accepts for it. The module must have
+
+* ``forward(features) -> Float[Tensor, "B"]``, raw and of order one; bounded and scaled outside, by the target.
+
+and may have, each with the default that its absence means:
+
+* ``features(networks) -> tensor or dict of tensors``, leading axis = networks, computed once per population, nothing learned
+  (default: the full parameters as they are, ``dict[str, Tensor]``, each ``[B, *shape]``);
+* ``calibrate(features)``: set normalization buffers from the *training* networks (default: nothing);
+* ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees (default: `metanet.train.train`);
+* ``recommended``: `Training` settings that suit it (default: ``Training()``);
+* ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default: ``"params"``);
+* ``invariant``: whether the output is unchanged by permutations of neurons (default: False), held to it by `check_metanet`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from zoo.params import Params, batch_shape
+from zoo.weight_space import WeightSpace
+
+Features = Tensor | dict[str, Tensor]
+Networks = Params | pd.DataFrame
+Reads = Literal["params", "hyperparameters"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of one training run.
+
+    Attributes:
+        epochs: Most passes over the training networks; for trees, most boosting rounds.
+        batch_size: Networks per step (about: batches of a pass differ by at most one network).
+        lr: Peak learning rate; for trees, shrinkage.
+        weight_decay: Decoupled decay of matrices and kernels (not of biases and norms); for trees, the L2 penalty of leaves.
+        patience: Stop after this many passes (rounds) without a better validation loss.
+    """
+
+    epochs: int = 60
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    patience: int = 15
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a builder is told about the networks that its metanet will read.
+
+    Attributes:
+        space: Weight space of the full parameters.
+        free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
+        hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for a numeric column.
+    """
+
+    space: WeightSpace
+    free: Mapping[str, Tensor] = field(default_factory=dict)
+    hyperparameters: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+
+    def num_free(self, tensor: str) -> int:
+        """Number of trained entries of a tensor."""
+        if tensor in self.free:
+            return int(self.free[tensor].sum())
+        return torch.Size(self.space.shapes[tensor]).numel()
+
+    @property
+    def free_sizes(self) -> dict[str, int]:
+        """Number of trained entries of every tensor that has any, in the order of the space."""
+        return {name: count for name in self.space.tensors if (count := self.num_free(name))}
+
+
+class Builder(Protocol):
+    """Makes an untrained metanet for a source; its keyword-only arguments are the metanet's options."""
+
+    def __call__(self, source: Source, /) -> nn.Module:
+        """Build the module."""
+        ...
+
+
+class PopulationLike(Protocol):
+    """The part of `zoo.population.Population` that metanets use."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def space(self) -> WeightSpace: ...  # noqa: D102
+
+    @property
+    def free(self) -> Mapping[str, Tensor]: ...  # noqa: D102
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def params(self, split: str) -> Params: ...  # noqa: D102
+
+    def table(self, split: str) -> pd.DataFrame: ...  # noqa: D102
+
+
+def reads(module: nn.Module) -> Reads:
+    """What the metanet reads of a network: its parameters or its hyperparameters."""
+    return getattr(module, "reads", "params")
+
+
+def is_invariant(module: nn.Module) -> bool:
+    """Whether the metanet declares that permuting neurons leaves its output unchanged."""
+    return bool(getattr(module, "invariant", False))
+
+
+def recommended_training(module: nn.Module) -> Training:
+    """The training settings that a metanet recommends for itself."""
+    return getattr(module, "recommended", Training())
+
+
+def features_of(module: nn.Module, networks: Networks) -> Features:
+    """The inputs of a metanet, computed once per population.
+
+    Args:
+        module: A metanet.
+        networks: Full params ``[N, *shape]``, or a table of hyperparameters with N rows.
+
+    Returns:
+        Tensor or tensors with leading axis N.
+    """
+    compute = getattr(module, "features", None)
+    return networks if compute is None else compute(networks)  # type: ignore[return-value]
+
+
+def calibrate(module: nn.Module, features: Features) -> None:
+    """Set the normalization buffers of a metanet from its training networks.
+
+    Args:
+        module: A metanet; changed in place.
+        features: Features of the training networks only.
+    """
+    if hasattr(module, "calibrate"):
+        module.calibrate(features)  # type: ignore[operator]
+
+
+def rows(features: Features, index: Tensor | slice) -> Features:
+    """Some of the networks."""
+    return features[index] if isinstance(features, Tensor) else {name: tensor[index] for name, tensor in features.items()}
+
+
+def count_rows(features: Features) -> int:
+    """Number of networks."""
+    return len(features if isinstance(features, Tensor) else next(iter(features.values())))
+
+
+def to_device(features: Features, device: torch.device | str) -> Features:
+    """Move to a device."""
+    return features.to(device) if isinstance(features, Tensor) else {n: t.to(device) for n, t in features.items()}
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Run a block under a seed and give the global random state back as it was."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
+    """Refuse networks of another weight space than a metanet was built for.
+
+    Args:
+        source: What the metanet was built for.
+        space: Space of the networks.
+        free: Their masks.
+        what: Name of the networks, for the message.
+
+    Raises:
+        ValueError: If the spaces or the masks differ; names the differing tensors and both fingerprints.
+    """
+    if space != source.space:
+        raise ValueError(
+            f"{what} is of another weight space than the metanet was fitted on: {space_difference(source.space, space)} "
+            f"(fitted {source.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
+        )
+    differ = [
+        name
+        for name in source.free.keys() | free.keys()
+        if name not in free or name not in source.free or not torch.equal(free[name].cpu(), source.free[name].cpu())
+    ]
+    if differ:
+        raise ValueError(f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}")
+
+
+def check_params(source: Source, params: Params) -> int:
+    """Refuse params of another weight space, or with entries that are not finite.
+
+    Args:
+        source: What the metanet was built for.
+        params: Tensors ``[N, *shape]``, full view.
+
+    Returns:
+        The number of networks.
+
+    Raises:
+        ValueError: If names or shapes do not fit (names them), unless there is one leading axis,
+            or if an entry is not finite.
+    """
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
+    if shapes != dict(source.space.shapes):
+        difference = shape_difference(dict(source.space.shapes), shapes)
+        raise ValueError(
+            "params are of another weight space than the metanet was fitted on "
+            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
+        )
+    (count,) = batch_shape(source.space, params)
+    bad = {name: number for name, tensor in params.items() if (number := int((~tensor.isfinite()).sum()))}
+    if bad:
+        raise ValueError(f"params: expected finite entries, got entries that are not, per tensor {bad}")
+    return count
+
+
+def space_difference(expected: WeightSpace, got: WeightSpace) -> str:
+    """Say in words how two weight spaces differ."""
+    if dict(expected.shapes) != dict(got.shapes):
+        return shape_difference(dict(expected.shapes), dict(got.shapes))
+    patterns = [
+        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
+        for name, pattern in expected.tensors.items()
+        if got.tensors[name] != pattern
+    ]
+    groups = [
+        f"group {name!r} is {got.groups.get(name)} instead of {expected.groups.get(name)}"
+        for name in dict.fromkeys([*expected.groups, *got.groups])
+        if expected.groups.get(name) != got.groups.get(name)
+    ]
+    return "; ".join(patterns + groups) or "the same tensors in another order"
+
+
+def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
+    """Say in words which tensors are missing, unknown or of another shape."""
+    words = [
+        f"tensor {name!r} has shape {list(got[name])} instead of {list(shape)}"
+        if name in got
+        else f"tensor {name!r} is missing"
+        for name, shape in expected.items()
+        if got.get(name) != shape
+    ]
+    words += [f"tensor {name!r} is unknown" for name in got if name not in expected]
+    return "; ".join(words) or "the same tensors in another order"

@@ -1,0 +1,306 @@
+"""`Metanet`: every metanet behind scikit-learn's conventions: fit, predict, score, get_params, set_params, clone."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from metanet import files
+from metanet.contract import (
+    Features,
+    Networks,
+    PopulationLike,
+    Source,
+    Training,
+    calibrate,
+    check_params,
+    check_source,
+    features_of,
+    reads,
+    recommended_training,
+    seeded,
+    to_device,
+)
+from metanet.dataset import Examples, read_examples
+from metanet.features import categories
+from metanet.history import History
+from metanet.metrics import Estimate, bootstrap, r2
+from metanet.models import check_options
+from metanet.targets import Target, fit_target
+from metanet.train import Labeled, evaluate, train
+from zoo.params import Params
+from zoo.weight_space import WeightSpace
+
+
+class Metanet(BaseEstimator):
+    """A metanet: predicts a property of networks from their weights (or, `hparams`, from their hyperparameters).
+
+    Attributes:
+        module_: Fitted torch module.
+        source_: Weight space, masks and hyperparameter columns that it reads.
+        target_: Units of its predictions.
+        training_: Training settings that were used.
+        history_: Validation loss along training.
+        population_: Name of the population it was fitted on.
+        num_train_: Training networks used, after dropping.
+        num_validation_: Validation networks used, after dropping.
+        num_dropped_: Diverged training and validation networks without a finite target.
+
+    >>> Metanet("mlp", width=32).get_params()["width"]
+    32
+    """
+
+    def __init__(
+        self,
+        model: str = "statnn",
+        *,
+        target: str = "test_accuracy",
+        seed: int = 0,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        patience: int | None = None,
+        device: str = "cpu",
+        verbose: bool = False,
+        **options: Any,
+    ):
+        """Choose a metanet; None means its own recommended setting (`metanet.contract.Training`).
+
+        Args:
+            model: A name in `METANETS`.
+            target: Numeric column of a population's table.
+            seed: Of initialization, batches and dropout.
+            epochs: Most passes over the training networks (trees: most trees).
+            batch_size: Networks per step.
+            lr: Peak learning rate (trees: shrinkage).
+            weight_decay: Decoupled weight decay (trees: L2 penalty).
+            patience: Passes without improvement before training stops.
+            device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
+            verbose: Show progress on stderr.
+            **options: Options of that metanet, such as `width`.
+        """
+        self.model = model
+        self.target = target
+        self.seed = seed
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.device = device
+        self.verbose = verbose
+        self.options = dict(options)
+        check_options(model, self.options)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All constructor arguments, options of the metanet included."""
+        return {**super().get_params(deep), **self.options}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments; unknown names are taken as options and checked against the metanet."""
+        own = set(super().get_params())
+        options = {**self.options, **{name: value for name, value in params.items() if name not in own}}
+        check_options(params.get("model", self.model), options)
+        for name, value in params.items():
+            if name in own:
+                setattr(self, name, value)
+        self.options = options
+        return self
+
+    def fit(self, population: PopulationLike, num_train: int | None = None, num_validation: int | None = None) -> Self:
+        """Learn from the train split; choose the best pass, and when to stop, by the validation split.
+
+        Args:
+            population: A population of a zoo.
+            num_train: Use the first `num_train` networks of the split by network id, all if None: subsets are nested, and
+                the same networks in every population of a zoo.
+            num_validation: Likewise for the validation split.
+
+        Returns:
+            Itself, fitted.
+
+        Raises:
+            ValueError: If the model, an option, the target or a number of networks is not valid.
+        """
+        builder, device = check_options(self.model, self.options), resolve_device(self.device)
+        source = Source(
+            population.space,
+            {name: mask.bool().cpu() for name, mask in population.free.items()},
+            categories(population.table("train"), population.hyperparameters),
+        )
+        with seeded(self.seed, device):
+            module = builder(source, **self.options)
+            training_part = read_examples(population, "train", self.target, reads(module), num_train)
+            validation_part = read_examples(population, "validation", self.target, reads(module), num_validation)
+            if len(training_part) < 2:
+                raise ValueError(
+                    f"population {population.name!r}: expected 2 or more training networks, got {len(training_part)}"
+                )
+            self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
+            self.training_ = self._training(module)
+            self._train(source, module, training_part, validation_part, device)
+        self.module_, self.source_, self.population_ = module, source, population.name
+        self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
+        self.num_dropped_ = training_part.num_dropped + validation_part.num_dropped
+        return self
+
+    def predict(
+        self, inputs: Mapping[str, Tensor] | pd.DataFrame | PopulationLike, split: str = "test"
+    ) -> Float[np.ndarray, "N"]:
+        """Predict the target of networks.
+
+        Args:
+            inputs: Full params ``[N, *shape]`` of the weight space that the metanet was fitted on; for a metanet that reads
+                hyperparameters a table with their columns; or a population.
+            split: Split of a population, in the order of its `params(split)`; ignored otherwise.
+
+        Returns:
+            Predictions ``[N]`` in the target's units, float64.
+
+        Raises:
+            ValueError: If the inputs are of another kind or weight space.
+        """
+        check_is_fitted(self, "module_")
+        wanted = reads(self.module_)
+        networks: Any = inputs
+        if not isinstance(inputs, Mapping | pd.DataFrame):
+            self._check_population(inputs)
+            networks = inputs.params(split) if wanted == "params" else inputs.table(split)
+        if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
+            expected = "params, a dict of tensors" if wanted == "params" else f"a table with columns {self._columns}"
+            raise ValueError(f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}")
+        return self._predict(networks)
+
+    def score(self, population: PopulationLike, split: str = "test") -> float:
+        """R^2 on a split of a population.
+
+        Args:
+            population: Of the weight space that the metanet was fitted on.
+            split: Name of the split.
+
+        Returns:
+            Coefficient of determination.
+        """
+        return r2(*self.predict_examples(population, split))
+
+    def evaluate(self, population: PopulationLike, split: str = "test", num_bootstrap: int = 1000) -> dict[str, Estimate]:
+        """R^2, Kendall's tau, Spearman's rho and mean absolute error, each with a 95% bootstrap interval over networks.
+
+        Args:
+            population: Of the weight space that the metanet was fitted on.
+            split: Name of the split.
+            num_bootstrap: Resamples of the intervals.
+
+        Returns:
+            Estimates by name: `r2`, `kendall_tau`, `spearman`, `mae`.
+        """
+        return bootstrap(*self.predict_examples(population, split), num_bootstrap=num_bootstrap, seed=self.seed)
+
+    def predict_examples(
+        self, population: PopulationLike, split: str = "test"
+    ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """True and predicted targets of a split, in the order of network ids, without diverged networks that have no target.
+
+        Args:
+            population: Of the weight space that the metanet was fitted on.
+            split: Name of the split.
+
+        Returns:
+            Targets and predictions.
+        """
+        check_is_fitted(self, "module_")
+        self._check_population(population)
+        examples = read_examples(population, split, self.target, reads(self.module_))
+        return examples.y.numpy(), self._predict(examples.networks)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.files`."""
+        check_is_fitted(self, "module_")
+        files.save(self, path)
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self.source_.hyperparameters)
+
+    def _check_population(self, population: PopulationLike) -> None:
+        if reads(self.module_) == "params":
+            check_source(self.source_, population.space, population.free, f"population {population.name!r}")
+
+    def _training(self, module: nn.Module) -> Training:
+        names = ("epochs", "batch_size", "lr", "weight_decay", "patience")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(recommended_training(module), **given)
+
+    def _train(self, source: Source, module: nn.Module, learn: Examples, check: Examples, device: torch.device) -> None:
+        parts = [(_features(source, module, part.networks), part.y) for part in (learn, check)]
+        calibrate(module, parts[0][0])
+        if hasattr(module, "fit"):
+            linked = [(features, self.target_.standardize(y)) for features, y in parts]
+            self.history_ = module.fit(*linked, self.training_, self.seed)  # type: ignore[operator]
+        else:
+            learned, checked = (Labeled(to_device(features, device), y.float().to(device)) for features, y in parts)
+            self.history_ = train(module.to(device), self.target_, learned, checked, self.training_, self.verbose)
+
+    def _predict(self, networks: Networks) -> Float[np.ndarray, "N"]:
+        features = to_device(_features(self.source_, self.module_, networks), _device_of(self.module_))
+        return self.target_.predict(evaluate(self.module_, features).double()).cpu().numpy()
+
+
+def load(path: str | os.PathLike[str]) -> Metanet:
+    """Read a fitted metanet, onto the CPU.
+
+    Args:
+        path: File that `Metanet.save` wrote.
+
+    Returns:
+        The metanet; predicts what it predicted when it was saved.
+
+    Raises:
+        ValueError: If the file is not a metanet, is of another format, or its weights do not fit the metanet of that name.
+    """
+    record, tensors = files.read(path)
+    metanet = Metanet(**record["params"])
+    free = {name.removeprefix("free."): mask for name, mask in tensors.items() if name.startswith("free.")}
+    columns = {name: None if values is None else tuple(values) for name, values in record["hyperparameters"].items()}
+    source = Source(WeightSpace.from_json(json.dumps(record["space"])), free, columns)
+    module = check_options(metanet.model, metanet.options)(source, **metanet.options)
+    try:
+        module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit metanet {metanet.model!r}: {error}") from error
+    metanet.module_, metanet.source_ = module.eval(), source
+    metanet.target_, metanet.training_ = Target(**record["target"]), Training(**record["training"])
+    losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
+    metanet.history_ = History(losses, record["history"]["best_epoch"])
+    for name, value in record["trained_on"].items():
+        setattr(metanet, f"{name}_", value)
+    return metanet
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name, `"auto"` being a GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def _features(source: Source, module: nn.Module, networks: Networks) -> Features:
+    if not isinstance(networks, pd.DataFrame):
+        params: Params = dict(networks)
+        check_params(source, params)
+        networks = {name: params[name] for name in source.space.tensors}
+    return features_of(module, networks)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -1,0 +1,130 @@
+"""Features of networks: flat vectors and per-tensor statistics of the free entries, vectorized over networks."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metanet.contract import Source
+
+STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
+CHUNK_ENTRIES = 4_000_000
+
+
+def free_tensors(source: Source, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "N F"]]:
+    """The free entries of every tensor.
+
+    Args:
+        source: Weight space and masks.
+        params: Full params ``[N, *shape]``.
+
+    Returns:
+        Tensors ``[N, F]``, entries in C order, without the tensors that have no free entry.
+    """
+    views = {}
+    for name in source.free_sizes:
+        flat = params[name].flatten(1)
+        views[name] = flat[:, source.free[name].flatten().to(flat.device)] if name in source.free else flat
+    return views
+
+
+def flat_free(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
+    """The free entries of a network as one vector, tensors in the order of the space.
+
+    Args:
+        source: Weight space and masks.
+        params: Full params ``[N, *shape]``.
+
+    Returns:
+        ``[N, D]``, D the number of free entries.
+    """
+    return torch.cat(list(free_tensors(source, params).values()), dim=1)
+
+
+def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
+    """Mean, variance, minimum, maximum and quartiles of the free entries, tensor by tensor.
+
+    Variance divides by the number of entries, so that a tensor of one entry has variance 0; quartiles interpolate linearly.
+    Computed in float64, since weights of a diverged network may be huge, and cut off at the largest float32.
+
+    Args:
+        source: Weight space and masks.
+        params: Full params ``[N, *shape]``.
+
+    Returns:
+        ``[N, 7 T]``, the 7 statistics of the first tensor, then those of the second, ...
+
+    References:
+        Unterthiner et al. 2020, arXiv 2002.11448, section 3; Lim et al. 2024, arXiv 2405.20231, Table 3 ("StatNN").
+    """
+    return torch.cat([_tensor_statistics(view) for view in free_tensors(source, params).values()], dim=1)
+
+
+def _tensor_statistics(view: Float[Tensor, "N F"]) -> Float[Tensor, "N 7"]:
+    rows = max(1, CHUNK_ENTRIES // view.shape[1])
+    largest = torch.finfo(torch.float32).max
+    chunks = []
+    for chunk in view.split(rows):
+        ordered = chunk.sort(dim=1).values.double()
+        variance, mean = torch.var_mean(ordered, dim=1, correction=0)
+        quartiles = [_quantile_of_sorted(ordered, q) for q in (0.25, 0.5, 0.75)]
+        chunks.append(torch.stack([mean, variance, ordered[:, 0], ordered[:, -1], *quartiles], dim=1))
+    return torch.cat(chunks).clamp(-largest, largest).float()
+
+
+def _quantile_of_sorted(ordered: Float[Tensor, "N F"], q: float) -> Float[Tensor, "N"]:
+    position = q * (ordered.shape[1] - 1)
+    low = int(position)
+    high = min(low + 1, ordered.shape[1] - 1)
+    return ordered[:, low].lerp(ordered[:, high], position - low)
+
+
+def statistic_names(source: Source) -> list[str]:
+    """Name of each column of `statistics`, such as ``"layers.0.weight:q25"``."""
+    return [f"{name}:{statistic}" for name in source.free_sizes for statistic in STATISTICS]
+
+
+def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple[str, ...] | None]:
+    """The sorted values of each column of strings, None for a numeric column.
+
+    Args:
+        table: One row a network.
+        columns: Hyperparameter columns.
+
+    Returns:
+        What `Source.hyperparameters` holds.
+    """
+    return {
+        name: None if pd.api.types.is_numeric_dtype(table[name]) else tuple(sorted(map(str, table[name].unique())))
+        for name in columns
+    }
+
+
+def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor, "N H"]:
+    """Hyperparameters as numbers: numeric columns as they are, a column of strings as one column of 0 or 1 per known value.
+
+    A value that no training network had is 0 in all its columns; a missing number stays NaN (trees send it its own way).
+
+    Args:
+        source: Names the columns and their values.
+        table: One row a network, with at least those columns.
+
+    Returns:
+        ``[N, H]``, float64.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    missing = [name for name in source.hyperparameters if name not in table.columns]
+    if missing:
+        raise ValueError(f"hyperparameters: expected columns {list(source.hyperparameters)}, missing {missing}")
+    encoded = []
+    for name, values in source.hyperparameters.items():
+        if values is None:
+            encoded.append(torch.tensor(table[name].to_numpy(dtype="float64")))
+        else:
+            column = table[name].astype(str).to_numpy()
+            encoded += [torch.tensor((column == value).astype("float64")) for value in values]
+    return torch.stack(encoded, dim=1) if encoded else torch.zeros(len(table), 0, dtype=torch.float64)

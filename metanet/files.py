@@ -1,0 +1,121 @@
+"""A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
+
+Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), and
+``free.<tensor>``, the masks of the weight space. Record (metadata key ``metanet``): format, constructor arguments, weight
+space, hyperparameter columns, target, course of training, where it was trained, versions.
+"""
+
+import json
+import math
+import os
+import platform
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from metanet.estimator import Metanet
+
+FORMAT = 1
+KEY = "metanet"
+
+
+def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
+    """Write a fitted metanet; the file exists whole or not at all.
+
+    Args:
+        metanet: Fitted metanet.
+        path: Where to; missing folders are made, an existing file is replaced.
+
+    Raises:
+        ValueError: If an option cannot be written as JSON.
+    """
+    path = Path(path)
+    try:
+        record = json.dumps(_record(metanet), allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
+    tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
+    tensors |= {f"free.{name}": mask for name, mask in metanet.source_.free.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        # Copies, since safetensors refuses tensors that share memory or are not in C order.
+        contiguous = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        }
+        save_file(contiguous, temporary, metadata={KEY: record})
+        with Path(temporary).open("rb+") as written:
+            os.fsync(written.fileno())
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _record(metanet: "Metanet") -> dict[str, Any]:
+    history = metanet.history_
+    return {
+        "format": FORMAT,
+        "params": metanet.get_params(),
+        "space": json.loads(metanet.source_.space.to_json()),
+        "space_fingerprint": metanet.source_.space.fingerprint,
+        "hyperparameters": dict(metanet.source_.hyperparameters),
+        "target": asdict(metanet.target_),
+        "training": asdict(metanet.training_),
+        "history": {
+            "validation_loss": [loss if math.isfinite(loss) else None for loss in history.validation_loss],
+            "best_epoch": history.best_epoch,
+        },
+        "trained_on": {
+            "population": metanet.population_,
+            "num_train": metanet.num_train_,
+            "num_validation": metanet.num_validation_,
+            "num_dropped": metanet.num_dropped_,
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in ("symzoo", "torch", "scikit-learn")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save` wrote.
+
+    Args:
+        path: File.
+
+    Returns:
+        The record and the tensors.
+
+    Raises:
+        ValueError: If the file is not a metanet or of another format.
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected one written by Metanet.save")
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a metanet, expected a file written by Metanet.save: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: not a metanet: a safetensors file without the record {KEY!r}")
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected metanet format {FORMAT}, got {record.get('format')!r}")
+    return record, tensors

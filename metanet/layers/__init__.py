@@ -1,0 +1,1 @@
+"""Layers that metanets are made of."""

@@ -1,0 +1,49 @@
+"""`gbm`: gradient boosting on seven statistics of each parameter tensor."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Features, Source, Training
+from metanet.features import statistics
+from metanet.history import History
+from metanet.trees import BoostedTrees
+
+
+class StatisticsBoosting(nn.Module):
+    """Boosted trees on weight statistics: the strong classical baseline. Invariant to permutations within a tensor.
+
+    References:
+        Unterthiner et al. 2020, arXiv 2002.11448, section 3.
+    """
+
+    recommended = Training(epochs=400, lr=0.05, weight_decay=1.0, patience=20)
+    invariant = True
+
+    def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            max_leaf_nodes: Most leaves of a tree.
+            min_samples_leaf: Fewest training networks of a leaf.
+            max_features: Share of the columns that each split chooses from.
+        """
+        super().__init__()
+        self.source = source
+        self.trees = BoostedTrees(max_leaf_nodes=max_leaf_nodes, min_samples_leaf=min_samples_leaf, max_features=max_features)
+
+    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
+        """Seven statistics of each tensor."""
+        return statistics(self.source, networks)
+
+    def fit(
+        self, train: tuple[Features, Tensor], validation: tuple[Features, Tensor], training: Training, seed: int
+    ) -> History:
+        """Grow the trees; see `BoostedTrees.fit`."""
+        return self.trees.fit(train, validation, training, seed)
+
+    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        return self.trees(features)

@@ -1,0 +1,53 @@
+"""`mlp`: a two-layer perceptron on the flat vector of free entries."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source, Training
+from metanet.features import flat_free
+from metanet.normalize import TensorNorm
+
+
+class FlatMLP(nn.Module):
+    """Linear D -> width, ReLU, LayerNorm, linear width -> 1. Knows every entry by its place, and no symmetry.
+
+    Dropout of input entries is what makes it generalize with fewer networks than entries; ``dropout=0`` is the paper's.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, Table 3 ("MLP").
+    """
+
+    recommended = Training(epochs=60, batch_size=64, lr=1e-3, weight_decay=0.1, patience=15)
+
+    def __init__(self, source: Source, *, width: int = 64, dropout: float = 0.5):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            width: Hidden neurons.
+            dropout: Share of the input entries set to zero at each training step.
+        """
+        super().__init__()
+        self.source = source
+        sizes = list(source.free_sizes.values())
+        self.norm = TensorNorm(sizes)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(sum(sizes), width)
+        self.hidden_norm = nn.LayerNorm(width)
+        self.readout = nn.Linear(width, 1)
+
+    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
+        """Flat free entries."""
+        return flat_free(self.source, networks)
+
+    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
+        """Fit the normalization."""
+        self.norm.calibrate(features)
+
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        hidden = torch.relu(self.hidden(self.dropout(self.norm(features))))
+        return self.readout(self.hidden_norm(hidden)).squeeze(-1)

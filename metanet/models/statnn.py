@@ -1,0 +1,56 @@
+"""`statnn`: a perceptron on seven statistics of each parameter tensor."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source, Training
+from metanet.features import STATISTICS, statistics
+from metanet.normalize import ColumnNorm
+
+
+class StatNN(nn.Module):
+    """Statistics -> width -> width -> 1, each hidden layer linear, ReLU, LayerNorm.
+
+    Invariant to permutations within a tensor.
+
+    References:
+        Unterthiner et al. 2020, arXiv 2002.11448, section 3 (the statistics); Lim et al. 2024, arXiv 2405.20231, Table 3
+        ("StatNN", width 256).
+    """
+
+    recommended = Training(epochs=60, batch_size=64, lr=2e-3, weight_decay=0.1, patience=15)
+    invariant = True
+
+    def __init__(self, source: Source, *, width: int = 256, dropout: float = 0.0):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            width: Neurons of each hidden layer.
+            dropout: Share of hidden neurons set to zero at each training step.
+        """
+        super().__init__()
+        self.source = source
+        columns = len(source.free_sizes) * len(STATISTICS)
+        self.norm = ColumnNorm(columns)
+        self.first, self.first_norm = nn.Linear(columns, width), nn.LayerNorm(width)
+        self.second, self.second_norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(width, 1)
+
+    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
+        """Seven statistics of each tensor."""
+        return statistics(self.source, networks)
+
+    def calibrate(self, features: Float[Tensor, "N S"]) -> None:
+        """Fit the normalization."""
+        self.norm.calibrate(features)
+
+    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        hidden = self.dropout(self.first_norm(torch.relu(self.first(self.norm(features)))))
+        hidden = self.dropout(self.second_norm(torch.relu(self.second(hidden))))
+        return self.readout(hidden).squeeze(-1)
