@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from data_gen.chunking import compiler_works
 from data_gen.shard import Shard, Worker
 
 _here: dict[str, Any] = {}
@@ -28,8 +27,6 @@ def run_here(worker: Worker, shards: Sequence[Shard], quiet: bool) -> None:
         shards: Which.
         quiet: Whether to show no progress.
     """
-    if worker.allow_compile:
-        worker = replace(worker, allow_compile=compiler_works(worker.device))
     with progress_bar(shards, quiet) as bar:
         for shard in shards:
             worker.write(shard, bar.update)
@@ -50,8 +47,6 @@ def run_in_processes(worker: Worker, shards: Sequence[Shard], workers: int, quie
         RuntimeError: If a process was killed.
         KeyboardInterrupt: If the user interrupts.
     """
-    if worker.allow_compile:
-        worker = replace(worker, allow_compile=compiler_works(worker.device))
     context = multiprocessing.get_context("spawn")
     finished = context.Queue()
     ranks = context.Queue()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from data_gen.chunking import compiler_works
 from data_gen.config import Job
 from data_gen.executors import run_here, run_in_processes
 from data_gen.shard import Shard, Worker, build_population
@@ -56,7 +57,9 @@ def generate(
         _write_constants(out, name, architecture, job)
     shards = plan(job, architectures)
     missing = [shard for shard in shards if not is_complete(out, shard, job)]
-    worker = Worker(job, out, place, chunk_size, compile)
+    worker = Worker(job, out, place, chunk_size)
+    if missing and compile and worker.compilation_pays and compiler_works(place):
+        worker = Worker(job, out, place, chunk_size, allow_compile=True)
     if missing and workers:
         run_in_processes(worker, missing, workers, quiet)
     elif missing:

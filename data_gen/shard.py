@@ -119,13 +119,17 @@ class Worker:
         """The task, on the device."""
         return load_task(self.job.task).to(self.device, self.dtype)
 
+    @cached_property
+    def compilation_pays(self) -> bool:
+        """Whether populations of this job are large enough for compiled steps; a function of the job alone."""
+        table = full_table(self.job, self.task, torch.arange(self.job.count))
+        return compilation_pays(float(table["steps"].sum()), len(group_rows(table, ("optimizer", "batch_size"))))
+
     def trainer(self, population: str) -> Trainer:
         """The trainer of a population, made once."""
         if population not in self._trainers:
             architecture = build_population(self.job, population, self.task).to(self.device, self.dtype)
-            table = full_table(self.job, self.task, torch.arange(self.job.count))
-            variants = len(group_rows(table, ("optimizer", "batch_size")))
-            compiled = self.allow_compile and compilation_pays(float(table["steps"].sum()), variants)
+            compiled = self.allow_compile and self.compilation_pays
             self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled)
         return self._trainers[population]
 
@@ -161,7 +165,7 @@ class Worker:
 
         Returns:
             One row a network: the table of hyperparameters and metrics, final parameters and, if the job asks for checkpoints,
-            trajectories `[N, T, *shape]`; all on the CPU, parameters in `store_dtype`, trajectories in float32.
+            trajectories `[N, T, *shape]`; all on the CPU, parameters in `store_dtype`.
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
@@ -170,9 +174,9 @@ class Worker:
             batch_size = values[_SHARED_BY_A_CHUNK.index("batch_size")]
             size = chunk_size(trainer.architecture, self.task, batch_size, len(rows))
             size = min(size, self.max_chunk or size)
-            rows = sorted(rows, key=lambda row: (table["steps"][row], row))  # networks that stop together train together
+            together = sorted(rows, key=lambda row: (table["steps"][row], row))  # networks that stop together train together
             for start in range(0, len(rows), size):
-                chunk = rows[start : start + size]
+                chunk = together[start : start + size]
                 padded = chunk + chunk[-1:] * (size - len(chunk))  # one shape of chunk, so one compilation
                 results.append((chunk, *self._train_chunk(trainer, {n: c[padded] for n, c in table.items()}, len(chunk))))
                 report(len(chunk))
@@ -187,7 +191,7 @@ class Worker:
         networks = self._networks(table)
         initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
         state = trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
-        recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params)
+        recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params, self.store_dtype)
         trainer.run(networks, state, recorder if self.job.checkpoints else None)
         metrics = evaluate(trainer, networks, state.params)
         unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
@@ -219,11 +223,13 @@ class Recorder:
     Args:
         steps: Steps to keep `[N, T]`.
         params: Parameters `[N, *shape]`, for their shapes.
+        dtype: Floating type to keep them in.
     """
 
-    def __init__(self, steps: Int64[Tensor, "N T"], params: Params):
+    def __init__(self, steps: Int64[Tensor, "N T"], params: Params, dtype: torch.dtype):
         self._steps = steps
-        self.params = {name: torch.empty(*steps.shape, *tensor.shape[1:]) for name, tensor in params.items()}
+        self._dtype = dtype
+        self.params = {n: torch.empty(*steps.shape, *p.shape[1:], dtype=dtype) for n, p in params.items()}
 
     def __call__(self, state: State) -> None:
         """Keep the rows whose turn it is.
@@ -234,7 +240,7 @@ class Recorder:
         rows, columns = (self._steps == state.step).nonzero(as_tuple=True)
         if len(rows):
             for name, tensor in state.params.items():
-                self.params[name][rows, columns] = tensor[rows.to(tensor.device)].cpu().float()
+                self.params[name][rows, columns] = tensor[rows.to(tensor.device)].cpu().to(self._dtype)
 
 
 def checkpoint_steps(job: Job, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:

@@ -1,0 +1,48 @@
+"""Compiled steps train the networks that uncompiled ones train. Runs without the jaxtyping flag."""
+
+import pytest
+import torch
+
+from data_gen.chunking import compiler_works
+from data_gen.order import Kernels, feistel, round_tables, shuffled
+from data_gen.rng import fold
+from data_gen.shard import Worker
+from data_gen.train import Trainer
+from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, make_job
+
+pytestmark = pytest.mark.compile
+# Importing parts of the compiler raises deprecation warnings of its own.
+IGNORED = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiler():
+    if not compiler_works(torch.device("cpu")):
+        pytest.skip("torch.compile does not work on this machine")
+
+
+@IGNORED
+def test_compiled_order_is_the_same():
+    kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
+    for networks, low, high, width in ((7, 100, 1200, 500), (3, 3000, 9000, 700), (5, 1297, 1298, 900)):
+        generator = torch.Generator().manual_seed(networks)
+        length = torch.randint(low, high, (networks,), generator=generator)
+        position = torch.arange(5000, 5000 + width).expand(networks, -1)
+        keys = fold(0, torch.arange(networks))
+        assert torch.equal(shuffled(keys, position, length, kernels), shuffled(keys, position, length))
+
+
+@IGNORED
+@pytest.mark.parametrize(
+    ("name", "kind", "optimizer"), [("mlp", "w", "adamw"), ("mlp_layer_norm", "sigma", "sgd"), ("cnn", "syre", "nesterov")]
+)
+def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
+    job = make_job(ARCHITECTURES[name][0], KINDS[kind], optimizer, "cosine")
+    results = []
+    for compiled in (False, True):
+        worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+        plain = worker.trainer("p")
+        worker._trainers["p"] = Trainer(plain.architecture, worker.task, job.seed, compiled)
+        results.append(worker.train("p", torch.arange(3), lambda _: None)[1])
+    for tensor_name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][tensor_name], tensor, rtol=0, atol=1e-9)

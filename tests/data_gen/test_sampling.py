@@ -1,0 +1,102 @@
+"""Hyperparameters: distributions, ranges, errors."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy import stats
+
+from data_gen.config import HYPERPARAMETERS, Job
+from data_gen.sampling import Distribution, group_rows, sample_table
+
+IDS = torch.arange(20_000)
+
+
+def draws(spec):
+    return sample_table({"x": Distribution.model_validate(spec)}, 0, IDS)["x"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "law"),
+    [
+        ({"uniform": [2, 5]}, stats.uniform(2, 3)),
+        ({"log_uniform": [1e-4, 10]}, stats.loguniform(1e-4, 10)),
+    ],
+)
+def test_continuous_draws_follow_their_law(spec, law):
+    # Kolmogorov-Smirnov: fails for correct draws with probability 1e-6.
+    assert stats.kstest(draws(spec), law.cdf).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"), [({"int_range": [3, 6]}, [3, 4, 5, 6]), ({"choice": ["a", "b"]}, ["a", "b"]), (0.5, [0.5])]
+)
+def test_discrete_draws_hit_every_value_equally(spec, values):
+    found, counts = np.unique(draws(spec), return_counts=True)
+    assert found.tolist() == values
+    assert stats.chisquare(counts).pvalue > 1e-6 or len(values) == 1
+
+
+def test_a_row_depends_on_seed_and_id_only():
+    spec = {"lr": Distribution(uniform=(0, 1)), "momentum": Distribution(uniform=(0, 1))}
+    whole = sample_table(spec, 1, torch.arange(100))
+    part = sample_table({"lr": spec["lr"]}, 1, torch.tensor([70, 3]))
+    assert part["lr"].tolist() == whole["lr"][[70, 3]].tolist()
+    assert sample_table(spec, 2, torch.arange(100))["lr"].tolist() != whole["lr"].tolist()
+    assert abs(np.corrcoef(whole["lr"], whole["momentum"])[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"uniform": [2, 1]}, "expected low <= high, found low = 2.0, high = 1.0"),
+        ({"log_uniform": [0, 1]}, "expected low > 0, found 0"),
+        ({"uniform": [0, float("inf")]}, "expected low <= high"),
+        ({"choice": []}, "at least one value"),
+        ({"uniform": [0, 1], "choice": [1]}, "exactly one of"),
+        ({}, "exactly one of"),
+        ({"unifrom": [0, 1]}, "Extra inputs"),
+        ({"int_range": [0.5, 3]}, "integer"),
+    ],
+)
+def test_bad_distributions_say_what_is_wrong(spec, message):
+    with pytest.raises(ValidationError, match=message):
+        Distribution.model_validate(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        ("lr", {"uniform": [0, 1]}, r"lr: expected values in \(0, inf\], found 0"),
+        ("momentum", 1.0, r"momentum: expected values in \[0, 1\), found 1"),
+        ("label_noise", 1.5, r"label_noise: expected values in \[0, 1\]"),
+        ("optimizer", "adam", "optimizer: expected one of"),
+        ("batch_size", 6.5, "batch_size: expected integers"),
+        ("batch_size", {"uniform": [1, 2]}, "batch_size: expected integers"),
+        ("lr", "fast", "lr: expected numbers, found 'fast'"),
+        ("lr", True, "lr: expected numbers, found True"),
+        ("learning_rate", 0.1, "unknown hyperparameter 'learning_rate'"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, spec, message):
+    job = {"task": {}, "populations": {"p": {"architecture": {"name": "mlp"}}}, "count": 1}
+    with pytest.raises(ValidationError, match=message):
+        Job.model_validate(job | {"hyperparameters": {"steps": 1, name: spec}})
+
+
+def test_job_fills_defaults_and_needs_a_length():
+    job = {"task": {}, "populations": {"p": {"architecture": {"name": "mlp"}}}, "count": 1}
+    filled = Job.model_validate(job | {"hyperparameters": {"epochs": 2}}).hyperparameters
+    assert set(filled) == set(HYPERPARAMETERS) - {"steps"}
+    for given in ({}, {"steps": 1, "epochs": 1}):
+        with pytest.raises(ValidationError, match="exactly one of 'steps' and 'epochs'"):
+            Job.model_validate(job | {"hyperparameters": given})
+
+
+def test_group_rows_against_a_loop():
+    rng = np.random.default_rng(0)
+    table = {"a": rng.integers(0, 3, 50), "b": rng.choice(["x", "y"], 50)}
+    groups = group_rows(table, ("a", "b"))
+    assert sorted(row for rows in groups.values() for row in rows) == list(range(50))
+    for (a, b), rows in groups.items():
+        assert rows == [i for i in range(50) if table["a"][i] == a and table["b"][i] == b]
