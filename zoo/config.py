@@ -55,7 +55,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     try:
         data = yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys at the top, found {type(data).__name__}")
@@ -85,7 +85,7 @@ def _apply_override(data: dict[str, Any], override: str) -> Loc:
         raise ConfigError(f"--set {override}: expected key=value, for example --set count=100")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
     *parents, last = key.split(".")
     target = data
@@ -101,15 +101,10 @@ def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, st
     """One pydantic error as one line: where, which key, what was expected, what was found."""
     loc: Loc = item["loc"]
     key = ".".join(str(part) for part in loc) or "(top level)"
-    where = str(path)
-    for length in range(len(loc), 0, -1):
-        prefix = loc[:length]
-        if prefix in set_by:
-            where = f"--set {set_by[prefix]}"
-            break
-        if prefix in lines:
-            where = f"{path}:{lines[prefix]}"
-            break
+    prefixes = [loc[:length] for length in range(len(loc), 0, -1)]
+    places = [f"--set {set_by[prefix]}" for prefix in prefixes if prefix in set_by]  # an override hides the lines below it
+    places += [f"{path}:{lines[prefix]}" for prefix in prefixes if prefix in lines]
+    where = places[0] if places else str(path)
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}, found {item['input']!r}"
     if item["type"] == "missing":

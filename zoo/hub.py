@@ -29,7 +29,7 @@ def card(manifest: Manifest) -> str:
         f"| `{name}` | {p.architecture} | {p.asymmetry or 'standard'} | {p.weight_space().num_params} |"
         for name, p in manifest.populations.items()
     ]
-    counts = ", ".join(f"{manifest.split[split]} {split}" for split in splits)
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.split.items() if count)
     first = next(iter(manifest.populations))
     return f"""---
 {header}---

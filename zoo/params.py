@@ -55,7 +55,7 @@ def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, 
         One tensor ``[*batch, P]`` with ``P = space.num_params``.
     """
     batch = batch_shape(space, params)
-    return torch.cat([params[name].reshape(*batch, -1) for name in space.tensors], dim=-1)
+    return torch.cat([params[name].flatten(len(batch)) for name in space.tensors], dim=-1)
 
 
 def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
@@ -109,7 +109,7 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     view = dict(params)
     for name, mask in free.items():
         tensor = params[name]
-        view[name] = tensor.reshape(*tensor.shape[: tensor.dim() - mask.dim()], -1)[..., mask.reshape(-1).to(tensor.device)]
+        view[name] = tensor.flatten(tensor.dim() - mask.dim())[..., mask.reshape(-1).to(tensor.device)]
     return view
 
 
@@ -123,4 +123,4 @@ def expand_right(values: Float[Tensor, "*batch"], like: Tensor) -> Tensor:
     Returns:
         A view ``[*batch, 1, ..., 1]`` that broadcasts against `like`.
     """
-    return values.reshape(*values.shape, *(1,) * (like.dim() - values.dim()))
+    return values.reshape((*values.shape, *(1,) * (like.dim() - values.dim())))

@@ -7,6 +7,7 @@ A shard holds one dataset for each column at its root, contiguous and little-end
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 FORMAT_VERSION = 1
 MAX_RANK = 6
+_OVERHEAD = 10**6  # bytes of headers and metadata of a file, generously
 _DTYPES = tuple(np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1"))
 
 Columns = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -47,6 +49,7 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        _check_room(path, columns)
         with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in attributes.items():
@@ -61,7 +64,16 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
         raise
 
 
+def _check_room(path: Path, columns: Columns) -> None:
+    # HDF5 crashes the process when the disk fills up under a column of text, so a disk that is too small is refused before.
+    sizes = [array.nbytes if array.dtype.kind != "O" else array.astype(str).nbytes for array in columns.values()]
+    if shutil.disk_usage(path.parent).free < sum(sizes) + _OVERHEAD:
+        raise OSError(errno.ENOSPC, "no space left on the disk")
+
+
 def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) -> None:
+    if "/" in name or name in ("", "."):
+        raise ValueError(f"column {name!r}: expected a name without '/', HDF5 would make groups of it")
     if array.dtype.kind in "OU":
         file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype("utf-8"), track_times=False)
         return
@@ -99,8 +111,12 @@ def write_text(path: Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    publish(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -123,11 +139,11 @@ def open_checked(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         raise StoreError(f"{path}: not a complete HDF5 file ({error}); generate it again") from error
     with file:
-        if file.attrs.get("format_version") != FORMAT_VERSION:
-            found = file.attrs.get("format_version")
+        found = file.attrs.get("format_version")
+        if isinstance(found, np.ndarray) or found != FORMAT_VERSION:
             raise StoreError(f"{path}: expected format_version {FORMAT_VERSION}, found {found}")
         for name in file:
-            _check_column(path, file, name)
+            _check_column(path, file, str(name))
         yield file
 
 
@@ -145,7 +161,7 @@ def _check_column(path: Path, file: h5py.File, name: str) -> None:
         raise StoreError(f"{path}: {name!r} has dtype {dataset.dtype}; expected one of {_DTYPES} or text")
     if not 1 <= dataset.ndim <= MAX_RANK:
         raise StoreError(f"{path}: {name!r} has rank {dataset.ndim}; expected 1 to {MAX_RANK}")
-    if dataset.nbytes and not is_text and (dataset.id.get_offset() or 0) + dataset.nbytes > path.stat().st_size:
+    if dataset.nbytes and (dataset.id.get_offset() or 0) + dataset.nbytes > path.stat().st_size:
         raise StoreError(f"{path}: {name!r} declares {dataset.nbytes} bytes, more than the file holds")
 
 
@@ -156,10 +172,11 @@ def read_attributes(path: Path) -> dict[str, str | int]:
         path: The file.
 
     Returns:
-        Attributes by name.
+        Texts and integers by name; attributes of other kinds are left out.
     """
     with open_checked(path) as file:
-        return {name: value if isinstance(value, str) else int(value) for name, value in file.attrs.items()}
+        scalars = {name: value for name, value in file.attrs.items() if isinstance(value, (str, np.integer))}
+        return {name: value if isinstance(value, str) else int(value) for name, value in scalars.items()}
 
 
 def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -179,10 +196,9 @@ def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> d
     for path in paths:
         with open_checked(path) as file:
             for name in names if names is not None else list(file):
-                _require(path, file, name)
-                dataset = file[name]
+                dataset = _column(path, file, name)
                 is_text = h5py.check_string_dtype(dataset.dtype) is not None
-                parts.setdefault(name, []).append(dataset.asstr()[()] if is_text else dataset[()])
+                parts.setdefault(name, []).append(np.asarray(dataset.asstr()[()] if is_text else dataset[()]))
     return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
 
 
@@ -202,27 +218,30 @@ def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -
     rows = []
     for path in paths:
         with open_checked(path) as file:
+            count = None
             for name, shape in shapes.items():
-                _require(path, file, name)
-                if file[name].shape[1:] != shape or file[name].dtype != np.dtype("<f4"):
-                    found = f"{list(file[name].shape)} {file[name].dtype}"
-                    raise StoreError(
-                        f"{path}: {name!r}: expected shape [rows, {', '.join(map(str, shape))}] float32, found {found}"
-                    )
-            rows.append(len(file[next(iter(shapes))]))
+                dataset = _column(path, file, name)
+                count = dataset.shape[0] if count is None else count
+                if dataset.shape != (count, *shape) or dataset.dtype != np.dtype("<f4"):
+                    expected = f"shape {[count, *shape]} float32"
+                    found = f"{list(dataset.shape)} {dataset.dtype}"
+                    raise StoreError(f"{path}: {name!r}: expected {expected}, found {found}")
+            rows.append(count or 0)
     tensors = {name: torch.empty((sum(rows), *shape)) for name, shape in shapes.items()}
     start = 0
     for path, count in zip(paths, rows, strict=True):
         with open_checked(path) as file:
             for name, tensor in tensors.items():
-                file[name].read_direct(tensor.numpy()[start : start + count])
+                _column(path, file, name).read_direct(tensor.numpy()[start : start + count])
         start += count
     return tensors
 
 
-def _require(path: Path, file: h5py.File, name: str) -> None:
-    if name not in file:
+def _column(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
         raise StoreError(f"{path}: no column {name!r}; columns are {list(file)}")
+    return dataset
 
 
 def sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 Scaling = Literal["none", "sign", "positive", "any"]
 Factor = str | int
@@ -46,12 +46,17 @@ class NeuronGroup:
         """Check the fields.
 
         Raises:
-            ValueError: If the size is not a positive integer or the scaling is unknown.
+            ValueError: If the size is not a positive integer, the scaling is unknown, or another field has the wrong type.
         """
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
             raise ValueError(f"size of a neuron group: expected an integer >= 1, got {self.size!r}")
         if self.scaling not in get_args(Scaling):
             raise ValueError(f"scaling of a neuron group: expected one of {get_args(Scaling)}, got {self.scaling!r}")
+        if not isinstance(self.permutable, bool) or not isinstance(self.activation, str):
+            raise ValueError(
+                "a neuron group: expected permutable as a boolean and activation as text, "
+                f"got {self.permutable!r} and {self.activation!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,39 +94,39 @@ def parse_pattern(text: str) -> Pattern:
     while text[position:].strip():
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _pattern_error(text, position, "expected a group name, an integer, '(', ')' or '<-'")
+            _refuse(text, position, "expected a group name, an integer, '(', ')' or '<-'")
         token, kind = match.group(match.lastgroup or 0), match.lastgroup
         if kind == "arrow":
             if len(sides) == 2 or composite is not None:
-                raise _pattern_error(text, position, "'<-' may stand once, outside parentheses")
+                _refuse(text, position, "'<-' may stand once, outside parentheses")
             sides.append([])
         elif token == "(":
             if composite is not None:
-                raise _pattern_error(text, position, "parentheses do not nest")
+                _refuse(text, position, "parentheses do not nest")
             composite = []
         elif token == ")":
             if not composite:
-                raise _pattern_error(text, position, "')' must close a '(' with at least one factor")
+                _refuse(text, position, "')' must close a '(' with at least one factor")
             sides[-1].append(tuple(composite))
             composite = None
         else:
             factor = int(token) if kind == "int" else token
             if factor == 0:
-                raise _pattern_error(text, position, "sizes are >= 1")
+                _refuse(text, position, "sizes are >= 1")
             if composite is None:
                 sides[-1].append((factor,))
             else:
                 composite.append(factor)
         position = match.end()
     if composite is not None:
-        raise _pattern_error(text, len(text), "'(' is never closed")
+        _refuse(text, len(text), "'(' is never closed")
     if not sides[0]:
-        raise _pattern_error(text, 0, "a tensor writes at least one axis")
+        _refuse(text, 0, "a tensor writes at least one axis")
     return Pattern(tuple(sides[0]), tuple(sides[1]) if len(sides) == 2 else ())
 
 
-def _pattern_error(text: str, position: int, why: str) -> ValueError:
-    return ValueError(f"pattern {text!r}, at character {position}: {why}")
+def _refuse(text: str, position: int, why: str) -> NoReturn:
+    raise ValueError(f"pattern {text!r}, at character {position}: {why}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +222,9 @@ class WeightSpace:
     def fingerprint(self) -> str:
         """SHA-256 of the JSON text, hexadecimal: the identity of the space across files."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[type["WeightSpace"], tuple[dict[str, NeuronGroup], dict[str, str]]]:
+        return WeightSpace, (dict(self.groups), dict(self.tensors))  # mapping proxies cannot be pickled
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WeightSpace) and self.to_json() == other.to_json()

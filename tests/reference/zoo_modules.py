@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class MLP(nn.Module):
     def __init__(self, input_shape, num_classes, hidden=(32, 32), activation="relu", norm="none", mixing=None):
         super().__init__()
         widths = [math.prod(input_shape), *hidden, num_classes]
-        self.layers = nn.ModuleList([nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False)])
+        self.layers = nn.ModuleList([nn.Linear(*pair) for pair in pairwise(widths)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) for width in hidden] if norm == "layer" else [])
         self.activations = _activations(activation, [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False)
 
@@ -75,7 +76,7 @@ class CNN(nn.Module):
         self.activations = _activations(activation, [f"c{i + 1}" for i in range(len(channels))], mixing, on_images=True)
         self.pool = nn.AdaptiveAvgPool2d(1) if pool == "average" else nn.Identity()
         self.classifier = nn.LazyLinear(num_classes)
-        self(torch.zeros(1, *input_shape))  # the lazy layer learns its width from what arrives
+        self.double()(torch.zeros(1, *input_shape, dtype=torch.float64))  # the lazy layer learns its width from what arrives
 
     def forward(self, x: Tensor) -> Tensor:
         h = x

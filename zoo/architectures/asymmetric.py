@@ -58,7 +58,7 @@ def w_asymmetric(
     for name in weights:
         free = _mask(architecture.space, name, amounts[name], fix, generator)
         values = torch.randn(architecture.space.shapes[name], generator=generator)
-        if scales[name] < 0:
+        if not 0 <= scales[name] < math.inf:
             raise ValueError(f"tensor {name!r}: expected kappa >= 0, got {scales[name]}")
         if free is None:
             continue
@@ -93,7 +93,7 @@ def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.2.
     """
-    if std is not None and std <= 0:
+    if std is not None and not 0 < std < math.inf:
         raise ValueError(f"sigma_asymmetric: expected std > 0, got {std}")
     constants = dict(architecture.constants)
     for name, group in architecture.space.groups.items():
@@ -114,7 +114,8 @@ def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
     """Add a fixed random offset to every parameter, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
 
-    The effective parameters start with the standard distribution; without weight decay training is that of the standard network.
+    The effective parameters start with the standard distribution; without weight decay training is that of the standard
+    network.
 
     Args:
         architecture: The standard architecture.
@@ -130,7 +131,7 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     References:
         Ziyin et al. 2024, arXiv 2408.15495.
     """
-    if std <= 0:
+    if not 0 < std < math.inf:
         raise ValueError(f"syre: expected std > 0, got {std}")
     shapes = architecture.space.shapes.items()
     offsets = {f"offset.{name}": std * torch.randn(shape, generator=generator) for name, shape in shapes}

@@ -57,7 +57,7 @@ def figlu(x: Float[Tensor, "X d *positions"], mixing: Float[Tensor, "d d"]) -> F
     return torch.sigmoid(torch.einsum("ij,xj...->xi...", mixing, x)) * x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Architecture:
     """The function of a network, apart from its parameters.
 

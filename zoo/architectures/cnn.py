@@ -1,4 +1,4 @@
-"""Convolutional network of any depth, channels, strides and kernel size, with average pooling or flattening before the classifier."""
+"""Convolutional network of any depth, channels, strides and kernel size, with average pooling or flattening at its end."""
 
 import math
 from collections.abc import Sequence
@@ -29,8 +29,9 @@ def cnn(
     """A plain convolutional network: convolution, norm, non-linearity, repeated; then pooling and a linear classifier.
 
     Parameters are `convs.<i>.weight`, `convs.<i>.bias`, `norms.<i>.weight`, `norms.<i>.bias`, `classifier.weight`,
-    `classifier.bias`. Convolutions are padded by `kernel // 2`. Layers start as PyTorch's do, `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`.
-    With the default options and one input channel it has the 4,970 parameters of the networks of Unterthiner et al. 2020.
+    `classifier.bias`. Convolutions are padded by `kernel // 2`. Layers start as PyTorch's do,
+    `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`. With the default options and one input channel it has the 4,970 parameters of the
+    networks of Unterthiner et al. 2020.
 
     Args:
         input_shape: `(channels, height, width)` of one input.
@@ -57,13 +58,13 @@ def cnn(
         raise ValueError(f"a cnn needs inputs of shape (channels, height, width), got {tuple(input_shape)}")
     if norm not in _NORMS or pool not in _POOLS:
         raise ValueError(f"cnn: expected norm in {_NORMS} and pool in {_POOLS}, got {norm!r} and {pool!r}")
-    if kernel % 2 == 0 or not channels:
+    if kernel < 1 or kernel % 2 == 0 or not channels:
         raise ValueError(f"cnn: expected an odd kernel and at least one convolution, got {kernel} and {list(channels)}")
     steps = [strides] * len(channels) if isinstance(strides, int) else list(strides)
-    if len(steps) != len(channels):
-        raise ValueError(f"cnn: expected {len(channels)} strides, one for each convolution, got {steps}")
+    if len(steps) != len(channels) or any(step < 1 for step in steps):
+        raise ValueError(f"cnn: expected {len(channels)} strides >= 1, one for each convolution, got {steps}")
     groups_of_norm = 1 if norm == "layer" else norm_groups
-    if norm == "group" and any(width % norm_groups for width in channels):
+    if norm == "group" and (norm_groups < 1 or any(width % norm_groups for width in channels)):
         raise ValueError(f"cnn: norm_groups={norm_groups} does not divide every entry of channels={list(channels)}")
 
     height, width = input_shape[1:]

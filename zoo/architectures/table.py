@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import torch
 
@@ -64,7 +65,24 @@ def _look_up(what: str, name: str, table: Mapping[str, Callable[..., Architectur
 def _check_options(
     what: str, function: Callable[..., Architecture], options: Mapping[str, Any], given: tuple[str, ...]
 ) -> None:
-    valid = [name for name in inspect.signature(function).parameters if name not in given]
-    unknown = [name for name in options if name not in valid]
-    if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r} of {what}; options are {valid}")
+    valid = {name: p.annotation for name, p in inspect.signature(function).parameters.items() if name not in given}
+    for name, value in options.items():
+        if name not in valid:
+            raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
+        if not _fits(value, valid[name]):
+            expected = inspect.formatannotation(valid[name]).replace("collections.abc.", "")
+            raise ValueError(f"option {name!r} of {what}: expected {expected}, found {value!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value from a configuration file has the annotated type; annotations not in the files we read always fit."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if annotation in (int, float):
+        return isinstance(value, (int, annotation)) and not isinstance(value, bool)
+    return isinstance(value, annotation) if annotation in (str, bool, type(None)) else True

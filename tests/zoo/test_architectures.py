@@ -1,0 +1,458 @@
+"""Architectures: one contract for every member of the tables, twins in plain `torch.nn`, and the asymmetric kinds."""
+
+import math
+from itertools import pairwise, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
+from torch.func import grad, vmap
+
+from tests.reference.zoo_modules import MODULES
+from zoo.architectures import (
+    ACTIVATIONS,
+    ARCHITECTURES,
+    ASYMMETRIES,
+    Architecture,
+    build_architecture,
+    cnn,
+    make_asymmetric,
+    mlp,
+    sigma_asymmetric,
+    syre,
+    w_asymmetric,
+)
+from zoo.architectures.asymmetric import distinct_rows
+from zoo.architectures.base import constants_of
+from zoo.params import batch_shape, flatten, free_entries, stack
+
+INPUT, CLASSES = (1, 6, 6), 3
+KINDS = {"standard": None, **{kind: {} for kind in ASYMMETRIES}, "w kappa 0": {"kappa": 0.0}}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def double(params):
+    return {name: tensor.double() for name, tensor in params.items()}
+
+
+def inputs(seed: int, count: int = 7, shape=INPUT) -> torch.Tensor:
+    return torch.randn(count, *shape, dtype=torch.float64, generator=generator(seed))
+
+
+@pytest.fixture(params=list(product(ARCHITECTURES, KINDS)), ids=lambda pair: f"{pair[0]}, {pair[1]}")
+def architecture(request) -> Architecture:
+    """Every architecture of the table with its default options, standard and as each kind of the other table."""
+    name, kind = request.param
+    standard = build_architecture(name, {}, INPUT, CLASSES)
+    if KINDS[kind] is None:
+        return standard
+    return make_asymmetric(standard, kind.split()[0], KINDS[kind], seed=0)
+
+
+# the contract
+
+
+def test_initial_params_fit_the_space_and_are_reproducible(architecture):
+    params = architecture.init(generator(1))
+    assert batch_shape(architecture.space, params) == ()
+    assert list(params) == list(architecture.space.tensors)
+    assert all(tensor.dtype == torch.float32 for tensor in params.values())
+    again, other = architecture.init(generator(1)), architecture.init(generator(2))
+    assert all(torch.equal(params[name], again[name]) for name in params)
+    assert not torch.equal(flatten(architecture.space, params), flatten(architecture.space, other))
+
+
+def test_many_networks_through_vmap_equal_a_loop(architecture):
+    architecture = architecture.to("cpu", torch.float64)
+    networks = [double(architecture.init(generator(seed))) for seed in range(4)]
+    x = inputs(0)
+    together = vmap(architecture.apply, in_dims=(0, None))(stack(networks), x)
+    assert together.shape == (4, len(x), CLASSES)
+    for logits, network in zip(together, networks, strict=True):
+        torch.testing.assert_close(logits, architecture.apply(network, x), atol=1e-12, rtol=0)
+
+
+def test_an_image_does_not_see_the_others_of_its_batch(architecture):
+    architecture = architecture.to("cpu", torch.float64)
+    params, x = double(architecture.init(generator(0))), inputs(1)
+    alone = torch.cat([architecture.apply(params, image[None]) for image in x])
+    torch.testing.assert_close(architecture.apply(params, x), alone, atol=1e-12, rtol=0)
+
+
+def test_every_parameter_has_a_gradient(architecture):
+    architecture = architecture.to("cpu", torch.float64)
+    x, weights = inputs(2), torch.arange(1.0, 1 + CLASSES, dtype=torch.float64)
+    grads = grad(lambda params: (architecture.apply(params, x) @ weights).square().sum())(
+        double(architecture.init(generator(3)))
+    )
+    for name, gradient in grads.items():
+        assert gradient.isfinite().all(), name
+        assert gradient.abs().max() > 0, name
+
+
+def test_free_counts_are_those_of_the_masks(architecture):
+    params = architecture.init(generator(0))
+    view = free_entries(params, architecture.free)
+    assert architecture.num_free == sum(tensor.numel() for tensor in view.values())
+    assert architecture.space.num_params == sum(tensor.numel() for tensor in params.values())
+    assert all(mask.dtype == torch.bool and mask.shape == params[name].shape for name, mask in architecture.free.items())
+
+
+def test_moving_to_a_dtype_leaves_masks_boolean_and_the_original_alone(architecture):
+    before = dict(architecture.constants)
+    moved = architecture.to("cpu", torch.float64)
+    for name, tensor in moved.constants.items():
+        assert tensor.dtype == (torch.bool if name.startswith("free.") else torch.float64)
+        assert architecture.constants[name] is before[name]
+
+
+# parameter counts in closed form
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (7, 4), (3, 9, 2)])
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_parameter_counts_of_mlps(hidden, norm):
+    widths = [12, *hidden, 4]
+    expected = sum(out * (fan_in + 1) for fan_in, out in pairwise(widths)) + (2 * sum(hidden) if norm == "layer" else 0)
+    assert mlp((3, 2, 2), 4, hidden, norm=norm).space.num_params == expected
+
+
+@pytest.mark.parametrize(("channels", "kernel", "strides"), [((5,), 3, 2), ((4, 8), 5, (1, 3)), ((4, 4, 4), 1, 2)])
+@pytest.mark.parametrize("norm", ["none", "group", "layer"])
+@pytest.mark.parametrize("pool", ["average", "flatten"])
+def test_parameter_counts_of_cnns(channels, kernel, strides, norm, pool):
+    steps = [strides] * len(channels) if isinstance(strides, int) else strides
+    side = 9
+    for step in steps:
+        side = math.ceil(side / step)
+    convs = sum(out * (fan_in * kernel**2 + 1) for fan_in, out in pairwise([2, *channels]))
+    norms = 0 if norm == "none" else 2 * sum(channels)
+    classifier = 10 * (channels[-1] * (side**2 if pool == "flatten" else 1) + 1)
+    architecture = cnn((2, 9, 9), 10, channels, kernel, strides, norm=norm, norm_groups=channels[0], pool=pool)
+    assert architecture.space.num_params == convs + norms + classifier
+
+
+def test_the_default_cnn_has_as_many_parameters_as_those_of_unterthiner_et_al():
+    assert cnn((1, 28, 28), 10).space.num_params == 4970
+
+
+@pytest.mark.parametrize(("n_fix", "per_row"), [(2, (2, 2)), (0.25, (3, 2)), (0.1, (1, 1)), (0.01, (1, 1))])
+def test_free_counts_of_w_asymmetric_mlps(n_fix, per_row):
+    architecture = w_asymmetric(mlp((12,), 4, (7,)), generator(0), n_fix=n_fix)
+    assert architecture.num_free == architecture.space.num_params - 7 * per_row[0] - 4 * per_row[1]
+
+
+# twins in plain torch.nn
+
+
+MLP_OPTIONS = [
+    {"hidden": hidden, "activation": activation, "norm": norm}
+    for hidden, activation, norm in product([(5,), (8, 6, 7)], ACTIVATIONS, ["none", "layer"])
+] + [{"hidden": ()}]
+CNN_OPTIONS = [
+    {"channels": (4, 8), "activation": activation, "norm": norm, "pool": pool, "norm_groups": 2}
+    for activation, norm, pool in product(ACTIVATIONS, ["none", "group", "layer"], ["average", "flatten"])
+] + [{}, {"channels": (6,), "kernel": 5, "strides": 3}, {"channels": (4, 4), "kernel": 1, "strides": (2, 1)}]
+OPTIONS = [("mlp", options) for options in MLP_OPTIONS] + [("cnn", options) for options in CNN_OPTIONS]
+
+
+def assert_equals_module(architecture: Architecture, module: torch.nn.Module, seed: int = 0) -> None:
+    params = spread(architecture.init(generator(seed)), seed)
+    module = module.double()
+    assert set(module.state_dict()) == set(params)
+    module.load_state_dict(params)
+    x = inputs(seed, shape=(2, 9, 7))
+    torch.testing.assert_close(architecture.apply(params, x), module(x).detach(), atol=1e-12, rtol=0)
+
+
+def spread(params, seed: int):
+    """Params that are nowhere special: norms neither 1 nor 0."""
+    source = generator(seed)
+    return {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_networks_equal_plain_modules_with_the_same_state_dict(name, options):
+    assert_equals_module(build_architecture(name, options, (2, 9, 7), CLASSES), MODULES[name]((2, 9, 7), CLASSES, **options))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_networks_start_with_the_distribution_of_plain_modules(name):
+    """Kolmogorov-Smirnov against U(-1/sqrt(fan_in), 1/sqrt(fan_in)); false alarm with probability 1e-4 each."""
+    networks = stack([ARCHITECTURES[name](INPUT, CLASSES).init(generator(seed)) for seed in range(100)])
+    for name, tensor in networks.items():
+        fan_in = math.prod(networks[name.replace("bias", "weight")].shape[2:])
+        assert kstest((tensor.flatten() * fan_in**0.5).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
+def test_norms_start_as_the_identity():
+    params = cnn(INPUT, CLASSES, norm="layer").init(generator(0)) | mlp(INPUT, CLASSES, norm="layer").init(generator(0))
+    for name in (name for name in params if name.startswith("norms")):
+        assert (params[name] == (1 if name.endswith("weight") else 0)).all()
+
+
+# W-asymmetric
+
+
+W_CASES = {
+    "mlp": (mlp((10,), 4, (8, 6)), {"n_fix": 3}),
+    "cnn entries": (cnn((3, 6, 6), 4, (8, 6)), {"n_fix": 3}),
+    "cnn filters": (cnn((3, 6, 6), 3, (3, 3)), {"n_fix": 1, "fix": "filters"}),
+    "flattened": (cnn((3, 6, 6), 4, (8, 6), pool="flatten"), {"n_fix": 3}),
+}
+
+
+@pytest.mark.parametrize(("standard", "options"), W_CASES.values(), ids=W_CASES)
+class TestWAsymmetric:
+    def test_rows_fix_exactly_n_fix_units_and_no_two_agree(self, standard, options):
+        architecture = w_asymmetric(standard, generator(0), **options)
+        assert set(architecture.free) == {name for name in standard.space.tensors if name.endswith("weight")}
+        for name, mask in architecture.free.items():
+            per_unit = mask[0, 0].numel() if options.get("fix") == "filters" else 1
+            rows = [tuple(row.flatten().tolist()) for row in mask]
+            assert [row.count(False) for row in rows] == [options["n_fix"] * per_unit] * len(mask), name
+            assert len(set(rows)) == len(rows), name
+
+    def test_fixed_entries_are_in_the_initial_params_and_zero_elsewhere(self, standard, options):
+        architecture = w_asymmetric(standard, generator(0), kappa=2.0, **options)
+        params = architecture.init(generator(5))
+        for name, mask in architecture.free.items():
+            fixed = architecture.constants[f"fixed.{name}"]
+            assert torch.equal(params[name][~mask], fixed[~mask])
+            assert (fixed[mask] == 0).all()
+            assert (fixed[~mask] != 0).all()
+
+    def test_free_entries_start_as_those_of_the_standard_network_bit_by_bit(self, standard, options):
+        architecture = w_asymmetric(standard, generator(0), **options)
+        plain = free_entries(standard.init(generator(5)), architecture.free)
+        asymmetric = free_entries(architecture.init(generator(5)), architecture.free)
+        assert all(torch.equal(plain[name], asymmetric[name]) for name in plain)
+
+    def test_the_function_is_the_standard_one_of_the_effective_params(self, standard, options):
+        architecture = w_asymmetric(standard, generator(0), **options)
+        params, x = architecture.init(generator(5)), torch.randn(4, 300, generator=generator(0))
+        x = x[:, : math.prod(standard_input(standard))].reshape(4, *standard_input(standard))
+        assert torch.equal(architecture.apply(params, x), standard.apply(params, x))
+
+    def test_kappa_scales_the_fixed_entries_and_nothing_else(self, standard, options):
+        one, three, zero = (w_asymmetric(standard, generator(7), kappa=k, **options) for k in (1.0, 3.0, 0.0))
+        for name in one.free:
+            assert torch.equal(one.free[name], three.free[name])
+            assert torch.equal(one.free[name], zero.free[name])
+            assert torch.equal(3.0 * one.constants[f"fixed.{name}"], three.constants[f"fixed.{name}"])
+            assert (zero.constants[f"fixed.{name}"] == 0).all()
+
+    def test_the_seed_decides(self, standard, options):
+        same, other = w_asymmetric(standard, generator(7), **options), w_asymmetric(standard, generator(8), **options)
+        architecture = w_asymmetric(standard, generator(7), **options)
+        assert all(torch.equal(tensor, same.constants[name]) for name, tensor in architecture.constants.items())
+        assert any(not torch.equal(mask, other.free[name]) for name, mask in architecture.free.items())
+
+
+def standard_input(architecture: Architecture) -> tuple[int, ...]:
+    return (10,) if "layers.0.weight" in architecture.space.tensors else (3, 6, 6)
+
+
+def test_filters_mode_fixes_whole_filters_and_entries_mode_does_not():
+    standard = cnn((3, 6, 6), 3, (3, 3))
+    filters = w_asymmetric(standard, generator(0), n_fix=1, fix="filters").free
+    entries = w_asymmetric(standard, generator(0), n_fix=0.3).free
+    for name in ("convs.0.weight", "convs.1.weight"):
+        whole = [mask.flatten(2).all(2) | ~mask.flatten(2).any(2) for mask in (filters[name], entries[name])]
+        assert whole[0].all()
+        assert not whole[1].all()
+    assert (filters["classifier.weight"].sum(1) == 2).all()  # a linear layer has no filters: entries
+
+
+@pytest.mark.parametrize("kappa", [0.25, 1.0, 4.0])
+def test_fixed_entries_are_normal_with_standard_deviation_kappa(kappa):
+    """Kolmogorov-Smirnov on 12,800 values: false alarm with probability 1e-6; 10% off is always seen."""
+    architecture = w_asymmetric(mlp((128,), 200, ()), generator(3), n_fix=64, kappa=kappa)
+    (fixed,) = constants_of(architecture.constants, "fixed").values()
+    values = fixed[~architecture.free["layers.0.weight"]].numpy()
+    assert len(values) == 200 * 64
+    assert kstest(values, "norm", (0, kappa)).pvalue > 1e-6
+    assert kstest(values, "norm", (0, 1.1 * kappa)).pvalue < 1e-6
+
+
+def test_every_entry_of_a_row_is_as_likely_to_be_fixed():
+    """Chi-square on the columns of 600 masks; a right implementation fails with probability 1e-6."""
+    source = generator(0)
+    fixed = sum((~distinct_rows(6, 9, 2, source)).sum(0) for _ in range(600))  # 36 choices for 6 rows: drawn with rejection
+    assert chisquare(fixed.numpy()).pvalue > 1e-6
+    fixed = sum((~distinct_rows(10, 5, 2, source)).sum(0) for _ in range(600))  # all 10 choices: every column four times
+    assert (fixed == 4 * 600).all()
+
+
+@given(st.integers(2, 7), st.data())
+def test_distinct_rows_are_distinct_for_all_sizes_up_to_the_last_choice(columns, data):
+    n_fix = data.draw(st.integers(1, columns - 1))
+    rows = data.draw(st.integers(1, math.comb(columns, n_fix)))
+    seed = data.draw(st.integers(0, 2**31))
+    mask = distinct_rows(rows, columns, n_fix, generator(seed))
+    assert mask.shape == (rows, columns)
+    assert ((~mask).sum(1) == n_fix).all()
+    assert len({tuple(row.tolist()) for row in mask}) == rows
+    assert torch.equal(mask, distinct_rows(rows, columns, n_fix, generator(seed)))
+
+
+def test_a_mapping_sets_each_tensor_and_zero_leaves_one_as_it_is():
+    standard = mlp((10,), 4, (8, 6))
+    architecture = w_asymmetric(
+        standard,
+        generator(0),
+        n_fix={"layers.0.weight": 4, "layers.1.weight": 0, "layers.2.weight": 0.5},
+        kappa={"layers.0.weight": 2.0, "layers.1.weight": 1.0, "layers.2.weight": 0.0},
+    )
+    assert {name: int((~mask[0]).sum()) for name, mask in architecture.free.items()} == {
+        "layers.0.weight": 4,
+        "layers.2.weight": 3,
+    }
+    assert architecture.constants["fixed.layers.0.weight"].abs().max() > 0
+    assert architecture.constants["fixed.layers.2.weight"].abs().max() == 0
+    assert architecture.num_free == standard.space.num_params - 8 * 4 - 4 * 3
+
+
+# sigma-asymmetric and syre
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize(("name", "groups"), [("mlp", ["h1", "h2"]), ("cnn", ["c1", "c2", "c3"])])
+def test_sigma_asymmetric_networks_equal_modules_with_a_fixed_gate(name, groups, norm):
+    architecture = sigma_asymmetric(build_architecture(name, {"norm": norm}, (2, 9, 7), CLASSES), generator(0))
+    architecture = architecture.to("cpu", torch.float64)
+    mixing = constants_of(architecture.constants, "mixing")
+    assert list(mixing) == groups
+    assert_equals_module(architecture, MODULES[name]((2, 9, 7), CLASSES, norm=norm, mixing=mixing))
+
+
+@pytest.mark.parametrize(("std", "expected"), [(None, 1 / 16), (0.5, 0.5)])
+def test_the_gate_is_gaussian_with_the_standard_deviation_asked_for(std, expected):
+    """Kolmogorov-Smirnov on 65,536 values; a right implementation fails with probability 1e-6."""
+    constants = sigma_asymmetric(mlp((4,), 2, (256,)), generator(0), std).constants
+    assert kstest(constants["mixing.h1"].flatten().numpy(), "norm", (0, expected)).pvalue > 1e-6
+
+
+def test_sigma_asymmetric_networks_train_all_their_parameters_and_start_as_standard_ones():
+    standard = mlp((4,), 2, (5,))
+    architecture = sigma_asymmetric(standard, generator(0))
+    assert architecture.num_free == standard.space.num_params
+    one, other = standard.init(generator(1)), architecture.init(generator(1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert {group.activation for group in architecture.space.groups.values()} == {"linear", "figlu"}
+
+
+def test_syre_has_an_offset_for_every_parameter_and_changes_nothing_else():
+    """Kolmogorov-Smirnov on 4,970 offsets; a right implementation fails with probability 1e-6."""
+    standard = cnn((1, 6, 6), 10)
+    architecture = syre(standard, generator(0), std=0.3)
+    offsets = constants_of(architecture.constants, "offset")
+    assert batch_shape(standard.space, offsets) == ()
+    assert kstest(flatten(standard.space, offsets).numpy(), "norm", (0, 0.3)).pvalue > 1e-6
+    one, other = standard.init(generator(1)), architecture.init(generator(1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    x = torch.randn(3, 1, 6, 6, generator=generator(2))
+    assert torch.equal(standard.apply(one, x), architecture.apply(one, x))
+
+
+def test_kinds_combine():
+    standard = mlp((10,), 4, (8,))
+    both = syre(w_asymmetric(standard, generator(0), n_fix=2), generator(1))
+    assert {name.split(".")[0] for name in both.constants} == {"free", "fixed", "offset"}
+    assert both.num_free == standard.space.num_params - 2 * (8 + 4)
+
+
+# what is refused
+
+MLP, CNN = mlp((10,), 4, (8,)), cnn((3, 6, 6), 4, (8, 6))
+
+
+@pytest.mark.parametrize(
+    ("standard", "options", "message"),
+    [
+        (MLP, {"n_fix": 8}, r"'layers.1.weight': n_fix=8 would freeze all 8 entries of a row; expected n_fix < 8"),
+        (MLP, {"n_fix": 50}, r"'layers.0.weight': n_fix=50 would freeze all 10 entries of a row; expected n_fix < 10"),
+        (MLP, {"n_fix": 0.99}, r"'layers.0.weight': n_fix=10 would freeze all 10 entries"),
+        (MLP, {"n_fix": -1}, r"'layers.0.weight': expected n_fix as an integer >= 0 or a fraction in \(0, 1\), got -1"),
+        (MLP, {"n_fix": 2.0}, r"expected n_fix as an integer >= 0 or a fraction in \(0, 1\), got 2.0"),
+        (MLP, {"n_fix": float("nan")}, r"expected n_fix as an integer >= 0 or a fraction in \(0, 1\), got nan"),
+        (CNN, {"n_fix": 8, "fix": "filters"}, r"'convs.0.weight': n_fix=8 would freeze all 3 input filters of a row"),
+        (CNN, {"n_fix": 1, "fix": "filters"}, r"'convs.0.weight': 8 rows cannot be distinct with n_fix=1 of 3 input filters"),
+        (CNN, {"n_fix": 1, "fix": "filters"}, r"there are only 3 ways to choose"),
+        (MLP, {"fix": "rows"}, r"expected fix to be 'entries' or 'filters', got 'rows'"),
+        (MLP, {"kappa": -0.5}, r"'layers.0.weight': expected kappa >= 0, got -0.5"),
+        (MLP, {"kappa": float("nan")}, r"'layers.0.weight': expected kappa >= 0, got nan"),
+        (MLP, {"kappa": math.inf}, r"'layers.0.weight': expected kappa >= 0, got inf"),
+        (
+            MLP,
+            {"n_fix": {"layers.0.weight": 1}},
+            r"n_fix as a mapping needs exactly the weights \['layers.0.weight', 'layers.1.we",
+        ),
+        (MLP, {"kappa": {"layers.0.bias": 1.0}}, r"kappa as a mapping needs exactly .*, got \['layers.0.bias'\]"),
+        (MLP, {"kapa": 1.0}, r"unknown option 'kapa' of asymmetry 'w'; options are \['n_fix', 'kappa', 'fix'\]"),
+        (MLP, {"kappa": "1"}, r"option 'kappa' of asymmetry 'w': expected .*, found '1'"),
+        (MLP, {"n_fix": [1]}, r"option 'n_fix' of asymmetry 'w': expected .*, found \[1\]"),
+        (MLP, {"generator": 1}, r"unknown option 'generator' of asymmetry 'w'"),
+    ],
+)
+def test_w_asymmetric_options_that_do_not_fit(standard, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_asymmetric(standard, "w", options, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("transformer", {}, r"unknown architecture 'transformer'; known are \['cnn', 'mlp'\]"),
+        ("mlp", {"width": 3}, r"unknown option 'width' of architecture 'mlp'; options are \['hidden', 'activation', 'norm'\]"),
+        ("mlp", {"input_shape": (3,)}, r"unknown option 'input_shape' of architecture 'mlp'"),
+        ("mlp", {"hidden": 32}, r"option 'hidden' of architecture 'mlp': expected .*Sequence\[int\], found 32"),
+        ("mlp", {"hidden": "32"}, r"option 'hidden' of architecture 'mlp': expected .*Sequence\[int\], found '32'"),
+        ("mlp", {"hidden": [8, 0]}, r"expected an integer >= 1, got 0"),
+        ("mlp", {"activation": "swish"}, r"unknown activation 'swish'; known are \['gelu', 'leaky_relu', 'linear', 'relu', "),
+        ("mlp", {"norm": "batch"}, r"unknown norm 'batch' for an mlp; known are \['layer', 'none'\]"),
+        ("cnn", {"activation": "swish"}, r"unknown activation 'swish'"),
+        ("cnn", {"norm": "batch"}, r"expected norm in \('none', 'group', 'layer'\) .* got 'batch'"),
+        ("cnn", {"pool": "max"}, r"pool in \('average', 'flatten'\), got .*'max'"),
+        ("cnn", {"kernel": 4}, r"expected an odd kernel and at least one convolution, got 4"),
+        ("cnn", {"kernel": -1}, r"expected an odd kernel and at least one convolution, got -1"),
+        ("cnn", {"channels": []}, r"expected an odd kernel and at least one convolution, got 3 and \[\]"),
+        ("cnn", {"strides": [1, 2]}, r"expected 3 strides >= 1, one for each convolution, got \[1, 2\]"),
+        ("cnn", {"strides": 0}, r"expected 3 strides >= 1, one for each convolution, got \[0, 0, 0\]"),
+        ("cnn", {"norm": "group", "norm_groups": 3}, r"norm_groups=3 does not divide every entry of channels=\[16, 16, 16\]"),
+        ("cnn", {"norm": "group", "norm_groups": 0}, r"norm_groups=0 does not divide"),
+    ],
+)
+def test_architecture_options_that_do_not_fit(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_architecture(name, options, INPUT, CLASSES)
+
+
+def test_a_cnn_needs_images():
+    with pytest.raises(ValueError, match=r"a cnn needs inputs of shape \(channels, height, width\), got \(64,\)"):
+        build_architecture("cnn", {}, (64,), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("v", {}, r"unknown asymmetry 'v'; known are \['sigma', 'syre', 'w'\]"),
+        ("sigma", {"std": 0.0}, r"sigma_asymmetric: expected std > 0, got 0.0"),
+        ("sigma", {"std": float("nan")}, r"sigma_asymmetric: expected std > 0, got nan"),
+        ("sigma", {"kappa": 1.0}, r"unknown option 'kappa' of asymmetry 'sigma'; options are \['std'\]"),
+        ("syre", {"std": -1.0}, r"syre: expected std > 0, got -1.0"),
+    ],
+)
+def test_asymmetry_options_that_do_not_fit(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_asymmetric(MLP, kind, options, 0)
+
+
+def test_a_linear_network_has_no_non_linearity_to_replace():
+    with pytest.raises(ValueError, match="the architecture has no non-linearity to replace"):
+        sigma_asymmetric(mlp((4,), 2, (3,), activation="linear"), generator(0))

@@ -1,0 +1,413 @@
+"""Shards: what comes back is what was written, a file exists whole or not at all, and a hostile file is refused unread."""
+
+import errno
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from zoo.store import (
+    StoreError,
+    open_checked,
+    publish,
+    read_attributes,
+    read_columns,
+    read_tensors,
+    sha256,
+    write_columns,
+    write_text,
+)
+
+DTYPES = ["<f4", "<f8", "<i4", "<i8", "|u1", "|b1"]
+COLUMNS = {
+    "weight": np.arange(24, dtype=np.float32).reshape(4, 3, 2),
+    "lr": np.array([0.1, np.nan, -np.inf, 1e-300]),
+    "network_id": np.arange(4),
+    "steps": np.arange(4, dtype=np.int32),
+    "pixels": np.arange(8, dtype=np.uint8).reshape(4, 2),
+    "diverged": np.array([True, False, False, True]),
+    "optimizer": np.array(["sgd", "", "ädam ∇", "a" * 300]),
+}
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "population" / "train-00000-of-00001.h5"
+
+
+def assert_same(found, expected) -> None:
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        if array.dtype.kind in "OU":
+            assert found[name].tolist() == array.tolist()
+        else:
+            assert found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+
+
+# round trips
+
+
+def test_all_kinds_of_columns_come_back_in_order(path):
+    write_columns(path, COLUMNS, {})
+    assert_same(read_columns([path]), COLUMNS)
+
+
+@given(st.data(), st.sampled_from(DTYPES), hnp.array_shapes(min_dims=1, max_dims=6, max_side=3))
+def test_any_array_comes_back_bit_by_bit(tmp_path_factory, data, dtype, shape):
+    array = data.draw(hnp.arrays(dtype, shape))
+    path = tmp_path_factory.mktemp("any") / "a.h5"
+    write_columns(path, {"column": array}, {})
+    back = read_columns([path])["column"]
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5))
+def test_any_text_comes_back(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("text") / "a.h5"
+    write_columns(path, {"text": np.array(texts, dtype=object)}, {})
+    assert read_columns([path])["text"].tolist() == texts
+
+
+@pytest.mark.parametrize("array", [np.arange(6, dtype=">f4"), np.arange(12.0)[::2], np.asfortranarray(np.eye(3))])
+def test_arrays_of_other_layouts_are_stored_in_the_one_layout(path, array):
+    write_columns(path, {"column": array}, {})
+    back = read_columns([path])["column"]
+    np.testing.assert_array_equal(back, array)
+    assert back.dtype == array.dtype.newbyteorder("<")
+    assert back.flags.c_contiguous
+
+
+def test_rows_of_files_follow_each_other(tmp_path):
+    paths = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for start, path in zip((0, 2), paths, strict=True):
+        write_columns(path, {name: array[start : start + 2] for name, array in COLUMNS.items()}, {})
+    assert_same(read_columns(paths), COLUMNS)
+    assert_same(read_columns(paths, ["steps", "lr"]), {"steps": COLUMNS["steps"], "lr": COLUMNS["lr"]})
+    tensors = read_tensors(paths, {"weight": (3, 2)})
+    assert torch.equal(tensors["weight"], torch.from_numpy(COLUMNS["weight"]))
+
+
+def test_columns_of_unequal_length_where_they_are_allowed(path):
+    columns = {"mask": np.array([[True, False]]), "fixed": np.arange(3.0)}
+    write_columns(path, columns, {}, equal_rows=False)
+    assert_same(read_columns([path]), columns)
+
+
+def test_attributes_come_back(path):
+    write_columns(path, COLUMNS, {"population": "standard", "shard": 3})
+    assert read_attributes(path) == {"format_version": 1, "population": "standard", "shard": 3}
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        write_columns(tmp_path / name, COLUMNS, {"population": "standard", "shard": 3})
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert sha256(tmp_path / "a.h5") == sha256(tmp_path / "b.h5")
+    write_columns(tmp_path / "c.h5", COLUMNS, {"population": "standard", "shard": 4})
+    assert sha256(tmp_path / "c.h5") != sha256(tmp_path / "a.h5")
+
+
+def test_sha256_of_a_known_text(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_layout_is_one_contiguous_dataset_for_each_column_at_the_root(path):
+    write_columns(path, COLUMNS, {})
+    with h5py.File(path) as file:
+        assert list(file) == list(COLUMNS)  # in the order in which they were written
+        for name in file:
+            properties = file[name].id.get_create_plist()
+            assert properties.get_layout() == h5py.h5d.CONTIGUOUS
+            assert properties.get_nfilters() == 0
+
+
+# what is not written
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"),
+    [
+        ({}, "at least one, got {}"),
+        ({"a": np.zeros(3), "b": np.zeros(4)}, "equally many rows, at least one, got {'a': 3, 'b': 4}"),
+        ({"a": np.zeros(0)}, "got {'a': 0}"),
+        ({"a": np.zeros((0, 3), dtype=np.float32)}, "got {'a': 0}"),
+        ({"a": np.array(1.0)}, "got {'a': 0}"),
+        ({"a": np.zeros(3, dtype=np.float16)}, "column 'a': expected dtype in"),
+        ({"a": np.zeros(3, dtype=np.complex64)}, "column 'a': expected dtype in"),
+        ({"a": np.zeros(3, dtype=np.uint16)}, "got uint16, 1"),
+        ({"a": np.zeros((1,) * 7)}, "rank <= 6, got float64, 7"),
+        ({"a/b": np.zeros(3)}, "column 'a/b': expected a name without '/'"),
+        ({"": np.zeros(3)}, "column '': expected a name without '/'"),
+    ],
+)
+def test_columns_that_the_format_cannot_hold_leave_no_file(path, columns, part):
+    with pytest.raises(ValueError) as error:
+        write_columns(path, columns, {})
+    assert part in str(error.value)
+    assert not path.parent.exists() or not list(path.parent.iterdir())
+
+
+def test_unequal_rows_are_refused_only_where_rows_matter_but_empty_columns_always(path):
+    with pytest.raises(ValueError, match="at least one"):
+        write_columns(path, {"a": np.zeros(0), "b": np.zeros(3)}, {}, equal_rows=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broken"), MemoryError()])
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_exception_in_the_middle_leaves_what_was_there(path, monkeypatch, error, existed):
+    if existed:
+        write_columns(path, {"old": np.zeros(3)}, {})
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()} if existed else {}
+    create = h5py.File.create_dataset
+
+    def fail_at_the_third(self, name, *args, **kwargs):
+        if len(self) == 2:
+            raise error
+        return create(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(h5py.File, "create_dataset", fail_at_the_third)
+    with pytest.raises(type(error)):
+        write_columns(path, COLUMNS, {})
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_no_file(path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "Can't write data (errno = 28)")
+
+    monkeypatch.setattr(h5py.File, "create_dataset", full)
+    with pytest.raises(
+        OSError, match=r"no space left on the disk for .*train-00000-of-00001.h5; free some and run again"
+    ) as error:
+        write_columns(path, COLUMNS, {})
+    assert error.value.errno == errno.ENOSPC
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "column", [np.zeros((1000, 1000)), np.array(["x" * 1000] * 8000, dtype=object), np.array(["x" * 1000] * 2000)]
+)
+def test_a_disk_without_room_is_refused_before_anything_is_written(path, monkeypatch, column):
+    free = 8_000_000 + 500_000
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": free}))
+    monkeypatch.setattr(h5py, "File", lambda *args, **kwargs: pytest.fail("the file was opened"))
+    with pytest.raises(OSError, match=r"no space left on the disk for .*; free some and run again") as error:
+        write_columns(path, {"column": column}, {})
+    assert error.value.errno == errno.ENOSPC
+    assert not list(path.parent.iterdir())
+
+
+def test_other_failures_of_the_disk_keep_their_message(path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(h5py.File, "create_dataset", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_columns(path, COLUMNS, {})
+
+
+def test_the_file_is_on_disk_before_it_has_its_name_and_the_folder_after(path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (events.append("folder" if Path(f"/dev/fd/{fd}").is_dir() else "file"), fsync(fd))
+    )
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
+    write_columns(path, COLUMNS, {})
+    assert events == ["file", "rename", "folder"]
+
+
+def test_publish_replaces_the_old_file(tmp_path):
+    (tmp_path / "new.tmp").write_text("new")
+    (tmp_path / "name").write_text("old")
+    publish(tmp_path / "new.tmp", tmp_path / "name")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("name", "new")]
+
+
+def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "zoo.json"
+    write_text(path, "ä\n")
+    assert path.read_bytes() == "ä\n".encode()
+    monkeypatch.setattr("zoo.store.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        write_text(path, "other")
+    assert [file.name for file in path.parent.iterdir()] == ["zoo.json"]
+    assert path.read_bytes() == "ä\n".encode()
+
+
+# hostile and damaged files: refused before data is read
+
+
+def soft_link(file, folder):
+    file["real"] = np.zeros(3)
+    file["column"] = h5py.SoftLink("/real")
+
+
+def external_link(file, folder):
+    with h5py.File(folder / "secret.h5", "w") as other:
+        other["column"] = np.zeros(3)
+    file["column"] = h5py.ExternalLink(str(folder / "secret.h5"), "/column")
+
+
+def external_storage(file, folder):
+    (folder / "secret").write_bytes(b"x" * 80)
+    file.create_dataset("column", (10,), "<f8", external=[(str(folder / "secret"), 0, 80)])
+
+
+def virtual_dataset(file, folder):
+    with h5py.File(folder / "secret.h5", "w") as other:
+        other["column"] = np.zeros(3)
+    layout = h5py.VirtualLayout((3,), "<f8")
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "column", (3,))
+    file.create_virtual_dataset("column", layout)
+
+
+def compact_dataset(file, folder):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    h5py.h5d.create(file.id, b"column", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((3,)), properties)
+
+
+def too_large(file, folder):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
+    h5py.h5d.create(file.id, b"column", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((10**12,)), properties)
+
+
+HOSTILE = {
+    "soft link": (soft_link, "'column' is a soft or external link"),
+    "external link": (external_link, "'column' is a soft or external link"),
+    "external storage": (external_storage, "'column' must be contiguous, without filters, inside the file"),
+    "virtual": (virtual_dataset, "'column' must be contiguous"),
+    "compact": (compact_dataset, "'column' must be contiguous"),
+    "chunked": (lambda f, _: f.create_dataset("column", data=np.zeros(9), chunks=(3,)), "'column' must be contiguous"),
+    "compressed": (lambda f, _: f.create_dataset("column", data=np.zeros(9), compression=9), "'column' must be contiguous"),
+    "group": (lambda f, _: f.create_group("column"), "'column' is a group; expected datasets at the root"),
+    "named type": (lambda f, _: f.__setitem__("column", np.dtype("<f4")), "'column' is a group; expected datasets at the root"),
+    "float16": (lambda f, _: f.create_dataset("column", data=np.zeros(3, "<f2")), "'column' has dtype float16"),
+    "big-endian": (lambda f, _: f.create_dataset("column", data=np.zeros(3, ">f4")), "'column' has dtype >f4"),
+    "references": (lambda f, _: f.create_dataset("column", (3,), h5py.ref_dtype), "'column' has dtype object"),
+    "ragged": (lambda f, _: f.create_dataset("column", (3,), h5py.vlen_dtype("<i4")), "'column' has dtype object"),
+    "opaque": (lambda f, _: f.create_dataset("column", data=np.zeros(3, "V4")), "'column' has dtype |V4"),
+    "compound": (
+        lambda f, _: f.create_dataset("column", data=np.zeros(3, [("a", "<f4")])),
+        "'column' has dtype [('a', '<f4')]",
+    ),
+    "scalar": (lambda f, _: f.create_dataset("column", data=3.0), "'column' has rank 0; expected 1 to 6"),
+    "no data space": (lambda f, _: f.create_dataset("column", data=h5py.Empty("<f4")), "'column' has rank 0"),
+    "rank 7": (lambda f, _: f.create_dataset("column", data=np.zeros((1,) * 7)), "'column' has rank 7; expected 1 to 6"),
+    "declares a terabyte": (too_large, "'column' declares 4000000000000 bytes, more than the file holds"),
+    "declares a terabyte of text": (
+        lambda f, _: f.create_dataset("column", (10**12,), h5py.string_dtype()),
+        "'column' declares 8000000000000 bytes, more than the file holds",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "part"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_files_are_refused_before_any_column_is_read(tmp_path, monkeypatch, make, part):
+    path = tmp_path / "hostile.h5"
+    with h5py.File(path, "w", track_order=True) as file:
+        file.attrs["format_version"] = 1
+        file["innocent"] = np.zeros(3)
+        make(file, tmp_path)
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr(h5py.Dataset, "read_direct", lambda *_: pytest.fail("data was read"))
+    for read in (
+        lambda: read_columns([path]),
+        lambda: read_columns([path], ["innocent"]),
+        lambda: read_tensors([path], {"column": ()}),
+        lambda: read_attributes(path),
+    ):
+        with pytest.raises(StoreError) as error:
+            read()
+        assert str(error.value).startswith(f"{path}: ")
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("version", [None, 2, "1", np.array([1, 2])], ids=str)
+def test_another_format_version_is_refused(tmp_path, version):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["column"] = np.zeros(3)
+        if version is not None:
+            file.attrs["format_version"] = version
+    with pytest.raises(StoreError) as error:
+        read_columns([path])
+    assert str(error.value) == f"{path}: expected format_version 1, found {version}"
+
+
+def test_attributes_of_other_kinds_are_left_out(path):
+    write_columns(path, COLUMNS, {"shard": 1})
+    with h5py.File(path, "a") as file:
+        file.attrs["array"], file.attrs["float"] = np.arange(3), 0.5
+    assert read_attributes(path) == {"format_version": 1, "shard": 1}
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1, -40])
+def test_a_truncated_file_is_refused(path, keep):
+    write_columns(path, COLUMNS, {})
+    content = path.read_bytes()
+    path.write_bytes(content[:keep])
+    with pytest.raises(StoreError, match=r"train-00000-of-00001.h5: not a complete HDF5 file \(.*\); generate it again"):
+        read_columns([path])
+
+
+def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"none.h5: the file is missing"):
+        read_columns([tmp_path / "none.h5"])
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(StoreError, match=r"text.h5: not a complete HDF5 file"):
+        read_columns([tmp_path / "text.h5"])
+
+
+def test_an_open_file_is_closed_again(path):
+    write_columns(path, COLUMNS, {})
+    with open_checked(path) as file:
+        assert list(file) == list(COLUMNS)
+    assert not file
+
+
+# columns that are not what the reader was promised
+
+
+@pytest.mark.parametrize(
+    ("shapes", "part"),
+    [
+        (
+            {"bias": (3,)},
+            "no column 'bias'; columns are ['weight', 'lr', 'network_id', 'steps', 'pixels', 'diverged', 'optimizer']",
+        ),
+        ({"weight": (2, 3)}, "'weight': expected shape [4, 2, 3] float32, found [4, 3, 2] float32"),
+        ({"weight": ()}, "'weight': expected shape [4] float32, found [4, 3, 2] float32"),
+        ({"lr": ()}, "'lr': expected shape [4] float32, found [4] float64"),
+        ({"weight": (3, 2), "steps": ()}, "'steps': expected shape [4] float32, found [4] int32"),
+        ({"optimizer": ()}, "'optimizer': expected shape [4] float32, found [4] object"),
+    ],
+)
+def test_tensors_of_another_name_shape_or_dtype_are_refused(path, shapes, part):
+    write_columns(path, COLUMNS, {})
+    with pytest.raises(StoreError) as error:
+        read_tensors([path], shapes)
+    assert str(error.value) == f"{path}: {part}"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_tensors_with_other_numbers_of_rows_than_the_first_are_refused(path, rows):
+    write_columns(path, {"a": np.zeros((3, 2), np.float32), "b": np.zeros((rows, 2), np.float32)}, {}, equal_rows=False)
+    with pytest.raises(StoreError, match=rf"'b': expected shape \[3, 2\] float32, found \[{rows}, 2\] float32"):
+        read_tensors([path], {"a": (2,), "b": (2,)})
+
+
+def test_a_missing_column_is_named_with_those_there_are(path):
+    write_columns(path, {"a": np.zeros(3), "b": np.zeros(3)}, {})
+    with pytest.raises(StoreError, match=r"no column 'c'; columns are \['a', 'b'\]"):
+        read_columns([path], ["a", "c"])
