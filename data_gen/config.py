@@ -13,13 +13,13 @@ from pydantic import Field, field_validator, model_validator
 from data_gen.optim import OPTIMIZERS, SCHEDULES
 from data_gen.sampling import Distribution, Hyperparameter
 from data_gen.tasks import TaskConfig
-from zoo.architectures import ARCHITECTURES, ASYMMETRIES
+from zoo.architectures.table import check_architecture, check_asymmetry
 from zoo.config import ConfigError, StrictModel, read_config
 from zoo.manifest import POPULATION_NAME, SPLITS
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
-    "optimizer": Hyperparameter("sgd", options=tuple(OPTIMIZERS)),
-    "schedule": Hyperparameter("constant", options=tuple(SCHEDULES)),
+    "optimizer": Hyperparameter("sgd", options=OPTIMIZERS),
+    "schedule": Hyperparameter("constant", options=SCHEDULES),
     "lr": Hyperparameter(0.1, low=0, open_low=True),
     "weight_decay": Hyperparameter(0.0, low=0),
     "momentum": Hyperparameter(0.0, low=0, high=1, open_high=True),
@@ -47,24 +47,23 @@ class PopulationConfig(StrictModel):
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value.get("name") not in ARCHITECTURES:
-            raise ValueError(f"expected name to be one of {sorted(ARCHITECTURES)}, found {value.get('name')!r}")
+        check_architecture(value.get("name"), {name: option for name, option in value.items() if name != "name"})
         return value
 
     @field_validator("asymmetry")
     @classmethod
     def _known_asymmetry(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("kind") not in ASYMMETRIES:
-            raise ValueError(f"expected kind to be one of {sorted(ASYMMETRIES)}, found {value.get('kind')!r}")
+        if value is not None:
+            check_asymmetry(value.get("kind"), {name: option for name, option in value.items() if name != "kind"})
         return value
 
 
 class SplitConfig(StrictModel):
     """Shares of the networks; they add up to 1."""
 
-    train: float = Field(0.5, gt=0, le=1)
-    validation: float = Field(0.25, ge=0, lt=1)
-    test: float = Field(0.25, ge=0, lt=1)
+    train: float = Field(default=0.5, gt=0, le=1)
+    validation: float = Field(default=0.25, ge=0, lt=1)
+    test: float = Field(default=0.25, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _sum(self) -> "SplitConfig":

@@ -27,8 +27,8 @@ def evaluate(trainer: Trainer, networks: Networks, params: Params) -> dict[str, 
         params: Effective parameters `[N, *shape]`.
 
     Returns:
-        `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train minus test accuracy), `[N]`;
-        losses in nats, accuracies in [0, 1].
+        `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train minus test accuracy),
+        `[N]`; losses in nats, accuracies in [0, 1].
     """
     task, count = trainer.task, len(networks.ids)
     exposure = expose(networks, task, trainer.seed)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -66,7 +66,7 @@ def run_in_processes(worker: Worker, shards: Sequence[Shard], workers: int, quie
         raise
 
 
-def _watch(futures: Sequence[Future[None]], finished: "multiprocessing.Queue[int]", report: Callable[[int], None]) -> None:
+def _watch(futures: Sequence[Future[None]], finished: "multiprocessing.Queue[int]", report: Callable[[int], object]) -> None:
     """Wait for all futures, reporting networks as they are finished; raise what the first failed one raised."""
     pending = set(futures)
     while pending:
@@ -112,7 +112,7 @@ def default_workers(device: torch.device) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def progress_bar(shards: Sequence[Shard], quiet: bool) -> "tqdm[None]":
+def progress_bar(shards: Sequence[Shard], quiet: bool) -> "tqdm[NoReturn]":
     """Progress in networks, on standard error."""
     total = sum(shard.stop - shard.start for shard in shards)
     return tqdm(total=total, unit="network", disable=quiet, smoothing=0.1, mininterval=0.5)

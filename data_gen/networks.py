@@ -40,7 +40,8 @@ class Exposure:
     """What networks see of the training part.
 
     Attributes:
-        own: Training images in the order in which a network owns them (it sees the first `train_size`), None for all as they are.
+        own: Training images in the order in which a network owns them (it sees the first `train_size`); None if every
+            network sees all.
         labels: Labels of all training images as a network sees them, `[N, X]` or, without label noise, `[1, X]`.
     """
 

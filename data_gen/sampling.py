@@ -1,7 +1,7 @@
 """Hyperparameters: their distributions, their valid ranges, and one row of draws for each network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class Hyperparameter:
         open_low: Whether `low` itself is invalid.
         open_high: Whether `high` itself is invalid.
         integer: Whether only integers are valid.
-        options: The valid names, for a categorical one.
+        options: The valid names, for a categorical one; a table counts as its names, rows added later included.
     """
 
     default: Value | None = None
@@ -107,7 +107,7 @@ class Hyperparameter:
     open_low: bool = False
     open_high: bool = False
     integer: bool = False
-    options: tuple[str, ...] = ()
+    options: Collection[str] = ()
 
     def check(self, name: str, distribution: Distribution) -> None:
         """Refuse a distribution that can draw an invalid value.
@@ -124,10 +124,8 @@ class Hyperparameter:
                 if value not in self.options:
                     raise ValueError(f"{name}: expected one of {list(self.options)}, found {value!r}")
                 continue
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or (
-                self.integer and (not isinstance(value, int) or distribution.uniform or distribution.log_uniform)
-            ):
+            continuous = not isinstance(value, int) or distribution.uniform or distribution.log_uniform
+            if isinstance(value, (bool, str)) or (self.integer and continuous):
                 raise ValueError(f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}")
             above = value > self.low if self.open_low else value >= self.low
             below = value < self.high if self.open_high else value <= self.high

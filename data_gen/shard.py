@@ -1,6 +1,6 @@
 """Train the networks of one shard and write it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from data_gen.train import State, Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import Params, stack
+from zoo.population import METRIC_COLUMNS
 from zoo.store import write_columns
 
 _SHARED_BY_A_CHUNK = ("optimizer", "schedule", "batch_size")
@@ -59,15 +60,24 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
     Returns:
         The architecture, on the CPU. Constants depend on the job's seed and the kind of asymmetry, not on the name, so that
         populations that differ in `kappa` alone share their masks.
+
+    Raises:
+        ValueError: If the architecture does not fit the task, or an option does not fit it.
     """
     config = job.populations[name]
     options = {option: value for option, value in config.architecture.items() if option != "name"}
-    architecture = build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
-    if config.asymmetry is None:
-        return architecture
-    kind = config.asymmetry["kind"]
-    options = {option: value for option, value in config.asymmetry.items() if option != "kind"}
-    return make_asymmetric(architecture, kind, options, key(job.seed, "constants", kind))
+    try:
+        architecture = build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
+        if config.asymmetry is not None:
+            kind = config.asymmetry["kind"]
+            options = {option: value for option, value in config.asymmetry.items() if option != "kind"}
+            architecture = make_asymmetric(architecture, kind, options, key(job.seed, "constants", kind))
+    except ValueError as error:
+        raise ValueError(f"population {name!r}: {error}") from error
+    clash = set(architecture.space.tensors) & {"network_id", "seed", "checkpoint_steps", *job.hyperparameters, *METRIC_COLUMNS}
+    if clash:
+        raise ValueError(f"population {name!r}: tensors {sorted(clash)} are named like columns of the table; rename them")
+    return architecture
 
 
 def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
@@ -133,7 +143,7 @@ class Worker:
             self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled)
         return self._trainers[population]
 
-    def write(self, shard: Shard, report: Callable[[int], None]) -> None:
+    def write(self, shard: Shard, report: Callable[[int], object]) -> None:
         """Train the networks of a shard and write it.
 
         Args:
@@ -155,7 +165,7 @@ class Worker:
             write_columns(self.out / shard.path(trajectory=True), {**steps, **moments}, attributes)
         write_columns(self.out / shard.path(), {**table, **columns}, attributes)
 
-    def train(self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], None]) -> tuple[Table, Params, Params]:
+    def train(self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]) -> tuple[Table, Params, Params]:
         """Train networks of a population, in chunks of like ones.
 
         Args:
@@ -169,7 +179,8 @@ class Worker:
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
-        results: list[tuple[list[int], Table, Params, Params]] = []
+        order: list[int] = []
+        results: list[tuple[Params, Params, Params]] = []
         for values, rows in group_rows(table, _SHARED_BY_A_CHUNK).items():
             batch_size = values[_SHARED_BY_A_CHUNK.index("batch_size")]
             size = chunk_size(trainer.architecture, self.task, batch_size, len(rows))
@@ -178,12 +189,10 @@ class Worker:
             for start in range(0, len(rows), size):
                 chunk = together[start : start + size]
                 padded = chunk + chunk[-1:] * (size - len(chunk))  # one shape of chunk, so one compilation
-                results.append((chunk, *self._train_chunk(trainer, {n: c[padded] for n, c in table.items()}, len(chunk))))
+                order += chunk
+                results.append(self._train_chunk(trainer, {n: c[padded] for n, c in table.items()}, len(chunk)))
                 report(len(chunk))
-        order = torch.tensor([row for chunk, *_ in results for row in chunk]).argsort()
-        metrics, params, trajectory = (
-            {name: _join([result[part][name] for result in results], order) for name in results[0][part]} for part in (1, 2, 3)
-        )
+        metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
         return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
 
     def _train_chunk(self, trainer: Trainer, table: Table, count: int) -> tuple[Params, Params, Params]:
@@ -248,5 +257,7 @@ def checkpoint_steps(job: Job, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarr
     return np.round(np.linspace(0, 1, job.checkpoints)[None] * steps[:, None]).astype(np.int64)
 
 
-def _join(parts: list[Tensor], order: Int64[Tensor, " N"]) -> Tensor:
-    return torch.cat(parts)[order]
+def _join(chunks: Sequence[Params], rows: list[int]) -> Params:
+    """Put the networks of all chunks, whose rows are given, in the order of their rows."""
+    order = torch.tensor(rows).argsort()
+    return {name: torch.cat([chunk[name] for chunk in chunks])[order] for name in chunks[0]}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from data_gen.mnist1d import make_mnist1d
@@ -20,8 +20,8 @@ class TaskConfig(StrictModel):
     """What the networks of a zoo are trained on.
 
     Attributes:
-        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), or `images` (any image classification set
-            that `datasets` loads).
+        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), or `images` (any image classification
+            set that `datasets` loads); or a row that you added to `TASKS`.
         path: For `images`: a local folder or the id of a data set on the Hugging Face Hub.
         grey: For `images`: convert to one channel.
         resize: For `images`: height and width in pixels, as they are if None.
@@ -37,6 +37,20 @@ class TaskConfig(StrictModel):
     train_size: int | None = Field(None, ge=1)
     test_size: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in TASKS:
+            raise ValueError(f"expected one of {sorted(TASKS)}, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "TaskConfig":
+        for option in ("path", "grey", "resize"):
+            if self.name in ("digits", "mnist1d") and getattr(self, option):
+                raise ValueError(f"{option}: not an option of the task {self.name!r}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -107,13 +121,8 @@ def load_task(config: TaskConfig) -> Task:
         The task, on the CPU, float32.
 
     Raises:
-        ValueError: If the task is unknown, an option does not fit, or there are fewer images than asked for.
+        ValueError: If its images cannot be loaded, or there are fewer than asked for.
     """
-    if config.name not in TASKS:
-        raise ValueError(f"task.name: expected one of {sorted(TASKS)}, found {config.name!r}")
-    for option in ("path", "grey", "resize"):
-        if config.name != "images" and getattr(config, option):
-            raise ValueError(f"task.{option}: only for task.name: images, not for {config.name!r}")
     train, test, num_classes = TASKS[config.name](config)
     values = train.x.double()
     axes = [axis for axis in range(values.dim()) if axis != 1]
@@ -146,9 +155,9 @@ def _images(config: TaskConfig) -> tuple[Images, Images, int]:
 
     if config.path is None:
         raise ValueError("task.path: needed for task.name: images; a local folder or an id on the Hugging Face Hub")
-    if Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~")):
-        if not Path(config.path).expanduser().is_dir():
-            raise ValueError(f"task.path: no such folder: {config.path}")
+    is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
+    if is_folder and not Path(config.path).expanduser().is_dir():
+        raise ValueError(f"task.path: no such folder: {config.path}")
     parts = []
     num_classes = 0
     for split, size in (("train", config.train_size), ("test", config.test_size)):

@@ -1,0 +1,148 @@
+"""The import law: which module may import which, and which file owns which third-party library."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("zoo", "data_gen", "metanet", "studies")
+
+# module or package -> what it may import of ours; the longest matching name counts, its own package is always allowed there
+LAW = {
+    "zoo.weight_space": set(),
+    "zoo.config": set(),
+    "zoo.params": {"zoo.weight_space"},
+    "zoo.architectures": {"zoo.architectures", "zoo.weight_space", "zoo.params"},
+    "zoo.store": {"zoo.weight_space", "zoo.params"},
+    "zoo.manifest": {"zoo.architectures", "zoo.config", "zoo.params", "zoo.store", "zoo.weight_space"},
+    "zoo.population": {"zoo.architectures", "zoo.manifest", "zoo.params", "zoo.store", "zoo.weight_space"},
+    "zoo.hub": {"zoo.manifest"},
+    "data_gen": {"data_gen", "zoo"},
+    "metanet": {"metanet", "zoo.weight_space", "zoo.params", "zoo.population"},
+    "studies": {"studies", "zoo", "data_gen", "metanet"},
+}
+# library -> files that may import it
+OWNERS = {
+    "h5py": {"zoo/store.py"},
+    "datasets": {"data_gen/images.py"},
+    "yaml": {"zoo/config.py", "zoo/hub.py"},
+    "matplotlib": {"studies/report.py", "studies/plots.py"},
+    "scipy": {"data_gen/mnist1d.py", "metanet"},
+    "sklearn": {"data_gen/tasks.py", "metanet"},
+    "torch_geometric": {"metanet"},
+    "pydantic": {"zoo/architectures/table.py", "zoo/config.py", "zoo/manifest.py", "data_gen", "studies"},
+    "safetensors": {"metanet"},
+    "tqdm": {"data_gen/executors.py", "metanet", "studies"},
+}
+
+
+def modules(root):
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            yield name, path
+
+
+def imports(path, root):
+    """Every imported module, wherever in the file the import stands."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        n
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for n in node.body
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ("." * node.level) + (node.module or "")
+            for alias in node.names:
+                is_module = (root / module.replace(".", "/") / f"{alias.name}.py").is_file()
+                yield f"{module}.{alias.name}" if is_module else module
+
+
+def within(name, prefix):
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def violations(root):
+    found = []
+    for name, path in modules(root):
+        relative = str(path.relative_to(root))
+        for imported in imports(path, root):
+            top = imported.split(".")[0]
+            if imported.startswith("."):
+                found.append(f"{relative}: relative import {imported!r}")
+            elif top in OWNERS and not any(relative == owner or relative.startswith(f"{owner}/") for owner in OWNERS[top]):
+                found.append(f"{relative}: {top} belongs to {sorted(OWNERS[top])}")
+            elif top in PACKAGES and path.name != "__init__.py":
+                rule = max((rule for rule in LAW if within(name, rule)), key=len, default=None)
+                if rule is None or not any(within(imported, allowed) for allowed in LAW[rule]):
+                    found.append(f"{relative}: may not import {imported}")
+    return found
+
+
+def test_the_law_holds():
+    assert violations(ROOT) == []
+
+
+PLANTED = {
+    "arm to arm": ("data_gen/sampling.py", "import metanet.train"),
+    "arm to top": ("metanet/metrics.py", "from studies.report import write_report"),
+    "up": ("zoo/params.py", "from zoo.store import write_columns"),
+    "inside a function": ("zoo/weight_space.py", "def f():\n    from zoo.params import Params"),
+    "library": ("zoo/hub.py", "import h5py"),
+    "relative": ("data_gen/optim.py", "from .train import Trainer"),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_violation_is_caught(case, tmp_path):
+    for _, path in modules(ROOT):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    relative, line = PLANTED[case]
+    target = tmp_path / relative
+    target.write_text(f"{target.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith(relative)
+
+
+def test_there_are_no_cycles():
+    known = dict(modules(ROOT))
+    graph = {name: {i for i in imports(path, ROOT) if i in known and i != name} for name, path in known.items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_init_files_only_reexport():
+    for _, path in modules(ROOT):
+        if path.name == "__init__.py":
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+                is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+                assert is_docstring or is_all or isinstance(node, ast.ImportFrom), f"{path}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("zoo", ("datasets", "torch_geometric", "matplotlib", "ray", "sklearn")),
+        ("zoo.weight_space", ()),
+        ("data_gen.cli", ("torch", "datasets")),
+        ("studies.cli", ("torch", "datasets", "matplotlib", "sklearn", "pandas")),
+        ("metanet", ("datasets", "matplotlib", "torch_geometric")),
+    ],
+)
+def test_imports_stay_light(module, heavy):
+    code = f"import sys, importlib; importlib.import_module({module!r}); print([m for m in {heavy!r} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert shown.strip() == "[]"
