@@ -1,11 +1,19 @@
 """Configuration files: YAML in, a checked pydantic model out, errors that name file, line, key, expected and found."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-3` is a number, as everywhere else; the YAML 1.1 of the library wants `1.0e-3`."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 M = TypeVar("M", bound=BaseModel)
 Loc = tuple[str | int, ...]
@@ -53,8 +61,8 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     """YAML text to plain data and the line of every key."""
     try:
-        data = yaml.safe_load(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.load(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -84,7 +92,7 @@ def _apply_override(data: dict[str, Any], override: str) -> Loc:
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example --set count=100")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
     *parents, last = key.split(".")

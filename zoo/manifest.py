@@ -84,9 +84,16 @@ class Manifest(StrictModel):
     config_sha256: str
     input_shape: tuple[int, ...]
     num_classes: int
-    split: dict[Literal["train", "validation", "test"], int]
+    split: dict[str, int]
     environment: dict[str, str]
     populations: dict[str, PopulationEntry]
+
+    @field_validator("split")
+    @classmethod
+    def _splits(cls, split: dict[str, int]) -> dict[str, int]:
+        if set(split) != set(SPLITS) or min(split.values()) < 0:
+            raise ValueError(f"expected a number of networks for each of {SPLITS}")
+        return split
 
     @field_validator("populations")
     @classmethod

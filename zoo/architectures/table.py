@@ -2,10 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from zoo.architectures.asymmetric import ASYMMETRIES
 from zoo.architectures.base import Architecture
@@ -31,9 +31,7 @@ def build_architecture(name: str, options: Mapping[str, Any], input_shape: Seque
     Raises:
         ValueError: If the name or an option is unknown, or an option does not fit.
     """
-    builder = _look_up("architecture", name, ARCHITECTURES)
-    _check_options(f"architecture {name!r}", builder, options, given=("input_shape", "num_classes"))
-    return builder(input_shape, num_classes, **options)
+    return check_architecture(name, options)(input_shape, num_classes, **options)
 
 
 def make_asymmetric(architecture: Architecture, kind: str, options: Mapping[str, Any], seed: int) -> Architecture:
@@ -51,13 +49,47 @@ def make_asymmetric(architecture: Architecture, kind: str, options: Mapping[str,
     Raises:
         ValueError: If the kind or an option is unknown, or an option does not fit.
     """
+    return check_asymmetry(kind, options)(architecture, torch.Generator().manual_seed(seed), **options)
+
+
+def check_architecture(name: str | None, options: Mapping[str, Any]) -> Callable[..., Architecture]:
+    """Look an architecture up and check names and types of its options, without building it.
+
+    Args:
+        name: Its name in `ARCHITECTURES`.
+        options: Options of its builder.
+
+    Returns:
+        The builder.
+
+    Raises:
+        ValueError: If the name or an option is unknown, or an option has the wrong type.
+    """
+    builder = _look_up("architecture", name, ARCHITECTURES)
+    _check_options(f"architecture {name!r}", builder, options, given=("input_shape", "num_classes"))
+    return builder
+
+
+def check_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..., Architecture]:
+    """Look an asymmetry up and check names and types of its options, without building it.
+
+    Args:
+        kind: Name in `ASYMMETRIES`.
+        options: Options of that kind.
+
+    Returns:
+        The wrapper.
+
+    Raises:
+        ValueError: If the kind or an option is unknown, or an option has the wrong type.
+    """
     wrapper = _look_up("asymmetry", kind, ASYMMETRIES)
     _check_options(f"asymmetry {kind!r}", wrapper, options, given=("architecture", "generator"))
-    return wrapper(architecture, torch.Generator().manual_seed(seed), **options)
+    return wrapper
 
 
-def _look_up(what: str, name: str, table: Mapping[str, Callable[..., Architecture]]) -> Callable[..., Architecture]:
-    if name not in table:
+def _look_up(what: str, name: str | None, table: Mapping[str, Callable[..., Architecture]]) -> Callable[..., Architecture]:
+    if name is None or name not in table:
         raise ValueError(f"unknown {what} {name!r}; known are {sorted(table)}")
     return table[name]
 
@@ -69,20 +101,8 @@ def _check_options(
     for name, value in options.items():
         if name not in valid:
             raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
-        if not _fits(value, valid[name]):
+        try:
+            TypeAdapter(valid[name]).validate_python(value, strict=True)
+        except ValidationError as error:
             expected = inspect.formatannotation(valid[name]).replace("collections.abc.", "")
-            raise ValueError(f"option {name!r} of {what}: expected {expected}, found {value!r}")
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value from a configuration file has the annotated type; annotations not in the files we read always fit."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is Sequence:
-        return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
-    if origin is Mapping:
-        return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    if annotation in (int, float):
-        return isinstance(value, (int, annotation)) and not isinstance(value, bool)
-    return isinstance(value, annotation) if annotation in (str, bool, type(None)) else True
+            raise ValueError(f"option {name!r} of {what}: expected {expected}, found {value!r}") from error
