@@ -19,7 +19,7 @@ and may have, each with the default that its absence means:
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -78,6 +78,7 @@ class Source:
         return {name: count for name in self.space.tensors if (count := self.num_free(name))}
 
 
+@runtime_checkable
 class Builder(Protocol):
     """Makes an untrained metanet for a source; its keyword-only arguments are the metanet's options."""
 
@@ -86,6 +87,7 @@ class Builder(Protocol):
         ...
 
 
+@runtime_checkable
 class PopulationLike(Protocol):
     """The part of `zoo.population.Population` that metanets use."""
 
@@ -169,7 +171,9 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Run a block under a seed and give the global random state back as it was."""
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         yield
 
 

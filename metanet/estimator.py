@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ class Metanet(BaseEstimator):
             target: Numeric column of a population's table.
             seed: Of initialization, batches and dropout.
             epochs: Most passes over the training networks (trees: most trees).
-            batch_size: Networks per step.
+            batch_size: Networks per step; if None, smaller than recommended where there are fewer than 16 batches.
             lr: Peak learning rate (trees: shrinkage).
             weight_decay: Decoupled weight decay (trees: L2 penalty).
             patience: Passes without improvement before training stops.
@@ -107,7 +107,7 @@ class Metanet(BaseEstimator):
         """All constructor arguments, options of the metanet included."""
         return {**super().get_params(deep), **self.options}
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: Any) -> "Metanet":
         """Change constructor arguments; unknown names are taken as options and checked against the metanet."""
         own = set(super().get_params())
         options = {**self.options, **{name: value for name, value in params.items() if name not in own}}
@@ -118,7 +118,7 @@ class Metanet(BaseEstimator):
         self.options = options
         return self
 
-    def fit(self, population: PopulationLike, num_train: int | None = None, num_validation: int | None = None) -> Self:
+    def fit(self, population: PopulationLike, num_train: int | None = None, num_validation: int | None = None) -> "Metanet":
         """Learn from the train split; choose the best pass, and when to stop, by the validation split.
 
         Args:
@@ -148,7 +148,7 @@ class Metanet(BaseEstimator):
                     f"population {population.name!r}: expected 2 or more training networks, got {len(training_part)}"
                 )
             self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
-            self.training_ = self._training(module)
+            self.training_ = self._training(module, len(training_part))
             self._train(source, module, training_part, validation_part, device)
         self.module_, self.source_, self.population_ = module, source, population.name
         self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
@@ -237,10 +237,13 @@ class Metanet(BaseEstimator):
         if reads(self.module_) == "params":
             check_source(self.source_, population.space, population.free, f"population {population.name!r}")
 
-    def _training(self, module: nn.Module) -> Training:
+    def _training(self, module: nn.Module, num_train: int) -> Training:
+        recommended = recommended_training(module)
+        # Small training sets still get about 16 steps a pass.
+        batch_size = min(recommended.batch_size, max(8, num_train // 16))
         names = ("epochs", "batch_size", "lr", "weight_decay", "patience")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(recommended_training(module), **given)
+        return replace(recommended, **{"batch_size": batch_size, **given})
 
     def _train(self, source: Source, module: nn.Module, learn: Examples, check: Examples, device: torch.device) -> None:
         parts = [(_features(source, module, part.networks), part.y) for part in (learn, check)]

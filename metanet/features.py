@@ -47,7 +47,7 @@ def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N
     """Mean, variance, minimum, maximum and quartiles of the free entries, tensor by tensor.
 
     Variance divides by the number of entries, so that a tensor of one entry has variance 0; quartiles interpolate linearly.
-    Computed in float64, since weights of a diverged network may be huge, and cut off at the largest float32.
+    Computed in float64, since weights of a diverged network may be huge, and cut off at the largest number of the params' type.
 
     Args:
         source: Weight space and masks.
@@ -64,14 +64,14 @@ def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N
 
 def _tensor_statistics(view: Float[Tensor, "N F"]) -> Float[Tensor, "N 7"]:
     rows = max(1, CHUNK_ENTRIES // view.shape[1])
-    largest = torch.finfo(torch.float32).max
+    largest = torch.finfo(view.dtype).max
     chunks = []
     for chunk in view.split(rows):
         ordered = chunk.sort(dim=1).values.double()
         variance, mean = torch.var_mean(ordered, dim=1, correction=0)
         quartiles = [_quantile_of_sorted(ordered, q) for q in (0.25, 0.5, 0.75)]
         chunks.append(torch.stack([mean, variance, ordered[:, 0], ordered[:, -1], *quartiles], dim=1))
-    return torch.cat(chunks).clamp(-largest, largest).float()
+    return torch.cat(chunks).clamp(-largest, largest).to(view.dtype)
 
 
 def _quantile_of_sorted(ordered: Float[Tensor, "N F"], q: float) -> Float[Tensor, "N"]:

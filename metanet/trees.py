@@ -143,5 +143,6 @@ def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_
 
 def _arrays(part: tuple[Features, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     features, y = part
-    assert isinstance(features, Tensor)
+    if not isinstance(features, Tensor):
+        raise ValueError(f"boosted trees: expected one tensor of features [N, S], got {type(features).__name__}")
     return features.double().cpu().numpy(), y.double().cpu().numpy()

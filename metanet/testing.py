@@ -1,0 +1,295 @@
+"""Laws that every metanet keeps, for your own as for ours: `check_metanet("mine")`.
+
+    METANETS["mine"] = builder
+    check_metanet("mine")
+
+The laws: a batch gives what its networks give one by one; gradients reach every weight; eight networks can be learned by
+heart; the same seed gives the same metanet and leaves the global random state alone; saving and loading changes nothing;
+another weight space is refused; and a metanet that declares itself `invariant` is, and one that does not, is not.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from metanet.contract import features_of, is_invariant, reads, seeded
+from metanet.estimator import Metanet, load
+from zoo.params import Params
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+TOLERANCE = 1e-3
+"""Of the spread of predictions between networks: float32 sums in another order stay far below."""
+
+
+@dataclass(frozen=True)
+class MemoryPopulation:
+    """A population held in memory, with what metanets use of `zoo.population.Population`.
+
+    Attributes:
+        name: Its name.
+        space: Weight space.
+        tensors: Full params of all networks ``[N, *shape]``, split after split.
+        rows: One row a network, in the same order, with `network_id`, hyperparameters and targets.
+        sizes: Networks of each split.
+        hyperparameters: Hyperparameter columns.
+        free: Masks of the tensors with fixed entries.
+    """
+
+    name: str
+    space: WeightSpace
+    tensors: Params
+    rows: pd.DataFrame
+    sizes: Mapping[str, int]
+    hyperparameters: tuple[str, ...] = ()
+    free: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.sizes)
+
+    def params(self, split: str) -> Params:
+        """Full params of a split."""
+        return {name: tensor[self._part(split)] for name, tensor in self.tensors.items()}
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Hyperparameters and metrics of a split."""
+        return self.rows.iloc[self._part(split)].reset_index(drop=True)
+
+    def _part(self, split: str) -> slice:
+        start = sum(list(self.sizes.values())[: list(self.sizes).index(split)])
+        return slice(start, start + self.sizes[split])
+
+
+def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32), masked: bool = False) -> MemoryPopulation:
+    """Random two-hidden-layer networks whose `test_accuracy` can be read off their weights, invariantly.
+
+    Args:
+        seed: Of the networks.
+        sizes: Networks of each split.
+        masked: Whether about half of the entries of each weight are fixed (and the neurons not permutable).
+
+    Returns:
+        The population; hyperparameters are `lr` (which the accuracy depends on) and `optimizer`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden, ends = NeuronGroup(6, permutable=not masked, activation="relu"), NeuronGroup(5, permutable=False)
+    patterns = {
+        "0.weight": "h1 <- x",
+        "0.bias": "h1",
+        "1.weight": "h2 <- h1",
+        "1.bias": "h2",
+        "2.weight": "y <- h2",
+        "2.bias": "y",
+    }
+    space = WeightSpace({"x": ends, "h1": hidden, "h2": hidden, "y": replace(ends, size=3)}, patterns)
+    count = sum(sizes)
+    lr = 10 ** -(3 * torch.rand(count, generator=generator, dtype=torch.float64))
+    size = 1 + lr.log10().float() / 4
+    tensors, free = {}, {}
+    for name, shape in space.shapes.items():
+        draws = torch.randn(count, *shape, generator=generator)
+        tensors[name] = size.view(-1, *(1,) * len(shape)) * (draws + 0.5)
+        if masked and len(shape) == 2:
+            free[name] = torch.rand(shape, generator=generator) < 0.5
+            tensors[name] = torch.where(free[name], tensors[name], torch.randn(shape, generator=generator))
+    noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
+    rows = pd.DataFrame(
+        {
+            "network_id": np.arange(count),
+            "lr": lr.numpy(),
+            "optimizer": np.where(np.arange(count) % 2, "adamw", "sgd"),
+            "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
+            "test_loss": (1 / size).double().numpy(),
+            "generalization_gap": noise.numpy(),
+            "diverged": False,
+        }
+    )
+    kind = "masked" if masked else "standard"
+    return MemoryPopulation(kind, space, tensors, rows, dict(zip(SPLITS, sizes, strict=True)), ("lr", "optimizer"), free)
+
+
+def permute_neurons(space: WeightSpace, params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
+    """Permute every permutable group, the same way wherever it appears, in every network.
+
+    Args:
+        space: Weight space.
+        params: Tensors ``[N, *shape]``.
+        generator: Of the permutations.
+
+    Returns:
+        Params of networks that compute the same functions.
+    """
+    orders = {name: torch.randperm(group.size, generator=generator) for name, group in space.groups.items() if group.permutable}
+    permuted = {}
+    for name, tensor in params.items():
+        factors = [factor for axis in space.pattern(name).axes for factor in axis]
+        split = tensor.reshape(-1, *(factor if isinstance(factor, int) else space.groups[factor].size for factor in factors))
+        for axis, factor in enumerate(factors, start=1):
+            if factor in orders:
+                split = split.index_select(axis, orders[factor])
+        permuted[name] = split.reshape(tensor.shape)
+    return permuted
+
+
+def check_metanet(model: str, population: Any = None, **options: Any) -> list[str]:
+    """Hold a metanet to every law in `LAWS`.
+
+    Args:
+        model: Name in `METANETS`.
+        population: Networks to check with (32 of its training networks), `random_population()` if None.
+        **options: Arguments of `Metanet`.
+
+    Returns:
+        Names of the laws, all kept.
+
+    Raises:
+        AssertionError: If a law is broken; says which and how.
+    """
+    # Its own training networks as test networks: predictions that differ between networks, however little was learned.
+    networks = first_networks(population or random_population(), 32)
+    for law in LAWS.values():
+        law(model, networks, options)
+    return list(LAWS)
+
+
+def batch_is_loop(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """Networks together give what each gives alone."""
+    metanet = _fitted(model, population, options)
+    together = metanet.predict(population)
+    networks = population.params("test") if reads(metanet.module_) == "params" else population.table("test")
+    if isinstance(networks, pd.DataFrame):
+        alone = [metanet.predict(networks.iloc[i : i + 1]) for i in range(len(networks))]
+    else:
+        alone = [metanet.predict({name: tensor[i : i + 1] for name, tensor in networks.items()}) for i in range(len(together))]
+    _expect(_change(together, np.concatenate(alone)) < TOLERANCE, model, "a batch and a loop over its networks disagree")
+
+
+def gradients_reach_every_weight(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """No weight is left without a gradient (vacuous for trees)."""
+    metanet = _fitted(model, population, {**options, "epochs": 1})
+    module, params = metanet.module_, population.params("train")
+    if hasattr(module, "fit"):
+        return
+    module.train()
+    with torch.enable_grad(), seeded(0):
+        features = features_of(module, params)
+        target = torch.tensor(population.table("train")[metanet.target].to_numpy()).float()
+        metanet.target_.loss(module(features), target).backward()
+    idle = [name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
+    _expect(not idle, model, f"no gradient reaches the weights {idle}")
+
+
+def learns_eight_by_heart(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """Eight networks, which are also the validation and the test networks, are predicted to R^2 above .9."""
+    eight = first_networks(population, 8)
+    score = Metanet(model, **{"epochs": 150, "patience": 150, "batch_size": 8, **options}).fit(eight).score(eight)
+    _expect(score > 0.9, model, f"eight networks were not learned by heart: R^2 = {score:.3f}, expected above 0.9")
+
+
+def is_deterministic(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """The same seed gives the same metanet, and the global random state stays as it was."""
+    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    first = _fitted(model, population, options).predict(population)
+    after = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    _expect(torch.equal(before[0], after[0]) and before[1] == after[1], model, "fit changed the global random state")
+    second = _fitted(model, population, options).predict(population)
+    _expect(np.array_equal(first, second), model, "two fits under one seed predict differently")
+
+
+def survives_saving(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """A saved and loaded metanet predicts the same and has the same arguments."""
+    metanet = _fitted(model, population, options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metanet.safetensors"
+        metanet.save(path)
+        again = load(path)
+    _expect(np.array_equal(metanet.predict(population), again.predict(population)), model, "predictions changed by saving")
+    _expect(metanet.get_params() == again.get_params(), model, "arguments changed by saving")
+
+
+def refuses_another_space(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """Params of another weight space are refused with a ValueError (vacuous for metanets that read no params)."""
+    metanet = _fitted(model, population, {**options, "epochs": 1})
+    if reads(metanet.module_) != "params":
+        return
+    params = population.params("test")
+    name = next(iter(params))
+    try:
+        metanet.predict({**params, name: torch.cat([params[name], params[name]], dim=1)})
+    except ValueError as error:
+        _expect(repr(name) in str(error), model, f"the refusal of another weight space does not name tensor {name!r}: {error}")
+        return
+    raise AssertionError(f"metanet {model!r}: params of another weight space were not refused")
+
+
+def is_as_invariant_as_declared(model: str, population: Any, options: Mapping[str, Any]) -> None:
+    """Permuting neurons changes nothing if the metanet declares `invariant`, and something if not (vacuous without weights)."""
+    metanet = _fitted(model, population, options)
+    if reads(metanet.module_) != "params" or not any(group.permutable for group in population.space.groups.values()):
+        return
+    params = population.params("test")
+    moved = metanet.predict(permute_neurons(population.space, params, torch.Generator().manual_seed(1)))
+    change = _change(metanet.predict(params), moved)
+    if is_invariant(metanet.module_):
+        _expect(
+            change < TOLERANCE, model, f"declared invariant, but permuting neurons moves predictions by {change:.2g} spreads"
+        )
+    else:
+        _expect(change > TOLERANCE, model, "not declared invariant, but permuting neurons changes nothing: declare it")
+
+
+LAWS: dict[str, Callable[[str, Any, Mapping[str, Any]], None]] = {
+    law.__name__: law
+    for law in (
+        batch_is_loop,
+        gradients_reach_every_weight,
+        learns_eight_by_heart,
+        is_deterministic,
+        survives_saving,
+        refuses_another_space,
+        is_as_invariant_as_declared,
+    )
+}
+
+
+def _fitted(model: str, population: Any, options: Mapping[str, Any]) -> Metanet:
+    return Metanet(model, **{"epochs": 12, "patience": 12, "batch_size": 8, **options}).fit(population)
+
+
+def first_networks(population: Any, count: int) -> MemoryPopulation:
+    """The first training networks of a population, as each of the three splits.
+
+    Args:
+        population: Where from.
+        count: How many.
+
+    Returns:
+        The small population.
+    """
+    rows = pd.concat([population.table("train").head(count)] * 3, ignore_index=True)
+    tensors = {
+        name: tensor[:count].repeat(3, *(1,) * (tensor.dim() - 1)) for name, tensor in population.params("train").items()
+    }
+    sizes: dict[str, int] = dict.fromkeys(SPLITS, count)
+    return MemoryPopulation(
+        population.name, population.space, tensors, rows, sizes, population.hyperparameters, population.free
+    )
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> float:
+    """Largest change of a prediction, over the spread of predictions between networks."""
+    return float(np.abs(before - after).max() / max(before.std(), np.finfo(np.float64).tiny))
+
+
+def _expect(kept: bool, model: str, otherwise: str) -> None:
+    if not kept:
+        raise AssertionError(f"metanet {model!r}: {otherwise}")

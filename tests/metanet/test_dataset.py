@@ -1,0 +1,98 @@
+"""Which networks a metanet learns from: order, nesting, diverged networks, and errors that say what to do."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metanet import Metanet
+from metanet.dataset import read_examples
+from metanet.testing import random_population
+
+POPULATION = random_population(sizes=(20, 10, 10))
+
+
+def changed(**columns):
+    """The population with some entries of its table replaced: column=(rows, values)."""
+    rows = POPULATION.rows.copy()
+    for column, (index, values) in columns.items():
+        rows.loc[index, column] = values
+    return replace(POPULATION, rows=rows)
+
+
+def test_subsets_are_nested_and_in_network_order():
+    order = np.random.default_rng(0).permutation(20)
+    shuffled = replace(
+        POPULATION,
+        rows=POPULATION.rows.iloc[np.concatenate([order, np.arange(20, 40)])].reset_index(drop=True),
+        tensors={n: t[torch.from_numpy(np.concatenate([order, np.arange(20, 40)]))] for n, t in POPULATION.tensors.items()},
+    )
+    for population in (POPULATION, shuffled):
+        for count in (5, 12, None):
+            examples = read_examples(population, "train", "test_accuracy", "params", count)
+            assert examples.network_id.tolist() == list(range(count or 20))
+            expected = POPULATION.params("train")["1.weight"][: count or 20]
+            assert torch.equal(examples.networks["1.weight"], expected)
+            np.testing.assert_array_equal(examples.y, POPULATION.rows["test_accuracy"][: count or 20])
+
+
+def test_hyperparameters_hold_no_metrics():
+    examples = read_examples(POPULATION, "test", "test_accuracy", "hyperparameters")
+    assert list(examples.networks.columns) == ["lr", "optimizer"]
+
+
+def test_diverged_networks_without_a_target_are_dropped_and_counted():
+    population = changed(diverged=([3, 7], True), test_loss=([3, 7], [np.nan, np.inf]))
+    with pytest.warns(UserWarning, match="dropped 2 of 20 networks that diverged and have no finite 'test_loss'"):
+        examples = read_examples(population, "train", "test_loss", "params")
+    assert examples.num_dropped == 2
+    assert 3 not in examples.network_id
+    assert len(examples.y) == len(examples.networks["0.bias"]) == 18
+    with pytest.warns(UserWarning, match="dropped 1 of 5"):
+        assert read_examples(population, "train", "test_loss", "params", 5).network_id.tolist() == [0, 1, 2, 4]
+    with pytest.warns(UserWarning, match="dropped"):
+        assert Metanet("gbm", target="test_loss").fit(population).num_dropped_ == 2
+
+
+def test_a_diverged_network_with_a_target_is_kept():
+    assert len(read_examples(changed(diverged=([3], True)), "train", "test_loss", "params")) == 20
+
+
+def test_nan_labels_of_networks_that_did_not_diverge_are_an_error():
+    population = changed(test_loss=([2, 5], np.nan))
+    says = r"'standard', split 'train': target 'test_loss' is not finite in 2 of 20 networks .* \(network_id \[2, 5\]\)"
+    with pytest.raises(ValueError, match=says):
+        Metanet("gbm", target="test_loss").fit(population)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (
+            "accuracy",
+            r"'standard', split 'train': target column 'accuracy' does not exist; .*'lr', 'test_accuracy', 'test_loss'",
+        ),
+        ("optimizer", "target column 'optimizer' is not numeric"),
+    ],
+)
+def test_missing_targets_are_an_error(target, says):
+    with pytest.raises(ValueError, match=says):
+        Metanet("gbm", target=target).fit(POPULATION)
+
+
+@pytest.mark.parametrize("count", [0, -1, 21])
+def test_numbers_of_networks_out_of_range_are_an_error(count):
+    with pytest.raises(ValueError, match=f"from 1 to 20, got {count}"):
+        Metanet("gbm").fit(POPULATION, num_train=count)
+
+
+def test_one_network_is_not_enough():
+    with pytest.raises(ValueError, match="2 or more training networks, got 1"):
+        Metanet("gbm").fit(POPULATION, num_train=1)
+
+
+def test_no_network_left_is_an_error():
+    population = changed(diverged=(range(20), True), test_loss=(range(20), np.nan))
+    with pytest.raises(ValueError, match="no network has a finite 'test_loss'"):
+        Metanet("gbm", target="test_loss").fit(population)

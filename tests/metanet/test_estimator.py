@@ -1,0 +1,210 @@
+"""`Metanet` keeps scikit-learn's conventions, refuses other weight spaces, and travels in a file."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import metanet
+from metanet import METANETS, Metanet
+from metanet.testing import random_population
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+POPULATION = random_population(sizes=(40, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Metanet("statnn", epochs=5, width=32).fit(POPULATION)
+
+
+def test_arguments_can_be_read_changed_and_cloned():
+    model = Metanet("mlp", width=8, lr=0.1, seed=3)
+    assert model.get_params()["width"] == 8
+    assert clone(model).get_params() == model.get_params()
+    model.set_params(width=16, lr=None, dropout=0.1)
+    assert (model.get_params()["width"], model.lr, model.options) == (16, None, {"width": 16, "dropout": 0.1})
+    assert Metanet("mlp").set_params(model="dmc", width=32).model == "dmc"
+    assert "width=16" in repr(model)
+
+
+@pytest.mark.parametrize("method", ["predict", "score", "evaluate", "save"])
+def test_an_unfitted_metanet_says_so(method, tmp_path):
+    with pytest.raises(NotFittedError):
+        getattr(Metanet("mlp"), method)(tmp_path / "x" if method == "save" else POPULATION)
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(
+        ValueError, match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', 'gbm', 'hparams', 'mlp', 'statnn'\]"
+    ):
+        Metanet("mpl")
+    with pytest.raises(ValueError, match=r"metanet 'mlp' has no option 'witdh'; its options are \['width', 'dropout'\]"):
+        Metanet("mlp", witdh=3)
+    model = Metanet("mlp", dropout=0.1)
+    with pytest.raises(ValueError, match="metanet 'gbm' has no option 'dropout'"):
+        model.set_params(model="gbm")
+    assert model.model == "mlp"
+
+
+def test_predictions_from_all_kinds_of_input_agree(fitted):
+    from_params, from_population = fitted.predict(POPULATION.params("test")), fitted.predict(POPULATION, split="test")
+    np.testing.assert_array_equal(from_params, from_population)
+    assert from_params.dtype == np.float64
+    hparams = Metanet("hparams").fit(POPULATION)
+    np.testing.assert_array_equal(hparams.predict(POPULATION.table("test")), hparams.predict(POPULATION))
+
+
+def test_inputs_of_the_wrong_kind_are_refused(fitted):
+    with pytest.raises(ValueError, match="'statnn' reads params: expected params, a dict of tensors, got DataFrame"):
+        fitted.predict(POPULATION.table("test"))
+    hparams = Metanet("hparams").fit(POPULATION)
+    with pytest.raises(ValueError, match=r"expected a table with columns \['lr', 'optimizer'\], got dict"):
+        hparams.predict(POPULATION.params("test"))
+    with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
+        hparams.predict(POPULATION.table("test")[["lr"]])
+
+
+def test_it_learns():
+    for model in ("hparams", "gbm", "statnn"):
+        scores = Metanet(model).fit(random_population(sizes=(300, 100, 100))).evaluate(random_population(sizes=(300, 100, 100)))
+        assert scores["r2"].value > 0.8, model
+        assert scores["kendall_tau"].low < scores["kendall_tau"].value < scores["kendall_tau"].high
+
+
+def test_score_is_r2_of_evaluate(fitted):
+    assert fitted.score(POPULATION) == fitted.evaluate(POPULATION, num_bootstrap=5)["r2"].value
+
+
+def other_space(**groups):
+    return WeightSpace({**POPULATION.space.groups, **groups}, POPULATION.space.tensors)
+
+
+def test_params_of_another_space_are_refused(fitted):
+    params = POPULATION.params("test")
+    wider = {**params, "0.bias": torch.zeros(16, 7), "extra": torch.zeros(16, 1)}
+    del wider["2.bias"]
+    with pytest.raises(ValueError) as error:
+        fitted.predict(wider)
+    for words in (
+        "tensor '0.bias' has shape [7] instead of [6]",
+        "tensor '2.bias' is missing",
+        "tensor 'extra' is unknown",
+        POPULATION.space.fingerprint[:12],
+    ):
+        assert words in str(error.value)
+    with pytest.raises(ValueError, match=r"tensor '0\.weight' has shape"):
+        fitted.predict({name: tensor[0] for name, tensor in params.items()})
+    with pytest.raises(ValueError, match=r"not, per tensor \{'0.bias': 1\}"):
+        fitted.predict({**params, "0.bias": _with_nan(params["0.bias"])})
+
+
+def _with_nan(tensor):
+    tensor = tensor.clone()
+    tensor[2, 3] = torch.nan
+    return tensor
+
+
+def test_populations_of_another_space_are_refused(fitted):
+    wider = other_space(h1=NeuronGroup(7, activation="relu"))
+    with pytest.raises(ValueError) as error:
+        fitted.evaluate(replace(POPULATION, name="wider", space=wider))
+    for words in ("population 'wider'", "tensor '0.weight' has shape [7, 5] instead of [6, 5]", wider.fingerprint[:12]):
+        assert words in str(error.value)
+    fixed = other_space(h1=NeuronGroup(6, permutable=False, activation="relu"))
+    with pytest.raises(ValueError, match=r"group 'h1' is .*permutable=False"):
+        fitted.predict(replace(POPULATION, space=fixed))
+    with pytest.raises(ValueError, match=r"other fixed entries .* in tensors \['0.weight'\]"):
+        fitted.score(replace(POPULATION, free={"0.weight": torch.arange(30).reshape(6, 5) > 3}))
+
+
+def test_normalization_sees_training_networks_only():
+    wild = dict(POPULATION.tensors)
+    wild["0.weight"] = wild["0.weight"].clone()
+    wild["0.weight"][40:] *= 100
+    for model in ("mlp", "statnn", "dmc", "deepsets"):
+        norms = [Metanet(model, epochs=1).fit(replace(POPULATION, tensors=t)).module_.norm for t in (POPULATION.tensors, wild)]
+        assert torch.equal(norms[0].center, norms[1].center)
+        assert torch.equal(norms[0].scale, norms[1].scale)
+
+
+def test_the_file_holds_what_it_says(fitted, tmp_path):
+    path = tmp_path / "new" / "metanet.safetensors"
+    fitted.save(path)
+    assert [p.name for p in path.parent.iterdir()] == ["metanet.safetensors"]
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["metanet"])
+    assert record["space_fingerprint"] == POPULATION.space.fingerprint
+    assert WeightSpace.from_json(json.dumps(record["space"])) == POPULATION.space
+    assert record["params"]["width"] == 32
+    assert record["trained_on"] == {"population": "standard", "num_train": 40, "num_validation": 16, "num_dropped": 0}
+    assert set(record["versions"]) == {"python", "symzoo", "torch", "scikit-learn"}
+    again = metanet.load(path)
+    assert (again.history_, again.target_, again.training_) == (fitted.history_, fitted.target_, fitted.training_)
+    with pytest.raises(ValueError, match="another weight space"):
+        again.score(replace(POPULATION, space=other_space(h1=NeuronGroup(7))))
+
+
+def test_masks_travel(tmp_path):
+    population = random_population(sizes=(40, 16, 16), masked=True)
+    Metanet("mlp", epochs=1).fit(population).save(tmp_path / "m")
+    free = metanet.load(tmp_path / "m").source_.free
+    assert free.keys() == population.free.keys()
+    assert all(torch.equal(free[name], mask) for name, mask in population.free.items())
+
+
+def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    fitted.save(path)
+    before = path.read_bytes()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metanet.files.save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_files_that_are_no_metanets_are_refused(fitted, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        metanet.load(tmp_path / "missing")
+    (tmp_path / "text").write_text("hello, this is not a metanet at all")
+    save_file({"x": torch.ones(1)}, tmp_path / "other")
+    save_file({"x": torch.ones(1)}, tmp_path / "future", metadata={"metanet": '{"format": 99}'})
+    fitted.save(tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-100])
+    for name, says in (
+        ("text", "not a metanet"),
+        ("other", "without the record"),
+        ("future", "format 1, got 99"),
+        ("cut", "not a metanet"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            metanet.load(tmp_path / name)
+
+
+def test_options_that_json_cannot_hold_are_named(monkeypatch, tmp_path):
+    def builder(source, *, thing):
+        return METANETS["mlp"](source)
+
+    monkeypatch.setitem(METANETS, "mine", builder)
+    model = Metanet("mine", epochs=1, thing=object()).fit(POPULATION)
+    with pytest.raises(ValueError, match="metanet 'mine': options must be numbers"):
+        model.save(tmp_path / "m")
+
+
+def test_importing_metanet_stays_light():
+    heavy = "[m for m in ('datasets', 'matplotlib', 'torch_geometric', 'ray') if m in sys.modules]"
+    code = f"import sys, metanet, metanet.testing; print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

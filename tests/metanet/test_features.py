@@ -1,0 +1,103 @@
+"""Features equal their slow twins; normalization is per tensor and not thrown by outliers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from metanet import features
+from metanet.contract import Source
+from metanet.features import categories, encode_hyperparameters, flat_free, statistic_names, statistics
+from metanet.normalize import ColumnNorm, TensorNorm
+from metanet.testing import permute_neurons, random_population
+from tests.reference import metanet_features as slow
+
+
+def case(masked):
+    population = random_population(masked=masked)
+    return Source(population.space, population.free), population.params("test")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_equal_their_twins(masked, dtype):
+    source, params = case(masked)
+    params = {name: tensor.to(dtype) for name, tensor in params.items()}
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    flat, statistic = flat_free(source, params), statistics(source, params)
+    assert flat.dtype == statistic.dtype == dtype
+    np.testing.assert_array_equal(flat.double(), slow.flat(source.space, source.free, params))
+    expected = slow.statistics(source.space, source.free, params)
+    np.testing.assert_allclose(statistic.double(), expected, rtol=tolerance, atol=tolerance)
+    assert len(statistic_names(source)) == statistic.shape[1] == 7 * len(source.space.tensors)
+    assert flat.shape[1] == sum(source.free_sizes.values())
+
+
+def test_chunks_change_nothing(monkeypatch):
+    source, params = case(masked=False)
+    whole = statistics(source, params)
+    monkeypatch.setattr(features, "CHUNK_ENTRIES", 50)
+    assert torch.equal(statistics(source, params), whole)
+
+
+def test_statistics_are_bitwise_invariant():
+    source, params = case(masked=False)
+    moved = permute_neurons(source.space, params, torch.Generator().manual_seed(0))
+    assert torch.equal(statistics(source, params), statistics(source, moved))
+
+
+def test_a_tensor_without_free_entries_is_left_out():
+    source, params = case(masked=True)
+    frozen = Source(source.space, {**source.free, "0.weight": torch.zeros(6, 5, dtype=torch.bool)})
+    assert "0.weight" not in frozen.free_sizes
+    assert statistics(frozen, params).shape[1] == 7 * 5
+
+
+def test_huge_weights_give_finite_statistics():
+    source, params = case(masked=False)
+    params["0.weight"][0] = 3e38
+    params["0.weight"][1, 0] = -3e38
+    assert statistics(source, params).isfinite().all()
+
+
+def test_norm_is_one_number_per_tensor():
+    norm = TensorNorm([3, 2])
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 3, 10, 10]) + 4
+    norm.calibrate(x)
+    assert norm.center.unique().numel() == norm.scale.unique().numel() == 2
+    z = norm(x)
+    for piece in z.split([3, 2], dim=1):
+        assert piece.mean().abs() < 0.1
+        assert 0.8 < piece.std() < 1.5
+
+
+def test_norms_are_not_thrown_by_a_diverged_network():
+    x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    wild = x.clone()
+    wild[7] = 1e30
+    for clean, dirty in ((TensorNorm([4]), TensorNorm([4])), (ColumnNorm(4), ColumnNorm(4))):
+        clean.calibrate(x)
+        dirty.calibrate(wild)
+        torch.testing.assert_close(dirty.center, clean.center, rtol=0, atol=0.1)
+        torch.testing.assert_close(dirty.scale, clean.scale, rtol=0.1, atol=0)
+        assert dirty(wild).abs().max() < 100
+
+
+def test_constant_columns_are_not_divided_by_zero():
+    norm = ColumnNorm(2)
+    norm.calibrate(torch.ones(10, 2))
+    assert torch.equal(norm(torch.ones(3, 2)), torch.zeros(3, 2))
+    norm = TensorNorm([2])
+    norm.calibrate(torch.zeros(10, 2))
+    assert norm(torch.zeros(3, 2)).isfinite().all()
+
+
+def test_hyperparameters_become_numbers():
+    table = pd.DataFrame({"lr": [0.1, np.nan], "optimizer": ["sgd", "adamw"], "seed": [1, 2]})
+    source = Source(random_population().space, {}, categories(table, ("lr", "optimizer")))
+    assert source.hyperparameters == {"lr": None, "optimizer": ("adamw", "sgd")}
+    np.testing.assert_array_equal(encode_hyperparameters(source, table), [[0.1, 0, 1], [np.nan, 1, 0]])
+    unknown = pd.DataFrame({"lr": [1.0], "optimizer": ["lion"]})
+    np.testing.assert_array_equal(encode_hyperparameters(source, unknown), [[1, 0, 0]])
+    with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
+        encode_hyperparameters(source, table[["lr"]])

@@ -1,0 +1,81 @@
+"""The training loop: what it keeps, when it stops, what it decays."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from metanet.contract import Training, seeded
+from metanet.targets import fit_target
+from metanet.train import Labeled, evaluate, train
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(120, 5, generator=GENERATOR)
+Y = (X @ torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0]) / 2 + 0.1 * torch.randn(120, generator=GENERATOR)).sigmoid()
+TARGET = fit_target("test_accuracy", Y[:60])
+PARTS = Labeled(X[:60], Y[:60]), Labeled(X[60:], Y[60:])
+
+
+class Perceptron(nn.Module):
+    def __init__(self, width=32):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, x):
+        return self.layers(x).squeeze(-1)
+
+
+def run(training, seed=0):
+    with seeded(seed):
+        module = Perceptron()
+        return module, train(module, TARGET, *PARTS, training)
+
+
+def test_the_best_weights_are_kept():
+    module, history = run(Training(epochs=60, batch_size=4, lr=0.05, weight_decay=0.0, patience=60))
+    kept = float(TARGET.loss(evaluate(module, PARTS[1].features), PARTS[1].y))
+    assert kept == pytest.approx(min(history.validation_loss), abs=1e-7)
+    assert history.best_epoch == history.validation_loss.index(min(history.validation_loss))
+    assert min(history.validation_loss) < history.validation_loss[-1]
+
+
+def test_it_stops_when_patience_is_over():
+    _, history = run(Training(epochs=60, batch_size=4, lr=0.05, patience=3))
+    assert len(history.validation_loss) == history.best_epoch + 4 < 60
+
+
+def test_weight_decay_shrinks_matrices():
+    norms = [run(Training(epochs=20, weight_decay=decay, patience=99))[0].layers[0].weight.norm() for decay in (0.0, 20.0)]
+    assert norms[1] < 0.9 * norms[0]
+
+
+def test_loss_that_is_never_finite_leaves_the_initial_weights():
+    module = Perceptron()
+    before = [weight.clone() for weight in module.parameters()]
+    history = train(module, TARGET, Labeled(X[:60] * torch.nan, Y[:60]), PARTS[1], Training(epochs=3, patience=2))
+    assert all(math.isnan(loss) for loss in history.validation_loss)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_a_seeded_block_gives_the_random_state_back():
+    before = torch.get_rng_state()
+    with seeded(1):
+        first = torch.rand(3)
+    with seeded(1):
+        assert torch.equal(first, torch.rand(3))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_cover_every_network_about_evenly():
+    sizes = []
+
+    class Recorder(Perceptron):
+        def forward(self, x):
+            if self.training:
+                sizes.append(len(x))
+            return super().forward(x)
+
+    with seeded(0):
+        train(Recorder(), TARGET, *PARTS, Training(epochs=1, batch_size=16))
+    assert sizes == [15, 15, 15, 15]
