@@ -111,6 +111,16 @@ def test_moving_to_a_dtype_leaves_masks_boolean_and_the_original_alone(architect
         assert architecture.constants[name] is before[name]
 
 
+def test_an_architecture_of_your_own_needs_a_row_of_the_table_and_no_annotations(monkeypatch):
+    def own(input_shape, num_classes, width=3):
+        return mlp(input_shape, num_classes, (width,))
+
+    monkeypatch.setitem(ARCHITECTURES, "own", own)
+    assert build_architecture("own", {"width": 5}, INPUT, CLASSES).space == mlp(INPUT, CLASSES, (5,)).space
+    with pytest.raises(ValueError, match=r"unknown option 'height' of architecture 'own'; options are \['width'\]"):
+        build_architecture("own", {"height": 5}, INPUT, CLASSES)
+
+
 # parameter counts in closed form
 
 
@@ -155,8 +165,8 @@ MLP_OPTIONS = [
     for hidden, activation, norm in product([(5,), (8, 6, 7)], ACTIVATIONS, ["none", "layer"])
 ] + [{"hidden": ()}]
 CNN_OPTIONS = [
-    {"channels": (4, 8), "activation": activation, "norm": norm, "pool": pool, "norm_groups": 2}
-    for activation, norm, pool in product(ACTIVATIONS, ["none", "group", "layer"], ["average", "flatten"])
+    {"channels": (4, 8), "activation": activation, "norm": norm, "norm_groups": 2, "pool": ("average", "flatten")[(i + j) % 2]}
+    for (i, activation), (j, norm) in product(enumerate(ACTIVATIONS), enumerate(["none", "group", "layer"]))
 ] + [{}, {"channels": (6,), "kernel": 5, "strides": 3}, {"channels": (4, 4), "kernel": 1, "strides": (2, 1)}]
 OPTIONS = [("mlp", options) for options in MLP_OPTIONS] + [("cnn", options) for options in CNN_OPTIONS]
 

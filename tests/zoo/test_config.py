@@ -65,6 +65,13 @@ def test_a_good_file_is_read(write):
     )
 
 
+@pytest.mark.parametrize("number", ["1e-3", "1.e-3", "1E-3", "+1e-3", "1.0e-3", "0.001", ".001"])
+def test_numbers_with_an_exponent_are_numbers(write, number):
+    path = write(GOOD.replace("- 0.5", f"- {number}"))
+    assert read_config(Config, path).rates == [0.001, 1.0]
+    assert read_config(Config, path, [f"rates=[{number}]"]).rates == [0.001]
+
+
 def test_a_config_cannot_be_changed(write):
     config = read_config(Config, write(GOOD))
     with pytest.raises(ValidationError, match="frozen"):

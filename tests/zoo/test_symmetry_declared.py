@@ -31,9 +31,14 @@ OPTIONS = [
     for activation, norm in product(ACTIVATIONS, ["none", "layer"])
 ] + [
     ("cnn", {"channels": (4, 6), "activation": activation, "norm": norm, "norm_groups": groups, "pool": pool})
-    for activation, (norm, groups), pool in product(
-        ACTIVATIONS, [("none", 2), ("layer", 2), ("group", 1), ("group", 2)], ["average", "flatten"]
-    )
+    for activation in ACTIVATIONS
+    for norm, groups, pool in [
+        ("none", 2, "average"),
+        ("none", 2, "flatten"),
+        ("layer", 2, "average"),
+        ("group", 1, "flatten"),
+        ("group", 2, "flatten"),
+    ]
 ]
 
 
@@ -66,7 +71,7 @@ def permute(architecture: Architecture, group: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_declared_permutations_and_scales_leave_the_function_alone(name, options):
     architecture = build_architecture(name, options, INPUT, CLASSES)
-    for seed in range(3):
+    for seed in range(2):
         params, source = network(architecture, seed), generator(100 + seed)
         permutations, scales = random_permutations(architecture.space, source), random_scales(architecture.space, source)
         assert change(architecture, params, permutations, {}) < 1e-10

@@ -101,6 +101,8 @@ def _check_options(
     for name, value in options.items():
         if name not in valid:
             raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
+        if valid[name] is inspect.Parameter.empty:
+            continue
         try:
             TypeAdapter(valid[name]).validate_python(value, strict=True)
         except ValidationError as error:
