@@ -230,7 +230,7 @@ def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -
     tensors = {name: torch.empty((sum(rows), *shape)) for name, shape in shapes.items()}
     start = 0
     for path, count in zip(paths, rows, strict=True):
-        with open_checked(path) as file:
+        with h5py.File(path, "r") as file:  # checked above
             for name, tensor in tensors.items():
                 _column(path, file, name).read_direct(tensor.numpy()[start : start + count])
         start += count
