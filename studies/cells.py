@@ -8,7 +8,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ class Cell:
         target: Column that the metanet predicts.
         num_train: Number of training networks asked for.
         seed: Seed of the metanet.
+        code: What `code_fingerprint` was when the study was planned.
         options: Further options of the metanet.
     """
 
@@ -45,6 +45,7 @@ class Cell:
     target: str
     num_train: int
     seed: int
+    code: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,7 +53,7 @@ class Cell:
         """SHA-256 of all that the predictions depend on, hexadecimal; where the zoo lies is not part of it."""
         identity = {
             "format": FORMAT,
-            "code": code_fingerprint(),
+            "code": self.code,
             "fingerprint": self.fingerprint,
             "metanet": self.metanet,
             "target": self.target,
@@ -84,7 +85,6 @@ class Predictions:
     seconds: float
 
 
-@lru_cache(maxsize=1)
 def code_fingerprint() -> str:
     """SHA-256 of the source of the package `metanet`: predictions of another version are never taken for this one's."""
     import metanet

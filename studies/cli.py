@@ -137,7 +137,11 @@ def learnability(
 
     path = config_file or _recipe_path("learnability", recipe or "small")
     config = read_config(Learnability, path, (*overrides, *_zoo_override(zoo)))
-    rows = run(config, out, workers=workers, quiet=quiet)
+    try:
+        rows = run(config, out, workers=workers, quiet=quiet)
+    except KeyboardInterrupt:
+        click.echo("stopped; finished cells are kept, the same command goes on from there", err=True)
+        raise
     click.echo(format_table(rows))
     click.echo(f"\nrows {out / 'rows.parquet'}, report {write_report(config, rows, out)}")
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from metanet.estimator import Metanet
 from metanet.models import METANETS
-from studies.cells import Cell, read_labels
+from studies.cells import Cell, code_fingerprint, read_labels
 from studies.matching import match_labels
 from studies.parallel import num_cores, run_here, run_in_processes
 from studies.scores import Task, complete, read_row
@@ -94,7 +94,7 @@ def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: b
     rows = pd.DataFrame([read_row(task) for task in tasks])
     out.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None))
     return rows
 
 
@@ -115,14 +115,14 @@ def plan(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
     _check_metanets(config)
     populations = choose_populations(config, zoo)
     sizes = {name: _sizes(config, population) for name, population in populations.items()}
-    tasks = []
+    tasks, code = [], code_fingerprint()
     for target in config.targets:
         matched = match_test_networks(config, populations, target)
         for name, metanet in product(populations, config.metanets):
             for num_train, seed in product(sizes[name], config.seeds):
                 options = config.options.get(metanet, {})
                 fingerprint = populations[name].fingerprint
-                cell = Cell(config.zoo, name, fingerprint, metanet, target, num_train, seed, options)
+                cell = Cell(config.zoo, name, fingerprint, metanet, target, num_train, seed, code, options)
                 tasks.append(Task(cell, matched[name], config.match_minimum, config.num_bootstrap, out))
     return tasks
 

@@ -207,9 +207,7 @@ def plot_predictions(rows: pd.DataFrame, metanets: Sequence[str], target: str, o
             row = first.loc[(first["metanet"] == metanet) & (first["population"] == population)].iloc[-1]
             found = load_predictions(out / "cells" / f"{row['cell']}.npz")
             panel.scatter(found.truth, found.prediction, s=7, color="#0b5fa5", alpha=0.45, lw=0, rasterized=True)
-            panel.set_title(
-                f"{population}\n{metanet}: {title('r2')} {row['r2']:.2f}, {title('kendall_tau')} {row['kendall_tau']:.2f}"
-            )
+            panel.set_title(f"{population}\n{metanet}: {title('r2')} {row['r2']:.2f}, \u03c4 {row['kendall_tau']:.2f}")
             panel.title.set_fontsize(8)
             truths.append(found.truth)
     low, high = np.concatenate(truths).min(), np.concatenate(truths).max()
@@ -277,10 +275,8 @@ def _details(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
         "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)]),
         "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} (where this page was written)",
     }
-    lines = "".join(
-        f"<tr><td>{name}</td><td style='white-space:normal'>{_escape(text)}</td></tr>" for name, text in facts.items()
-    )
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    lines = "".join(f'<tr><td>{name}</td><td class="long">{_escape(text)}</td></tr>' for name, text in facts.items())
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
     return f"<h2>How it was made</h2><table><tbody>{lines}</tbody></table><pre>{_escape(settings)}</pre>"
 
 

@@ -105,8 +105,8 @@ def explain(lines: pd.DataFrame) -> list[str]:
     return [
         f"{counts['n_train']} training and {counts['n_test']} test networks a population, {counts['n_matched']} of the latter "
         f"label-matched.",
-        f"Mean over {counts['num_seeds']} seed(s), [95% bootstrap interval over test networks], \u00b1 standard deviation over "
-        f"seeds.",
+        f"Mean over {counts['num_seeds']} seed{'' if counts['num_seeds'] == '1' else 's'}, "
+        f"[95% bootstrap interval over test networks], \u00b1 standard deviation over seeds.",
     ]
 
 
