@@ -1,5 +1,6 @@
 """The command `symzoo`: look at zoos, train metanets, run studies. It only wires; each command imports what it needs."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,13 @@ def info(zoo: Path) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--num-train", type=click.IntRange(min=1), help="Use the first N training networks only.")
 @click.option("--out", type=FILE, required=True, help="File to save the metanet in.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the metanet, such as epochs=50.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="Option of the metanet, such as epochs=50; JSON, or else text.",
+)
 def train(
     zoo: Path, population: str, model: str, target: str, seed: int, num_train: int | None, out: Path, settings: tuple[str, ...]
 ) -> None:
@@ -155,8 +162,6 @@ def _recipe_path(name: str, recipe: str) -> Path:
 
 
 def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
-    import json
-
     return () if zoo is None else (f"zoo={json.dumps(str(zoo))}",)
 
 
@@ -170,15 +175,13 @@ def _population(zoo: Path, name: str) -> "Population":
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    import yaml
-
     name, separator, value = text.partition("=")
     if not separator or not name.isidentifier():
         raise ValueError(f"--set {text}: expected option=value, for example --set epochs=50")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {text}: the value is not valid YAML") from error
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 if __name__ == "__main__":

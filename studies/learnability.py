@@ -7,6 +7,7 @@ References:
     Lim, Putterman, Walters, Maron and Jegelka 2024, arXiv 2405.20231, section 5.3 and table 3.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from itertools import product
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from tqdm import tqdm
 
@@ -67,6 +67,11 @@ class Learnability(StrictModel):
     def _with_floor(cls, metanets: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((FLOOR, *metanets)))
 
+    def to_yaml(self) -> str:
+        """The config as YAML, one key a line."""
+        values = self.model_dump(mode="json").items()
+        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
+
 
 def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
     """Fit and score every cell that is not there yet, then write `rows.parquet`.
@@ -94,7 +99,7 @@ def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: b
     rows = pd.DataFrame([read_row(task) for task in tasks])
     out.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None))
+    write_text(out / "config.yaml", config.to_yaml())
     return rows
 
 

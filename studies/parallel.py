@@ -80,9 +80,10 @@ def _start_worker() -> None:
     """Leave Ctrl-C to the parent, end with the parent, and keep every thread pool at one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import sklearn.ensemble  # noqa: F401, its thread pool must be loaded to be limited
     import torch
     from threadpoolctl import threadpool_limits
+
+    import metanet  # noqa: F401, the thread pools of its libraries must be loaded to be limited
 
     torch.set_num_threads(1)
     threadpool_limits(1)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -276,8 +275,7 @@ def _details(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
         "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} (where this page was written)",
     }
     lines = "".join(f'<tr><td>{name}</td><td class="long">{_escape(text)}</td></tr>' for name, text in facts.items())
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-    return f"<h2>How it was made</h2><table><tbody>{lines}</tbody></table><pre>{_escape(settings)}</pre>"
+    return f"<h2>How it was made</h2><table><tbody>{lines}</tbody></table><pre>{_escape(config.to_yaml())}</pre>"
 
 
 def _version(package: str) -> str:

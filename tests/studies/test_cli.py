@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from studies.cli import main
+from studies.cli import _setting, main
 
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
 
@@ -119,6 +119,15 @@ def test_train_evaluate_predict(tiny_zoo, tmp_path):
     found = pd.read_csv(table)
     assert list(found.columns) == ["network_id", "prediction", "test_accuracy"]
     assert found.to_csv(index=False) == run("predict", model, tiny_zoo, "standard")
+
+
+def test_settings_are_json_or_text():
+    assert [_setting(text) for text in ("lr=1e-3", "widths=[8, 4]", "device=auto", "a=b=c")] == [
+        ("lr", 0.001),
+        ("widths", [8, 4]),
+        ("device", "auto"),
+        ("a", "b=c"),
+    ]
 
 
 def test_debug_shows_the_trace(tmp_path, monkeypatch):
