@@ -35,7 +35,7 @@ from metanet.dataset import Examples, read_examples
 from metanet.features import categories
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models import check_options
+from metanet.models.table import check_options
 from metanet.targets import Target, fit_target
 from metanet.train import Labeled, evaluate, train
 from zoo.params import Params

@@ -191,7 +191,7 @@ def gradients_reach_every_weight(model: str, population: Any, options: Mapping[s
 def learns_eight_by_heart(model: str, population: Any, options: Mapping[str, Any]) -> None:
     """Eight networks, which are also the validation and the test networks, are predicted to R^2 above .9."""
     eight = first_networks(population, 8)
-    score = Metanet(model, **{"epochs": 150, "patience": 150, "batch_size": 8, **options}).fit(eight).score(eight)
+    score = Metanet(model, **{"epochs": 80, "patience": 80, "batch_size": 8, **options}).fit(eight).score(eight)
     _expect(score > 0.9, model, f"eight networks were not learned by heart: R^2 = {score:.3f}, expected above 0.9")
 
 

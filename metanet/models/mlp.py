@@ -20,7 +20,7 @@ class FlatMLP(nn.Module):
         Lim et al. 2024, arXiv 2405.20231, Table 3 ("MLP").
     """
 
-    recommended = Training(epochs=60, batch_size=64, lr=1e-3, weight_decay=0.1, patience=15)
+    recommended = Training(epochs=100, batch_size=64, lr=2e-3, weight_decay=0.1, patience=20)
 
     def __init__(self, source: Source, *, width: int = 64, dropout: float = 0.5):
         """Build.

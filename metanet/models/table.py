@@ -1,0 +1,45 @@
+"""The table of metanets: one file and one line each. `METANETS["mine"] = builder` adds another; see `metanet.contract`."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from metanet.contract import Builder
+from metanet.models.deepsets import ScalarDeepSets
+from metanet.models.dmc import DMC
+from metanet.models.gbm import StatisticsBoosting
+from metanet.models.hparams import HyperparameterBoosting
+from metanet.models.mlp import FlatMLP
+from metanet.models.statnn import StatNN
+
+METANETS: dict[str, Builder] = {
+    "hparams": HyperparameterBoosting,
+    "gbm": StatisticsBoosting,
+    "statnn": StatNN,
+    "mlp": FlatMLP,
+    "dmc": DMC,
+    "deepsets": ScalarDeepSets,
+}
+
+
+def check_options(model: str, options: Mapping[str, Any]) -> Builder:
+    """Find a metanet's builder and check its options by name.
+
+    Args:
+        model: Name in `METANETS`.
+        options: Options for its builder.
+
+    Returns:
+        The builder.
+
+    Raises:
+        ValueError: If the name or an option is unknown; lists the valid ones.
+    """
+    if model not in METANETS:
+        raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
+    parameters = inspect.signature(METANETS[model]).parameters.values()
+    valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    unknown = [name for name in options if name not in valid]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        raise ValueError(f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}")
+    return METANETS[model]
