@@ -82,9 +82,9 @@ def train(
 @click.option("--num-bootstrap", default=1000, show_default=True)
 def evaluate(metanet_file: Path, zoo: Path, population: str, split: str, num_bootstrap: int) -> None:
     """Score a saved metanet, with 95% bootstrap intervals over networks."""
-    import metanet
+    from metanet.estimator import load
 
-    scores = metanet.load(metanet_file).evaluate(_population(zoo, population), split=split, num_bootstrap=num_bootstrap)
+    scores = load(metanet_file).evaluate(_population(zoo, population), split=split, num_bootstrap=num_bootstrap)
     for name, estimate in scores.items():
         click.echo(f"{name:<12} {estimate.value:8.4f}  [{estimate.low:.4f}, {estimate.high:.4f}]")
 
@@ -97,9 +97,9 @@ def evaluate(metanet_file: Path, zoo: Path, population: str, split: str, num_boo
 @click.option("--out", type=FILE, help="CSV file to write, standard output if not given.")
 def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Path | None) -> None:
     """Predict every network of a split with a saved metanet; CSV with network_id, prediction and, if known, the truth."""
-    import metanet
+    from metanet.estimator import load
 
-    fitted, networks = metanet.load(metanet_file), _population(zoo, population)
+    fitted, networks = load(metanet_file), _population(zoo, population)
     table = networks.table(split)
     found = table[["network_id"]].assign(prediction=fitted.predict(networks, split=split))
     if fitted.target in table:
@@ -156,9 +156,10 @@ def learnability(
 def _recipe_path(name: str, recipe: str) -> Path:
     folder = Path(__file__).parent / "recipes"
     known = {path.stem.removeprefix(f"{name}-"): path for path in sorted(folder.glob(f"{name}-*.yaml"))}
-    if recipe not in known:
+    short = recipe.removeprefix(f"{name}-")
+    if short not in known:
         raise ValueError(f"unknown recipe {recipe!r} of study {name!r}; known are {list(known)}")
-    return known[recipe]
+    return known[short]
 
 
 def _zoo_override(zoo: Path | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from tqdm import tqdm
 
 from metanet.estimator import Metanet
-from metanet.models import METANETS
+from metanet.models.table import METANETS
 from studies.cells import Cell, code_fingerprint, read_labels
 from studies.matching import match_labels
 from studies.parallel import num_cores, run_here, run_in_processes

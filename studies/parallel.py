@@ -82,11 +82,13 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
     from threadpoolctl import threadpool_limits
+    from tqdm import tqdm
 
     import metanet  # noqa: F401, the thread pools of its libraries must be loaded to be limited
 
     torch.set_num_threads(1)
     threadpool_limits(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which would outlive a worker that is ended
 
 
 def _end_with_parent() -> None:

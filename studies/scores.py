@@ -52,10 +52,18 @@ def complete(task: Task) -> None:
 
     Args:
         task: What to do.
+
+    Raises:
+        ValueError: If the metanet cannot be fitted; the message names the cell.
     """
-    path = cell_path(task.out, task.cell)
+    path, cell = cell_path(task.out, task.cell), task.cell
     if not path.is_file():
-        save_predictions(path, fit(task.cell))
+        try:
+            predictions = fit(cell)
+        except ValueError as error:
+            where = f"metanet {cell.metanet!r} on population {cell.population!r}, {cell.num_train} training networks"
+            raise ValueError(f"{where}, seed {cell.seed}: {error}") from error
+        save_predictions(path, predictions)
     if not task.scores_path.is_file():
         write_text(task.scores_path, json.dumps(_scores(task, load_predictions(path))))
 

@@ -183,6 +183,15 @@ def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
     assert (here["r2"] > 0.3).all(), "the accuracies of this zoo follow from the learning rate"
 
 
+def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
+    def fail(cell: Cell):
+        raise ValueError("no luck")
+
+    monkeypatch.setattr("studies.scores.fit", fail)
+    with pytest.raises(ValueError, match="metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck"):
+        run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
+
+
 def test_an_error_in_a_task_comes_through():
     with pytest.raises(ValueError, match="non-negative"):
         list(run_here(time.sleep, [-1.0]))
