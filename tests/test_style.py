@@ -60,7 +60,8 @@ BANNED_CALLS = {
     "random.seed": "use an explicit generator",
     "torch.load": "no pickle anywhere",
     "torch.save": "no pickle anywhere",
-    "yaml.load": "use safe_load",
+    "yaml.unsafe_load": "use a safe loader",
+    "yaml.full_load": "use a safe loader",
     "eval": "never",
     "exec": "never",
 }

@@ -21,7 +21,7 @@ from zoo.weight_space import WeightSpace
 View = Literal["full", "free"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Population:
     """One population of a zoo: networks of one architecture and kind.
 

@@ -26,7 +26,7 @@ class DMC(nn.Module):
         Eilertsen et al. 2020, arXiv 2002.05688 ("DMC"); Lim et al. 2024, arXiv 2405.20231, Table 3 (these sizes).
     """
 
-    recommended = Training(epochs=30, batch_size=64, lr=3e-3, weight_decay=0.1, patience=8)
+    recommended = Training(epochs=24, batch_size=64, lr=3e-3, weight_decay=0.1, patience=6)
 
     def __init__(self, source: Source, *, width: int = 64):
         """Build.

@@ -18,7 +18,7 @@ class StatisticsBoosting(nn.Module):
         Unterthiner et al. 2020, arXiv 2002.11448, section 3.
     """
 
-    recommended = Training(epochs=400, lr=0.05, weight_decay=1.0, patience=20)
+    recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     invariant = True
 
     def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5):

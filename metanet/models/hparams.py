@@ -13,7 +13,7 @@ from metanet.trees import BoostedTrees
 class HyperparameterBoosting(nn.Module):
     """Boosted trees on hyperparameters; never sees a weight. Columns of strings become one 0/1 column per value."""
 
-    recommended = Training(epochs=400, lr=0.05, weight_decay=1.0, patience=20)
+    recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     reads = "hyperparameters"
 
     def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 1.0):
