@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from zoo.params import flatten
-from zoo.store import read_tensors, write_columns
+from zoo.store import read_flat, read_tensors, write_columns
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 NETWORKS, SHARDS = 10_000, 20
@@ -61,7 +61,7 @@ def main() -> None:
         variants: dict[str, Callable[[], object]] = {
             "numpy.load of one file": lambda: np.load(flat),
             "tensors by name (`Population.params`)": lambda: read_tensors(paths, shapes),
-            "one flat tensor (`flatten(Population.params)`)": lambda: flatten(SPACE, read_tensors(paths, shapes)),
+            "one tensor (`Population.flat`)": lambda: read_flat(paths, shapes),
         }
         for variant in variants.values():
             variant()

@@ -11,7 +11,7 @@ from data_gen.tasks import Task
 from zoo.architectures.base import Architecture
 
 # Beyond the caches of a core, lock step gains nothing from more networks (benchmarks/train_networks.py).
-_CPU_WORKING_SET = 16 * 2**20
+_CPU_WORKING_SET = 6 * 2**20
 _CUDA_SHARE = 0.25
 _STATE_COPIES = 5  # parameters, gradients, up to two optimizer slots, the copy at the start of a block
 # A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.

@@ -51,6 +51,18 @@ class Training:
     weight_decay: float = 0.1
     patience: int = 15
 
+    def __post_init__(self):
+        """Check the settings.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.lr > 0 or not self.weight_decay >= 0:
+            raise ValueError(f"expected lr > 0 and weight_decay >= 0, got lr={self.lr}, weight_decay={self.weight_decay}")
+
 
 @dataclass(frozen=True)
 class Source:

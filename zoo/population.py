@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry, read_manifest
 from zoo.params import Params, free_entries
-from zoo.store import StoreError, read_columns, read_tensors
+from zoo.store import StoreError, read_columns, read_flat, read_tensors
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
@@ -45,9 +47,13 @@ class Population:
     def _entry(self) -> PopulationEntry:
         return self.manifest.populations[self.name]
 
-    @cached_property
+    @property
     def space(self) -> WeightSpace:
         """Weight space of the effective parameters."""
+        return self._space
+
+    @cached_property
+    def _space(self) -> WeightSpace:
         return self._entry.weight_space()
 
     @cached_property
@@ -86,9 +92,8 @@ class Population:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the content, hexadecimal: changes when a byte of a shard does."""
-        hashes = [f"{path}:{shard.sha256}" for path, shard in sorted(self._entry.shards.items())]
-        return hashlib.sha256("\n".join([self.space.fingerprint, *hashes]).encode()).hexdigest()
+        """Identity of the content, hexadecimal: changes when a byte of a shard or of a constant, or the architecture does."""
+        return hashlib.sha256(self._entry.model_dump_json().encode()).hexdigest()
 
     def params(self, split: str, view: View = "full") -> Params:
         """Final parameters of the networks of a split, ordered by network id.
@@ -107,6 +112,17 @@ class Population:
             raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
         params = read_tensors(self._paths(split), dict(self.space.shapes))
         return free_entries(params, self.free) if view == "free" else params
+
+    def flat(self, split: str) -> Float[Tensor, "N P"]:
+        """Final parameters of the networks of a split as one tensor; `zoo.params.unflatten` turns it back.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            `[N, P]`, float32: the same as `zoo.params.flatten(space, params(split))`, read at once.
+        """
+        return read_flat(self._paths(split), dict(self.space.shapes))
 
     def trajectory(self, split: str) -> tuple[np.ndarray, Params]:
         """Checkpoints along training.

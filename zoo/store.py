@@ -6,16 +6,18 @@ A shard holds one dataset for each column at its root, contiguous and little-end
 
 import errno
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -119,15 +121,22 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+class Checked(NamedTuple):
+    """An open file whose columns have all been checked; usable inside `open_checked` only."""
+
+    attributes: Mapping[str, Any]
+    columns: dict[str, h5py.Dataset]
+
+
 @contextmanager
-def open_checked(path: Path) -> Iterator[h5py.File]:
+def open_checked(path: Path) -> Iterator[Checked]:
     """Open an HDF5 file of unknown origin; nothing is read from its datasets before all of them have been checked.
 
     Args:
         path: The file.
 
     Yields:
-        The open file.
+        The open file's attributes and columns.
 
     Raises:
         StoreError: If the file is missing, truncated, or holds anything but plain contiguous columns.
@@ -142,12 +151,11 @@ def open_checked(path: Path) -> Iterator[h5py.File]:
         found = file.attrs.get("format_version")
         if isinstance(found, np.ndarray) or found != FORMAT_VERSION:
             raise StoreError(f"{path}: expected format_version {FORMAT_VERSION}, found {found}")
-        for name in file:
-            _check_column(path, file, str(name))
-        yield file
+        size = path.stat().st_size
+        yield Checked(file.attrs, {str(name): _check_column(path, size, file, str(name)) for name in file})
 
 
-def _check_column(path: Path, file: h5py.File, name: str) -> None:
+def _check_column(path: Path, size: int, file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise StoreError(f"{path}: {name!r} is a soft or external link; only hard links are allowed")
     dataset = file[name]
@@ -156,13 +164,15 @@ def _check_column(path: Path, file: h5py.File, name: str) -> None:
     properties = dataset.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or properties.get_nfilters():
         raise StoreError(f"{path}: {name!r} must be contiguous, without filters, inside the file")
-    is_text = h5py.check_string_dtype(dataset.dtype) is not None
-    if not is_text and dataset.dtype not in _DTYPES:
-        raise StoreError(f"{path}: {name!r} has dtype {dataset.dtype}; expected one of {_DTYPES} or text")
-    if not 1 <= dataset.ndim <= MAX_RANK:
-        raise StoreError(f"{path}: {name!r} has rank {dataset.ndim}; expected 1 to {MAX_RANK}")
-    if dataset.nbytes and (dataset.id.get_offset() or 0) + dataset.nbytes > path.stat().st_size:
-        raise StoreError(f"{path}: {name!r} declares {dataset.nbytes} bytes, more than the file holds")
+    dtype, shape = dataset.dtype, dataset.shape or ()
+    if dtype not in _DTYPES and h5py.check_string_dtype(dtype) is None:
+        raise StoreError(f"{path}: {name!r} has dtype {dtype}; expected one of {_DTYPES} or text")
+    if not 1 <= len(shape) <= MAX_RANK:
+        raise StoreError(f"{path}: {name!r} has rank {len(shape)}; expected 1 to {MAX_RANK}")
+    declared = math.prod(shape) * dtype.itemsize
+    if declared and (dataset.id.get_offset() or 0) + declared > size:
+        raise StoreError(f"{path}: {name!r} declares {declared} bytes, more than the file holds")
+    return dataset
 
 
 def read_attributes(path: Path) -> dict[str, str | int]:
@@ -174,8 +184,8 @@ def read_attributes(path: Path) -> dict[str, str | int]:
     Returns:
         Texts and integers by name; attributes of other kinds are left out.
     """
-    with open_checked(path) as file:
-        scalars = {name: value for name, value in file.attrs.items() if isinstance(value, (str, np.integer))}
+    with open_checked(path) as checked:
+        scalars = {name: value for name, value in checked.attributes.items() if isinstance(value, (str, np.integer))}
         return {name: value if isinstance(value, str) else int(value) for name, value in scalars.items()}
 
 
@@ -194,9 +204,9 @@ def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> d
     """
     parts: dict[str, list[Shaped[np.ndarray, "..."]]] = {}
     for path in paths:
-        with open_checked(path) as file:
-            for name in names if names is not None else list(file):
-                dataset = _column(path, file, name)
+        with open_checked(path) as checked:
+            for name in names if names is not None else checked.columns:
+                dataset = _column(path, checked, name)
                 is_text = h5py.check_string_dtype(dataset.dtype) is not None
                 parts.setdefault(name, []).append(np.asarray(dataset.asstr()[()] if is_text else dataset[()]))
     return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
@@ -215,33 +225,65 @@ def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -
     Raises:
         StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
     """
-    rows = []
-    for path in paths:
-        with open_checked(path) as file:
-            count = None
-            for name, shape in shapes.items():
-                dataset = _column(path, file, name)
-                count = dataset.shape[0] if count is None else count
-                if dataset.shape != (count, *shape) or dataset.dtype != np.dtype("<f4"):
-                    expected = f"shape {[count, *shape]} float32"
-                    found = f"{list(dataset.shape)} {dataset.dtype}"
-                    raise StoreError(f"{path}: {name!r}: expected {expected}, found {found}")
-            rows.append(count or 0)
-    tensors = {name: torch.empty((sum(rows), *shape)) for name, shape in shapes.items()}
+    places = [_locate(path, shapes) for path in paths]
+    rows = sum(count for count, _ in places)
+    arrays = {name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()}
+    _copy(paths, places, arrays)
+    return {name: torch.from_numpy(array).reshape(rows, *shapes[name]) for name, array in arrays.items()}
+
+
+def read_flat(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -> Float[Tensor, "N P"]:
+    """Read float32 columns of many files straight into one tensor, each row the entries of all columns in turn.
+
+    Args:
+        paths: Checked before they are read; rows of one file after those of the one before it.
+        shapes: Shape of each column without its rows.
+
+    Returns:
+        `[rows, P]`, the same as `zoo.params.flatten` of what `read_tensors` returns.
+
+    Raises:
+        StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
+    """
+    places = [_locate(path, shapes) for path in paths]
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    flat = np.empty((sum(count for count, _ in places), ends[-1]), np.float32)
+    _copy(paths, places, dict(zip(shapes, np.split(flat, ends[:-1], axis=1), strict=True)))
+    return torch.from_numpy(flat)
+
+
+def _locate(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict[str, int]]:
+    """Rows of a checked file, and where in it each float32 column starts, in bytes."""
+    with open_checked(path) as checked:
+        rows, offsets = None, {}
+        for name, shape in shapes.items():
+            dataset = _column(path, checked, name)
+            found_shape, offset = dataset.shape, dataset.id.get_offset()
+            rows = found_shape[0] if rows is None else rows
+            if found_shape != (rows, *shape) or dataset.dtype != np.dtype("<f4") or offset is None:
+                found = f"{list(found_shape)} {dataset.dtype}{' without data' if offset is None else ''}"
+                raise StoreError(f"{path}: {name!r}: expected shape {[rows, *shape]} float32, found {found}")
+            offsets[name] = offset
+        return rows or 0, offsets
+
+
+def _copy(paths: Sequence[Path], places: Sequence[tuple[int, dict[str, int]]], targets: Columns) -> None:
+    """Copy columns out of mapped files: contiguous columns need no help of HDF5, and one copy is all there is.
+
+    `numpy.empty` behind the targets asks for huge pages; with small ones, page faults would take most of the time.
+    """
     start = 0
-    for path, count in zip(paths, rows, strict=True):
-        with h5py.File(path, "r") as file:  # checked above
-            for name, tensor in tensors.items():
-                _column(path, file, name).read_direct(tensor.numpy()[start : start + count])
-        start += count
-    return tensors
+    for path, (rows, offsets) in zip(paths, places, strict=True):
+        mapped = np.memmap(path, np.uint8, mode="r")
+        for name, target in targets.items():
+            target[start : start + rows] = np.ndarray((rows, target.shape[1]), "<f4", mapped, offsets[name])
+        start += rows
 
 
-def _column(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset):
-        raise StoreError(f"{path}: no column {name!r}; columns are {list(file)}")
-    return dataset
+def _column(path: Path, checked: Checked, name: str) -> h5py.Dataset:
+    if name not in checked.columns:
+        raise StoreError(f"{path}: no column {name!r}; columns are {list(checked.columns)}")
+    return checked.columns[name]
 
 
 def sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from data_gen.generate import generate
 from data_gen.tasks import TaskConfig, load_task
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture, make_asymmetric
+from zoo.params import flatten
 from zoo.store import StoreError, read_columns
 
 POPULATIONS = ["standard", "w_asymmetric", "small_cnn", "sigma_asymmetric"]
@@ -486,3 +487,10 @@ def test_a_folder_that_is_missing_or_not_complete_is_refused(copy, tmp_path):
     (copy / "zoo.json").unlink()
     with pytest.raises(StoreError, match=r"not a complete zoo, zoo.json is missing; generate-zoo writes it last"):
         zoo.load(copy)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_flat_is_flattened_params(population, split):
+    flat = population.flat(split)
+    assert flat.shape == (len(SPLITS[split]), population.space.num_params)
+    assert torch.equal(flat, flatten(population.space, population.params(split)))

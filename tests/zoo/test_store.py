@@ -372,9 +372,11 @@ def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
 
 def test_an_open_file_is_closed_again(path):
     write_columns(path, COLUMNS, {})
-    with open_checked(path) as file:
-        assert list(file) == list(COLUMNS)
-    assert not file
+    with open_checked(path) as checked:
+        assert list(checked.columns) == list(COLUMNS)
+        column = next(iter(checked.columns.values()))
+        assert column
+    assert not column
 
 
 # columns that are not what the reader was promised
