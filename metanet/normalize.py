@@ -85,7 +85,10 @@ class ColumnNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
         """Normalize."""
-        return ((x - self.center) / self.scale).asinh()
+        return ((x - self.center) / self.scale).clamp(-_HUGE, _HUGE).asinh()
+
+
+_HUGE = 1e15  # its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
 
 
 def _safe(scale: Tensor) -> Tensor:

@@ -209,3 +209,16 @@ def test_importing_metanet_stays_light():
     heavy = "[m for m in ('datasets', 'matplotlib', 'torch_geometric', 'ray') if m in sys.modules]"
     code = f"import sys, metanet, metanet.testing; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"lr": 0.0}, "expected lr > 0 and weight_decay >= 0, got lr=0.0"),
+    ],
+)
+def test_training_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Metanet("mlp", **settings).fit(random_population())

@@ -101,3 +101,12 @@ def test_hyperparameters_become_numbers():
     np.testing.assert_array_equal(encode_hyperparameters(source, unknown), [[1, 0, 0]])
     with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
         encode_hyperparameters(source, table[["lr"]])
+
+
+def test_statistics_of_a_diverged_network_stay_finite():
+    norm = ColumnNorm(3)
+    norm.calibrate(torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]]))
+    largest = torch.finfo(torch.float32).max
+    normalized = norm(torch.tensor([[largest, -largest, 1e30]]))
+    assert torch.isfinite(normalized).all()
+    assert (normalized.abs() > 30).all()
