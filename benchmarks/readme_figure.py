@@ -14,7 +14,7 @@ LABELS = {
     "w_asymmetric": "W-asymmetric, κ = 1",
     "w_asymmetric_kappa025": "W-asymmetric, κ = 0.25",
     "w_asymmetric_kappa0": "W-asymmetric, κ = 0",
-    "sigma_asymmetric": "σ-asymmetric",
+    "sigma_asymmetric": "\u03c3-asymmetric",
     "smaller": "standard, smaller",
     "syre": "syre",
     "standard": "standard",
