@@ -5,6 +5,7 @@ python benchmarks/readme_figure.py runs/STUDY docs/images/learnability.png
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ LABELS = {
 def main() -> None:
     """Draw Kendall tau, plain and label-matched, of `mlp` for each population at the largest number of training networks."""
     study, target = Path(sys.argv[1]), Path(sys.argv[2])
-    rows = pd.read_parquet(study / "rows.parquet")
+    rows: Any = pd.read_parquet(study / "rows.parquet")
     rows = rows[rows["metanet"] == "mlp"]
     rows = rows[rows["num_train"] == rows["num_train"].max()]
     means = rows.groupby("population").mean(numeric_only=True)
