@@ -15,7 +15,7 @@ from data_gen.order import EAGER, Kernels, feistel, round_tables, shuffled
 from data_gen.rng import fold, key
 from data_gen.tasks import Task
 from zoo.architectures.base import Architecture, constants_of
-from zoo.params import Params
+from zoo.params import Params, expand_right
 
 BLOCK_STEPS = 32
 
@@ -96,7 +96,7 @@ class Trainer:
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
             if self.architecture.space.pattern(name).read:
-                factor = networks.hparams["init_scale"].reshape(-1, *(1 for _ in tensor.shape[1:]))
+                factor = expand_right(networks.hparams["init_scale"], tensor)
                 mask = self._free.get(name)
                 scaled[name] = factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
         num_slots = OPTIMIZERS[networks.optimizer].num_slots
@@ -176,7 +176,7 @@ class Trainer:
         update = OPTIMIZERS[optimizer].update
         for name, param in params.items():
             new, new_slots = update(param, grads[name], slots[name], self._centers.get(name), hparams, count)
-            write = active.reshape(-1, *(1 for _ in param.shape[1:]))
+            write = expand_right(active, param)
             if name in self._free:
                 write = write & self._free[name]
             param.copy_(torch.where(write, new, param))

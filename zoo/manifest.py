@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from zoo.architectures import Architecture, build_architecture
 from zoo.config import StrictModel
@@ -75,8 +75,6 @@ class PopulationEntry(StrictModel):
 
 class Manifest(StrictModel):
     """The whole of `zoo.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["symzoo"] = "symzoo"
     version: Literal[1] = 1

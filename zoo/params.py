@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from zoo.weight_space import WeightSpace
@@ -113,7 +113,7 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     return view
 
 
-def expand_right(values: Float[Tensor, "*batch"], like: Tensor) -> Tensor:
+def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
     """Give one value per network as many trailing axes as a tensor with entries per network has.
 
     Args:
