@@ -22,6 +22,7 @@ from torch import Tensor
 from metanet.contract import features_of, is_invariant, reads, seeded
 from metanet.estimator import Metanet, load
 from zoo.params import Params
+from zoo.symmetry import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -128,16 +129,7 @@ def permute_neurons(space: WeightSpace, params: Mapping[str, Tensor], generator:
     Returns:
         Params of networks that compute the same functions.
     """
-    orders = {name: torch.randperm(group.size, generator=generator) for name, group in space.groups.items() if group.permutable}
-    permuted = {}
-    for name, tensor in params.items():
-        factors = [factor for axis in space.pattern(name).axes for factor in axis]
-        split = tensor.reshape(-1, *(factor if isinstance(factor, int) else space.groups[factor].size for factor in factors))
-        for axis, factor in enumerate(factors, start=1):
-            if factor in orders:
-                split = split.index_select(axis, orders[factor])
-        permuted[name] = split.reshape(tensor.shape)
-    return permuted
+    return act(space, replace(sample(space, generator), scales={}), params)
 
 
 def check_metanet(model: str, population: Any = None, **options: Any) -> list[str]:

@@ -4,25 +4,55 @@ A weight space is data. It names the neuron groups of an architecture and, for e
 
     "layers.0.weight": "h1 <- x"        "conv2.weight": "c2 <- c1 3 3"        "fc.weight": "y <- (c2 16)"
 
-Left of ``<-`` is written, right is read. Parentheses are composite axes, bare integers plain axes. Group action, canonical
-form, alignment, parameter graphs and statistics are derived from it elsewhere. Standard library only.
+Left of ``<-`` is written, right is read; ``x -> h`` is the same for a tensor that has its read axes first. Parentheses are
+composite axes, bare integers plain axes:
+
+    "(3 heads dim)"  a product, in C order        "(c0 + c1)"  a direct sum (concatenation)        "c1^2"  the squared scale
+
+Group action, canonical form, alignment, parameter graphs and statistics are derived from it elsewhere. Standard library only.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Literal, NoReturn, get_args
 
 Scaling = Literal["none", "sign", "positive", "any"]
-Factor = str | int
-Axis = tuple[Factor, ...]
 
-_TOKEN = re.compile(r"\s*(?:(?P<arrow><-)|(?P<paren>[()])|(?P<int>\d+)(?![\w.])|(?P<name>[A-Za-z_][\w.]*))")
+_TOKEN = re.compile(
+    r"(?:(?P<arrow><-|->)|(?P<open>\()|(?P<close>\))|(?P<plus>\+)|(?P<int>\d+)(?![\w.^])"
+    r"|(?P<name>[A-Za-z_][\w.]*)(?:\^(?P<power>-?\d+)(?![\w.]))?)"
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A neuron group on an axis, with the power of the group's scale that acts there: 1 unless the pattern says `h^2`."""
+
+    group: str
+    power: int = 1
+
+    def __str__(self) -> str:
+        return self.group if self.power == 1 else f"{self.group}^{self.power}"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A direct sum: the positions of one product of factors after those of another, as concatenation lays them out."""
+
+    terms: tuple[tuple["Factor", ...], ...]
+
+    def __str__(self) -> str:
+        return f"({' + '.join(' '.join(map(str, term)) for term in self.terms)})"
+
+
+Factor = int | Label | Sum
+Axis = tuple[Factor, ...]
 
 
 @dataclass(frozen=True)
@@ -61,15 +91,49 @@ class NeuronGroup:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A parsed pattern: the axes of a tensor, written ones first, each a tuple of factors (group names or integers)."""
+    """A parsed pattern.
+
+    Attributes:
+        written: Axes that the tensor writes, each a product of factors in C order.
+        read: Axes that it reads.
+        read_first: Whether the tensor has its read axes before its written ones (``x -> h``).
+    """
 
     written: tuple[Axis, ...]
-    read: tuple[Axis, ...]
+    read: tuple[Axis, ...] = ()
+    read_first: bool = False
 
     @property
     def axes(self) -> tuple[Axis, ...]:
         """All axes in the order in which the tensor has them."""
-        return self.written + self.read
+        return self.read + self.written if self.read_first else self.written + self.read
+
+    @property
+    def powers(self) -> tuple[int, ...]:
+        """For each of `axes`, 1 if scales act on it and -1 if their reciprocals do."""
+        written, read = (1,) * len(self.written), (-1,) * len(self.read)
+        return read + written if self.read_first else written + read
+
+    def __str__(self) -> str:
+        written, read = (" ".join(map(_axis_text, side)) for side in (self.written, self.read))
+        if not self.read:
+            return written
+        return f"{read} -> {written}" if self.read_first else f"{written} <- {read}".lstrip()
+
+
+def _axis_text(axis: Axis) -> str:
+    text = " ".join(map(str, axis))
+    return text if len(axis) == 1 else f"({text})"
+
+
+def labels(axis: Axis) -> Iterator[Label]:
+    """All labels of an axis, in the order in which its pattern names them."""
+    for factor in axis:
+        if isinstance(factor, Label):
+            yield factor
+        elif isinstance(factor, Sum):
+            for term in factor.terms:
+                yield from labels(term)
 
 
 @lru_cache(maxsize=4096)
@@ -77,7 +141,8 @@ def parse_pattern(text: str) -> Pattern:
     """Parse a pattern such as ``"y <- (c2 16)"``.
 
     Args:
-        text: Axes that are written, then optionally ``<-`` and axes that are read.
+        text: Axes that are written, then optionally ``<-`` and axes that are read; or axes that are read, ``->`` and axes that
+            are written. Empty for a scalar.
 
     Returns:
         The parsed pattern.
@@ -86,43 +151,53 @@ def parse_pattern(text: str) -> Pattern:
         ValueError: If the text is not a pattern; the message shows where.
 
     >>> parse_pattern("y <- (c2 16)")
-    Pattern(written=(('y',),), read=(('c2', 16),))
+    Pattern(written=((Label(group='y', power=1),),), read=((Label(group='c2', power=1), 16),), read_first=False)
     """
     sides: list[list[Axis]] = [[]]
-    composite: list[Factor] | None = None
+    arrow = None
+    stack: list[list[list[Factor]]] = []  # one list of terms for each open parenthesis
     position = 0
-    while text[position:].strip():
+    while rest := text[position:].lstrip():
+        position = len(text) - len(rest)
         match = _TOKEN.match(text, position)
         if match is None:
-            _refuse(text, position, "expected a group name, an integer, '(', ')' or '<-'")
-        token, kind = match.group(match.lastgroup or 0), match.lastgroup
+            _refuse(text, position, "expected a group name, an integer, '(', ')', '+', '<-' or '->'")
+        kind, token = match.lastgroup, match.group()
         if kind == "arrow":
-            if len(sides) == 2 or composite is not None:
-                _refuse(text, position, "'<-' may stand once, outside parentheses")
+            if arrow is not None or stack:
+                _refuse(text, position, "an arrow may stand once, outside parentheses")
+            arrow = token
             sides.append([])
-        elif token == "(":
-            if composite is not None:
-                _refuse(text, position, "parentheses do not nest")
-            composite = []
-        elif token == ")":
-            if not composite:
-                _refuse(text, position, "')' must close a '(' with at least one factor")
-            sides[-1].append(tuple(composite))
-            composite = None
+        elif kind == "open":
+            stack.append([[]])
+        elif kind in ("plus", "close") and not (stack and stack[-1][-1]):
+            _refuse(text, position, f"{token!r} must follow a factor inside parentheses")
+        elif kind == "plus":
+            stack[-1].append([])
         else:
-            factor = int(token) if kind == "int" else token
-            if factor == 0:
-                _refuse(text, position, "sizes are >= 1")
-            if composite is None:
-                sides[-1].append((factor,))
+            factors = _closed(stack.pop()) if kind == "close" else [_factor(text, position, match)]
+            if stack:
+                stack[-1][-1].extend(factors)
             else:
-                composite.append(factor)
+                sides[-1].append(tuple(factors))
         position = match.end()
-    if composite is not None:
+    if stack:
         _refuse(text, len(text), "'(' is never closed")
-    if not sides[0]:
-        _refuse(text, 0, "a tensor writes at least one axis")
-    return Pattern(tuple(sides[0]), tuple(sides[1]) if len(sides) == 2 else ())
+    first, second = tuple(sides[0]), tuple(sides[1]) if arrow else ()
+    return Pattern(second, first, read_first=True) if arrow == "->" else Pattern(first, second)
+
+
+def _factor(text: str, position: int, match: re.Match[str]) -> Factor:
+    if match["int"] is None:
+        return Label(match["name"], int(match["power"] or 1))
+    if int(match["int"]) == 0:
+        _refuse(text, position, "sizes are >= 1")
+    return int(match["int"])
+
+
+def _closed(terms: list[list[Factor]]) -> list[Factor]:
+    """The factors that a closed parenthesis stands for."""
+    return terms[0] if len(terms) == 1 else [Sum(tuple(map(tuple, terms)))]
 
 
 def _refuse(text: str, position: int, why: str) -> NoReturn:
@@ -137,7 +212,7 @@ class WeightSpace:
 
     Attributes:
         groups: Neuron groups by name.
-        tensors: Pattern of each parameter by its state-dict name, in state-dict order.
+        tensors: Pattern of each parameter by its state-dict name, in state-dict order; blanks and superfluous parentheses go.
 
     >>> space = WeightSpace({"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3)}, {"weight": "h <- x", "bias": "h"})
     >>> space.shapes["weight"], space.num_params
@@ -154,14 +229,15 @@ class WeightSpace:
             ValueError: If a pattern does not parse or names an unknown group.
         """
         object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
-        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
         for name, text in self.tensors.items():
-            for factor in (factor for axis in parse_pattern(text).axes for factor in axis):
-                if isinstance(factor, str) and factor not in self.groups:
+            for label in (label for axis in parse_pattern(text).axes for label in labels(axis)):
+                if label.group not in self.groups:
                     raise ValueError(
-                        f"axis {factor!r} in pattern {text!r} of tensor {name!r} is not a neuron group; "
+                        f"axis {label.group!r} in pattern {text!r} of tensor {name!r} is not a neuron group; "
                         f"groups are {sorted(self.groups)}"
                     )
+        canonical = {name: str(parse_pattern(text)) for name, text in self.tensors.items()}
+        object.__setattr__(self, "tensors", MappingProxyType(canonical))
 
     def pattern(self, tensor: str) -> Pattern:
         """The parsed pattern of one tensor.
@@ -181,7 +257,12 @@ class WeightSpace:
 
     def size(self, axis: Axis) -> int:
         """Length of an axis: the product of the sizes of its factors."""
-        return math.prod(factor if isinstance(factor, int) else self.groups[factor].size for factor in axis)
+        return math.prod(map(self._factor_size, axis))
+
+    def _factor_size(self, factor: Factor) -> int:
+        if isinstance(factor, Label):
+            return self.groups[factor.group].size
+        return factor if isinstance(factor, int) else sum(map(self.size, factor.terms))
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

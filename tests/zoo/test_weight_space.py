@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import zoo.weight_space
 from tests.reference.zoo_spaces import Case, cases, groups
-from zoo.weight_space import NeuronGroup, Pattern, WeightSpace, parse_pattern
+from zoo.weight_space import Label, NeuronGroup, Pattern, Sum, WeightSpace, parse_pattern
 
+EXPECTED = "expected a group name, an integer, '(', ')', '+', '<-' or '->'"
 SOURCE = Path(zoo.weight_space.__file__)
 
 
@@ -38,11 +39,16 @@ def alone(code: str) -> str:
 # the pattern language
 
 
+def axis(factors) -> tuple:
+    return tuple(Label(factor) if isinstance(factor, str) else factor for factor in factors)
+
+
 @given(cases())
 def test_a_pattern_parses_to_the_axes_it_was_written_from(case: Case):
     for name, (written, read) in case.axes.items():
-        assert case.space.pattern(name) == Pattern(tuple(written), tuple(read))
-        assert case.space.pattern(name).axes == (*written, *read)
+        pattern = Pattern(tuple(map(axis, written)), tuple(map(axis, read)))
+        assert case.space.pattern(name) == pattern
+        assert case.space.pattern(name).axes == (*pattern.written, *pattern.read)
 
 
 @pytest.mark.parametrize(
@@ -61,32 +67,69 @@ def test_a_pattern_parses_to_the_axes_it_was_written_from(case: Case):
         ("h h", [("h",), ("h",)], []),
         ("(h)", [("h",)], []),
         ("layer.0.out_1 <- _x.y", [("layer.0.out_1",)], [("_x.y",)]),
+        ("y <- (a (b c))", [("y",)], [("a", "b", "c")]),
+        ("((h))", [("h",)], []),
+        ("", [], []),
+        ("<- x", [], [("x",)]),
     ],
 )
 def test_examples_of_patterns(text, written, read):
-    assert parse_pattern(text) == Pattern(tuple(written), tuple(read))
+    assert parse_pattern(text) == Pattern(tuple(map(axis, written)), tuple(map(axis, read)))
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("x -> h", Pattern((axis("h"),), (axis("x"),), read_first=True)),
+        ("x 3->h", Pattern((axis("h"),), (axis("x"), (3,)), read_first=True)),
+        ("c^0 <- d^-1", Pattern(((Label("c", 0),),), ((Label("d", -1),),))),
+        ("h^2", Pattern(((Label("h", 2),),))),
+        ("h <- (a + b 4)", Pattern((axis("h"),), ((Sum((axis("a"), axis(("b", 4)))),),))),
+        ("(n (q + k^-1)) <- d", Pattern(((Label("n"), Sum((axis("q"), (Label("k", -1),)))),), (axis("d"),))),
+        ("((a + b) + c)", Pattern(((Sum(((Sum((axis("a"), axis("b"))),), axis("c"))),),))),
+    ],
+)
+def test_sums_powers_and_tensors_that_read_first(text, pattern):
+    assert parse_pattern(text) == pattern
+    assert parse_pattern(str(pattern)) == pattern
+
+
+def test_axes_and_powers_are_in_the_order_of_the_tensor():
+    for text in ("x 3 -> h", "h <- x 3"):
+        pattern = parse_pattern(text)
+        by_axis = dict(zip(pattern.axes, pattern.powers, strict=True))
+        assert by_axis == {axis("h"): 1, axis("x"): -1, (3,): -1}
+    assert parse_pattern("x -> h").axes == parse_pattern("x <- h").axes
+
+
+def test_the_size_of_a_sum_is_the_sum_of_its_terms():
+    space = WeightSpace({"a": NeuronGroup(2), "b": NeuronGroup(3)}, {"w": "(a + b 4 + 5) <- (2 (a + b))", "s": ""})
+    assert dict(space.shapes) == {"w": (19, 10), "s": ()}
+    assert space.num_params == 191
 
 
 @pytest.mark.parametrize(
     ("text", "rest", "why"),
     [
-        ("h <- x <- z", "<- z", "'<-' may stand once, outside parentheses"),
-        ("h (a <- x)", "<- x)", "'<-' may stand once, outside parentheses"),
-        ("y <- (a (b c))", "(b c))", "parentheses do not nest"),
-        ("y <- ()", ")", "')' must close a '(' with at least one factor"),
-        ("y) <- x", ") <- x", "')' must close a '(' with at least one factor"),
+        ("h <- x <- z", "<- z", "an arrow may stand once, outside parentheses"),
+        ("h (a <- x)", "<- x)", "an arrow may stand once, outside parentheses"),
+        ("y <- ()", ")", "')' must follow a factor inside parentheses"),
+        ("y) <- x", ") <- x", "')' must follow a factor inside parentheses"),
         ("y <- (c2 16", "", "'(' is never closed"),
-        ("", "", "a tensor writes at least one axis"),
-        ("   ", "   ", "a tensor writes at least one axis"),
-        ("<- x", "<- x", "a tensor writes at least one axis"),
+        ("(a + )", ")", "')' must follow a factor inside parentheses"),
+        ("(+ a)", "+ a)", "'+' must follow a factor inside parentheses"),
+        ("a + b", "+ b", "'+' must follow a factor inside parentheses"),
+        ("a <- b -> c", "-> c", "an arrow may stand once, outside parentheses"),
         ("h <- 0", "0", "sizes are >= 1"),
         ("h <- (x 00)", "00)", "sizes are >= 1"),
-        ("h <- $x", "$x", "expected a group name, an integer, '(', ')' or '<-'"),
-        ("h <- 12a", "12a", "expected a group name, an integer, '(', ')' or '<-'"),
-        ("h <- 1.5", "1.5", "expected a group name, an integer, '(', ')' or '<-'"),
-        ("h <- -3", "-3", "expected a group name, an integer, '(', ')' or '<-'"),
-        ("h -> x", "-> x", "expected a group name, an integer, '(', ')' or '<-'"),
-        ("h < - x", "< - x", "expected a group name, an integer, '(', ')' or '<-'"),
+        ("h <- $x", "$x", EXPECTED),
+        ("h <- 12a", "12a", EXPECTED),
+        ("h <- 1.5", "1.5", EXPECTED),
+        ("h <- -3", "-3", EXPECTED),
+        ("3^2", "3^2", EXPECTED),
+        ("h^x", "^x", EXPECTED),
+        ("h^1.5", "^1.5", EXPECTED),
+        ("h < - x", "< - x", EXPECTED),
     ],
 )
 def test_what_is_no_pattern_is_refused_with_place_and_reason(text, rest, why):
@@ -99,15 +142,15 @@ def test_what_is_no_pattern_is_refused_with_place_and_reason(text, rest, why):
     assert text[position:].lstrip() == rest.lstrip()
 
 
-@given(st.text(alphabet="ab1 0()<-$.\n", max_size=12))
+@given(st.text(alphabet="ab1 0()<->+^$.\n", max_size=12))
 def test_any_text_is_a_pattern_or_a_value_error_that_quotes_it(text):
     try:
         pattern = parse_pattern(text)
     except ValueError as error:
         assert repr(text) in str(error)
     else:
-        assert pattern.written
         assert all(axis for axis in pattern.axes)
+        assert parse_pattern(str(pattern)) == pattern
 
 
 # what is refused
@@ -198,7 +241,7 @@ def test_json_and_pickle_round_trips_keep_everything(case: Case):
 @given(cases(), cases())
 def test_spaces_are_equal_exactly_when_their_groups_and_tensors_are(one: Case, other: Case):
     def content(case: Case):
-        return list(case.groups.items()), list(case.tensors.items())
+        return list(case.groups.items()), list(case.axes.items())
 
     same = content(one) == content(other)
     assert (one.space == other.space) == same
@@ -243,9 +286,9 @@ def test_shapes_are_products_of_factors_and_num_params_counts_every_index(case: 
 @given(cases())
 def test_the_size_of_an_axis_is_the_product_of_its_factors(case: Case):
     for written, read in case.axes.values():
-        for axis in [*written, *read]:
-            factors = [case.groups[f]["size"] if isinstance(f, str) else f for f in axis]
-            assert case.space.size(axis) == math.prod(factors)
+        for factors in [*written, *read]:
+            sizes = [case.groups[f]["size"] if isinstance(f, str) else f for f in factors]
+            assert case.space.size(axis(factors)) == math.prod(sizes)
 
 
 # data that nobody can change

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from zoo.architectures.base import Architecture
-from zoo.weight_space import NeuronGroup, WeightSpace
+from zoo.weight_space import NeuronGroup, WeightSpace, labels
 
 Amount = int | float
 
@@ -64,7 +64,7 @@ def w_asymmetric(
             continue
         constants[f"free.{name}"] = free
         constants[f"fixed.{name}"] = torch.where(free, 0.0, scales[name] * values)
-        touched = {factor for axis in architecture.space.pattern(name).axes for factor in axis if isinstance(factor, str)}
+        touched = {label.group for axis in architecture.space.pattern(name).axes for label in labels(axis)}
         asymmetric_groups |= touched
         rigid_groups |= touched if scales[name] > 0 else set()
 

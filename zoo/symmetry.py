@@ -1,0 +1,173 @@
+"""The symmetry group of a weight space: permutations and scales of neurons, and how they act on params.
+
+    act(compose(a, b), p) == act(a, act(b, p))        act(inverse(a), act(a, p)) == p        f(act(a, p)) == f(p)
+
+An element moves neuron `permutations[g][i]` of group `g` to place `i` and then multiplies what writes it by `scales[g][i]`,
+what reads it by the reciprocal.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from zoo.axes import permutation_of_axis, scale_of_axis, take
+from zoo.params import Params, batch_shape
+from zoo.weight_space import WeightSpace
+
+
+@dataclass(frozen=True, eq=False)
+class GroupElement:
+    """One symmetry of a weight space, or many along leading axes.
+
+    Attributes:
+        permutations: For a group, `[*batch, size]`: the neuron that comes to each place. A group that is absent stays.
+        scales: For a group, `[*batch, size]`: the factor of the neuron at each place, after the permutation. Absent means 1.
+    """
+
+    permutations: Mapping[str, Int64[Tensor, "*batch h"]]
+    scales: Mapping[str, Float[Tensor, "*batch h"]]
+
+
+def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
+    """The element that changes nothing.
+
+    Args:
+        space: The weight space.
+        batch: Leading axes.
+
+    Returns:
+        The element, with an entry for every group that may move or scale; scales are float64.
+    """
+    groups = space.groups.items()
+    return GroupElement(
+        {name: torch.arange(g.size).expand(*batch, g.size) for name, g in groups if g.permutable},
+        {name: torch.ones(*batch, g.size, dtype=torch.float64) for name, g in groups if g.scaling != "none"},
+    )
+
+
+def sample(space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = ()) -> GroupElement:
+    """Draw elements: uniform permutations, log-uniform positive scales in [1/e, e], fair signs.
+
+    Args:
+        space: The weight space.
+        generator: Source of randomness; the element is on its device.
+        batch: Leading axes, one independent element for each place.
+
+    Returns:
+        The elements.
+
+    >>> from zoo.weight_space import NeuronGroup
+    >>> space = WeightSpace({"h": NeuronGroup(3, scaling="sign")}, {"bias": "h"})
+    >>> element = sample(space, torch.Generator().manual_seed(0), batch=(5,))
+    >>> element.permutations["h"].shape, element.scales["h"].abs().unique().tolist()
+    (torch.Size([5, 3]), [1.0])
+    """
+    permutations, scales = {}, {}
+    for name, group in space.groups.items():
+        shape, device = (*batch, group.size), generator.device
+        if group.permutable:
+            permutations[name] = torch.rand(shape, generator=generator, device=device, dtype=torch.float64).argsort(-1)
+        if group.scaling != "none":
+            draws = 2 * torch.rand(2, *shape, generator=generator, device=device, dtype=torch.float64) - 1
+            positive, sign = draws[0].exp(), torch.where(draws[1] < 0, -1.0, 1.0).double()
+            scales[name] = {"positive": positive, "sign": sign, "any": positive * sign}[group.scaling]
+    return GroupElement(permutations, scales)
+
+
+def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor]) -> Params:
+    """Move params by an element.
+
+    Args:
+        space: The weight space.
+        element: The element; its leading axes broadcast against those of the params.
+        params: Tensors `[*batch, *shape]`.
+
+    Returns:
+        Params of a network with the same function, as far as the space declares the element.
+
+    Raises:
+        ValueError: If the params do not fit the space, or the element has another number of neurons for a group.
+    """
+    values = [*element.permutations.values(), *element.scales.values()]
+    batch = torch.broadcast_shapes(batch_shape(space, params), *(value.shape[:-1] for value in values))
+    _check(space, element)
+    moved = {}
+    for name in space.tensors:
+        pattern, tensor = space.pattern(name), params[name]
+        for i, (axis, power) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
+            dim = i - len(pattern.axes)
+            index = permutation_of_axis(space, element.permutations, axis)
+            scale = scale_of_axis(space, element.scales, axis)
+            if index is not None:
+                tensor = take(tensor, index, dim, len(pattern.axes))
+            if scale is not None:
+                factor = (scale if power > 0 else 1 / scale).to(tensor)
+                tensor = tensor * factor.reshape(*scale.shape[:-1], *(1,) * i, -1, *(1,) * (-1 - dim))
+        moved[name] = tensor.expand(*batch, *space.shapes[name])
+    return moved
+
+
+def compose(first: GroupElement, second: GroupElement) -> GroupElement:
+    """The element that acts as `second` and then as `first`.
+
+    Args:
+        first: An element.
+        second: An element whose leading axes broadcast against those of `first`.
+
+    Returns:
+        The product `first * second`.
+    """
+    permutations, scales = dict(second.permutations), dict(second.scales)
+    for name, permutation in first.permutations.items():
+        if name in permutations:
+            permutations[name] = take(permutations[name], permutation, -1, 1)
+        else:
+            permutations[name] = permutation
+        if name in scales:
+            scales[name] = take(scales[name], permutation, -1, 1)
+    for name, scale in first.scales.items():
+        scales[name] = scale * scales[name] if name in scales else scale
+    return GroupElement(permutations, scales)
+
+
+def inverse(element: GroupElement) -> GroupElement:
+    """The element that undoes another.
+
+    Args:
+        element: The element.
+
+    Returns:
+        Its inverse.
+    """
+    back = {name: permutation.argsort(-1) for name, permutation in element.permutations.items()}
+    scales = {name: 1 / (take(s, back[name], -1, 1) if name in back else s) for name, s in element.scales.items()}
+    return GroupElement(back, scales)
+
+
+def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " h"]]:
+    """Which neurons are alike: one id for all neurons of a permutable group, one for each neuron of a fixed group.
+
+    Args:
+        space: The weight space.
+
+    Returns:
+        For each group `[size]`; ids count from 0 over the whole space.
+    """
+    ids, count = {}, 0
+    for name, group in space.groups.items():
+        own = 1 if group.permutable else group.size
+        ids[name] = count + torch.arange(own).expand(group.size)
+        count += own
+    return ids
+
+
+def _check(space: WeightSpace, element: GroupElement) -> None:
+    for kind in (element.permutations, element.scales):
+        for name, values in kind.items():
+            if name not in space.groups:
+                raise ValueError(f"the element moves a group {name!r}; groups of the space are {sorted(space.groups)}")
+            if values.shape[-1] != space.groups[name].size:
+                raise ValueError(f"group {name!r}: expected {space.groups[name].size} neurons, got {values.shape[-1]}")
