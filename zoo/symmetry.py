@@ -6,8 +6,10 @@ An element moves neuron `permutations[g][i]` of group `g` to place `i` and then 
 what reads it by the reciprocal.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -145,6 +147,90 @@ def inverse(element: GroupElement) -> GroupElement:
     back = {name: permutation.argsort(-1) for name, permutation in element.permutations.items()}
     scales = {name: 1 / (take(s, back[name], -1, 1) if name in back else s) for name, s in element.scales.items()}
     return GroupElement(back, scales)
+
+
+def function_change(
+    space: WeightSpace,
+    apply: Callable[[Params], Any],
+    params: Mapping[str, Tensor],
+    generator: torch.Generator,
+    num_samples: int = 4,
+    groups: Collection[str] | None = None,
+) -> float:
+    """How far declared symmetries move the outputs of a network: 0, up to rounding, if the space is sound.
+
+    change = max over elements g of |f(act(g, p)) - f(p)|_max / max(1, |f(p)|_max)
+
+    Args:
+        space: The weight space.
+        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and mappings of them.
+        params: Tensors `[*batch, *shape]`, as `apply` takes them.
+        generator: Source of the elements.
+        num_samples: Number of elements.
+        groups: The groups that move, all that the space lets move if None.
+
+    Returns:
+        The largest change; infinite if an output is NaN, or infinite, on one side only.
+
+    Raises:
+        ValueError: If a group is unknown, or if there are no outputs to compare.
+
+    >>> from zoo.weight_space import NeuronGroup
+    >>> space = WeightSpace({"h": NeuronGroup(3)}, {"bias": "h"})
+    >>> function_change(space, lambda p: p["bias"].sum(), {"bias": torch.arange(3.0)}, torch.Generator().manual_seed(0))
+    0.0
+    """
+    chosen = space.groups if groups is None else groups
+    if unknown := sorted(set(chosen) - set(space.groups)):
+        raise ValueError(f"function_change: unknown groups {unknown}; groups of the space are {sorted(space.groups)}")
+    changes = [0.0]
+    with torch.no_grad():
+        before = apply(dict(params))
+        for _ in range(num_samples):
+            element = sample(space, generator)
+            permutations = {name: p for name, p in element.permutations.items() if name in chosen}
+            scales = {name: s for name, s in element.scales.items() if name in chosen}
+            changes.append(change_of_outputs(before, apply(act(space, GroupElement(permutations, scales), params))))
+    return max(changes)
+
+
+def change_of_outputs(before: Any, after: Any) -> float:
+    """The largest difference of two outputs of a network, over the larger of 1 and the largest output before.
+
+    Args:
+        before: A tensor, or tuples, lists and mappings of tensors; anything else in them is skipped.
+        after: The same.
+
+    Returns:
+        The difference; infinite if an entry is NaN, or infinite, on one side only.
+
+    Raises:
+        ValueError: If the outputs hold no tensor, or tensors of different number or shape.
+    """
+    pairs = list(zip(_tensors(before), _tensors(after), strict=False))
+    shapes = [[list(tensor.shape) for tensor in _tensors(outputs)] for outputs in (before, after)]
+    if not pairs or shapes[0] != shapes[1]:
+        raise ValueError(f"outputs: expected tensors of the same shapes on both sides, got {shapes[0]} and {shapes[1]}")
+    size, change = 1.0, 0.0
+    for pair in pairs:
+        old, new = (tensor.to(torch.promote_types(tensor.dtype, torch.float64)) for tensor in pair)
+        same = (old == new) | (old.isnan() & new.isnan())
+        differences = torch.where(same, 0, (old - new).abs()).flatten()
+        finite = torch.where(old.isfinite(), old.abs(), 0).flatten()
+        if len(differences):
+            change, size = (
+                max(change, float(differences.nan_to_num(nan=math.inf, posinf=math.inf).max())),
+                max(size, float(finite.max())),
+            )
+    return change / size
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping | list | tuple):
+        for part in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _tensors(part)
 
 
 def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " h"]]:
