@@ -6,17 +6,18 @@ An element moves neuron `permutations[g][i]` of group `g` to place `i` and then 
 what reads it by the reciprocal.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from zoo.axes import permutation_of_axis, scale_of_axis, take
 from zoo.params import Params, batch_shape
+from zoo.residual import SymmetryReport, candidates, differences, scaling_residual, tensors_in
 from zoo.weight_space import WeightSpace
 
 
@@ -185,52 +186,89 @@ def function_change(
         raise ValueError(f"function_change: unknown groups {unknown}; groups of the space are {sorted(space.groups)}")
     changes = [0.0]
     with torch.no_grad():
-        before = apply(dict(params))
+        before = [output[None] for output in tensors_in(apply(dict(params)))]
         for _ in range(num_samples):
             element = sample(space, generator)
             permutations = {name: p for name, p in element.permutations.items() if name in chosen}
             scales = {name: s for name, s in element.scales.items() if name in chosen}
-            changes.append(change_of_outputs(before, apply(act(space, GroupElement(permutations, scales), params))))
+            moved = apply(act(space, GroupElement(permutations, scales), params))
+            change, size = differences(before, [output[None] for output in tensors_in(moved)])
+            changes.append(float(change / size.clamp_min(1)))
     return max(changes)
 
 
-def change_of_outputs(before: Any, after: Any) -> float:
-    """The largest difference of two outputs of a network, over the larger of 1 and the largest output before.
+def symmetry_residual(
+    apply: Callable[[Params, Any], Any],
+    params: Mapping[str, Tensor],
+    batch: tuple[Any, Any],
+    space: WeightSpace,
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    free: Mapping[str, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    num_samples: int = 4,
+) -> SymmetryReport:
+    """Test every group of hidden neurons for permutations, sign flips and positive scales, whether declared or not.
+
+    A continuous symmetry with generator `xi` has `<grad L, xi> = 0` on every minibatch, whatever the optimizer.
 
     Args:
-        before: A tensor, or tuples, lists and mappings of tensors; anything else in them is skipped.
-        after: The same.
+        apply: The function of one network, `apply(params, x) -> outputs`; many networks go through `torch.func.vmap`.
+        params: Tensors `[*batch, *shape]`.
+        batch: Inputs `x` and labels `y`, the same for all networks.
+        space: The weight space.
+        loss: `loss(outputs, y) -> scalar`, the mean cross-entropy if not given.
+        free: Masks `[*shape]`, True where an entry is trained. Fixed entries have no gradient, and a moved network gets them
+            back, because all networks of a population share them.
+        generator: Source of the permutations, seeded with 0 if None.
+        num_samples: Permutations of each group.
 
     Returns:
-        The difference; infinite if an entry is NaN, or infinite, on one side only.
+        The report, with residuals `[*batch, size]` and `[*batch]` for each group.
 
-    Raises:
-        ValueError: If the outputs hold no tensor, or tensors of different number or shape.
+    References:
+        Kunin et al. 2021, arXiv 2012.04728, section 3; Gluch and Urbanke 2021, arXiv 2104.05508.
     """
-    pairs = list(zip(_tensors(before), _tensors(after), strict=False))
-    shapes = [[list(tensor.shape) for tensor in _tensors(outputs)] for outputs in (before, after)]
-    if not pairs or shapes[0] != shapes[1]:
-        raise ValueError(f"outputs: expected tensors of the same shapes on both sides, got {shapes[0]} and {shapes[1]}")
-    size, change = 1.0, 0.0
-    for pair in pairs:
-        old, new = (tensor.to(torch.promote_types(tensor.dtype, torch.float64)) for tensor in pair)
-        same = (old == new) | (old.isnan() & new.isnan())
-        differences = torch.where(same, 0, (old - new).abs()).flatten()
-        finite = torch.where(old.isfinite(), old.abs(), 0).flatten()
-        if len(differences):
-            change, size = (
-                max(change, float(differences.nan_to_num(nan=math.inf, posinf=math.inf).max())),
-                max(size, float(finite.max())),
-            )
-    return change / size
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    (x, y), lead, masks = batch, batch_shape(space, params), free or {}
+    networks = {name: params[name].detach().reshape(-1, *shape) for name, shape in space.shapes.items()}
+
+    def each(function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
+        if lead:
+            return list(tensors_in(torch.func.vmap(function)(*stacked)))
+        first = [{name: tensor[0] for name, tensor in part.items()} for part in stacked]
+        return [output[None] for output in tensors_in(function(*first))]
+
+    def change(element: GroupElement) -> Tensor:
+        moved = act(space, element, networks)
+        for name, mask in masks.items():
+            moved[name] = torch.where(mask.to(moved[name].device), moved[name], networks[name])
+        difference, size = differences(before, each(lambda own: apply(own, x), moved))
+        return difference / torch.where(size > 0, size, 1)
+
+    trained = {name: tensor for name, tensor in networks.items() if tensor.is_floating_point()}
+    others = {name: tensor for name, tensor in networks.items() if name not in trained}
+    grad = torch.func.grad(lambda own, rest: loss(apply({**own, **rest}, x), y))
+    gradients = dict(zip(trained, each(lambda own, rest: list(grad(own, rest).values()), trained, others), strict=True))
+    for name, mask in masks.items():
+        gradients[name] = gradients[name] * mask.to(gradients[name].device)
+    scale, sign, permutation, groups = {}, {}, {}, candidates(space)
+    with torch.no_grad():
+        before = each(lambda own: apply(own, x), networks)
+        for name in groups:
+            size = space.groups[name].size
+            scale[name] = scaling_residual(space, networks, gradients, name).reshape(*lead, size)
+            flips = 1 - 2 * torch.eye(size, dtype=torch.float64)
+            sign[name] = torch.stack([change(GroupElement({}, {name: flip})) for flip in flips], -1).reshape(*lead, size)
+            changes = [change(GroupElement({name: _shuffle(size, generator)}, {})) for _ in range(num_samples)]
+            permutation[name] = torch.stack(changes).amax(0).reshape(lead)
+    tolerance = max(torch.finfo(tensor.dtype).eps for tensor in trained.values()) ** 0.5
+    return SymmetryReport({name: space.groups[name] for name in groups}, scale, sign, permutation, tolerance)
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, Mapping | list | tuple):
-        for part in outputs.values() if isinstance(outputs, Mapping) else outputs:
-            yield from _tensors(part)
+def _shuffle(size: int, generator: torch.Generator) -> Int64[Tensor, " h"]:
+    """A random permutation, never the identity if there is another."""
+    order = torch.rand(size, generator=generator, device=generator.device).argsort()
+    return order.roll(1) if bool((order.diff() > 0).all()) else order
 
 
 def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " h"]]:
