@@ -1,0 +1,178 @@
+"""Assertions that functions and layers respect the symmetries of a weight space."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.params import Params, batch_shape
+from zoo.residual import differences, tensors_in
+from zoo.symmetry import GroupElement, act, function_change, sample
+from zoo.weight_space import WeightSpace, labels
+
+TOLERANCES: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 1e-4}
+"""Of the largest output, by the type of the params: sums in another order stay far below."""
+
+
+def assert_function_preserved(
+    space: WeightSpace,
+    apply: Callable[[Params], Any],
+    params: Mapping[str, Tensor],
+    generator: torch.Generator | None = None,
+    num_samples: int = 4,
+    tolerance: float | None = None,
+) -> None:
+    """Assert that every symmetry that a space declares leaves the outputs as they are, group by group.
+
+    Args:
+        space: The weight space.
+        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and mappings of them.
+        params: Tensors `[*batch, *shape]`, as `apply` takes them; float64 sees most.
+        generator: Source of the elements, seeded with 0 if None.
+        num_samples: Elements for each group.
+        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type of the params if None.
+
+    Raises:
+        AssertionError: If a group changes the outputs, or if they are not finite; names group, kind and tensors.
+    """
+    generator = generator if generator is not None else seeded(0)
+    tolerance = _tolerance(params) if tolerance is None else tolerance
+    with torch.no_grad():
+        finite = all(bool(output.isfinite().all()) for output in tensors_in(apply(dict(params))))
+    expect(finite, "the outputs are not finite before anything moves, so nothing can be compared")
+    for group in space.groups:
+        for kind, alone in _declared_alone(space, group).items():
+            change = function_change(alone, apply, params, generator, num_samples)
+            named = {name: text for name, text in space.tensors.items() if group in _groups_of(space, name)}
+            expect(
+                change < tolerance,
+                f"group {group!r} declares {kind}, which changes the outputs by {change:.2g} of their size "
+                f"(expected below {tolerance:.0e}); it acts on {named}",
+            )
+    change = function_change(space, apply, params, generator, num_samples)
+    expect(change < tolerance, f"all groups together change the outputs by {change:.2g}; expected below {tolerance:.0e}")
+
+
+def assert_equivariant(
+    layer: Callable[[Params], Any],
+    space: WeightSpace,
+    features: Mapping[str, Tensor],
+    output_space: WeightSpace | Literal["invariant"] | None = None,
+    scales: bool = False,
+    generator: torch.Generator | None = None,
+    num_samples: int = 4,
+    tolerance: float | None = None,
+) -> None:
+    """Assert that `layer(act(g, features)) == act(g, layer(features))`, or `layer(act(g, x)) == layer(x)`.
+
+    Networks along the first leading axis move by different elements, so a layer that mixes networks is caught.
+
+    Args:
+        layer: From features to features, or to any outputs if it is to be invariant.
+        space: Weight space of the features.
+        features: Tensors `[*batch, *shape]`: params, or with channels `[B, C, *shape]`.
+        output_space: Weight space of what comes out, with groups of the same names: `space` if None; `"invariant"` for
+            outputs that must not change.
+        scales: Whether the layer is to respect declared signs and scales too, not only permutations.
+        generator: Source of the elements, seeded with 0 if None.
+        num_samples: Number of elements.
+        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type of the features if None.
+
+    Raises:
+        AssertionError: If an output changes; names it.
+    """
+    generator = generator if generator is not None else seeded(0)
+    tolerance = _tolerance(features) if tolerance is None else tolerance
+    lead = batch_shape(space, features)
+    with torch.no_grad():
+        before = layer(dict(features))
+        expect(all(bool(t.isfinite().all()) for t in tensors_in(before)), "the outputs of the layer are not finite")
+        for _ in range(num_samples):
+            element = sample(space, generator, lead[:1])
+            element = element if scales else replace(element, scales={})
+            after = layer(act(space, _with_axes(element, len(lead)), features))
+            if output_space == "invariant":
+                expected = before
+            else:
+                expected = _act_on_outputs(output_space or space, element, before)
+            _expect_same(expected, after, tolerance, "invariant" if output_space == "invariant" else "equivariant")
+
+
+def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> Params:
+    expect(isinstance(outputs, Mapping), f"an equivariant layer: expected a mapping of tensors, got {type(outputs).__name__}")
+    try:
+        lead = batch_shape(space, outputs)
+    except ValueError as error:
+        raise AssertionError(f"the outputs of the layer do not fit their weight space: {error}") from error
+    own = [{name: v for name, v in kind.items() if name in space.groups} for kind in (element.permutations, element.scales)]
+    return act(space, _with_axes(GroupElement(*own), len(lead)), outputs)
+
+
+def _with_axes(element: GroupElement, count: int) -> GroupElement:
+    """The element with ones after its leading axis, so that it has `count` leading axes."""
+
+    def reshaped(values: Mapping[str, Tensor]) -> Params:
+        return {name: v.reshape(*v.shape[:-1], *(1,) * (count - v.dim() + 1), v.shape[-1]) for name, v in values.items()}
+
+    return GroupElement(reshaped(element.permutations), reshaped(element.scales))
+
+
+def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
+    parts = expected if isinstance(expected, Mapping) else {"output": expected}
+    others = got if isinstance(got, Mapping) else {"output": got}
+    expect(set(parts) == set(others), f"the layer changes its outputs from {list(parts)} to {list(others)}")
+    for name in parts:
+        change = relative_change(list(tensors_in(parts[name])), list(tensors_in(others[name])))
+        expect(change < tolerance, f"the layer is not {kind}: {name!r} is off by {change:.2g}, expected below {tolerance:.0e}")
+
+
+def _declared_alone(space: WeightSpace, group: str) -> dict[str, WeightSpace]:
+    """For each kind of symmetry that a group declares, the space that declares nothing else."""
+    own, rigid = space.groups[group], {n: replace(g, permutable=False, scaling="none") for n, g in space.groups.items()}
+    kinds = {}
+    if own.permutable:
+        kinds["permutations"] = replace(own, scaling="none")
+    if own.scaling != "none":
+        kinds[f"scaling {own.scaling!r}"] = replace(own, permutable=False)
+    return {kind: WeightSpace({**rigid, group: alone}, space.tensors) for kind, alone in kinds.items()}
+
+
+def _groups_of(space: WeightSpace, tensor: str) -> set[str]:
+    return {label.group for axis in space.pattern(tensor).axes for label in labels(axis)}
+
+
+def _tolerance(params: Mapping[str, Tensor]) -> float:
+    return max(TOLERANCES.get(tensor.dtype, 1e-2) for tensor in params.values())
+
+
+def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """The largest difference, over the larger of 1 and the largest entry before.
+
+    Args:
+        before: Tensors.
+        after: Tensors of the same shapes.
+
+    Returns:
+        The change.
+
+    Raises:
+        AssertionError: If number or shapes differ.
+    """
+    try:
+        change, size = differences([tensor[None] for tensor in before], [tensor[None] for tensor in after])
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+    return float(change / size.clamp_min(1))
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of its own."""
+    return torch.Generator().manual_seed(seed)
+
+
+def expect(kept: bool, otherwise: str) -> None:
+    """Raise an AssertionError with the text unless something is kept."""
+    if not kept:
+        raise AssertionError(otherwise)
