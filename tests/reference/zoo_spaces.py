@@ -68,3 +68,23 @@ def written_as(draw, written, read) -> str:
         return draw(blanks) + (" " + draw(blanks)).join(axis_text(axis) for axis in axes) + draw(blanks)
 
     return f"{side(written)}<-{side(read)}" if read or draw(st.booleans()) else side(written)
+
+
+@st.composite
+def language_cases(draw) -> Case:
+    """Spaces with everything the language has: sums, powers, nested products, tensors that are read first, scalars.
+
+    Only the texts are known, `axes` is empty.
+    """
+    table = draw(
+        st.dictionaries(names, groups.map(lambda fields: fields | {"size": min(fields["size"], 3)}), min_size=1, max_size=3)
+    )
+    label = st.builds("{}{}".format, st.sampled_from(sorted(table)), st.sampled_from(["", "", "", "^0", "^2", "^-1"]))
+    leaf = label | st.integers(1, 2).map(str)
+    pair = st.tuples(leaf, leaf)
+    flat = pair.map("({0[0]} {0[1]})".format) | pair.map("({0[0]} + {0[1]})".format)
+    nested = st.tuples(flat, leaf)
+    axis = leaf | flat | nested.map("({0[0]} {0[1]})".format) | nested.map("({0[0]} + {0[1]})".format)
+    side = st.lists(axis, max_size=1).map(" ".join) | st.tuples(leaf, leaf).map(" ".join)
+    pattern = side | st.tuples(side, st.sampled_from([" <- ", " -> "]), side).map("".join)
+    return Case(table, draw(st.dictionaries(st.text(min_size=1, max_size=8), pattern, min_size=1, max_size=3)), {})
