@@ -55,7 +55,7 @@ def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, 
         One tensor ``[*batch, P]`` with ``P = space.num_params``.
     """
     batch = batch_shape(space, params)
-    return torch.cat([params[name].flatten(len(batch)) for name in space.tensors], dim=-1)
+    return torch.cat([params[name].reshape((*batch, math.prod(shape))) for name, shape in space.shapes.items()], dim=-1)
 
 
 def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
@@ -75,7 +75,8 @@ def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
         raise ValueError(f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}")
     pieces = flat.split([math.prod(shape) for shape in space.shapes.values()], dim=-1)
     return {
-        name: piece.reshape(*flat.shape[:-1], *shape) for (name, shape), piece in zip(space.shapes.items(), pieces, strict=True)
+        name: piece.reshape((*flat.shape[:-1], *shape))
+        for (name, shape), piece in zip(space.shapes.items(), pieces, strict=True)
     }
 
 
@@ -109,7 +110,8 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     view = dict(params)
     for name, mask in free.items():
         tensor = params[name]
-        view[name] = tensor.flatten(tensor.dim() - mask.dim())[..., mask.reshape(-1).to(tensor.device)]
+        lead = tensor.shape[: tensor.dim() - mask.dim()]
+        view[name] = tensor.reshape((*lead, mask.numel()))[..., mask.reshape(-1).to(tensor.device)]
     return view
 
 

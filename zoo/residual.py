@@ -33,8 +33,8 @@ class SymmetryReport:
     """
 
     groups: Mapping[str, NeuronGroup]
-    scale: Mapping[str, Float[Tensor, "*batch h"]]
-    sign: Mapping[str, Float[Tensor, "*batch h"]]
+    scale: Mapping[str, Float[Tensor, "*batch _"]]
+    sign: Mapping[str, Float[Tensor, "*batch _"]]
     permutation: Mapping[str, Float[Tensor, "*batch"]]
     tolerance: float
 

@@ -30,8 +30,8 @@ class GroupElement:
         scales: For a group, `[*batch, size]`: the factor of the neuron at each place, after the permutation. Absent means 1.
     """
 
-    permutations: Mapping[str, Int64[Tensor, "*batch h"]]
-    scales: Mapping[str, Float[Tensor, "*batch h"]]
+    permutations: Mapping[str, Int64[Tensor, "*batch _"]]
+    scales: Mapping[str, Float[Tensor, "*batch _"]]
 
 
 def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
@@ -109,7 +109,7 @@ def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor])
             if scale is not None:
                 factor = (scale if power > 0 else 1 / scale).to(tensor)
                 tensor = tensor * factor.reshape(*scale.shape[:-1], *(1,) * i, -1, *(1,) * (-1 - dim))
-        moved[name] = tensor.expand(*batch, *space.shapes[name])
+        moved[name] = tensor.expand((*batch, *space.shapes[name]))
     return moved
 
 
@@ -271,7 +271,7 @@ def _shuffle(size: int, generator: torch.Generator) -> Int64[Tensor, " h"]:
     return order.roll(1) if bool((order.diff() > 0).all()) else order
 
 
-def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " h"]]:
+def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " _"]]:
     """Which neurons are alike: one id for all neurons of a permutable group, one for each neuron of a fixed group.
 
     Args:

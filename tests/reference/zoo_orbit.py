@@ -5,6 +5,7 @@ group `h` with power 1, `("#", 5)` place 5 of a plain factor, `("+", 1)` the sec
 """
 
 import itertools
+import re
 from collections.abc import Mapping
 
 import torch
@@ -54,9 +55,7 @@ def axes_of(sizes: Mapping[str, int], text: str) -> tuple[list[list[tuple]], lis
         parts = [(written, 1), (read, -1)]
     axes, sides = [], []
     for part, side in parts:
-        for bracket in "()+":
-            part = part.replace(bracket, f" {bracket} ")
-        tokens = part.split()
+        tokens = re.findall(r"[()+]|[^\s()+]+", part)
         while tokens:
             axes.append(positions(sizes, tokens))
             sides.append(side)

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference.zoo_spaces import Case, cases
+from tests.reference.zoo_spaces import Case, cases, language_cases
 from zoo.params import batch_shape, expand_right, flatten, free_entries, stack, unflatten
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 batches = st.lists(st.integers(0, 3), max_size=3).map(tuple)
-spaces = cases(min_tensors=1)
+spaces = cases(min_tensors=1) | language_cases()
 SPACE = WeightSpace({"h": NeuronGroup(3), "x": NeuronGroup(4)}, {"weight": "h <- x", "bias": "h"})
 
 
@@ -20,7 +20,7 @@ def counted(space: WeightSpace, batch: tuple[int, ...]) -> dict[str, torch.Tenso
     """Params whose entries are all different numbers."""
     total = math.prod(batch) * space.num_params
     pieces = torch.arange(total, dtype=torch.float64).split([math.prod(batch) * math.prod(s) for s in space.shapes.values()])
-    return {name: piece.reshape(*batch, *space.shapes[name]) for name, piece in zip(space.shapes, pieces, strict=True)}
+    return {name: piece.reshape((*batch, *space.shapes[name])) for name, piece in zip(space.shapes, pieces, strict=True)}
 
 
 # flatten and unflatten

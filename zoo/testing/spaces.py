@@ -71,4 +71,4 @@ def random_params(
     Returns:
         Tensors `[*batch, *shape]`.
     """
-    return {name: torch.randn(*batch, *shape, generator=generator, dtype=dtype) for name, shape in space.shapes.items()}
+    return {name: torch.randn((*batch, *shape), generator=generator, dtype=dtype) for name, shape in space.shapes.items()}
