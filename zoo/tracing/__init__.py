@@ -1,0 +1,1 @@
+"""How `zoo.trace` reads an exported graph."""

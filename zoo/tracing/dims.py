@@ -1,0 +1,154 @@
+"""Which neurons stand along an axis of a value.
+
+An axis (`Dim`) is a product of factors in C order. A factor is an atom (neurons of one kind), a direct sum of axes
+(`Cat`), or an axis whose neurons depend on the index along another axis (`Per`). An atom that turns out to be a product or a
+sum is *bound* to it. An atom is *fixed* when no permutation of its neurons is known to leave the network's function as it is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from math import prod
+from typing import Union
+
+from zoo.tracing.scales import ONE, Scale
+
+Merge = Callable[[Scale, Scale], Scale]
+Source = tuple[str, int]
+
+
+@dataclass(eq=False)
+class Atom:
+    """Neurons of one kind.
+
+    Attributes:
+        size: How many.
+        fixed: Whether they must stay in their order.
+        plain: Whether they are positions (of a kernel, an image, a sequence) rather than neurons.
+        bound: What the atom turned out to be, if it is not itself.
+        split_at: Reshape of the graph, and output axis, by which the atom was split from another.
+        serial: Atoms that are identified keep the oldest name.
+    """
+
+    size: int
+    fixed: bool = False
+    plain: bool = False
+    bound: "Dim | None" = None
+    split_at: tuple[str, int] | None = None
+    serial: int = field(default_factory=count().__next__)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An atom on an axis of a value, with the scale of the value along it and, for a parameter, the axis it comes from."""
+
+    atom: Atom
+    scale: Scale = ONE
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Cat:
+    """A direct sum of axes."""
+
+    parts: tuple["Dim", ...]
+
+
+@dataclass(frozen=True)
+class Per:
+    """An axis that is `parts[i]` at index `i` along the axis `selector` of the same value."""
+
+    selector: Atom
+    parts: tuple["Dim", ...]
+
+
+Factor = Union[Leaf, Cat, Per]  # noqa: UP007
+Dim = tuple[Factor, ...]
+
+
+def fixed(size: int, plain: bool = True) -> Dim:
+    """An axis of positions."""
+    return () if size == 1 else (Leaf(Atom(size, fixed=True, plain=plain)),)
+
+
+def wild(size: int, scale: Scale = ONE) -> Dim:
+    """An axis along which a value is constant: any neurons may stand there."""
+    return () if size == 1 else (Leaf(Atom(size), scale),)
+
+
+def size(dim: Dim) -> int:
+    """Length of an axis."""
+    return prod(map(factor_size, dim))
+
+
+def factor_size(factor: Factor) -> int:
+    """Number of positions of a factor."""
+    if isinstance(factor, Leaf):
+        return factor.atom.size
+    return sum(map(size, factor.parts)) if isinstance(factor, Cat) else size(factor.parts[0])
+
+
+def resolve(dim: Dim) -> Dim:
+    """The axis with every bound atom replaced by what it is, and nothing superfluous."""
+    out: list[Factor] = []
+    for factor in dim:
+        if isinstance(factor, Leaf):
+            bound = factor.atom.bound
+            if bound is not None:
+                out += resolve(relabel(bound, lambda leaf, old=factor: replace(old, atom=leaf.atom)))
+            elif factor.atom.size > 1:
+                out.append(factor)
+        elif isinstance(factor, Per):
+            parts = tuple(map(resolve, factor.parts))
+            if any(parts):
+                out.append(Per(_root(factor.selector), parts))
+        else:
+            out += joined([resolve(part) for part in factor.parts])
+    return tuple(out)
+
+
+def _root(atom: Atom) -> Atom:
+    while atom.bound is not None and len(atom.bound) == 1 and isinstance(atom.bound[0], Leaf):
+        atom = atom.bound[0].atom
+    return atom
+
+
+def joined(parts: Sequence[Dim]) -> Dim:
+    flat: list[Dim] = []
+    for part in parts:
+        flat += part[0].parts if len(part) == 1 and isinstance(part[0], Cat) else (part,)
+    return flat[0] if len(flat) == 1 else (Cat(tuple(flat)),)
+
+
+def relabel(dim: Dim, change: Callable[[Leaf], Leaf]) -> Dim:
+    """Change every leaf of an axis."""
+    out: list[Factor] = []
+    for factor in dim:
+        if isinstance(factor, Leaf):
+            out.append(change(factor))
+        else:
+            out.append(replace(factor, parts=tuple(relabel(part, change) for part in factor.parts)))
+    return tuple(out)
+
+
+def leaves(dim: Dim) -> Iterator[Leaf]:
+    """All leaves of a resolved axis."""
+    for factor in dim:
+        if isinstance(factor, Leaf):
+            yield factor
+        else:
+            for part in factor.parts:
+                yield from leaves(part)
+
+
+def choose(dim: Dim, selector: Atom, index: int) -> Dim:
+    """The axis at one index along a selector."""
+    out: list[Factor] = []
+    for factor in dim:
+        if isinstance(factor, Per) and factor.selector is selector:
+            out += choose(factor.parts[index], selector, index)
+        elif isinstance(factor, Leaf):
+            out.append(factor)
+        else:
+            out.append(replace(factor, parts=tuple(choose(part, selector, index) for part in factor.parts)))
+    return tuple(out)

@@ -1,0 +1,170 @@
+"""The exported graph of a module, and how it is run in double precision."""
+
+import copy
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.exported_program import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+_BATCH_NORMS = ("_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm")
+_LOW_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class TraceError(ValueError):
+    """A module whose weight space cannot be read."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of core operators.
+
+    Attributes:
+        graph: The graph; its placeholders are the parameters, the buffers, the constants and the inputs of the module.
+        parameters: Placeholder -> name of the parameter or running statistic; tied parameters have one name.
+        constants: Placeholder -> tensor that is neither.
+        statistics: Names in `parameters` that are running statistics.
+        outputs: Nodes whose values the module returns.
+        inputs: Placeholders of the inputs.
+    """
+
+    graph: GraphModule
+    parameters: Mapping[str, str]
+    constants: Mapping[str, Tensor]
+    statistics: frozenset[str]
+    outputs: Sequence[Node]
+    inputs: Sequence[str]
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs that are tensors."""
+        examples = {node.name: node.meta.get("val") for node in self.graph.graph.find_nodes(op="placeholder")}
+        return {name: tuple(examples[name].shape) for name in self.inputs if isinstance(examples[name], Tensor)}
+
+    def run_double(self, params: Mapping[str, Tensor], inputs: Sequence[Any]) -> tuple[Tensor, ...]:
+        """Run the graph in float64, whatever precision the module asks for.
+
+        Args:
+            params: Parameters and running statistics.
+            inputs: Values of `inputs`, in order.
+
+        Returns:
+            The floating outputs.
+        """
+        given = dict(zip(self.inputs, inputs, strict=True))
+        arguments = []
+        for node in self.graph.graph.find_nodes(op="placeholder"):
+            name = str(node.name)
+            value = params[self.parameters[name]] if name in self.parameters else given.get(name, self.constants.get(name))
+            arguments.append(_double(value))
+        with torch.no_grad():
+            results = _DoubleInterpreter(self.graph).run(*arguments)
+        (output,) = self.graph.graph.find_nodes(op="output")
+        chosen = [value for node, value in zip(output.args[0], results, strict=True) if node in self.outputs]
+        return tuple(value for value in chosen if value.is_floating_point())
+
+
+class _DoubleInterpreter(Interpreter):
+    """Runs a graph with every lower floating type replaced by float64."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator."""
+        wide = [torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg for arg in args]
+        wide_kwargs = {
+            name: torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg
+            for name, arg in kwargs.items()
+        }
+        return _double(super().call_function(target, tuple(wide), wide_kwargs))
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.dtype in _LOW_PRECISION else value
+
+
+def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], statistics: Sequence[str]) -> Program:
+    """Export a module in evaluation mode.
+
+    Args:
+        module: The module; not changed.
+        args: Example inputs.
+        kwargs: Example inputs by name.
+        statistics: Buffers that belong to the parameters; those of batch norms need not be named.
+
+    Returns:
+        The program.
+
+    Raises:
+        TraceError: If the module cannot be exported; says why and at which line of the module.
+    """
+    module = copy.deepcopy(module).eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own deprecations
+            exported = torch.export.export(module, args, dict(kwargs), strict=False).run_decompositions(_decompositions())
+    except Exception as error:
+        raise TraceError(_why(module, error)) from error
+    return _program(module, exported, statistics)
+
+
+def _decompositions() -> Any:
+    """Into core operators, but for attention, whose decomposition may not fit the strides that were exported."""
+    table = torch.export.default_decompositions()
+    table.pop(torch.ops.aten.scaled_dot_product_attention.default, None)
+    return table
+
+
+def _program(module: nn.Module, exported: ExportedProgram, statistics: Sequence[str]) -> Program:
+    signature, graph = exported.graph_signature, exported.graph_module
+    first: dict[int, str] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        first.setdefault(id(tensor), name)
+    parameters = {p: first[id(module.get_parameter(name))] for p, name in signature.inputs_to_parameters.items()}
+    buffers = signature.inputs_to_buffers
+    unknown = set(statistics) - set(buffers.values())
+    if unknown:
+        raise TraceError(f"statistics {sorted(unknown)} are not buffers; buffers are {sorted(set(buffers.values()))}")
+    running = {name for placeholder, name in buffers.items() if placeholder in _running_statistics(graph)} | set(statistics)
+    parameters |= {placeholder: name for placeholder, name in buffers.items() if name in running}
+    tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
+    others = {**buffers, **signature.inputs_to_lifted_tensor_constants}
+    constants = {placeholder: tensors[name].detach() for placeholder, name in others.items() if placeholder not in parameters}
+    (output,) = graph.graph.find_nodes(op="output")
+    inputs = [name for name in signature.user_inputs if isinstance(name, str)]
+    outputs = [node for node in output.args[0] if isinstance(node, Node) and node.name in signature.user_outputs]
+    return Program(graph, parameters, constants, frozenset(running), outputs, inputs)
+
+
+def _running_statistics(graph: GraphModule) -> set[str]:
+    """Placeholders that a batch norm takes as its running mean or variance."""
+    found = set()
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and operator_name(node).split(".")[0] in _BATCH_NORMS:
+            found |= {arg.name for arg in node.args[3:5] if isinstance(arg, Node)}
+    return found
+
+
+def operator_name(node: Node) -> str:
+    """Name of a node's operator with its overload, such as `add.Tensor`."""
+    return str(node.target).removeprefix("aten.")
+
+
+def _why(module: nn.Module, error: BaseException) -> str:
+    """What could not be exported, and at which line outside of torch."""
+    library, here = str(Path(torch.__file__).parent), str(Path(__file__).parent.parent)
+    chain, seen = [], error
+    while seen is not None:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    frames = [
+        f for e in chain for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith((library, here, "<"))
+    ]
+    name = type(getattr(module, "module", module)).__name__
+    calls = [f for f in frames if f.name == "forward"] or frames
+    where = f' at "{calls[-1].line}" ({calls[-1].filename}:{calls[-1].lineno}, in {calls[-1].name})' if calls else ""
+    reason = str(error).strip().split("\n\n")[0]
+    return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"

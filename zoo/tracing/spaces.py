@@ -1,0 +1,158 @@
+"""A weight space from what the rules found out: names for atoms, roles for axes, one scaling for each group."""
+
+from collections.abc import Sequence
+
+from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
+from zoo.tracing.propagate import Traced, Unknown
+from zoo.tracing.scales import Equations, solve
+from zoo.tracing.scales import unknown as unknown_scale
+from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Sum, WeightSpace
+
+Scaling = tuple[str, dict[int, int]]
+
+
+def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
+    """Write a weight space down.
+
+    Neurons without a symmetry become a fixed group if they fill an axis, `x` for the inputs, `y` for the outputs; positions
+    become plain axes. Groups are numbered in the order of the parameters.
+
+    Args:
+        traced: What was found.
+        statistics: Running statistics: they scale only if nothing scales without them.
+
+    Returns:
+        The space.
+    """
+    return _Builder(traced, statistics).build()
+
+
+class _Builder:
+    def __init__(self, traced: Traced, statistics: frozenset[str]):
+        self.traced = traced
+        self.statistics = statistics
+        self.groups: dict[str, NeuronGroup] = {}
+        self.free: dict[Atom, str] = {}
+        self.fixed: dict[tuple[int, ...], str] = {}
+        self.powers: dict[tuple[str, int], dict[Atom, list[int]]] = {}
+
+    def build(self) -> WeightSpace:
+        by_atom: dict[Atom, list[Unknown]] = {}
+        for unknown in self.traced.unknowns:
+            by_atom.setdefault(unknown.atom, []).append(unknown)
+        scalings = {atom: self._solve(unknowns) for atom, unknowns in by_atom.items()}
+        for unknown in self.traced.unknowns:
+            scaling, powers = scalings[unknown.atom]
+            power = 1 if scaling == "none" else powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
+            power = power % 2 if scaling == "sign" else power
+            self.powers.setdefault((unknown.parameter, unknown.axis), {}).setdefault(unknown.atom, []).append(power)
+        self.scalings = {atom: scaling for atom, (scaling, _) in scalings.items()}
+        tensors = {name: str(self._pattern(name, dims)) for name, dims in self.traced.dims.items()}
+        return WeightSpace(self.groups, tensors)
+
+    def _is_read(self, unknown: Unknown) -> bool:
+        return unknown.axis in self._reads(unknown.parameter)
+
+    def _reads(self, parameter: str) -> set[int]:
+        return self.traced.context.reads.get(parameter, ("", set()))[1]
+
+    def _solve(self, unknowns: Sequence[Unknown]) -> Scaling:
+        written = [u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics]
+        indices, equations = [u.index for u in unknowns], self.traced.context.algebra.equations
+        still = Equations()
+        for unknown in unknowns:
+            if unknown.parameter in self.statistics:
+                still.vanish(unknown_scale(unknown.index))
+        still.magnitudes += equations.magnitudes
+        still.signs += equations.signs
+        scaling = solve(indices, still, written)
+        return scaling if scaling[0] != "none" else solve(indices, equations, written)
+
+    def _pattern(self, name: str, dims: Sequence[Dim]) -> Pattern:
+        reads = self._reads(name)
+        axes = [self._axis(name, i, resolve(dim)) for i, dim in enumerate(dims)]
+        neurons = [i for i, axis in enumerate(axes) if not all(isinstance(f, int) for f in axis)]
+        roles = [i in reads for i in neurons]
+        if roles == sorted(roles):  # written axes first
+            split = min((i for i in neurons if i in reads), default=len(axes))
+            return Pattern(tuple(axes[:split]), tuple(axes[split:]))
+        if roles == sorted(roles, reverse=True):
+            split = min(i for i in neurons if i not in reads)
+            return Pattern(tuple(axes[split:]), tuple(axes[:split]), read_first=True)
+        return Pattern(tuple(_inverted(axis) if i in reads else axis for i, axis in enumerate(axes)))
+
+    def _axis(self, name: str, axis: int, dim: Dim) -> Axis:
+        found = list(leaves(dim))
+        if all(leaf.atom.fixed for leaf in found):
+            if not found or all(leaf.atom.plain for leaf in found):
+                return (size(dim),)
+            return (Label(self._fixed_group(tuple(leaf.atom for leaf in found), size(dim))),)
+        powers = {atom: iter(values) for atom, values in self.powers.get((name, axis), {}).items()}
+
+        def product(dim: Dim) -> Axis:
+            out: list[Factor] = []
+            for factor in dim:
+                if isinstance(factor, Leaf) and not factor.atom.fixed:
+                    out.append(Label(self._free_group(factor.atom), next(powers[factor.atom])))
+                elif isinstance(factor, Cat):
+                    out += _total([product(part) or (1,) for part in factor.parts])
+                else:
+                    out.append(size((factor,)))
+            return _merged(out)
+
+        return product(dim)
+
+    def _free_group(self, atom: Atom) -> str:
+        if atom not in self.free:
+            self.free[atom] = f"h{len(self.free) + 1}"
+            names = self.traced.context.activations.get(atom, set())
+            activation = next(iter(names)) if len(names) == 1 else "linear"
+            self.groups[self.free[atom]] = NeuronGroup(atom.size, True, self.scalings[atom], activation)  # pyright: ignore[reportArgumentType]
+        return self.free[atom]
+
+    def _fixed_group(self, atoms: tuple[Atom, ...], length: int) -> str:
+        key = tuple(map(id, atoms))
+        if key not in self.fixed:
+            is_input, is_output = (bool(set(atoms) & ends) for ends in (self.traced.inputs, self.traced.outputs))
+            stem = "x" if is_input else "y" if is_output else "f"
+            count = sum(name.rstrip("0123456789") == stem for name in self.fixed.values())
+            self.fixed[key] = stem + (str(count + 1) if count else "")
+            self.groups[self.fixed[key]] = NeuronGroup(length, permutable=False)
+        return self.fixed[key]
+
+
+def _merged(factors: Sequence[Factor]) -> Axis:
+    """Neighboring plain factors as one."""
+    out: list[Factor] = []
+    for factor in factors:
+        if isinstance(factor, int) and out and isinstance(out[-1], int):
+            out[-1] *= factor
+        else:
+            out.append(factor)
+    return tuple(out)
+
+
+def _total(terms: Sequence[Axis]) -> Axis:
+    """A direct sum; of equal terms, a product."""
+    if all(term == terms[0] for term in terms):
+        return (len(terms), *terms[0])
+    out: list[Axis] = []
+    for term in terms:
+        if out and _is_plain(out[-1]) and _is_plain(term):
+            out[-1] = (out[-1][0] + term[0],)  # pyright: ignore[reportOperatorIssue]
+        else:
+            out.append(term)
+    return (Sum(tuple(out)),) if len(out) > 1 else out[0]
+
+
+def _is_plain(axis: Axis) -> bool:
+    return len(axis) == 1 and isinstance(axis[0], int)
+
+
+def _inverted(axis: Axis) -> Axis:
+    def inverted(factor: Factor) -> Factor:
+        if isinstance(factor, Label):
+            return Label(factor.group, -factor.power)
+        return factor if isinstance(factor, int) else Sum(tuple(map(_inverted, factor.terms)))
+
+    return tuple(map(inverted, axis))
