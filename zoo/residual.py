@@ -184,7 +184,7 @@ def differences(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[Floa
         raise ValueError(f"outputs: expected tensors of the same shapes before and after, got {shapes[0]} and {shapes[1]}")
     change, size = (torch.zeros(before[0].shape[0], dtype=torch.float64, device=before[0].device) for _ in range(2))
     for pair in zip(before, after, strict=True):
-        old, new = (tensor.flatten(1).to(torch.promote_types(tensor.dtype, torch.float64)) for tensor in pair)
+        old, new = (t.reshape(t.shape[0], -1).to(torch.promote_types(t.dtype, torch.float64)) for t in pair)
         same = (old == new) | (old.isnan() & new.isnan())
         moved = torch.where(same, 0, (old - new).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
         if old.shape[1]:

@@ -88,7 +88,9 @@ def assert_equivariant(
     lead = batch_shape(space, features)
     with torch.no_grad():
         before = layer(dict(features))
-        expect(all(bool(t.isfinite().all()) for t in tensors_in(before)), "the outputs of the layer are not finite")
+        tensors = list(tensors_in(before))
+        expect(bool(tensors), f"expected a layer that gives tensors, got {type(before).__name__}")
+        expect(all(bool(tensor.isfinite().all()) for tensor in tensors), "the outputs of the layer are not finite")
         for _ in range(num_samples):
             element = sample(space, generator, lead[:1])
             element = element if scales else replace(element, scales={})
@@ -124,7 +126,8 @@ def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
     others = got if isinstance(got, Mapping) else {"output": got}
     expect(set(parts) == set(others), f"the layer changes its outputs from {list(parts)} to {list(others)}")
     for name in parts:
-        change = relative_change(list(tensors_in(parts[name])), list(tensors_in(others[name])))
+        before, after = list(tensors_in(parts[name])), list(tensors_in(others[name]))
+        change = relative_change(before, after) if before or after else 0.0
         expect(change < tolerance, f"the layer is not {kind}: {name!r} is off by {change:.2g}, expected below {tolerance:.0e}")
 
 
