@@ -172,11 +172,11 @@ class Algebra:
         dim = resolve(dim)
         if len(sizes) == 1:
             return [dim]
-        if len(dim) > 1:
-            inner = size(dim[1:])
-            outer = self.cut(dim[:1], [n // inner for n in sizes]) if not any(n % inner for n in sizes) else None
-            return None if outer is None else [(*part, *dim[1:]) for part in outer]
-        factor = dim[0]
+        factor, *rest = dim
+        if rest:
+            inner = size(tuple(rest))
+            outer = self.cut((factor,), [n // inner for n in sizes]) if not any(n % inner for n in sizes) else None
+            return None if outer is None else [(*part, *rest) for part in outer]
         if isinstance(factor, Leaf):
             atom = factor.atom
             parts = [Atom(n, atom.fixed, atom.plain) for n in sizes]

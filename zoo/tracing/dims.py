@@ -114,6 +114,7 @@ def _root(atom: Atom) -> Atom:
 
 
 def joined(parts: Sequence[Dim]) -> Dim:
+    """The direct sum of resolved axes."""
     flat: list[Dim] = []
     for part in parts:
         flat += part[0].parts if len(part) == 1 and isinstance(part[0], Cat) else (part,)

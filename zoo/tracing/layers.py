@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from zoo.tracing.dims import Cat, Dim, fixed, leaves, resolve, size, wild
-from zoo.tracing.operators import RULES, contraction, rule
+from zoo.tracing.operators import RULES, Number, contraction, rule
 from zoo.tracing.scales import FREE, Scale
 from zoo.tracing.values import Context, Value, combine, contract, reduce, rescale, reshape, unscaled
 
@@ -46,7 +46,7 @@ def _attention(
     key: Value,
     value: Value,
     attn_mask: Value | None = None,
-    _dropout: float = 0.0,
+    _dropout: Number = 0.0,
     is_causal: bool = False,
     *,
     enable_gqa: bool = False,
@@ -177,9 +177,10 @@ def _group_norm(
 
 @rule("_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 def _batch_norm(
-    ctx: Context, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _momentum: float, eps: float
+    ctx: Context, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _momentum: Number, eps: Number
 ) -> Any:
     centered = combine(ctx, [x, _on_channels(mean, len(x.dims))], multiply=False)
+    combine(ctx, [rescale(Value((x.dims[1],)), lambda scale: scale * 2), var], multiply=False)  # it is the variance of x
     spread = var if eps == 0 else unscaled(ctx, var)
     inverse = rescale(rescale(spread, ctx.algebra.equations.vanish_sign), lambda scale: scale * Fraction(-1, 2))
     normalized = combine(ctx, [centered, _on_channels(inverse, len(x.dims))], multiply=True)
@@ -210,6 +211,27 @@ def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs
             ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
     ctx.algebra.fix(weight.dims[0])
     return Value((*unscaled(ctx, index).dims, weight.dims[1]), weight.zero)
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(
+    ctx: Context, weight: Value, index: Value, _offsets: Any, _scale: Any = False, mode: int = 0, *_: Any
+) -> Any:
+    looked_up = _embedding(ctx, weight, index)
+    kept = rescale(Value((looked_up.dims[-1],)), ctx.algebra.equations.vanish_sign) if mode == 2 else looked_up
+    return Value((fixed(ctx.shape[0], plain=False), kept.dims[-1])), None, None, None
+
+
+@rule("_trilinear")
+def _trilinear(ctx: Context, *args: Any) -> Value:
+    (*values, grown_one, grown_two, grown_three, summed) = args[:7]
+    grown = []
+    for value, axes in zip(values, (grown_one, grown_two, grown_three), strict=True):
+        dims = list(value.dims)
+        for axis in sorted(axes):
+            dims.insert(axis, ())
+        grown.append(Value(tuple(dims), value.zero))
+    return reduce(ctx, combine(ctx, grown, multiply=True), summed, keepdim=False)
 
 
 @rule("index_select")
@@ -274,7 +296,7 @@ def _stack(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
 
 
 @rule("constant_pad_nd")
-def _pad(ctx: Context, value: Value, padding: Sequence[int], number: float = 0) -> Value:
+def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0) -> Value:
     dims = list(value.dims)
     for i in range(len(padding) // 2):
         axis, (before, after) = len(dims) - 1 - i, padding[2 * i : 2 * i + 2]

@@ -15,6 +15,7 @@ from zoo.tracing.scales import Scale
 from zoo.tracing.values import Context, Value, combine, contract, pick, reduce, rescale, reshape, unscaled
 
 Rule = Callable[..., Any]
+Number = int | float
 RULES: dict[str, Rule] = {}
 
 
@@ -78,7 +79,7 @@ def _clamp(ctx: Context, value: Value, low: Any = None, high: Any = None) -> Val
 
 
 @rule("pow.Tensor_Scalar")
-def _power(ctx: Context, value: Value, exponent: float) -> Value:
+def _power(ctx: Context, value: Value, exponent: Number) -> Value:
     if exponent != int(exponent):
         value = rescale(value, ctx.algebra.equations.vanish_sign)
     return rescale(value, lambda scale: scale * Fraction(exponent).limit_denominator(64))
@@ -96,7 +97,7 @@ def _values(*operands: Any) -> list[Value]:
     return [operand for operand in operands if isinstance(operand, Value)]
 
 
-def _plus_number(ctx: Context, value: Value, number: float) -> Value:
+def _plus_number(ctx: Context, value: Value, number: Number) -> Value:
     return value if number == 0 else replace(unscaled(ctx, value), zero=False)
 
 
@@ -188,7 +189,7 @@ def _var(ctx: Context, value: Value, dim: Any = None, *_args: Any, keepdim: bool
 
 
 @rule("linalg_vector_norm")
-def _norm(ctx: Context, value: Value, _order: float = 2, dim: Any = None, keepdim: bool = False, **_kwargs: Any) -> Value:
+def _norm(ctx: Context, value: Value, _order: Number = 2, dim: Any = None, keepdim: bool = False, **_kwargs: Any) -> Value:
     return reduce(ctx, value, _axes(value, dim), keepdim, lambda scale: replace(scale, sign=frozenset()))
 
 

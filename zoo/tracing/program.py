@@ -1,9 +1,11 @@
 """The exported graph of a module, and how it is run in double precision."""
 
 import copy
+import logging
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,12 +105,23 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     """
     module = copy.deepcopy(module).eval()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet("torch._subclasses.fake_tensor"):
             warnings.simplefilter("ignore")  # torch's own deprecations
             exported = torch.export.export(module, args, dict(kwargs), strict=False).run_decompositions(_decompositions())
     except Exception as error:
         raise TraceError(_why(module, error)) from error
     return _program(module, exported, statistics)
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep a logger silent: what it tells is raised as well."""
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
 
 
 def _decompositions() -> Any:
@@ -127,7 +140,8 @@ def _program(module: nn.Module, exported: ExportedProgram, statistics: Sequence[
     buffers = signature.inputs_to_buffers
     unknown = set(statistics) - set(buffers.values())
     if unknown:
-        raise TraceError(f"statistics {sorted(unknown)} are not buffers; buffers are {sorted(set(buffers.values()))}")
+        missing, known = (sorted(n.removeprefix("module.") for n in names) for names in (unknown, buffers.values()))
+        raise TraceError(f"statistics {missing} are not buffers; buffers are {known}")
     running = {name for placeholder, name in buffers.items() if placeholder in _running_statistics(graph)} | set(statistics)
     parameters |= {placeholder: name for placeholder, name in buffers.items() if name in running}
     tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
@@ -160,11 +174,10 @@ def _why(module: nn.Module, error: BaseException) -> str:
     while seen is not None:
         chain.append(seen)
         seen = seen.__cause__ or seen.__context__
-    frames = [
-        f for e in chain for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith((library, here, "<"))
-    ]
+    frames = [frame for link in chain for frame in traceback.extract_tb(link.__traceback__)]
+    start = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+    calls = [frame for frame in frames[start:] if not frame.filename.startswith((library, here, "<"))]
     name = type(getattr(module, "module", module)).__name__
-    calls = [f for f in frames if f.name == "forward"] or frames
     where = f' at "{calls[-1].line}" ({calls[-1].filename}:{calls[-1].lineno}, in {calls[-1].name})' if calls else ""
     reason = str(error).strip().split("\n\n")[0]
     return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"

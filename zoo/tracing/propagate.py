@@ -1,5 +1,6 @@
 """Run the rules over a graph until nothing new is learned: which neurons stand along which axis of which parameter."""
 
+import inspect
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,6 +208,10 @@ class _Run:
         if rule is None:
             return None
         args, kwargs = _look_up((node.args, node.kwargs), {n: self._abstract(v) for n, v in self._inputs(node).items()})
+        try:
+            inspect.signature(rule).bind(self.context, *args, **kwargs)
+        except TypeError:  # arguments that the rule does not know
+            return None
         return rule(self.context, *args, **kwargs)
 
     def _inputs(self, node: Node) -> dict[Node, Any]:

@@ -111,7 +111,7 @@ class _Builder:
         return self.free[atom]
 
     def _fixed_group(self, atoms: tuple[Atom, ...], length: int) -> str:
-        key = tuple(map(id, atoms))
+        key = (length, *map(id, atoms))
         if key not in self.fixed:
             is_input, is_output = (bool(set(atoms) & ends) for ends in (self.traced.inputs, self.traced.outputs))
             stem = "x" if is_input else "y" if is_output else "f"
