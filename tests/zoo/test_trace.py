@@ -64,12 +64,11 @@ def test_patterns_of_a_multilayer_perceptron():
 
 def test_patterns_of_attention():
     space = trace(CASES["attention"].build(), CASES["attention"].inputs()).space
-    assert space.tensors["attention.in_proj_weight"] == "(h2 h3 + h2^-1 h3^-1 + h2 h4) <- h1"
+    assert space.tensors["attention.in_proj_weight"] == "(h2 h3 + h2 h3^-1 + h2 h4) <- h1"
     assert space.tensors["attention.out_proj.weight"] == "h5 <- (h2 h4)"
     assert {name: group.scaling for name, group in space.groups.items()} == {
-        **dict.fromkeys(("h1", "h2", "h3", "h4", "h5"), "any"),
-        "x": "none",
-        "y": "none",
+        **dict.fromkeys(("h1", "h3", "h4", "h5"), "any"),
+        **dict.fromkeys(("x", "h2", "y"), "none"),
     }
 
 

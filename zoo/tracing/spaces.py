@@ -15,7 +15,8 @@ def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
     """Write a weight space down.
 
     Neurons without a symmetry become a fixed group if they fill an axis, `x` for the inputs, `y` for the outputs; positions
-    become plain axes. Groups are numbered in the order of the parameters.
+    become plain axes. Of the factors of a product axis, such as heads and what is in a head, only the last that can scales.
+    Groups are numbered in the order of the parameters.
 
     Args:
         traced: What was found.
@@ -41,6 +42,9 @@ class _Builder:
         for unknown in self.traced.unknowns:
             by_atom.setdefault(unknown.atom, []).append(unknown)
         scalings = {atom: self._solve(unknowns) for atom, unknowns in by_atom.items()}
+        for dims in self.traced.dims.values():
+            for dim in dims:
+                _scale_innermost(dim, scalings)
         for unknown in self.traced.unknowns:
             scaling, powers = scalings[unknown.atom]
             power = 1 if scaling == "none" else powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
@@ -119,6 +123,18 @@ class _Builder:
             self.fixed[key] = stem + (str(count + 1) if count else "")
             self.groups[self.fixed[key]] = NeuronGroup(length, permutable=False)
         return self.fixed[key]
+
+
+def _scale_innermost(dim: Dim, scalings: dict[Atom, Scaling]) -> None:
+    """Of the factors of a product let only the innermost scale: together they would say some scales twice."""
+    for i, factor in enumerate(dim):
+        if isinstance(factor, Cat):
+            for part in factor.parts:
+                _scale_innermost(part, scalings)
+        elif isinstance(factor, Leaf) and factor.atom in scalings:
+            inner = [leaf.atom for leaf in leaves(dim[i + 1 :])]
+            if any(scalings[atom][0] != "none" for atom in inner if atom in scalings):
+                scalings[factor.atom] = ("none", {})
 
 
 def _merged(factors: Sequence[Factor]) -> Axis:
