@@ -221,7 +221,7 @@ FAULTS = {
     ),
     # declared symmetries
     "layer norm scales": (
-        with_group(mlp(INPUT, 3, (4, 4), norm="layer"), "h1", scaling="positive"),
+        with_group(with_pattern(mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"), "h1", scaling="positive"),
         "declared_symmetries_hold.*group 'h1' declares scaling 'positive'",
     ),
     "batch norm scales": (batch_normed("h^0"), "group 'h' declares scaling 'positive'"),
@@ -241,7 +241,7 @@ FAULTS = {
         "group 'c2' declares permutations",
     ),
     "norm groups": (
-        with_group(cnn(INPUT, 3, (4,), norm="group", norm_groups=2), "c1", permutable=True),
+        replace(cnn(INPUT, 3, (4,), norm="group", norm_groups=2), space=cnn(INPUT, 3, (4,), norm="layer").space),
         "group 'c1' declares permutations",
     ),
     "fixed entries move": (

@@ -48,7 +48,7 @@ def assert_function_preserved(
             named = {name: text for name, text in space.tensors.items() if group in _groups_of(space, name)}
             expect(
                 change < tolerance,
-                f"group {group!r} declares {kind}, which changes the outputs by {change:.2g} of their size "
+                f"group {group!r} declares {kind}, but that changes the outputs by {change:.2g} of their size "
                 f"(expected below {tolerance:.0e}); it acts on {named}",
             )
     change = function_change(space, apply, params, generator, num_samples)
