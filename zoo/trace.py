@@ -92,14 +92,12 @@ def trace(
     """
     args, named = _arguments(example_inputs)
     wrapped = _Output(copy.deepcopy(module), output)
-    program = export(wrapped, args, named, [f"module.{name}" for name in statistics])
+    program = export(wrapped, _on_cpu(args), _on_cpu(named), [f"module.{name}" for name in statistics])
     own = {**dict(wrapped.named_parameters()), **{name: wrapped.get_buffer(name) for name in sorted(program.statistics)}}
-    used = set(program.parameters.values())
-    own = {name: tensor.detach() for name, tensor in own.items() if name in used or isinstance(tensor, nn.Parameter)}
     space = build_space(analyze(program, own), program.statistics)
-    params = {name.removeprefix("module."): tensor for name, tensor in own.items()}
+    params = {name.removeprefix("module."): tensor.detach() for name, tensor in own.items()}
     space = WeightSpace(space.groups, {name.removeprefix("module."): text for name, text in space.tensors.items()})
-    _prove(space, program, params, [*args, *named.values()])
+    _prove(space, program, params, [*_on_cpu(args), *_on_cpu(named).values()])
     evaluated = wrapped.module.eval()
 
     def function(params: Mapping[str, Tensor], *inputs: Any, **named: Any) -> Any:
@@ -147,8 +145,8 @@ def _prove(space: WeightSpace, program: Program, params: Params, inputs: Sequenc
     generator = torch.Generator().manual_seed(0)
     exact = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
     apply = lambda params: program.run_double({f"module.{n}": p for n, p in params.items()}, exact)  # noqa: E731
-    for point in (params, _generic(params, generator)):
-        verify(space, apply, point, generator)
+    for point in ({name: tensor.cpu() for name, tensor in params.items()}, _generic(params, generator)):
+        verify(space, apply, point, generator, num_samples=2)
 
 
 def _generic(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
@@ -183,6 +181,14 @@ def _tensors(result: Any) -> tuple[Tensor, ...]:
         return (result,)
     parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, (tuple, list)) else ()
     return tuple(tensor for part in parts for tensor in _tensors(part))
+
+
+def _on_cpu(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _on_cpu(value) for name, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        return tuple(map(_on_cpu, values))
+    return values.cpu() if isinstance(values, Tensor) else values
 
 
 def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

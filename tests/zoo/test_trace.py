@@ -173,6 +173,13 @@ def test_what_is_returned_is_fixed_unless_left_out():
     assert count_permuted(trace(module, x, output=lambda out: out["logits"]).space) == (1, 24 + 6 + 18)
 
 
+def test_parameters_without_use_have_no_symmetry():
+    module = Function(lambda self, x: self.out(x), out=nn.Linear(4, 3), idle=nn.Linear(5, 6))
+    space = trace(module, torch.randn(2, 4)).space
+    assert space.tensors["idle.weight"] == "6 5"
+    assert count_permuted(space) == (0, 0)
+
+
 def test_buffers_are_constants_and_statistics_are_parameters():
     def forward(self, x):
         return self.out(torch.sigmoid(self.inner(x) @ self.mixing) * self.inner(x))

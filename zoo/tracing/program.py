@@ -48,6 +48,11 @@ class Program:
         examples = {node.name: node.meta.get("val") for node in self.graph.graph.find_nodes(op="placeholder")}
         return {name: tuple(examples[name].shape) for name in self.inputs if isinstance(examples[name], Tensor)}
 
+    def used(self) -> set[str]:
+        """Parameters that the graph reads."""
+        placeholders = self.graph.graph.find_nodes(op="placeholder")
+        return {self.parameters[node.name] for node in placeholders if node.users and node.name in self.parameters}
+
     def run_double(self, params: Mapping[str, Tensor], inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         """Run the graph in float64, whatever precision the module asks for.
 
@@ -93,8 +98,8 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 
     Args:
         module: The module; not changed.
-        args: Example inputs.
-        kwargs: Example inputs by name.
+        args: Example inputs, on the CPU.
+        kwargs: Example inputs by name, on the CPU.
         statistics: Buffers that belong to the parameters; those of batch norms need not be named.
 
     Returns:
@@ -103,7 +108,7 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     Raises:
         TraceError: If the module cannot be exported; says why and at which line of the module.
     """
-    module = copy.deepcopy(module).eval()
+    module = copy.deepcopy(module).cpu().eval()
     try:
         with warnings.catch_warnings(), _quiet("torch._subclasses.fake_tensor"):
             warnings.simplefilter("ignore")  # torch's own deprecations

@@ -126,8 +126,11 @@ class _Run:
         self.varying: set[Node] = set()  # nodes that depend on the inputs
         self.inputs = inputs
         self.missing: dict[str, str] = {}
+        used = program.used()
         for name, tensor in params.items():
-            if seeds is None:
+            if name not in used:
+                self.seeds[name] = tuple(map(fixed, tensor.shape))
+            elif seeds is None:
                 self.seeds[name] = tuple((Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(tensor.shape))
             else:
                 self.seeds[name] = tuple(self._scaled(name, i, dim) for i, dim in enumerate(seeds[name]))
