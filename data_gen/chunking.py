@@ -39,7 +39,7 @@ def bytes_per_network(architecture: Architecture, task: Task, batch_size: int) -
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        architecture.apply(trained, x)
+        architecture.apply_training(trained, x)
     state = sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
     return _STATE_COPIES * state + 2 * (sum(saved.values()) + x.numel() * x.element_size())
 

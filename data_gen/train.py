@@ -26,7 +26,7 @@ class State:
 
     Attributes:
         params: Effective parameters `[N, *shape]`; of a diverged network the last finite ones.
-        slots: Optimizer state of each parameter.
+        slots: Optimizer state of each parameter; running statistics have none.
         step: Steps taken.
         diverged_at: Step at which a network's parameters stopped being finite, -1 while they are, `[N]`.
     """
@@ -80,6 +80,7 @@ class Trainer:
             self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True)
             self._kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
         self._free = architecture.free
+        self._statistics = architecture.statistics
         self._centers = constants_of(architecture.constants, "offset")
 
     def start(self, networks: Networks, params: Params) -> State:
@@ -100,7 +101,8 @@ class Trainer:
                 mask = self._free.get(name)
                 scaled[name] = factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
         num_slots = OPTIMIZERS[networks.optimizer].num_slots
-        slots = {name: tuple(torch.zeros_like(p) for _ in range(num_slots)) for name, p in scaled.items()}
+        num_slots_of = {name: 0 if name in self._statistics else num_slots for name in scaled}
+        slots = {name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name])) for name, p in scaled.items()}
         return State(scaled, slots, 0, torch.full_like(networks.ids, -1))
 
     def run(self, networks: Networks, state: State, watch: Callable[[State], None] | None = None) -> None:
@@ -168,13 +170,20 @@ class Trainer:
     ) -> None:
         images, target, active, count = batch
 
-        def loss(params: Params, images: Tensor, target: Tensor, smoothing: Tensor) -> Tensor:
-            logits = self.architecture.apply(params, self.task.inputs(images))
-            return smoothed_cross_entropy(logits, target, smoothing)
+        def loss(
+            trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
+        ) -> tuple[Tensor, Params]:
+            logits, moved = self.architecture.apply_training({**trained, **statistics}, self.task.inputs(images))
+            return smoothed_cross_entropy(logits, target, smoothing), moved
 
-        grads = vmap(grad(loss))(params, images, target, hparams["label_smoothing"])
+        statistics = {name: params[name] for name in self._statistics}
+        trained = {name: param for name, param in params.items() if name not in statistics}
+        step = vmap(grad(loss, has_aux=True))
+        grads, moved = step(trained, statistics, images, target, hparams["label_smoothing"])
+        for name, old in statistics.items():
+            old.copy_(torch.where(expand_right(active, old), moved[name], old))
         update = OPTIMIZERS[optimizer].update
-        for name, param in params.items():
+        for name, param in trained.items():
             new, new_slots = update(param, grads[name], slots[name], self._centers.get(name), hparams, count)
             write = expand_right(active, param)
             if name in self._free:

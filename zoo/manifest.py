@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ class PopulationEntry(StrictModel):
         space = self.weight_space()
         if space.shapes != standard.space.shapes:
             raise StoreError(f"the stored weight space is not that of architecture {self.architecture}")
-        return Architecture(space, standard.draw, standard.forward, constants)
+        return replace(standard, space=space, constants=constants)
 
 
 class Manifest(StrictModel):

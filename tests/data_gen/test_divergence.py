@@ -52,3 +52,25 @@ def _alone(blueprint, task, seed, i, row, steps):
     initial = {n: p.double() for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()}
     initial = {n: row["init_scale"] * p if n.endswith("weight") else p for n, p in initial.items()}
     return train_alone(PlainMLP(initial, {}, 2, "relu", "none"), task, seed, i, row | {"steps": steps})
+
+
+def test_a_diverged_network_with_running_statistics_is_what_it_was_before_the_step(tmp_path):
+    table, params = train_resnets(tmp_path, 20)
+    rows = table["diverged"].nonzero()[0].tolist()
+    assert 0 < len(rows) < 8
+    assert (table["lr"][rows] > 1).all()
+    for i in rows:
+        _, before = train_resnets(tmp_path, int(table["diverged_at"][i]) - 1)
+        for name, tensor in before.items():
+            assert torch.isfinite(params[name][i]).all()
+            torch.testing.assert_close(params[name][i], tensor[i], rtol=1e-12, atol=0)
+
+
+def train_resnets(tmp_path, steps):
+    """Batch norm keeps networks finite for long, unless the learning rate is beyond all bounds."""
+    architecture = {"name": "resnet", "channels": [3, 3, 3]}
+    hyperparameters = {"lr": {"choice": [0.02, 1e30]}, "weight_decay": 1.0, "batch_size": 8, "steps": steps}
+    job = make_job(architecture, None, "sgd", "constant", count=8, hyperparameters=hyperparameters)
+    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    table, params, _ = worker.train("p", torch.arange(8), lambda _: None)
+    return table, params

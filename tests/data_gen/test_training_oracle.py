@@ -5,7 +5,8 @@ import torch
 
 from data_gen.config import Job
 from data_gen.shard import Worker, full_table
-from tests.reference.data_gen_training import PlainCNN, PlainMLP, train_alone
+from tests.reference.data_gen_training import PlainCNN, PlainMLP, PlainModule, train_alone
+from tests.reference.zoo_modules import MODULES
 
 NETWORKS = 3
 
@@ -59,7 +60,41 @@ def make_job(architecture, kind, optimizer, schedule, **changes):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_chunk_equals_plain_loop(name, kind, optimizer, schedule, tmp_path):
     architecture, module = ARCHITECTURES[name]
-    job = make_job(architecture, KINDS[kind], optimizer, schedule)
+    assert_equals_plain_loop(make_job(architecture, KINDS[kind], optimizer, schedule), module, tmp_path)
+
+
+# name -> (options, fixed entries in each row); the plain loop trains the twin in `torch.nn`, batch norm in training mode
+TWINS = {
+    "resnet_batch_norm": ({"name": "resnet", "channels": [4, 5, 6]}, 2),
+    "resnet_layer_norm": ({"name": "resnet", "channels": [4, 4, 5], "norm": "layer", "activation": "gelu"}, 2),
+    "resnet": ({"name": "resnet", "channels": [4, 4, 5], "norm": "none"}, 2),
+}
+STEPS = {"steps": {"int_range": [14, 16]}}
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [("sgd", "triangular"), ("nesterov", "constant"), ("adamw", "cosine")])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TWINS)
+def test_chunk_equals_plain_loop_of_a_module(name, kind, optimizer, schedule, tmp_path):
+    architecture, n_fix = TWINS[name]
+    asymmetry = KINDS[kind] and KINDS[kind] | ({"n_fix": n_fix} if kind == "w" else {})
+    job = make_job(architecture, asymmetry, optimizer, schedule)
+    hyperparameters = job.model_dump(mode="json", exclude_none=True)["hyperparameters"]
+    job = make_job(architecture, asymmetry, optimizer, schedule, hyperparameters=hyperparameters | STEPS)
+    options = {option: value for option, value in architecture.items() if option != "name"}
+
+    def module(params, constants):
+        mixing = {group: constants[f"mixing.{group}"] for group in groups_with_gate(constants)}
+        return PlainModule(params, constants, MODULES[architecture["name"]]((1, 8, 8), 10, mixing=mixing or None, **options))
+
+    assert_equals_plain_loop(job, module, tmp_path)
+
+
+def groups_with_gate(constants):
+    return [name.removeprefix("mixing.") for name in constants if name.startswith("mixing.")]
+
+
+def assert_equals_plain_loop(job, module, tmp_path):
     worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
     _, params, _ = worker.train("p", torch.arange(NETWORKS), lambda _: None)
 

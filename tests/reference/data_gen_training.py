@@ -15,15 +15,15 @@ class Effective(nn.Module):
 
     def __init__(self, params, constants):
         super().__init__()
-        self.names = list(params)
+        self.names = self.trained = list(params)
         self.constants = constants
         self.raw = nn.ParameterList()
-        for name in self.names:
+        for name in self.trained:
             offset = constants.get(f"offset.{name}", 0.0)
             self.raw.append(nn.Parameter(params[name] - offset))
 
     def effective(self, name):
-        raw = self.raw[self.names.index(name)]
+        raw = self.raw[self.trained.index(name)]
         if f"free.{name}" in self.constants:
             m = self.constants[f"free.{name}"].double()
             return m * raw + (1 - m) * self.constants[f"fixed.{name}"]
@@ -69,6 +69,25 @@ class PlainCNN(Effective):
             x = self.sigma(x, f"c{i + 1}", self.activation)
         x = x.flatten(1) if self.pool == "flatten" else F.adaptive_avg_pool2d(x, 1).flatten(1)
         return F.linear(x, self.effective("classifier.weight"), self.effective("classifier.bias"))
+
+
+class PlainModule(Effective):
+    """Any module of `tests/reference/zoo_modules.py`, in training mode; its buffers are its running statistics."""
+
+    def __init__(self, params, constants, module):
+        buffers = dict(module.named_buffers())
+        super().__init__({name: tensor for name, tensor in params.items() if name not in buffers}, constants)
+        self.names = list(params)
+        self.module = [module.double().train()]  # in a list, so that its own parameters are not trained
+        for name in buffers:
+            module.get_buffer(name).copy_(params[name])
+
+    def effective(self, name):
+        return super().effective(name) if name in self.trained else self.module[0].get_buffer(name)
+
+    def forward(self, x):
+        effective = {name: self.effective(name) for name in self.trained}
+        return torch.func.functional_call(self.module[0], effective, (x,))
 
 
 def factor(schedule, step, steps):

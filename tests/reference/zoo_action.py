@@ -2,12 +2,12 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from tests.reference.zoo_orbit import axes_of, came_from
 from zoo.weight_space import WeightSpace
 
 Neurons = Mapping[str, Tensor]  # by group: a permutation (int64) or scales (float64)
@@ -15,32 +15,30 @@ Neurons = Mapping[str, Tensor]  # by group: a permutation (int64) or scales (flo
 
 def act(space: WeightSpace, params: Mapping[str, Tensor], permutations: Neurons, scales: Neurons) -> dict[str, Tensor]:
     """Neuron `i` of a group becomes the old neuron `permutation[i]`, then is scaled by `scales[i]` (read: by the inverse)."""
+    sizes = {name: group.size for name, group in space.groups.items()}
+    permutations = {name: values.tolist() for name, values in permutations.items()}
+    scales = {name: values.tolist() for name, values in scales.items()}
     moved = {}
     for name, text in space.tensors.items():
-        written, _, read = text.partition("<-")
-        axes = [(axis, +1) for axis in axes_of(written)] + [(axis, -1) for axis in axes_of(read)]
         tensor = params[name]
-        for position, (factors, power) in enumerate(axes):
-            tensor = act_on_axis(space, tensor, position, factors, power, permutations, scales)
+        for position, (axis, side) in enumerate(zip(*axes_of(sizes, text), strict=True)):
+            tensor = act_on_axis(tensor, position, axis, side, permutations, scales)
         moved[name] = tensor
     return moved
 
 
-def axes_of(side: str) -> list[list[str]]:
-    return [axis.strip("()").split() for axis in re.findall(r"\([^()]*\)|[^\s()]+", side)]
-
-
-def act_on_axis(space, tensor, position, factors, power, permutations, scales) -> Tensor:
-    sizes = [space.groups[factor].size if factor in space.groups else int(factor) for factor in factors]
-    shape = tensor.shape
-    split = tensor.reshape(*shape[:position], *sizes, *shape[position + 1 :])
-    for offset, factor in enumerate(factors):
-        if factor in permutations:
-            split = split.index_select(position + offset, permutations[factor])
-        if factor in scales:
-            after = split.dim() - position - offset - 1
-            split = split * scales[factor].reshape(-1, *[1] * after) ** power
-    return split.reshape(shape)
+def act_on_axis(tensor: Tensor, position: int, axis: list[tuple], side: int, permutations, scales) -> Tensor:
+    """Place by place: where its old neurons stood, and the product of the scales of its new ones."""
+    place_of = {atoms: place for place, atoms in enumerate(axis)}
+    sources = [place_of[tuple(came_from(atom, permutations) for atom in atoms)] for atoms in axis]
+    factors = torch.ones(len(axis), dtype=tensor.dtype)
+    for place, atoms in enumerate(axis):
+        for atom in atoms:
+            if atom[0] in scales:
+                group, neuron, power = atom
+                factors[place] *= scales[group][neuron] ** (side * power)
+    after = tensor.dim() - position - 1
+    return tensor.index_select(position, torch.tensor(sources)) * factors.reshape(-1, *[1] * after)
 
 
 def random_permutations(space: WeightSpace, generator: torch.Generator) -> dict[str, Tensor]:

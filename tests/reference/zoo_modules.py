@@ -17,6 +17,14 @@ ACTIVATIONS = {
 }
 
 
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+ACTIVATIONS["sine"] = Sine
+
+
 class FiGLU(nn.Module):
     """`sigmoid(F x) * x` with `F` as a fixed linear layer, on images as a fixed 1x1 convolution."""
 
@@ -88,7 +96,70 @@ class CNN(nn.Module):
         return self.classifier(self.pool(h).flatten(1))
 
 
-MODULES = {"mlp": MLP, "cnn": CNN}
+class Block(nn.Module):
+    def __init__(self, before, after, stride, make_norm, bias, inner, outer):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=bias)
+        self.norm1 = make_norm(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=bias)
+        self.norm2 = make_norm(after)
+        self.has_shortcut = stride != 1
+        if self.has_shortcut:
+            self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False)
+            self.shortcut_norm = make_norm(after)
+        self.activations = [inner, outer]
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner, outer = self.activations
+        z = self.norm2(self.conv2(inner(self.norm1(self.conv1(x)))))
+        return outer(z + (self.shortcut_norm(self.shortcut(x)) if self.has_shortcut else x))
+
+
+class ResNet(nn.Module):
+    def __init__(
+        self,
+        input_shape,
+        num_classes,
+        depth=8,
+        width=1.0,
+        channels=(16, 32, 64),
+        norm="batch",
+        activation="relu",
+        mixing=None,
+    ):
+        super().__init__()
+        sizes, per_stage = [round(width * count) for count in channels], (depth - 2) // 6
+        streams = _activations(activation, ["r1", "r2", "r3"], mixing, on_images=True)
+        hidden = _activations(activation, [f"h{i + 1}" for i in range(3 * per_stage)], mixing, on_images=True)
+        make_norm, bias = (
+            {"batch": batch_norm, "layer": lambda size: nn.GroupNorm(1, size), "none": nn.Identity}[norm],
+            norm == "none",
+        )
+        self.stem = nn.Conv2d(input_shape[0], sizes[0], 3, padding=1, bias=bias)
+        self.stem_norm = make_norm(sizes[0])
+        self.blocks = nn.ModuleList()
+        before = sizes[0]
+        for i in range(3 * per_stage):
+            stage, stride = i // per_stage, 2 if i in (per_stage, 2 * per_stage) else 1
+            self.blocks.append(Block(before, sizes[stage], stride, make_norm, bias, hidden[i], streams[stage]))
+            before = sizes[stage]
+        self.classifier = nn.Linear(before, num_classes)
+        self.activations = streams
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.activations[0](self.stem_norm(self.stem(x)))
+        for block in self.blocks:
+            h = block(h)
+        return self.classifier(nn.AdaptiveAvgPool2d(1)(h).flatten(1))
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    norm.num_batches_tracked = None  # a counter that nothing depends on: not part of the params
+    return norm
+
+
+MODULES = {"mlp": MLP, "cnn": CNN, "resnet": ResNet}
 
 
 def _activations(activation, groups, mixing, on_images) -> list[nn.Module]:

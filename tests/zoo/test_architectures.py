@@ -11,6 +11,7 @@ from scipy.stats import chisquare, kstest
 from torch.func import grad, vmap
 
 from tests.reference.zoo_modules import MODULES
+from tests.zoo.instances import INPUTS, instance
 from zoo.architectures import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -20,6 +21,8 @@ from zoo.architectures import (
     cnn,
     make_asymmetric,
     mlp,
+    resnet,
+    resnet_n_fix,
     sigma_asymmetric,
     syre,
     w_asymmetric,
@@ -44,11 +47,18 @@ def inputs(seed: int, count: int = 7, shape=INPUT) -> torch.Tensor:
     return torch.randn(count, *shape, dtype=torch.float64, generator=generator(seed))
 
 
+@pytest.fixture
+def shape(request) -> tuple[int, ...]:
+    """Shape of the inputs of the architecture that the test gets."""
+    name, _ = request.node.callspec.params["architecture"]
+    return INPUTS[name]
+
+
 @pytest.fixture(params=list(product(ARCHITECTURES, KINDS)), ids=lambda pair: f"{pair[0]}, {pair[1]}")
 def architecture(request) -> Architecture:
-    """Every architecture of the table with its default options, standard and as each kind of the other table."""
+    """Every architecture of the table, small, standard and as each kind of the other table."""
     name, kind = request.param
-    standard = build_architecture(name, {}, INPUT, CLASSES)
+    standard = instance(name)
     if KINDS[kind] is None:
         return standard
     return make_asymmetric(standard, kind.split()[0], KINDS[kind], seed=0)
@@ -67,26 +77,31 @@ def test_initial_params_fit_the_space_and_are_reproducible(architecture):
     assert not torch.equal(flatten(architecture.space, params), flatten(architecture.space, other))
 
 
-def test_many_networks_through_vmap_equal_a_loop(architecture):
+def test_many_networks_through_vmap_equal_a_loop(architecture, shape):
     architecture = architecture.to("cpu", torch.float64)
     networks = [double(architecture.init(generator(seed))) for seed in range(4)]
-    x = inputs(0)
+    x = inputs(0, shape=shape)
     together = vmap(architecture.apply, in_dims=(0, None))(stack(networks), x)
     assert together.shape == (4, len(x), CLASSES)
     for logits, network in zip(together, networks, strict=True):
-        torch.testing.assert_close(logits, architecture.apply(network, x), atol=1e-12, rtol=0)
+        assert_equal_up_to_rounding(logits, architecture.apply(network, x))
 
 
-def test_an_image_does_not_see_the_others_of_its_batch(architecture):
+def test_an_image_does_not_see_the_others_of_its_batch(architecture, shape):
     architecture = architecture.to("cpu", torch.float64)
-    params, x = double(architecture.init(generator(0))), inputs(1)
+    params, x = double(architecture.init(generator(0))), inputs(1, shape=shape)
     alone = torch.cat([architecture.apply(params, image[None]) for image in x])
-    torch.testing.assert_close(architecture.apply(params, x), alone, atol=1e-12, rtol=0)
+    assert_equal_up_to_rounding(architecture.apply(params, x), alone)
 
 
-def test_every_parameter_has_a_gradient(architecture):
+def assert_equal_up_to_rounding(logits: torch.Tensor, expected: torch.Tensor) -> None:
+    """Fixed entries make some networks large, and rounding errors with them."""
+    assert (logits - expected).abs().max() <= 1e-12 * max(1.0, float(expected.abs().max()))
+
+
+def test_every_parameter_has_a_gradient(architecture, shape):
     architecture = architecture.to("cpu", torch.float64)
-    x, weights = inputs(2), torch.arange(1.0, 1 + CLASSES, dtype=torch.float64)
+    x, weights = inputs(2, shape=shape), torch.arange(1.0, 1 + CLASSES, dtype=torch.float64)
     grads = grad(lambda params: (architecture.apply(params, x) @ weights).square().sum())(
         double(architecture.init(generator(3)))
     )
@@ -98,7 +113,8 @@ def test_every_parameter_has_a_gradient(architecture):
 def test_free_counts_are_those_of_the_masks(architecture):
     params = architecture.init(generator(0))
     view = free_entries(params, architecture.free)
-    assert architecture.num_free == sum(tensor.numel() for tensor in view.values())
+    statistics = sum(params[name].numel() for name in architecture.statistics)
+    assert architecture.num_free == sum(tensor.numel() for tensor in view.values()) - statistics
     assert architecture.space.num_params == sum(tensor.numel() for tensor in params.values())
     assert all(mask.dtype == torch.bool and mask.shape == params[name].shape for name, mask in architecture.free.items())
 
@@ -107,7 +123,7 @@ def test_moving_to_a_dtype_leaves_masks_boolean_and_the_original_alone(architect
     before = dict(architecture.constants)
     moved = architecture.to("cpu", torch.float64)
     for name, tensor in moved.constants.items():
-        assert tensor.dtype == (torch.bool if name.startswith("free.") else torch.float64)
+        assert tensor.dtype == (torch.bool if name.startswith(("free.", "statistic.")) else torch.float64)
         assert architecture.constants[name] is before[name]
 
 
@@ -151,6 +167,37 @@ def test_the_default_cnn_has_as_many_parameters_as_those_of_unterthiner_et_al():
     assert cnn((1, 28, 28), 10).space.num_params == 4970
 
 
+@pytest.mark.parametrize(("options", "count"), [({}, 78_042), ({"width": 0.875}, 59_944), ({"depth": 20}, 272_474)])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_resnets_have_as_many_trained_parameters_as_those_of_lim_et_al(options, count, norm):
+    architecture = resnet((3, 32, 32), 10, norm=norm, **options)
+    assert architecture.num_free == count
+    statistics = sum(math.prod(architecture.space.shapes[name]) for name in architecture.statistics)
+    assert architecture.space.num_params == count + statistics
+    assert bool(statistics) == (norm == "batch")
+
+
+def test_w_asymmetric_resnets_have_as_many_free_parameters_as_those_of_lim_et_al_but_for_the_first_layer():
+    """Theirs fix 8 whole filters everywhere, which freezes all 432 entries of the first layer: 60,634 are free."""
+    standard = resnet((3, 32, 32), 10, norm="layer")
+    weights = resnet_n_fix(8)
+    n_fix = dict.fromkeys(weights, 8) | {"stem.weight": 0}
+    architecture = w_asymmetric(standard, generator(0), n_fix=n_fix, kappa=2.0, fix="filters")
+    assert architecture.num_free == 60_634 + 432
+    with pytest.raises(ValueError, match=r"'stem.weight': n_fix=8 would freeze all 3 input filters of a row"):
+        w_asymmetric(standard, generator(0), n_fix=8, fix="filters")
+
+
+@pytest.mark.parametrize(("depth", "count"), [(8, 63_242), (14, 146_634), (20, 230_026)])
+def test_the_table_of_fixed_entries_fits_resnets_of_every_depth(depth, count):
+    architecture = w_asymmetric(resnet((3, 32, 32), 10, depth), generator(0), n_fix=resnet_n_fix(depth), kappa=2.0)
+    assert architecture.num_free == count
+    rows = {name: int((~mask[0]).sum()) for name, mask in architecture.free.items()}
+    assert rows == resnet_n_fix(depth)
+    assert rows["stem.weight"] == 12 and rows["classifier.weight"] == 8
+    assert sorted(set(rows.values())) == [6, 8, 12, 36, 54, 72]
+
+
 @pytest.mark.parametrize(("n_fix", "per_row"), [(2, (2, 2)), (0.25, (3, 2)), (0.1, (1, 1)), (0.01, (1, 1))])
 def test_free_counts_of_w_asymmetric_mlps(n_fix, per_row):
     architecture = w_asymmetric(mlp((12,), 4, (7,)), generator(0), n_fix=n_fix)
@@ -168,22 +215,31 @@ CNN_OPTIONS = [
     {"channels": (4, 8), "activation": activation, "norm": norm, "norm_groups": 2, "pool": ("average", "flatten")[(i + j) % 2]}
     for (i, activation), (j, norm) in product(enumerate(ACTIVATIONS), enumerate(["none", "group", "layer"]))
 ] + [{}, {"channels": (6,), "kernel": 5, "strides": 3}, {"channels": (4, 4), "kernel": 1, "strides": (2, 1)}]
-OPTIONS = [("mlp", options) for options in MLP_OPTIONS] + [("cnn", options) for options in CNN_OPTIONS]
+RESNET_OPTIONS = [
+    {"channels": (4, 5, 6), "depth": depth, "activation": activation, "norm": norm}
+    for depth, activation, norm in product([8, 14], ["relu", "tanh", "gelu"], ["batch", "layer", "none"])
+] + [{}]
+OPTIONS = (
+    [("mlp", options) for options in MLP_OPTIONS]
+    + [("cnn", options) for options in CNN_OPTIONS]
+    + [("resnet", options) for options in RESNET_OPTIONS]
+)
 
 
 def assert_equals_module(architecture: Architecture, module: torch.nn.Module, seed: int = 0) -> None:
     params = spread(architecture.init(generator(seed)), seed)
-    module = module.double()
+    module = module.double().eval()
     assert set(module.state_dict()) == set(params)
-    module.load_state_dict(params)
+    module.load_state_dict(params, strict=False)  # the names have just been compared; batch norm adds a counter of its own
     x = inputs(seed, shape=(2, 9, 7))
-    torch.testing.assert_close(architecture.apply(params, x), module(x).detach(), atol=1e-12, rtol=0)
+    assert_equal_up_to_rounding(architecture.apply(params, x), module(x).detach())
 
 
 def spread(params, seed: int):
-    """Params that are nowhere special: norms neither 1 nor 0."""
+    """Params that are nowhere special: norms neither 1 nor 0, variances positive."""
     source = generator(seed)
-    return {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+    moved = {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+    return {name: tensor.abs() + 0.1 if name.endswith("running_var") else tensor for name, tensor in moved.items()}
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
@@ -191,10 +247,10 @@ def test_networks_equal_plain_modules_with_the_same_state_dict(name, options):
     assert_equals_module(build_architecture(name, options, (2, 9, 7), CLASSES), MODULES[name]((2, 9, 7), CLASSES, **options))
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_networks_start_with_the_distribution_of_plain_modules(name):
+@pytest.mark.parametrize(("name", "options"), [("mlp", {}), ("cnn", {}), ("resnet", {"norm": "none", "channels": (4, 4, 4)})])
+def test_networks_start_with_the_distribution_of_plain_modules(name, options):
     """Kolmogorov-Smirnov against U(-1/sqrt(fan_in), 1/sqrt(fan_in)); false alarm with probability 1e-4 each."""
-    networks = stack([ARCHITECTURES[name](INPUT, CLASSES).init(generator(seed)) for seed in range(100)])
+    networks = stack([ARCHITECTURES[name](INPUT, CLASSES, **options).init(generator(seed)) for seed in range(100)])
     for name, tensor in networks.items():
         fan_in = math.prod(networks[name.replace("bias", "weight")].shape[2:])
         assert kstest((tensor.flatten() * fan_in**0.5).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
@@ -202,8 +258,11 @@ def test_networks_start_with_the_distribution_of_plain_modules(name):
 
 def test_norms_start_as_the_identity():
     params = cnn(INPUT, CLASSES, norm="layer").init(generator(0)) | mlp(INPUT, CLASSES, norm="layer").init(generator(0))
-    for name in (name for name in params if name.startswith("norms")):
-        assert (params[name] == (1 if name.endswith("weight") else 0)).all()
+    params |= resnet(INPUT, CLASSES).init(generator(0))
+    norms = [name for name in params if "norm" in name]
+    assert len(norms) == 2 * 3 + 4 * (1 + 2 * 3 + 2)  # the names of the mlp are among those of the cnn
+    for name in norms:
+        assert (params[name] == (1 if name.endswith(("weight", "running_var")) else 0)).all()
 
 
 # W-asymmetric
@@ -332,13 +391,26 @@ def test_a_mapping_sets_each_tensor_and_zero_leaves_one_as_it_is():
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
-@pytest.mark.parametrize(("name", "groups"), [("mlp", ["h1", "h2"]), ("cnn", ["c1", "c2", "c3"])])
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [("mlp", ["h1", "h2"]), ("cnn", ["c1", "c2", "c3"]), ("resnet", ["r1", "r2", "r3", "h1", "h2", "h3"])],
+)
 def test_sigma_asymmetric_networks_equal_modules_with_a_fixed_gate(name, groups, norm):
     architecture = sigma_asymmetric(build_architecture(name, {"norm": norm}, (2, 9, 7), CLASSES), generator(0))
     architecture = architecture.to("cpu", torch.float64)
     mixing = constants_of(architecture.constants, "mixing")
     assert list(mixing) == groups
     assert_equals_module(architecture, MODULES[name]((2, 9, 7), CLASSES, norm=norm, mixing=mixing))
+
+
+@pytest.mark.parametrize("pool", ["average", "flatten"])
+def test_the_gate_mixes_all_channels_of_an_axis_that_norm_groups_share(pool):
+    options = {"channels": (4, 8), "norm": "group", "norm_groups": 2, "pool": pool}
+    architecture = sigma_asymmetric(cnn((2, 9, 7), CLASSES, **options), generator(0)).to("cpu", torch.float64)
+    mixing = constants_of(architecture.constants, "mixing")
+    assert {name: tuple(matrix.shape) for name, matrix in mixing.items()} == {"c1": (4, 4), "c2": (8, 8)}
+    assert not any(group.permutable for group in architecture.space.groups.values())
+    assert_equals_module(architecture, MODULES["cnn"]((2, 9, 7), CLASSES, mixing=mixing, **options))
 
 
 @pytest.mark.parametrize(("std", "expected"), [(None, 1 / 16), (0.5, 0.5)])
@@ -368,6 +440,31 @@ def test_syre_has_an_offset_for_every_parameter_and_changes_nothing_else():
     assert all(torch.equal(one[name], other[name]) for name in one)
     x = torch.randn(3, 1, 6, 6, generator=generator(2))
     assert torch.equal(standard.apply(one, x), architecture.apply(one, x))
+
+
+def test_running_statistics_are_neither_offset_nor_counted():
+    standard = resnet(INPUT, CLASSES, channels=(4, 4, 4))
+    both = syre(w_asymmetric(standard, generator(0), n_fix=2), generator(1))
+    assert standard.statistics == both.statistics
+    assert set(standard.statistics) == {name for name in standard.space.tensors if "running" in name}
+    assert set(constants_of(both.constants, "offset")) == set(standard.space.tensors) - set(standard.statistics)
+    assert standard.num_free == standard.space.num_params - 2 * 4 * (1 + 2 * 3 + 2)
+
+
+def test_statistics_need_a_way_to_move():
+    standard = resnet(INPUT, CLASSES, channels=(4, 4, 4))
+    with pytest.raises(ValueError, match=r"with running statistics needs forward_training, .* got statistics \['stem_norm.run"):
+        Architecture(standard.space, standard.draw, standard.forward, standard.constants)
+    with pytest.raises(ValueError, match=r"one without must not have it; got statistics \[\]"):
+        Architecture(standard.space, standard.draw, standard.forward, {}, standard.forward_training)
+
+
+def test_batch_norm_refuses_a_batch_of_one_value():
+    architecture = resnet((1, 4, 4), CLASSES, channels=(4, 4, 4))
+    with pytest.raises(
+        ValueError, match=r"'blocks.2.norm1': expected more than one value for each channel, got .*\[1, 4, 1, 1\]"
+    ):
+        architecture.apply_training(architecture.init(generator(0)), torch.zeros(1, 1, 4, 4))
 
 
 def test_kinds_combine():
@@ -418,7 +515,7 @@ def test_w_asymmetric_options_that_do_not_fit(standard, options, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("transformer", {}, r"unknown architecture 'transformer'; known are \['cnn', 'mlp'\]"),
+        ("vgg", {}, r"unknown architecture 'vgg'; known are \['cnn', .*'mlp', 'resnet'"),
         ("mlp", {"width": 3}, r"unknown option 'width' of architecture 'mlp'; options are \['hidden', 'activation', 'norm'\]"),
         ("mlp", {"input_shape": (3,)}, r"unknown option 'input_shape' of architecture 'mlp'"),
         ("mlp", {"hidden": 32}, r"option 'hidden' of architecture 'mlp': expected .*Sequence\[int\], found 32"),
@@ -436,6 +533,12 @@ def test_w_asymmetric_options_that_do_not_fit(standard, options, message):
         ("cnn", {"strides": 0}, r"expected 3 strides >= 1, one for each convolution, got \[0, 0, 0\]"),
         ("cnn", {"norm": "group", "norm_groups": 3}, r"norm_groups=3 does not divide every entry of channels=\[16, 16, 16\]"),
         ("cnn", {"norm": "group", "norm_groups": 0}, r"norm_groups=0 does not divide"),
+        ("resnet", {"depth": 10}, r"resnet: expected depth 8, 14, 20, ... and three channels, got 10 and \[16, 32, 64\]"),
+        ("resnet", {"depth": 2}, r"resnet: expected depth 8, 14, 20, ... and three channels, got 2"),
+        ("resnet", {"channels": [8]}, r"resnet: expected depth 8, 14, 20, ... and three channels, got 8 and \[8\]"),
+        ("resnet", {"norm": "group"}, r"unknown norm 'group' for a resnet; known are \['batch', 'layer', 'none'\]"),
+        ("resnet", {"width": 0.01}, r"expected an integer >= 1, got 0"),
+        ("resnet", {"activation": "swish"}, r"unknown activation 'swish'"),
     ],
 )
 def test_architecture_options_that_do_not_fit(name, options, message):
@@ -443,9 +546,10 @@ def test_architecture_options_that_do_not_fit(name, options, message):
         build_architecture(name, options, INPUT, CLASSES)
 
 
-def test_a_cnn_needs_images():
-    with pytest.raises(ValueError, match=r"a cnn needs inputs of shape \(channels, height, width\), got \(64,\)"):
-        build_architecture("cnn", {}, (64,), CLASSES)
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_convolutional_networks_need_images(name):
+    with pytest.raises(ValueError, match=rf"a {name} needs inputs of shape \(channels, height, width\), got \(64,\)"):
+        build_architecture(name, {}, (64,), CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The symmetry that a weight space declares is one the function has; what asymmetric kinds take away is gone."""
 
+import re
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,6 +14,7 @@ from tests.reference.zoo_action import (
     random_permutations,
     random_scales,
 )
+from tests.zoo.instances import instance
 from zoo.architectures import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -21,9 +24,11 @@ from zoo.architectures import (
     cnn,
     make_asymmetric,
     mlp,
+    resnet,
     sigma_asymmetric,
     w_asymmetric,
 )
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 INPUT, CLASSES = (2, 7, 7), 3
 OPTIONS = [
@@ -38,7 +43,12 @@ OPTIONS = [
         ("layer", 2, "average"),
         ("group", 1, "flatten"),
         ("group", 2, "flatten"),
+        ("group", 2, "average"),
     ]
+]
+RESNET_OPTIONS = [
+    ("resnet", {"channels": (4, 5, 3), "activation": activation, "norm": norm, "depth": depth})
+    for activation, norm, depth in product(ACTIVATIONS, ["batch", "layer", "none"], [8, 14])
 ]
 
 
@@ -47,10 +57,11 @@ def generator(seed: int) -> torch.Generator:
 
 
 def network(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:
-    """A network with nothing special about it: its norms are neither 1 nor 0."""
+    """A network with nothing special about it: its norms are neither 1 nor 0, its variances positive."""
     source = generator(seed)
     params = architecture.init(source)
-    return {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+    moved = {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+    return {name: tensor.abs() + 0.1 if name.endswith("running_var") else tensor for name, tensor in moved.items()}
 
 
 def change(architecture: Architecture, params, permutations, scales) -> float:
@@ -68,7 +79,7 @@ def permute(architecture: Architecture, group: str) -> dict[str, torch.Tensor]:
 # standard networks
 
 
-@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("name", "options"), OPTIONS + RESNET_OPTIONS, ids=str)
 def test_declared_permutations_and_scales_leave_the_function_alone(name, options):
     architecture = build_architecture(name, options, INPUT, CLASSES)
     for seed in range(2):
@@ -79,22 +90,39 @@ def test_declared_permutations_and_scales_leave_the_function_alone(name, options
         assert change(architecture, params, permutations, scales) < 1e-10
 
 
-@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+PER_ACTIVATION = {
+    "linear": "any",
+    "relu": "positive",
+    "leaky_relu": "positive",
+    "tanh": "sign",
+    "sine": "sign",
+    "gelu": "none",
+    "silu": "none",
+}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS + RESNET_OPTIONS, ids=str)
 def test_what_is_declared_is_what_is_expected(name, options):
     space = build_architecture(name, options, INPUT, CLASSES).space
-    per_activation = {
-        "linear": "any",
-        "relu": "positive",
-        "leaky_relu": "positive",
-        "tanh": "sign",
-        "gelu": "none",
-        "silu": "none",
-    }
-    mixed = options["norm"] == "group" and options["norm_groups"] == 2
+    scaling = PER_ACTIVATION[options["activation"]]
+    blocks = {"g1", "g2"} if options["norm"] == "group" and options["norm_groups"] == 2 else set()
+    assert set(space.groups) >= blocks
     for group_name, group in space.groups.items():
         hidden = group_name not in ("x", "y")
-        assert group.permutable == (hidden and not mixed)
-        assert group.scaling == (per_activation[options["activation"]] if hidden and options["norm"] == "none" else "none")
+        assert group.permutable == hidden
+        assert group.scaling == (scaling if hidden and group_name not in blocks else "none")
+        assert group.activation == (options["activation"] if hidden and group_name not in blocks else "linear")
+    zeros = any("^0" in text for text in space.tensors.values())
+    assert zeros == (options["norm"] != "none" and scaling != "none")
+
+
+def test_norm_groups_are_blocks_of_channels():
+    space = cnn(INPUT, CLASSES, (6, 4), norm="group", norm_groups=2, pool="flatten").space
+    assert space.tensors["convs.0.weight"] == "(g1 c1^0) <- x 3 3"
+    assert space.tensors["norms.0.weight"] == "(g1 c1)"
+    assert space.tensors["convs.1.weight"] == "(g2 c2^0) <- (g1 c1) 3 3"
+    assert space.tensors["classifier.weight"] == "y <- (g2 c2 4)"
+    assert [space.groups[name].size for name in ("g1", "c1", "g2", "c2")] == [2, 3, 2, 2]
 
 
 def test_one_channel_in_each_group_of_a_group_norm_is_permutable():
@@ -104,18 +132,34 @@ def test_one_channel_in_each_group_of_a_group_norm_is_permutable():
     assert change(architecture, network(architecture, 0), permutations, {}) < 1e-10
 
 
+def as_one_group(architecture: Architecture) -> Architecture:
+    """The space that would say of a GroupNorm that all channels may be exchanged (so does no zoo, old or new)."""
+    groups = {
+        name: NeuronGroup(4, activation="relu") if name.startswith("c") else g for name, g in architecture.space.groups.items()
+    }
+    tensors = {name: re.sub(r"g\d |\^0", "", text) for name, text in architecture.space.tensors.items()}
+    return replace(architecture, space=WeightSpace(groups, tensors))
+
+
+def without_powers(architecture: Architecture) -> Architecture:
+    """The space that would say that what is before a norm scales too."""
+    tensors = {name: text.replace("^0", "") for name, text in architecture.space.tensors.items()}
+    return replace(architecture, space=WeightSpace(architecture.space.groups, tensors))
+
+
 @pytest.mark.parametrize(
     ("architecture", "permutations", "scales"),
     [
-        (cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2), {"c1": torch.tensor([2, 0, 1, 3])}, {}),
+        (as_one_group(cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2)), {"c1": torch.tensor([2, 0, 1, 3])}, {}),
         (mlp(INPUT, CLASSES, (5,)), {"y": torch.tensor([1, 2, 0])}, {}),
         (mlp(INPUT, CLASSES, (5,)), {"x": torch.arange(98).roll(1)}, {}),
         (mlp(INPUT, CLASSES, (5,)), {}, {"h1": -torch.ones(5, dtype=torch.float64)}),
         (mlp(INPUT, CLASSES, (5,), activation="tanh"), {}, {"h1": torch.full((5,), 2.0, dtype=torch.float64)}),
         (mlp(INPUT, CLASSES, (5,), activation="gelu"), {}, {"h1": torch.full((5,), 2.0, dtype=torch.float64)}),
-        (mlp(INPUT, CLASSES, (5,), norm="layer"), {}, {"h1": torch.arange(1.0, 6.0, dtype=torch.float64)}),
+        (without_powers(mlp(INPUT, CLASSES, (5,), norm="layer")), {}, {"h1": torch.arange(1.0, 6.0, dtype=torch.float64)}),
+        (without_powers(resnet(INPUT, CLASSES, channels=(4, 4, 4))), {}, {"h2": torch.full((4,), 2.0, dtype=torch.float64)}),
     ],
-    ids=["norm groups", "outputs", "inputs", "relu signs", "tanh scales", "gelu scales", "norm scales"],
+    ids=["norm groups", "outputs", "inputs", "relu signs", "tanh scales", "gelu scales", "norm scales", "statistics"],
 )
 def test_the_check_sees_what_is_no_symmetry(architecture, permutations, scales):
     assert change(architecture, network(architecture, 0), permutations, scales) > 1e-3
@@ -126,12 +170,14 @@ def test_the_check_sees_what_is_no_symmetry(architecture, permutations, scales):
 
 @pytest.mark.parametrize(("name", "kind"), list(product(ARCHITECTURES, ASYMMETRIES)))
 def test_asymmetric_spaces_declare_no_symmetry(name, kind):
-    architecture = make_asymmetric(build_architecture(name, {}, INPUT, CLASSES), kind, {}, 0)
+    architecture = make_asymmetric(instance(name), kind, {}, 0)
     assert not any(group.permutable for group in architecture.space.groups.values())
     assert {group.scaling for group in architecture.space.groups.values()} == {"none"}
 
 
-@pytest.mark.parametrize(("name", "activation"), list(product(["mlp", "cnn"], ["relu", "leaky_relu", "tanh", "linear"])))
+@pytest.mark.parametrize(
+    ("name", "activation"), list(product(["mlp", "cnn", "resnet"], ["relu", "leaky_relu", "tanh", "linear"]))
+)
 def test_entries_fixed_at_zero_leave_the_scalings_and_take_the_permutations(name, activation):
     standard = build_architecture(name, {"activation": activation}, INPUT, CLASSES)
     architecture = w_asymmetric(standard, generator(0), kappa=0.0)

@@ -4,6 +4,7 @@ from zoo.architectures.asymmetric import ASYMMETRIES, sigma_asymmetric, syre, w_
 from zoo.architectures.base import ACTIVATIONS, Architecture
 from zoo.architectures.cnn import cnn
 from zoo.architectures.mlp import mlp
+from zoo.architectures.resnet import resnet, resnet_n_fix
 from zoo.architectures.table import ARCHITECTURES, build_architecture, make_asymmetric
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "cnn",
     "make_asymmetric",
     "mlp",
+    "resnet",
+    "resnet_n_fix",
     "sigma_asymmetric",
     "syre",
     "w_asymmetric",

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from zoo.architectures.base import Architecture
+from zoo.architectures.base import Architecture, written_axis
 from zoo.weight_space import NeuronGroup, WeightSpace, labels
 
 Amount = int | float
@@ -64,9 +64,9 @@ def w_asymmetric(
             continue
         constants[f"free.{name}"] = free
         constants[f"fixed.{name}"] = torch.where(free, 0.0, scales[name] * values)
-        touched = {label.group for axis in architecture.space.pattern(name).axes for label in labels(axis)}
-        asymmetric_groups |= touched
-        rigid_groups |= touched if scales[name] > 0 else set()
+        touched = [label for axis in architecture.space.pattern(name).axes for label in labels(axis)]
+        asymmetric_groups |= {label.group for label in touched}
+        rigid_groups |= {label.group for label in touched if label.power != 0 and scales[name] > 0}
 
     def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
         # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
@@ -77,12 +77,14 @@ def w_asymmetric(
 
 
 def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std: float | None = None) -> Architecture:
-    """Replace every non-linearity by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F` for each group.
+    """Replace every non-linearity by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F` for each axis of neurons.
+
+    Groups that no elementwise non-linearity follows, such as the stream and the heads of a transformer, keep their symmetry.
 
     Args:
         architecture: The standard architecture.
         generator: Source of `F`.
-        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for a group of `d` neurons if None.
+        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for an axis of `d` neurons if None.
 
     Returns:
         The architecture with constants `mixing.<group>`.
@@ -95,24 +97,28 @@ def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std
     """
     if std is not None and not 0 < std < math.inf:
         raise ValueError(f"sigma_asymmetric: expected std > 0, got {std}")
-    constants = dict(architecture.constants)
-    for name, group in architecture.space.groups.items():
+    space, constants, mixed = architecture.space, dict(architecture.constants), set()
+    for name, group in space.groups.items():
         if group.activation != "linear":
-            scale = group.size**-0.5 if std is None else std
-            constants[f"mixing.{name}"] = scale * torch.randn(group.size, group.size, generator=generator)
-    if len(constants) == len(architecture.constants):
+            axis = written_axis(space, name)
+            size = space.size(axis)
+            scale = size**-0.5 if std is None else std
+            constants[f"mixing.{name}"] = scale * torch.randn(size, size, generator=generator)
+            mixed |= {label.group for label in labels(axis)}
+    if not mixed:
         raise ValueError("sigma_asymmetric: the architecture has no non-linearity to replace")
 
     def with_figlu(name: str, group: NeuronGroup) -> NeuronGroup:
-        if f"mixing.{name}" not in constants:
+        if name not in mixed:
             return group
-        return replace(group, permutable=False, scaling="none", activation="figlu")
+        activation = "figlu" if f"mixing.{name}" in constants else group.activation
+        return replace(group, permutable=False, scaling="none", activation=activation)
 
-    return replace(architecture, space=_map_groups(architecture.space, with_figlu), constants=constants)
+    return replace(architecture, space=_map_groups(space, with_figlu), constants=constants)
 
 
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
-    """Add a fixed random offset to every parameter, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
+    """Add a fixed random offset to every trained tensor, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
 
     The effective parameters start with the standard distribution; without weight decay training is that of the standard
     network.
@@ -133,8 +139,8 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     """
     if not 0 < std < math.inf:
         raise ValueError(f"syre: expected std > 0, got {std}")
-    shapes = architecture.space.shapes.items()
-    offsets = {f"offset.{name}": std * torch.randn(shape, generator=generator) for name, shape in shapes}
+    shapes = {name: shape for name, shape in architecture.space.shapes.items() if name not in architecture.statistics}
+    offsets = {f"offset.{name}": std * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
     def without_symmetry(_name: str, group: NeuronGroup) -> NeuronGroup:
         return replace(group, permutable=False, scaling="none")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import Params
-from zoo.weight_space import Scaling, WeightSpace
+from zoo.weight_space import Axis, Label, Scaling, WeightSpace, labels
 
 Activate = Callable[[str, Tensor], Tensor]
 
@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Scaling]] = {
     "tanh": (torch.tanh, "sign"),
     "gelu": (F.gelu, "none"),
     "silu": (F.silu, "none"),
+    "sine": (torch.sin, "sign"),
 }
 
 
@@ -70,13 +71,29 @@ class Architecture:
         forward: `forward(params, x, activate)` with `x` of shape `[X, *input_shape]`, to logits `[X, K]`. It calls
             `activate(group, z)` wherever the group's non-linearity acts; neurons or channels are on axis 1 of `z`.
         constants: Never trained, the same for every network: `free.<tensor>` (bool, True = trained), `fixed.<tensor>` (values
-            at the fixed entries, 0 elsewhere), `offset.<tensor>` (center of the weight decay), `mixing.<group>` (FiGLU).
+            at the fixed entries, 0 elsewhere), `offset.<tensor>` (center of the weight decay), `mixing.<group>` (FiGLU),
+            `statistic.<tensor>` (bool, all True: a running statistic, which training data move and no optimizer).
+        forward_training: `forward` as training runs it, to logits and the new value of every running statistic; needed if,
+            and only if, there are statistics.
     """
 
     space: WeightSpace
     draw: Callable[[torch.Generator], Params]
     forward: Callable[[Params, Tensor, Activate], Tensor]
     constants: Params = field(default_factory=dict)
+    forward_training: Callable[[Params, Tensor, Activate], tuple[Tensor, Params]] | None = None
+
+    def __post_init__(self):
+        """Check that running statistics can be updated.
+
+        Raises:
+            ValueError: If there are statistics and no `forward_training`, or the other way round.
+        """
+        if bool(self.statistics) != (self.forward_training is not None):
+            raise ValueError(
+                "an architecture with running statistics needs forward_training, one without must not have it; "
+                f"got statistics {list(self.statistics)}"
+            )
 
     def init(self, generator: torch.Generator) -> Params:
         """Initial parameters of one network.
@@ -108,6 +125,21 @@ class Architecture:
         """
         return self.forward(params, x, self._activate)
 
+    def apply_training(self, params: Params, x: Float[Tensor, "X ..."]) -> tuple[Float[Tensor, "X K"], Params]:
+        """Run one network as training does.
+
+        Args:
+            params: Effective parameters of one network.
+            x: Inputs `[X, *input_shape]`.
+
+        Returns:
+            Logits `[X, K]`, and the running statistics after this batch; the same logits as `apply` and nothing if there are
+            no statistics.
+        """
+        if self.forward_training is None:
+            return self.apply(params, x), {}
+        return self.forward_training(params, x, self._activate)
+
     def _activate(self, group: str, z: Tensor) -> Tensor:
         mixing = self.constants.get(f"mixing.{group}")
         if mixing is not None:
@@ -120,8 +152,13 @@ class Architecture:
         return constants_of(self.constants, "free")
 
     @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of the tensors that are running statistics of the training data."""
+        return tuple(constants_of(self.constants, "statistic"))
+
+    @property
     def num_free(self) -> int:
-        """Number of trained scalars."""
+        """Number of trained scalars; running statistics are not trained."""
         return count_free(self.space, self.constants)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Architecture":
@@ -147,8 +184,38 @@ def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
 
 
 def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:
-    """Number of trained scalars of a network: all parameters but the fixed entries."""
-    return space.num_params - sum(int((~mask).sum()) for mask in constants_of(constants, "free").values())
+    """Number of trained scalars of a network: all parameters but the fixed entries and the running statistics."""
+    fixed = sum(int((~mask).sum()) for mask in constants_of(constants, "free").values())
+    statistics = sum(mask.numel() for mask in constants_of(constants, "statistic").values())
+    return space.num_params - fixed - statistics
+
+
+def written_axis(space: WeightSpace, group: str) -> Axis:
+    """The axis of neurons that a group belongs to: the group alone, or a product such as `(g c)` of norm groups and channels.
+
+    Args:
+        space: The weight space.
+        group: Name of the group.
+
+    Returns:
+        The first axis that is written with the group on it; the group alone if there is none.
+    """
+    axes = (axis for name in space.tensors for axis in space.pattern(name).written)
+    return next((axis for axis in axes if any(label.group == group for label in labels(axis))), (Label(group),))
+
+
+def activate_last(activate: Activate, group: str, z: Float[Tensor, "X *positions d"]) -> Float[Tensor, "X *positions d"]:
+    """Call `activate` on neurons that are on the last axis.
+
+    Args:
+        activate: What `forward` got.
+        group: Name of the group.
+        z: Pre-activations.
+
+    Returns:
+        Activations of the same shape.
+    """
+    return activate(group, z.movedim(-1, 1)).movedim(1, -1)
 
 
 def uniform_fan_in(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, check_activation, uniform_fan_in
+from zoo.architectures.norms import before_norm, initial_norm, norm_patterns
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -77,7 +78,7 @@ def cnn(
         params: Params = {}
         for name, shape in space.shapes.items():
             if name.startswith("norms"):
-                params[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+                params[name] = initial_norm(name, shape)
                 continue
             fan_in = math.prod(space.shapes[name.replace("bias", "weight")][1:])
             params[name] = uniform_fan_in(shape, fan_in, generator)
@@ -106,21 +107,24 @@ def _space(
     norm_groups: int,
     positions: int,
 ) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1] if norm == "none" else "none"
+    scaling = ACTIVATIONS[activation][1]
     groups = {"x": NeuronGroup(input_channels, permutable=False)}
     tensors: dict[str, str] = {}
+    axis = "x"
     for i, width in enumerate(channels):
-        # GroupNorm mixes the channels of a group, so a permutation across groups is a symmetry only if there is one group
-        # or one channel in each.
-        permutable = norm == "none" or norm_groups in (1, width)
-        groups[f"c{i + 1}"] = NeuronGroup(width, permutable, scaling, activation)
-        tensors[f"convs.{i}.weight"] = f"c{i + 1} <- {f'c{i}' if i else 'x'} {kernel} {kernel}"
-        tensors[f"convs.{i}.bias"] = f"c{i + 1}"
-        if norm != "none":
-            tensors[f"norms.{i}.weight"] = f"c{i + 1}"
-            tensors[f"norms.{i}.bias"] = f"c{i + 1}"
+        # GroupNorm mixes the channels of a norm group: norm groups may be exchanged, and the channels within them, in each
+        # norm group alike. With one norm group, or one channel in each, there are only channels to exchange.
+        blocks = norm_groups if norm != "none" and norm_groups not in (1, width) else 1
+        read, channel = axis, f"c{i + 1}"
+        outer = f"g{i + 1} " if blocks > 1 else ""
+        if outer:
+            groups[f"g{i + 1}"] = NeuronGroup(blocks)
+        groups[channel] = NeuronGroup(width // blocks, True, scaling, activation)
+        axis, before = f"({outer}{channel})", f"({outer}{before_norm(channel, scaling, norm)})"
+        tensors[f"convs.{i}.weight"] = f"{before} <- {read} {kernel} {kernel}"
+        tensors[f"convs.{i}.bias"] = before
+        tensors |= norm_patterns(f"norms.{i}", axis, scaling, norm)
     groups["y"] = NeuronGroup(num_classes, permutable=False)
-    last = f"c{len(channels)}"
-    tensors["classifier.weight"] = f"y <- ({last} {positions})" if positions > 1 else f"y <- {last}"
+    tensors["classifier.weight"] = f"y <- ({axis} {positions})" if positions > 1 else f"y <- {axis}"
     tensors["classifier.bias"] = "y"
     return WeightSpace(groups, tensors)

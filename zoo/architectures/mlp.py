@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, check_activation, uniform_fan_in
+from zoo.architectures.norms import before_norm, norm_patterns
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -67,7 +68,7 @@ def mlp(
 
 
 def _space(widths: Sequence[int], activation: str, norm: str) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1] if norm == "none" else "none"
+    scaling = ACTIVATIONS[activation][1]
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
     hidden = {
         name: NeuronGroup(width, scaling=scaling, activation=activation)
@@ -76,9 +77,9 @@ def _space(widths: Sequence[int], activation: str, norm: str) -> WeightSpace:
     groups = {"x": NeuronGroup(widths[0], permutable=False), **hidden, "y": NeuronGroup(widths[-1], permutable=False)}
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
-        tensors[f"layers.{i}.weight"] = f"{written} <- {read}"
-        tensors[f"layers.{i}.bias"] = written
-        if norm == "layer" and written != "y":
-            tensors[f"norms.{i}.weight"] = written
-            tensors[f"norms.{i}.bias"] = written
+        own_norm = "none" if written == "y" else norm
+        before = before_norm(written, scaling, own_norm)
+        tensors[f"layers.{i}.weight"] = f"{before} <- {read}"
+        tensors[f"layers.{i}.bias"] = before
+        tensors |= norm_patterns(f"norms.{i}", written, scaling, own_norm)
     return WeightSpace(groups, tensors)

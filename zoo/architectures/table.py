@@ -11,9 +11,10 @@ from zoo.architectures.asymmetric import ASYMMETRIES
 from zoo.architectures.base import Architecture
 from zoo.architectures.cnn import cnn
 from zoo.architectures.mlp import mlp
+from zoo.architectures.resnet import resnet
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
-ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"mlp": mlp, "cnn": cnn}
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
 
 
 def build_architecture(name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> Architecture:

@@ -1,0 +1,61 @@
+"""Small zoos of every architecture, standard and asymmetric: written, read again, and the same networks as were measured."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import zoo
+from data_gen.config import Job
+from data_gen.generate import generate
+from data_gen.tasks import load_task
+from metanet.contract import Source
+from metanet.features import flat_free, statistics
+
+ARCHITECTURES = {
+    "resnet": ({"channels": [4, 4, 5]}, 2),
+}
+
+
+def make_job(name):
+    options, n_fix = ARCHITECTURES[name]
+    architecture = {"name": name, **options}
+    return Job.model_validate(
+        {
+            "task": {"name": "digits", "train_size": 60, "test_size": 40},
+            "populations": {
+                "standard": {"architecture": architecture},
+                "w_asymmetric": {"architecture": architecture, "asymmetry": {"kind": "w", "n_fix": n_fix, "kappa": 0.5}},
+                "sigma_asymmetric": {"architecture": architecture, "asymmetry": {"kind": "sigma"}},
+            },
+            "hyperparameters": {"optimizer": "adamw", "lr": 0.003, "steps": {"int_range": [3, 5]}, "batch_size": 16},
+            "count": 4,
+            "checkpoints": 2,
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_zoos_hold_the_networks_that_were_measured(name, tmp_path):
+    job = make_job(name)
+    populations = zoo.load(generate(job, tmp_path / "zoo", device="cpu", quiet=True, compile=False))
+    task = load_task(job.task)
+    x, y = task.inputs(task.test.x), task.test.y
+    assert len(populations) == 3
+    for population in populations.values():
+        params, table = population.params("train"), population.table("train")
+        logits = torch.func.vmap(population.architecture.apply, in_dims=(0, None))(params, x)
+        losses = [float(F.cross_entropy(own, y)) for own in logits]
+        assert table.test_loss.tolist() == pytest.approx(losses, rel=1e-4)
+        assert torch.equal(population.flat("train"), zoo.params.flatten(population.space, params))
+
+        free = population.params("train", view="free")
+        moved = [n for n in population.space.tensors if n not in population.architecture.statistics]
+        assert population.num_free == population.architecture.num_free == sum(free[n][0].numel() for n in moved)
+        _, trajectory = population.trajectory("train")
+        for n, tensor in trajectory.items():
+            assert torch.equal(tensor[:, 1], params[n])
+            assert not torch.equal(tensor[:, 0], tensor[:, 1]), n
+
+        source = Source(population.space, population.free)
+        assert flat_free(source, params).shape == (len(table), sum(tensor[0].numel() for tensor in free.values()))
+        assert statistics(source, params).isfinite().all()
