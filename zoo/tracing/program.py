@@ -1,11 +1,12 @@
 """The exported graph of a module, and how it is run in double precision."""
 
 import copy
+import io
 import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,7 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     """
     module = copy.deepcopy(module).cpu().eval()
     try:
-        with warnings.catch_warnings(), _quiet("torch._subclasses.fake_tensor"):
-            warnings.simplefilter("ignore")  # torch's own deprecations
+        with _quiet():
             exported = torch.export.export(module, args, dict(kwargs), strict=False).run_decompositions(_decompositions())
     except Exception as error:
         raise TraceError(_why(module, error)) from error
@@ -119,14 +119,19 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 
 
 @contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Keep a logger silent: what it tells is raised as well."""
-    level = logging.getLogger(logger).level
-    logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+def _quiet() -> Iterator[None]:
+    """Keep torch's deprecations, and what it prints beside an error that it raises, from the user."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.getLogger(logger).setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _decompositions() -> Any:
