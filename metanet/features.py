@@ -25,7 +25,7 @@ def free_tensors(source: Source, params: Mapping[str, Tensor]) -> dict[str, Floa
     """
     views = {}
     for name in source.free_sizes:
-        flat = params[name].flatten(1)
+        flat = params[name].reshape(len(params[name]), -1)
         views[name] = flat[:, source.free[name].flatten().to(flat.device)] if name in source.free else flat
     return views
 

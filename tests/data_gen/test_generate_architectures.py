@@ -11,8 +11,19 @@ from data_gen.tasks import load_task
 from metanet.contract import Source
 from metanet.features import flat_free, statistics
 
+# one feature for each node, which leaves nothing to fix in the first layer
+GIN_N_FIX = {
+    "layers.0.first.weight": 0,
+    "layers.0.second.weight": 2,
+    "layers.1.first.weight": 2,
+    "layers.1.second.weight": 2,
+    "classifier.weight": 2,
+}
 ARCHITECTURES = {
     "resnet": ({"channels": [4, 4, 5]}, 2),
+    "transformer": ({"dim": 8, "patch": 4, "depth": 1}, 2),
+    "gin": ({"hidden": 5, "layers": 2}, GIN_N_FIX),
+    "siren": ({"hidden": [8, 6]}, 2),
 }
 
 

@@ -69,6 +69,14 @@ TWINS = {
     "resnet_layer_norm": ({"name": "resnet", "channels": [4, 4, 5], "norm": "layer", "activation": "gelu"}, 2),
     "resnet": ({"name": "resnet", "channels": [4, 4, 5], "norm": "none"}, 2),
 }
+TWINS |= {
+    "transformer": ({"name": "transformer", "dim": 6, "heads": 2, "depth": 1}, 2),
+    "gin": (
+        {"name": "gin", "hidden": 5, "layers": 1, "norm": "layer"},
+        {"layers.0.first.weight": 0, "layers.0.second.weight": 2, "classifier.weight": 2},
+    ),
+    "siren": ({"name": "siren", "hidden": [7, 6], "omega": 1.5}, 2),  # a large omega makes rounding errors grow
+}
 STEPS = {"steps": {"int_range": [14, 16]}}
 
 

@@ -1,5 +1,6 @@
 """Plain `torch.nn` twins of the architectures, with the same state-dict names."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -159,7 +160,122 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
-MODULES = {"mlp": MLP, "cnn": CNN, "resnet": ResNet}
+class SIREN(nn.Module):
+    def __init__(self, input_shape, num_classes, hidden=(32, 32), omega=30.0, mixing=None):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(*pair) for pair in pairwise([math.prod(input_shape), *hidden, num_classes])])
+        self.omega = omega
+        self.activations = _activations("sine", [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.flatten(1)
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            h = activation(self.omega * layer(h))
+        return self.layers[-1](h)
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, dim, heads, hidden, activation):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim, bias=name != "k") for name in "qkvo")
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.heads = heads
+        self.activation = [activation]
+
+    def forward(self, h: Tensor) -> Tensor:
+        """One head and one query at a time."""
+        z, size, attended = self.norm1(h), h.shape[-1] // self.heads, []
+        for head in range(self.heads):
+            own = slice(head * size, (head + 1) * size)
+            q, k, v = self.q(z)[..., own], self.k(z)[..., own], self.v(z)[..., own]
+            places = [((q[:, [i]] * k).sum(-1) / math.sqrt(size)).softmax(-1) for i in range(h.shape[1])]
+            attended.append(torch.stack([(weights[..., None] * v).sum(1) for weights in places], dim=1))
+        h = h + self.out(torch.cat(attended, dim=-1))
+        hidden = self.fc1(self.norm2(h))
+        return h + self.fc2(self.activation[0](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
+
+
+class Transformer(nn.Module):
+    def __init__(
+        self, input_shape, num_classes, patch=4, dim=32, heads=2, depth=2, mlp_ratio=2, activation="gelu", mixing=None
+    ):
+        super().__init__()
+        channels, *sides = input_shape
+        activations = _activations(activation, [f"m{i + 1}" for i in range(depth)], mixing, on_images=False)
+        self.embed = (nn.Conv2d if len(sides) == 2 else nn.Conv1d)(channels, dim, patch, stride=patch)
+        self.position = nn.Embedding(math.prod(side // patch for side in sides), dim)
+        self.blocks = nn.Sequential(*(TransformerBlock(dim, heads, mlp_ratio * dim, own) for own in activations))
+        self.norm = nn.LayerNorm(dim)
+        self.classifier = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x).flatten(2).movedim(1, 2) + self.position.weight
+        return self.classifier(self.norm(self.blocks(h)).mean(1))
+
+
+class GINLayer(nn.Module):
+    def __init__(self, before, hidden, norm, activations):
+        super().__init__()
+        self.eps = nn.Parameter(torch.zeros(()))
+        self.first, self.second = nn.Linear(before, hidden), nn.Linear(hidden, hidden)
+        if norm == "layer":
+            self.first_norm, self.second_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.norms = [getattr(self, f"{name}_norm", nn.Identity()) for name in ("first", "second")]
+        self.activations = activations
+
+    def forward(self, nodes: list[Tensor], neighbors: list[list[int]]) -> list[Tensor]:
+        """One node at a time, features `[X, F]` each."""
+        new = []
+        for i, h in enumerate(nodes):
+            z = (1 + self.eps) * h
+            for j in neighbors[i]:
+                z = z + nodes[j]
+            z = self.activations[0](self.norms[0](self.first(z)))
+            new.append(self.activations[1](self.norms[1](self.second(z))))
+        return new
+
+
+class GIN(nn.Module):
+    def __init__(
+        self,
+        input_shape,
+        num_classes,
+        hidden=32,
+        layers=3,
+        activation="relu",
+        norm="none",
+        pool="mean",
+        edges=None,
+        mixing=None,
+    ):
+        super().__init__()
+        channels, *sides = input_shape
+        own = _activations(activation, [f"h{i + 1}" for i in range(2 * layers)], mixing, on_images=False)
+        widths = [channels, *[hidden] * (layers - 1)]
+        self.layers = nn.ModuleList([GINLayer(w, hidden, norm, own[2 * i : 2 * i + 2]) for i, w in enumerate(widths)])
+        self.classifier = nn.Linear(hidden, num_classes)
+        self.neighbors = _grid(sides) if edges is None else [[] for _ in range(math.prod(sides))]
+        for start, end in edges or []:
+            self.neighbors[start].append(end)
+            self.neighbors[end].append(start)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = list(x.flatten(2).unbind(2))
+        for layer in self.layers:
+            nodes = layer(nodes, self.neighbors)
+        total = sum(nodes)
+        return self.classifier(total / len(nodes) if self.pool == "mean" else total)
+
+
+def _grid(sides) -> list[list[int]]:
+    places = list(itertools.product(*(range(side) for side in sides)))
+    distance = lambda a, b: sum(abs(i - j) for i, j in zip(a, b, strict=True))  # noqa: E731
+    return [[j for j, b in enumerate(places) if distance(a, b) == 1] for a in places]
+
+
+MODULES = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "siren": SIREN, "transformer": Transformer, "gin": GIN}
 
 
 def _activations(activation, groups, mixing, on_images) -> list[nn.Module]:

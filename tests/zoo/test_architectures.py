@@ -1,6 +1,7 @@
 """Architectures: one contract for every member of the tables, twins in plain `torch.nn`, and the asymmetric kinds."""
 
 import math
+import re
 from itertools import pairwise, product
 
 import pytest
@@ -19,11 +20,13 @@ from zoo.architectures import (
     Architecture,
     build_architecture,
     cnn,
+    gin,
     make_asymmetric,
     mlp,
     resnet,
     resnet_n_fix,
     sigma_asymmetric,
+    siren,
     syre,
     w_asymmetric,
 )
@@ -219,19 +222,32 @@ RESNET_OPTIONS = [
     {"channels": (4, 5, 6), "depth": depth, "activation": activation, "norm": norm}
     for depth, activation, norm in product([8, 14], ["relu", "tanh", "gelu"], ["batch", "layer", "none"])
 ] + [{}]
+TRANSFORMER_OPTIONS = [
+    {"patch": 3, "dim": 6, "heads": 3, "depth": 1, "activation": "relu"},
+    {"patch": 1, "dim": 4, "heads": 1, "depth": 2, "mlp_ratio": 3},
+    {"patch": 3},
+]
+GIN_OPTIONS = [
+    {"hidden": 5, "activation": activation, "norm": norm, "pool": pool}
+    for activation, norm, pool in product(["relu", "tanh"], ["none", "layer"], ["mean", "sum"])
+] + [{"hidden": 4, "layers": 1, "edges": [[0, 62], [3, 4], [4, 9]]}, {"hidden": 4, "layers": 2, "edges": []}]
+SIREN_OPTIONS = [{"omega": 1.0}, {"hidden": (5,), "omega": 2.0}, {"hidden": (4, 6, 3), "omega": 1.5}]
 OPTIONS = (
     [("mlp", options) for options in MLP_OPTIONS]
     + [("cnn", options) for options in CNN_OPTIONS]
     + [("resnet", options) for options in RESNET_OPTIONS]
+    + [("transformer", options) for options in TRANSFORMER_OPTIONS]
+    + [("gin", options) for options in GIN_OPTIONS]
+    + [("siren", options) for options in SIREN_OPTIONS]
 )
 
 
-def assert_equals_module(architecture: Architecture, module: torch.nn.Module, seed: int = 0) -> None:
+def assert_equals_module(architecture: Architecture, module: torch.nn.Module, seed: int = 0, shape=(2, 9, 7)) -> None:
     params = spread(architecture.init(generator(seed)), seed)
     module = module.double().eval()
     assert set(module.state_dict()) == set(params)
     module.load_state_dict(params, strict=False)  # the names have just been compared; batch norm adds a counter of its own
-    x = inputs(seed, shape=(2, 9, 7))
+    x = inputs(seed, shape=shape)
     assert_equal_up_to_rounding(architecture.apply(params, x), module(x).detach())
 
 
@@ -244,7 +260,23 @@ def spread(params, seed: int):
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_networks_equal_plain_modules_with_the_same_state_dict(name, options):
-    assert_equals_module(build_architecture(name, options, (2, 9, 7), CLASSES), MODULES[name]((2, 9, 7), CLASSES, **options))
+    shape = (2, 9, 6) if name == "transformer" else (2, 9, 7)
+    module = MODULES[name](shape, CLASSES, **options)
+    assert_equals_module(build_architecture(name, options, shape, CLASSES), module, shape=shape)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("transformer", (3, 12)), ("gin", (3, 7)), ("gin", (2, 2, 3, 2)), ("siren", (2,))])
+def test_networks_on_other_inputs_than_images_equal_plain_modules(name, shape):
+    assert_equals_module(build_architecture(name, {}, shape, CLASSES), MODULES[name](shape, CLASSES), shape=shape)
+
+
+def test_nodes_of_a_graph_are_exchangeable_if_the_graph_is():
+    """Mirroring a chain maps it onto itself, moving one node does not."""
+    architecture = gin((3, 6), CLASSES).to("cpu", torch.float64)
+    params, x = spread(architecture.init(generator(0)), 0), inputs(0, shape=(3, 6))
+    logits = architecture.apply(params, x)
+    assert_equal_up_to_rounding(architecture.apply(params, x.flip(2)), logits)
+    assert (architecture.apply(params, x.roll(1, 2)) - logits).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("name", "options"), [("mlp", {}), ("cnn", {}), ("resnet", {"norm": "none", "channels": (4, 4, 4)})])
@@ -254,6 +286,29 @@ def test_networks_start_with_the_distribution_of_plain_modules(name, options):
     for name, tensor in networks.items():
         fan_in = math.prod(networks[name.replace("bias", "weight")].shape[2:])
         assert kstest((tensor.flatten() * fan_in**0.5).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("omega", [1.0, 30.0])
+def test_sirens_start_with_their_own_distribution(omega):
+    """Kolmogorov-Smirnov; false alarm with probability 1e-4 each. First layer 1/n, others sqrt(6/n) / omega."""
+    networks = stack([siren((3,), 4, (8, 8), omega).init(generator(seed)) for seed in range(200)])
+    bounds = {"layers.0.weight": 1 / 3, "layers.1.weight": (6 / 8) ** 0.5 / omega, "layers.2.weight": (6 / 8) ** 0.5 / omega}
+    bounds |= {"layers.0.bias": 3**-0.5, "layers.1.bias": 8**-0.5, "layers.2.bias": 8**-0.5}
+    for name, tensor in networks.items():
+        assert kstest((tensor.flatten() / bounds[name]).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
+def test_pre_activations_of_a_siren_have_the_same_variance_in_every_layer():
+    """Theorem 1.8 of Sitzmann et al. 2020: 1 from the weights, whatever the depth; from biases `30^2 / (3 n)`."""
+    architecture, variances = siren((2,), 4, (256,) * 5), []
+
+    def watch(group, z):
+        variances.append(float(z.var()))
+        return z.sin()
+
+    x = 2 * torch.rand(500, 2, generator=generator(0)) - 1
+    architecture.forward(architecture.init(generator(1)), x, watch)
+    assert variances[1:] == pytest.approx([1 + 30**2 / (3 * 256)] * 4, rel=0.1)
 
 
 def test_norms_start_as_the_identity():
@@ -393,7 +448,12 @@ def test_a_mapping_sets_each_tensor_and_zero_leaves_one_as_it_is():
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.parametrize(
     ("name", "groups"),
-    [("mlp", ["h1", "h2"]), ("cnn", ["c1", "c2", "c3"]), ("resnet", ["r1", "r2", "r3", "h1", "h2", "h3"])],
+    [
+        ("mlp", ["h1", "h2"]),
+        ("cnn", ["c1", "c2", "c3"]),
+        ("resnet", ["r1", "r2", "r3", "h1", "h2", "h3"]),
+        ("gin", ["h1", "h2", "h3", "h4", "h5", "h6"]),
+    ],
 )
 def test_sigma_asymmetric_networks_equal_modules_with_a_fixed_gate(name, groups, norm):
     architecture = sigma_asymmetric(build_architecture(name, {"norm": norm}, (2, 9, 7), CLASSES), generator(0))
@@ -401,6 +461,15 @@ def test_sigma_asymmetric_networks_equal_modules_with_a_fixed_gate(name, groups,
     mixing = constants_of(architecture.constants, "mixing")
     assert list(mixing) == groups
     assert_equals_module(architecture, MODULES[name]((2, 9, 7), CLASSES, norm=norm, mixing=mixing))
+
+
+@pytest.mark.parametrize(("name", "groups"), [("transformer", ["m1", "m2"]), ("siren", ["h1", "h2"])])
+def test_sigma_asymmetric_networks_without_an_option_for_norms_equal_modules_with_a_fixed_gate(name, groups):
+    shape = (2, 8, 4)
+    architecture = sigma_asymmetric(build_architecture(name, {}, shape, CLASSES), generator(0)).to("cpu", torch.float64)
+    mixing = constants_of(architecture.constants, "mixing")
+    assert list(mixing) == groups
+    assert_equals_module(architecture, MODULES[name](shape, CLASSES, mixing=mixing), shape=shape)
 
 
 @pytest.mark.parametrize("pool", ["average", "flatten"])
@@ -539,6 +608,21 @@ def test_w_asymmetric_options_that_do_not_fit(standard, options, message):
         ("resnet", {"norm": "group"}, r"unknown norm 'group' for a resnet; known are \['batch', 'layer', 'none'\]"),
         ("resnet", {"width": 0.01}, r"expected an integer >= 1, got 0"),
         ("resnet", {"activation": "swish"}, r"unknown activation 'swish'"),
+        ("transformer", {}, r"transformer: patch=4 does not divide \(6, 6\) of inputs \(1, 6, 6\)"),
+        ("transformer", {"patch": 0}, r"transformer: patch=0 does not divide"),
+        ("transformer", {"patch": 3, "heads": 3}, r"expected dim as a multiple of heads, .* got dim=32, heads=3, depth=2, mlp"),
+        ("transformer", {"patch": 3, "depth": 0}, r"expected dim as a multiple of heads, depth >= 1 .* depth=0, mlp_ratio=2"),
+        ("transformer", {"patch": 3, "mlp_ratio": 0}, r"mlp_ratio >= 1, got .* mlp_ratio=0"),
+        ("transformer", {"patch": 3, "activation": "swish"}, r"unknown activation 'swish'"),
+        ("gin", {"norm": "batch"}, r"gin: expected norm in \('none', 'layer'\), .* got 'batch', 'mean' and 3"),
+        ("gin", {"pool": "max"}, r"pool in \('mean', 'sum'\) and layers >= 1, got 'none', 'max' and 3"),
+        ("gin", {"layers": 0}, r"layers >= 1, got 'none', 'mean' and 0"),
+        ("gin", {"edges": [[0, 36]]}, r"gin: expected an edge as two different nodes from 0 to 35, got \[0, 36\]"),
+        ("gin", {"edges": [[0, 1], [2, 2]]}, r"gin: expected an edge as two different nodes from 0 to 35, got \[2, 2\]"),
+        ("gin", {"edges": [[0, 1, 2]]}, r"gin: expected an edge as two different nodes from 0 to 35, got \[0, 1, 2\]"),
+        ("siren", {"hidden": []}, r"siren: expected at least one hidden layer and omega > 0, got \[\] and 30.0"),
+        ("siren", {"omega": 0.0}, r"siren: expected at least one hidden layer and omega > 0, got \[32, 32\] and 0.0"),
+        ("siren", {"omega": float("nan")}, r"omega > 0, got \[32, 32\] and nan"),
     ],
 )
 def test_architecture_options_that_do_not_fit(name, options, message):
@@ -550,6 +634,12 @@ def test_architecture_options_that_do_not_fit(name, options, message):
 def test_convolutional_networks_need_images(name):
     with pytest.raises(ValueError, match=rf"a {name} needs inputs of shape \(channels, height, width\), got \(64,\)"):
         build_architecture(name, {}, (64,), CLASSES)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("gin", (64,)), ("transformer", (64,)), ("transformer", (1, 4, 4, 4))])
+def test_networks_of_positions_need_positions(name, shape):
+    with pytest.raises(ValueError, match=rf"a {name} needs inputs of shape \(channels, .*got {re.escape(str(shape))}"):
+        build_architecture(name, {}, shape, CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ from tests.reference.zoo_action import act
 from zoo.architectures import (
     Architecture,
     cnn,
+    gin,
     mlp,
     resnet,
     sigma_asymmetric,
+    siren,
+    transformer,
     w_asymmetric,
 )
 
@@ -29,6 +32,15 @@ TINY = {
     ),
     "resnet": (resnet((2, 8, 8), CLASSES, channels=(3, 3, 3)), (2, 8, 8), 1),
     "resnet layer norm": (resnet((2, 8, 8), CLASSES, channels=(3, 3, 3), norm="layer"), (2, 8, 8), 1),
+    "transformer": (transformer((3, 4, 4), CLASSES, patch=2, dim=4, heads=2, depth=1, mlp_ratio=1), (3, 4, 4), 2),
+    "transformer, three heads": (
+        transformer((3, 6), CLASSES, patch=2, dim=3, heads=3, depth=2, mlp_ratio=1, activation="relu"),
+        (3, 6),
+        1,
+    ),
+    "gin": (gin((3, 3), CLASSES, hidden=3, layers=2), (3, 3), 1),
+    "gin layer norm": (gin((3, 2, 2), CLASSES, hidden=3, layers=2, norm="layer", activation="tanh"), (3, 2, 2), 1),
+    "siren": (siren((4,), CLASSES, (4, 3), omega=3.0), (4,), 1),
 }
 
 

@@ -14,7 +14,7 @@ from tests.reference.zoo_action import (
     random_permutations,
     random_scales,
 )
-from tests.zoo.instances import instance
+from tests.zoo.instances import INPUTS, instance
 from zoo.architectures import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -50,6 +50,15 @@ RESNET_OPTIONS = [
     ("resnet", {"channels": (4, 5, 3), "activation": activation, "norm": norm, "depth": depth})
     for activation, norm, depth in product(ACTIVATIONS, ["batch", "layer", "none"], [8, 14])
 ]
+OTHER_OPTIONS = (
+    [("transformer", {"patch": 7, "dim": 6, "heads": 3, "activation": activation}) for activation in ACTIVATIONS]
+    + [("transformer", {"patch": 1, "dim": 4, "heads": heads, "depth": 1}) for heads in (1, 2, 4)]
+    + [
+        ("gin", {"hidden": 4, "activation": activation, "norm": norm, "pool": pool})
+        for (activation, norm), pool in zip(product(ACTIVATIONS, ["none", "layer"]), ["mean", "sum"] * 7, strict=True)
+    ]
+    + [("siren", {"hidden": (6, 5), "omega": omega}) for omega in (1.0, 30.0)]
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -79,7 +88,7 @@ def permute(architecture: Architecture, group: str) -> dict[str, torch.Tensor]:
 # standard networks
 
 
-@pytest.mark.parametrize(("name", "options"), OPTIONS + RESNET_OPTIONS, ids=str)
+@pytest.mark.parametrize(("name", "options"), OPTIONS + RESNET_OPTIONS + OTHER_OPTIONS, ids=str)
 def test_declared_permutations_and_scales_leave_the_function_alone(name, options):
     architecture = build_architecture(name, options, INPUT, CLASSES)
     for seed in range(2):
@@ -114,6 +123,38 @@ def test_what_is_declared_is_what_is_expected(name, options):
         assert group.activation == (options["activation"] if hidden and group_name not in blocks else "linear")
     zeros = any("^0" in text for text in space.tensors.values())
     assert zeros == (options["norm"] != "none" and scaling != "none")
+
+
+def test_what_transformers_declare():
+    space = build_architecture(
+        "transformer", {"dim": 6, "heads": 3, "depth": 1, "activation": "relu"}, (2, 8, 4), CLASSES
+    ).space
+    assert {name: (group.size, group.permutable, group.scaling) for name, group in space.groups.items()} == {
+        "x": (2, False, "none"),
+        "d": (6, True, "any"),
+        "head1": (3, True, "none"),
+        "qk1": (2, True, "any"),
+        "v1": (2, True, "any"),
+        "m1": (12, True, "positive"),
+        "y": (3, False, "none"),
+    }
+    assert space.tensors["embed.weight"] == "d^0 <- x 4 4"
+    assert space.tensors["position.weight"] == "2 d^0"
+    assert space.tensors["blocks.0.q.weight"] == "(head1 qk1) <- d"
+    assert space.tensors["blocks.0.k.weight"] == "(head1 qk1^-1) <- d"
+    assert space.tensors["blocks.0.out.weight"] == "d^0 <- (head1 v1)"
+
+
+def test_a_gate_leaves_attention_and_the_stream_of_a_transformer_their_symmetry():
+    architecture = sigma_asymmetric(instance("transformer"), generator(0)).to("cpu", torch.float64)
+    alike = {name for name, group in architecture.space.groups.items() if group.permutable}
+    assert alike == {"d", "head1", "qk1", "v1", "head2", "qk2", "v2"}
+    assert {name for name, group in architecture.space.groups.items() if group.scaling == "any"} == alike - {"head1", "head2"}
+    params, source = network(architecture, 0), generator(1)
+    permutations, scales = random_permutations(architecture.space, source), random_scales(architecture.space, source)
+    x = torch.randn(5, *INPUTS["transformer"], dtype=torch.float64, generator=source)
+    moved = act(architecture.space, params, permutations, scales)
+    assert (architecture.apply(moved, x) - architecture.apply(params, x)).abs().max() < 1e-10
 
 
 def test_norm_groups_are_blocks_of_channels():
@@ -168,18 +209,20 @@ def test_the_check_sees_what_is_no_symmetry(architecture, permutations, scales):
 # asymmetric networks
 
 
-@pytest.mark.parametrize(("name", "kind"), list(product(ARCHITECTURES, ASYMMETRIES)))
+@pytest.mark.parametrize(
+    ("name", "kind"), [pair for pair in product(ARCHITECTURES, ASYMMETRIES) if pair != ("transformer", "sigma")]
+)
 def test_asymmetric_spaces_declare_no_symmetry(name, kind):
     architecture = make_asymmetric(instance(name), kind, {}, 0)
     assert not any(group.permutable for group in architecture.space.groups.values())
     assert {group.scaling for group in architecture.space.groups.values()} == {"none"}
 
 
-@pytest.mark.parametrize(
-    ("name", "activation"), list(product(["mlp", "cnn", "resnet"], ["relu", "leaky_relu", "tanh", "linear"]))
-)
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "linear"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "transformer"])
 def test_entries_fixed_at_zero_leave_the_scalings_and_take_the_permutations(name, activation):
-    standard = build_architecture(name, {"activation": activation}, INPUT, CLASSES)
+    options = {"activation": activation} | ({"patch": 7, "dim": 8} if name == "transformer" else {})
+    standard = build_architecture(name, options, INPUT, CLASSES)
     architecture = w_asymmetric(standard, generator(0), kappa=0.0)
     assert not any(group.permutable for group in architecture.space.groups.values())
     assert {n: g.scaling for n, g in architecture.space.groups.items()} == {

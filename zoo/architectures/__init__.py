@@ -3,9 +3,12 @@
 from zoo.architectures.asymmetric import ASYMMETRIES, sigma_asymmetric, syre, w_asymmetric
 from zoo.architectures.base import ACTIVATIONS, Architecture
 from zoo.architectures.cnn import cnn
+from zoo.architectures.gin import gin
 from zoo.architectures.mlp import mlp
 from zoo.architectures.resnet import resnet, resnet_n_fix
+from zoo.architectures.siren import siren
 from zoo.architectures.table import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.architectures.transformer import transformer
 
 __all__ = [
     "ACTIVATIONS",
@@ -14,11 +17,14 @@ __all__ = [
     "Architecture",
     "build_architecture",
     "cnn",
+    "gin",
     "make_asymmetric",
     "mlp",
     "resnet",
     "resnet_n_fix",
     "sigma_asymmetric",
+    "siren",
     "syre",
+    "transformer",
     "w_asymmetric",
 ]

@@ -10,11 +10,21 @@ from pydantic import TypeAdapter, ValidationError
 from zoo.architectures.asymmetric import ASYMMETRIES
 from zoo.architectures.base import Architecture
 from zoo.architectures.cnn import cnn
+from zoo.architectures.gin import gin
 from zoo.architectures.mlp import mlp
 from zoo.architectures.resnet import resnet
+from zoo.architectures.siren import siren
+from zoo.architectures.transformer import transformer
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
-ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+    "transformer": transformer,
+    "gin": gin,
+    "siren": siren,
+}
 
 
 def build_architecture(name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> Architecture:
