@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.architectures import ARCHITECTURES, ASYMMETRIES, Architecture, build_architecture, cnn, make_asymmetric, mlp
+from tests.zoo.instances import INPUTS, instance
+from zoo.architectures import ARCHITECTURES, ASYMMETRIES, Architecture, cnn, make_asymmetric, mlp
 from zoo.params import batch_shape
 from zoo.testing import (
     LAWS,
@@ -33,16 +34,19 @@ def generator(seed: int) -> torch.Generator:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_of_the_table_keeps_the_laws(name):
-    assert check_architecture(name) == list(LAWS)
+    inputs = torch.randn(5, *INPUTS[name], generator=generator(0))
+    assert check_architecture(instance(name), inputs) == list(LAWS)
 
 
 @pytest.mark.parametrize("kind", ASYMMETRIES)
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_asymmetric_twins_keep_them_too(name, kind):
-    check_architecture(make_asymmetric(build_architecture(name, {}, INPUT, 3), kind, {}, 0), X)
+    inputs = torch.randn(5, *INPUTS[name], generator=generator(0))
+    check_architecture(make_asymmetric(instance(name), kind, {}, 0), inputs)
 
 
 def test_options_of_a_builder_are_passed_on():
+    assert check_architecture("mlp", hidden=(3,)) == list(LAWS)
     check_architecture("cnn", X[:, :1], 4, channels=(4, 8), norm="group", pool="flatten")
     with pytest.raises(ValueError, match="unknown option 'depth' of architecture 'mlp'"):
         check_architecture("mlp", depth=3)
@@ -122,6 +126,20 @@ def batch_normed(gamma: str = "h", statistics: str = "h") -> Architecture:
     return Architecture(space, draw, forward)
 
 
+def training_batch_norm(change=lambda new: new, where: str = "h") -> Architecture:
+    """The same layer with its running statistics declared as such; `change` is done to their new values."""
+    good = batch_normed(statistics=where)
+    declared = {f"statistic.norm.{kind}": torch.ones(4, dtype=torch.bool) for kind in ("mean", "var")}
+
+    def forward_training(params, x, activate):
+        z = F.linear(x.flatten(1), params["in.weight"])
+        batch = {"norm.mean": z.mean(0), "norm.var": z.var(0, correction=0)}
+        logits = good.forward({**params, **batch}, x, activate)
+        return logits, change({name: 0.9 * params[name] + 0.1 * batch[name] for name in batch})
+
+    return replace(good, constants=declared, forward_training=forward_training)
+
+
 def residual(first: str = "h", second: str = "h") -> Architecture:
     """A stream that two layers write: good if both write the same group."""
     groups = {name: NeuronGroup(size, permutable=name in "hst") for name, size in (("x", 128), ("y", 3), ("s", 5))}
@@ -143,6 +161,7 @@ def test_the_good_twins_of_the_planted_faults_are_good():
     check_architecture(with_init(lambda params, source: {}), X)
     check_architecture(with_forward(lambda forward, *arguments: forward(*arguments)), X)
     check_architecture(batch_normed(), X)
+    check_architecture(training_batch_norm(), X)
     check_architecture(residual(), X)
     check_architecture(with_constants(), X)
 
@@ -219,6 +238,20 @@ FAULTS = {
         with_forward(lambda f, p, x, a: f(p, x, a) + (p["layers.0.bias"] - p["layers.0.bias"]).sqrt().sum()),
         "'layers.0.bias': expected a finite gradient",
     ),
+    # running statistics
+    "statistic forgotten": (
+        training_batch_norm(lambda new: {"norm.mean": new["norm.mean"]}),
+        r"training_updates_statistics.*expected statistics \['norm.mean', 'norm.var'\], got \['norm.mean'\]",
+    ),
+    "statistic of another shape": (
+        training_batch_norm(lambda new: {**new, "norm.var": new["norm.var"].mean()}),
+        r"statistic 'norm.var': expected \(4,\), got \(\)",
+    ),
+    "statistic infinite": (training_batch_norm(lambda new: {n: t / 0 for n, t in new.items()}), "statistic .* expected finite"),
+    "statistic of other neurons": (
+        training_batch_norm(lambda new: {**new, "norm.mean": new["norm.mean"].flip(0)}),
+        "a declared symmetry moves norm.mean wrongly",
+    ),
     # declared symmetries
     "layer norm scales": (
         with_group(with_pattern(mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"), "h1", scaling="positive"),
@@ -234,6 +267,10 @@ FAULTS = {
     "outputs": (with_group(mlp(INPUT, 3), "y", permutable=True), "group 'y' declares permutations"),
     "inputs": (with_group(mlp(INPUT, 3), "x", permutable=True), "group 'x' declares permutations"),
     "bias stays": (with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "4"), "group 'h1' declares permutations"),
+    "norm weight, 1 at first, stays": (
+        with_pattern(mlp(INPUT, 3, (4, 4), "gelu", "layer"), "norms.0.weight", "4"),
+        "group 'h1' declares permutations",
+    ),
     "bias of another group": (with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "h2"), "group 'h1' declares permutations"),
     "residual tie": (residual("h", "t"), "group '[ht]' declares permutations"),
     "pixels before channels": (

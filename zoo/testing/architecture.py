@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.architectures import Architecture, build_architecture
-from zoo.architectures.base import constants_of
+from zoo.architectures.base import constants_of, written_axis
 from zoo.params import Params, flatten, stack, unflatten
 from zoo.symmetry import act, sample
 from zoo.testing.symmetry import TOLERANCES, assert_function_preserved, expect, relative_change, seeded
@@ -75,12 +75,13 @@ def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int
 def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """Masks are boolean and as large as their tensors; `init` has the fixed entries in place."""
     shapes, constants = architecture.space.shapes, architecture.constants
-    for kind in ("free", "fixed", "offset"):
+    for kind in ("free", "fixed", "offset", "statistic"):
         for name, tensor in constants_of(constants, kind).items():
             got, expected = tuple(tensor.shape), shapes.get(name)
             expect(got == expected, f"constant '{kind}.{name}': expected the shape of a tensor, {expected}, got {got}")
     for name, tensor in constants_of(constants, "mixing").items():
-        size = architecture.space.groups[name].size if name in architecture.space.groups else None
+        known = name in architecture.space.groups
+        size = architecture.space.size(written_axis(architecture.space, name)) if known else None
         expect(tensor.shape == (size, size), f"constant 'mixing.{name}': expected {(size, size)}, got {tuple(tensor.shape)}")
     fixed = constants_of(constants, "fixed")
     for name, mask in architecture.free.items():
@@ -138,6 +139,27 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
         expect(stays, f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that are fixed")
 
 
+def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed: int) -> None:
+    """The forward pass of training gives logits and every running statistic anew, and respects declared symmetries."""
+    architecture, inputs = _double(architecture, inputs)
+    params, space = _network(architecture, seed), architecture.space
+    logits, statistics = architecture.apply_training(params, inputs)
+    names, shape = architecture.statistics, tuple(architecture.apply(params, inputs).shape)
+    expect(tuple(logits.shape) == shape, f"apply_training: expected logits {list(shape)}, got {list(logits.shape)}")
+    expect(set(statistics) == set(names), f"apply_training: expected statistics {list(names)}, got {list(statistics)}")
+    for name, tensor in statistics.items():
+        got = tuple(tensor.shape)
+        expect(got == space.shapes[name], f"apply_training, statistic {name!r}: expected {space.shapes[name]}, got {got}")
+        expect(bool(tensor.isfinite().all()), f"apply_training, statistic {name!r}: expected finite entries")
+    element = sample(space, seeded(seed))
+    moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
+    expected = act(space, element, {**params, **statistics})
+    pairs = {"the logits": (logits, moved_logits), **{name: (expected[name], moved[name]) for name in statistics}}
+    for name, (before, after) in pairs.items():
+        change = relative_change([before], [after])
+        expect(change < TOLERANCES[torch.float64], f"apply_training: a declared symmetry moves {name} wrongly, by {change:.2g}")
+
+
 def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """`unflatten(flatten(params))` is `params`, for many networks too."""
     params, space = stack([architecture.init(seeded(seed + i)) for i in range(2)]), architecture.space
@@ -169,6 +191,7 @@ LAWS: dict[str, Callable[[Architecture, Tensor, int], None]] = {
         vmap_is_a_loop,
         gradients_reach_every_tensor,
         declared_symmetries_hold,
+        training_updates_statistics,
         flattening_loses_nothing,
         space_survives_json,
     )
