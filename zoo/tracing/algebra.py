@@ -110,7 +110,7 @@ class Algebra:
         dim = self.collapse(dim)
         if len(dim) == 1 and isinstance(dim[0], Leaf):
             return self._same_factor(leaf, dim[0], merge)
-        scale = self.equations.vanish(leaf.scale)
+        scale = leaf.scale if leaf.scale.free else self.equations.vanish(leaf.scale)
         leaf.atom.bound = relabel(dim, lambda other: Leaf(other.atom))
         return relabel(dim, lambda other: Leaf(other.atom, merge(scale, other.scale), leaf.source or other.source))
 
@@ -135,7 +135,7 @@ class Algebra:
         if isinstance(factor, Leaf):
             atom = factor.atom
             pair = [Atom(n, atom.fixed, atom.plain) for n in (outer, inner)]
-            factor = replace(factor, scale=self.equations.vanish(factor.scale))
+            factor = factor if factor.scale.free else replace(factor, scale=self.equations.vanish(factor.scale))
             atom.bound = tuple(map(Leaf, pair))
             return replace(factor, atom=pair[0]), replace(factor, atom=pair[1])
         if isinstance(factor, Per):
@@ -180,7 +180,7 @@ class Algebra:
         if isinstance(factor, Leaf):
             atom = factor.atom
             parts = [Atom(n, atom.fixed, atom.plain) for n in sizes]
-            factor = replace(factor, scale=self.equations.vanish(factor.scale))
+            factor = factor if factor.scale.free else replace(factor, scale=self.equations.vanish(factor.scale))
             atom.bound = (Cat(tuple((Leaf(part),) for part in parts)),)
             return [resolve((replace(factor, atom=part),)) for part in parts]
         if isinstance(factor, Per):

@@ -238,7 +238,7 @@ def _trilinear(ctx: Context, *args: Any) -> Value:
 def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
     axis %= len(value.dims)
     ctx.algebra.fix(value.dims[axis])
-    return replace(value, dims=(*value.dims[:axis], *index.dims, *value.dims[axis + 1 :]))
+    return replace(value, dims=(*value.dims[:axis], *unscaled(ctx, index).dims, *value.dims[axis + 1 :]))
 
 
 @rule("gather")

@@ -32,7 +32,7 @@ class Scale:
 
     def __mul__(self, power: Fraction | int) -> "Scale":
         """The scale of the value raised to a power; an even power, or one that is no integer, has no sign."""
-        if self.free:
+        if self.free and power > 0:
             return self
         odd = Fraction(power).denominator == 1 and int(power) % 2
         magnitude = {v: a * power for v, a in self.magnitude.items() if power}
@@ -72,8 +72,9 @@ class Equations:
         return scale if scale.free else Scale(scale.magnitude)
 
     def vanish(self, scale: Scale) -> Scale:
-        """Demand scale 1."""
-        return self.vanish_sign(self.vanish_magnitude(scale))
+        """Demand scale 1; returns it."""
+        self.vanish_sign(self.vanish_magnitude(scale))
+        return ONE
 
     def equal(self, one: Scale, other: Scale) -> Scale:
         """Demand that two scales agree; returns it."""
