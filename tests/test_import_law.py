@@ -19,8 +19,10 @@ LAW = {
     "zoo.axes": {"zoo.weight_space"},
     "zoo.residual": {"zoo.axes", "zoo.params", "zoo.weight_space"},
     "zoo.symmetry": {"zoo.axes", "zoo.params", "zoo.residual", "zoo.weight_space"},
-    "zoo.canonical": {"zoo.axes", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
-    "zoo.align": {"zoo.axes", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
+    "zoo.blocks": {"zoo.weight_space"},
+    "zoo.balance": {"zoo.blocks", "zoo.params", "zoo.weight_space"},
+    "zoo.canonical": {"zoo.axes", "zoo.balance", "zoo.blocks", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
+    "zoo.align": {"zoo.axes", "zoo.balance", "zoo.blocks", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
     "zoo.tracing": {"zoo.tracing", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
     "zoo.trace": {"zoo.tracing", "zoo.params", "zoo.symmetry", "zoo.weight_space"},
     "zoo.testing": {

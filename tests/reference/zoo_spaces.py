@@ -88,3 +88,18 @@ def language_cases(draw) -> Case:
     side = st.lists(axis, max_size=1).map(" ".join) | st.tuples(leaf, leaf).map(" ".join)
     pattern = side | st.tuples(side, st.sampled_from([" <- ", " -> "]), side).map("".join)
     return Case(table, draw(st.dictionaries(st.text(min_size=1, max_size=8), pattern, min_size=1, max_size=3)), {})
+
+
+@st.composite
+def rich_cases(draw, max_size: int = 4) -> Case:
+    """Everything that patterns have: products, sums, powers, tensors that read first, a group on two axes; axes not given."""
+    fields = {"size": st.integers(1, max_size), "permutable": st.booleans(), "scaling": st.sampled_from(get_args(Scaling))}
+    table = draw(st.dictionaries(st.sampled_from("abcd"), st.fixed_dictionaries(fields), min_size=1))
+    label = st.builds("{}{}".format, st.sampled_from(sorted(table)), st.sampled_from(["", "", "", "^0", "^2", "^-1"]))
+    factor = label | st.integers(1, 3).map(str)
+    term = st.lists(factor, min_size=1, max_size=2).map(" ".join)
+    total = st.lists(term, min_size=2, max_size=2).map(lambda terms: f"({' + '.join(terms)})")
+    axis = label | st.lists(factor | total, min_size=1, max_size=2).map(lambda factors: f"({' '.join(factors)})")
+    side = st.lists(axis, max_size=2).map(" ".join)
+    pattern = side | st.tuples(side, st.sampled_from(["<-", "->"]), side).map(" ".join)
+    return Case(table, draw(st.dictionaries(st.sampled_from(["w", "v", "u", "t"]), pattern)), {})
