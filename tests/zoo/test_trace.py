@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.reference.traced_modules import CASES, Function, draw
+from tests.reference.traced_programs import Program
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.symmetry import act, sample
 from zoo.trace import TraceError, TraceWarning, trace, verify
@@ -263,3 +264,18 @@ def test_verify_names_the_groups_that_are_wrong():
     wrong = {**traced.space.groups, "h2": NeuronGroup(5, True, "positive", "gelu")}
     with pytest.raises(TraceError, match=r"not one of this function: outputs change by .* change by neuron group: \{'h2'"):
         verify(WeightSpace(wrong, traced.space.tensors), apply, traced.params)
+
+
+# random programs
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+@pytest.mark.filterwarnings("ignore::zoo.trace.TraceWarning")
+def test_random_programs_are_traced_and_proved(first):
+    found = 0
+    for seed in range(first, first + 10):
+        program = Program(seed)
+        if torch.isfinite(program(program.example())).all():
+            space = trace(program, program.example()).space  # raises if the space is not one of the function
+            found += count_permuted(space)[0]
+    assert found > 10
