@@ -160,6 +160,13 @@ class Trainer:
         self._step(state.params, state.slots, hparams, batch, networks.optimizer)
         state.step += 1
 
+    def _loss(
+        self, trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
+    ) -> tuple[Tensor, Params]:
+        """Loss of one network on its batch, and its running statistics after it."""
+        logits, moved = self.architecture.apply_training({**trained, **statistics}, self.task.inputs(images))
+        return smoothed_cross_entropy(logits, target, smoothing), moved
+
     def _eager_step(
         self,
         params: Params,
@@ -170,16 +177,10 @@ class Trainer:
     ) -> None:
         images, target, active, count = batch
 
-        def loss(
-            trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
-        ) -> tuple[Tensor, Params]:
-            logits, moved = self.architecture.apply_training({**trained, **statistics}, self.task.inputs(images))
-            return smoothed_cross_entropy(logits, target, smoothing), moved
-
         statistics = {name: params[name] for name in self._statistics}
         trained = {name: param for name, param in params.items() if name not in statistics}
-        step = vmap(grad(loss, has_aux=True))
-        grads, moved = step(trained, statistics, images, target, hparams["label_smoothing"])
+        gradients = vmap(grad(self._loss, has_aux=True))
+        grads, moved = gradients(trained, statistics, images, target, hparams["label_smoothing"])
         for name, old in statistics.items():
             old.copy_(torch.where(expand_right(active, old), moved[name], old))
         update = OPTIMIZERS[optimizer].update

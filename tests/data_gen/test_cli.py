@@ -83,7 +83,8 @@ def test_unknown_recipe_lists_the_known_ones(tmp_path):
     result = run("dmeo", "--out", tmp_path / "zoo")
     assert result.exit_code == 2
     assert (
-        "no recipe 'dmeo' and no such file; recipes are ['cifar10-cnn', 'demo', 'digits-large', 'mnist-cnn']" in result.stderr
+        "no recipe 'dmeo' and no such file; recipes are ['cifar10-cnn', 'cifar10-resnet8', 'demo', 'digits-large', 'mnist-cnn']"
+        in result.stderr
     )
 
 

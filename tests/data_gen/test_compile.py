@@ -8,7 +8,7 @@ from data_gen.order import Kernels, feistel, round_tables, shuffled
 from data_gen.rng import fold
 from data_gen.shard import Worker
 from data_gen.train import Trainer
-from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, make_job
+from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, TWINS, make_job
 
 pytestmark = pytest.mark.compile
 # Importing parts of the compiler raises deprecation warnings of its own.
@@ -34,10 +34,17 @@ def test_compiled_order_is_the_same():
 
 @IGNORED
 @pytest.mark.parametrize(
-    ("name", "kind", "optimizer"), [("mlp", "w", "adamw"), ("mlp_layer_norm", "sigma", "sgd"), ("cnn", "syre", "nesterov")]
+    ("name", "kind", "optimizer"),
+    [
+        ("mlp", "w", "adamw"),
+        ("mlp_layer_norm", "sigma", "sgd"),
+        ("cnn", "syre", "nesterov"),
+        ("resnet_batch_norm", "w", "adamw"),
+        ("gin", "syre", "nesterov"),
+    ],
 )
 def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
-    job = make_job(ARCHITECTURES[name][0], KINDS[kind], optimizer, "cosine")
+    job = make_job((ARCHITECTURES | TWINS)[name][0], KINDS[kind], optimizer, "cosine")
     results = []
     for compiled in (False, True):
         worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)

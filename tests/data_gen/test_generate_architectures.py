@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 
 import zoo
-from data_gen.config import Job
+from data_gen.config import Job, load_job
 from data_gen.generate import generate
-from data_gen.tasks import load_task
+from data_gen.shard import build_population
+from data_gen.tasks import Images, Task, load_task
 from metanet.contract import Source
 from metanet.features import flat_free, statistics
+from zoo.architectures import resnet_n_fix
 
 # one feature for each node, which leaves nothing to fix in the first layer
 GIN_N_FIX = {
@@ -25,6 +27,20 @@ ARCHITECTURES = {
     "gin": ({"hidden": 5, "layers": 2}, GIN_N_FIX),
     "siren": ({"hidden": [8, 6]}, 2),
 }
+
+
+def test_the_recipe_of_resnets_has_the_networks_of_lim_et_al():
+    """60,634 free ones of the W-asymmetric network, and the 432 of the first layer, which theirs freeze."""
+    recipe, images = load_job("cifar10-resnet8"), Images(torch.zeros(10, 3, 32, 32), torch.arange(10))
+    task = Task(images, images, 10, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    counts = {name: build_population(recipe, name, task).num_free for name in recipe.populations}
+    assert counts == {
+        "standard": 78_042,
+        "smaller": 59_944,
+        "w_asymmetric": 60_634 + 432,
+        "sigma_asymmetric": 78_042,
+    }
+    assert set(recipe.populations["w_asymmetric"].asymmetry["n_fix"]) == set(resnet_n_fix(8))
 
 
 def make_job(name):

@@ -117,8 +117,8 @@ def _space(
     hidden: int,
     activation: str,
 ) -> WeightSpace:
-    # Weight and bias of every norm write the stream `d` and its scales, all that reads the stream reads them. What adds into the
-    # stream is read through norms only, so it is permuted with `d` and not scaled: `d^0`. Queries and keys meet in products.
+    # Weight and bias of every norm write the stream `d` and its scales; all that reads the stream reads them. What adds into it
+    # is read through norms only, so it is permuted with `d` and not scaled: `d^0`. Queries and keys meet in products.
     sides = input_shape[1:]
     patches = math.prod(side // patch for side in sides)
     groups = {"x": NeuronGroup(input_shape[0], permutable=False), "d": NeuronGroup(dim, scaling="any")}
