@@ -243,6 +243,12 @@ def test_control_flow_on_data_names_the_call():
     assert "in forward" in message
 
 
+def test_a_shape_that_depends_on_data_names_the_operator_and_its_line():
+    module = Function(lambda self, x: self.out(x[x.sum(1) > 0]), out=nn.Linear(4, 3))
+    with pytest.raises(TraceError, match=r"the shape of index\.Tensor depends on the values of the inputs, File .*test_trace"):
+        trace(module, torch.randn(2, 4))
+
+
 def test_wrong_inputs_are_reported_as_the_module_reports_them():
     with pytest.raises(TraceError, match=r"Sequential cannot be exported.*: .*\[2, 5\] X \[4, 6\]"):
         trace(nn.Sequential(nn.Linear(4, 6)), torch.randn(2, 5))

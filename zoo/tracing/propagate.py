@@ -16,7 +16,7 @@ from zoo.tracing import layers  # noqa: F401  (registers its rules)
 from zoo.tracing.algebra import Algebra
 from zoo.tracing.dims import Atom, Dim, Factor, Leaf, fixed, leaves, relabel, resolve, size, wild
 from zoo.tracing.operators import RULES
-from zoo.tracing.program import Program, operator_name
+from zoo.tracing.program import Program, TraceError, operator_name
 from zoo.tracing.scales import Scale, unknown
 from zoo.tracing.values import Context, Value, settle, unscaled
 
@@ -68,6 +68,7 @@ def analyze(program: Program, params: Mapping[str, Tensor]) -> Traced:
         What was found.
 
     Raises:
+        TraceError: If the shape of a value depends on the values of the inputs.
         RuntimeError: If the search does not come to an end (a defect of the rules).
     """
     selectors: frozenset[tuple[str, int]] = frozenset()
@@ -185,15 +186,18 @@ class _Run:
         arguments = [self.values[n] for n in node.all_input_nodes]
         if any(n in self.varying for n in node.all_input_nodes):
             self.varying.add(node)
-        if not any(isinstance(v, Value) for argument in arguments for v in _flat(argument)):
+        constant = not any(isinstance(v, Value) for argument in arguments for v in _flat(argument))
+        if constant and node not in self.varying:
             with torch.no_grad():
                 return _target(node)(*_look_up(node.args, self.values), **_look_up(node.kwargs, self.values))
         if node.target is operator.getitem:
             source, index = node.args
             return self.values[source][index]  # pyright: ignore[reportArgumentType]
         shapes = [tuple(v.shape) if isinstance(v, Tensor) else None for v in _flat(node.meta.get("val"))]
-        if not any(shape is not None for shape in shapes):  # an assertion
+        if not any(shape is not None for shape in shapes):  # an assertion, or a number that depends on the inputs
             return None
+        if not all(isinstance(n, int) for shape in shapes if shape is not None for n in shape):
+            raise TraceError(f"the shape of {operator_name(node)} depends on the values of the inputs, {_line(node)}")
         first = node.all_input_nodes[0].meta.get("val")
         self.context.node, self.context.shape = node.name, next(shape for shape in shapes if shape is not None)
         self.context.strides = first.stride() if isinstance(first, Tensor) else ()
