@@ -1,0 +1,43 @@
+"""What the neurons of a network do: the activations of every group, recorded while the network runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.architectures.base import Activate, Architecture
+from zoo.params import Params
+
+
+def activations(
+    architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X ..."]
+) -> dict[str, Float[Tensor, "X ..."]]:
+    """Run one network and keep what leaves the non-linearity of each group; many go through `torch.func.vmap`.
+
+    Args:
+        architecture: The architecture.
+        params: Effective parameters of one network.
+        x: Inputs `[X, *input_shape]`.
+
+    Returns:
+        For each group with a non-linearity `[X, size, *positions]`; of a group that has several, such as a residual stream,
+        all of them along one axis of positions.
+    """
+    recorded: dict[str, list[Tensor]] = {}
+
+    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
+        def recording(group: str, z: Tensor) -> Tensor:
+            value = activate(group, z)
+            recorded.setdefault(group, []).append(value)
+            return value
+
+        return architecture.forward(params, x, recording)
+
+    replace(architecture, forward=forward).apply(dict(params), x)
+    return {group: values[0] if len(values) == 1 else _joined(values) for group, values in recorded.items()}
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    return torch.cat([value.reshape(*value.shape[:2], -1) for value in values], dim=-1)
