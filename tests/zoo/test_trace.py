@@ -245,7 +245,7 @@ def test_control_flow_on_data_names_the_call():
 
 def test_a_shape_that_depends_on_data_names_the_operator_and_its_line():
     module = Function(lambda self, x: self.out(x[x.sum(1) > 0]), out=nn.Linear(4, 3))
-    with pytest.raises(TraceError, match=r"the shape of index\.Tensor depends on the values of the inputs, File .*test_trace"):
+    with pytest.raises(TraceError, match=r"the shape of index\.Tensor depends on the values of the inputs, File .*line \d+"):
         trace(module, torch.randn(2, 4))
 
 
