@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
@@ -210,12 +209,12 @@ def _improve(state: _State, name: str) -> None:
     even = _gains(touched, rows, name, flips=False)
     odd = _gains(touched, rows, name, flips=True) if name in state.signs else torch.zeros_like(even[:, :1])
     total = even + odd.abs()
-    order = _assign(total) if name in state.movable else torch.arange(total.shape[1], device=rows.device).expand(len(rows), -1)
-    picked = total.gather(2, order[:, :, None])[..., 0].double()
+    place = _assign(total) if name in state.movable else torch.arange(total.shape[1], device=rows.device).expand(len(rows), -1)
+    order, picked = place.argsort(-1), total.gather(2, place[:, :, None])[..., 0].double()
     sign = None
     if name in state.signs:
-        sign = torch.where(odd.gather(2, order[:, :, None])[..., 0] < 0, -1.0, 1.0).double()
-    rounding = 4 * torch.finfo(total.dtype).eps * state.norm[rows]
+        sign = torch.where(odd.gather(2, place[:, :, None])[..., 0].gather(1, order) < 0, -1.0, 1.0).double()
+    rounding = torch.finfo(total.dtype).eps * state.norm[rows]
     if any(piece.groups.count(name) > 1 for piece in touched):
         before = state.objective(rows)
         _move(state, rows, name, order, sign)
@@ -231,7 +230,7 @@ def _improve(state: _State, name: str) -> None:
 
 
 def _gains(pieces: list[_Piece], rows: Int64[Tensor, " M"], name: str, flips: bool) -> Float[Tensor, "M h h"]:
-    """What neuron `j` adds to the objective at place `i`, in entries on which the signs of its group act, or do not."""
+    """What neuron `i` adds to the objective at place `j`, in entries on which the signs of its group act, or do not."""
     size = pieces[0].values.shape[1 + pieces[0].groups.index(name)]
     total = torch.zeros(len(rows), size, size, dtype=pieces[0].values.dtype, device=rows.device)
     for piece in pieces:
@@ -240,25 +239,26 @@ def _gains(pieces: list[_Piece], rows: Int64[Tensor, " M"], name: str, flips: bo
             if group == name and piece.flips[axis] == flips:
                 reference = piece.reference.movedim(axis, 0).flatten(1)
                 values = (piece.values if every else piece.values[rows]).movedim(axis + 1, 1).flatten(2)
-                total = total + (values @ reference.T).mT
+                total += values @ reference.T
     return total
 
 
 def _assign(gains: Float[Tensor, "M h h"]) -> Int64[Tensor, "M h"]:
-    """The neuron for each place that together gain most; as they are where a gain is not finite."""
-    costs = -gains.double().contiguous().cpu().numpy()
-    best, places = costs.argmin(2), np.arange(costs.shape[1])
-    unsound = ~np.isfinite(costs).all((1, 2))
-    best[unsound] = places
-    unsettled = np.flatnonzero((np.sort(best, 1) != places).any(1))  # where the best neurons differ, nothing beats them
+    """The place for each neuron so that together they gain most; all stay where a gain is not finite."""
+    best, stay = gains.argmax(2), torch.arange(gains.shape[1], device=gains.device)
+    best[~gains.isfinite().flatten(1).all(1)] = stay
+    unsettled = (
+        (best.sort(1).values != stay).any(1).nonzero()[:, 0].tolist()
+    )  # where the best places differ, nothing beats them
+    costs, places = (-gains).cpu().numpy(), best.cpu().numpy()
 
-    def solve(part: np.ndarray) -> None:
+    def solve(part: list[int]) -> None:
         for k in part:
-            best[k] = linear_sum_assignment(costs[k])[1]
+            places[k] = linear_sum_assignment(costs[k])[1]
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # scipy works without the interpreter's lock
-        list(pool.map(solve, np.array_split(unsettled, torch.get_num_threads())))
-    return torch.from_numpy(best).to(gains.device)
+        list(pool.map(solve, (unsettled[i :: torch.get_num_threads()] for i in range(torch.get_num_threads()))))
+    return torch.from_numpy(places).to(gains.device)
 
 
 def _move(
@@ -317,8 +317,8 @@ def align_activations(space: WeightSpace, activations: Mapping[str, Tensor], ref
             )
         if space.groups[name].permutable:
             own = _standardized(values.reshape(-1, *shape))
-            gains = (own @ _standardized(reference[name][None]).mT).mT
-            permutations[name] = _assign(gains).reshape(*lead, size)
+            places = _assign(own @ _standardized(reference[name][None]).mT)
+            permutations[name] = places.argsort(-1).reshape(*lead, size)
     return GroupElement(permutations, {})
 
 
