@@ -246,7 +246,7 @@ def _gains(pieces: list[_Piece], rows: Int64[Tensor, " M"], name: str, flips: bo
 def _assign(gains: Float[Tensor, "M h h"]) -> Int64[Tensor, "M h"]:
     """The place for each neuron so that together they gain most; all stay where a gain is not finite."""
     best, stay = gains.argmax(2), torch.arange(gains.shape[1], device=gains.device)
-    best[~gains.isfinite().flatten(1).all(1)] = stay
+    best[~gains.sum((1, 2)).isfinite()] = stay
     unsettled = (
         (best.sort(1).values != stay).any(1).nonzero()[:, 0].tolist()
     )  # where the best places differ, nothing beats them
