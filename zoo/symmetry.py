@@ -108,7 +108,7 @@ def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor])
                 tensor = take(tensor, index, dim, len(pattern.axes))
             if scale is not None:
                 factor = (scale if power > 0 else 1 / scale).to(tensor)
-                tensor = tensor * factor.reshape(*scale.shape[:-1], *(1,) * i, -1, *(1,) * (-1 - dim))
+                tensor = tensor * factor.reshape(*scale.shape[:-1], *(1,) * i, scale.shape[-1], *(1,) * (-1 - dim))
         moved[name] = tensor.expand((*batch, *space.shapes[name]))
     return moved
 

@@ -393,3 +393,10 @@ def test_function_change_wants_outputs_to_compare():
     for outputs in (None, [], "text"):
         with pytest.raises(ValueError, match="expected tensors of the same shapes"):
             function_change(SPACE, lambda p, outputs=outputs: outputs, params_of(SPACE, 0), generator(0))
+
+
+def test_no_networks_at_all_stay_no_networks():
+    space = WeightSpace({"h": NeuronGroup(3, scaling="positive")}, {"weight": "h <- 4", "bias": "h"})
+    none = {"weight": torch.zeros(0, 3, 4), "bias": torch.zeros(0, 3)}
+    moved = act(space, sample(space, torch.Generator().manual_seed(0), (0,)), none)
+    assert {name: tuple(tensor.shape) for name, tensor in moved.items()} == {"weight": (0, 3, 4), "bias": (0, 3)}
