@@ -11,11 +11,15 @@ the parameters of networks, as torch_geometric data.
     "(head qk) <- d"          nodes are the positions of the product (head qk)
     "h <- (a + b)"            edges from a and edges from b
     ""                        one channel of a virtual node, whose axis is the empty product
+
+Node axes that share a group, as queries `(head qk)` and values `(head v)` do, are joined without a parameter: edges from all
+nodes of one to all of the other, with a channel that is 1 where the shared groups agree and 0 elsewhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from math import prod
 
 import torch
@@ -71,11 +75,6 @@ class Part:
     read: int | None
     slot: int = 0
 
-    @property
-    def channels(self) -> int:
-        """Channels of an edge or node."""
-        return self.shape[-1]
-
     def view(self, params: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
         """The features of N networks.
 
@@ -90,6 +89,38 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Relation:
+    """Edges between node sets that share groups; the same in every network.
+
+    Attributes:
+        agree: 1 where the shared groups agree, `[W, R, 1]`.
+        written: Place of the written node set in the graph.
+        read: Place of the read node set.
+    """
+
+    agree: Float[Tensor, "W R 1"]
+    written: int
+    read: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(W, R, 1)`."""
+        return tuple(self.agree.shape)
+
+    def view(self, params: Mapping[str, Tensor]) -> Float[Tensor, "N W R 1"]:
+        """The features of N networks, which the params only count.
+
+        Args:
+            params: Tensors `[N, *shape]`.
+
+        Returns:
+            `[N, W, R, 1]`.
+        """
+        like = next(iter(params.values()))
+        return self.agree.to(like).expand(len(like), *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class ParameterGraph:
     """The topology of all networks of a weight space; edges part by part, each part in C order of (written, read).
 
@@ -97,7 +128,7 @@ class ParameterGraph:
         space: The weight space.
         node_sets: Nodes, axis by axis.
         vectors: Parts that are features of nodes.
-        edges: Parts that are features of edges.
+        edges: Parts that are features of edges, then relations.
         edge_index: Read and written node of each edge.
         edge_type: Place in `edges` of each edge's part.
         node_set: Place in `node_sets` of each node's set.
@@ -107,7 +138,7 @@ class ParameterGraph:
     space: WeightSpace
     node_sets: tuple[NodeSet, ...]
     vectors: tuple[Part, ...]
-    edges: tuple[Part, ...]
+    edges: tuple[Part | Relation, ...]
     edge_index: Int64[Tensor, "2 E"]
     edge_type: Int64[Tensor, " E"]
     node_set: Int64[Tensor, " V"]
@@ -117,8 +148,8 @@ class ParameterGraph:
     def sizes(self) -> "GraphSizes":
         """What a metanet that reads the graph must have room for."""
         return GraphSizes(
-            node_channels=max((part.channels for part in self.node_sets), default=0),
-            edge_channels=max((part.channels for part in self.edges), default=0),
+            node_channels=max((own.channels for own in self.node_sets), default=0),
+            edge_channels=max((part.shape[-1] for part in self.edges), default=0),
             node_sets=len(self.node_sets),
             edge_types=len(self.edges),
             orbits=int(self.orbit.max()) + 1 if len(self.orbit) else 0,
@@ -186,7 +217,7 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
             channels[node_set] += shape[-1]
         else:
             edges.append(Part(block, order, shape, node_set, axes[_axis(block, read)]))
-    return _graph(space, _node_sets(space, list(axes), channels), vectors, edges)
+    return _graph(space, _node_sets(space, list(axes), channels), vectors, [*edges, *_relations(space, list(axes))])
 
 
 def _sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int] | None]:
@@ -213,7 +244,23 @@ def _node_sets(space: WeightSpace, axes: list[NodeAxis], channels: list[int]) ->
     return sets
 
 
-def _graph(space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: list[Part]) -> ParameterGraph:
+def _relations(space: WeightSpace, axes: list[NodeAxis]) -> Iterator[Relation]:
+    for (read, first), (written, second) in combinations(enumerate(axes), 2):
+        shared = set(first) & set(second)
+        if shared:
+            agree = torch.ones(1, 1)
+            for group in sorted(shared):
+                agree = agree * (_places(space, second, group)[:, None] == _places(space, first, group))
+            yield Relation(agree[..., None], written, read)
+
+
+def _places(space: WeightSpace, axis: NodeAxis, group: str) -> Int64[Tensor, " _"]:
+    """For each position of a product, the neuron of one of its groups."""
+    sizes = [space.groups[name].size for name in axis]
+    return torch.unravel_index(torch.arange(prod(sizes)), sizes)[axis.index(group)]
+
+
+def _graph(space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: Sequence[Part | Relation]) -> ParameterGraph:
     empty = torch.zeros(0, dtype=torch.int64)
     index, orbits, count = [empty.reshape(2, 0)], [empty], 0
     for part in edges:
@@ -259,7 +306,7 @@ def node_features(graph: ParameterGraph, params: Mapping[str, Tensor], channels:
     like = next(iter(params.values()))
     features = like.new_zeros(len(like), len(graph.orbit), graph.sizes.node_channels if channels is None else channels)
     for part in graph.vectors:
-        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.channels] = part.view(params)
+        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.shape[-1]] = part.view(params)
     return features
 
 

@@ -76,8 +76,9 @@ class DenseGraph(nn.Module):
 
 def _ends(of_nodes: Projections, written: slice, read: slice) -> Projections:
     """What both ends bring to the edges of one part: `[B, W, H]` or `[B, R, H]`."""
-    sides = Projections(written, read, read, written)
-    return Projections(*(values[:, side] for values, side in zip(of_nodes, sides, strict=True)))
+    return Projections(
+        of_nodes.written[:, written], of_nodes.read[:, read], of_nodes.forward[:, read], of_nodes.backward[:, written]
+    )
 
 
 def edge_messages(

@@ -93,6 +93,16 @@ def test_neurons_of_fixed_groups_are_told_apart(kind):
     assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) > 1e-4
 
 
+def test_queries_and_values_of_a_head_belong_together():
+    space = SPACES["transformer"]
+    params = networks(space)
+    moved = dict(params)
+    for name, tensor in params.items():
+        if name.startswith(("blocks.0.q.", "blocks.0.k.")):
+            moved[name] = tensor.unflatten(1, (2, -1)).flip(1).flatten(1, 2)
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
 def test_fixed_entries_are_not_read():
     space = SPACES["w"]
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
