@@ -2,17 +2,16 @@
 
     python benchmarks/metanet_step.py [--threads 1 2] [--repeats 5] [--save FILE]
 
-Batch 32, float32, random params, synthetic targets. Variants of a case are timed in turn within each repeat, so that ratios hold
-while the machine's speed drifts. Memory is the growth of the largest resident size over that of a process which has imported
-everything and built the metanet, each variant in a process of its own. `dense` is `gmn` as it trains, `torch_geometric` the same
-weights on the same networks as a batch of graphs, which is made outside the timed part.
+Batch 32, float32, random params, synthetic targets. Variants of a case are timed in turn within each repeat, so that ratios
+hold while the machine's speed drifts. Memory is what a few steps add to the largest resident size of a process of their own.
+`dense` is `gmn` as it trains, `torch_geometric` the same weights on the same networks as a batch of graphs, which is made
+outside the timed part.
 """
 
 import argparse
 import datetime
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -34,8 +33,9 @@ SPACES = {
     "CNN 1-16-16-16-10": lambda: cnn((1, 14, 14), 10, channels=(16, 16, 16)).space,
 }
 MODELS: dict[str, dict[str, int]] = {
-    "gmn hidden 64, 4 layers": {"width": 64, "layers": 4},
-    "gmn, default (hidden 32, 3 layers)": {},
+    "gmn 64, edges 64, 4 layers": {"width": 64, "edge_width": 64, "layers": 4},
+    "gmn 64, edges 16, 4 layers": {"width": 64, "edge_width": 16, "layers": 4},
+    "gmn 32, edges 8, 3 layers (default)": {"width": 32, "edge_width": 8, "layers": 3},
 }
 VARIANTS = ("dense", "torch_geometric")
 
@@ -61,7 +61,7 @@ def step_of(space: WeightSpace, options: dict[str, int], variant: str) -> Callab
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
+def seconds(step: Callable[[], object]) -> float:
     """Wall clock of one step."""
     start = time.perf_counter()
     step()
@@ -69,8 +69,9 @@ def seconds(step: Callable[[], None]) -> float:
 
 
 def peak() -> float:
-    """Largest resident size so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """Largest resident size of this process so far, MB (Linux; the usual counter starts from that of the parent)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
 
 
 def memory(case: str, model: str, variant: str, threads: int) -> float:
@@ -83,16 +84,24 @@ def memory(case: str, model: str, variant: str, threads: int) -> float:
     return peak() - before
 
 
-def edge_gflop(space: WeightSpace, width: int, layers: int) -> float:
-    """Products over edges of one network's step: one forward; recomputed, by the weight and by the edges backward."""
-    edges = sum(part.shape[0] * part.shape[1] for part in GraphMetanet(Source(space)).graph.edges)
-    return 4 * 2 * edges * width**2 * layers / 1e9
+def gflop_of(space: WeightSpace, options: dict[str, int]) -> float:
+    """Products of one network's step on the dense path.
+
+    Nodes take every weight of a layer forward and twice backward. Edges take the K x K map forward, again in the backward pass
+    (nothing is kept), and twice for gradients; messages two products of K D = H + K channels forward and four backward.
+    """
+    module = GraphMetanet(Source(space), **options)
+    width, inner, layers = (options[name] for name in ("width", "edge_width", "layers"))
+    edges = sum(part.shape[0] * part.shape[1] for part in module.graph.edges)
+    of_nodes = sum(p.numel() for p in module.network.layers.parameters() if p.dim() > 1) - layers * inner**2
+    per_layer = 4 * edges * inner**2 + 6 * edges * (width + inner)
+    return 2 * (layers * per_layer + 3 * len(module.graph.orbit) * of_nodes) / 1e9
 
 
 def product_gflops() -> float:
     """The machine's rate of float32 products of the shape that a large layer needs."""
     a, b = torch.randn(4096, 1024), torch.randn(1024, 1024)
-    return 2 * 4096 * 1024**2 / statistics.median(seconds(lambda: torch.mm(a, b) and None) for _ in range(5)) / 1e9
+    return 2 * 4096 * 1024**2 / statistics.median(seconds(lambda: torch.mm(a, b)) for _ in range(5)) / 1e9
 
 
 def measure(case: str, model: str, threads: int, repeats: int) -> list[str]:
@@ -108,15 +117,24 @@ def measure(case: str, model: str, threads: int, repeats: int) -> list[str]:
             times[variant].append(seconds(step))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         grown = pool.starmap(memory, [(case, model, variant, threads) for variant in VARIANTS], chunksize=1)
-    gflop = edge_gflop(space, options.get("width", 32), options.get("layers", 3))
+    gflop = gflop_of(space, options)
     rows = []
     for variant, megabytes in zip(VARIANTS, grown, strict=True):
         rates = [BATCH / value for value in times[variant]]
         ratios = [slow / own for slow, own in zip(times["torch_geometric"], times[variant], strict=True)]
         share = statistics.median(rates) * gflop / product_gflops()
-        rows.append(
-            f"| {case} | {model} | {threads} | {variant} | {spread(rates, 0)} | {spread(ratios, 1)} | {megabytes:.0f} | {share:.2f} |"
-        )
+        cells = [
+            case,
+            model,
+            threads,
+            variant,
+            spread(rates, 0),
+            spread(ratios, 1),
+            f"{megabytes:.0f}",
+            f"{1e3 * gflop:.0f}",
+            f"{share:.2f}",
+        ]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     return rows
 
 
@@ -138,8 +156,8 @@ def main() -> None:
         f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, batch {BATCH}, float32, "
         f"n = {arguments.repeats}. Median (smallest to largest).",
         "",
-        "| networks | metanet | threads | path | networks/s | times torch_geometric | MB | share of the product rate |",
-        "|---|---|---|---|---|---|---|---|",
+        "| networks | metanet | threads | path | networks/s | times torch_geometric | MB | MFLOP | share of the product rate |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for threads in arguments.threads:
         for case in SPACES:

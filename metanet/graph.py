@@ -68,7 +68,7 @@ def graph_data(graph: ParameterGraph, params: Mapping[str, Tensor], index: int, 
     return _networks(graph, one, sizes or graph.sizes)[0]
 
 
-def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], sizes: GraphSizes | None = None) -> Batch:
+def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], sizes: GraphSizes | None = None) -> Data:
     """The graphs of networks of one or more weight spaces, side by side.
 
     Args:
@@ -76,7 +76,7 @@ def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], si
         sizes: Widths of the features, the largest of these graphs if None.
 
     Returns:
-        All networks, population after population.
+        All networks, population after population: a `torch_geometric.data.Batch`.
 
     Raises:
         ValueError: If features of a graph are wider than `sizes`.
@@ -88,7 +88,8 @@ def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], si
             f"batch: expected room for {own.node_channels} channels of nodes and {own.edge_channels} of edges, "
             f"got {sizes.node_channels} and {sizes.edge_channels}"
         )
-    return Batch.from_data_list([data for graph, params in populations for data in _networks(graph, params, sizes)])
+    networks = [data for graph, params in populations for data in _networks(graph, params, sizes)]
+    return Batch.from_data_list(networks)  # type: ignore[return-value]
 
 
 def _networks(graph: ParameterGraph, params: Mapping[str, Tensor], sizes: GraphSizes) -> list[Data]:

@@ -1,4 +1,4 @@
-"""Message passing for networks of one weight space: edges are dense arrays `[B, W, R, H]`, and nothing is gathered.
+"""Message passing for networks of one weight space: edges are dense arrays `[B, K, W, R]`, and nothing is gathered.
 
 Edges are what takes time and memory. `edge_messages` goes through them network by network, so that a network's edges stay in a
 core's cache, and keeps only its inputs for the backward pass.
@@ -55,41 +55,47 @@ class DenseGraph(nn.Module):
             One number a network.
         """
         x = network.node_encoder(nodes, self.orbit)
-        e: list[Tensor | None] = [network.edge_encoder.of_kind(part, kind) for kind, part in enumerate(edges)]
+        e: list[Tensor | None] = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
         for at, layer in enumerate(network.layers):
             x = self._layer(layer, x, e, last=at + 1 == len(network.layers))  # type: ignore[arg-type]
         return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
 
     def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor | None], last: bool) -> Tensor:
         """New features of nodes; replaces those of edges, unless nothing reads them anymore."""
-        sets, of_nodes = self.graph.node_sets, layer.projections(x)
-        received, sent = ([x.new_zeros(len(x), own.size, x.shape[-1]) for own in sets] for _ in range(2))
+        sets, of_nodes = self.graph.node_sets, Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
+        received: list[list[Tensor]] = [[] for _ in sets]
+        sent: list[list[Tensor]] = [[] for _ in sets]
         for at, part in enumerate(self.graph.edges):
             written, read = part.written, part.read or 0
-            e[at], forward, backward = edge_messages(
-                e[at], layer.edge.weight, _ends(of_nodes, sets[written].nodes, sets[read].nodes), not last
-            )
-            received[written] = received[written] + forward
-            sent[read] = sent[read] + backward
-        return layer.update(x, torch.cat(received, dim=1) / self.num_received, torch.cat(sent, dim=1) / self.num_sent)
+            ends = _ends(of_nodes, sets[written].nodes, sets[read].nodes)
+            e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
+            received[written].append(forward)
+            sent[read].append(backward)
+        means = (self._mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
+        return layer.update(x, *means)
+
+    def _mean(self, like: Tensor, sums: list[list[Tensor]], count: Tensor) -> Tensor:
+        """Means of the messages of all nodes, `[B, V, K, D]`."""
+        sets = zip(self.graph.node_sets, sums, strict=True)
+        total = [sum(own[1:], own[0]) if own else torch.zeros_like(like[:, :, part.nodes]) for part, own in sets]
+        return (torch.cat(total, dim=2) / count).transpose(1, 2)
 
 
 def _ends(of_nodes: Projections, written: slice, read: slice) -> Projections:
-    """What both ends bring to the edges of one part: `[B, W, H]` or `[B, R, H]`."""
-    return Projections(
-        of_nodes.written[:, written], of_nodes.read[:, read], of_nodes.forward[:, read], of_nodes.backward[:, written]
-    )
+    """What both ends bring to the edges of one part: `[B, K, W]`, `[B, K, R]`, `[B, K, R, D]`, `[B, K, W, D]`."""
+    sides = zip(of_nodes, (written, read, read, written), strict=True)
+    return Projections(*(values[:, :, side].contiguous() for values, side in sides))
 
 
 def edge_messages(
-    e: Tensor | None, weight: Float[Tensor, "H H"], ends: Projections, keep: bool
-) -> tuple[Tensor | None, Float[Tensor, "B W H"], Float[Tensor, "B R H"]]:
+    e: Tensor | None, weight: Float[Tensor, "K K"], ends: Projections, keep: bool
+) -> tuple[Tensor | None, Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
     """Messages along the edges of one part, summed at both ends.
 
-        a = relu(E e + written + read)      sum over R of a * forward      sum over W of a * backward
+        a = relu(E e + written + read)      a @ forward, over R      a^T @ backward, over W
 
     Args:
-        e: Edge features `[B, W, R, H]`.
+        e: Edge features `[B, K, W, R]`.
         weight: E.
         ends: What both ends bring.
         keep: Whether new edge features are wanted.
@@ -107,57 +113,56 @@ class _EdgeMessages(torch.autograd.Function):
         *ends, keep = rest
         ctx.save_for_backward(e, weight, *ends)
         ctx.set_materialize_grads(False)
-        size = _chunk_size(e)
         new = torch.empty_like(e) if keep else None
-        received, sent = [], []
-        for chunk in range(0, len(e), size):
-            part = slice(chunk, chunk + size)
-            own, *(written, read, forward, backward) = (values[part] for values in (e, *ends))
+        received, sent = torch.empty_like(ends[3]), torch.empty_like(ends[2])
+        for part in _chunks(e):
+            own, written, read, forward, backward = (values[part] for values in (e, *ends))
             a = _activations(own, weight, written, read)
             if new is not None:
                 torch.add(own, a, out=new[part])
-            received.append((a * forward[:, None]).sum(2))
-            sent.append(a.mul_(backward[:, :, None]).sum(1))
-        sums = torch.cat(received), torch.cat(sent)
-        return sums if new is None else (new, *sums)
+            matrices = a.flatten(0, 1)
+            torch.bmm(matrices, forward.flatten(0, 1), out=received[part].flatten(0, 1))
+            torch.bmm(matrices.mT, backward.flatten(0, 1), out=sent[part].flatten(0, 1))
+        return (received, sent) if new is None else (new, received, sent)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         e, weight, *ends = ctx.saved_tensors
         kept, received, sent = gradients if len(gradients) == 3 else (None, *gradients)
-        received = ends[0].new_zeros(ends[0].shape) if received is None else received
-        sent = ends[1].new_zeros(ends[1].shape) if sent is None else sent
-        size, gradient, of_weight = _chunk_size(e), torch.empty_like(e), torch.zeros_like(weight)
-        of_ends: list[list[Tensor]] = [[], [], [], []]
-        for chunk in range(0, len(e), size):
-            part = slice(chunk, chunk + size)
-            own, written, read, forward, backward, to_w, to_r = (values[part] for values in (e, *ends, received, sent))
+        received = torch.zeros_like(ends[3]) if received is None else received
+        sent = torch.zeros_like(ends[2]) if sent is None else sent
+        # d a = received forward^T + backward sent^T, one product of two factors side by side.
+        left, right = torch.cat([received, ends[3]], dim=-1), torch.cat([ends[2], sent], dim=-1)
+        of_e, of_weight = torch.empty_like(e), torch.zeros_like(weight)
+        of_ends = [torch.empty_like(end) for end in ends]
+        for part in _chunks(e):
+            own, written, read, _, _, to_w, to_r = (values[part] for values in (e, *ends, received, sent))
             a = _activations(own, weight, written, read)
-            delta = to_w[:, :, None] * forward[:, None]
-            delta.addcmul_(to_r[:, None], backward[:, :, None])
+            delta = torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1).mT).view_as(a)
             if kept is not None:
                 delta.add_(kept[part])
             delta = torch.ops.aten.threshold_backward(delta, a, 0.0)
-            flat = delta.flatten(0, 2)
-            of_weight.addmm_(flat.T, own.flatten(0, 2))
-            into = gradient[part].flatten(0, 2)
+            flat, back = delta.flatten(2), weight.T.expand(len(own), -1, -1)
+            of_weight += torch.bmm(flat, own.flatten(2).mT).sum(0)
             if kept is None:
-                torch.mm(flat, weight, out=into)
+                torch.bmm(back, flat, out=of_e[part].flatten(2))
             else:
-                torch.addmm(kept[part].flatten(0, 2), flat, weight, out=into)
-            products = (a * to_w[:, :, None]).sum(1), a.mul_(to_r[:, None]).sum(2)
-            for found, value in zip(of_ends, (delta.sum(2), delta.sum(1), *products), strict=True):
-                found.append(value)
-        return gradient, of_weight, *map(torch.cat, of_ends), None
+                torch.baddbmm(kept[part].flatten(2), back, flat, out=of_e[part].flatten(2))
+            torch.sum(delta, 3, out=of_ends[0][part])
+            torch.sum(delta, 2, out=of_ends[1][part])
+            torch.bmm(a.flatten(0, 1).mT, to_w.flatten(0, 1), out=of_ends[2][part].flatten(0, 1))
+            torch.bmm(a.flatten(0, 1), to_r.flatten(0, 1), out=of_ends[3][part].flatten(0, 1))
+        return of_e, of_weight, *of_ends, None
 
 
 def _activations(e: Tensor, weight: Tensor, written: Tensor, read: Tensor) -> Tensor:
-    a = written[:, :, None] + read[:, None]
-    a.flatten(0, 2).addmm_(e.flatten(0, 2), weight.T)
+    a = written[..., None] + read[..., None, :]
+    a.flatten(2).baddbmm_(weight.expand(len(e), -1, -1), e.flatten(2))
     return a.relu_()
 
 
-def _chunk_size(e: Tensor) -> int:
+def _chunks(e: Tensor) -> list[slice]:
     budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
-    return max(1, budget // max(1, e[0].numel()))
+    size = max(1, budget // max(1, e[0].numel()))
+    return [slice(start, start + size) for start in range(0, len(e), size)]

@@ -1,19 +1,21 @@
 """The learned parts of message passing on parameter graphs; `metanet.layers.dense` and `.sparse` run them.
 
-For an edge from node u (read) to node v (written), with node features x and edge features e:
+For an edge from node u (read) to node v (written), with H channels x of a node and K channels e of an edge, K heads of H / K:
 
     a_uv = relu(E e_uv + P LN(x_v) + Q LN(x_u))                     e_uv <- e_uv + a_uv
-    f_v  = mean over u of a_uv * (1 + R LN(x_u))                    messages forward, along the edges
-    g_u  = mean over v of a_uv * (1 + S LN(x_v))                    messages backward, against them
+    f_v  = mean over u of a_uv[k] * (1, (R LN(x_u))[k])             messages forward, along the edges, head by head
+    g_u  = mean over v of a_uv[k] * (1, (S LN(x_v))[k])             messages backward, against them
     x_v  <- x_v + MLP(x_v, f_v, g_v)
 
-Messages are conditioned on edges by products, not by a perceptron over (x_u, x_v, e_uv): one H x H map for each edge and layer
-is all that grows with the number of edges.
+Every channel of an edge scales one head of its neighbor, and is a message of its own (the 1). There is no perceptron over
+(x_u, x_v, e_uv): one K x K map for each edge and layer is all the arithmetic that grows with the number of edges, and in dense
+arrays messages are matrix products.
 """
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -21,13 +23,13 @@ from metanet.topology import GraphSizes
 
 
 class Projections(NamedTuple):
-    """What the nodes bring to their edges, each `[..., V, H]`.
+    """What the nodes bring to their edges; `D = 1 + H / K`.
 
     Attributes:
-        written: `P LN(x)`, for edges that write the node.
-        read: `Q LN(x)`, for edges that read the node.
-        forward: `1 + R LN(x)`, factor of messages from the node forward.
-        backward: `1 + S LN(x)`, factor of messages from the node backward.
+        written: `P LN(x)`, for edges that write the node, `[..., K]`.
+        read: `Q LN(x)`, for edges that read the node, `[..., K]`.
+        forward: `(1, R LN(x))`, what the node sends forward, `[..., K, D]`.
+        backward: `(1, S LN(x))`, what the node sends backward, `[..., K, D]`.
     """
 
     written: Tensor
@@ -44,30 +46,33 @@ class MessageLayer(nn.Module):
         4 (messages with a scale and a shift from the edge); Bresson and Laurent 2017, arXiv 1711.07553, equation 11 (gates).
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, edge_width: int):
         """Build.
 
         Args:
-            width: Channels H of nodes and edges.
+            width: Channels H of nodes.
+            edge_width: Channels K of edges, a divisor of H.
         """
         super().__init__()
+        self.sizes = [edge_width, edge_width, width, width]
         self.norm = nn.LayerNorm(width)
-        self.project = nn.Linear(width, 4 * width)
-        self.edge = nn.Linear(width, width, bias=False)
-        self.first, self.first_norm = nn.Linear(3 * width, width), nn.LayerNorm(width)
+        self.project = nn.Linear(width, sum(self.sizes))
+        self.edge = nn.Linear(edge_width, edge_width, bias=False)
+        self.first, self.first_norm = nn.Linear(3 * width + 2 * edge_width, width), nn.LayerNorm(width)
         self.second = nn.Linear(width, width)
 
     def projections(self, x: Float[Tensor, "*nodes H"]) -> Projections:
         """What the nodes bring to their edges."""
-        written, read, forward, backward = self.project(self.norm(x)).chunk(4, dim=-1)
-        return Projections(written, read, 1 + forward, 1 + backward)
+        written, read, *sent = self.project(self.norm(x)).split(self.sizes, dim=-1)
+        heads = (F.pad(values.unflatten(-1, (self.sizes[0], -1)), (1, 0), value=1.0) for values in sent)
+        return Projections(written, read, *heads)
 
     def update(
-        self, x: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes H"], backward: Float[Tensor, "*nodes H"]
+        self, x: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes K D"], backward: Float[Tensor, "*nodes K D"]
     ) -> Float[Tensor, "*nodes H"]:
         """New features of the nodes from their messages."""
-        hidden = self.first_norm(self.first(torch.cat([x, forward, backward], dim=-1)))
-        return x + self.second(torch.relu(hidden))
+        hidden = self.first(torch.cat([x, forward.flatten(-2), backward.flatten(-2)], dim=-1))
+        return x + self.second(torch.relu(self.first_norm(hidden)))
 
 
 class GraphNetwork(nn.Module):
@@ -77,18 +82,19 @@ class GraphNetwork(nn.Module):
     out = MLP(means of LN(x) over each node set)
     """
 
-    def __init__(self, sizes: GraphSizes, width: int, layers: int):
+    def __init__(self, sizes: GraphSizes, width: int, edge_width: int, layers: int):
         """Build.
 
         Args:
             sizes: Of the largest graphs it will read.
-            width: Channels H of nodes and edges.
+            width: Channels H of nodes.
+            edge_width: Channels K of edges, a divisor of H.
             layers: Rounds of messages.
         """
         super().__init__()
         self.node_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
-        self.edge_encoder = Encoder(sizes.edge_channels, sizes.edge_types, width)
-        self.layers = nn.ModuleList(MessageLayer(width) for _ in range(layers))
+        self.edge_encoder = Encoder(sizes.edge_channels, sizes.edge_types, edge_width)
+        self.layers = nn.ModuleList(MessageLayer(width, edge_width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(sizes.node_sets * width, 2 * width)
         self.readout = nn.Linear(2 * width, 1)
@@ -97,7 +103,7 @@ class GraphNetwork(nn.Module):
         """Raw prediction from the means of node sets, zero for sets that a graph lacks."""
         pooled = means.flatten(1)
         missing = self.hidden.in_features - pooled.shape[1]
-        return self.readout(torch.relu(self.hidden(nn.functional.pad(pooled, (0, missing))))).squeeze(-1)
+        return self.readout(torch.relu(self.hidden(F.pad(pooled, (0, missing))))).squeeze(-1)
 
 
 class Encoder(nn.Module):
@@ -128,8 +134,16 @@ class Encoder(nn.Module):
         """
         return features @ self.weight[: features.shape[-1]] * (1 + self.scale[kind]) + self.shift[kind]
 
-    def of_kind(self, features: Float[Tensor, "*entries C"], kind: int) -> Float[Tensor, "*entries H"]:
-        """Encode features that are all of one kind: the same, in one product."""
-        weight = self.weight[: features.shape[-1]] * (1 + self.scale[kind])
-        flat = torch.addmm(self.shift[kind], features.flatten(0, -2), weight)
-        return flat.view(*features.shape[:-1], -1)
+    def dense(self, features: Float[Tensor, "B W R C"], kind: int) -> Float[Tensor, "B H W R"]:
+        """Encode edges that are all of one kind, channels first.
+
+        Args:
+            features: Edges of one part.
+            kind: Their kind.
+
+        Returns:
+            Encoded features.
+        """
+        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T.expand(len(features), -1, -1)
+        flat = torch.baddbmm(self.shift[kind][:, None], weight, features.flatten(1, 2).transpose(1, 2))
+        return flat.unflatten(2, features.shape[1:3])

@@ -36,6 +36,6 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
 def _layer(layer: MessageLayer, x: Tensor, e: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
     nodes, (read, written) = layer.projections(x), edge_index
     a = torch.relu(layer.edge(e) + nodes.written[written] + nodes.read[read])
-    forward = scatter(a * nodes.forward[read], written, dim_size=len(x), reduce="mean")
-    backward = scatter(a * nodes.backward[written], read, dim_size=len(x), reduce="mean")
+    forward = scatter(a[..., None] * nodes.forward[read], written, dim_size=len(x), reduce="mean")
+    backward = scatter(a[..., None] * nodes.backward[written], read, dim_size=len(x), reduce="mean")
     return layer.update(x, forward, backward), e + a

@@ -29,26 +29,30 @@ class GraphMetanet(nn.Module):
     invariant = True
     places: Tensor
 
-    def __init__(self, source: Source, *, width: int = 32, layers: int = 3):
+    def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
 
         Args:
             source: Weight space and masks.
-            width: Channels of nodes and edges.
+            width: Channels of nodes.
+            edge_width: Channels of edges, a divisor of `width`.
             layers: Rounds of messages.
 
         Raises:
-            ValueError: If there is no layer or no channel.
+            ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         super().__init__()
-        if width < 1 or layers < 1:
-            raise ValueError(f"gmn: expected width and layers of at least 1, got {width} and {layers}")
+        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
+            raise ValueError(
+                "gmn: expected at least one layer and edge_width a divisor of width, "
+                f"got {layers} layers, width {width} and edge_width {edge_width}"
+            )
         self.source = source
         self.graph = parameter_graph(source.space)
         self.norm = TensorNorm(list(source.free_sizes.values()))
         masks = [source.free.get(name, torch.ones(shape)).flatten().bool() for name, shape in source.space.shapes.items()]
         self.register_buffer("places", torch.cat(masks).nonzero().squeeze(1), persistent=False)
-        self.network = GraphNetwork(self.graph.sizes, width, layers)
+        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers)
         self.dense = DenseGraph(self.graph)
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:

@@ -41,7 +41,7 @@ def networks(space, count=COUNT, seed=0):
 
 def metanet(space, params, **options):
     with seeded(0):
-        module = GraphMetanet(Source(space), **{"width": 8, "layers": 2, **options}).double().eval()
+        module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
     module.calibrate(module.features(params))
     return module
 
@@ -107,7 +107,7 @@ def test_fixed_entries_are_not_read():
     space = SPACES["w"]
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
     with seeded(0):
-        module = GraphMetanet(Source(space, {"layers.0.weight": mask}), width=8, layers=2).double()
+        module = GraphMetanet(Source(space, {"layers.0.weight": mask}), width=8, edge_width=4, layers=2).double()
     seen = module.inputs(module.features(params))["layers.0.weight"]
     close(seen, torch.where(mask, params["layers.0.weight"], 0))
     module(module.features(params)).sum().backward()
@@ -117,7 +117,7 @@ def test_fixed_entries_are_not_read():
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_edge_messages_have_the_right_gradient(keep, chunk, monkeypatch):
     monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
-    shapes = [(3, 2, 4, 3), (3, 3), (3, 2, 3), (3, 4, 3), (3, 4, 3), (3, 2, 3)]
+    shapes = [(3, 2, 4, 3), (2, 2), (3, 2, 4), (3, 2, 3), (3, 2, 3, 2), (3, 2, 4, 2)]  # 3 networks, K = 2, W = 4, R = 3
     inputs = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
 
     def messages(e, weight, *ends):
@@ -131,7 +131,7 @@ def test_networks_of_different_architectures_share_a_batch():
     parts = [(parameter_graph(SPACES[name]), networks(SPACES[name], seed=at)) for at, name in enumerate(ARCHITECTURES)]
     sizes = graphs.sizes_of([graph for graph, _ in parts])
     with seeded(0):
-        network = GraphNetwork(sizes, width=8, layers=2).double()
+        network = GraphNetwork(sizes, width=8, edge_width=4, layers=2).double()
     together = sparse.run(network, graphs.batch(parts))
     close(together, torch.cat([sparse.run(network, graphs.batch([part], sizes)) for part in parts]))
     alone = [sparse.run(network, graphs.graph_data(graph, params, at, sizes)) for graph, params in parts for at in range(COUNT)]
@@ -143,5 +143,5 @@ def test_networks_of_different_architectures_share_a_batch():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
-        GraphMetanet(Source(SPACES["mlp"]), width=0)
+    with pytest.raises(ValueError, match="divisor of width, got 3 layers, width 12"):
+        GraphMetanet(Source(SPACES["mlp"]), width=12)
