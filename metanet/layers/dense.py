@@ -55,12 +55,12 @@ class DenseGraph(nn.Module):
             One number a network.
         """
         x = network.node_encoder(nodes, self.orbit)
-        e: list[Tensor | None] = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
+        e = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
         for at, layer in enumerate(network.layers):
             x = self._layer(layer, x, e, last=at + 1 == len(network.layers))  # type: ignore[arg-type]
         return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
 
-    def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor | None], last: bool) -> Tensor:
+    def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor], last: bool) -> Tensor:
         """New features of nodes; replaces those of edges, unless nothing reads them anymore."""
         sets, of_nodes = self.graph.node_sets, Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
         received: list[list[Tensor]] = [[] for _ in sets]
@@ -88,8 +88,8 @@ def _ends(of_nodes: Projections, written: slice, read: slice) -> Projections:
 
 
 def edge_messages(
-    e: Tensor | None, weight: Float[Tensor, "K K"], ends: Projections, keep: bool
-) -> tuple[Tensor | None, Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
+    e: Float[Tensor, "B K W R"], weight: Float[Tensor, "K K"], ends: Projections, keep: bool
+) -> tuple[Float[Tensor, "B K W R"], Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
     """Messages along the edges of one part, summed at both ends.
 
         a = relu(E e + written + read)      a @ forward, over R      a^T @ backward, over W
@@ -101,10 +101,11 @@ def edge_messages(
         keep: Whether new edge features are wanted.
 
     Returns:
-        New edge features `e + a` (None if they are not wanted), sums at the written and at the read end.
+        New edge features `e + a` (the old ones if they are not wanted), sums at the written and at the read end. All are of the
+        type of `e`, which under autocast may be another than that of the rest.
     """
-    results = _EdgeMessages.apply(e, weight, *ends, keep)
-    return results if keep else (None, *results)  # type: ignore[return-value]
+    results = _EdgeMessages.apply(e, *(value.to(e) for value in (weight, *ends)), keep)
+    return results if keep else (e, *results)  # type: ignore[return-value]
 
 
 class _EdgeMessages(torch.autograd.Function):
