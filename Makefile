@@ -30,6 +30,7 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/train_networks.py
 	$(BIN)/python benchmarks/store_io.py
+	$(BIN)/python benchmarks/metanet_step.py
 
 clean:
 	rm -rf .venv runs

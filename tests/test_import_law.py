@@ -45,6 +45,7 @@ LAW = {
         "zoo.params",
         "zoo.population",
         "zoo.symmetry",
+        "zoo.blocks",
         "zoo.canonical",
         "zoo.align",
     },

@@ -34,12 +34,14 @@ class Block:
         tensor: Name of the tensor.
         dims: Its axes.
         rank: Number of axes of the tensor.
+        axes: For each of `dims`, the axis of the tensor that it is a factor of, counted in the order of the tensor.
         steps: How to get there: `(axis, sizes)` splits an axis, `(axis, start, length)` keeps a part of it.
     """
 
     tensor: str
     dims: tuple[Dim, ...]
     rank: int
+    axes: tuple[int, ...]
     steps: tuple[Step, ...] = ()
 
     def view(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
@@ -77,29 +79,29 @@ def blocks(space: WeightSpace) -> list[Block]:
     found = []
     for name in space.tensors:
         pattern = space.pattern(name)
-        signed = list(zip(pattern.axes, pattern.powers, strict=True))
-        found += [Block(name, dims, len(signed), steps) for dims, steps in _cut(space, signed, ())]
+        signed = [(axis, sign, at) for at, (axis, sign) in enumerate(zip(pattern.axes, pattern.powers, strict=True))]
+        found += [Block(name, dims, len(signed), axes, steps) for dims, axes, steps in _cut(space, signed, ())]
     return found
 
 
 def _cut(
-    space: WeightSpace, axes: Sequence[tuple[Axis | Factor, int]], steps: tuple
-) -> Iterator[tuple[tuple[Dim, ...], tuple]]:
+    space: WeightSpace, axes: Sequence[tuple[Axis | Factor, int, int]], steps: tuple
+) -> Iterator[tuple[tuple[Dim, ...], tuple[int, ...], tuple]]:
     """Resolve the first axis that is a product or a sum, then the rest."""
-    for at, (axis, sign) in enumerate(axes):
+    for at, (axis, sign, origin) in enumerate(axes):
         before, after = axes[:at], axes[at + 1 :]
         if isinstance(axis, tuple):
             split = steps if len(axis) == 1 else (*steps, (at, tuple(space.size((factor,)) for factor in axis)))
-            yield from _cut(space, [*before, *((factor, sign) for factor in axis), *after], split)
+            yield from _cut(space, [*before, *((factor, sign, origin) for factor in axis), *after], split)
             return
         if isinstance(axis, Sum):
             start = 0
             for term in axis.terms:
                 length = space.size(term)
-                yield from _cut(space, [*before, (term, sign), *after], (*steps, (at, start, length)))
+                yield from _cut(space, [*before, (term, sign, origin), *after], (*steps, (at, start, length)))
                 start += length
             return
-    yield tuple(_dim(space, axis, sign) for axis, sign in axes), steps
+    yield tuple(_dim(space, axis, sign) for axis, sign, _ in axes), tuple(origin for _, _, origin in axes), steps
 
 
 def _dim(space: WeightSpace, factor: Axis | Factor, sign: int) -> Dim:

@@ -8,6 +8,7 @@ from metanet.contract import Builder
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
+from metanet.models.gmn import GraphMetanet
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.statnn import StatNN
@@ -19,6 +20,7 @@ METANETS: dict[str, Builder] = {
     "mlp": FlatMLP,
     "dmc": DMC,
     "deepsets": ScalarDeepSets,
+    "gmn": GraphMetanet,
 }
 
 

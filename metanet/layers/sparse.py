@@ -1,0 +1,41 @@
+"""Message passing on torch_geometric graphs by gathering and scattering: any weight spaces in one batch.
+
+The obvious implementation of the formula in `metanet.layers.message_passing`, and the oracle of `metanet.layers.dense`.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.utils import scatter
+
+from metanet.layers.message_passing import GraphNetwork, MessageLayer
+
+
+def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
+    """Raw predictions of a `GraphNetwork` for graphs.
+
+    Args:
+        network: What was learned.
+        data: Graphs of B networks, from `metanet.graph.batch`; or one graph.
+
+    Returns:
+        One number a network.
+    """
+    x = network.node_encoder(data.x, data.orbit)
+    e = network.edge_encoder(data.edge_attr, data.edge_type)
+    for layer in network.layers:
+        x, e = _layer(layer, x, e, data.edge_index)  # type: ignore[arg-type]
+    own = torch.zeros_like(data.orbit) if data.batch is None else data.batch
+    count = 1 if data.batch is None else data.num_graphs
+    num_sets = int(data.node_set.max()) + 1
+    means = scatter(network.norm(x), own * num_sets + data.node_set, dim_size=count * num_sets, reduce="mean")
+    return network.decode(means.unflatten(0, (count, num_sets)))
+
+
+def _layer(layer: MessageLayer, x: Tensor, e: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    nodes, (read, written) = layer.projections(x), edge_index
+    a = torch.relu(layer.edge(e) + nodes.written[written] + nodes.read[read])
+    forward = scatter(a[..., None] * nodes.forward[read], written, dim_size=len(x), reduce="mean")
+    backward = scatter(a[..., None] * nodes.backward[written], read, dim_size=len(x), reduce="mean")
+    return layer.update(x, forward, backward), e + a

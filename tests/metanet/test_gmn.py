@@ -1,0 +1,158 @@
+"""The graph metanet: its dense path equals its torch_geometric path, and it knows the symmetry that a space declares."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from metanet import graph as graphs
+from metanet.contract import Source, seeded
+from metanet.layers import dense, sparse
+from metanet.layers.message_passing import GraphNetwork, Projections
+from metanet.models.gmn import GraphMetanet
+from metanet.topology import parameter_graph
+from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
+from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.symmetry import GroupElement, act, sample
+from zoo.testing import random_params, random_weight_space
+
+COUNT = 4
+SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
+SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
+close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def architecture(name):
+    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
+
+
+SPACES = {name: architecture(name).space for name in ARCHITECTURES}
+SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
+SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
+
+
+def networks(space, count=COUNT, seed=0):
+    return random_params(space, generator(seed), batch=(count,))
+
+
+def metanet(space, params, **options):
+    with seeded(0):
+        module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
+    module.calibrate(module.features(params))
+    return module
+
+
+@torch.no_grad()
+def spreads(module, params, moved):
+    """Largest change of a prediction, over their spread between networks."""
+    before, after = (module(module.features(networks)) for networks in (params, moved))
+    return float((before - after).abs().max() / before.std())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_dense_path_equals_the_torch_geometric_path(name):
+    space = SPACES[name]
+    params = networks(space)
+    module = metanet(space, params)
+    features = module.features(params)
+    batch = graphs.batch([(module.graph, module.inputs(features))])
+    ours, theirs = module(features), sparse.run(module.network, batch)
+    close(ours, theirs)
+    weights = list(module.parameters())
+    by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
+    for mine, twin in zip(*by_path, strict=True):
+        close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_predictions_do_not_change_when_neurons_move(name):
+    space = SPACES[name]
+    params = networks(space)
+    permutations = sample(space, generator(1), batch=(COUNT,)).permutations
+    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) < 1e-8
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "w", "syre"])
+def test_predictions_change_when_one_tensor_alone_moves(name):
+    space = SPACES[name]
+    params = networks(space)
+    weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
+    moved = {**params, weight: params[weight].roll(1, dims=2)}
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["w", "syre"])
+def test_neurons_of_fixed_groups_are_told_apart(kind):
+    space = SPACES[kind]
+    params = networks(space)
+    permutations = {"h1": torch.arange(7).roll(1), "h2": torch.arange(5).roll(1)}
+    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) > 1e-4
+
+
+def test_queries_and_values_of_a_head_belong_together():
+    space = SPACES["transformer"]
+    params = networks(space)
+    moved = dict(params)
+    for name, tensor in params.items():
+        if name.startswith(("blocks.0.q.", "blocks.0.k.")):
+            moved[name] = tensor.unflatten(1, (2, -1)).flip(1).flatten(1, 2)
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
+def test_fixed_entries_are_not_read():
+    space = SPACES["w"]
+    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
+    with seeded(0):
+        module = GraphMetanet(Source(space, {"layers.0.weight": mask}), width=8, edge_width=4, layers=2).double()
+    seen = module.inputs(module.features(params))["layers.0.weight"]
+    close(seen, torch.where(mask, params["layers.0.weight"], 0))
+    module(module.features(params)).sum().backward()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("chunk", [1, 2**17])
+def test_edge_messages_have_the_right_gradient(keep, chunk, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
+    shapes = [(3, 2, 4, 3), (2, 2), (3, 2, 4), (3, 2, 3), (3, 2, 3, 2), (3, 2, 4, 2)]  # 3 networks, K = 2, W = 4, R = 3
+    inputs = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+
+    def messages(e, weight, *ends):
+        return dense.edge_messages(e, weight, Projections(*ends), keep)[0 if keep else 1 :]
+
+    assert len(messages(*inputs)) == 2 + keep
+    assert torch.autograd.gradcheck(messages, inputs)
+
+
+def test_networks_of_different_architectures_share_a_batch():
+    parts = [(parameter_graph(SPACES[name]), networks(SPACES[name], seed=at)) for at, name in enumerate(ARCHITECTURES)]
+    sizes = graphs.sizes_of([graph for graph, _ in parts])
+    with seeded(0):
+        network = GraphNetwork(sizes, width=8, edge_width=4, layers=2).double()
+    together = sparse.run(network, graphs.batch(parts))
+    close(together, torch.cat([sparse.run(network, graphs.batch([part], sizes)) for part in parts]))
+    alone = [sparse.run(network, graphs.graph_data(graph, params, at, sizes)) for graph, params in parts for at in range(COUNT)]
+    close(together, torch.cat(alone))
+    for at, (graph, params) in enumerate(parts):
+        own = dense.DenseGraph(graph).double()
+        nodes, edges = graphs.node_features(graph, params), graphs.edge_features(graph, params)
+        close(together[COUNT * at : COUNT * (at + 1)], own(network, nodes, edges))
+
+
+def test_autocast_changes_little():
+    params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
+    module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
+    exact = module(module.features(params))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(module.features(params))
+    rounded.float().square().sum().backward()
+    assert rounded.dtype == torch.bfloat16
+    assert (exact - rounded).abs().max() < 0.1 * exact.std()
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="divisor of width, got 3 layers, width 12"):
+        GraphMetanet(Source(SPACES["mlp"]), width=12)

@@ -1,0 +1,29 @@
+"""Slow twin of `metanet.topology`: the graph of one network, entry by entry, for patterns without sums."""
+
+from itertools import product
+
+from zoo.weight_space import Label
+
+
+def entries(space, params):
+    """Of one network: `{(tensor, written neurons, read neurons): [entries in C order]}`, a neuron being `(group, place)`."""
+    found = {}
+    for name, shape in space.shapes.items():
+        pattern = space.pattern(name)
+        for index in product(*map(range, shape)):
+            ends = {1: [], -1: []}
+            for axis, sign, place in zip(pattern.axes, pattern.powers, index, strict=True):
+                ends[sign] += neurons(space, axis, place)
+            key = (name, tuple(ends[1]), tuple(ends[-1]))
+            found.setdefault(key, []).append(float(params[name][index]))
+    return found
+
+
+def neurons(space, axis, place):
+    """The neurons that one position of a product of factors stands for."""
+    found = []
+    for factor in reversed(axis):
+        place, own = divmod(place, space.size((factor,)))
+        if isinstance(factor, Label):
+            found.append((factor.group, own))
+    return found[::-1]
