@@ -15,6 +15,7 @@ from metanet.models.graph_transformer import GraphTransformer
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.statnn import StatNN
+from metanet.models.width_gmn import WidthGraphMetanet
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -25,6 +26,7 @@ METANETS: dict[str, Builder] = {
     "deepsets": ScalarDeepSets,
     "gmn": GraphMetanet,
     "graph_transformer": GraphTransformer,
+    "width_gmn": WidthGraphMetanet,
 }
 
 
