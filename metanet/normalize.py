@@ -57,7 +57,7 @@ class TensorNorm(nn.Module):
 class ParamsNorm(nn.Module):
     """The same for params that stay tensors: a center and a scale per tensor are all it learns, so it fits other sizes too.
 
-        z = clamp((factor x - center_t) / scale_t, -limit, limit), 0 for fixed entries
+    z = clamp((factor x - center_t) / scale_t, -limit, limit), 0 for fixed entries
     """
 
     center: Tensor

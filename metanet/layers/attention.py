@@ -1,6 +1,6 @@
 """Attention along the edges of a parameter graph, in both directions, run on dense arrays part by part.
 
-For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an edge and A heads of H / A, and
+For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an edge, A heads of H / A, and
 y = LN(x):
 
     e_uv <- e_uv + relu(E e_uv + P y_v + Q y_u)

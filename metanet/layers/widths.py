@@ -1,12 +1,15 @@
 """Message passing that sees widths only through means: copies of a neuron that share its outgoing weights change nothing.
 
 A network stays the same function when every neuron of a group is copied k times and what reads the group is divided by k. Edges
-carry weights times the number of neurons they are summed over (`fan_in`), so that copies of an edge are equal. Every message is a
-mean over the other end, each part of the graph by itself, so that equal copies count once:
+carry weights times the number of neurons that they sum over (`fan_in`), so that copies of an edge are equal. Every message is a
+mean over the other end, each part of the graph by itself, so that copies together count once:
 
-    f_v = mean over parts that write v, of: mean over u of a_uv[k] * (1, (R LN(x_u))[k])        g_u likewise, over parts that read u
+    f_v = mean over parts that write v, of: mean over u of a_uv[k] * (1, (R LN(x_u))[k])
+    g_u = mean over parts that read u, of: mean over v of a_uv[k] * (1, (S LN(x_v))[k])
 
-Edges between node sets that share groups (heads) average over the nodes that agree, with 1 for a.
+with a_uv as in `metanet.layers.message_passing`. Edges between node sets that share groups (heads) average over the nodes that
+agree, with 1 for a. Where every node set is written and read by one part each, as in an MLP, this is `gmn` but for the units of
+the weights.
 """
 
 from collections.abc import Sequence

@@ -18,20 +18,18 @@ from zoo.weight_space import WeightSpace
 class WidthGraphMetanet(nn.Module):
     """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
 
-    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function and this metanet's
-    prediction as they are. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to declared
-    permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries read as zero.
+    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and this
+    metanet's prediction too. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to
+    declared permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries read as zero.
 
     References:
-        Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks" (duplication-compatible GMN: fan-in rescaling,
-        mean aggregation, mean readout of each layer); Lim et al. 2024, arXiv 2312.04501.
+        Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks" (duplication-compatible GMN: fan-in
+        rescaling, mean aggregation, mean readout of each layer); Lim et al. 2024, arXiv 2312.04501.
     """
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
-        "published": {"width": 128, "edge_width": 16, "layers": 4}
-    }
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 16, "layers": 4}}
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
@@ -98,11 +96,11 @@ def _difference(expected: WeightSpace, got: WeightSpace) -> str:
         for name, pattern in expected.tensors.items()
         if got.tensors[name] != pattern
     ]
-    named = [name for name in expected.groups if name in got.groups]
     groups = [
-        f"group {name!r} is {got.groups[name]} instead of {expected.groups[name]}"
-        for name in named
-        if got.groups[name].permutable != expected.groups[name].permutable
-        or not (got.groups[name].permutable or got.groups[name].size == expected.groups[name].size)
+        f"group {name!r} is {got.groups[name]} instead of {group}"
+        for name, group in expected.groups.items()
+        if name in got.groups
+        and (got.groups[name].permutable, got.groups[name].permutable or got.groups[name].size)
+        != (group.permutable, group.permutable or group.size)
     ]
     return "; ".join(patterns + groups)

@@ -22,7 +22,7 @@ def metanet(space, params, free=None):
     # Moves the norms off the identity, so that the twin has to have them in the right places.
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
-            weight += 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
     module.calibrate(params)
     return module
 

@@ -15,16 +15,14 @@ def widen(space, params, factors):
     Where every group that is read is summed over, the network computes the same function.
     """
     groups = {name: replace(group, size=group.size * factors.get(name, 1)) for name, group in space.groups.items()}
-    wide = {}
-    for name, tensor in params.items():
-        pattern, lead = space.pattern(name), tensor.dim() - len(space.shapes[name])
+    wide = dict(params)
+    for name, shape in space.shapes.items():
+        pattern = space.pattern(name)
         for at, (axis, power) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
             places, copies = zip(*positions(space, axis, factors), strict=True)
-            tensor = tensor.index_select(lead + at, torch.tensor(places))
-            if power < 0:
-                shape = [-1] + [1] * (tensor.dim() - lead - at - 1)
-                tensor = tensor / torch.tensor(copies, dtype=tensor.dtype).reshape(shape)
-        wide[name] = tensor
+            own = wide[name].index_select(at - len(shape), torch.tensor(places))
+            divisors = torch.tensor(copies, dtype=own.dtype).reshape([-1] + [1] * (len(shape) - at - 1))
+            wide[name] = own / divisors if power < 0 else own
     return WeightSpace(groups, space.tensors), wide
 
 
