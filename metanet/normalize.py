@@ -55,9 +55,11 @@ class TensorNorm(nn.Module):
 
 
 class ParamsNorm(nn.Module):
-    """The same for params that stay tensors: a center and a scale per tensor are all it learns, so it fits other sizes too.
+    """The same for params that stay tensors. A center and a scale per tensor are all it keeps, so it fits other sizes too.
 
-    z = clamp((factor x - center_t) / scale_t, -limit, limit), 0 for fixed entries
+        z = clamp((factor x - center_t) / scale_t, -limit, limit)
+
+    Fixed entries become zero.
     """
 
     center: Tensor

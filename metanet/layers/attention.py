@@ -70,7 +70,7 @@ class AttentionLayer(nn.Module):
         """What the nodes bring to their edges: written and read ends `[..., K]`, then both directions of attention."""
         width, edge_width = x.shape[-1], self.edge.in_features
         written, read, *rest = self.project(self.norm(x)).split([edge_width, edge_width, 4 * width, 4 * width], dim=-1)
-        return written, read, *(self._side(values) for values in rest)
+        return written, read, self._side(rest[0]), self._side(rest[1])
 
     def _side(self, values: Tensor) -> Side:
         query, key, value, scaled = values.unflatten(-1, (4, self.heads, -1)).unbind(-3)

@@ -18,8 +18,8 @@ from zoo.weight_space import WeightSpace
 class WidthGraphMetanet(nn.Module):
     """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
 
-    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and this
-    metanet's prediction too. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to
+    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and
+    this metanet's prediction too. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to
     declared permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries read as zero.
 
     References:
