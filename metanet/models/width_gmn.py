@@ -29,7 +29,7 @@ class WidthGraphMetanet(nn.Module):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 16, "layers": 4}}
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 128, "layers": 4}}
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
