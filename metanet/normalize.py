@@ -1,10 +1,13 @@
 """Normalization fitted on training networks, kept in buffers, robust against a few networks with huge weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from metanet.contract import Source
+from zoo.params import Params
 
 
 class TensorNorm(nn.Module):
@@ -40,16 +43,80 @@ class TensorNorm(nn.Module):
         """
         centers, scales = [], []
         for piece in x.split(self.sizes, dim=1):
-            center = piece.mean(1).median()
-            scale = (piece - center).square().mean(1).sqrt().median()
+            center, scale = _center_and_scale(piece)
             centers.append(center.expand(piece.shape[1]))
-            scales.append(_safe(scale).expand(piece.shape[1]))
+            scales.append(scale.expand(piece.shape[1]))
         self.center.copy_(torch.cat(centers))
         self.scale.copy_(torch.cat(scales))
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Normalize."""
         return ((x - self.center) / self.scale).clamp(-self.limit, self.limit)
+
+
+class ParamsNorm(nn.Module):
+    """The same for params that stay tensors. A center and a scale per tensor are all it keeps, so it fits other sizes too.
+
+        z = clamp((factor x - center_t) / scale_t, -limit, limit)
+
+    Fixed entries become zero.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, source: Source, factors: Mapping[str, Tensor] | None = None, limit: int | float = 20.0):
+        """Start as a multiplication by the factors.
+
+        Args:
+            source: Weight space and masks.
+            factors: For some tensors, what their entries are multiplied with first, `[*shape]`.
+            limit: Largest absolute output.
+        """
+        super().__init__()
+        self.limit = limit
+        self.names = list(source.space.tensors)
+        self.factored, self.masked = list(factors or {}), list(source.free)
+        for at, name in enumerate(self.factored):
+            self.register_buffer(f"factor_{at}", (factors or {})[name], persistent=False)
+        for at, name in enumerate(self.masked):
+            self.register_buffer(f"free_{at}", source.free[name].bool(), persistent=False)
+        self.register_buffer("center", torch.zeros(len(self.names)))
+        self.register_buffer("scale", torch.ones(len(self.names)))
+
+    def calibrate(self, params: Params) -> None:
+        """Set center and scale.
+
+        Args:
+            params: Full params of the training networks, `[N, *shape]`.
+        """
+        for at, name in enumerate(self.names):
+            x, free = self._scaled(name, params[name]).reshape(len(params[name]), -1), self._free(name)
+            x = x if free is None else x[:, free.flatten()]
+            if x.shape[1]:
+                self.center[at], self.scale[at] = _center_and_scale(x)
+
+    def forward(self, params: Params) -> Params:
+        """Normalize.
+
+        Args:
+            params: Full params `[B, *shape]`.
+
+        Returns:
+            Tensors of the same shapes.
+        """
+        normal = {}
+        for at, name in enumerate(self.names):
+            x, free = (self._scaled(name, params[name]) - self.center[at]) / self.scale[at], self._free(name)
+            x = x.clamp(-self.limit, self.limit)
+            normal[name] = x if free is None else torch.where(free, x, torch.zeros_like(x))
+        return normal
+
+    def _scaled(self, name: str, x: Tensor) -> Tensor:
+        return x * getattr(self, f"factor_{self.factored.index(name)}") if name in self.factored else x
+
+    def _free(self, name: str) -> Tensor | None:
+        return getattr(self, f"free_{self.masked.index(name)}") if name in self.masked else None
 
 
 class ColumnNorm(nn.Module):
@@ -89,6 +156,12 @@ class ColumnNorm(nn.Module):
 
 
 _HUGE = 1e15  # its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
+
+
+def _center_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Medians over networks `[N, entries]` of the mean and of the root mean square around the center."""
+    center = x.mean(1).median()
+    return center, _safe((x - center).square().mean(1).sqrt().median())
 
 
 def _safe(scale: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class DenseGraph(nn.Module):
         sent: list[list[Tensor]] = [[] for _ in sets]
         for at, part in enumerate(self.graph.edges):
             written, read = part.written, part.read or 0
-            ends = _ends(of_nodes, sets[written].nodes, sets[read].nodes)
+            ends = ends_of(of_nodes, sets[written].nodes, sets[read].nodes)
             e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
             received[written].append(forward)
             sent[read].append(backward)
@@ -81,7 +81,7 @@ class DenseGraph(nn.Module):
         return (torch.cat(total, dim=2) / count).transpose(1, 2)
 
 
-def _ends(of_nodes: Projections, written: slice, read: slice) -> Projections:
+def ends_of(of_nodes: Projections, written: slice, read: slice) -> Projections:
     """What both ends bring to the edges of one part: `[B, K, W]`, `[B, K, R]`, `[B, K, R, D]`, `[B, K, W, D]`."""
     sides = zip(of_nodes, (written, read, read, written), strict=True)
     return Projections(*(values[:, :, side].contiguous() for values, side in sides))

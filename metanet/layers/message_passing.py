@@ -12,6 +12,7 @@ Every channel of an edge scales one head of its neighbor, and is a message of it
 arrays messages are matrix products.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -82,19 +83,27 @@ class GraphNetwork(nn.Module):
     out = MLP(means of LN(x) over each node set)
     """
 
-    def __init__(self, sizes: GraphSizes, width: int, edge_width: int, layers: int):
+    def __init__(
+        self,
+        sizes: GraphSizes,
+        width: int,
+        edge_width: int,
+        layers: int,
+        layer: Callable[[int, int], nn.Module] = MessageLayer,
+    ):
         """Build.
 
         Args:
             sizes: Of the largest graphs it will read.
             width: Channels H of nodes.
-            edge_width: Channels K of edges, a divisor of H.
+            edge_width: Channels K of edges.
             layers: Rounds of messages.
+            layer: Builds a round for H and K; its kind decides who can run the network.
         """
         super().__init__()
         self.node_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.edge_encoder = Encoder(sizes.edge_channels, sizes.edge_types, edge_width)
-        self.layers = nn.ModuleList(MessageLayer(width, edge_width) for _ in range(layers))
+        self.layers = nn.ModuleList(layer(width, edge_width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(sizes.node_sets * width, 2 * width)
         self.readout = nn.Linear(2 * width, 1)

@@ -11,9 +11,11 @@ from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
 from metanet.models.gmn import GraphMetanet
+from metanet.models.graph_transformer import GraphTransformer
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.statnn import StatNN
+from metanet.models.width_gmn import WidthGraphMetanet
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -23,6 +25,8 @@ METANETS: dict[str, Builder] = {
     "dmc": DMC,
     "deepsets": ScalarDeepSets,
     "gmn": GraphMetanet,
+    "graph_transformer": GraphTransformer,
+    "width_gmn": WidthGraphMetanet,
 }
 
 

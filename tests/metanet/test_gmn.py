@@ -11,32 +11,11 @@ from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
 from metanet.topology import parameter_graph
-from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
+from zoo.architectures import ARCHITECTURES
 from zoo.symmetry import GroupElement, act, sample
-from zoo.testing import random_params, random_weight_space
 
-COUNT = 4
-SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
-SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def architecture(name):
-    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
-
-
-SPACES = {name: architecture(name).space for name in ARCHITECTURES}
-SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
-SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
-
-
-def networks(space, count=COUNT, seed=0):
-    return random_params(space, generator(seed), batch=(count,))
 
 
 def metanet(space, params, **options):
@@ -44,13 +23,6 @@ def metanet(space, params, **options):
         module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
     module.calibrate(module.features(params))
     return module
-
-
-@torch.no_grad()
-def spreads(module, params, moved):
-    """Largest change of a prediction, over their spread between networks."""
-    before, after = (module(module.features(networks)) for networks in (params, moved))
-    return float((before - after).abs().max() / before.std())
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -1,0 +1,170 @@
+"""Attention along the edges of a parameter graph, in both directions, run on dense arrays part by part.
+
+For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an edge, A heads of H / A, and
+y = LN(x):
+
+    e_uv <- e_uv + relu(E e_uv + P y_v + Q y_u)
+    (b, g, b', g')_uv = D e_uv                                                one number a head each
+    f_v = sum over u of softmax_u(q_v k_u / sqrt(H / A) + b_uv) (v_u + g_uv (1, s_u))       along the edges
+    g_u = sum over v of softmax_v(q'_u k'_v / sqrt(H / A) + b'_uv) (v'_v + g'_uv (1, s'_v))   against them
+    x <- x + O (f, g)       x <- x + MLP(LN(x))
+
+A softmax runs over all edges that enter (leave) a node, whatever tensors they come from; a node without any receives zeros.
+The edge enters as a bias of the logits, and as a scale and a shift of the values.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.layers.message_passing import GraphNetwork
+from metanet.topology import ParameterGraph
+
+
+class Side(NamedTuple):
+    """What nodes bring to the attention in one direction.
+
+    Attributes:
+        query: `[..., A, H / A]`, scaled.
+        key: `[..., A, H / A]`.
+        value: `v`, then `(1, s)`: `[..., A, 2 H / A + 1]`.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class AttentionLayer(nn.Module):
+    """One round of attention; see the module's formula.
+
+    References:
+        Diao and Loynd 2023, arXiv 2210.05062, section 3 (edges in attention); Kofinas et al. 2024, arXiv 2403.12143, section 3
+        and equation 6 (edges scale and shift the values). There, keys and queries have edge terms too, and all pairs of nodes
+        attend to each other.
+    """
+
+    def __init__(self, width: int, edge_width: int, heads: int):
+        """Build.
+
+        Args:
+            width: Channels H of nodes.
+            edge_width: Channels K of edges.
+            heads: Heads A, a divisor of H.
+        """
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 2 * edge_width + 8 * width)
+        self.edge = nn.Linear(edge_width, edge_width, bias=False)
+        self.to_heads = nn.Linear(edge_width, 4 * heads, bias=False)
+        self.out = nn.Linear(4 * width + 2 * heads, width)
+        self.hidden_norm = nn.LayerNorm(width)
+        self.hidden, self.hidden_out = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def projections(self, x: Float[Tensor, "*nodes H"]) -> tuple[Tensor, Tensor, Side, Side]:
+        """What the nodes bring to their edges: written and read ends `[..., K]`, then both directions of attention."""
+        width, edge_width = x.shape[-1], self.edge.in_features
+        written, read, *rest = self.project(self.norm(x)).split([edge_width, edge_width, 4 * width, 4 * width], dim=-1)
+        return written, read, self._side(rest[0]), self._side(rest[1])
+
+    def _side(self, values: Tensor) -> Side:
+        query, key, value, scaled = values.unflatten(-1, (4, self.heads, -1)).unbind(-3)
+        return Side(query * query.shape[-1] ** -0.5, key, torch.cat([value, F.pad(scaled, (1, 0), value=1.0)], dim=-1))
+
+    def update(
+        self, x: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes A D"], backward: Float[Tensor, "*nodes A D"]
+    ) -> Float[Tensor, "*nodes H"]:
+        """New features of the nodes from what they attended to."""
+        x = x + self.out(torch.cat([forward.flatten(-2), backward.flatten(-2)], dim=-1))
+        return x + self.hidden_out(F.gelu(self.hidden(self.hidden_norm(x))))
+
+
+class DenseAttention(nn.Module):
+    """Runs a `GraphNetwork` of attention layers on networks of one weight space."""
+
+    orbit: Tensor
+    members: Tensor
+
+    def __init__(self, graph: ParameterGraph):
+        """Prepare.
+
+        Args:
+            graph: Topology of all networks.
+        """
+        super().__init__()
+        self.graph = graph
+        members = F.one_hot(graph.node_set, len(graph.node_sets)).T.to(torch.get_default_dtype())
+        self.register_buffer("orbit", graph.orbit, persistent=False)
+        self.register_buffer("members", members, persistent=False)
+
+    def forward(
+        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, "B"]:
+        """Raw predictions.
+
+        Args:
+            network: What was learned.
+            nodes: Features of nodes.
+            edges: Features of edges, part by part.
+
+        Returns:
+            One number a network.
+        """
+        x = network.node_encoder(nodes, self.orbit)
+        e = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
+        for layer in network.layers:
+            x, e = self._layer(layer, x, e)  # type: ignore[arg-type]
+        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
+
+    def _layer(self, layer: AttentionLayer, x: Tensor, e: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        sets, (written, read, *sides) = self.graph.node_sets, layer.projections(x)
+        written, read = written.transpose(1, 2), read.transpose(1, 2)
+        forward, backward = (Side(*(values.transpose(1, 2) for values in side)) for side in sides)
+        new: list[Tensor] = []
+        entering: list[list[_Edges]] = [[] for _ in sets]
+        leaving: list[list[_Edges]] = [[] for _ in sets]
+        for part, own in zip(self.graph.edges, e, strict=True):
+            to, of = part.written, part.read or 0
+            ends = written[:, :, sets[to].nodes, None] + read[:, :, None, sets[of].nodes]
+            new.append(own + torch.relu(_mix(layer.edge, own) + ends))
+            bias, scale, back_bias, back_scale = _mix(layer.to_heads, new[-1]).unflatten(1, (4, -1)).unbind(1)
+            entering[to].append(_Edges(of, bias, scale))
+            leaving[of].append(_Edges(to, back_bias.mT, back_scale.mT))
+        return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving)), new
+
+    def _attend(self, side: Side, edges: list[list["_Edges"]]) -> Tensor:
+        """What every node receives, `[B, V, A, D]`, from the edges of its set."""
+        received, split = [], side.query.shape[-1]
+        for own, parts in zip(self.graph.node_sets, edges, strict=True):
+            query = side.query[:, :, own.nodes]
+            if not parts:
+                received.append(query.new_zeros(*query.shape[:-1], side.value.shape[-1]))
+                continue
+            others = [self.graph.node_sets[part.other].nodes for part in parts]
+            logits = [part.bias + query @ side.key[:, :, at].mT for part, at in zip(parts, others, strict=True)]
+            weights = torch.cat(logits, dim=-1).softmax(-1).split([part.bias.shape[-1] for part in parts], dim=-1)
+            plain, scaled = 0, 0
+            for part, at, weight in zip(parts, others, weights, strict=True):
+                value = side.value[:, :, at]
+                plain = plain + weight @ value[..., :split]
+                scaled = scaled + (weight * part.scale) @ value[..., split:]
+            received.append(torch.cat([plain, scaled], dim=-1))  # type: ignore[list-item]
+        return torch.cat(received, dim=2).transpose(1, 2)
+
+
+class _Edges(NamedTuple):
+    """Edges of one part seen from one end: the node set at the other end, bias and scale `[B, A, own, other]`."""
+
+    other: int
+    bias: Tensor
+    scale: Tensor
+
+
+def _mix(linear: nn.Linear, e: Tensor) -> Tensor:
+    """A linear map of the channels of edges `[B, K, W, R]`."""
+    return (linear.weight @ e.flatten(2)).unflatten(2, e.shape[2:])

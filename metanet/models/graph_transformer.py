@@ -1,0 +1,66 @@
+"""`graph_transformer`: attention on the parameter graph of the networks."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source, Training
+from metanet.layers.attention import AttentionLayer, DenseAttention
+from metanet.layers.message_passing import GraphNetwork
+from metanet.normalize import ParamsNorm
+from metanet.topology import edge_features, node_features, parameter_graph
+from zoo.params import Params
+
+
+class GraphTransformer(nn.Module):
+    """A relational transformer whose tokens are neurons and whose relations are weights. Invariant to declared permutations.
+
+    Neurons attend to the neurons that their weights join them with, along and against the weights, and each weight biases the
+    attention and scales what is attended to. Neurons of a permutable group share one embedding, those of a fixed group have one
+    each. Fixed entries read as zero.
+
+    References:
+        Kofinas et al. 2024, arXiv 2403.12143, section 3 ("NG-T"); Diao and Loynd 2023, arXiv 2210.05062.
+    """
+
+    recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
+    invariant = "permutations"
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+        "published": {"width": 64, "heads": 8, "layers": 4, "edge_width": 32}
+    }
+
+    def __init__(self, source: Source, *, width: int = 32, heads: int = 4, layers: int = 3, edge_width: int = 8):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            width: Channels of nodes.
+            heads: Heads of attention, a divisor of `width`.
+            layers: Rounds of attention.
+            edge_width: Channels of edges.
+
+        Raises:
+            ValueError: If there is no layer or no channel, or `heads` does not divide `width`.
+        """
+        super().__init__()
+        if min(layers, edge_width, heads, width) < 1 or width % heads:
+            raise ValueError(
+                "graph_transformer: expected layers and edge_width at least 1 and heads a divisor of width, "
+                f"got {layers} layers, width {width}, heads {heads} and edge_width {edge_width}"
+            )
+        self.graph = parameter_graph(source.space)
+        self.norm = ParamsNorm(source)
+        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers, partial(AttentionLayer, heads=heads))
+        self.dense = DenseAttention(self.graph)
+
+    def calibrate(self, features: Params) -> None:
+        """Fit the normalization."""
+        self.norm.calibrate(features)
+
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        params = self.norm(features)
+        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))

@@ -1,0 +1,106 @@
+"""`width_gmn`: message passing on the parameter graph that transfers to networks of other widths."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source, Training, seeded
+from metanet.layers.message_passing import GraphNetwork
+from metanet.layers.widths import WidthGraph, fan_in
+from metanet.normalize import ParamsNorm
+from metanet.topology import edge_features, node_features, parameter_graph
+from zoo.params import Params
+from zoo.weight_space import WeightSpace
+
+
+class WidthGraphMetanet(nn.Module):
+    """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
+
+    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and
+    this metanet's prediction too. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to
+    declared permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries read as zero.
+
+    References:
+        Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks" (duplication-compatible GMN: fan-in
+        rescaling, mean aggregation, mean readout of each layer); Lim et al. 2024, arXiv 2312.04501.
+    """
+
+    recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
+    invariant = "permutations"
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 128, "layers": 4}}
+
+    def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            width: Channels of nodes.
+            edge_width: Channels of edges, a divisor of `width`.
+            layers: Rounds of messages.
+
+        Raises:
+            ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
+        """
+        super().__init__()
+        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
+            raise ValueError(
+                "width_gmn: expected at least one layer and edge_width a divisor of width, "
+                f"got {layers} layers, width {width} and edge_width {edge_width}"
+            )
+        self.source = source
+        self.options = {"width": width, "edge_width": edge_width, "layers": layers}
+        self.graph = parameter_graph(source.space)
+        self.norm = ParamsNorm(source, fan_in(source.space))
+        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers)
+        self.dense = WidthGraph(self.graph)
+
+    def calibrate(self, features: Params) -> None:
+        """Fit the normalization."""
+        self.norm.calibrate(features)
+
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        params = self.norm(features)
+        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
+
+    def transfer(self, source: Source) -> "WidthGraphMetanet":
+        """The same metanet for networks of other widths.
+
+        Args:
+            source: A weight space with the same patterns and the same fixed groups; permutable groups may have other sizes.
+
+        Returns:
+            A module that shares what was learned: all weights, and the normalization.
+
+        Raises:
+            ValueError: If patterns or fixed groups differ; names them.
+        """
+        if difference := _difference(self.source.space, source.space):
+            raise ValueError(f"width_gmn transfers to other sizes of permutable groups only: {difference}")
+        with seeded(0):
+            other = WidthGraphMetanet(source, **self.options)
+        other.to(self.norm.center).train(self.training)
+        other.network = self.network
+        other.norm.center, other.norm.scale = self.norm.center, self.norm.scale
+        return other
+
+
+def _difference(expected: WeightSpace, got: WeightSpace) -> str:
+    """Say in words where two spaces differ in more than the sizes of permutable groups; nothing if they do not."""
+    if list(expected.tensors) != list(got.tensors):
+        return f"expected tensors {list(expected.tensors)}, got {list(got.tensors)}"
+    patterns = [
+        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
+        for name, pattern in expected.tensors.items()
+        if got.tensors[name] != pattern
+    ]
+    groups = [
+        f"group {name!r} is {got.groups[name]} instead of {group}"
+        for name, group in expected.groups.items()
+        if name in got.groups
+        and (got.groups[name].permutable, got.groups[name].permutable or got.groups[name].size)
+        != (group.permutable, group.permutable or group.size)
+    ]
+    return "; ".join(patterns + groups)

@@ -1,0 +1,36 @@
+"""Weight spaces of every kind, for tests of what holds for all of them, and how far a metanet's predictions move."""
+
+import torch
+
+from metanet.contract import features_of
+from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
+from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.testing import random_params, random_weight_space
+
+COUNT = 4
+SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
+SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def architecture(name):
+    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
+
+
+SPACES = {name: architecture(name).space for name in ARCHITECTURES}
+SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
+SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
+
+
+def networks(space, count=COUNT, seed=0):
+    return random_params(space, generator(seed), batch=(count,))
+
+
+@torch.no_grad()
+def spreads(module, params, moved):
+    """Largest change of a prediction, over their spread between networks."""
+    before, after = (module(features_of(module, networks)) for networks in (params, moved))
+    return float((before - after).abs().max() / before.std())

@@ -1,0 +1,96 @@
+"""The graph transformer: its dense path equals gathering and scattering, and it knows the symmetry that a space declares."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from metanet import graph as graphs
+from metanet.contract import Source, seeded
+from metanet.models.graph_transformer import GraphTransformer
+from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
+from tests.reference import metanet_attention
+from zoo.architectures import ARCHITECTURES
+from zoo.symmetry import GroupElement, act, sample
+
+close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+
+
+def metanet(space, params, free=None):
+    with seeded(0):
+        module = GraphTransformer(Source(space, free or {}), width=8, heads=2, layers=2, edge_width=3).double().eval()
+    # Moves the norms off the identity, so that the twin has to have them in the right places.
+    with torch.no_grad():
+        for at, weight in enumerate(module.parameters()):
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
+    module.calibrate(params)
+    return module
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_dense_path_equals_gathering_and_scattering(name):
+    space = SPACES[name]
+    params = networks(space)
+    module = metanet(space, params)
+    batch = graphs.batch([(module.graph, module.norm(params))])
+    ours, theirs = module(params), metanet_attention.run(module.network, batch)
+    close(ours, theirs)
+    weights = list(module.parameters())
+    by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
+    for mine, twin in zip(*by_path, strict=True):
+        close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_predictions_do_not_change_when_neurons_move(name):
+    space = SPACES[name]
+    params = networks(space)
+    permutations = sample(space, generator(1), batch=(COUNT,)).permutations
+    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) < 1e-8
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "w", "syre"])
+def test_predictions_change_when_one_tensor_alone_moves(name):
+    space = SPACES[name]
+    params = networks(space)
+    weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
+    moved = {**params, weight: params[weight].roll(1, dims=2)}
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
+def test_weights_of_a_node_sum_to_one_over_all_tensors_that_write_it():
+    space = SPACES["random 0"]
+    params = networks(space)
+    module = metanet(space, params)
+    layer, (read, written) = module.network.layers[0], module.graph.edge_index
+    # Values that do not differ between nodes come back as they are, where there is an edge at all.
+    with torch.no_grad():
+        width = layer.out.out_features
+        start = layer.project.out_features - 8 * width
+        for side in (0, 4 * width):
+            layer.project.weight[start + side + 2 * width : start + side + 3 * width] = 0
+            layer.project.bias[start + side + 2 * width : start + side + 3 * width] = torch.arange(float(width)) + side
+    x = torch.randn(COUNT, len(module.graph.orbit), width, generator=generator(), dtype=torch.float64)
+    seen = []
+    layer.update = lambda own, forward, backward: seen.extend([forward, backward]) or own
+    edges = graphs.edge_features(module.graph, module.norm(params))
+    module.dense._layer(layer, x, [module.network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)])
+    for got, nodes, side in zip(seen, (written, read), (0, 4 * width), strict=True):
+        reached = torch.zeros(x.shape[1], dtype=torch.float64)
+        reached[nodes] = 1
+        expected = reached[:, None] * (torch.arange(width, dtype=torch.float64) + side)
+        close(got[..., : width // 2].flatten(-2), expected.expand(COUNT, -1, -1))
+
+
+def test_fixed_entries_are_not_read():
+    space = SPACES["w"]
+    params, mask = networks(space), torch.rand(SPACES["w"].shapes["layers.0.weight"], generator=generator()) < 0.5
+    module = metanet(space, params, {"layers.0.weight": mask})
+    changed = params["layers.0.weight"] + ~mask
+    assert spreads(module, params, {**params, "layers.0.weight": changed}) == 0.0
+    assert spreads(module, params, {**params, "layers.0.weight": params["layers.0.weight"] + mask}) > 1e-4
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="heads a divisor of width, got 3 layers, width 10, heads 4"):
+        GraphTransformer(Source(SPACES["mlp"]), width=10)

@@ -1,0 +1,51 @@
+"""Copy neurons: entries of a group are repeated where it is written, and repeated and divided where it is read."""
+
+from dataclasses import replace
+from itertools import product
+from math import prod
+
+import torch
+
+from zoo.weight_space import Label, Sum, WeightSpace
+
+
+def widen(space, params, factors):
+    """A wider weight space, and its params: neuron i of group g becomes `factors[g]` equal neurons.
+
+    Where every group that is read is summed over, the network computes the same function.
+    """
+    groups = {name: replace(group, size=group.size * factors.get(name, 1)) for name, group in space.groups.items()}
+    wide = dict(params)
+    for name, shape in space.shapes.items():
+        pattern = space.pattern(name)
+        for at, (axis, power) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
+            places, copies = zip(*positions(space, axis, factors), strict=True)
+            own = wide[name].index_select(at - len(shape), torch.tensor(places))
+            divisors = torch.tensor(copies, dtype=own.dtype).reshape([-1] + [1] * (len(shape) - at - 1))
+            wide[name] = own / divisors if power < 0 else own
+    return WeightSpace(groups, space.tensors), wide
+
+
+def positions(space, axis, factors):
+    """For each position of the widened axis, `(position that it copies, number of copies of that position)`."""
+    sizes = [space.size((factor,)) for factor in axis]
+    found = []
+    for combination in product(*(of_factor(space, factor, factors) for factor in axis)):
+        place = 0
+        for size, (own, _) in zip(sizes, combination, strict=True):
+            place = place * size + own
+        found.append((place, prod(copies for _, copies in combination)))
+    return found
+
+
+def of_factor(space, factor, factors):
+    if isinstance(factor, Label):
+        copies = factors.get(factor.group, 1)
+        return [(own, copies) for own in range(space.groups[factor.group].size) for _ in range(copies)]
+    if isinstance(factor, Sum):
+        found, start = [], 0
+        for term in factor.terms:
+            found += [(start + place, copies) for place, copies in positions(space, term, factors)]
+            start += space.size(term)
+        return found
+    return [(own, 1) for own in range(factor)]
