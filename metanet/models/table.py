@@ -15,6 +15,7 @@ from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.statnn import StatNN
+from metanet.models.tokens import TokenTransformer
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -25,6 +26,7 @@ METANETS: dict[str, Builder] = {
     "deepsets": ScalarDeepSets,
     "gmn": GraphMetanet,
     "nfn": NeuralFunctional,
+    "tokens": TokenTransformer,
 }
 
 
