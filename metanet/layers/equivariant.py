@@ -1,20 +1,21 @@
 """Permutation-equivariant layers on the tensors of a weight space, by pooling: no basis is ever written down.
 
 Features live on the parameter graph (`metanet.topology`): node set s (a product of neuron groups) has channels `v_s [B, S, C]`,
-and part p (a block of a tensor, cut along sums) has channels `e_p [B, C, W, R]`, W its written and R its read node set. A layer is
+part p (a block of a tensor, cut along sums) has channels `e_p [B, C, W, R]`, W its written and R its read node set. A layer is
 
     z_s  = (v_s, means over R of the parts that write s, means over W of those that read it)       per neuron, n_s C channels
     t_s  = L_s z_s + sum over groups g of s: up_g down_g (means over all but g of the z that have g) + up down (means of all z)
     v_s' = v_s + act(first C channels of t_s)
-    e_p' = e_p + act(M_p e_p + its channels of t_W, along R + its channels of t_R, along W)
+    e_p' = act(M_p e_p + its channels of t_W, along R + its channels of t_R, along W)
 
-so that an entry collects itself, its row, its column and everything that shares a neuron with it, and only `M_p e_p` costs
-[entries x C x C]. Entries are what takes memory: `pointwise` goes through them network by network, in a core's cache, and keeps
-only its inputs for the backward pass.
+so that an entry collects itself, its row, its column, everything that shares a neuron with it and the means of all tensors, and
+only `M_p e_p` costs [entries x C x C]. Entries are what takes memory: `pointwise` goes through them network by network, in a
+core's cache, and fresh memory for them is asked for once a part.
 
-On networks whose groups stand on one axis of a tensor each, as in an MLP or a CNN, these are all equivariant linear maps but
-those between tensors with the same two groups. Elsewhere the layer is a sub-family: it has no diagonals and transposes of tensors
-with one group on two axes, and in tensors with three groups or more none of the means over one group of either side.
+Where every tensor has at most two groups and no two alike, as in an MLP or a CNN, these are the terms of NFN (the means of all
+tensors through 2 C channels), without maps between tensors that have the same two groups. Elsewhere the layer is a sub-family:
+it has no diagonals and transposes of a tensor with one group on both sides, and no means that keep one group of each side of a
+tensor with three groups or more.
 """
 
 from collections.abc import Sequence
@@ -160,13 +161,13 @@ class EquivariantLayer(nn.Module):
 
         Args:
             incidence: Parts and node sets.
-            channels: For each part, the channels that its edges come with; they are added to the new ones if there are `width`.
+            channels: For each part, the channels that its edges come with.
             width: Channels C of everything else.
             slope: Of the activation below zero: 0 for ReLU, 1 for a layer that is affine.
         """
         super().__init__()
         self.incidence, self.width, self.slope = incidence, width, slope
-        self.own = nn.ParameterList(torch.randn(width, inputs) / inputs**0.5 for inputs in channels)
+        self.own = nn.ParameterList(torch.randn(width, inputs) * (2 / inputs) ** 0.5 for inputs in channels)
         self.mix = nn.ModuleList(nn.Linear(count * width, count * width) for count in incidence.counts)
         shares = [sum(incidence.counts[place] for place in sets) for _, sets in incidence.exchanges]
         self.exchange = nn.ModuleList(Exchange(count, width) for count in shares)
@@ -192,14 +193,12 @@ class EquivariantLayer(nn.Module):
         columns = {at: own.pop(0) for own, parts in zip(terms, self.incidence.read, strict=True) for at in parts}
         new = Features(nodes, [] if keep else None, [], [])
         for at, e in enumerate(features.edges):
-            added = e.shape[1] == self.width
-            sides = (values[at].transpose(1, 2).contiguous() for values in (rows, columns))
-            made = pointwise(e, self.own[at], *sides, self.slope, added, keep)
+            row, column = (values[at].transpose(1, 2).contiguous() for values in (rows, columns))
+            made = pointwise(e, self.own[at], row, column, self.slope, keep)
             if new.edges is not None:
                 new.edges.append(made[0])
-            row, column = made[1].transpose(1, 2) / e.shape[3], made[2].transpose(1, 2) / e.shape[2]
-            new.rows.append(features.rows[at] + row if added else row)
-            new.columns.append(features.columns[at] + column if added else column)
+            new.rows.append(made[1].transpose(1, 2) / e.shape[3])
+            new.columns.append(made[2].transpose(1, 2) / e.shape[2])
         return new
 
     def _activate(self, v: Tensor, term: Tensor) -> Tensor:
@@ -225,7 +224,6 @@ def pointwise(
     row: Float[Tensor, "B C W"],
     column: Float[Tensor, "B C R"],
     slope: float,
-    added: bool,
     keep: bool,
 ) -> tuple[Float[Tensor, "B _ W R"], Float[Tensor, "B C W"], Float[Tensor, "B C R"]]:
     """One linear map for all entries of a part, and its sums.
@@ -238,51 +236,46 @@ def pointwise(
         row: What all entries of a row receive.
         column: What all entries of a column receive.
         slope: Of the activation below zero.
-        added: Whether e is added to a in the new features.
-        keep: Whether new features are wanted.
+        keep: Whether a itself is wanted.
 
     Returns:
-        New features (the old ones if they are not wanted), sums over R and over W. All are of the type of `e`, which under
+        a (the old features if it is not wanted), its sums over R and over W. All are of the type of `e`, which under
         autocast may be another than that of the rest.
     """
-    results = _Pointwise.apply(e, *(value.to(e) for value in (weight, row, column)), slope, added, keep)
+    results = _Pointwise.apply(e, *(value.to(e) for value in (weight, row, column)), slope, keep)
     return results if keep else (e, *results)  # type: ignore[return-value]
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        e, weight, row, column, ctx.slope, ctx.added, keep = arguments
-        ctx.save_for_backward(e, weight, row, column)
+        e, weight, row, column, ctx.slope, keep = arguments
         ctx.set_materialize_grads(False)
-        new = e.new_empty(len(e), len(weight), *e.shape[2:]) if keep else None
-        rows, columns = torch.empty_like(row), torch.empty_like(column)
         chunks = _chunks(e, weight)
-        a = _scratch(e, weight, chunks)
+        a = _empty(e, weight, len(e) if keep else chunks[0].stop)
+        rows, columns = torch.empty_like(row), torch.empty_like(column)
         for part in chunks:
-            a = _activations(e[part], weight, row[part], column[part], ctx.slope, a)
-            torch.sum(a, 3, out=rows[part])
-            torch.sum(a, 2, out=columns[part])
-            if new is not None and ctx.added:
-                torch.add(e[part], a, out=new[part])
-            elif new is not None:
-                new[part] = a
-        return (rows, columns) if new is None else (new, rows, columns)
+            own = _activations(e[part], weight, row[part], column[part], ctx.slope, a[part] if keep else a)
+            torch.sum(own, 3, out=rows[part])
+            torch.sum(own, 2, out=columns[part])
+        ctx.save_for_backward(e, weight, row, column, *[a] * keep)
+        return (a, rows, columns) if keep else (rows, columns)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        e, weight, row, column = ctx.saved_tensors
-        kept, rows, columns = gradients if len(gradients) == 3 else (None, *gradients)
+        e, weight, row, column, *known = ctx.saved_tensors
+        kept, rows, columns = gradients if known else (None, *gradients)
         rows = torch.zeros_like(row) if rows is None else rows
         columns = torch.zeros_like(column) if columns is None else columns
         of_e = torch.empty_like(e) if ctx.needs_input_grad[0] else None
         of_weight, of_row, of_column = torch.zeros_like(weight), torch.empty_like(row), torch.empty_like(column)
         chunks = _chunks(e, weight)
-        a, delta = _scratch(e, weight, chunks), _scratch(e, weight, chunks)
+        buffers = [_empty(e, weight, chunks[0].stop) for _ in range(1 if known else 2)]
         for part in chunks:
-            a = _activations(e[part], weight, row[part], column[part], ctx.slope, a)
-            delta = torch.add(rows[part][..., None], columns[part][..., None, :], out=delta[: len(a)])
+            ends = row[part], column[part]
+            a = known[0][part] if known else _activations(e[part], weight, *ends, ctx.slope, buffers[1])
+            delta = torch.add(rows[part][..., None], columns[part][..., None, :], out=buffers[0][: len(a)])
             if kept is not None:
                 delta.add_(kept[part])
             torch.ops.aten.leaky_relu_backward.grad_input(delta, a, ctx.slope, True, grad_input=delta)
@@ -292,9 +285,7 @@ class _Pointwise(torch.autograd.Function):
             of_weight += torch.bmm(flat, e[part].flatten(2).mT).sum(0)
             if of_e is not None:
                 torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=of_e[part].flatten(2))
-                if kept is not None and ctx.added:
-                    of_e[part].add_(kept[part])
-        return of_e, of_weight, of_row, of_column, None, None, None
+        return of_e, of_weight, of_row, of_column, None, None
 
 
 def _activations(e: Tensor, weight: Tensor, row: Tensor, column: Tensor, slope: float, out: Tensor) -> Tensor:
@@ -303,8 +294,9 @@ def _activations(e: Tensor, weight: Tensor, row: Tensor, column: Tensor, slope: 
     return nn.functional.leaky_relu_(a, slope)
 
 
-def _scratch(e: Tensor, weight: Tensor, chunks: list[slice]) -> Tensor:
-    return e.new_empty(chunks[0].stop if chunks else 0, len(weight), *e.shape[2:])
+def _empty(e: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Room for activations, used again chunk by chunk: touching fresh memory costs more than the arithmetic."""
+    return e.new_empty(count, len(weight), *e.shape[2:])
 
 
 def _chunks(e: Tensor, weight: Tensor) -> list[slice]:

@@ -25,9 +25,8 @@ class TokenTransformer(nn.Module):
         target alone).
     """
 
-    recommended = Training(epochs=30, batch_size=32, lr=1e-3, weight_decay=0.1, patience=8)
     presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
-        "published": {"token_size": 289, "width": 1024, "layers": 4, "heads": 8}
+        "published": {"token_size": 289, "width": 1024, "layers": 8, "heads": 8}
     }
 
     def __init__(
@@ -59,6 +58,8 @@ class TokenTransformer(nn.Module):
                 "tokens: expected token_size and layers of at least 1 and heads a divisor of width, "
                 f"got token_size {token_size}, {layers} layers, {heads} heads and width {width}"
             )
+        # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published one, as there.
+        self.recommended = Training(epochs=30, batch_size=32, lr=min(1e-3, 0.1 / width), weight_decay=0.1, patience=8)
         self.inputs = ParamsInput(source)
         self.graph, self.token_size = parameter_graph(source.space), token_size
         places = positions(self.graph, token_size)
@@ -146,7 +147,9 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
     Returns:
         The three numbers, each from 0.
     """
-    lengths = [(own.size, own.channels + sum(part.shape[1] * part.shape[2] for part in parts)) for own, parts in _written(graph)]
+    lengths = [
+        (own.size, own.channels + sum(part.shape[1] * part.shape[2] for part in parts)) for own, parts in _written(graph)
+    ]
     pieces = [(size, -(-length // token_size)) for size, length in lengths if length]
     ids = [
         torch.cartesian_prod(torch.tensor([place]), torch.arange(size), torch.arange(count))

@@ -1,4 +1,4 @@
-"""Equivariant layers do what their formula says, commute with every permutation, and keep the symmetry that a space declares."""
+"""Equivariant layers do what their formula says and commute with every permutation; `nfn` keeps the declared symmetry."""
 
 from functools import partial
 
@@ -9,6 +9,7 @@ from metanet.contract import Source, seeded
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
+from metanet.models.table import build
 from metanet.topology import parameter_graph
 from tests.reference import metanet_equivariant as reference
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
@@ -120,10 +121,8 @@ def test_the_layer_equals_its_slow_twin(name, inputs):
     for b, (twin_nodes, twin_edges) in enumerate(twin):
         close([v[b] for v in new.nodes], twin_nodes)
         close([e[b] for e in new.edges], twin_edges)
-    for at, (e, old) in enumerate(zip(new.edges, edges, strict=True)):
-        made = e - old if inputs == WIDTH else e
-        for got, given, dim in ((new.rows, means[0], 3), (new.columns, means[1], 2)):
-            close(got[at], made.mean(dim).transpose(1, 2) + (given[at] if inputs == WIDTH else 0))
+    for got, expected in zip((new.rows, new.columns), reference.means(new.edges), strict=True):
+        close(got, expected)
     close(layer(Features(nodes, edges, *means), keep=False)._replace(edges=None), new._replace(edges=None))
 
 
@@ -225,16 +224,15 @@ def test_gradients_reach_every_weight(name):
     assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize(("added", "keep"), [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
-def test_pointwise_has_the_right_gradient(added, keep, chunk, monkeypatch):
+def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
     monkeypatch.setattr(equivariant, "CHUNK_FLOATS", chunk)
-    inputs = 2 if added else 3
-    shapes = [(3, inputs, 4, 3), (2, inputs), (3, 2, 4), (3, 2, 3)]  # 3 networks, C = 2, W = 4, R = 3
+    shapes = [(3, 5, 4, 3), (2, 5), (3, 2, 4), (3, 2, 3)]  # 3 networks, 5 channels come in, C = 2, W = 4, R = 3
     values = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
 
     def outputs(*arguments):
-        return equivariant.pointwise(*arguments, 0.1, added, keep)[0 if keep else 1 :]
+        return equivariant.pointwise(*arguments, 0.1, keep)[0 if keep else 1 :]
 
     assert torch.autograd.gradcheck(outputs, values)
 
@@ -251,7 +249,7 @@ def test_autocast_changes_little():
 
 def test_the_published_preset_has_its_size():
     space = build_architecture("mlp", {"hidden": [32, 32]}, (1, 8, 8), 10).space
-    module = NeuralFunctional(Source(space), **NeuralFunctional.presets["published"])
+    module = build("nfn", Source(space), {"preset": "published"})
     assert 1.2e6 < sum(weight.numel() for weight in module.parameters()) < 1.8e6
 
 

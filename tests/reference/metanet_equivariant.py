@@ -46,8 +46,7 @@ def mapped(module, x, at, index, terms):
     row = 1 + incidence.written[part.written].index(at)
     column = 1 + len(incidence.written[part.read]) + incidence.read[part.read].index(at)
     received = slot(module, terms[part.written][w], row) + slot(module, terms[part.read][r], column)
-    new = act(module, module.own[at] @ old + received)
-    return old + new if len(old) == module.width else new
+    return act(module, module.own[at] @ old + received)
 
 
 def slot(module, term, number):
