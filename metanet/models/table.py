@@ -14,8 +14,10 @@ from metanet.models.gmn import GraphMetanet
 from metanet.models.graph_transformer import GraphTransformer
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
+from metanet.models.nfn import NeuralFunctional
 from metanet.models.statnn import StatNN
 from metanet.models.width_gmn import WidthGraphMetanet
+from metanet.models.tokens import TokenTransformer
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -27,6 +29,8 @@ METANETS: dict[str, Builder] = {
     "gmn": GraphMetanet,
     "graph_transformer": GraphTransformer,
     "width_gmn": WidthGraphMetanet,
+    "nfn": NeuralFunctional,
+    "tokens": TokenTransformer,
 }
 
 

@@ -1,0 +1,139 @@
+"""`nfn`: equivariant linear layers on the tensors of the networks."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source, Training
+from metanet.inputs import ParamsInput
+from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
+from metanet.topology import node_features, parameter_graph
+from zoo.params import Params
+
+
+class NeuralFunctional(nn.Module):
+    """Equivariant layers, means of all tensors, a perceptron. Invariant to declared permutations.
+
+    Every entry of a tensor is mixed with its row, its column, everything that shares a neuron with it, and the means of all
+    tensors. Positions of groups that are not permutable (inputs, outputs, all neurons of an asymmetric network) have parameters
+    of their own in the encoder: one map and one embedding each. Fixed entries read as zero.
+
+    References:
+        Zhou et al. 2023, arXiv 2302.14040 ("NFN", variant NP); Zhou et al. 2024, arXiv 2402.05232 ("UNF").
+    """
+
+    recommended = Training(epochs=40, batch_size=32, lr=5e-3, weight_decay=0.1, patience=10)
+    invariant = "permutations"
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 16, "layers": 3, "hidden": 1150}}
+
+    def __init__(self, source: Source, *, width: int = 16, layers: int = 3, hidden: int = 128, dropout: float = 0.2):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            width: Channels of every entry and every neuron.
+            layers: Equivariant layers.
+            hidden: Neurons of both hidden layers of the readout.
+            dropout: Share of those neurons set to zero at each training step.
+
+        Raises:
+            ValueError: If there is no layer, no channel or no hidden neuron.
+        """
+        super().__init__()
+        if min(layers, width, hidden) < 1:
+            raise ValueError(f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}")
+        self.inputs = ParamsInput(source)
+        self.graph = parameter_graph(source.space)
+        incidence = Incidence(self.graph)
+        self.encoder = PositionEncoder(incidence, width)
+        channels = [part.shape[-1] for part in incidence.parts]
+        self.layers = nn.ModuleList(
+            EquivariantLayer(incidence, [width] * len(channels) if at else channels, width) for at in range(layers)
+        )
+        pooled = width * (len(incidence.counts) + len(channels))
+        self.readout = nn.Sequential(
+            nn.LayerNorm(pooled),
+            nn.Linear(pooled, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
+        """Flat free entries."""
+        return self.inputs.features(networks)
+
+    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
+        """Fit the normalization."""
+        self.inputs.calibrate(features)
+
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        state = self.encoder(self.inputs(features))
+        for at, layer in enumerate(self.layers):
+            state = layer(state, keep=at + 1 < len(self.layers))
+        means = [values.mean(1) for values in (*state.nodes, *state.rows)]
+        return self.readout(torch.cat(means, dim=-1)).squeeze(-1)
+
+
+class PositionEncoder(nn.Module):
+    """Linear in what meets a neuron; positions that no declared permutation can exchange have a map and a shift each.
+
+    v_s = A_orbit(s) n_s + t_orbit(s)        row_w = sum over r of Q_orbit(r) e_wr / sqrt(R)        columns likewise
+
+    Entries themselves are passed on as they are: a linear map follows.
+    """
+
+    def __init__(self, incidence: Incidence, width: int):
+        """Build.
+
+        Args:
+            incidence: Parts and node sets.
+            width: Channels C.
+        """
+        super().__init__()
+        self.incidence = incidence
+        sets = incidence.graph.node_sets
+        kinds = [int(incidence.orbits(place).max()) + 1 for place in range(len(sets))]
+        for place in range(len(sets)):
+            self.register_buffer(f"orbit{place}", incidence.orbits(place), persistent=False)
+        self.shift = nn.ParameterList(torch.randn(kind, width) for kind in kinds)
+        self.node = nn.ParameterDict(
+            {str(at): _maps(kinds[at], own.channels, width) for at, own in enumerate(sets) if own.channels}
+        )
+        self.row = nn.ParameterList(_maps(kinds[part.read or 0], part.shape[-1], width) for part in incidence.parts)
+        self.column = nn.ParameterList(_maps(kinds[part.written], part.shape[-1], width) for part in incidence.parts)
+
+    def forward(self, params: Params) -> Features:
+        """Encode.
+
+        Args:
+            params: Tensors `[B, *shape]`.
+
+        Returns:
+            Features whose edges have the channels of the parts, not yet C.
+        """
+        graph, orbit = self.incidence.graph, [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))]
+        vectors, nodes, edges, rows, columns = node_features(graph, params), [], [], [], []
+        for at, own in enumerate(graph.node_sets):
+            nodes.append(self.shift[at][orbit[at]].expand(len(vectors), -1, -1))
+            if own.channels:
+                maps = self.node[str(at)][orbit[at]]
+                nodes[at] = nodes[at] + torch.einsum("bvk,vkc->bvc", vectors[:, own.nodes, : own.channels], maps)
+        for at, part in enumerate(self.incidence.parts):
+            e = part.view(params)
+            along_r, along_w = self.row[at][orbit[part.read or 0]], self.column[at][orbit[part.written]]
+            rows.append(torch.einsum("bwrk,rkc->bwc", e, along_r) / e.shape[2] ** 0.5)
+            columns.append(torch.einsum("bwrk,wkc->brc", e, along_w) / e.shape[1] ** 0.5)
+            edges.append(e.permute(0, 3, 1, 2).contiguous())
+        return Features(nodes, edges, rows, columns)
+
+
+def _maps(kinds: int, channels: int, width: int) -> Tensor:
+    return torch.randn(kinds, channels, width) / channels**0.5

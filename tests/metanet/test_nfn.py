@@ -1,0 +1,258 @@
+"""Equivariant layers do what their formula says and commute with every permutation; `nfn` keeps the declared symmetry."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from metanet.contract import Source, seeded
+from metanet.layers import equivariant
+from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
+from metanet.models.nfn import NeuralFunctional
+from metanet.models.table import build
+from metanet.topology import parameter_graph
+from tests.reference import metanet_equivariant as reference
+from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
+from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.params import flatten, unflatten
+from zoo.symmetry import GroupElement, act, sample
+from zoo.testing import assert_equivariant, random_params, random_weight_space
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+COUNT, WIDTH = 4, 3
+SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
+SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
+close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def architecture(name):
+    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
+
+
+SPACES = {name: architecture(name).space for name in ARCHITECTURES}
+SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
+SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
+HIDDEN = {"a": NeuronGroup(2), "b": NeuronGroup(3), "c": NeuronGroup(2)}
+SPACES["pair"] = WeightSpace(HIDDEN, {"w": "b <- a", "v": "c <- b", "bias": "b"})
+SPACES["products"] = WeightSpace(HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""})
+
+
+def networks(space, count=COUNT, seed=0):
+    return random_params(space, generator(seed), batch=(count,))
+
+
+def metanet(space, params, **options):
+    with seeded(0):
+        module = NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options}).double().eval()
+    module.calibrate(module.features(params))
+    return module
+
+
+@torch.no_grad()
+def spreads(module, params, moved):
+    """Largest change of a prediction, over their spread between networks."""
+    before, after = (module(module.features(networks)) for networks in (params, moved))
+    return float((before - after).abs().max() / before.std())
+
+
+def layer_of(space, slope=0.0, width=WIDTH, inputs=None):
+    incidence = Incidence(parameter_graph(space))
+    channels = [inputs or width] * len(incidence.parts)
+    with seeded(1):
+        return EquivariantLayer(incidence, channels, width, slope).double()
+
+
+def feature_space(incidence):
+    """The space whose params with channels `[B, C, *shape]` are the nodes and edges of a layer."""
+    axes = [f"({' '.join(own.axis)})" if own.axis else "1" for own in incidence.graph.node_sets]
+    tensors = {f"v{at}": axis for at, axis in enumerate(axes)}
+    tensors |= {f"e{at}": f"{axes[part.written]} <- {axes[part.read]}" for at, part in enumerate(incidence.parts)}
+    return WeightSpace(incidence.graph.space.groups, tensors)
+
+
+def on_params(layer):
+    """The layer as a map of params with channels; means are taken of the edges."""
+
+    def function(params):
+        edges = [params[f"e{at}"] for at in range(len(layer.incidence.parts))]
+        nodes = [params[f"v{at}"].transpose(1, 2) for at in range(len(layer.incidence.counts))]
+        new = layer(Features(nodes, edges, *reference.means(edges)))
+        outputs = {f"v{at}": v.transpose(1, 2) for at, v in enumerate(new.nodes)}
+        return outputs | {f"e{at}": e for at, e in enumerate(new.edges)}
+
+    return function
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_layers_are_equivariant(name):
+    layer = layer_of(SPACES[name])
+    space = feature_space(layer.incidence)
+    assert_equivariant(on_params(layer), space, random_params(space, generator(), batch=(COUNT, WIDTH)))
+
+
+def test_a_layer_that_reads_the_order_of_neurons_is_not():
+    layer = layer_of(SPACES["mlp"])
+    space = feature_space(layer.incidence)
+
+    def broken(params):
+        new = on_params(layer)(params)
+        return new | {"e1": new["e1"] + 1e-3 * params["e1"].cumsum(-1)}
+
+    with pytest.raises(AssertionError, match="'e1' is off by"):
+        assert_equivariant(broken, space, random_params(space, generator(), batch=(COUNT, WIDTH)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("inputs", [WIDTH, 2])
+def test_the_layer_equals_its_slow_twin(name, inputs):
+    layer = layer_of(SPACES[name], inputs=inputs)
+    graph, parts = layer.incidence.graph, layer.incidence.parts
+    draw = partial(torch.randn, generator=generator(), dtype=torch.float64)
+    nodes = [draw(2, own.size, WIDTH) for own in graph.node_sets]
+    sizes = [(graph.node_sets[part.written].size, graph.node_sets[part.read].size) for part in parts]
+    edges = [draw(2, inputs, *size) for size in sizes]
+    means = [[draw(2, size[side], WIDTH) for size in sizes] for side in (0, 1)]
+    new = layer(Features(nodes, edges, *means))
+    twin = reference.layer(layer, Features(nodes, edges, *means))
+    for b, (twin_nodes, twin_edges) in enumerate(twin):
+        close([v[b] for v in new.nodes], twin_nodes)
+        close([e[b] for e in new.edges], twin_edges)
+    for got, expected in zip((new.rows, new.columns), reference.means(new.edges), strict=True):
+        close(got, expected)
+    close(layer(Features(nodes, edges, *means), keep=False)._replace(edges=None), new._replace(edges=None))
+
+
+def matrix(function, space, width):
+    """The matrix of an affine map of params with channels, by feeding basis vectors."""
+    names = list(space.tensors)
+
+    def of_rows(vectors):
+        params = unflatten(space, vectors.unflatten(1, (width, -1)).reshape(-1, space.num_params))
+        return flatten(space, {n: params[n] for n in names}), params
+
+    basis = torch.eye(width * space.num_params, dtype=torch.float64)
+    _, params = of_rows(torch.cat([basis.new_zeros(1, len(basis)), basis]))
+    outputs = function({name: tensor.unflatten(0, (-1, width)) for name, tensor in params.items()})
+    flat = torch.cat([outputs[name].flatten(2) for name in names], dim=-1).flatten(1)
+    return (flat[1:] - flat[0]).T
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["pair", "products"])
+def test_the_matrix_of_an_affine_layer_commutes_with_every_permutation(name):
+    layer = layer_of(SPACES[name], slope=1.0, width=2)
+    space = feature_space(layer.incidence)
+    ours = matrix(on_params(layer), space, 2)
+    for seed in range(5):
+        element = GroupElement(sample(space, generator(seed)).permutations, {})
+        moved = matrix(lambda params, own=element: act(space, own, params), space, 2)
+        close(ours @ moved, moved @ ours)
+        assert not torch.equal(moved, torch.eye(len(moved), dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_a_tensor_between_two_groups_is_mapped_to_itself_in_four_ways():
+    maps = []
+    for seed in range(12):
+        with seeded(seed):
+            layer = EquivariantLayer(Incidence(parameter_graph(SPACES["pair"])), [1, 1], 1, slope=1.0).double()
+        space = feature_space(layer.incidence)
+        own = slice(*(space.num_params - 12 + at for at in (0, 6)))
+        maps.append(matrix(on_params(layer), space, 1)[own, own])
+    size = {"a": 2, "b": 3}
+    identity, ones = (lambda n: torch.eye(n).double()), (lambda n: torch.ones(n, n).double())
+    nfn = [torch.kron(b(size["b"]), a(size["a"])) for b in (identity, ones) for a in (identity, ones)]
+    ours, theirs = torch.stack(maps).flatten(1), torch.stack(nfn).flatten(1)
+    ranks = [int(torch.linalg.matrix_rank(m)) for m in (ours, theirs, torch.cat([ours, theirs]))]
+    assert ranks == [4, 4, 4]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_predictions_do_not_change_when_neurons_move(name):
+    space = SPACES[name]
+    params = networks(space)
+    permutations = sample(space, generator(1), batch=(COUNT,)).permutations
+    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) < 1e-8
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "w", "syre"])
+def test_predictions_change_when_one_tensor_alone_moves(name):
+    space = SPACES[name]
+    params = networks(space)
+    weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
+    moved = {**params, weight: params[weight].roll(1, dims=2)}
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["w", "syre"])
+def test_neurons_of_fixed_groups_are_told_apart(kind):
+    space = SPACES[kind]
+    params = networks(space)
+    permutations = {"h1": torch.arange(7).roll(1), "h2": torch.arange(5).roll(1)}
+    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) > 1e-4
+
+
+def test_queries_and_values_of_a_head_belong_together():
+    space = SPACES["transformer"]
+    params = networks(space)
+    moved = dict(params)
+    for name, tensor in params.items():
+        if name.startswith(("blocks.0.q.", "blocks.0.k.")):
+            moved[name] = tensor.unflatten(1, (2, -1)).flip(1).flatten(1, 2)
+    assert spreads(metanet(space, params), params, moved) > 1e-4
+
+
+def test_fixed_entries_are_not_read():
+    space = SPACES["w"]
+    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
+    with seeded(0):
+        module = NeuralFunctional(Source(space, {"layers.0.weight": mask}), width=4, hidden=8).double()
+    seen = module.inputs(module.features(params))["layers.0.weight"]
+    close(seen, torch.where(mask, params["layers.0.weight"], 0))
+    module(module.features(params)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients_reach_every_weight(name):
+    params = networks(SPACES[name])
+    module = metanet(SPACES[name], params)
+    module(module.features(params)).square().sum().backward()
+    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("chunk", [1, 2**17])
+def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
+    monkeypatch.setattr(equivariant, "CHUNK_FLOATS", chunk)
+    shapes = [(3, 5, 4, 3), (2, 5), (3, 2, 4), (3, 2, 3)]  # 3 networks, 5 channels come in, C = 2, W = 4, R = 3
+    values = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+
+    def outputs(*arguments):
+        return equivariant.pointwise(*arguments, 0.1, keep)[0 if keep else 1 :]
+
+    assert torch.autograd.gradcheck(outputs, values)
+
+
+def test_autocast_changes_little():
+    params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
+    module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
+    exact = module(module.features(params))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(module.features(params))
+    rounded.float().square().sum().backward()
+    assert (exact - rounded).abs().max() < 0.1 * exact.std()
+
+
+def test_the_published_preset_has_its_size():
+    space = build_architecture("mlp", {"hidden": [32, 32]}, (1, 8, 8), 10).space
+    module = build("nfn", Source(space), {"preset": "published"})
+    assert 1.2e6 < sum(weight.numel() for weight in module.parameters()) < 1.8e6
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="at least 1, got 0, 16 and 128"):
+        NeuralFunctional(Source(SPACES["mlp"]), layers=0)
