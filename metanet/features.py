@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metanet.contract import Source
+from zoo.params import Params
 
 STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
 CHUNK_ENTRIES = 4_000_000
@@ -41,6 +42,27 @@ def flat_free(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N 
         ``[N, D]``, D the number of free entries.
     """
     return torch.cat(list(free_tensors(source, params).values()), dim=1)
+
+
+def full_tensors(source: Source, flat: Float[Tensor, "N D"]) -> Params:
+    """What `flat_free` made flat, as full params whose fixed entries are zero.
+
+    Args:
+        source: Weight space and masks.
+        flat: Free entries, tensors in the order of the space.
+
+    Returns:
+        Params ``[N, *shape]``.
+    """
+    full, start = {}, 0
+    for name, shape in source.space.shapes.items():
+        own = flat[:, start : start + source.num_free(name)]
+        start += own.shape[1]
+        if name in source.free:
+            places = source.free[name].flatten().nonzero().squeeze(1).to(flat.device)
+            own = own.new_zeros(len(own), source.free[name].numel()).index_copy(1, places, own)
+        full[name] = own.reshape(-1, *shape)
+    return full
 
 
 def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:

@@ -52,6 +52,42 @@ class TensorNorm(nn.Module):
         return ((x - self.center) / self.scale).clamp(-self.limit, self.limit)
 
 
+class TensorScale(nn.Module):
+    """One scale per parameter tensor and no center, so that flipping the signs of neurons commutes with it, too.
+
+        z = clamp(x / scale_t, -limit, limit)
+
+    The scale is the median, over the training networks, of the root mean square.
+    """
+
+    scale: Tensor
+
+    def __init__(self, sizes: Sequence[int], limit: float = 20.0):
+        """Start as the identity.
+
+        Args:
+            sizes: Number of columns of each tensor, in order.
+            limit: Largest absolute output.
+        """
+        super().__init__()
+        self.sizes = list(sizes)
+        self.limit = limit
+        self.register_buffer("scale", torch.ones(sum(sizes)))
+
+    def calibrate(self, x: Float[Tensor, "N D"]) -> None:
+        """Set the scale.
+
+        Args:
+            x: Free entries of the training networks.
+        """
+        scales = [_safe(piece.square().mean(1).sqrt().median()).expand(piece.shape[1]) for piece in x.split(self.sizes, dim=1)]
+        self.scale.copy_(torch.cat(scales))
+
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Normalize."""
+        return (x / self.scale).clamp(-self.limit, self.limit)
+
+
 class ColumnNorm(nn.Module):
     """One center and one scale per column, for features that are statistics already.
 

@@ -71,11 +71,22 @@ class DenseGraph(nn.Module):
             e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
             received[written].append(forward)
             sent[read].append(backward)
-        means = (self._mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
+        means = (self.mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
         return layer.update(x, *means)
 
-    def _mean(self, like: Tensor, sums: list[list[Tensor]], count: Tensor) -> Tensor:
-        """Means of the messages of all nodes, `[B, V, K, D]`."""
+    def mean(
+        self, like: Float[Tensor, "B K V D"], sums: Sequence[Sequence[Tensor]], count: Float[Tensor, "V 1"]
+    ) -> Float[Tensor, "B V K D"]:
+        """Means of the messages of all nodes.
+
+        Args:
+            like: Zeros for nodes without messages are of its type.
+            sums: For each node set, the sums of its messages part by part, `[B, K, nodes, D]`.
+            count: Messages of each node.
+
+        Returns:
+            The means.
+        """
         sets = zip(self.graph.node_sets, sums, strict=True)
         total = [sum(own[1:], own[0]) if own else torch.zeros_like(like[:, :, part.nodes]) for part, own in sets]
         return (torch.cat(total, dim=2) / count).transpose(1, 2)

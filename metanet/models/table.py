@@ -11,6 +11,7 @@ from metanet.models.gbm import StatisticsBoosting
 from metanet.models.gmn import GraphMetanet
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
+from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.statnn import StatNN
 
 METANETS: dict[str, Builder] = {
@@ -21,6 +22,7 @@ METANETS: dict[str, Builder] = {
     "dmc": DMC,
     "deepsets": ScalarDeepSets,
     "gmn": GraphMetanet,
+    "scale_gmn": ScaleGraphMetanet,
 }
 
 
