@@ -13,10 +13,12 @@ and may have, each with the default that its absence means:
 * ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees (default: `metanet.train.train`);
 * ``recommended``: `Training` settings that suit it (default: ``Training()``);
 * ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default: ``"params"``);
-* ``invariant``: whether the output is unchanged by permutations of neurons (default: False), held to it by `check_metanet`.
+* ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"`` of neurons, or all declared
+  ``"symmetries"``, scales and signs among them (default: ``"nothing"``);
+* ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(..., preset="published")`` (default: none).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -25,12 +27,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from zoo.params import Params, batch_shape
+from zoo.params import Params
 from zoo.weight_space import WeightSpace
 
 Features = Tensor | dict[str, Tensor]
 Networks = Params | pd.DataFrame
 Reads = Literal["params", "hyperparameters"]
+Invariance = Literal["nothing", "permutations", "symmetries"]
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,9 @@ def reads(module: nn.Module) -> Reads:
     return getattr(module, "reads", "params")
 
 
-def is_invariant(module: nn.Module) -> bool:
-    """Whether the metanet declares that permuting neurons leaves its output unchanged."""
-    return bool(getattr(module, "invariant", False))
+def invariant_to(module: nn.Module) -> Invariance:
+    """What the metanet declares to leave its output unchanged."""
+    return getattr(module, "invariant", "nothing")
 
 
 def recommended_training(module: nn.Module) -> Training:
@@ -173,6 +176,14 @@ def count_rows(features: Features) -> int:
     return len(features if isinstance(features, Tensor) else next(iter(features.values())))
 
 
+def concatenate(parts: Sequence[Features]) -> Features:
+    """Networks of several features, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    tensors, groups = [p for p in parts if isinstance(p, Tensor)], [p for p in parts if not isinstance(p, Tensor)]
+    return torch.cat(tensors) if tensors else {name: torch.cat([part[name] for part in groups]) for name in groups[0]}
+
+
 def to_device(features: Features, device: torch.device | str) -> Features:
     """Move to a device."""
     return features.to(device) if isinstance(features, Tensor) else {n: t.to(device) for n, t in features.items()}
@@ -187,87 +198,3 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         yield
-
-
-def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
-    """Refuse networks of another weight space than a metanet was built for.
-
-    Args:
-        source: What the metanet was built for.
-        space: Space of the networks.
-        free: Their masks.
-        what: Name of the networks, for the message.
-
-    Raises:
-        ValueError: If the spaces or the masks differ; names the differing tensors and both fingerprints.
-    """
-    if space != source.space:
-        raise ValueError(
-            f"{what} is of another weight space than the metanet was fitted on: {space_difference(source.space, space)} "
-            f"(fitted {source.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
-        )
-    differ = [
-        name
-        for name in source.free.keys() | free.keys()
-        if name not in free or name not in source.free or not torch.equal(free[name].cpu(), source.free[name].cpu())
-    ]
-    if differ:
-        raise ValueError(f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}")
-
-
-def check_params(source: Source, params: Params) -> int:
-    """Refuse params of another weight space, or with entries that are not finite.
-
-    Args:
-        source: What the metanet was built for.
-        params: Tensors ``[N, *shape]``, full view.
-
-    Returns:
-        The number of networks.
-
-    Raises:
-        ValueError: If names or shapes do not fit (names them), unless there is one leading axis,
-            or if an entry is not finite.
-    """
-    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
-    if shapes != dict(source.space.shapes):
-        difference = shape_difference(dict(source.space.shapes), shapes)
-        raise ValueError(
-            "params are of another weight space than the metanet was fitted on "
-            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
-        )
-    (count,) = batch_shape(source.space, params)
-    bad = {name: number for name, tensor in params.items() if (number := int((~tensor.isfinite()).sum()))}
-    if bad:
-        raise ValueError(f"params: expected finite entries, got entries that are not, per tensor {bad}")
-    return count
-
-
-def space_difference(expected: WeightSpace, got: WeightSpace) -> str:
-    """Say in words how two weight spaces differ."""
-    if dict(expected.shapes) != dict(got.shapes):
-        return shape_difference(dict(expected.shapes), dict(got.shapes))
-    patterns = [
-        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
-        for name, pattern in expected.tensors.items()
-        if got.tensors[name] != pattern
-    ]
-    groups = [
-        f"group {name!r} is {got.groups.get(name)} instead of {expected.groups.get(name)}"
-        for name in dict.fromkeys([*expected.groups, *got.groups])
-        if expected.groups.get(name) != got.groups.get(name)
-    ]
-    return "; ".join(patterns + groups) or "the same tensors in another order"
-
-
-def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
-    """Say in words which tensors are missing, unknown or of another shape."""
-    words = [
-        f"tensor {name!r} has shape {list(got[name])} instead of {list(shape)}"
-        if name in got
-        else f"tensor {name!r} is missing"
-        for name, shape in expected.items()
-        if got.get(name) != shape
-    ]
-    words += [f"tensor {name!r} is unknown" for name in got if name not in expected]
-    return "; ".join(words) or "the same tensors in another order"

@@ -16,16 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from metanet import files
+from metanet.checks import check_source
 from metanet.contract import (
-    Features,
     Networks,
     PopulationLike,
     Source,
     Training,
     calibrate,
-    check_params,
-    check_source,
-    features_of,
     reads,
     recommended_training,
     seeded,
@@ -35,10 +32,11 @@ from metanet.dataset import Examples, read_examples
 from metanet.features import categories
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models.table import check_options
+from metanet.models.table import build, check_options
+from metanet.reader import Reader
 from metanet.targets import Target, fit_target
 from metanet.train import Labeled, evaluate, train
-from zoo.params import Params
+from metanet.treatments import NONE, Spec, parse_treatment
 from zoo.weight_space import WeightSpace
 
 
@@ -47,7 +45,7 @@ class Metanet(BaseEstimator):
 
     Attributes:
         module_: Fitted torch module.
-        source_: Weight space, masks and hyperparameter columns that it reads.
+        reader_: What it reads, and how: source (weight space, masks, hyperparameter columns) and treatment.
         target_: Units of its predictions.
         training_: Training settings that were used.
         history_: Validation loss along training.
@@ -65,6 +63,7 @@ class Metanet(BaseEstimator):
         model: str = "statnn",
         *,
         target: str = "test_accuracy",
+        treatment: Spec = NONE,
         seed: int = 0,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -80,7 +79,9 @@ class Metanet(BaseEstimator):
         Args:
             model: A name in `METANETS`.
             target: Numeric column of a population's table.
-            seed: Of initialization, batches and dropout.
+            treatment: What is done about symmetry, see `metanet.treatments`: `"none"`, names such as `"align+augment"`, or a
+                mapping from names to options.
+            seed: Of initialization, batches, dropout and augmentation.
             epochs: Most passes over the training networks (trees: most trees).
             batch_size: Networks per step; if None, smaller than recommended where there are fewer than 16 batches.
             lr: Peak learning rate (trees: shrinkage).
@@ -88,10 +89,11 @@ class Metanet(BaseEstimator):
             patience: Passes without improvement before training stops.
             device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
             verbose: Show progress on stderr.
-            **options: Options of that metanet, such as `width`.
+            **options: Options of that metanet, such as `width`; `preset` for a named set of them.
         """
         self.model = model
         self.target = target
+        self.treatment = treatment
         self.seed = seed
         self.epochs = epochs
         self.batch_size = batch_size
@@ -102,6 +104,7 @@ class Metanet(BaseEstimator):
         self.verbose = verbose
         self.options = dict(options)
         check_options(model, self.options)
+        parse_treatment(treatment)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All constructor arguments, options of the metanet included."""
@@ -112,6 +115,7 @@ class Metanet(BaseEstimator):
         own = set(super().get_params())
         options = {**self.options, **{name: value for name, value in params.items() if name not in own}}
         check_options(params.get("model", self.model), options)
+        parse_treatment(params.get("treatment", self.treatment))
         for name, value in params.items():
             if name in own:
                 setattr(self, name, value)
@@ -133,14 +137,14 @@ class Metanet(BaseEstimator):
         Raises:
             ValueError: If the model, an option, the target or a number of networks is not valid.
         """
-        builder, device = check_options(self.model, self.options), resolve_device(self.device)
+        device = resolve_device(self.device)
         source = Source(
             population.space,
             {name: mask.bool().cpu() for name, mask in population.free.items()},
             categories(population.table("train"), population.hyperparameters),
         )
         with seeded(self.seed, device):
-            module = builder(source, **self.options)
+            module = build(self.model, source, self.options)
             training_part = read_examples(population, "train", self.target, reads(module), num_train)
             validation_part = read_examples(population, "validation", self.target, reads(module), num_validation)
             if len(training_part) < 2:
@@ -149,8 +153,9 @@ class Metanet(BaseEstimator):
                 )
             self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
             self.training_ = self._training(module, len(training_part))
-            self._train(source, module, training_part, validation_part, device)
-        self.module_, self.source_, self.population_ = module, source, population.name
+            reader = Reader(source, module, parse_treatment(self.treatment))
+            self.reader_ = self._train(reader, training_part, validation_part, device)
+        self.module_, self.population_ = module, population.name
         self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
         self.num_dropped_ = training_part.num_dropped + validation_part.num_dropped
         return self
@@ -231,11 +236,11 @@ class Metanet(BaseEstimator):
 
     @property
     def _columns(self) -> list[str]:
-        return list(self.source_.hyperparameters)
+        return list(self.reader_.source.hyperparameters)
 
     def _check_population(self, population: PopulationLike) -> None:
         if reads(self.module_) == "params":
-            check_source(self.source_, population.space, population.free, f"population {population.name!r}")
+            check_source(self.reader_.source, population.space, population.free, f"population {population.name!r}")
 
     def _training(self, module: nn.Module, num_train: int) -> Training:
         recommended = recommended_training(module)
@@ -245,19 +250,29 @@ class Metanet(BaseEstimator):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 
-    def _train(self, source: Source, module: nn.Module, learn: Examples, check: Examples, device: torch.device) -> None:
-        parts = [(_features(source, module, part.networks), part.y) for part in (learn, check)]
-        calibrate(module, parts[0][0])
+    def _train(self, reader: Reader, learn: Examples, check: Examples, device: torch.device) -> Reader:
+        module, generator = reader.module, torch.Generator().manual_seed(self.seed)
+        reader = reader.fit(learn.networks)
+        draw, checked = reader.passes(learn.networks, generator), reader.views(check.networks)[0]
         if hasattr(module, "fit"):
-            linked = [(features, self.target_.standardize(y)) for features, y in parts]
-            self.history_ = module.fit(*linked, self.training_, self.seed)  # type: ignore[operator]
-        else:
-            learned, checked = (Labeled(to_device(features, device), y.float().to(device)) for features, y in parts)
-            self.history_ = train(module.to(device), self.target_, learned, checked, self.training_, self.verbose)
+            features, copies = reader.side_by_side(draw)
+            calibrate(module, features)
+            linked = [self.target_.standardize(part.y) for part in (learn, check)]
+            learned, held_out = (features, linked[0].repeat(copies)), (checked, linked[1])
+            self.history_ = module.fit(learned, held_out, self.training_, self.seed)  # type: ignore[operator]
+            return reader
+        features = draw()
+        calibrate(module, features)
+        parts = [(features, learn.y), (checked, check.y)]
+        learned, held_out = (Labeled(to_device(part, device), y.float().to(device)) for part, y in parts)
+        redraw = (lambda: to_device(draw(), device)) if reader.treatment.is_random else None
+        self.history_ = train(module.to(device), self.target_, learned, held_out, self.training_, redraw, self.verbose)
+        return reader
 
     def _predict(self, networks: Networks) -> Float[np.ndarray, "N"]:
-        features = to_device(_features(self.source_, self.module_, networks), _device_of(self.module_))
-        return self.target_.predict(evaluate(self.module_, features).double()).cpu().numpy()
+        device = _device_of(self.module_)
+        raw = [evaluate(self.module_, to_device(view, device)).double() for view in self.reader_.views(networks)]
+        return self.target_.predict(torch.stack(raw).mean(0)).cpu().numpy()
 
 
 def load(path: str | os.PathLike[str]) -> Metanet:
@@ -277,12 +292,14 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     free = {name.removeprefix("free."): mask for name, mask in tensors.items() if name.startswith("free.")}
     columns = {name: None if values is None else tuple(values) for name, values in record["hyperparameters"].items()}
     source = Source(WeightSpace.from_json(json.dumps(record["space"])), free, columns)
-    module = check_options(metanet.model, metanet.options)(source, **metanet.options)
+    module = build(metanet.model, source, metanet.options)
     try:
         module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit metanet {metanet.model!r}: {error}") from error
-    metanet.module_, metanet.source_ = module.eval(), source
+    treatment = parse_treatment(metanet.treatment)
+    known = files.read_treatment(tensors, len(treatment.steps))
+    metanet.module_, metanet.reader_ = module.eval(), Reader(source, module, treatment.with_known(known))
     metanet.target_, metanet.training_ = Target(**record["target"]), Training(**record["training"])
     losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
     metanet.history_ = History(losses, record["history"]["best_epoch"])
@@ -294,14 +311,6 @@ def load(path: str | os.PathLike[str]) -> Metanet:
 def resolve_device(device: str) -> torch.device:
     """The device of a name, `"auto"` being a GPU where there is one."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-def _features(source: Source, module: nn.Module, networks: Networks) -> Features:
-    if not isinstance(networks, pd.DataFrame):
-        params: Params = dict(networks)
-        check_params(source, params)
-        networks = {name: params[name] for name in source.space.tensors}
-    return features_of(module, networks)
 
 
 def _device_of(module: nn.Module) -> torch.device:

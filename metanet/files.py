@@ -1,8 +1,9 @@
 """A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
 
-Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), and
-``free.<tensor>``, the masks of the weight space. Record (metadata key ``metanet``): format, constructor arguments, weight
-space, hyperparameter columns, target, course of training, where it was trained, versions.
+Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), ``free.<tensor>``,
+the masks of the weight space, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key
+``metanet``): format, constructor arguments, weight space, hyperparameter columns, target, course of training, where it was
+trained, versions.
 """
 
 import json
@@ -10,6 +11,7 @@ import math
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,7 +45,9 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
     except TypeError as error:
         raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
-    tensors |= {f"free.{name}": mask for name, mask in metanet.source_.free.items()}
+    tensors |= {f"free.{name}": mask for name, mask in metanet.reader_.source.free.items()}
+    for at, known in enumerate(metanet.reader_.treatment.known):
+        tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -65,9 +69,9 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
     return {
         "format": FORMAT,
         "params": metanet.get_params(),
-        "space": json.loads(metanet.source_.space.to_json()),
-        "space_fingerprint": metanet.source_.space.fingerprint,
-        "hyperparameters": dict(metanet.source_.hyperparameters),
+        "space": json.loads(metanet.reader_.source.space.to_json()),
+        "space_fingerprint": metanet.reader_.source.space.fingerprint,
+        "hyperparameters": dict(metanet.reader_.source.hyperparameters),
         "target": asdict(metanet.target_),
         "training": asdict(metanet.training_),
         "history": {
@@ -119,3 +123,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: expected metanet format {FORMAT}, got {record.get('format')!r}")
     return record, tensors
+
+
+def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:
+    """What each step of a treatment has learned.
+
+    Args:
+        tensors: All tensors of a file.
+        num_steps: Number of steps.
+
+    Returns:
+        Tensors by name, step by step.
+    """
+    prefixes = [f"treatment.{at}." for at in range(num_steps)]
+    return [{name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)} for own in prefixes]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,13 @@ class Labeled(NamedTuple):
 
 
 def train(
-    module: nn.Module, target: Target, train: Labeled, validation: Labeled, training: Training, progress: bool = False
+    module: nn.Module,
+    target: Target,
+    train: Labeled,
+    validation: Labeled,
+    training: Training,
+    redraw: Callable[[], Features] | None = None,
+    progress: bool = False,
 ) -> History:
     """Train a metanet in place and leave it with the weights of its best validation loss.
 
@@ -38,6 +45,7 @@ def train(
         train: Networks to learn from.
         validation: Networks to choose the best pass by, and when to stop.
         training: Settings.
+        redraw: Gives the features of the training networks for each pass after the first, the same in all if None.
         progress: Show a bar on stderr.
 
     Returns:
@@ -48,6 +56,8 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.epochs * num_batches))
     best, best_state, losses = math.inf, copy.deepcopy(module.state_dict()), []
     for epoch in tqdm(range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False):
+        if redraw is not None and epoch:
+            train = train._replace(features=redraw())
         _train_epoch(module, target, train, num_batches, optimizer, schedule)
         losses.append(float(target.loss(evaluate(module, validation.features), validation.y)))
         if losses[-1] < best:

@@ -26,7 +26,7 @@ class ScalarDeepSets(nn.Module):
     """
 
     recommended = Training(epochs=30, batch_size=64, lr=3e-3, weight_decay=0.01, patience=8)
-    invariant = True
+    invariant = "permutations"
 
     def __init__(self, source: Source, *, width: int = 64):
         """Build.

@@ -26,7 +26,7 @@ class GraphMetanet(nn.Module):
     """
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
-    invariant = True
+    invariant = "permutations"
     places: Tensor
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):

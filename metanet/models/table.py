@@ -4,7 +4,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from metanet.contract import Builder
+from torch import nn
+
+from metanet.contract import Builder, Source
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
@@ -31,19 +33,39 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
 
     Args:
         model: Name in `METANETS`.
-        options: Options for its builder.
+        options: Options for its builder; `preset` names one of its sets of options.
 
     Returns:
         The builder.
 
     Raises:
-        ValueError: If the name or an option is unknown; lists the valid ones.
+        ValueError: If the name, the preset or an option is unknown; lists the valid ones.
     """
     if model not in METANETS:
         raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
+    presets = getattr(METANETS[model], "presets", {})
+    if "preset" in options and options["preset"] not in presets:
+        raise ValueError(f"metanet {model!r} has no preset {options['preset']!r}; its presets are {list(presets)}")
     parameters = inspect.signature(METANETS[model]).parameters.values()
     valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    valid += ["preset"] * bool(presets)
     unknown = [name for name in options if name not in valid]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}")
     return METANETS[model]
+
+
+def build(model: str, source: Source, options: Mapping[str, Any]) -> nn.Module:
+    """Build an untrained metanet.
+
+    Args:
+        model: Name in `METANETS`.
+        source: What it will read.
+        options: Its options; those of `preset`, if one is named, unless given otherwise.
+
+    Returns:
+        The module.
+    """
+    builder = check_options(model, options)
+    preset = getattr(builder, "presets", {})[options["preset"]] if "preset" in options else {}
+    return builder(source, **{**preset, **{name: value for name, value in options.items() if name != "preset"}})

@@ -157,7 +157,7 @@ def test_the_file_holds_what_it_says(fitted, tmp_path):
 def test_masks_travel(tmp_path):
     population = random_population(sizes=(40, 16, 16), masked=True)
     Metanet("mlp", epochs=1).fit(population).save(tmp_path / "m")
-    free = metanet.load(tmp_path / "m").source_.free
+    free = metanet.load(tmp_path / "m").reader_.source.free
     assert free.keys() == population.free.keys()
     assert all(torch.equal(free[name], mask) for name, mask in population.free.items())
 

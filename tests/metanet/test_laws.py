@@ -51,7 +51,7 @@ def test_a_module_of_ones_own_keeps_the_laws(mine):
 
 
 class DeclaredInvariant(Plain):
-    invariant = True
+    invariant = "permutations"
 
 
 class IdleWeight(Plain):
@@ -96,8 +96,8 @@ GENERATOR = torch.Generator().manual_seed(0)
 @pytest.mark.parametrize(
     ("builder", "law", "says"),
     [
-        (DeclaredInvariant, "is_as_invariant_as_declared", "declared invariant, but"),
-        (Undeclared, "is_as_invariant_as_declared", "not declared invariant, but"),
+        (DeclaredInvariant, "is_as_invariant_as_declared", "declared invariant to permutations, but"),
+        (Undeclared, "is_as_invariant_as_declared", "not declared invariant to permutations, but"),
         (IdleWeight, "gradients_reach_every_weight", "no gradient reaches the weights ['idle']"),
         (LooksAtItsBatch, "batch_is_loop", "a batch and a loop"),
         (Random, "is_deterministic", "predict differently"),

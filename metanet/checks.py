@@ -1,0 +1,94 @@
+"""Networks that a metanet was not made for are refused, by name of what differs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from metanet.contract import Source
+from zoo.params import Params, batch_shape
+from zoo.weight_space import WeightSpace
+
+
+def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
+    """Refuse networks of another weight space than a metanet was built for.
+
+    Args:
+        source: What the metanet was built for.
+        space: Space of the networks.
+        free: Their masks.
+        what: Name of the networks, for the message.
+
+    Raises:
+        ValueError: If the spaces or the masks differ; names the differing tensors and both fingerprints.
+    """
+    if space != source.space:
+        raise ValueError(
+            f"{what} is of another weight space than the metanet was fitted on: {space_difference(source.space, space)} "
+            f"(fitted {source.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
+        )
+    differ = [
+        name
+        for name in source.free.keys() | free.keys()
+        if name not in free or name not in source.free or not torch.equal(free[name].cpu(), source.free[name].cpu())
+    ]
+    if differ:
+        raise ValueError(f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}")
+
+
+def check_params(source: Source, params: Params) -> int:
+    """Refuse params of another weight space, or with entries that are not finite.
+
+    Args:
+        source: What the metanet was built for.
+        params: Tensors ``[N, *shape]``, full view.
+
+    Returns:
+        The number of networks.
+
+    Raises:
+        ValueError: If names or shapes do not fit (names them), unless there is one leading axis,
+            or if an entry is not finite.
+    """
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
+    if shapes != dict(source.space.shapes):
+        difference = shape_difference(dict(source.space.shapes), shapes)
+        raise ValueError(
+            "params are of another weight space than the metanet was fitted on "
+            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
+        )
+    (count,) = batch_shape(source.space, params)
+    bad = {name: number for name, tensor in params.items() if (number := int((~tensor.isfinite()).sum()))}
+    if bad:
+        raise ValueError(f"params: expected finite entries, got entries that are not, per tensor {bad}")
+    return count
+
+
+def space_difference(expected: WeightSpace, got: WeightSpace) -> str:
+    """Say in words how two weight spaces differ."""
+    if dict(expected.shapes) != dict(got.shapes):
+        return shape_difference(dict(expected.shapes), dict(got.shapes))
+    patterns = [
+        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
+        for name, pattern in expected.tensors.items()
+        if got.tensors[name] != pattern
+    ]
+    groups = [
+        f"group {name!r} is {got.groups.get(name)} instead of {expected.groups.get(name)}"
+        for name in dict.fromkeys([*expected.groups, *got.groups])
+        if expected.groups.get(name) != got.groups.get(name)
+    ]
+    return "; ".join(patterns + groups) or "the same tensors in another order"
+
+
+def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
+    """Say in words which tensors are missing, unknown or of another shape."""
+    words = [
+        f"tensor {name!r} has shape {list(got[name])} instead of {list(shape)}"
+        if name in got
+        else f"tensor {name!r} is missing"
+        for name, shape in expected.items()
+        if got.get(name) != shape
+    ]
+    words += [f"tensor {name!r} is unknown" for name in got if name not in expected]
+    return "; ".join(words) or "the same tensors in another order"

@@ -1,0 +1,229 @@
+"""Treatments do to networks what they say, with every metanet that reads weights."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from metanet import METANETS, Metanet, load
+from metanet.contract import Source
+from metanet.testing import first_networks, permute_neurons, random_population
+from metanet.treatments import TREATMENTS, Align, Augment, Canonicalize, OrbitAverage, Treatment, parse_treatment
+from zoo.align import align
+from zoo.symmetry import act, sample
+from zoo.testing import random_params
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+POPULATION = first_networks(random_population(), 24)
+COUNT = 5
+READERS = [name for name in METANETS if name != "hparams"]
+TENSORS = {"0.weight": "h <- x", "0.bias": "h", "1.weight": "y <- h", "1.bias": "y"}
+
+
+def space(scaling="positive", permutable=True):
+    hidden, ends = NeuronGroup(6, scaling=scaling, permutable=permutable), NeuronGroup(3, permutable=False)
+    return WeightSpace({"x": ends, "h": hidden, "y": ends}, TENSORS)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def outputs(params, x, activation=torch.relu):
+    hidden = activation(torch.einsum("nhx,bx->nbh", params["0.weight"], x) + params["0.bias"][:, None])
+    return torch.einsum("nyh,nbh->nby", params["1.weight"], hidden) + params["1.bias"][:, None]
+
+
+def same_function(one, other, activation=torch.relu):
+    x = torch.randn(7, 3, generator=generator(9), dtype=torch.float64)
+    return torch.allclose(outputs(one, x, activation), outputs(other, x, activation), rtol=1e-10, atol=1e-10)
+
+
+def same(one, other, tolerance=1e-9):
+    return all(torch.allclose(one[name], other[name], rtol=0, atol=tolerance) for name in one)
+
+
+def networks(own, count=COUNT):
+    return random_params(own, generator(), batch=(count,))
+
+
+@pytest.mark.parametrize(("scaling", "activation"), [("positive", torch.relu), ("sign", torch.tanh)])
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_every_step_keeps_the_function(name, scaling, activation):
+    source = Source(space(scaling))
+    params = networks(source.space)
+    options = {"scale": 1.0} if name in ("augment", "orbit_average") else {"scales": True}
+    treatment = parse_treatment({name: options}).fit(source, params)
+    seen = [treatment.train(source, params, generator(1)), *treatment.predict(source, params)]
+    assert all(same_function(params, view, activation) for view in seen)
+    assert not all(same(params, view) for view in seen)
+
+
+def test_canonical_networks_of_one_orbit_are_the_same():
+    source = Source(space())
+    params = networks(source.space)
+    moved = act(source.space, sample(source.space, generator(1), (COUNT,)), params)
+    permuted = act(source.space, replace(sample(source.space, generator(2), (COUNT,)), scales={}), params)
+    whole, neurons = Canonicalize(), Canonicalize(scales=False)
+    assert same(whole.treat(source, params), whole.treat(source, moved))
+    assert same(neurons.treat(source, params), neurons.treat(source, permuted))
+    assert not same(neurons.treat(source, params), neurons.treat(source, moved))
+    sizes = [sum(float(t.square().sum()) for t in p.values()) for p in (params, neurons.treat(source, params))]
+    assert sizes[0] == pytest.approx(sizes[1])  # what is no function of the function survives a quotient by permutations
+
+
+def test_permuted_copies_are_aligned_to_the_first_training_network():
+    source = Source(space("none"))
+    one = {name: tensor[:1].expand(COUNT, *tensor.shape[1:]) for name, tensor in networks(source.space).items()}
+    copies = act(source.space, sample(source.space, generator(1), (COUNT,)), one)
+    step = Align().fit(source, copies)
+    assert same(step.known, {name: tensor[0] for name, tensor in copies.items()})
+    aligned = step.treat(source, copies)
+    assert all(same(step.known, {name: tensor[at] for name, tensor in aligned.items()}) for at in range(COUNT))
+
+
+def test_the_barycentre_is_a_mean_of_aligned_networks_and_closer_to_them():
+    source = Source(space("none"))
+    params = networks(source.space, 20)
+    step = Align(rounds=1, num_reference=12).fit(source, params)
+    first = {name: tensor[:12] for name, tensor in params.items()}
+    by_hand = act(source.space, align(source.space, first, {name: tensor[0] for name, tensor in params.items()}), first)
+    assert same(step.known, {name: tensor.mean(0) for name, tensor in by_hand.items()})
+
+    def spread(step):
+        aligned = step.treat(source, params)
+        return sum(float((tensor - tensor.mean(0)).square().sum()) for tensor in aligned.values())
+
+    assert spread(Align(rounds=3).fit(source, params)) < spread(Align().fit(source, params))
+
+
+def test_augmentation_is_drawn_for_each_network_and_each_pass():
+    source, step = Source(space("none")), Augment()
+    one = {name: tensor[:1].expand(COUNT, *tensor.shape[1:]) for name, tensor in networks(source.space).items()}
+    draws = generator(1)
+    first, second = step.augment(source, one, draws), step.augment(source, one, draws)
+    rows = [*first["0.bias"], *second["0.bias"]]
+    assert len({tuple(row.tolist()) for row in rows}) == 2 * COUNT
+    assert all(torch.equal(row.sort().values, one["0.bias"][0].sort().values) for row in rows)
+
+
+def test_kinds_of_augmentation_are_chosen():
+    source = Source(space("any"))
+    params = networks(source.space)
+    signs = Augment(permutations=False).augment(source, params, generator())
+    assert torch.equal(signs["0.bias"].abs(), params["0.bias"].abs())
+    assert not torch.equal(signs["0.bias"], params["0.bias"])
+    ratio = (
+        Augment(permutations=False, signs=False, scale=0.5).augment(source, params, generator())["0.bias"] / params["0.bias"]
+    )
+    assert ratio.min() >= np.exp(-0.5) and ratio.max() <= np.exp(0.5) and ratio.std() > 0.1
+    assert same(Augment(permutations=False, signs=False).augment(source, params, generator()), params)
+
+
+def test_noise_and_dropout_spare_fixed_entries_and_have_the_right_size():
+    mask = torch.rand(60, 50, generator=generator()) < 0.5
+    wide = WeightSpace({"x": NeuronGroup(50, permutable=False), "h": NeuronGroup(60, permutable=False)}, {"w": "h <- x"})
+    source = Source(wide, {"w": mask})
+    params = {"w": torch.where(mask, 3.0, 100.0).expand(2, 60, 50)}
+    noisy = Augment(noise=0.1).augment(source, params, generator(1))["w"]
+    assert bool((noisy[:, ~mask] == 100).all())
+    assert float((noisy - params["w"])[:, mask].std()) == pytest.approx(0.3, rel=0.05)
+    dropped = Augment(dropout=0.2).augment(source, params, generator(1))["w"]
+    assert bool((dropped[:, ~mask] == 100).all())
+    assert float((dropped[:, mask] == 0).double().mean()) == pytest.approx(0.2, abs=0.03)
+
+
+def test_what_has_no_symmetry_passes_through():
+    source = Source(space("none", permutable=False))
+    params = networks(source.space)
+    for name in TREATMENTS:
+        treatment = parse_treatment(name).fit(source, params)
+        assert all(
+            same(params, view, 0) for view in [treatment.train(source, params, generator()), *treatment.predict(source, params)]
+        )
+
+
+def test_steps_follow_each_other():
+    source = Source(space())
+    params = networks(source.space)
+    chain = parse_treatment("augment+canonicalize")
+    assert same(chain.train(source, params, generator(1)), chain.train(source, params, generator(2)))
+    assert same(*chain.predict(source, params), Canonicalize().treat(source, params))
+    twice = parse_treatment({"orbit_average": {"samples": 3}, "canonicalize": {}}).predict(source, params)
+    assert len(twice) == 3
+    assert all(same(twice[0], view) for view in twice)
+
+
+def test_averaging_over_orbits_gives_the_mean_of_raw_predictions():
+    plain = Metanet("mlp", epochs=3, lr=1e-2).fit(POPULATION)
+    averaged = Metanet("mlp", treatment={"orbit_average": {"samples": 4}}, epochs=3, lr=1e-2).fit(POPULATION)
+    params = POPULATION.params("test")
+    views = OrbitAverage(samples=4).views(averaged.reader_.source, params)
+    assert same(views[0], params, 0)
+    linked = [np.log(p / (1 - p)) for p in (plain.predict(view) for view in views)]
+    by_hand = 1 / (1 + np.exp(-np.mean(linked, axis=0)))
+    np.testing.assert_allclose(averaged.predict(params), by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mlp", "dmc"])
+def test_canonical_networks_make_any_metanet_invariant(model):
+    params = POPULATION.params("test")
+    moved = permute_neurons(POPULATION.space, params, generator(1))
+    changes = {}
+    for treatment in ("none", "canonicalize"):
+        fitted = Metanet(model, treatment=treatment, epochs=4, lr=1e-2).fit(POPULATION)
+        before, after = fitted.predict(params), fitted.predict(moved)
+        changes[treatment] = np.abs(after - before).max() / before.std()
+    assert changes["canonicalize"] < 1e-3 < changes["none"]
+
+
+@pytest.mark.parametrize(
+    "treatment", ["none", "align+augment", "canonicalize", {"align": {"rounds": 1}, "orbit_average": {"samples": 2}}]
+)
+@pytest.mark.parametrize("model", READERS)
+def test_treatments_go_with_every_metanet_and_survive_saving(model, treatment, tmp_path):
+    fitted = Metanet(model, treatment=treatment, epochs=2, batch_size=8).fit(POPULATION)
+    fitted.save(tmp_path / "metanet")
+    again = load(tmp_path / "metanet")
+    assert np.array_equal(fitted.predict(POPULATION), again.predict(POPULATION))
+    assert again.get_params() == fitted.get_params()
+    twin = clone(fitted).fit(POPULATION)
+    assert np.array_equal(fitted.predict(POPULATION), twin.predict(POPULATION))
+
+
+def test_augmented_training_differs_and_trees_see_copies():
+    plain, augmented = (Metanet("mlp", treatment=t, epochs=3, lr=1e-2).fit(POPULATION) for t in ("none", "augment"))
+    assert not np.allclose(plain.predict(POPULATION), augmented.predict(POPULATION))
+    seen = []
+
+    @dataclass(frozen=True)
+    class Counted(Augment):
+        def augment(self, source, params, generator):
+            seen.append(len(params["0.weight"]))
+            return super().augment(source, params, generator)
+
+    TREATMENTS["counted"] = Counted
+    try:
+        Metanet("gbm", treatment={"counted": {"copies": 3}}).fit(POPULATION)
+        assert seen == [24] * 3
+        seen.clear()
+        Metanet("statnn", treatment="counted", epochs=4, patience=4).fit(POPULATION)
+        assert seen == [24] * 4
+    finally:
+        del TREATMENTS["counted"]
+
+
+def test_bad_treatments_are_refused():
+    with pytest.raises(ValueError, match=r"unknown treatment 'allign'; treatments are \['none', 'augment'"):
+        Metanet("mlp", treatment="allign")
+    with pytest.raises(ValueError, match=r"'augment' has no option 'noize'; its options are \['permutations'"):
+        Metanet("mlp", treatment={"augment": {"noize": 1}})
+    with pytest.raises(ValueError, match="has no option 'known'"):
+        Metanet("mlp", treatment={"align": {"known": {}}})
+    with pytest.raises(ValueError, match="dropout < 1"):
+        Metanet("mlp").set_params(treatment={"augment": {"dropout": 1.0}})
+    with pytest.raises(ValueError, match="reads no weights"):
+        Metanet("hparams", treatment="augment").fit(random_population())
+    assert parse_treatment("none") == Treatment(())
