@@ -95,7 +95,7 @@ class DenseGraph(nn.Module):
 def _ends(of_nodes: Projections, written: slice, read: slice) -> Projections:
     """What both ends bring to the edges of one part: `[B, K, W]`, `[B, K, R]`, `[B, K, R, D]`, `[B, K, W, D]`."""
     sides = zip(of_nodes, (written, read, read, written), strict=True)
-    return Projections(*(values[:, :, side].contiguous() for values, side in sides))
+    return Projections(*(values[:, :, side] for values, side in sides))
 
 
 def edge_messages(
@@ -115,7 +115,7 @@ def edge_messages(
         New edge features `e + a` (the old ones if they are not wanted), sums at the written and at the read end. All are of the
         type of `e`, which under autocast may be another than that of the rest.
     """
-    results = _EdgeMessages.apply(e, *(value.to(e) for value in (weight, *ends)), keep)
+    results = _EdgeMessages.apply(e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends)), keep)
     return results if keep else (e, *results)  # type: ignore[return-value]
 
 

@@ -25,6 +25,10 @@ from metanet.layers.message_passing import Encoder, GraphNetwork
 from metanet.topology import GraphSizes
 
 
+SMALL = 1e-2
+"""Mean square below which odd channels fade in `RMS(z)`, so that neurons whose channels vanish have no sign all of a sudden."""
+
+
 class OddLayer(nn.Module):
     """The odd half of a round of messages; see the module's formula.
 
@@ -41,7 +45,7 @@ class OddLayer(nn.Module):
         """
         super().__init__()
         self.edge_width = edge_width
-        self.norm = nn.RMSNorm(width)
+        self.norm = nn.RMSNorm(width, eps=SMALL)
         self.send = nn.Linear(width, 2 * width, bias=False)
         self.invariant = Invariant(3 * width, width)
         self.mix = nn.Linear(3 * width, width, bias=False)
@@ -118,7 +122,7 @@ class SignedGraphNetwork(nn.Module):
         self.even = GraphNetwork(sizes, width, edge_width, layers)
         self.odd_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.odd_layers = nn.ModuleList(OddLayer(width, edge_width) for _ in range(layers))
-        self.odd_norm, self.invariant = nn.RMSNorm(width), Invariant(width, width)
+        self.odd_norm, self.invariant = nn.RMSNorm(width, eps=SMALL), Invariant(width, width)
 
     def encode_odd(
         self, features: Float[Tensor, "*nodes C"], orbit: Int64[Tensor, " V"], signed: Bool[Tensor, " V"]

@@ -124,11 +124,11 @@ class SignedDenseGraph(nn.Module):
         written, read = (self.graph.node_sets[at].nodes for at in (part.written, part.read or 0))
         ends = [v[:, :, side] for v, side in zip(values, (written, read, read, written, read, written), strict=True)]
         if flips is None:
-            e[kind], *sums = edge_messages(e[kind], weight, Projections(*(v.contiguous() for v in ends[:4])), keep)
+            e[kind], *sums = edge_messages(e[kind], weight, Projections(*ends[:4]), keep)
             return Messages(sums[0], None), Messages(sums[1], None)
         forward = torch.cat([ends[2], ends[4] if flips[1] else ends[2][..., 1:]], dim=-1)
         backward = torch.cat([ends[3], ends[5] if flips[0] else ends[3][..., 1:]], dim=-1)
-        nodes = Projections(ends[0] + shift[:, None], ends[1].contiguous(), forward, backward)
+        nodes = Projections(ends[0] + shift[:, None], ends[1], forward, backward)
         e[kind], received, returned = odd_edge_messages(e[kind], weight, nodes, keep)
         return _routed(received, flips[0]), _routed(returned, flips[1])
 
