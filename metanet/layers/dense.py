@@ -127,7 +127,7 @@ class _EdgeMessages(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         new = torch.empty_like(e) if keep else None
         received, sent = torch.empty_like(ends[3]), torch.empty_like(ends[2])
-        for part in _chunks(e):
+        for part in chunks(e):
             own, written, read, forward, backward = (values[part] for values in (e, *ends))
             a = _activations(own, weight, written, read)
             if new is not None:
@@ -148,7 +148,7 @@ class _EdgeMessages(torch.autograd.Function):
         left, right = torch.cat([received, ends[3]], dim=-1), torch.cat([ends[2], sent], dim=-1)
         of_e, of_weight = torch.empty_like(e), torch.zeros_like(weight)
         of_ends = [torch.empty_like(end) for end in ends]
-        for part in _chunks(e):
+        for part in chunks(e):
             own, written, read, _, _, to_w, to_r = (values[part] for values in (e, *ends, received, sent))
             a = _activations(own, weight, written, read)
             delta = torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1).mT).view_as(a)
@@ -174,7 +174,15 @@ def _activations(e: Tensor, weight: Tensor, written: Tensor, read: Tensor) -> Te
     return a.relu_()
 
 
-def _chunks(e: Tensor) -> list[slice]:
+def chunks(e: Float[Tensor, "B K W R"]) -> list[slice]:
+    """Networks to go through at a time, so that their edges stay in the processor's cache.
+
+    Args:
+        e: Edge features.
+
+    Returns:
+        Slices of B.
+    """
     budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
     size = max(1, budget // max(1, e[0].numel()))
     return [slice(start, start + size) for start in range(0, len(e), size)]

@@ -1,13 +1,14 @@
 """Message passing with signs for networks of one weight space, on dense arrays as in `metanet.layers.dense`."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from metanet.layers.dense import DenseGraph, edge_messages
+from metanet.layers.dense import DenseGraph, chunks, edge_messages
 from metanet.layers.message_passing import Projections
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.signs import Parity, parity, parity_of_channels, signed_nodes
@@ -171,10 +172,71 @@ def odd_edge_messages(
     Returns:
         New edge features `e + (a+ - a-) / 2` (the old ones if they are not wanted), sums at the written and at the read end.
     """
-    plus, minus = (edge_messages(e, own, ends, keep) for own in (weight, -weight))
+    e, *rest = e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends))
+    new, *sums = _OddEdgeMessages.apply(e, *rest, keep)  # type: ignore[misc]
     width = (ends.forward.shape[-1] + 1) // 2
-    received, returned = (
-        Messages((up + down)[..., :width] / 2, (up - down)[..., width:] / 2)
-        for up, down in zip(plus[1:], minus[1:], strict=True)
-    )
-    return e + (plus[0] - minus[0]) / 2 if keep else e, received, returned
+    received, returned = (Messages(own[..., :width], own[..., width:]) for own in sums)
+    return new if keep else e, received, returned
+
+
+class _OddEdgeMessages(torch.autograd.Function):
+    """Works network by network and keeps its inputs alone, as `metanet.layers.dense.edge_messages` does."""
+
+    @staticmethod
+    def forward(ctx: Any, e: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+        *ends, keep = rest
+        ctx.save_for_backward(e, weight, *ends)
+        ctx.set_materialize_grads(False)
+        width = (ends[2].shape[-1] + 1) // 2
+        new = torch.empty_like(e) if keep else None
+        received, returned = torch.empty_like(ends[3]), torch.empty_like(ends[2])
+        for part in chunks(e):
+            own, written, read, forward, backward = (values[part] for values in (e, *ends))
+            plus, minus = _pair(own, weight, written, read)
+            both, difference = (plus + minus).div_(2), plus.sub_(minus).div_(2)
+            if new is not None:
+                torch.add(own, difference, out=new[part])
+            received[part] = torch.cat([both @ forward[..., :width], difference @ forward[..., width:]], dim=-1)
+            returned[part] = torch.cat([both.mT @ backward[..., :width], difference.mT @ backward[..., width:]], dim=-1)
+        return new, received, returned
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        e, weight, *ends = ctx.saved_tensors
+        kept = gradients[0]
+        received, returned = (
+            torch.zeros_like(v) if g is None else g for g, v in zip(gradients[1:], (ends[3], ends[2]), strict=True)
+        )
+        width = (ends[2].shape[-1] + 1) // 2
+        of_e, of_weight, of_ends = torch.empty_like(e), torch.zeros_like(weight), [torch.empty_like(end) for end in ends]
+        for part in chunks(e):
+            own, written, read, forward, backward, to_w, to_r = (values[part] for values in (e, *ends, received, returned))
+            plus, minus = _pair(own, weight, written, read)
+            of_both, of_difference = (
+                torch.cat([to_w[..., side], backward[..., side]], dim=-1)
+                @ torch.cat([forward[..., side], to_r[..., side]], dim=-1).mT
+                for side in (slice(None, width), slice(width, None))
+            )
+            if kept is not None:
+                of_difference.add_(kept[part])
+            up = torch.ops.aten.threshold_backward(of_both + of_difference, plus, 0.0).div_(2)
+            down = torch.ops.aten.threshold_backward(of_both.sub_(of_difference), minus, 0.0).div_(2)
+            both, difference = (plus + minus).div_(2), plus.sub_(minus).div_(2)
+            for at, values, to in ((2, (both.mT, difference.mT), to_w), (3, (both, difference), to_r)):
+                sides = (values[0] @ to[..., :width], values[1] @ to[..., width:])
+                of_ends[at][part] = torch.cat(sides, dim=-1)
+            flat = (up - down).flatten(2)
+            of_weight += torch.bmm(flat, own.flatten(2).mT).sum(0)
+            torch.bmm(weight.T.expand(len(own), -1, -1), flat, out=of_e[part].flatten(2))
+            total = up.add_(down)
+            torch.sum(total, 3, out=of_ends[0][part])
+            torch.sum(total, 2, out=of_ends[1][part])
+        return of_e if kept is None else of_e.add_(kept), of_weight, *of_ends, None
+
+
+def _pair(e: Tensor, weight: Tensor, written: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+    """`relu(+-E e + written + read)`."""
+    odd = torch.bmm(weight.expand(len(e), -1, -1), e.flatten(2)).view_as(e)
+    even = written[..., None] + read[..., None, :]
+    return (even + odd).relu_(), even.sub_(odd).relu_()

@@ -9,9 +9,10 @@ import torch
 from metanet.contract import Source, seeded
 from metanet.features import flat_free, full_tensors
 from metanet.graph import batch
-from metanet.layers import sparse
-from metanet.layers.message_passing import GraphNetwork
+from metanet.layers import dense, sparse
+from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.signed import SignedGraphNetwork
+from metanet.layers.signed_dense import odd_edge_messages
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.table import METANETS, build
 from metanet.signs import has_signs, parity
@@ -77,6 +78,31 @@ def test_the_dense_path_equals_gathers_and_scatters(name):
     by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
     for mine, twin in zip(*by_path, strict=True):
         close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("chunk", [1, 2**17])
+def test_odd_edge_messages_are_the_formula_and_have_its_gradient(keep, chunk, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
+    shapes = [(3, 2, 4, 3), (2, 2), (3, 2, 4), (3, 2, 3), (3, 2, 3, 5), (3, 2, 4, 5)]  # 3 networks, K = 2, W = 4, R = 3, D = 2
+    inputs = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+
+    def messages(e, weight, *ends):
+        new, received, returned = odd_edge_messages(e, weight, Projections(*ends), keep)
+        return (new, *received, *returned)
+
+    def formula(e, weight, written, read, forward, backward):
+        base, odd = written[..., None] + read[..., None, :], torch.einsum("kl,blwr->bkwr", weight, e)
+        plus, minus = torch.relu(base + odd), torch.relu(base - odd)
+        both, difference = (plus + minus) / 2, (plus - minus) / 2
+        sums = [(a @ forward[..., of], a.mT @ backward[..., of]) for a, of in ((both, slice(3)), (difference, slice(3, None)))]
+        return e + difference if keep else e, sums[0][0], sums[1][0], sums[0][1], sums[1][1]
+
+    for ours, theirs in zip(messages(*inputs), formula(*inputs), strict=True):
+        close(ours, theirs)
+    assert torch.autograd.gradcheck(messages, inputs)
+    strided = [value.detach().mT.contiguous().mT.requires_grad_() for value in inputs]
+    assert torch.autograd.gradcheck(messages, strided)
 
 
 @pytest.mark.parametrize("name", SPACES)
