@@ -25,6 +25,7 @@ from metanet.graph import batch
 from metanet.layers import sparse
 from metanet.models.gmn import GraphMetanet
 from zoo.architectures import cnn, mlp
+from zoo.testing import random_params
 from zoo.weight_space import WeightSpace
 
 BATCH = 32
@@ -45,10 +46,10 @@ def step_of(space: WeightSpace, options: dict[str, int], variant: str) -> Callab
     generator = torch.Generator().manual_seed(0)
     with seeded(0):
         module = GraphMetanet(Source(space), **options)
-    features = torch.randn(BATCH, space.num_params, generator=generator)
+    features = random_params(space, generator, (BATCH,), torch.float32)
     y = torch.randn(BATCH, generator=generator)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
-    graphs = batch([(module.graph, module.inputs(features))]) if variant == "torch_geometric" else None
+    graphs = batch([(module.graph, module.norm(features))]) if variant == "torch_geometric" else None
 
     def predict() -> Tensor:
         return module(features) if graphs is None else sparse.run(module.network, graphs)

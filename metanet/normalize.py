@@ -65,16 +65,23 @@ class ParamsNorm(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, source: Source, factors: Mapping[str, Tensor] | None = None, limit: int | float = 20.0):
+    def __init__(
+        self,
+        source: Source,
+        factors: Mapping[str, Tensor] | None = None,
+        centered: bool = True,
+        limit: int | float = 20.0,
+    ):
         """Start as a multiplication by the factors.
 
         Args:
             source: Weight space and masks.
             factors: For some tensors, what their entries are multiplied with first, `[*shape]`.
+            centered: Whether there is a center; without one, flipping signs of neurons commutes with it, too.
             limit: Largest absolute output.
         """
         super().__init__()
-        self.limit = limit
+        self.limit, self.centered = limit, centered
         self.names = list(source.space.tensors)
         self.factored, self.masked = list(factors or {}), list(source.free)
         for at, name in enumerate(self.factored):
@@ -94,7 +101,7 @@ class ParamsNorm(nn.Module):
             x, free = self._scaled(name, params[name]).reshape(len(params[name]), -1), self._free(name)
             x = x if free is None else x[:, free.flatten()]
             if x.shape[1]:
-                self.center[at], self.scale[at] = _center_and_scale(x)
+                self.center[at], self.scale[at] = _center_and_scale(x, self.centered)
 
     def forward(self, params: Params) -> Params:
         """Normalize.
@@ -158,9 +165,9 @@ class ColumnNorm(nn.Module):
 _HUGE = 1e15  # its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
 
 
-def _center_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Medians over networks `[N, entries]` of the mean and of the root mean square around the center."""
-    center = x.mean(1).median()
+def _center_and_scale(x: Tensor, centered: bool = True) -> tuple[Tensor, Tensor]:
+    """Medians over networks `[N, entries]` of the mean (0 if not centered) and of the root mean square around it."""
+    center = x.mean(1).median() if centered else x.new_zeros(())
     return center, _safe((x - center).square().mean(1).sqrt().median())
 
 

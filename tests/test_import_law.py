@@ -45,6 +45,7 @@ LAW = {
         "zoo.params",
         "zoo.population",
         "zoo.symmetry",
+        "zoo.balance",
         "zoo.blocks",
         "zoo.canonical",
         "zoo.align",

@@ -71,11 +71,22 @@ class DenseGraph(nn.Module):
             e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
             received[written].append(forward)
             sent[read].append(backward)
-        means = (self._mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
+        means = (self.mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
         return layer.update(x, *means)
 
-    def _mean(self, like: Tensor, sums: list[list[Tensor]], count: Tensor) -> Tensor:
-        """Means of the messages of all nodes, `[B, V, K, D]`."""
+    def mean(
+        self, like: Float[Tensor, "B K V D"], sums: Sequence[Sequence[Tensor]], count: Float[Tensor, "V 1"]
+    ) -> Float[Tensor, "B V K D"]:
+        """Means of the messages of all nodes.
+
+        Args:
+            like: Zeros for nodes without messages are of its type.
+            sums: For each node set, the sums of its messages part by part, `[B, K, nodes, D]`.
+            count: Messages of each node.
+
+        Returns:
+            The means.
+        """
         sets = zip(self.graph.node_sets, sums, strict=True)
         total = [sum(own[1:], own[0]) if own else torch.zeros_like(like[:, :, part.nodes]) for part, own in sets]
         return (torch.cat(total, dim=2) / count).transpose(1, 2)
@@ -84,7 +95,7 @@ class DenseGraph(nn.Module):
 def ends_of(of_nodes: Projections, written: slice, read: slice) -> Projections:
     """What both ends bring to the edges of one part: `[B, K, W]`, `[B, K, R]`, `[B, K, R, D]`, `[B, K, W, D]`."""
     sides = zip(of_nodes, (written, read, read, written), strict=True)
-    return Projections(*(values[:, :, side].contiguous() for values, side in sides))
+    return Projections(*(values[:, :, side] for values, side in sides))
 
 
 def edge_messages(
@@ -104,7 +115,7 @@ def edge_messages(
         New edge features `e + a` (the old ones if they are not wanted), sums at the written and at the read end. All are of the
         type of `e`, which under autocast may be another than that of the rest.
     """
-    results = _EdgeMessages.apply(e, *(value.to(e) for value in (weight, *ends)), keep)
+    results = _EdgeMessages.apply(e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends)), keep)
     return results if keep else (e, *results)  # type: ignore[return-value]
 
 
@@ -116,7 +127,7 @@ class _EdgeMessages(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         new = torch.empty_like(e) if keep else None
         received, sent = torch.empty_like(ends[3]), torch.empty_like(ends[2])
-        for part in _chunks(e):
+        for part in chunks(e):
             own, written, read, forward, backward = (values[part] for values in (e, *ends))
             a = _activations(own, weight, written, read)
             if new is not None:
@@ -137,7 +148,7 @@ class _EdgeMessages(torch.autograd.Function):
         left, right = torch.cat([received, ends[3]], dim=-1), torch.cat([ends[2], sent], dim=-1)
         of_e, of_weight = torch.empty_like(e), torch.zeros_like(weight)
         of_ends = [torch.empty_like(end) for end in ends]
-        for part in _chunks(e):
+        for part in chunks(e):
             own, written, read, _, _, to_w, to_r = (values[part] for values in (e, *ends, received, sent))
             a = _activations(own, weight, written, read)
             delta = torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1).mT).view_as(a)
@@ -163,7 +174,15 @@ def _activations(e: Tensor, weight: Tensor, written: Tensor, read: Tensor) -> Te
     return a.relu_()
 
 
-def _chunks(e: Tensor) -> list[slice]:
+def chunks(e: Float[Tensor, "B K W R"]) -> list[slice]:
+    """Networks to go through at a time, so that their edges stay in the processor's cache.
+
+    Args:
+        e: Edge features.
+
+    Returns:
+        Slices of B.
+    """
     budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
     size = max(1, budget // max(1, e[0].numel()))
     return [slice(start, start + size) for start in range(0, len(e), size)]

@@ -1,18 +1,14 @@
 """`gmn`: message passing on the parameter graph of the networks."""
 
-from collections.abc import Mapping
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.features import flat_free
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
-from metanet.normalize import TensorNorm
+from metanet.normalize import ParamsNorm
 from metanet.topology import edge_features, node_features, parameter_graph
-from zoo.params import Params, unflatten
+from zoo.params import Params
 
 
 class GraphMetanet(nn.Module):
@@ -27,7 +23,6 @@ class GraphMetanet(nn.Module):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    places: Tensor
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
@@ -49,29 +44,15 @@ class GraphMetanet(nn.Module):
             )
         self.source = source
         self.graph = parameter_graph(source.space)
-        self.norm = TensorNorm(list(source.free_sizes.values()))
-        masks = [source.free.get(name, torch.ones(shape)).flatten().bool() for name, shape in source.space.shapes.items()]
-        self.register_buffer("places", torch.cat(masks).nonzero().squeeze(1), persistent=False)
+        self.norm = ParamsNorm(source)
         self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers)
         self.dense = DenseGraph(self.graph)
 
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return flat_free(self.source, networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
+    def calibrate(self, features: Params) -> None:
         """Fit the normalization."""
         self.norm.calibrate(features)
 
-    def inputs(self, features: Float[Tensor, "B D"]) -> Params:
-        """Params as the graph carries them: normalized by tensor, fixed entries zero."""
-        free = self.norm(features)
-        if free.shape[1] == self.source.space.num_params:
-            return unflatten(self.source.space, free)
-        full = free.new_zeros(len(free), self.source.space.num_params)
-        return unflatten(self.source.space, full.index_copy(1, self.places, free))
-
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
-        params = self.inputs(features)
+        params = self.norm(features)
         return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.inputs import ParamsInput
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
+from metanet.normalize import ParamsNorm
 from metanet.topology import node_features, parameter_graph
 from zoo.params import Params
 
@@ -45,7 +45,7 @@ class NeuralFunctional(nn.Module):
         super().__init__()
         if min(layers, width, hidden) < 1:
             raise ValueError(f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}")
-        self.inputs = ParamsInput(source)
+        self.norm = ParamsNorm(source)
         self.graph = parameter_graph(source.space)
         incidence = Incidence(self.graph)
         self.encoder = PositionEncoder(incidence, width)
@@ -65,17 +65,13 @@ class NeuralFunctional(nn.Module):
             nn.Linear(hidden, 1),
         )
 
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return self.inputs.features(networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
+    def calibrate(self, features: Params) -> None:
         """Fit the normalization."""
-        self.inputs.calibrate(features)
+        self.norm.calibrate(features)
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
-        state = self.encoder(self.inputs(features))
+        state = self.encoder(self.norm(features))
         for at, layer in enumerate(self.layers):
             state = layer(state, keep=at + 1 < len(self.layers))
         means = [values.mean(1) for values in (*state.nodes, *state.rows)]

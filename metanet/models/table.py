@@ -15,9 +15,10 @@ from metanet.models.graph_transformer import GraphTransformer
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.nfn import NeuralFunctional
+from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.statnn import StatNN
-from metanet.models.width_gmn import WidthGraphMetanet
 from metanet.models.tokens import TokenTransformer
+from metanet.models.width_gmn import WidthGraphMetanet
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -31,6 +32,7 @@ METANETS: dict[str, Builder] = {
     "width_gmn": WidthGraphMetanet,
     "nfn": NeuralFunctional,
     "tokens": TokenTransformer,
+    "scale_gmn": ScaleGraphMetanet,
 }
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.inputs import ParamsInput
+from metanet.normalize import ParamsNorm
 from metanet.topology import ParameterGraph, Part, node_features, parameter_graph
 from zoo.params import Params
 
@@ -60,32 +60,28 @@ class TokenTransformer(nn.Module):
             )
         # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published one, as there.
         self.recommended = Training(epochs=30, batch_size=32, lr=min(1e-3, 0.1 / width), weight_decay=0.1, patience=8)
-        self.inputs = ParamsInput(source)
+        self.norm = ParamsNorm(source)
         self.graph, self.token_size = parameter_graph(source.space), token_size
         places = positions(self.graph, token_size)
         self.register_buffer("places", places, persistent=False)
         self.embed = nn.Linear(token_size, width)
         self.position = nn.ParameterList(0.3 * torch.randn(int(ids.max()) + 1, width) for ids in places)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        self.last_norm = nn.LayerNorm(width)
         self.readout = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))
 
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return self.inputs.features(networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
+    def calibrate(self, features: Params) -> None:
         """Fit the normalization."""
-        self.inputs.calibrate(features)
+        self.norm.calibrate(features)
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
-        x = self.embed(tokenize(self.graph, self.inputs(features), self.token_size))
+        x = self.embed(tokenize(self.graph, self.norm(features), self.token_size))
         for table, ids in zip(self.position, self.get_buffer("places"), strict=True):
             x = x + table[ids]
         for block in self.blocks:
             x = block(x)
-        return self.readout(self.norm(x).mean(1)).squeeze(-1)
+        return self.readout(self.last_norm(x).mean(1)).squeeze(-1)
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metanet import graph as graphs
-from metanet.contract import Source, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
@@ -21,7 +21,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     with seeded(0):
         module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
-    module.calibrate(module.features(params))
+    module.calibrate(features_of(module, params))
     return module
 
 
@@ -30,8 +30,8 @@ def test_the_dense_path_equals_the_torch_geometric_path(name):
     space = SPACES[name]
     params = networks(space)
     module = metanet(space, params)
-    features = module.features(params)
-    batch = graphs.batch([(module.graph, module.inputs(features))])
+    features = features_of(module, params)
+    batch = graphs.batch([(module.graph, module.norm(features))])
     ours, theirs = module(features), sparse.run(module.network, batch)
     close(ours, theirs)
     weights = list(module.parameters())
@@ -80,9 +80,9 @@ def test_fixed_entries_are_not_read():
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
     with seeded(0):
         module = GraphMetanet(Source(space, {"layers.0.weight": mask}), width=8, edge_width=4, layers=2).double()
-    seen = module.inputs(module.features(params))["layers.0.weight"]
+    seen = module.norm(features_of(module, params))["layers.0.weight"]
     close(seen, torch.where(mask, params["layers.0.weight"], 0))
-    module(module.features(params)).sum().backward()
+    module(features_of(module, params)).sum().backward()
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -117,9 +117,9 @@ def test_networks_of_different_architectures_share_a_batch():
 def test_autocast_changes_little():
     params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
     module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
-    exact = module(module.features(params))
+    exact = module(features_of(module, params))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = module(module.features(params))
+        rounded = module(features_of(module, params))
     rounded.float().square().sum().backward()
     assert rounded.dtype == torch.bfloat16
     assert (exact - rounded).abs().max() < 0.1 * exact.std()

@@ -5,58 +5,36 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.table import build
 from metanet.topology import parameter_graph
+from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_equivariant as reference
-from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.architectures import ARCHITECTURES, build_architecture
 from zoo.params import flatten, unflatten
 from zoo.symmetry import GroupElement, act, sample
-from zoo.testing import assert_equivariant, random_params, random_weight_space
+from zoo.testing import assert_equivariant, random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
-COUNT, WIDTH = 4, 3
-SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
-SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
+WIDTH = 3
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def architecture(name):
-    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
-
-
-SPACES = {name: architecture(name).space for name in ARCHITECTURES}
-SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
-SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
 HIDDEN = {"a": NeuronGroup(2), "b": NeuronGroup(3), "c": NeuronGroup(2)}
-SPACES["pair"] = WeightSpace(HIDDEN, {"w": "b <- a", "v": "c <- b", "bias": "b"})
-SPACES["products"] = WeightSpace(HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""})
-
-
-def networks(space, count=COUNT, seed=0):
-    return random_params(space, generator(seed), batch=(count,))
+SPACES = SPACES | {
+    "pair": WeightSpace(HIDDEN, {"w": "b <- a", "v": "c <- b", "bias": "b"}),
+    "products": WeightSpace(HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""}),
+}
 
 
 def metanet(space, params, **options):
     with seeded(0):
         module = NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options}).double().eval()
-    module.calibrate(module.features(params))
+    module.calibrate(features_of(module, params))
     return module
-
-
-@torch.no_grad()
-def spreads(module, params, moved):
-    """Largest change of a prediction, over their spread between networks."""
-    before, after = (module(module.features(networks)) for networks in (params, moved))
-    return float((before - after).abs().max() / before.std())
 
 
 def layer_of(space, slope=0.0, width=WIDTH, inputs=None):
@@ -211,16 +189,16 @@ def test_fixed_entries_are_not_read():
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
     with seeded(0):
         module = NeuralFunctional(Source(space, {"layers.0.weight": mask}), width=4, hidden=8).double()
-    seen = module.inputs(module.features(params))["layers.0.weight"]
+    seen = module.norm(features_of(module, params))["layers.0.weight"]
     close(seen, torch.where(mask, params["layers.0.weight"], 0))
-    module(module.features(params)).sum().backward()
+    module(features_of(module, params)).sum().backward()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_gradients_reach_every_weight(name):
     params = networks(SPACES[name])
     module = metanet(SPACES[name], params)
-    module(module.features(params)).square().sum().backward()
+    module(features_of(module, params)).square().sum().backward()
     assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
@@ -240,9 +218,9 @@ def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
 def test_autocast_changes_little():
     params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
     module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
-    exact = module(module.features(params))
+    exact = module(features_of(module, params))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = module(module.features(params))
+        rounded = module(features_of(module, params))
     rounded.float().square().sum().backward()
     assert (exact - rounded).abs().max() < 0.1 * exact.std()
 

@@ -6,51 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.contract import Source, invariant_to, seeded
+from metanet.contract import Source, features_of, invariant_to, seeded
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
 from metanet.topology import parameter_graph
+from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
-from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.architectures import ARCHITECTURES
 from zoo.symmetry import GroupElement, act, sample
-from zoo.testing import random_params, random_weight_space
 
-COUNT = 4
-SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
-SMALL |= {name: {"hidden": [7, 5]} for name in ("mlp", "siren")}
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def architecture(name):
-    return build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
-
-
-SPACES = {name: architecture(name).space for name in ARCHITECTURES}
-SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
-SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
-
-
-def networks(space, count=COUNT, seed=0):
-    return random_params(space, generator(seed), batch=(count,))
 
 
 def metanet(space, params, **options):
     sizes = {"token_size": 5, "width": 8, "layers": 2, "heads": 2}
     with seeded(0):
         module = TokenTransformer(Source(space), **{**sizes, **options}).double().eval()
-    module.calibrate(module.features(params))
+    module.calibrate(features_of(module, params))
     return module
-
-
-@torch.no_grad()
-def spreads(module, params, moved):
-    """Largest change of a prediction, over their spread between networks."""
-    before, after = (module(module.features(networks)) for networks in (params, moved))
-    return float((before - after).abs().max() / before.std())
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -119,7 +91,7 @@ def test_a_block_equals_that_of_torch():
 def test_every_space_has_predictions_and_gradients(name):
     params = networks(SPACES[name])
     module = metanet(SPACES[name], params)
-    out = module(module.features(params))
+    out = module(features_of(module, params))
     assert out.shape == (COUNT,)
     assert out.isfinite().all()
     out.square().sum().backward()
@@ -141,7 +113,7 @@ def test_fixed_entries_are_not_read():
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
     with seeded(0):
         module = TokenTransformer(Source(space, {"layers.0.weight": mask}), width=8, heads=2).double().eval()
-    module.calibrate(module.features(params))
+    module.calibrate(features_of(module, params))
     fixed = {**params, "layers.0.weight": torch.where(mask, params["layers.0.weight"], 7.0)}
     trained = {**params, "layers.0.weight": torch.where(mask, 7.0, params["layers.0.weight"])}
     assert spreads(module, params, fixed) == 0
