@@ -13,6 +13,7 @@ from metanet.models.gbm import StatisticsBoosting
 from metanet.models.gmn import GraphMetanet
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
+from metanet.models.probe import Probe
 from metanet.models.statnn import StatNN
 
 METANETS: dict[str, Builder] = {
@@ -23,6 +24,7 @@ METANETS: dict[str, Builder] = {
     "dmc": DMC,
     "deepsets": ScalarDeepSets,
     "gmn": GraphMetanet,
+    "probe": Probe,
 }
 
 
