@@ -136,7 +136,7 @@ def reads(module: nn.Module) -> Reads:
 
 
 def network_of(builder: Builder, population: PopulationLike) -> Network | None:
-    """What the networks of a population compute, for a metanet that runs them; None for one that does not, or if it is unknown."""
+    """What the networks of a population compute, if it is known and the metanet runs networks; else None."""
     return getattr(population, "network", None) if getattr(builder, "runs_networks", False) else None
 
 

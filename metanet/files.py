@@ -1,9 +1,10 @@
 """A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
 
 Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), ``free.<tensor>``,
-the masks of the weight space, ``network.<constant>``, constants of the architecture, if the metanet runs networks, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key
-``metanet``): format, constructor arguments, weight space, hyperparameter columns, target, course of training, where it was
-trained, versions.
+the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet runs, and
+``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key ``metanet``): format, constructor
+arguments, weight space, hyperparameter columns, description of networks that the metanet runs, target, course of training,
+where it was trained, versions.
 """
 
 import json

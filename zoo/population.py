@@ -85,8 +85,8 @@ def build_network(description: Mapping[str, Any], space: WeightSpace, constants:
     Returns:
         The function.
     """
-    architecture, *task = (description[name] for name in ("architecture", "input_shape", "num_classes"))
-    return Network(description, rebuild(architecture, space, *task, constants))
+    architecture, input_shape = description["architecture"], description["input_shape"]
+    return Network(description, rebuild(architecture, space, input_shape, description["num_classes"], constants))
 
 
 @dataclass(frozen=True, eq=False)

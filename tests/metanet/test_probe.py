@@ -23,7 +23,7 @@ from zoo.symmetry import act, sample
 from zoo.testing import random_params
 
 COUNT = 6
-SMALL = {"mlp": {"hidden": [7, 5]}, "siren": {"hidden": [7, 5]}, "cnn": {"channels": [4, 5]}, "resnet": {"channels": [4, 5, 6]}}
+SMALL = {"mlp": {"hidden": [7, 5]}, "siren": {"hidden": [7, 5]}, "cnn": {"channels": [4, 5]}, "resnet": {"channels": [2, 3, 2]}}
 SMALL |= {"transformer": {"dim": 8}, "tanh": {"hidden": [7, 5], "activation": "tanh"}}
 SMALL |= {"normed cnn": {"channels": [4, 8], "norm": "group"}}
 NAMES = {"tanh": "mlp", "normed cnn": "cnn"}
@@ -72,12 +72,13 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
     params = networks(of, 10)
     module = probe(of, params)
     function = of.function.to("cpu", torch.float64)
-    codes, (first, second) = module.codes, module.generator
+    codes, first, second = module.codes, *(layer.weight for layer in module.generator)
+    bias = module.generator[1].bias
     found = module(params)
     for at in range(10):
         answers = []
         for code in codes:
-            x = (second.weight @ (first.weight @ code) + second.bias).reshape(1, *INPUTS[NAMES.get(case, case)])
+            x = (second @ (first @ code) + bias).reshape(1, *INPUTS[NAMES.get(case, case)])
             logits = function.apply({name: tensor[at] for name, tensor in params.items()}, x)[0]
             answers += [torch.log(1 + (torch.logsumexp(logits, 0) - logit) / module.scale) for logit in logits]
         expected = module.perceptron(torch.stack(answers))
@@ -120,9 +121,9 @@ def test_gradients_reach_the_probes_through_the_networks():
         values = []
         for size in (1e-6, -1e-6):
             with torch.no_grad():
-                weight += size * step
+                weight.add_(size * step)
                 values.append(module(params).sum())
-                weight -= size * step
+                weight.sub_(size * step)
         assert float((values[0] - values[1]) / 2e-6) == pytest.approx(float((gradient * step).sum()), rel=1e-4)
 
 

@@ -9,12 +9,12 @@ import studies.derived as derived
 import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.tasks import load_task
+from data_gen.tasks import TaskConfig, load_task
 from metanet import Metanet
 from metanet.contract import PopulationLike
 from studies.derived import DERIVED, Derived, largest_eigenvalue, sharpness, squared_weight_norm, trained, with_derived
 from zoo.params import flatten, unflatten
-from zoo.symmetry import GroupElement, act, identity, sample
+from zoo.symmetry import GroupElement, act, sample
 
 TASK = {"name": "digits", "train_size": 600, "test_size": 40}
 COUNT = 4
@@ -42,16 +42,15 @@ def networks(population, count=COUNT):
 
 def dense_hessians(population, params):
     """The whole matrix, in float64: rows and columns of trained entries."""
-    task = load_task(Job.model_fields["task"].annotation(**TASK))
+    task = load_task(TaskConfig(**TASK))
     x, y = task.inputs(task.train.x[:512]).double(), task.train.y[:512]
     entries = trained(population)
     for flat in flatten(population.space, params).double():
 
-        def loss(free, flat=flat):
-            full = flat.masked_scatter(entries, free)
-            return F.cross_entropy(population.architecture.apply(unflatten(population.space, full), x), y)
+        def loss(flat):
+            return F.cross_entropy(population.architecture.apply(unflatten(population.space, flat), x), y)
 
-        yield torch.func.hessian(loss)(flat[entries])
+        yield torch.func.hessian(loss)(flat)[entries][:, entries]
 
 
 @pytest.mark.parametrize("name", ["relu", "w_asymmetric"])
@@ -96,7 +95,6 @@ def test_rescaling_changes_it_and_permuting_does_not(populations):
     torch.testing.assert_close(run(params, x), run(scaled, x))
     assert (np.abs(sharpness(population, scaled) / before - 1) > 0.1).all()
     assert (np.abs(squared_weight_norm(population, scaled) / squared_weight_norm(population, params) - 1) > 0.1).all()
-    assert identity(space).scales.keys() == drawn.scales.keys()
 
 
 def test_norms_count_trained_entries_only(populations):
@@ -180,4 +178,4 @@ def test_all_else_is_the_populations(populations, tmp_path):
     fitted = Metanet("statnn", target="squared_weight_norm", epochs=2).fit(population)
     assert np.isfinite(fitted.predict(population)).all()
     with pytest.raises(AttributeError):
-        population.__getattr__("_unknown")
+        getattr(population, "_unknown")  # noqa: B009
