@@ -7,6 +7,7 @@ from torch import Tensor
 
 from metanet.contract import Source
 from zoo.params import Params, batch_shape
+from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
 
@@ -34,6 +35,25 @@ def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor],
     ]
     if differ:
         raise ValueError(f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}")
+
+
+def check_network(source: Source, network: Network | None, what: str) -> None:
+    """Refuse networks that compute another function of their params than those that a metanet was built to run.
+
+    Args:
+        source: What the metanet was built for.
+        network: What the networks compute.
+        what: Name of the networks, for the message.
+
+    Raises:
+        ValueError: If the metanet runs networks, and these compute another function, or what they compute is unknown.
+    """
+    if source.network is not None and (network is None or not network.is_like(source.network)):
+        got = "unknown" if network is None else dict(network.description)
+        raise ValueError(
+            f"{what} computes another function of its params than the networks the metanet was fitted on, which it runs: "
+            f"expected {dict(source.network.description)} with the same constants, got {got}"
+        )
 
 
 def check_params(source: Source, params: Params) -> int:

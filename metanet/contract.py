@@ -15,6 +15,7 @@ and may have, each with the default that its absence means:
 * ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default: ``"params"``);
 * ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"`` of neurons, or all declared
   ``"symmetries"``, scales and signs among them (default: ``"nothing"``);
+* ``runs_networks``: whether it needs ``source.network``, to run the networks on inputs (default: False);
 * ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(..., preset="published")`` (default: none).
 """
 
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.params import Params
+from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
 Features = Tensor | dict[str, Tensor]
@@ -75,11 +77,13 @@ class Source:
         space: Weight space of the full parameters.
         free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
         hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for a numeric column.
+        network: What the networks compute; None if it is not known, or the metanet does not run networks.
     """
 
     space: WeightSpace
     free: Mapping[str, Tensor] = field(default_factory=dict)
     hyperparameters: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    network: Network | None = None
 
     def num_free(self, tensor: str) -> int:
         """Number of trained entries of a tensor."""
@@ -104,7 +108,7 @@ class Builder(Protocol):
 
 @runtime_checkable
 class PopulationLike(Protocol):
-    """The part of `zoo.population.Population` that metanets use."""
+    """The part of `zoo.population.Population` that metanets use; those that run networks also use its `network`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -129,6 +133,11 @@ class PopulationLike(Protocol):
 def reads(module: nn.Module) -> Reads:
     """What the metanet reads of a network: its parameters or its hyperparameters."""
     return getattr(module, "reads", "params")
+
+
+def network_of(builder: Builder, population: PopulationLike) -> Network | None:
+    """What the networks of a population compute, if it is known and the metanet runs networks; else None."""
+    return getattr(population, "network", None) if getattr(builder, "runs_networks", False) else None
 
 
 def invariant_to(module: nn.Module) -> Invariance:

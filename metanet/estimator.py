@@ -16,13 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from metanet import files
-from metanet.checks import check_source
+from metanet.checks import check_network, check_source
 from metanet.contract import (
     Networks,
     PopulationLike,
     Source,
     Training,
     calibrate,
+    network_of,
     reads,
     recommended_training,
     seeded,
@@ -32,7 +33,7 @@ from metanet.dataset import Examples, read_examples
 from metanet.features import categories
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models.table import build, check_options
+from metanet.models.table import METANETS, build, check_options
 from metanet.reader import Reader
 from metanet.targets import Target, fit_target
 from metanet.train import Labeled, evaluate, train
@@ -142,6 +143,7 @@ class Metanet(BaseEstimator):
             population.space,
             {name: mask.bool().cpu() for name, mask in population.free.items()},
             categories(population.table("train"), population.hyperparameters),
+            network_of(METANETS[self.model], population),
         )
         with seeded(self.seed, device):
             module = build(self.model, source, self.options)
@@ -240,7 +242,9 @@ class Metanet(BaseEstimator):
 
     def _check_population(self, population: PopulationLike) -> None:
         if reads(self.module_) == "params":
-            check_source(self.reader_.source, population.space, population.free, f"population {population.name!r}")
+            source, what = self.reader_.source, f"population {population.name!r}"
+            check_source(source, population.space, population.free, what)
+            check_network(source, getattr(population, "network", None), what)
 
     def _training(self, module: nn.Module, num_train: int) -> Training:
         recommended = recommended_training(module)
@@ -291,7 +295,8 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     metanet = Metanet(**record["params"])
     free = {name.removeprefix("free."): mask for name, mask in tensors.items() if name.startswith("free.")}
     columns = {name: None if values is None else tuple(values) for name, values in record["hyperparameters"].items()}
-    source = Source(WeightSpace.from_json(json.dumps(record["space"])), free, columns)
+    space = WeightSpace.from_json(json.dumps(record["space"]))
+    source = Source(space, free, columns, files.read_network(record, space, tensors))
     module = build(metanet.model, source, metanet.options)
     try:
         module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})

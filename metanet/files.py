@@ -1,9 +1,10 @@
 """A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
 
 Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), ``free.<tensor>``,
-the masks of the weight space, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key
-``metanet``): format, constructor arguments, weight space, hyperparameter columns, target, course of training, where it was
-trained, versions.
+the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet runs, and
+``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key ``metanet``): format, constructor
+arguments, weight space, hyperparameter columns, description of networks that the metanet runs, target, course of training,
+where it was trained, versions.
 """
 
 import json
@@ -21,6 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from zoo.population import Network, build_network
+from zoo.weight_space import WeightSpace
 
 if TYPE_CHECKING:
     from metanet.estimator import Metanet
@@ -46,6 +50,8 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
         raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
     tensors |= {f"free.{name}": mask for name, mask in metanet.reader_.source.free.items()}
+    network = metanet.reader_.source.network
+    tensors |= {f"network.{name}": tensor for name, tensor in (network.constants if network else {}).items()}
     for at, known in enumerate(metanet.reader_.treatment.known):
         tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,13 +71,14 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
 
 
 def _record(metanet: "Metanet") -> dict[str, Any]:
-    history = metanet.history_
+    history, network = metanet.history_, metanet.reader_.source.network
     return {
         "format": FORMAT,
         "params": metanet.get_params(),
         "space": json.loads(metanet.reader_.source.space.to_json()),
         "space_fingerprint": metanet.reader_.source.space.fingerprint,
         "hyperparameters": dict(metanet.reader_.source.hyperparameters),
+        "network": network and dict(network.description),
         "target": asdict(metanet.target_),
         "training": asdict(metanet.training_),
         "history": {
@@ -123,6 +130,23 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: expected metanet format {FORMAT}, got {record.get('format')!r}")
     return record, tensors
+
+
+def read_network(record: Mapping[str, Any], space: WeightSpace, tensors: Mapping[str, Tensor]) -> Network | None:
+    """What the networks compute that a metanet runs.
+
+    Args:
+        record: The record of a file.
+        space: Weight space of the networks.
+        tensors: All tensors of the file.
+
+    Returns:
+        The function, built again; None for a metanet that does not run networks.
+    """
+    if record.get("network") is None:
+        return None
+    constants = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    return build_network(record["network"], space, constants)
 
 
 def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from metanet.contract import count_rows, features_of, invariant_to, reads, seeded
 from metanet.estimator import Metanet, load
 from zoo.params import Params
+from zoo.population import Network, build_network
 from zoo.symmetry import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -43,6 +44,7 @@ class MemoryPopulation:
         sizes: Networks of each split.
         hyperparameters: Hyperparameter columns.
         free: Masks of the tensors with fixed entries.
+        network: What the networks compute.
     """
 
     name: str
@@ -52,6 +54,7 @@ class MemoryPopulation:
     sizes: Mapping[str, int]
     hyperparameters: tuple[str, ...] = ()
     free: Mapping[str, Tensor] = field(default_factory=dict)
+    network: Network | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -85,12 +88,12 @@ def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32),
     generator = torch.Generator().manual_seed(seed)
     hidden, ends = NeuronGroup(6, permutable=not masked, activation="relu"), NeuronGroup(5, permutable=False)
     patterns = {
-        "0.weight": "h1 <- x",
-        "0.bias": "h1",
-        "1.weight": "h2 <- h1",
-        "1.bias": "h2",
-        "2.weight": "y <- h2",
-        "2.bias": "y",
+        "layers.0.weight": "h1 <- x",
+        "layers.0.bias": "h1",
+        "layers.1.weight": "h2 <- h1",
+        "layers.1.bias": "h2",
+        "layers.2.weight": "y <- h2",
+        "layers.2.bias": "y",
     }
     space = WeightSpace({"x": ends, "h1": hidden, "h2": hidden, "y": replace(ends, size=3)}, patterns)
     count = sum(sizes)
@@ -115,8 +118,10 @@ def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32),
             "diverged": False,
         }
     )
-    kind = "masked" if masked else "standard"
-    return MemoryPopulation(kind, space, tensors, rows, dict(zip(SPLITS, sizes, strict=True)), ("lr", "optimizer"), free)
+    kind, hyperparameters = "masked" if masked else "standard", ("lr", "optimizer")
+    description = {"architecture": {"name": "mlp", "hidden": [6, 6]}, "input_shape": [5], "num_classes": 3}
+    network = build_network(description, space, {})
+    return MemoryPopulation(kind, space, tensors, rows, dict(zip(SPLITS, sizes, strict=True)), hyperparameters, free, network)
 
 
 def permute_neurons(space: WeightSpace, params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
@@ -284,8 +289,9 @@ def first_networks(population: Any, count: int) -> MemoryPopulation:
         name: tensor[:count].repeat(3, *(1,) * (tensor.dim() - 1)) for name, tensor in population.params("train").items()
     }
     sizes: dict[str, int] = dict.fromkeys(SPLITS, count)
+    network = getattr(population, "network", None)
     return MemoryPopulation(
-        population.name, population.space, tensors, rows, sizes, population.hyperparameters, population.free
+        population.name, population.space, tensors, rows, sizes, population.hyperparameters, population.free, network
     )
 
 

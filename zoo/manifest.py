@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,16 +62,33 @@ class PopulationEntry(StrictModel):
 
         Returns:
             The architecture.
-
-        Raises:
-            StoreError: If the stored weight space is not that of the named architecture.
         """
-        options = {name: value for name, value in self.architecture.items() if name != "name"}
-        standard = build_architecture(self.architecture["name"], options, input_shape, num_classes)
-        space = self.weight_space()
-        if space.shapes != standard.space.shapes:
-            raise StoreError(f"the stored weight space is not that of architecture {self.architecture}")
-        return replace(standard, space=space, constants=constants)
+        return rebuild(self.architecture, self.weight_space(), input_shape, num_classes, constants)
+
+
+def rebuild(
+    architecture: Mapping[str, Any], space: WeightSpace, input_shape: Sequence[int], num_classes: int, constants: Params
+) -> Architecture:
+    """Build an architecture again from what was stored of it; what was asymmetric is so by its space and constants.
+
+    Args:
+        architecture: `name` and options of its builder.
+        space: Weight space as stored.
+        input_shape: Shape of one input of the task.
+        num_classes: Number of classes of the task.
+        constants: Constants as stored.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        StoreError: If the stored weight space is not that of the named architecture.
+    """
+    options = {name: value for name, value in architecture.items() if name != "name"}
+    standard = build_architecture(architecture["name"], options, input_shape, num_classes)
+    if space.shapes != standard.space.shapes:
+        raise StoreError(f"the stored weight space is not that of architecture {dict(architecture)}")
+    return replace(standard, space=space, constants=constants)
 
 
 class Manifest(StrictModel):

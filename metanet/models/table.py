@@ -15,6 +15,7 @@ from metanet.models.graph_transformer import GraphTransformer
 from metanet.models.hparams import HyperparameterBoosting
 from metanet.models.mlp import FlatMLP
 from metanet.models.nfn import NeuralFunctional
+from metanet.models.probe import Probe
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.statnn import StatNN
 from metanet.models.tokens import TokenTransformer
@@ -33,6 +34,7 @@ METANETS: dict[str, Builder] = {
     "nfn": NeuralFunctional,
     "tokens": TokenTransformer,
     "scale_gmn": ScaleGraphMetanet,
+    "probe": Probe,
 }
 
 

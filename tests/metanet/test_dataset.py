@@ -32,8 +32,8 @@ def test_subsets_are_nested_and_in_network_order():
         for count in (5, 12, None):
             examples = read_examples(population, "train", "test_accuracy", "params", count)
             assert examples.network_id.tolist() == list(range(count or 20))
-            expected = POPULATION.params("train")["1.weight"][: count or 20]
-            assert torch.equal(examples.networks["1.weight"], expected)
+            expected = POPULATION.params("train")["layers.1.weight"][: count or 20]
+            assert torch.equal(examples.networks["layers.1.weight"], expected)
             np.testing.assert_array_equal(examples.y, POPULATION.rows["test_accuracy"][: count or 20])
 
 
@@ -48,7 +48,7 @@ def test_diverged_networks_without_a_target_are_dropped_and_counted():
         examples = read_examples(population, "train", "test_loss", "params")
     assert examples.num_dropped == 2
     assert 3 not in examples.network_id
-    assert len(examples.y) == len(examples.networks["0.bias"]) == 18
+    assert len(examples.y) == len(examples.networks["layers.0.bias"]) == 18
     with pytest.warns(UserWarning, match="dropped 1 of 5"):
         assert read_examples(population, "train", "test_loss", "params", 5).network_id.tolist() == [0, 1, 2, 4]
     with pytest.warns(UserWarning, match="dropped"):

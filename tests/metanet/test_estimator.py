@@ -91,21 +91,21 @@ def other_space(**groups):
 
 def test_params_of_another_space_are_refused(fitted):
     params = POPULATION.params("test")
-    wider = {**params, "0.bias": torch.zeros(16, 7), "extra": torch.zeros(16, 1)}
-    del wider["2.bias"]
+    wider = {**params, "layers.0.bias": torch.zeros(16, 7), "extra": torch.zeros(16, 1)}
+    del wider["layers.2.bias"]
     with pytest.raises(ValueError) as error:
         fitted.predict(wider)
     for words in (
-        "tensor '0.bias' has shape [7] instead of [6]",
-        "tensor '2.bias' is missing",
+        "tensor 'layers.0.bias' has shape [7] instead of [6]",
+        "tensor 'layers.2.bias' is missing",
         "tensor 'extra' is unknown",
         POPULATION.space.fingerprint[:12],
     ):
         assert words in str(error.value)
-    with pytest.raises(ValueError, match=r"tensor '0\.weight' has shape"):
+    with pytest.raises(ValueError, match=r"tensor 'layers.0\.weight' has shape"):
         fitted.predict({name: tensor[0] for name, tensor in params.items()})
-    with pytest.raises(ValueError, match=r"not, per tensor \{'0.bias': 1\}"):
-        fitted.predict({**params, "0.bias": _with_nan(params["0.bias"])})
+    with pytest.raises(ValueError, match=r"not, per tensor \{'layers.0.bias': 1\}"):
+        fitted.predict({**params, "layers.0.bias": _with_nan(params["layers.0.bias"])})
 
 
 def _with_nan(tensor):
@@ -118,19 +118,19 @@ def test_populations_of_another_space_are_refused(fitted):
     wider = other_space(h1=NeuronGroup(7, activation="relu"))
     with pytest.raises(ValueError) as error:
         fitted.evaluate(replace(POPULATION, name="wider", space=wider))
-    for words in ("population 'wider'", "tensor '0.weight' has shape [7, 5] instead of [6, 5]", wider.fingerprint[:12]):
+    for words in ("population 'wider'", "tensor 'layers.0.weight' has shape [7, 5] instead of [6, 5]", wider.fingerprint[:12]):
         assert words in str(error.value)
     fixed = other_space(h1=NeuronGroup(6, permutable=False, activation="relu"))
     with pytest.raises(ValueError, match=r"group 'h1' is .*permutable=False"):
         fitted.predict(replace(POPULATION, space=fixed))
-    with pytest.raises(ValueError, match=r"other fixed entries .* in tensors \['0.weight'\]"):
-        fitted.score(replace(POPULATION, free={"0.weight": torch.arange(30).reshape(6, 5) > 3}))
+    with pytest.raises(ValueError, match=r"other fixed entries .* in tensors \['layers.0.weight'\]"):
+        fitted.score(replace(POPULATION, free={"layers.0.weight": torch.arange(30).reshape(6, 5) > 3}))
 
 
 def test_normalization_sees_training_networks_only():
     wild = dict(POPULATION.tensors)
-    wild["0.weight"] = wild["0.weight"].clone()
-    wild["0.weight"][40:] *= 100
+    wild["layers.0.weight"] = wild["layers.0.weight"].clone()
+    wild["layers.0.weight"][40:] *= 100
     for model in ("mlp", "statnn", "dmc", "deepsets"):
         norms = [Metanet(model, epochs=1).fit(replace(POPULATION, tensors=t)).module_.norm for t in (POPULATION.tensors, wild)]
         assert torch.equal(norms[0].center, norms[1].center)

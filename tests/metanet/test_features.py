@@ -48,15 +48,15 @@ def test_statistics_are_bitwise_invariant():
 
 def test_a_tensor_without_free_entries_is_left_out():
     source, params = case(masked=True)
-    frozen = Source(source.space, {**source.free, "0.weight": torch.zeros(6, 5, dtype=torch.bool)})
-    assert "0.weight" not in frozen.free_sizes
+    frozen = Source(source.space, {**source.free, "layers.0.weight": torch.zeros(6, 5, dtype=torch.bool)})
+    assert "layers.0.weight" not in frozen.free_sizes
     assert statistics(frozen, params).shape[1] == 7 * 5
 
 
 def test_huge_weights_give_finite_statistics():
     source, params = case(masked=False)
-    params["0.weight"][0] = 3e38
-    params["0.weight"][1, 0] = -3e38
+    params["layers.0.weight"][0] = 3e38
+    params["layers.0.weight"][1, 0] = -3e38
     assert statistics(source, params).isfinite().all()
 
 

@@ -117,10 +117,10 @@ def test_permuted_networks_compute_the_same_function():
 
     def outputs(p):
         for layer in range(3):
-            hidden = torch.einsum("noi,nxi->nxo", p[f"{layer}.weight"], hidden if layer else x.expand(24, 7, 5))
-            hidden = hidden + p[f"{layer}.bias"][:, None]
+            hidden = torch.einsum("noi,nxi->nxo", p[f"layers.{layer}.weight"], hidden if layer else x.expand(24, 7, 5))
+            hidden = hidden + p[f"layers.{layer}.bias"][:, None]
             hidden = torch.relu(hidden) if layer < 2 else hidden
         return hidden
 
-    assert not torch.equal(params["1.weight"], permuted["1.weight"])
+    assert not torch.equal(params["layers.1.weight"], permuted["layers.1.weight"])
     torch.testing.assert_close(outputs(params), outputs(permuted), rtol=1e-12, atol=1e-12)
