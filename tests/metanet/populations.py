@@ -10,6 +10,7 @@ from metanet.testing import SPLITS, MemoryPopulation
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.params import stack
+from zoo.population import build_network
 
 SMALL = {"transformer": {"dim": 4, "depth": 1}, "resnet": {"channels": [2, 3, 3]}, "cnn": {"channels": [3, 4]}}
 SMALL |= {name: {"hidden": [5, 4]} for name in ("mlp", "siren")}
@@ -37,4 +38,8 @@ def population(name: str) -> MemoryPopulation:
     tripled = {tensor: values.repeat(3, *(1,) * (values.dim() - 1)) for tensor, values in networks.items()}
     sizes = dict.fromkeys(SPLITS, COUNT)
     free = dict(architecture.free)
-    return MemoryPopulation(name, architecture.space, tripled, pd.concat([rows] * 3, ignore_index=True), sizes, ("lr",), free)
+    options = {"name": base, **OPTIONS[base], **SMALL.get(base, {})}
+    description = {"architecture": options, "input_shape": list(INPUTS[base]), "num_classes": CLASSES}
+    network = build_network(description, architecture.space, architecture.constants)
+    table = pd.concat([rows] * 3, ignore_index=True)
+    return MemoryPopulation(name, architecture.space, tripled, table, sizes, ("lr",), free, network)
