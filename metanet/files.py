@@ -3,7 +3,8 @@
 Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), ``free.<tensor>``,
 the masks of the weight space, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key
 ``metanet``): format, constructor arguments, weight space, hyperparameter columns, target, course of training, where it was
-trained, versions.
+trained, versions. A metanet of several populations has a list ``spaces`` of weight spaces with their hyperparameter columns
+instead, and masks ``<place in it>.free.<tensor>``.
 """
 
 import json
@@ -21,6 +22,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from metanet.contract import Source
+from metanet.mixed import MixedReader
+from zoo.weight_space import WeightSpace
 
 if TYPE_CHECKING:
     from metanet.estimator import Metanet
@@ -45,7 +50,8 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
     except TypeError as error:
         raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
-    tensors |= {f"free.{name}": mask for name, mask in metanet.reader_.source.free.items()}
+    for prefix, source in _sources(metanet):
+        tensors |= {f"{prefix}free.{name}": mask for name, mask in source.free.items()}
     for at, known in enumerate(metanet.reader_.treatment.known):
         tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +72,18 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
 
 def _record(metanet: "Metanet") -> dict[str, Any]:
     history = metanet.history_
+    spaces = [
+        {
+            "space": json.loads(source.space.to_json()),
+            "space_fingerprint": source.space.fingerprint,
+            "hyperparameters": dict(source.hyperparameters),
+        }
+        for _, source in _sources(metanet)
+    ]
     return {
         "format": FORMAT,
         "params": metanet.get_params(),
-        "space": json.loads(metanet.reader_.source.space.to_json()),
-        "space_fingerprint": metanet.reader_.source.space.fingerprint,
-        "hyperparameters": dict(metanet.reader_.source.hyperparameters),
+        **({"spaces": spaces} if isinstance(metanet.reader_, MixedReader) else spaces[0]),
         "target": asdict(metanet.target_),
         "training": asdict(metanet.training_),
         "history": {
@@ -87,6 +99,13 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("symzoo", "torch", "scikit-learn")},
     }
+
+
+def _sources(metanet: "Metanet") -> list[tuple[str, Source]]:
+    """Fitted weight spaces, and what the names of their masks start with."""
+    if isinstance(metanet.reader_, MixedReader):
+        return [(f"{at}.", source) for at, source in enumerate(metanet.reader_.sources)]
+    return [("", metanet.reader_.source)]
 
 
 def _version(package: str) -> str:
@@ -123,6 +142,25 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: expected metanet format {FORMAT}, got {record.get('format')!r}")
     return record, tensors
+
+
+def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[Source]:
+    """The fitted weight spaces of a file: one, or those of `spaces`.
+
+    Args:
+        record: Record of the file.
+        tensors: All of its tensors.
+
+    Returns:
+        The sources.
+    """
+    sources = []
+    for at, own in enumerate(record.get("spaces", [record])):
+        prefix = f"{at}.free." if "spaces" in record else "free."
+        free = {name.removeprefix(prefix): mask for name, mask in tensors.items() if name.startswith(prefix)}
+        columns = {name: None if values is None else tuple(values) for name, values in own["hyperparameters"].items()}
+        sources.append(Source(WeightSpace.from_json(json.dumps(own["space"])), free, columns))
+    return sources
 
 
 def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:

@@ -8,8 +8,26 @@ import torch
 from torch import nn
 
 from metanet.checks import check_params
-from metanet.contract import Features, Networks, Source, concatenate, features_of, reads
+from metanet.contract import Features, Networks, PopulationLike, Source, concatenate, features_of, is_mixed, reads
+from metanet.features import categories
 from metanet.treatments import Treatment
+from zoo.params import Params
+
+
+def source_of(population: PopulationLike) -> Source:
+    """What a builder is told about the networks of a population.
+
+    Args:
+        population: A population with a train split.
+
+    Returns:
+        The source, masks on the CPU.
+    """
+    return Source(
+        population.space,
+        {name: mask.bool().cpu() for name, mask in population.free.items()},
+        categories(population.table("train"), population.hyperparameters),
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ class Reader:
         def draw() -> Features:
             if isinstance(checked, pd.DataFrame):
                 return features_of(self.module, checked)
-            return features_of(self.module, self.treatment.train(self.source, checked, generator))
+            return self._features(self.treatment.train(self.source, checked, generator))
 
         return draw
 
@@ -88,7 +106,11 @@ class Reader:
         checked = self._checked(networks)
         if isinstance(checked, pd.DataFrame):
             return [features_of(self.module, checked)]
-        return [features_of(self.module, view) for view in self.treatment.predict(self.source, checked)]
+        return [self._features(view) for view in self.treatment.predict(self.source, checked)]
+
+    def _features(self, params: Params) -> Features:
+        """What the metanet reads; one for several weight spaces is told of which these are."""
+        return self.module.features(params, self.source) if is_mixed(self.module) else features_of(self.module, params)
 
     def _checked(self, networks: Networks) -> Networks:
         """Networks of the right weight space, tensors in its order."""
