@@ -64,7 +64,7 @@ def targets(population: Population, split: str) -> np.ndarray:
 def boosted(features: Callable[[Population, str], np.ndarray], train: list[Population], seed: int) -> Predict:
     """Boosted trees on features of all training populations together."""
     parts = [(features(own, split), targets(own, split)) for own in train for split in ("train", "validation")]
-    trees = HistGradientBoostingRegressor(learning_rate=0.05, early_stopping=True, max_iter=1000, random_state=seed)
+    trees = HistGradientBoostingRegressor(learning_rate=0.05, early_stopping=True, max_iter=1000, random_state=seed)  # type: ignore[arg-type]
     trees.fit(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
     return lambda population: (targets(population, "test"), trees.predict(features(population, "test")))
 

@@ -29,7 +29,7 @@ from metanet.contract import (
 from metanet.dataset import Examples, read_examples
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.mixed import MixedReader, join
+from metanet.mixed import Joined, MixedReader, join
 from metanet.models.table import build, build_mixed, check_options
 from metanet.reader import Reader, source_of
 from metanet.targets import Target, fit_target
@@ -144,7 +144,7 @@ class Metanet(BaseEstimator):
         populations = list(population) if mixed else [population]
         sources = [source_of(own) for own in populations]
         with seeded(self.seed, device):
-            module = (build_mixed if mixed else build)(self.model, sources if mixed else sources[0], self.options)
+            module = build_mixed(self.model, sources, self.options) if mixed else build(self.model, sources[0], self.options)
             kind = reads(module)
             learn = [read_examples(own, "train", self.target, kind, num_train) for own in populations]
             check = [read_examples(own, "validation", self.target, kind, num_validation) for own in populations]
@@ -180,7 +180,8 @@ class Metanet(BaseEstimator):
         """
         check_is_fitted(self, "module_")
         wanted = reads(self.module_)
-        reader, networks = self._reader(inputs), inputs
+        reader = self._reader(inputs)
+        networks: Any = inputs
         if not isinstance(inputs, Mapping | pd.DataFrame):
             networks = inputs.params(split) if wanted == "params" else inputs.table(split)
         if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
@@ -255,7 +256,7 @@ class Metanet(BaseEstimator):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 
-    def _train(self, reader: Any, learn: Examples, check: Examples, device: torch.device) -> Any:
+    def _train(self, reader: Any, learn: Examples | Joined, check: Examples | Joined, device: torch.device) -> Any:
         module, generator = reader.module, torch.Generator().manual_seed(self.seed)
         reader = reader.fit(learn.networks)
         draw, checked = reader.passes(learn.networks, generator), reader.views(check.networks)[0]
@@ -295,7 +296,8 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     record, tensors = files.read(path)
     metanet = Metanet(**record["params"])
     sources, mixed = files.read_sources(record, tensors), "spaces" in record
-    module = (build_mixed if mixed else build)(metanet.model, sources if mixed else sources[0], metanet.options)
+    options = metanet.options
+    module = build_mixed(metanet.model, sources, options) if mixed else build(metanet.model, sources[0], options)
     try:
         module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
     except RuntimeError as error:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from metanet.contract import Features, Networks, Source, concatenate
 from metanet.dataset import Examples
@@ -14,21 +14,35 @@ from metanet.reader import Reader
 from metanet.treatments import Treatment
 
 
-def join(parts: Sequence[Examples]) -> Examples:
+@dataclass(frozen=True)
+class Joined:
+    """Networks of several populations and their targets; `Examples` for one.
+
+    Attributes:
+        networks: What the metanet reads, population by population.
+        y: Targets of all of them ``[N]``.
+        num_dropped: Diverged networks that were left out.
+    """
+
+    networks: tuple[Networks, ...]
+    y: Float[Tensor, "N"]
+    num_dropped: int
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def join(parts: Sequence[Examples]) -> Joined:
     """Examples of several populations, one after the other.
 
     Args:
         parts: Of each population.
 
     Returns:
-        The examples; their networks are a tuple, population by population.
+        The examples.
     """
-    return Examples(
-        networks=tuple(part.networks for part in parts),  # type: ignore[arg-type]
-        y=torch.cat([part.y for part in parts]),
-        network_id=np.concatenate([part.network_id for part in parts]),
-        num_dropped=sum(part.num_dropped for part in parts),
-    )
+    networks, dropped = tuple(part.networks for part in parts), sum(part.num_dropped for part in parts)
+    return Joined(networks, torch.cat([part.y for part in parts]), dropped)
 
 
 @dataclass(frozen=True)

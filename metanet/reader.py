@@ -110,7 +110,9 @@ class Reader:
 
     def _features(self, params: Params) -> Features:
         """What the metanet reads; one for several weight spaces is told of which these are."""
-        return self.module.features(params, self.source) if is_mixed(self.module) else features_of(self.module, params)
+        if is_mixed(self.module):
+            return self.module.features(params, self.source)  # type: ignore[operator]
+        return features_of(self.module, params)
 
     def _checked(self, networks: Networks) -> Networks:
         """Networks of the right weight space, tensors in its order."""

@@ -57,7 +57,7 @@ class MixedGraphMetanet(nn.Module):
         self.spaces = nn.ModuleDict()
         for source in sources:
             self.admit(source)
-        constants = next(iter(self.spaces.values())).constants.shape[1]
+        constants = self.space_graph(source_key(sources[0])).constants.shape[1]
         sizes = GraphSizes(len(slots) + constants, max(edges.values(), default=0), len(roles), len(edges), len(roles))
         self.network = GraphNetwork(sizes, width, edge_width, layers)
         self.register_buffer("center", torch.zeros(len(edges) + len(slots)))
@@ -78,6 +78,10 @@ class MixedGraphMetanet(nn.Module):
             self.spaces[key] = graph.to(self.center) if hasattr(self, "center") else graph
         return key
 
+    def space_graph(self, key: str) -> "SpaceGraph":
+        """The weight space of a key."""
+        return self.spaces[key]  # type: ignore[return-value]
+
     def features(self, networks: Mapping[str, Tensor], source: Source) -> Mixed:
         """Flat params of networks of one weight space."""
         flat = flatten(source.space, networks)
@@ -86,7 +90,9 @@ class MixedGraphMetanet(nn.Module):
     def calibrate(self, features: Mixed) -> None:
         """Medians, over the training networks, of the mean and the root mean square around the center, kind by kind."""
         for kind in range(len(self.center)):
-            pieces = [piece for key, flat in features.parts.items() if (piece := self.spaces[key].entries(flat, kind)).numel()]
+            pieces = [
+                piece for key, flat in features.parts.items() if (piece := self.space_graph(key).entries(flat, kind)).numel()
+            ]
             if pieces:
                 self.center[kind] = torch.cat([piece.mean(1) for piece in pieces]).median()
                 spreads = [(piece - self.center[kind]).square().mean(1).sqrt() for piece in pieces]
@@ -95,7 +101,7 @@ class MixedGraphMetanet(nn.Module):
 
     def forward(self, features: Mixed) -> Float[Tensor, "B"]:
         """Raw predictions."""
-        raw = [self.spaces[key].predict(self, flat) for key, flat in features.parts.items()]
+        raw = [self.space_graph(key).predict(self, flat) for key, flat in features.parts.items()]
         return torch.cat(raw)[features.order]
 
 
