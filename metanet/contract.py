@@ -16,9 +16,13 @@ and may have, each with the default that its absence means:
 * ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"`` of neurons, or all declared
   ``"symmetries"``, scales and signs among them (default: ``"nothing"``);
 * ``runs_networks``: whether it needs ``source.network``, to run the networks on inputs (default: False);
+* ``mixed``: a builder ``mixed(sources, *, option=default, ...)`` of a metanet for several populations, whose
+  ``features(networks, source)`` gives `Mixed` and whose ``admit(source)`` makes a new weight space readable or raises
+  ValueError (default: populations are read one at a time);
 * ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(..., preset="published")`` (default: none).
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,10 +36,36 @@ from zoo.params import Params
 from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
-Features = Tensor | dict[str, Tensor]
 Networks = Params | pd.DataFrame
 Reads = Literal["params", "hyperparameters"]
 Invariance = Literal["nothing", "permutations", "symmetries"]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Networks of several weight spaces.
+
+    Attributes:
+        parts: Flat params ``[N, P]`` of the networks of each source, by its key.
+        order: For each network, its place when the parts are laid one after the other.
+    """
+
+    parts: dict[str, Tensor]
+    order: Tensor
+
+    def take(self, index: Tensor | slice) -> "Mixed":
+        """Some of the networks, in the order of the index."""
+        chosen, parts, start = self.order[index], {}, 0
+        kept = chosen.sort()
+        for key, tensor in self.parts.items():
+            own = kept.values[(kept.values >= start) & (kept.values < start + len(tensor))] - start
+            start += len(tensor)
+            if len(own):
+                parts[key] = tensor[own]
+        return Mixed(parts, kept.indices.argsort())
+
+
+Features = Tensor | dict[str, Tensor] | Mixed
 
 
 @dataclass(frozen=True)
@@ -97,6 +127,12 @@ class Source:
         return {name: count for name in self.space.tensors if (count := self.num_free(name))}
 
 
+def source_key(source: Source) -> str:
+    """Identity of a weight space with its masks, hexadecimal."""
+    masks = b"".join(name.encode() + source.free[name].bool().cpu().numpy().tobytes() for name in sorted(source.free))
+    return hashlib.sha256(source.space.fingerprint.encode() + masks).hexdigest()
+
+
 @runtime_checkable
 class Builder(Protocol):
     """Makes an untrained metanet for a source; its keyword-only arguments are the metanet's options."""
@@ -145,6 +181,11 @@ def invariant_to(module: nn.Module) -> Invariance:
     return getattr(module, "invariant", "nothing")
 
 
+def is_mixed(module: nn.Module) -> bool:
+    """Whether the metanet reads several weight spaces."""
+    return hasattr(module, "admit")
+
+
 def recommended_training(module: nn.Module) -> Training:
     """The training settings that a metanet recommends for itself."""
     return getattr(module, "recommended", Training())
@@ -177,11 +218,15 @@ def calibrate(module: nn.Module, features: Features) -> None:
 
 def rows(features: Features, index: Tensor | slice) -> Features:
     """Some of the networks."""
+    if isinstance(features, Mixed):
+        return features.take(index)
     return features[index] if isinstance(features, Tensor) else {name: tensor[index] for name, tensor in features.items()}
 
 
 def count_rows(features: Features) -> int:
     """Number of networks."""
+    if isinstance(features, Mixed):
+        return len(features.order)
     return len(features if isinstance(features, Tensor) else next(iter(features.values())))
 
 
@@ -189,12 +234,31 @@ def concatenate(parts: Sequence[Features]) -> Features:
     """Networks of several features, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    tensors, groups = [p for p in parts if isinstance(p, Tensor)], [p for p in parts if not isinstance(p, Tensor)]
+    tensors, groups = [p for p in parts if isinstance(p, Tensor)], [p for p in parts if isinstance(p, dict)]
+    mixed = [p for p in parts if isinstance(p, Mixed)]
+    if mixed:
+        return _concatenate_mixed(mixed)
     return torch.cat(tensors) if tensors else {name: torch.cat([part[name] for part in groups]) for name in groups[0]}
+
+
+def _concatenate_mixed(parts: Sequence[Mixed]) -> Mixed:
+    """Networks of the same source, wherever they stand, become one part."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    first = 0
+    for part in parts:
+        ranks, start = part.order.argsort() + first, 0
+        for key, tensor in part.parts.items():
+            found.setdefault(key, []).append((tensor, ranks[start : start + len(tensor)]))
+            start += len(tensor)
+        first += len(part.order)
+    ranks = torch.cat([rank for own in found.values() for _, rank in own])
+    return Mixed({key: torch.cat([tensor for tensor, _ in own]) for key, own in found.items()}, ranks.argsort())
 
 
 def to_device(features: Features, device: torch.device | str) -> Features:
     """Move to a device."""
+    if isinstance(features, Mixed):
+        return Mixed({key: tensor.to(device) for key, tensor in features.parts.items()}, features.order.to(device))
     return features.to(device) if isinstance(features, Tensor) else {n: t.to(device) for n, t in features.items()}
 
 
@@ -207,3 +271,14 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         yield
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name, `"auto"` being a GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's tensors."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")

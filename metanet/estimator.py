@@ -1,9 +1,8 @@
 """`Metanet`: every metanet behind scikit-learn's conventions: fit, predict, score, get_params, set_params, clone."""
 
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,25 +19,25 @@ from metanet.checks import check_network, check_source
 from metanet.contract import (
     Networks,
     PopulationLike,
-    Source,
     Training,
     calibrate,
+    device_of,
     network_of,
     reads,
     recommended_training,
+    resolve_device,
     seeded,
     to_device,
 )
 from metanet.dataset import Examples, read_examples
-from metanet.features import categories
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models.table import METANETS, build, check_options
-from metanet.reader import Reader
+from metanet.mixed import Joined, MixedReader, join
+from metanet.models.table import METANETS, build, build_mixed, check_options
+from metanet.reader import Reader, source_of
 from metanet.targets import Target, fit_target
 from metanet.train import Labeled, evaluate, train
 from metanet.treatments import NONE, Spec, parse_treatment
-from zoo.weight_space import WeightSpace
 
 
 class Metanet(BaseEstimator):
@@ -50,7 +49,7 @@ class Metanet(BaseEstimator):
         target_: Units of its predictions.
         training_: Training settings that were used.
         history_: Validation loss along training.
-        population_: Name of the population it was fitted on.
+        population_: Name of the population it was fitted on; names of several.
         num_train_: Training networks used, after dropping.
         num_validation_: Validation networks used, after dropping.
         num_dropped_: Diverged training and validation networks without a finite target.
@@ -123,13 +122,18 @@ class Metanet(BaseEstimator):
         self.options = options
         return self
 
-    def fit(self, population: PopulationLike, num_train: int | None = None, num_validation: int | None = None) -> "Metanet":
+    def fit(
+        self,
+        population: PopulationLike | Sequence[PopulationLike],
+        num_train: int | None = None,
+        num_validation: int | None = None,
+    ) -> "Metanet":
         """Learn from the train split; choose the best pass, and when to stop, by the validation split.
 
         Args:
-            population: A population of a zoo.
+            population: A population of a zoo; or several, of any weight spaces, for a metanet that reads several.
             num_train: Use the first `num_train` networks of the split by network id, all if None: subsets are nested, and
-                the same networks in every population of a zoo.
+                the same networks in every population of a zoo. Of several populations, that many of each.
             num_validation: Likewise for the validation split.
 
         Returns:
@@ -139,25 +143,24 @@ class Metanet(BaseEstimator):
             ValueError: If the model, an option, the target or a number of networks is not valid.
         """
         device = resolve_device(self.device)
-        source = Source(
-            population.space,
-            {name: mask.bool().cpu() for name, mask in population.free.items()},
-            categories(population.table("train"), population.hyperparameters),
-            network_of(METANETS[self.model], population),
-        )
+        mixed = isinstance(population, Sequence)
+        populations = list(population) if mixed else [population]
+        sources = [source_of(own, network_of(METANETS[self.model], own)) for own in populations]
         with seeded(self.seed, device):
-            module = build(self.model, source, self.options)
-            training_part = read_examples(population, "train", self.target, reads(module), num_train)
-            validation_part = read_examples(population, "validation", self.target, reads(module), num_validation)
+            module = build_mixed(self.model, sources, self.options) if mixed else build(self.model, sources[0], self.options)
+            kind = reads(module)
+            learn = [read_examples(own, "train", self.target, kind, num_train) for own in populations]
+            check = [read_examples(own, "validation", self.target, kind, num_validation) for own in populations]
+            training_part, validation_part = (join(learn), join(check)) if mixed else (learn[0], check[0])
+            name = ", ".join(own.name for own in populations)
             if len(training_part) < 2:
-                raise ValueError(
-                    f"population {population.name!r}: expected 2 or more training networks, got {len(training_part)}"
-                )
+                raise ValueError(f"population {name!r}: expected 2 or more training networks, got {len(training_part)}")
             self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
             self.training_ = self._training(module, len(training_part))
-            reader = Reader(source, module, parse_treatment(self.treatment))
+            readers = tuple(Reader(source, module, parse_treatment(self.treatment)) for source in sources)
+            reader = MixedReader(readers) if mixed else readers[0]
             self.reader_ = self._train(reader, training_part, validation_part, device)
-        self.module_, self.population_ = module, population.name
+        self.module_, self.population_ = module, name
         self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
         self.num_dropped_ = training_part.num_dropped + validation_part.num_dropped
         return self
@@ -168,8 +171,8 @@ class Metanet(BaseEstimator):
         """Predict the target of networks.
 
         Args:
-            inputs: Full params ``[N, *shape]`` of the weight space that the metanet was fitted on; for a metanet that reads
-                hyperparameters a table with their columns; or a population.
+            inputs: Full params ``[N, *shape]`` of a weight space that the metanet was fitted on; for a metanet that reads
+                hyperparameters a table with their columns; or a population, of any weight space if it was fitted on several.
             split: Split of a population, in the order of its `params(split)`; ignored otherwise.
 
         Returns:
@@ -180,14 +183,14 @@ class Metanet(BaseEstimator):
         """
         check_is_fitted(self, "module_")
         wanted = reads(self.module_)
+        reader = self._reader(inputs)
         networks: Any = inputs
         if not isinstance(inputs, Mapping | pd.DataFrame):
-            self._check_population(inputs)
             networks = inputs.params(split) if wanted == "params" else inputs.table(split)
         if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
             expected = "params, a dict of tensors" if wanted == "params" else f"a table with columns {self._columns}"
             raise ValueError(f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}")
-        return self._predict(networks)
+        return self._predict(reader, networks)
 
     def score(self, population: PopulationLike, split: str = "test") -> float:
         """R^2 on a split of a population.
@@ -227,9 +230,9 @@ class Metanet(BaseEstimator):
             Targets and predictions.
         """
         check_is_fitted(self, "module_")
-        self._check_population(population)
+        reader = self._reader(population)
         examples = read_examples(population, split, self.target, reads(self.module_))
-        return examples.y.numpy(), self._predict(examples.networks)
+        return examples.y.numpy(), self._predict(reader, examples.networks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.files`."""
@@ -240,11 +243,19 @@ class Metanet(BaseEstimator):
     def _columns(self) -> list[str]:
         return list(self.reader_.source.hyperparameters)
 
-    def _check_population(self, population: PopulationLike) -> None:
-        if reads(self.module_) == "params":
-            source, what = self.reader_.source, f"population {population.name!r}"
-            check_source(source, population.space, population.free, what)
-            check_network(source, getattr(population, "network", None), what)
+    def _reader(self, inputs: Any) -> Reader:
+        """The reader of the inputs of `predict`; refuses populations that the metanet cannot read."""
+        reader = self.reader_
+        if isinstance(reader, MixedReader):
+            return reader.reader_of(inputs)
+        if isinstance(inputs, Mapping | pd.DataFrame) or reads(self.module_) != "params":
+            return reader
+        if inputs.space != reader.source.space and hasattr(self.module_, "transfer"):
+            return reader.transfer(source_of(inputs, None))
+        what = f"population {inputs.name!r}"
+        check_source(reader.source, inputs.space, inputs.free, what)
+        check_network(reader.source, getattr(inputs, "network", None), what)
+        return reader
 
     def _training(self, module: nn.Module, num_train: int) -> Training:
         recommended = recommended_training(module)
@@ -254,7 +265,7 @@ class Metanet(BaseEstimator):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 
-    def _train(self, reader: Reader, learn: Examples, check: Examples, device: torch.device) -> Reader:
+    def _train(self, reader: Any, learn: Examples | Joined, check: Examples | Joined, device: torch.device) -> Any:
         module, generator = reader.module, torch.Generator().manual_seed(self.seed)
         reader = reader.fit(learn.networks)
         draw, checked = reader.passes(learn.networks, generator), reader.views(check.networks)[0]
@@ -273,9 +284,9 @@ class Metanet(BaseEstimator):
         self.history_ = train(module.to(device), self.target_, learned, held_out, self.training_, redraw, self.verbose)
         return reader
 
-    def _predict(self, networks: Networks) -> Float[np.ndarray, "N"]:
-        device = _device_of(self.module_)
-        raw = [evaluate(self.module_, to_device(view, device)).double() for view in self.reader_.views(networks)]
+    def _predict(self, reader: Reader, networks: Networks) -> Float[np.ndarray, "N"]:
+        device = device_of(self.module_)
+        raw = [evaluate(reader.module, to_device(view, device)).double() for view in reader.views(networks)]
         return self.target_.predict(torch.stack(raw).mean(0)).cpu().numpy()
 
 
@@ -293,31 +304,20 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     """
     record, tensors = files.read(path)
     metanet = Metanet(**record["params"])
-    free = {name.removeprefix("free."): mask for name, mask in tensors.items() if name.startswith("free.")}
-    columns = {name: None if values is None else tuple(values) for name, values in record["hyperparameters"].items()}
-    space = WeightSpace.from_json(json.dumps(record["space"]))
-    source = Source(space, free, columns, files.read_network(record, space, tensors))
-    module = build(metanet.model, source, metanet.options)
+    sources, mixed = files.read_sources(record, tensors), "spaces" in record
+    options = metanet.options
+    module = build_mixed(metanet.model, sources, options) if mixed else build(metanet.model, sources[0], options)
     try:
         module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit metanet {metanet.model!r}: {error}") from error
     treatment = parse_treatment(metanet.treatment)
     known = files.read_treatment(tensors, len(treatment.steps))
-    metanet.module_, metanet.reader_ = module.eval(), Reader(source, module, treatment.with_known(known))
+    readers = tuple(Reader(source, module, treatment.with_known(known)) for source in sources)
+    metanet.module_, metanet.reader_ = module.eval(), MixedReader(readers) if mixed else readers[0]
     metanet.target_, metanet.training_ = Target(**record["target"]), Training(**record["training"])
     losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
     metanet.history_ = History(losses, record["history"]["best_epoch"])
     for name, value in record["trained_on"].items():
         setattr(metanet, f"{name}_", value)
     return metanet
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of a name, `"auto"` being a GPU where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    tensors = [*module.parameters(), *module.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")

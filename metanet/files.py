@@ -4,7 +4,8 @@ Tensors: ``module.<name>``, the state of the torch module (normalization include
 the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet runs, and
 ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key ``metanet``): format, constructor
 arguments, weight space, hyperparameter columns, description of networks that the metanet runs, target, course of training,
-where it was trained, versions.
+where it was trained, versions. A metanet of several populations has a list ``spaces`` of weight spaces with their
+hyperparameter columns instead, and masks ``<place in it>.free.<tensor>``.
 """
 
 import json
@@ -23,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.population import Network, build_network
+from metanet.contract import Source
+from metanet.mixed import MixedReader
+from zoo.population import build_network
 from zoo.weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -49,9 +52,10 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
     except TypeError as error:
         raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
-    tensors |= {f"free.{name}": mask for name, mask in metanet.reader_.source.free.items()}
-    network = metanet.reader_.source.network
-    tensors |= {f"network.{name}": tensor for name, tensor in (network.constants if network else {}).items()}
+    for prefix, source in _sources(metanet):
+        tensors |= {f"{prefix}free.{name}": mask for name, mask in source.free.items()}
+        constants = source.network.constants if source.network else {}
+        tensors |= {f"{prefix}network.{name}": tensor for name, tensor in constants.items()}
     for at, known in enumerate(metanet.reader_.treatment.known):
         tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +75,20 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
 
 
 def _record(metanet: "Metanet") -> dict[str, Any]:
-    history, network = metanet.history_, metanet.reader_.source.network
+    history = metanet.history_
+    spaces = [
+        {
+            "space": json.loads(source.space.to_json()),
+            "space_fingerprint": source.space.fingerprint,
+            "hyperparameters": dict(source.hyperparameters),
+            "network": source.network and dict(source.network.description),
+        }
+        for _, source in _sources(metanet)
+    ]
     return {
         "format": FORMAT,
         "params": metanet.get_params(),
-        "space": json.loads(metanet.reader_.source.space.to_json()),
-        "space_fingerprint": metanet.reader_.source.space.fingerprint,
-        "hyperparameters": dict(metanet.reader_.source.hyperparameters),
-        "network": network and dict(network.description),
+        **({"spaces": spaces} if isinstance(metanet.reader_, MixedReader) else spaces[0]),
         "target": asdict(metanet.target_),
         "training": asdict(metanet.training_),
         "history": {
@@ -94,6 +104,13 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("symzoo", "torch", "scikit-learn")},
     }
+
+
+def _sources(metanet: "Metanet") -> list[tuple[str, Source]]:
+    """Fitted weight spaces, and what the names of their masks start with."""
+    if isinstance(metanet.reader_, MixedReader):
+        return [(f"{at}.", source) for at, source in enumerate(metanet.reader_.sources)]
+    return [("", metanet.reader_.source)]
 
 
 def _version(package: str) -> str:
@@ -132,21 +149,25 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     return record, tensors
 
 
-def read_network(record: Mapping[str, Any], space: WeightSpace, tensors: Mapping[str, Tensor]) -> Network | None:
-    """What the networks compute that a metanet runs.
+def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[Source]:
+    """The fitted weight spaces of a file: one, or those of `spaces`.
 
     Args:
-        record: The record of a file.
-        space: Weight space of the networks.
-        tensors: All tensors of the file.
+        record: Record of the file.
+        tensors: All of its tensors.
 
     Returns:
-        The function, built again; None for a metanet that does not run networks.
+        The sources.
     """
-    if record.get("network") is None:
-        return None
-    constants = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    return build_network(record["network"], space, constants)
+    sources = []
+    for at, own in enumerate(record.get("spaces", [record])):
+        prefix = f"{at}." if "spaces" in record else ""
+        free, constants = (_below(f"{prefix}{kind}.", tensors) for kind in ("free", "network"))
+        columns = {name: None if values is None else tuple(values) for name, values in own["hyperparameters"].items()}
+        space, description = WeightSpace.from_json(json.dumps(own["space"])), own.get("network")
+        network = build_network(description, space, constants) if description else None
+        sources.append(Source(space, free, columns, network))
+    return sources
 
 
 def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:
@@ -159,5 +180,9 @@ def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[s
     Returns:
         Tensors by name, step by step.
     """
-    prefixes = [f"treatment.{at}." for at in range(num_steps)]
-    return [{name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)} for own in prefixes]
+    return [_below(f"treatment.{at}.", tensors) for at in range(num_steps)]
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -8,8 +8,29 @@ import torch
 from torch import nn
 
 from metanet.checks import check_params
-from metanet.contract import Features, Networks, Source, concatenate, features_of, reads
+from metanet.contract import Features, Networks, PopulationLike, Source, concatenate, features_of, is_mixed, reads
+from metanet.features import categories
 from metanet.treatments import Treatment
+from zoo.params import Params
+from zoo.population import Network
+
+
+def source_of(population: PopulationLike, network: Network | None) -> Source:
+    """What a builder is told about the networks of a population.
+
+    Args:
+        population: A population with a train split.
+        network: What its networks compute, for a metanet that runs them.
+
+    Returns:
+        The source, masks on the CPU.
+    """
+    return Source(
+        population.space,
+        {name: mask.bool().cpu() for name, mask in population.free.items()},
+        categories(population.table("train"), population.hyperparameters),
+        network,
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class Reader:
         def draw() -> Features:
             if isinstance(checked, pd.DataFrame):
                 return features_of(self.module, checked)
-            return features_of(self.module, self.treatment.train(self.source, checked, generator))
+            return self._features(self.treatment.train(self.source, checked, generator))
 
         return draw
 
@@ -88,7 +109,29 @@ class Reader:
         checked = self._checked(networks)
         if isinstance(checked, pd.DataFrame):
             return [features_of(self.module, checked)]
-        return [features_of(self.module, view) for view in self.treatment.predict(self.source, checked)]
+        return [self._features(view) for view in self.treatment.predict(self.source, checked)]
+
+    def _features(self, params: Params) -> Features:
+        """What the metanet reads; one for several weight spaces is told of which these are."""
+        if is_mixed(self.module):
+            return self.module.features(params, self.source)  # type: ignore[operator]
+        return features_of(self.module, params)
+
+    def transfer(self, source: Source) -> "Reader":
+        """A reader of networks of other widths, for a metanet with a method `transfer`.
+
+        Args:
+            source: The other networks.
+
+        Returns:
+            The reader.
+
+        Raises:
+            ValueError: If the metanet, or what its treatment has learned, is bound to the sizes that it was fitted on.
+        """
+        if any(self.treatment.known):
+            raise ValueError("treatment: what it has learned from networks of one size does not fit another ('align')")
+        return replace(self, source=source, module=self.module.transfer(source))  # type: ignore[operator]
 
     def _checked(self, networks: Networks) -> Networks:
         """Networks of the right weight space, tensors in its order."""

@@ -23,7 +23,7 @@ from itertools import combinations
 from math import prod
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from zoo.blocks import Block, blocks
@@ -75,7 +75,7 @@ class Part:
     read: int | None
     slot: int = 0
 
-    def view(self, params: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
+    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "..."]:
         """The features of N networks.
 
         Args:

@@ -5,6 +5,8 @@ core's cache, and keeps only its inputs for the backward pass.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import torch
@@ -35,7 +37,9 @@ class DenseGraph(nn.Module):
         """
         super().__init__()
         self.graph = graph
-        members = torch.nn.functional.one_hot(graph.node_set, len(graph.node_sets)).T.to(torch.get_default_dtype())
+        members = torch.nn.functional.one_hot(graph.node_set).T.to(torch.get_default_dtype())
+        starts = [0, *accumulate(prod(part.shape[:2]) for part in graph.edges)]
+        self.kinds = [int(graph.edge_type[start]) for start in starts[:-1]]
         sent, received = (end.bincount(minlength=len(graph.orbit)).clamp(min=1)[:, None] for end in graph.edge_index)
         self.register_buffer("orbit", graph.orbit, persistent=False)
         for name, counts in {"members": members, "num_received": received, "num_sent": sent}.items():
@@ -55,10 +59,10 @@ class DenseGraph(nn.Module):
             One number a network.
         """
         x = network.node_encoder(nodes, self.orbit)
-        e = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
+        e = [network.edge_encoder.dense(part, kind) for kind, part in zip(self.kinds, edges, strict=True)]
         for at, layer in enumerate(network.layers):
             x = self._layer(layer, x, e, last=at + 1 == len(network.layers))  # type: ignore[arg-type]
-        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
+        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True).clamp(min=1))
 
     def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor], last: bool) -> Tensor:
         """New features of nodes; replaces those of edges, unless nothing reads them anymore."""

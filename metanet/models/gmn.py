@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from metanet.contract import Source, Training
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
+from metanet.models.mixed_gmn import MixedGraphMetanet
 from metanet.normalize import ParamsNorm
 from metanet.topology import edge_features, node_features, parameter_graph
 from zoo.params import Params
@@ -23,6 +24,7 @@ class GraphMetanet(nn.Module):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
+    mixed = MixedGraphMetanet
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.

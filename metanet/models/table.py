@@ -1,7 +1,7 @@
 """The table of metanets: one file and one line each. `METANETS["mine"] = builder` adds another; see `metanet.contract`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -76,6 +76,33 @@ def build(model: str, source: Source, options: Mapping[str, Any]) -> nn.Module:
     Returns:
         The module.
     """
-    builder = check_options(model, options)
-    preset = getattr(builder, "presets", {})[options["preset"]] if "preset" in options else {}
-    return builder(source, **{**preset, **{name: value for name, value in options.items() if name != "preset"}})
+    return check_options(model, options)(source, **_resolved(model, options))
+
+
+def build_mixed(model: str, sources: Sequence[Source], options: Mapping[str, Any]) -> nn.Module:
+    """Build an untrained metanet for several populations.
+
+    Args:
+        model: Name in `METANETS`.
+        sources: What it will learn from.
+        options: Its options, as for `build`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If the metanet reads one population at a time, or there is none.
+    """
+    check_options(model, options)
+    able = [name for name, builder in METANETS.items() if hasattr(builder, "mixed")]
+    if model not in able:
+        raise ValueError(f"metanet {model!r} reads one population at a time; metanets that read several are {able}")
+    if not sources:
+        raise ValueError(f"metanet {model!r}: expected at least one population, got none")
+    return METANETS[model].mixed(sources, **_resolved(model, options))  # type: ignore[attr-defined]
+
+
+def _resolved(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, with those of the preset that they name."""
+    preset = getattr(METANETS[model], "presets", {})[options["preset"]] if "preset" in options else {}
+    return {**preset, **{name: value for name, value in options.items() if name != "preset"}}

@@ -1,0 +1,130 @@
+"""How a metanet reads several populations: a reader for each weight space, and one made on the fly for a new one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Features, Networks, Source, concatenate
+from metanet.dataset import Examples
+from metanet.reader import Reader
+from metanet.treatments import Treatment
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Networks of several populations and their targets; `Examples` for one.
+
+    Attributes:
+        networks: What the metanet reads, population by population.
+        y: Targets of all of them ``[N]``.
+        num_dropped: Diverged networks that were left out.
+    """
+
+    networks: tuple[Networks, ...]
+    y: Float[Tensor, "N"]
+    num_dropped: int
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def join(parts: Sequence[Examples]) -> Joined:
+    """Examples of several populations, one after the other.
+
+    Args:
+        parts: Of each population.
+
+    Returns:
+        The examples.
+    """
+    networks, dropped = tuple(part.networks for part in parts), sum(part.num_dropped for part in parts)
+    return Joined(networks, torch.cat([part.y for part in parts]), dropped)
+
+
+@dataclass(frozen=True)
+class MixedReader:
+    """What stands between the networks of several populations and a metanet; `Reader` for one.
+
+    Attributes:
+        readers: A reader for each fitted population.
+    """
+
+    readers: tuple[Reader, ...]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The fitted weight spaces."""
+        return tuple(reader.source for reader in self.readers)
+
+    @property
+    def module(self) -> nn.Module:
+        """The metanet."""
+        return self.readers[0].module
+
+    @property
+    def treatment(self) -> Treatment:
+        """The treatment of all of them."""
+        return self.readers[0].treatment
+
+    def fit(self, networks: Sequence[Networks]) -> "MixedReader":
+        """Check that no step of the treatment learns something of a weight space: a new one would lack it.
+
+        Args:
+            networks: Training networks of each population.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: If a step learns.
+        """
+        fitted = [reader.fit(own) for reader, own in zip(self.readers, networks, strict=True)]
+        learned = [type(step).__name__.lower() for reader in fitted for step in reader.treatment.steps if hasattr(step, "fit")]
+        if learned:
+            raise ValueError(
+                f"treatment {learned[0]!r} learns from networks of one weight space: expected treatments that learn nothing "
+                "for several populations, such as 'augment' or 'canonicalize'"
+            )
+        return MixedReader(tuple(fitted))
+
+    def passes(self, networks: Sequence[Networks], generator: torch.Generator) -> Callable[[], Features]:
+        """Features of training networks, as `Reader.passes`."""
+        draws = [reader.passes(own, generator) for reader, own in zip(self.readers, networks, strict=True)]
+        return lambda: concatenate([draw() for draw in draws])
+
+    def views(self, networks: Sequence[Networks]) -> list[Features]:
+        """Features of networks to predict, as `Reader.views`."""
+        views = [reader.views(own) for reader, own in zip(self.readers, networks, strict=True)]
+        return [concatenate(same) for same in zip(*views, strict=True)]
+
+    def reader_of(self, inputs: Any) -> Reader:
+        """The reader of networks of one weight space.
+
+        Args:
+            inputs: A population of any weight space whose kinds are known; or params of a fitted space.
+
+        Returns:
+            The reader.
+
+        Raises:
+            ValueError: If the networks cannot be read.
+        """
+        if not isinstance(inputs, Mapping):
+            source = Source(inputs.space, {name: mask.bool().cpu() for name, mask in inputs.free.items()})
+            try:
+                self.module.admit(source)  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f"population {inputs.name!r}: {error}") from error
+            return replace(self.readers[0], source=source)
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in inputs.items()}
+        fitting = [reader for reader in self.readers if dict(reader.source.space.shapes) == shapes]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"params fit {len(fitting)} of the weight spaces that the metanet was fitted on, expected 1: got tensors "
+                f"{shapes}; give a population, whose weight space is known"
+            )
+        return fitting[0]

@@ -1,0 +1,26 @@
+"""The metanet of several weight spaces, slowly: every network a torch_geometric graph, all of them in one batch."""
+
+import torch
+from torch.nn.functional import pad
+from torch_geometric.data import Batch, Data
+
+from metanet.contract import Mixed
+from metanet.layers import sparse
+from metanet.models.mixed_gmn import MixedGraphMetanet
+
+
+def predict(module: MixedGraphMetanet, features: Mixed) -> torch.Tensor:
+    """Raw predictions, by gathering and scattering over graphs of all weight spaces together."""
+    width = len(module.network.edge_encoder.weight)
+    graphs = []
+    for key, flat in features.parts.items():
+        own = module.space_graph(key)
+        nodes, edges = own.inputs(module, flat)
+        flat_edges = [pad(part.flatten(1, 2), (0, width - part.shape[-1])) for part in edges]
+        graph = own.dense.graph
+        shared = {name: getattr(graph, name) for name in ("edge_index", "edge_type", "node_set", "orbit")}
+        for at, x in enumerate(nodes):
+            attributes = torch.cat([flat.new_zeros(0, width), *(part[at] for part in flat_edges)])
+            graphs.append(Data(x=x, edge_attr=attributes, num_nodes=len(x), **shared))
+    together: Data = Batch.from_data_list(graphs)  # type: ignore[assignment]
+    return sparse.run(module.network, together)[features.order]
