@@ -7,20 +7,23 @@ import numpy as np
 import pytest
 
 import studies.scores
-from studies.cells import Cell, Predictions
+from studies.cells import Cell, Place, Predictions
 from tests.studies.zoos import write_zoo
 from zoo.population import load
 
 
 @dataclass
 class CountedFit:
-    """Instead of training: the truth with noise of its own for each cell."""
+    """Instead of training: the truth with noise of its own for each cell and place."""
 
     cells: list[Cell] = field(default_factory=list)
 
-    def __call__(self, cell: Cell) -> Predictions:
+    def __call__(self, cell: Cell, out: Path) -> dict[str, Predictions]:
         self.cells.append(cell)
-        table = load(cell.zoo)[cell.population].table("test")
+        return {place.name: self.predict(cell, place) for place in cell.places}
+
+    def predict(self, cell: Cell, place: Place) -> Predictions:
+        table = load(place.zoo)[place.population].table("test")
         table = table[np.isfinite(table[cell.target])]
         truth = table[cell.target].to_numpy(np.float64)
         noise = np.random.default_rng(int(cell.key[:8], 16)).standard_normal(truth.size) / cell.num_train

@@ -46,7 +46,7 @@ def test_info_shows_every_population(tiny_zoo):
     assert "84" in text
 
 
-@pytest.mark.parametrize("recipe", ["small", "demo", "large"])
+@pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments"])
 def test_recipes_are_complete(tmp_path, recipe):
     from pathlib import Path
 
@@ -75,7 +75,10 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("--recipe", "smal"), "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small']"),
+        (
+            ("--recipe", "smal"),
+            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small', ",
+        ),
         (("--set", "metanet=mlp"), "unknown key 'metanet'"),
         (("--set", "num_train=[9999]"), "num_train: 9999 is more than the 40 training networks"),
         (("--set", "targets=acuracy"), "'acuracy'"),
