@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import studies.scores
+from data_gen.config import load_job
+from data_gen.generate import generate
 from studies.cells import Cell, Place, Predictions
 from tests.studies.zoos import write_zoo
-from zoo.population import load
+from zoo.population import Population, load
 
 
 @dataclass
@@ -40,3 +42,13 @@ def counted_fit(monkeypatch) -> CountedFit:
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory) -> Path:
     return write_zoo(tmp_path_factory.mktemp("zoos") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def demo_populations(tmp_path_factory) -> dict[str, Population]:
+    """Populations of different spaces and masks, a few networks each, trained for one step."""
+    changes = ["count=12", "hyperparameters.steps=1", "split={train: 0.5, validation: 0.25, test: 0.25}"]
+    job = load_job("demo", changes)
+    shown = {name: job.populations[name] for name in ("standard", "smaller", "w_asymmetric")}
+    job = job.model_copy(update={"populations": shown})
+    return dict(load(generate(job, tmp_path_factory.mktemp("zoos") / "demo", compile=False, quiet=True)))
