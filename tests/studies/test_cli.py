@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from studies.cli import _setting, main
+from tests.studies.zoos import write_zoo
 
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
 
@@ -70,6 +71,14 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
     num_fits = len(counted_fit.cells)
     again = run("study", "learnability", "--config", tmp_path / "config.yaml", "--out", tmp_path, "--workers", 1, "--quiet")
     assert (again, len(counted_fit.cells)) == (text, num_fits), "the stored config does the same study again"
+
+
+def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_fit):
+    zoo = write_zoo(tmp_path / "mine")
+    text = run("study", "learnability", "--zoo", zoo, "--workers", 1, "--quiet", "--set", "num_bootstrap=20")
+    assert (tmp_path / "mine-small" / "report.html").is_file()
+    assert str(tmp_path / "mine-small") in text
+    assert "What each way to handle symmetry buys" in text
 
 
 @pytest.mark.parametrize(
