@@ -61,14 +61,14 @@ def plot_curves(averages: pd.DataFrame, metric: str, panels: str = "metanet", li
     columns = len(titles) if len(titles) <= 4 else 3
     figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * -(-len(titles) // columns)), layout="constrained")
     grid = figure.subplots(-(-len(titles) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    legend = {}
+    legend, faint = {}, 0.5 / max(len(names), 5)
     for panel, name in zip(grid, titles, strict=False):
         for i, line in enumerate(names):
             here = averages.loc[(averages[panels] == name) & (averages[lines] == line)].sort_values("num_train")
             if here.empty:
                 continue
             color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
-            panel.fill_between(here["num_train"], here[f"{metric}_low"], here[f"{metric}_high"], color=color, alpha=0.1, lw=0)
+            panel.fill_between(here["num_train"], here[f"{metric}_low"], here[f"{metric}_high"], color=color, alpha=faint, lw=0)
             (legend[line],) = panel.plot(here["num_train"], here[metric], color=color, marker=marker, ls=dashes, ms=4, lw=1.3)
         panel.set_title(f"{name} (floor)" if name == FLOOR else name)
     _dress_curves(grid, len(titles), columns, averages, metric)

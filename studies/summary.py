@@ -10,7 +10,7 @@ from pandas.api.types import is_numeric_dtype
 from metanet.treatments import NONE
 from studies.scores import TRUE
 
-GROUP = ["target", "metanet", "treatment", "labels", "population", "test_population"]
+GROUP = ["target", "labels", "metanet", "treatment", "population", "test_population"]
 SHOWN = ("r2", "kendall_tau", "matched_kendall_tau")
 TITLES = {
     "r2": "R\u00b2",
@@ -68,7 +68,7 @@ def largest(averages: pd.DataFrame) -> pd.DataFrame:
         averages: What `average_seeds` returns.
 
     Returns:
-        Those lines, by target, metanet, treatment and so on, each in order of appearance.
+        Those lines, by target, labels, metanet and so on, each in order of appearance.
     """
     best = averages.loc[averages.groupby(GROUP, sort=False)["num_train"].idxmax().to_list()]
     order = [pd.factorize(best[name])[0] for name in reversed(GROUP)]
