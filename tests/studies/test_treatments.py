@@ -18,9 +18,8 @@ from zoo.population import load
 
 
 def lines_of(config, zoo, out):
-    return [
-        (t.cell.population, t.cell.metanet, t.treatment, t.cell.num_train, t.cell.seed) for t in plan(config, load(zoo), out)
-    ]
+    tasks = plan(config, load(zoo), out)
+    return [(task.cell.population, task.cell.metanet, task.treatment, task.cell.num_train) for task in tasks]
 
 
 def test_treatments_apply_to_metanets_that_read_weights(tiny_zoo, tmp_path, counted_fit):
