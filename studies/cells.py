@@ -12,14 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 
+from metanet.contract import PopulationLike
 from metanet.dataset import Examples, read_examples
-from zoo.population import Population, load
+from metanet.treatments import NONE, Spec, parse_treatment
+from studies.shuffled import ShuffledLabels
+from zoo.population import load
 from zoo.store import publish
 
-FORMAT = 1  # raise it when the meaning of a stored cell changes
+FORMAT = 2  # raise it when the meaning of a stored cell changes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where test networks lie.
+
+    Attributes:
+        zoo: Directory of the zoo.
+        population: Name of the population there.
+        fingerprint: Identity of the population's content.
+        name: What the rows call it.
+    """
+
+    zoo: Path
+    population: str
+    fingerprint: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -34,8 +53,11 @@ class Cell:
         target: Column that the metanet predicts.
         num_train: Number of training networks asked for.
         seed: Seed of the metanet.
-        code: What `code_fingerprint` was when the study was planned.
+        code: What `code_fingerprint` was when the study was planned, and the code of metanets and treatments from elsewhere.
         options: Further options of the metanet.
+        treatment: What is done about symmetry.
+        shuffled: Whether the labels that it learns from are shuffled.
+        elsewhere: Where to predict besides the population's own test networks.
     """
 
     zoo: Path
@@ -47,6 +69,9 @@ class Cell:
     seed: int
     code: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    treatment: Spec = NONE
+    shuffled: bool = False
+    elsewhere: tuple[Place, ...] = ()
 
     @property
     def key(self) -> str:
@@ -60,13 +85,21 @@ class Cell:
             "num_train": self.num_train,
             "seed": self.seed,
             "options": dict(self.options),
+            "treatment": repr(parse_treatment(self.treatment).steps),
+            "shuffled": self.shuffled,
+            "elsewhere": [(place.name, place.fingerprint) for place in self.elsewhere],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it predicts, its own population first."""
+        return (Place(self.zoo, self.population, self.fingerprint, self.population), *self.elsewhere)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a fitted metanet says about the test networks, and what the fit took.
+    """What a fitted metanet says about the test networks of one place, and what it took.
 
     Attributes:
         network_id: Identity of each test network.
@@ -74,7 +107,7 @@ class Predictions:
         prediction: What the metanet predicts for it.
         num_train: Number of networks that it was fitted on, after dropping.
         num_dropped: Number of diverged networks without a finite target, left out of training, validation and test.
-        seconds: Duration of loading, fitting and predicting, on one thread.
+        seconds: Duration of predicting and, for its own population, of loading and fitting, on one thread.
     """
 
     network_id: Int[np.ndarray, "n"]
@@ -96,39 +129,54 @@ def code_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def fit(cell: Cell) -> Predictions:
-    """Fit a cell's metanet and predict the test networks.
+def open_population(zoo: Path, name: str, target: str, out: Path) -> PopulationLike:
+    """A population of a zoo, with the target among its columns. Columns that a study derives itself come in here.
+
+    Args:
+        zoo: Directory of the zoo.
+        name: Name of the population.
+        target: The column that is asked for.
+        out: Directory of the study, for what must be computed.
+
+    Returns:
+        The population.
+    """
+    del target, out  # no column is derived so far
+    return load(zoo)[name]
+
+
+def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
+    """Fit a cell's metanet once, and predict the test networks of all its places.
 
     Args:
         cell: The cell.
+        out: Directory of the study.
 
     Returns:
-        Its predictions.
+        Its predictions by name of the place, its own population first.
     """
     from metanet.estimator import Metanet
 
     start = time.perf_counter()
-    population = load(cell.zoo)[cell.population]
-    train, validation, test = (
-        read_labels(population, split, cell.target, count)
-        for split, count in (("train", cell.num_train), ("validation", None), ("test", None))
-    )
-    model = Metanet(cell.metanet, target=cell.target, seed=cell.seed, **cell.options)
+    population = open_population(cell.zoo, cell.population, cell.target, out)
+    learned = ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
+    model = Metanet(cell.metanet, target=cell.target, treatment=cell.treatment, seed=cell.seed, **cell.options)
     with warnings.catch_warnings():
         _ignore_dropped()
-        prediction = model.fit(population, num_train=cell.num_train).predict(population, split="test")
-    by_network = pd.Series(prediction, index=population.table("test")["network_id"])
-    return Predictions(
-        network_id=test.network_id,
-        truth=test.y.numpy(),
-        prediction=by_network.loc[test.network_id].to_numpy(np.float64),
-        num_train=len(train),
-        num_dropped=train.num_dropped + validation.num_dropped + test.num_dropped,
-        seconds=time.perf_counter() - start,
-    )
+        model.fit(learned, num_train=cell.num_train)
+        found = {}
+        for place in cell.places:
+            there = open_population(place.zoo, place.population, cell.target, out)
+            test = read_labels(there, "test", cell.target)
+            truth, prediction = model.predict_examples(there, "test")
+            dropped = model.num_dropped_ + test.num_dropped
+            now = time.perf_counter()
+            found[place.name] = Predictions(test.network_id, truth, prediction, model.num_train_, dropped, now - start)
+            start = now
+    return found
 
 
-def read_labels(population: Population, split: str, target: str, count: int | None = None) -> Examples:
+def read_labels(population: PopulationLike, split: str, target: str, count: int | None = None) -> Examples:
     """The targets of a split's networks, without those that diverged and have none; the rows of a study say how many.
 
     Args:
@@ -154,39 +202,45 @@ def cell_path(out: Path, cell: Cell) -> Path:
     return out / "cells" / f"{cell.key}.npz"
 
 
-def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions; the file is there completely or not at all.
+def save_predictions(path: Path, found: Mapping[str, Predictions]) -> None:
+    """Write the predictions of a cell; the file is there completely or not at all.
 
     Args:
         path: File to write, `.npz`; its folder is made if need be.
-        predictions: What to write.
+        found: What to write, by name of the place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    arrays = {f"{i}.{name}": value for i, part in enumerate(found.values()) for name, value in vars(part).items()}
     try:
         with temporary.open("wb") as file:
-            np.savez(file, **vars(predictions))
+            np.savez(file, places=np.array(list(found)), **arrays)
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_predictions(path: Path) -> Predictions:
+def load_predictions(path: Path) -> dict[str, Predictions]:
     """Read what `save_predictions` wrote.
 
     Args:
         path: The file.
 
     Returns:
-        The predictions.
+        The predictions by name of the place, those of the cell's own population first.
 
     Raises:
         ValueError: If the file is damaged.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in Predictions.__dataclass_fields__}
+            places = arrays["places"].tolist()
+            return {place: _read_part(arrays, index) for index, place in enumerate(places)}
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not the predictions of a cell ({error}); delete the file and run again") from error
+
+
+def _read_part(arrays: Mapping[str, np.ndarray], index: int) -> Predictions:
+    values = {name: arrays[f"{index}.{name}"] for name in Predictions.__dataclass_fields__}
     scalars = {name: values.pop(name).item() for name in ("num_train", "num_dropped", "seconds")}
     return Predictions(**values, **scalars)

@@ -120,8 +120,8 @@ def study() -> None:
 @study.command()
 @click.option("--recipe", help="Name of a recipe; `small` if neither this nor --config is given.")
 @click.option("--config", "config_file", type=FILE, help="YAML file instead of a recipe.")
-@click.option("--zoo", type=FOLDER, help="The zoo; needed unless the config names one.")
-@click.option("--out", type=FOLDER, required=True, help="Directory of the study.")
+@click.option("--zoo", type=FOLDER, help="The zoo; needed unless the config names one. Generated if the config names a job.")
+@click.option("--out", type=FOLDER, help="Directory of the study; <zoo>-<recipe> by default.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config.")
 @click.option("--workers", type=click.IntRange(min=1), help="Number of processes; as many as cores if not given.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -129,28 +129,29 @@ def learnability(
     recipe: str | None,
     config_file: Path | None,
     zoo: Path | None,
-    out: Path,
+    out: Path | None,
     overrides: tuple[str, ...],
     workers: int | None,
     quiet: bool,
 ) -> None:
-    """How well metanets predict a target, by the number of training networks."""
+    """How well metanets predict a target, by the number of training networks and by what is done about symmetry."""
     if recipe and config_file:
         raise click.UsageError("give --recipe or --config, not both")
     from studies.learnability import Learnability, run
     from studies.report import write_report
-    from studies.summary import format_table
+    from studies.tables import format_study
     from zoo.config import read_config
 
     path = config_file or _recipe_path("learnability", recipe or "small")
     config = read_config(Learnability, path, (*overrides, *_zoo_override(zoo)))
+    folder = out or config.zoo.with_name(f"{config.zoo.name}-{path.stem.removeprefix('learnability-')}")
     try:
-        rows = run(config, out, workers=workers, quiet=quiet)
+        rows = run(config, folder, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
         click.echo("stopped; finished cells are kept, the same command goes on from there", err=True)
         raise
-    click.echo(format_table(rows))
-    click.echo(f"\nrows {out / 'rows.parquet'}, report {write_report(config, rows, out)}")
+    click.echo(format_study(config, rows, folder))
+    click.echo(f"\nrows {folder / 'rows.parquet'}, report {write_report(config, rows, folder)}")
 
 
 def _recipe_path(name: str, recipe: str) -> Path:

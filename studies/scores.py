@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,40 +12,52 @@ import numpy as np
 from jaxtyping import Float
 
 from metanet.metrics import METRICS, bootstrap
+from metanet.treatments import NONE
 from studies.cells import Cell, Predictions, cell_path, fit, load_predictions, save_predictions
+from studies.plugins import Plugin
 from zoo.store import write_text
 
 MATCHED = "matched_"
+TRUE, SHUFFLED = "true", "shuffled"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell and how it is scored: one row.
+    """A cell and how it is scored: one row for each place where it predicts.
 
     Attributes:
         cell: The fit.
-        matched: Identities of the label-matched test networks.
+        treatment: Label of its treatment.
+        matched: Identities of the label-matched test networks, by name of the place.
         match_minimum: With fewer matched networks their metrics are NaN.
         num_bootstrap: Number of bootstrap samples of an interval.
         out: Directory of the study.
+        plugins: Metanets and treatments from elsewhere that it needs.
     """
 
     cell: Cell
-    matched: tuple[int, ...]
+    treatment: str
+    matched: Mapping[str, tuple[int, ...]]
     match_minimum: int
     num_bootstrap: int
     out: Path
+    plugins: tuple[Plugin, ...] = ()
 
     @property
-    def scores_path(self) -> Path:
+    def predictions_path(self) -> Path:
+        """File of the cell's predictions."""
+        return cell_path(self.out, self.cell)
+
+    def scores_path(self, place: str) -> Path:
         """File of the metrics; its name changes when the cell, the matched networks or the bootstrap do."""
-        identity = json.dumps([self.cell.key, self.matched, self.match_minimum, self.num_bootstrap])
+        identity = json.dumps([self.cell.key, place, self.matched[place], self.match_minimum, self.num_bootstrap])
         return self.out / "scores" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to compute."""
-        return self.scores_path.is_file() and cell_path(self.out, self.cell).is_file()
+        paths = (self.predictions_path, *(self.scores_path(place.name) for place in self.cell.places))
+        return all(path.is_file() for path in paths)
 
 
 def complete(task: Task) -> None:
@@ -56,34 +69,55 @@ def complete(task: Task) -> None:
     Raises:
         ValueError: If the metanet cannot be fitted; the message names the cell.
     """
-    path, cell = cell_path(task.out, task.cell), task.cell
+    for plugin in task.plugins:
+        plugin.register()
+    path, cell = task.predictions_path, task.cell
     if not path.is_file():
         try:
-            predictions = fit(cell)
+            found = fit(cell, task.out)
         except ValueError as error:
             where = f"metanet {cell.metanet!r} on population {cell.population!r}, {cell.num_train} training networks"
-            raise ValueError(f"{where}, seed {cell.seed}: {error}") from error
-        save_predictions(path, predictions)
-    if not task.scores_path.is_file():
-        write_text(task.scores_path, json.dumps(_scores(task, load_predictions(path))))
+            treated = f"treatment {task.treatment!r}, " if task.treatment != NONE else ""
+            raise ValueError(f"{where}, {treated}seed {cell.seed}: {error}") from error
+        save_predictions(path, found)
+    for place, predictions in load_predictions(path).items():
+        if not task.scores_path(place).is_file():
+            write_text(task.scores_path(place), json.dumps(_scores(task, place, predictions)))
 
 
-def read_row(task: Task) -> dict[str, Any]:
-    """The row of a task that is done.
+def read_rows(task: Task) -> list[dict[str, Any]]:
+    """The rows of a task that is done.
 
     Args:
         task: The task.
 
     Returns:
-        Values by column; a metric `m` has its 95% interval in `m_low` and `m_high`, its label-matched twin is `matched_m`.
+        Values by column, for each place; a metric `m` has its 95% interval in `m_low` and `m_high`, its label-matched twin is
+        `matched_m`.
     """
     cell = task.cell
-    asked = {"population": cell.population, "metanet": cell.metanet, "target": cell.target, "seed": cell.seed}
-    return {**asked, "num_train": cell.num_train, **json.loads(task.scores_path.read_text(encoding="utf-8")), "cell": cell.key}
+    asked = {
+        "population": cell.population,
+        "metanet": cell.metanet,
+        "treatment": task.treatment,
+        "labels": SHUFFLED if cell.shuffled else TRUE,
+        "target": cell.target,
+        "seed": cell.seed,
+        "num_train": cell.num_train,
+    }
+    return [
+        {
+            **asked,
+            "test_population": place.name,
+            **json.loads(task.scores_path(place.name).read_text(encoding="utf-8")),
+            "cell": cell.key,
+        }
+        for place in cell.places
+    ]
 
 
-def _scores(task: Task, predictions: Predictions) -> dict[str, Any]:
-    matched = np.isin(predictions.network_id, task.matched)
+def _scores(task: Task, place: str, predictions: Predictions) -> dict[str, Any]:
+    matched = np.isin(predictions.network_id, task.matched[place])
     num_matched = int(matched.sum())
     note = ""
     if num_matched < task.match_minimum:

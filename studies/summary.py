@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-GROUP = ["target", "metanet", "population"]
+from metanet.treatments import NONE
+from studies.scores import TRUE
+
+GROUP = ["target", "labels", "metanet", "treatment", "population", "test_population"]
 SHOWN = ("r2", "kendall_tau", "matched_kendall_tau")
 TITLES = {
     "r2": "R\u00b2",
@@ -23,6 +26,21 @@ def title(metric: str) -> str:
     return ("matched " if plain != metric else "") + TITLES.get(plain, plain)
 
 
+def home(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are scored on the test networks of the population that was learned from."""
+    return rows.loc[rows["population"] == rows["test_population"]]
+
+
+def abroad(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are scored on another population."""
+    return rows.loc[rows["population"] != rows["test_population"]]
+
+
+def shown_name(line: Any) -> str:
+    """A metanet's name for people, with what its labels were."""
+    return line["metanet"] if line["labels"] == TRUE else f"{line['metanet']}, shuffled labels"
+
+
 def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Average rows over seeds.
 
@@ -30,8 +48,8 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         rows: Rows of a study.
 
     Returns:
-        One row for each target, metanet, population and `num_train`, in the order of the rows: the mean over seeds of every
-        numeric column (also of the ends of the intervals), the standard deviation over seeds of each metric in
+        One row for each combination of the columns `GROUP` and `num_train`, in the order of the rows: the mean over seeds of
+        every numeric column (also of the ends of the intervals), the standard deviation over seeds of each metric in
         `<metric>_seed_std` (NaN for one seed), and `num_seeds`.
     """
     keys = [*GROUP, "num_train"]
@@ -44,13 +62,13 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def largest(averages: pd.DataFrame) -> pd.DataFrame:
-    """Of each target, metanet and population the line with the most training networks.
+    """Of each combination of the columns `GROUP` the line with the most training networks.
 
     Args:
         averages: What `average_seeds` returns.
 
     Returns:
-        Those lines, by target, metanet and population, each in order of appearance.
+        Those lines, by target, labels, metanet and so on, each in order of appearance.
     """
     best = averages.loc[averages.groupby(GROUP, sort=False)["num_train"].idxmax().to_list()]
     order = [pd.factorize(best[name])[0] for name in reversed(GROUP)]
@@ -84,11 +102,17 @@ def table_cells(lines: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         metrics: Metrics to show.
 
     Returns:
-        Columns metanet, population, then one for each metric.
+        Columns metanet, treatment (if there are several), population, tested on (if that is another), then one for each metric.
     """
-    cells = pd.DataFrame({"metanet": lines["metanet"], "population": lines["population"]})
+    records = lines.to_dict("records")
+    cells = pd.DataFrame({"metanet": [shown_name(line) for line in records]})
+    if set(lines["treatment"]) != {NONE}:
+        cells["treatment"] = lines["treatment"].to_list()
+    cells["population"] = lines["population"].to_list()
+    if lines["population"].to_list() != lines["test_population"].to_list():
+        cells["tested on"] = lines["test_population"].to_list()
     for metric in metrics:
-        cells[title(metric)] = [format_interval(line, metric) for line in lines.to_dict("records")]
+        cells[title(metric)] = [format_interval(line, metric) for line in records]
     return cells
 
 
@@ -121,16 +145,27 @@ def format_table(rows: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
         Lines of text.
     """
     blocks = []
-    for target, lines in largest(average_seeds(rows)).groupby("target", sort=False):
-        cells = table_cells(lines, metrics)
-        widths = [max(map(len, [name, *cells[name]])) for name in cells.columns]
-        text = [f"Predicting {target}", _join(cells.columns, widths)]
-        before = cells["metanet"].iloc[0]
-        for values in cells.to_numpy().tolist():
-            text += [""] * (values[0] != before) + [_join(values, widths)]
-            before = values[0]
-        blocks.append("\n".join([*text, *explain(lines), *notes(rows.loc[rows["target"] == target])]))
+    for target, lines in largest(average_seeds(home(rows))).groupby("target", sort=False):
+        text = [f"Predicting {target}", render(table_cells(lines, metrics)), *explain(lines)]
+        blocks.append("\n".join([*text, *notes(home(rows).loc[home(rows)["target"] == target])]))
     return "\n\n".join(blocks)
+
+
+def render(cells: pd.DataFrame) -> str:
+    """A table of texts in columns, with an empty line where the first column changes.
+
+    Args:
+        cells: Texts.
+
+    Returns:
+        Lines of text.
+    """
+    widths = [max(map(len, [name, *cells[name]])) for name in cells.columns]
+    text, before = [_join(cells.columns, widths)], cells.iloc[0, 0]
+    for values in cells.to_numpy().tolist():
+        text += [""] * (values[0] != before) + [_join(values, widths)]
+        before = values[0]
+    return "\n".join(text)
 
 
 def _join(values: Iterable[str], widths: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from studies.cli import _setting, main
+from tests.studies.zoos import write_zoo
 
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
 
@@ -46,7 +47,7 @@ def test_info_shows_every_population(tiny_zoo):
     assert "84" in text
 
 
-@pytest.mark.parametrize("recipe", ["small", "demo", "large"])
+@pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments"])
 def test_recipes_are_complete(tmp_path, recipe):
     from pathlib import Path
 
@@ -72,10 +73,21 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
     assert (again, len(counted_fit.cells)) == (text, num_fits), "the stored config does the same study again"
 
 
+def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_fit):
+    zoo = write_zoo(tmp_path / "mine")
+    text = run("study", "learnability", "--zoo", zoo, "--workers", 1, "--quiet", "--set", "num_bootstrap=20")
+    assert (tmp_path / "mine-small" / "report.html").is_file()
+    assert str(tmp_path / "mine-small") in text
+    assert "What each way to handle symmetry buys" in text
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("--recipe", "smal"), "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small']"),
+        (
+            ("--recipe", "smal"),
+            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small', ",
+        ),
         (("--set", "metanet=mlp"), "unknown key 'metanet'"),
         (("--set", "num_train=[9999]"), "num_train: 9999 is more than the 40 training networks"),
         (("--set", "targets=acuracy"), "'acuracy'"),

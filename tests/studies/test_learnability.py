@@ -3,15 +3,17 @@
 import dataclasses
 import multiprocessing
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from studies.cells import Cell, cell_path, load_predictions
-from studies.learnability import Learnability, match_test_networks, plan, run
+from studies.cells import Cell, Place, cell_path, load_predictions
+from studies.learnability import Learnability, run
 from studies.parallel import run_here, run_in_processes
+from studies.plan import match_test_networks, plan
 from tests.studies.zoos import write_zoo
 from zoo.population import load
 
@@ -62,10 +64,10 @@ def test_scoring_anew_needs_no_fit(tiny_zoo, tmp_path, counted_fit):
 
 
 def test_a_run_that_stops_loses_the_cell_in_progress_only(tiny_zoo, tmp_path, counted_fit, monkeypatch):
-    def stop_at_fourth(cell: Cell):
+    def stop_at_fourth(cell: Cell, out: Path):
         if len(counted_fit.cells) == 3:
             raise KeyboardInterrupt
-        return counted_fit(cell)
+        return counted_fit(cell, out)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("studies.scores.fit", stop_at_fourth)
@@ -85,6 +87,9 @@ def test_the_key_of_a_cell_changes_with_everything_but_the_place_of_the_zoo(tmp_
         "seed": 1,
         "code": "another version",
         "options": {"epochs": 4},
+        "treatment": "augment",
+        "shuffled": True,
+        "elsewhere": (Place(tmp_path, "standard", "d" * 64, "other/standard"),),
     }
     keys = {cell.key, *(dataclasses.replace(cell, **{name: value}).key for name, value in changes.items())}
     monkeypatch.setattr("studies.cells.FORMAT", 0)
@@ -171,9 +176,10 @@ def test_a_damaged_cell_is_named(tiny_zoo, tmp_path, counted_fit):
 def test_predictions_survive_the_file(tiny_zoo, tmp_path, counted_fit):
     run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
     cell = counted_fit.cells[0]
-    stored, made = load_predictions(cell_path(tmp_path, cell)), counted_fit(cell)
-    for name, value in vars(made).items():
-        np.testing.assert_array_equal(getattr(stored, name), value)
+    stored, made = load_predictions(cell_path(tmp_path, cell)), counted_fit(cell, tmp_path)
+    assert list(stored) == list(made) == ["standard"]
+    for name, value in vars(made["standard"]).items():
+        np.testing.assert_array_equal(getattr(stored["standard"], name), value)
 
 
 def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
@@ -184,7 +190,7 @@ def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
 
 
 def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
-    def fail(cell: Cell):
+    def fail(cell: Cell, out: Path):
         raise ValueError("no luck")
 
     monkeypatch.setattr("studies.scores.fit", fail)

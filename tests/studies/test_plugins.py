@@ -1,0 +1,112 @@
+"""Metanets and treatments of one's own reach worker processes; a zoo that is not there is generated."""
+
+import sys
+
+import pytest
+import yaml
+
+from metanet.models.table import METANETS
+from metanet.treatments import TREATMENTS
+from studies.learnability import make_zoo, run
+from studies.plan import plan
+from studies.plugins import check_workers, find_plugin
+from tests.studies.test_cli import fail
+from tests.studies.test_learnability import config_for
+from zoo.population import load
+
+SOURCE = """
+from dataclasses import dataclass
+
+from metanet.models.gbm import StatisticsBoosting
+
+
+def mine(source, *, max_leaf_nodes: int = 15):
+    return StatisticsBoosting(source, max_leaf_nodes=max_leaf_nodes)
+
+
+@dataclass(frozen=True)
+class Halve:
+    by: float = 0.5
+
+    def treat(self, source, params):
+        return {name: self.by * tensor for name, tensor in params.items()}
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module in a folder of its own, whose entries are in the tables."""
+    path = tmp_path / "modules" / "my_metanets_for_a_test.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(path.parent))
+    import my_metanets_for_a_test as found  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setitem(METANETS, "mine", found.mine)
+    monkeypatch.setitem(TREATMENTS, "halve", found.Halve)
+    yield path
+    del sys.modules["my_metanets_for_a_test"]
+
+
+def test_entries_from_elsewhere_work_in_processes(module, tiny_zoo, tmp_path):
+    settings = {"num_train": [20], "seeds": [0], "populations": ["standard"], "options": {"mine": {"epochs": 3}}}
+    config = config_for(tiny_zoo, metanets=["mine"], treatments=["halve"], **settings)
+    rows = run(config, tmp_path / "out", workers=2, quiet=True)
+    assert rows[["metanet", "treatment"]].to_numpy().tolist() == [["hparams", "none"], ["mine", "none"], ["mine", "halve"]]
+
+
+def test_the_code_of_such_an_entry_is_part_of_its_cells_only(module, tiny_zoo, tmp_path):
+    config = config_for(tiny_zoo, metanets=["mine", "statnn"], treatments=["halve"])
+
+    def keys():
+        tasks = plan(config, load(tiny_zoo), tmp_path)
+        return {(task.cell.metanet, task.treatment, task.cell.num_train, task.cell.key) for task in tasks}
+
+    before = keys()
+    module.write_text(SOURCE + "\n# changed\n")
+    kept = {key[:2] for key in before & keys()}
+    assert kept == {("hparams", "none"), ("statnn", "none")}
+
+
+def test_what_workers_cannot_find_is_refused_by_name(tiny_zoo, tmp_path, counted_fit, monkeypatch):
+    def inside(source):
+        return METANETS["gbm"](source)
+
+    monkeypatch.setitem(METANETS, "inside", inside)
+    config = config_for(tiny_zoo, metanets=["inside"])
+    with pytest.raises(ValueError, match=r"metanet 'inside' cannot be found by worker processes.*workers=1"):
+        run(config, tmp_path, workers=2, quiet=True)
+    assert counted_fit.cells == []
+    run(config, tmp_path, workers=1, quiet=True)
+    assert {cell.metanet for cell in counted_fit.cells} == {"hparams", "inside"}
+
+
+def test_entries_of_this_package_are_no_plugins_but_a_new_one_under_their_name_is(monkeypatch):
+    assert all(find_plugin("metanet", name) is None for name in METANETS)
+    assert all(find_plugin("treatment", name) is None for name in TREATMENTS)
+    monkeypatch.setitem(METANETS, "mlp", lambda source: None)
+    found = find_plugin("metanet", "mlp")
+    assert found is not None
+    with pytest.raises(ValueError, match="'mlp'"):
+        check_workers(found, 2)
+
+
+def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(tmp_path, counted_fit, monkeypatch):
+    job = {
+        "task": {"name": "digits"},
+        "count": 12,
+        "hyperparameters": {"steps": 1},
+        "populations": {"standard": {"architecture": {"name": "mlp", "hidden": [4]}}},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(job))
+    config = config_for(tmp_path / "runs" / "tiny", job=str(path), num_train=["all"], match_minimum=2)
+    rows = run(config, tmp_path / "out", workers=1, quiet=True)
+    assert (rows["n_train"] == 6).all()
+    path.unlink()
+    make_zoo(config, quiet=True)
+    assert len(run(config, tmp_path / "out", workers=1, quiet=True)) == len(rows)
+
+
+def test_without_a_job_a_zoo_must_be_there(tmp_path):
+    assert "no such folder" in fail("study", "learnability", "--zoo", tmp_path / "none")
