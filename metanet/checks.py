@@ -112,3 +112,22 @@ def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[
     ]
     words += [f"tensor {name!r} is unknown" for name in got if name not in expected]
     return "; ".join(words) or "the same tensors in another order"
+
+
+def width_difference(expected: WeightSpace, got: WeightSpace) -> str:
+    """Say in words where two spaces differ in more than the sizes of permutable groups; nothing if they do not."""
+    if list(expected.tensors) != list(got.tensors):
+        return f"expected tensors {list(expected.tensors)}, got {list(got.tensors)}"
+    patterns = [
+        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
+        for name, pattern in expected.tensors.items()
+        if got.tensors[name] != pattern
+    ]
+    groups = [
+        f"group {name!r} is {got.groups[name]} instead of {group}"
+        for name, group in expected.groups.items()
+        if name in got.groups
+        and (got.groups[name].permutable, got.groups[name].permutable or got.groups[name].size)
+        != (group.permutable, group.permutable or group.size)
+    ]
+    return "; ".join(patterns + groups)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from metanet.contract import PopulationLike
 from metanet.dataset import Examples, read_examples
 from metanet.treatments import NONE, Spec, parse_treatment
+from studies.derived import with_derived
 from studies.shuffled import ShuffledLabels
 from zoo.population import load
 from zoo.store import publish
@@ -141,8 +142,7 @@ def open_population(zoo: Path, name: str, target: str, out: Path) -> PopulationL
     Returns:
         The population.
     """
-    del target, out  # no column is derived so far
-    return load(zoo)[name]
+    return with_derived(load(zoo)[name], (target,), out / "derived")
 
 
 def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
@@ -159,7 +159,7 @@ def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
 
     start = time.perf_counter()
     population = open_population(cell.zoo, cell.population, cell.target, out)
-    learned = ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
+    learned: Any = ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
     model = Metanet(cell.metanet, target=cell.target, treatment=cell.treatment, seed=cell.seed, **cell.options)
     with warnings.catch_warnings():
         _ignore_dropped()

@@ -1,15 +1,12 @@
 """A population whose labels say nothing about its networks: what is learned from it is the floor of chance."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from metanet.contract import PopulationLike
-from zoo.params import Params
-from zoo.weight_space import WeightSpace
 
 LEARNED = ("train", "validation")
 
@@ -28,34 +25,11 @@ class ShuffledLabels:
     target: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.population.name
-
-    @property
-    def space(self) -> WeightSpace:
-        """Weight space."""
-        return self.population.space
-
-    @property
-    def free(self) -> Mapping[str, Tensor]:
-        """Masks of trained entries."""
-        return self.population.free
-
-    @property
-    def hyperparameters(self) -> tuple[str, ...]:
-        """Hyperparameter columns."""
-        return self.population.hyperparameters
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return self.population.splits
-
-    def params(self, split: str) -> Params:
-        """Parameters, as they are."""
-        return self.population.params(split)
+    def __getattr__(self, name: str) -> Any:
+        # Private names are asked for by copying and pickling, when there is no population yet.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.population, name)
 
     def table(self, split: str) -> pd.DataFrame:
         """The table, with the target permuted among the networks that have one; those that diverged keep having none."""

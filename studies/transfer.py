@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from metanet.checks import check_source
-from metanet.contract import Source
+from metanet.checks import check_source, width_difference
+from metanet.contract import Source, network_of
 from metanet.models.table import METANETS
 from studies.cells import Place
 from studies.config import Learnability
@@ -54,13 +54,17 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
     if not reads_weights(metanet):
         missing = [name for name in fitted_on.hyperparameters if name not in other.hyperparameters]
         return f"it has no hyperparameters {', '.join(missing)}" if missing else ""
+    builder = METANETS[metanet]
+    if hasattr(builder, "transfer") and fitted_on.space != other.space:
+        return "more than widths differ" if width_difference(fitted_on.space, other.space) else ""
+    source = Source(fitted_on.space, fitted_on.free, network=network_of(builder, fitted_on))
     try:
-        check_source(Source(fitted_on.space, fitted_on.free), other.space, other.free, "")
+        check_source(source, other.space, other.free, "")
     except ValueError:
         if dict(fitted_on.space.shapes) != dict(other.space.shapes):
             return "its tensors have other shapes"
         return "its declared symmetry is another" if fitted_on.space != other.space else "other entries of it are fixed"
-    return ""
+    return "" if source.network is None or other.network.is_like(source.network) else "its networks compute another function"
 
 
 def find_places(config: Learnability, populations: Mapping[str, Population], metanet: str, fitted_on: str) -> tuple[Place, ...]:

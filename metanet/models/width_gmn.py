@@ -6,13 +6,13 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metanet.checks import width_difference
 from metanet.contract import Source, Training, seeded
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.widths import WidthGraph, fan_in
 from metanet.normalize import ParamsNorm
 from metanet.topology import edge_features, node_features, parameter_graph
 from zoo.params import Params
-from zoo.weight_space import WeightSpace
 
 
 class WidthGraphMetanet(nn.Module):
@@ -77,7 +77,7 @@ class WidthGraphMetanet(nn.Module):
         Raises:
             ValueError: If patterns or fixed groups differ; names them.
         """
-        if difference := _difference(self.source.space, source.space):
+        if difference := width_difference(self.source.space, source.space):
             raise ValueError(f"width_gmn transfers to other sizes of permutable groups only: {difference}")
         with seeded(0):
             other = WidthGraphMetanet(source, **self.options)
@@ -85,22 +85,3 @@ class WidthGraphMetanet(nn.Module):
         other.network = self.network
         other.norm.center, other.norm.scale = self.norm.center, self.norm.scale
         return other
-
-
-def _difference(expected: WeightSpace, got: WeightSpace) -> str:
-    """Say in words where two spaces differ in more than the sizes of permutable groups; nothing if they do not."""
-    if list(expected.tensors) != list(got.tensors):
-        return f"expected tensors {list(expected.tensors)}, got {list(got.tensors)}"
-    patterns = [
-        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
-        for name, pattern in expected.tensors.items()
-        if got.tensors[name] != pattern
-    ]
-    groups = [
-        f"group {name!r} is {got.groups[name]} instead of {group}"
-        for name, group in expected.groups.items()
-        if name in got.groups
-        and (got.groups[name].permutable, got.groups[name].permutable or got.groups[name].size)
-        != (group.permutable, group.permutable or group.size)
-    ]
-    return "; ".join(patterns + groups)

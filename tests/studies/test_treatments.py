@@ -132,17 +132,18 @@ def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
     np.testing.assert_allclose(stored.prediction, prediction, rtol=1e-6)
 
 
-def test_why_not_agrees_with_what_a_metanet_accepts(demo_populations):
-    fitted = Metanet("statnn", epochs=1).fit(demo_populations["standard"])
+@pytest.mark.parametrize(("metanet", "known"), [("statnn", set()), ("probe", set()), ("width_gmn", {"smaller"})])
+def test_why_not_agrees_with_what_a_metanet_accepts(demo_populations, metanet, known):
+    fitted = Metanet(metanet, epochs=1).fit(demo_populations["standard"])
     for name, other in demo_populations.items():
-        reason = why_not("statnn", demo_populations["standard"], other)
+        reason = why_not(metanet, demo_populations["standard"], other)
         assert why_not("hparams", demo_populations["standard"], other) == ""
         if reason:
-            with pytest.raises(ValueError, match="than the metanet was fitted on"):
+            with pytest.raises(ValueError, match=r"than the metanet was fitted on|other sizes of permutable groups"):
                 fitted.predict(other)
         else:
-            fitted.predict(other)
-        assert bool(reason) == (name != "standard")
+            assert np.isfinite(fitted.predict(other)).all()
+        assert bool(reason) == (name not in {"standard", *known})
 
 
 def test_zoos_of_one_name_are_refused(tiny_zoo, tmp_path):
