@@ -2,10 +2,10 @@
 
     python benchmarks/metanet_step.py [--threads 1 2] [--repeats 5] [--save FILE]
 
-Batch 32, float32, random params, synthetic targets. Variants of a case are timed in turn within each repeat, so that ratios
-hold while the machine's speed drifts. Memory is what a few steps add to the largest resident size of a process of their own.
-`dense` is `gmn` as it trains, `torch_geometric` the same weights on the same networks as a batch of graphs, which is made
-outside the timed part.
+Batch 32, random params, synthetic targets. All rows of a case are timed in turn within each repeat, so that ratios hold while
+the machine's speed drifts. Memory is what a few steps add to the largest resident size of a process of their own. `gmn` is
+timed as it trains, on dense arrays, and with the same weights on the same networks as a batch of torch_geometric graphs, which
+is made outside the timed part. The arithmetic of a step is what torch's counter finds in matrix products and convolutions.
 """
 
 import argparse
@@ -15,48 +15,81 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from metanet.contract import Source, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.graph import batch
 from metanet.layers import sparse
-from metanet.models.gmn import GraphMetanet
+from metanet.models.table import build
 from zoo.architectures import cnn, mlp
+from zoo.population import Network
 from zoo.testing import random_params
-from zoo.weight_space import WeightSpace
 
 BATCH = 32
-SPACES = {
-    "MLP 64-32-32-10": lambda: mlp((1, 8, 8), 10, hidden=(32, 32)).space,
-    "CNN 1-16-16-16-10": lambda: cnn((1, 14, 14), 10, channels=(16, 16, 16)).space,
+CASES = {
+    "MLP 64-32-32-10": lambda activation: mlp((1, 8, 8), 10, hidden=(32, 32), activation=activation),
+    "CNN 1-16-16-16-10": lambda activation: cnn((1, 14, 14), 10, channels=(16, 16, 16), activation=activation),
 }
-MODELS: dict[str, dict[str, int]] = {
-    "gmn 64, edges 64, 4 layers": {"width": 64, "edge_width": 64, "layers": 4},
-    "gmn 64, edges 16, 4 layers": {"width": 64, "edge_width": 16, "layers": 4},
-    "gmn 32, edges 8, 3 layers (default)": {"width": 32, "edge_width": 8, "layers": 3},
-}
-VARIANTS = ("dense", "torch_geometric")
 
 
-def step_of(space: WeightSpace, options: dict[str, int], variant: str) -> Callable[[], None]:
+@dataclass(frozen=True)
+class Row:
+    """What is timed.
+
+    Attributes:
+        metanet: Name in `METANETS`.
+        options: Its options.
+        path: `dense`, or `torch_geometric` for the same metanet on graphs.
+        bfloat16: Whether under autocast.
+        activation: Of the networks: ReLU declares positive scales, tanh signs.
+    """
+
+    metanet: str
+    options: tuple[tuple[str, Any], ...] = ()
+    path: str = "dense"
+    bfloat16: bool = False
+    activation: str = "relu"
+
+    @property
+    def label(self) -> str:
+        """Its name in the table."""
+        options = ", ".join(f"{name}={value}" for name, value in self.options) or "default"
+        extra = f", {self.path}" * (self.path != "dense") + ", bfloat16" * self.bfloat16
+        return f"{self.metanet} ({options}){extra}" + ", tanh networks" * (self.activation == "tanh")
+
+
+LARGE = (("width", 64), ("edge_width", 64), ("layers", 4))
+MIDDLE = (("width", 64), ("edge_width", 16), ("layers", 4))
+ROWS = [
+    *(Row("gmn", options, path) for options in (LARGE, MIDDLE, ()) for path in ("dense", "torch_geometric")),
+    *(Row("gmn", options, bfloat16=True) for options in (LARGE, MIDDLE, ())),
+    *(Row("scale_gmn", options, activation=activation) for options in (LARGE, ()) for activation in ("relu", "tanh")),
+    Row("nfn", (("preset", "published"),)),
+    *(Row(name) for name in ("nfn", "width_gmn", "graph_transformer", "tokens", "probe", "mlp", "statnn")),
+]
+
+
+def step_of(case: str, row: Row) -> Callable[[], None]:
     """One training step on one batch."""
-    generator = torch.Generator().manual_seed(0)
+    generator, architecture = torch.Generator().manual_seed(0), CASES[case](row.activation)
+    shape, name = ((1, 8, 8), "mlp") if case.startswith("MLP") else ((1, 14, 14), "cnn")
+    network = Network({"architecture": {"name": name}, "input_shape": list(shape), "num_classes": 10}, architecture)
     with seeded(0):
-        module = GraphMetanet(Source(space), **options)
-    features = random_params(space, generator, (BATCH,), torch.float32)
-    y = torch.randn(BATCH, generator=generator)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
-    graphs = batch([(module.graph, module.norm(features))]) if variant == "torch_geometric" else None
-
-    def predict() -> Tensor:
-        return module(features) if graphs is None else sparse.run(module.network, graphs)
+        module: Any = build(row.metanet, Source(architecture.space, network=network), dict(row.options))
+    features = features_of(module, random_params(architecture.space, generator, (BATCH,), torch.float32))
+    y, optimizer = torch.randn(BATCH, generator=generator), torch.optim.AdamW(module.parameters(), lr=1e-3)
+    graphs = batch([(module.graph, module.norm(features))]) if row.path == "torch_geometric" else None
 
     def step() -> None:
         optimizer.zero_grad()
-        (predict() - y).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
+            raw = module(features) if graphs is None else sparse.run(module.network, graphs)
+        (raw.float() - y).square().mean().backward()
         optimizer.step()
 
     return step
@@ -75,68 +108,62 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
 
 
-def memory(case: str, model: str, variant: str, threads: int) -> float:
+def memory(case: str, row: Row, threads: int) -> float:
     """MB that three steps add."""
     torch.set_num_threads(threads)
-    step = step_of(SPACES[case](), MODELS[model], variant)
+    step = step_of(case, row)
     before = peak()
     for _ in range(3):
         step()
     return peak() - before
 
 
-def gflop_of(space: WeightSpace, options: dict[str, int]) -> float:
-    """Products of one network's step on the dense path.
-
-    Nodes take every weight of a layer forward and twice backward. Edges take the K x K map forward, again in the backward pass
-    (nothing is kept), and twice for gradients; messages two products of K D = H + K channels forward and four backward.
-    """
-    module = GraphMetanet(Source(space), **options)
-    width, inner, layers = (options[name] for name in ("width", "edge_width", "layers"))
-    edges = sum(part.shape[0] * part.shape[1] for part in module.graph.edges)
-    of_nodes = sum(p.numel() for p in module.network.layers.parameters() if p.dim() > 1) - layers * inner**2
-    per_layer = 4 * edges * inner**2 + 6 * edges * (width + inner)
-    return 2 * (layers * per_layer + 3 * len(module.graph.orbit) * of_nodes) / 1e9
+def gflop_of(step: Callable[[], None]) -> float:
+    """Products of one network's share of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / BATCH / 1e9
 
 
-def product_gflops() -> float:
-    """The machine's rate of float32 products of the shape that a large layer needs."""
-    a, b = torch.randn(4096, 1024), torch.randn(1024, 1024)
+def product_gflops(bfloat16: bool) -> float:
+    """The machine's rate of products of the shape that a large layer needs."""
+    kind = torch.bfloat16 if bfloat16 else torch.float32
+    a, b = torch.randn(4096, 1024, dtype=kind), torch.randn(1024, 1024, dtype=kind)
     return 2 * 4096 * 1024**2 / statistics.median(seconds(lambda: torch.mm(a, b)) for _ in range(5)) / 1e9
 
 
-def measure(case: str, model: str, threads: int, repeats: int) -> list[str]:
-    """One row of the report for each variant."""
+def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]:
+    """One line of the report for each row."""
     torch.set_num_threads(threads)
-    space, options = SPACES[case](), MODELS[model]
-    steps = {variant: step_of(space, options, variant) for variant in VARIANTS}
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for step in steps.values():
-        step()
+    steps = {row: step_of(case, row) for row in rows}
+    times: dict[Row, list[float]] = {row: [] for row in rows}
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    gflop = {row: gflop_of(step) for row, step in steps.items()}
     for _ in range(repeats):
-        for variant, step in steps.items():
-            times[variant].append(seconds(step))
+        for kind, found in rates.items():
+            found.append(product_gflops(kind))
+        for row, step in steps.items():
+            times[row].append(seconds(step))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        grown = pool.starmap(memory, [(case, model, variant, threads) for variant in VARIANTS], chunksize=1)
-    gflop = gflop_of(space, options)
-    rows = []
-    for variant, megabytes in zip(VARIANTS, grown, strict=True):
-        rates = [BATCH / value for value in times[variant]]
-        ratios = [slow / own for slow, own in zip(times["torch_geometric"], times[variant], strict=True)]
-        share = statistics.median(rates) * gflop / product_gflops()
+        grown = pool.starmap(memory, [(case, row, threads) for row in rows], chunksize=1)
+    lines = []
+    for row, megabytes in zip(rows, grown, strict=True):
+        speeds = [BATCH / value for value in times[row]]
+        share = statistics.median(speeds) * gflop[row] / statistics.median(rates[row.bfloat16])
+        graphs = times.get(replace(row, path="torch_geometric", bfloat16=False), [])
+        ratio = spread([slow / own for slow, own in zip(graphs, times[row], strict=True)], 1) if graphs else ""
         cells = [
             case,
-            model,
             threads,
-            variant,
-            spread(rates, 0),
-            spread(ratios, 1),
+            row.label,
+            spread(speeds, 0),
+            ratio,
             f"{megabytes:.0f}",
-            f"{1e3 * gflop:.0f}",
+            f"{1e3 * gflop[row]:.1f}",
             f"{share:.2f}",
         ]
-        rows.append(f"| {' | '.join(map(str, cells))} |")
-    return rows
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -154,16 +181,15 @@ def main() -> None:
     lines = [
         "## Training metanets",
         "",
-        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, batch {BATCH}, float32, "
-        f"n = {arguments.repeats}. Median (smallest to largest).",
+        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, batch {BATCH}, n = {arguments.repeats}. "
+        "Median (smallest to largest).",
         "",
-        "| networks | metanet | threads | path | networks/s | times torch_geometric | MB | MFLOP | share of the product rate |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| networks | threads | metanet | networks/s | times torch_geometric | MB | MFLOP | share of the product rate |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for threads in arguments.threads:
-        for case in SPACES:
-            for model in MODELS:
-                lines += measure(case, model, threads, arguments.repeats)
+        for case in CASES:
+            lines += measure(case, ROWS, threads, arguments.repeats)
     print("\n".join(lines))
     if arguments.save:
         arguments.save.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,5 +1,8 @@
 """`gmn`: message passing on the parameter graph of the networks."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,6 +28,7 @@ class GraphMetanet(nn.Module):
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
     mixed = MixedGraphMetanet
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 64, "edge_width": 64, "layers": 4}}
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.

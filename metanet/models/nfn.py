@@ -25,7 +25,7 @@ class NeuralFunctional(nn.Module):
         Zhou et al. 2023, arXiv 2302.14040 ("NFN", variant NP); Zhou et al. 2024, arXiv 2402.05232 ("UNF").
     """
 
-    recommended = Training(epochs=40, batch_size=32, lr=5e-3, weight_decay=0.1, patience=10)
+    recommended = Training(epochs=40, batch_size=32, lr=3e-3, weight_decay=0.1, patience=10)
     invariant = "permutations"
     presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 16, "layers": 3, "hidden": 1150}}
 

@@ -35,7 +35,7 @@ class Probe(nn.Module):
         of transposed convolutions; this one is dense for inputs of every shape, as theirs of coordinates is.
     """
 
-    recommended = Training(epochs=60, batch_size=64, lr=3e-3, weight_decay=0.01, patience=15)
+    recommended = Training(epochs=60, batch_size=64, lr=1e-2, weight_decay=0.01, patience=15)
     invariant = "symmetries"
     runs_networks = True
     presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {

@@ -30,7 +30,9 @@ def population(name: str) -> MemoryPopulation:
     size = torch.linspace(0.5, 2.0, COUNT)
     for tensor in networks:
         shape = (COUNT, *(1,) * (networks[tensor].dim() - 1))
-        drawn = size.view(shape) * (networks[tensor] + 0.1 * torch.randn(networks[tensor].shape, generator=generator))
+        drawn = size.view(shape) * (networks[tensor] + 0.5 * torch.randn(networks[tensor].shape, generator=generator))
+        # The root of a negative variance is not a number.
+        drawn = drawn.abs() if tensor.endswith("running_var") else drawn
         free = architecture.free.get(tensor)
         networks[tensor] = drawn if free is None else torch.where(free, drawn, networks[tensor])
     accuracy = np.linspace(0.2, 0.9, COUNT)
