@@ -68,6 +68,9 @@ class Mixed:
 Features = Tensor | dict[str, Tensor] | Mixed
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of one training run.
@@ -78,6 +81,7 @@ class Training:
         lr: Peak learning rate; for trees, shrinkage.
         weight_decay: Decoupled decay of matrices and kernels (not of biases and norms); for trees, the L2 penalty of leaves.
         patience: Stop after this many passes (rounds) without a better validation loss.
+        precision: `"float32"`, or `"bfloat16"`: products of training steps are in bfloat16, weights and predictions stay float32.
     """
 
     epochs: int = 60
@@ -85,6 +89,7 @@ class Training:
     lr: float = 1e-3
     weight_decay: float = 0.1
     patience: int = 15
+    precision: str = "float32"
 
     def __post_init__(self):
         """Check the settings.
@@ -97,6 +102,8 @@ class Training:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise ValueError(f"expected lr > 0 and weight_decay >= 0, got lr={self.lr}, weight_decay={self.weight_decay}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {list(PRECISIONS)}, got {self.precision!r}")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Metanet(BaseEstimator):
         lr: float | None = None,
         weight_decay: float | None = None,
         patience: int | None = None,
+        precision: str | None = None,
         device: str = "cpu",
         verbose: bool = False,
         **options: Any,
@@ -87,6 +88,7 @@ class Metanet(BaseEstimator):
             lr: Peak learning rate (trees: shrinkage).
             weight_decay: Decoupled weight decay (trees: L2 penalty).
             patience: Passes without improvement before training stops.
+            precision: Of the products of training steps, `"float32"` or `"bfloat16"`; predictions are in float32 in any case.
             device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
             verbose: Show progress on stderr.
             **options: Options of that metanet, such as `width`; `preset` for a named set of them.
@@ -100,6 +102,7 @@ class Metanet(BaseEstimator):
         self.lr = lr
         self.weight_decay = weight_decay
         self.patience = patience
+        self.precision = precision
         self.device = device
         self.verbose = verbose
         self.options = dict(options)
@@ -261,7 +264,9 @@ class Metanet(BaseEstimator):
         recommended = recommended_training(module)
         # Small training sets still get about 16 steps a pass.
         batch_size = min(recommended.batch_size, max(8, num_train // 16))
-        names = ("epochs", "batch_size", "lr", "weight_decay", "patience")
+        if hasattr(module, "fit") and self.precision not in (None, recommended.precision):
+            raise ValueError(f"precision: metanet {self.model!r} has no training steps; expected None, got {self.precision!r}")
+        names = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 

@@ -58,7 +58,7 @@ def train(
     for epoch in tqdm(range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False):
         if redraw is not None and epoch:
             train = train._replace(features=redraw())
-        _train_epoch(module, target, train, num_batches, optimizer, schedule)
+        _train_epoch(module, target, train, num_batches, optimizer, schedule, training.precision)
         losses.append(float(target.loss(evaluate(module, validation.features), validation.y)))
         if losses[-1] < best:
             best, best_state = losses[-1], copy.deepcopy(module.state_dict())
@@ -76,12 +76,16 @@ def _train_epoch(
     num_batches: int,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
+    precision: str,
 ) -> None:
     module.train()
+    low = torch.autocast(train.y.device.type, torch.bfloat16, enabled=precision == "bfloat16")
     order = torch.randperm(len(train.y)).to(train.y.device)
     for batch in order.tensor_split(num_batches):
         optimizer.zero_grad()
-        loss = target.loss(module(rows(train.features, batch)), train.y[batch])
+        with low:
+            raw = module(rows(train.features, batch))
+        loss = target.loss(raw.float(), train.y[batch])
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

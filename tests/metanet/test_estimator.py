@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 import metanet
 from metanet import METANETS, Metanet
 from metanet.testing import random_population
+from tests.metanet.populations import population as small
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 POPULATION = random_population(sizes=(40, 16, 16))
@@ -222,3 +223,18 @@ def test_importing_metanet_stays_light():
 def test_training_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Metanet("mlp", **settings).fit(random_population())
+
+
+@pytest.mark.parametrize("name", sorted(set(METANETS) - {"hparams", "gbm"}))
+def test_every_metanet_with_steps_trains_in_bfloat16(name):
+    population = small("mlp")
+    exact, rounded = (Metanet(name, epochs=2, precision=precision).fit(population) for precision in (None, "bfloat16"))
+    assert rounded.training_.precision == "bfloat16"
+    losses = np.array([model.history_.validation_loss for model in (exact, rounded)])
+    assert (losses[0] != losses[1]).any()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.2)
+
+
+def test_trees_have_no_precision():
+    with pytest.raises(ValueError, match="precision: metanet 'gbm' has no training steps; expected None, got 'bfloat16'"):
+        Metanet("gbm", precision="bfloat16").fit(POPULATION)

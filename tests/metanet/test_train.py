@@ -50,6 +50,18 @@ def test_weight_decay_shrinks_matrices():
     assert norms[1] < 0.9 * norms[0]
 
 
+def test_products_of_bfloat16_are_rounded_and_weights_are_not():
+    modules = [run(Training(epochs=20, precision=precision, patience=99))[0] for precision in ("float32", "bfloat16")]
+    exact, rounded = (evaluate(module, PARTS[1].features) for module in modules)
+    assert 0 < (exact - rounded).abs().max() < 0.1 * exact.std()
+    assert {weight.dtype for weight in modules[1].parameters()} == {torch.float32}
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(ValueError, match=r"precision: expected one of \['float32', 'bfloat16'\], got 'float16'"):
+        Training(precision="float16")
+
+
 def test_loss_that_is_never_finite_leaves_the_initial_weights():
     module = Perceptron()
     before = [weight.clone() for weight in module.parameters()]
