@@ -81,7 +81,7 @@ class Training:
         lr: Peak learning rate; for trees, shrinkage.
         weight_decay: Decoupled decay of matrices and kernels (not of biases and norms); for trees, the L2 penalty of leaves.
         patience: Stop after this many passes (rounds) without a better validation loss.
-        precision: `"float32"`, or `"bfloat16"`: products of training steps are in bfloat16, weights and predictions stay float32.
+        precision: `"float32"`, or `"bfloat16"` for the products of training steps; weights and predictions stay float32.
     """
 
     epochs: int = 60

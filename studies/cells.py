@@ -119,17 +119,6 @@ class Predictions:
     seconds: float
 
 
-def code_fingerprint() -> str:
-    """SHA-256 of the source of the package `metanet`: predictions of another version are never taken for this one's."""
-    import metanet
-
-    folder = Path(metanet.__file__ or "").parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
 def open_population(zoo: Path, name: str, target: str, out: Path) -> PopulationLike:
     """A population of a zoo, with the target among its columns. Columns that a study derives itself come in here.
 

@@ -2,10 +2,13 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from studies.names import STUDIES
 
 if TYPE_CHECKING:
     from zoo.population import Population
@@ -117,15 +120,8 @@ def study() -> None:
     """Run a study: rows.parquet, report.html and its config go to --out; a stopped run goes on where it was."""
 
 
-@study.command()
-@click.option("--recipe", help="Name of a recipe; `small` if neither this nor --config is given.")
-@click.option("--config", "config_file", type=FILE, help="YAML file instead of a recipe.")
-@click.option("--zoo", type=FOLDER, help="The zoo; needed unless the config names one. Generated if the config names a job.")
-@click.option("--out", type=FOLDER, help="Directory of the study; <zoo>-<recipe> by default.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config.")
-@click.option("--workers", type=click.IntRange(min=1), help="Number of processes; as many as cores if not given.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def learnability(
+def _run_study(
+    name: str,
     recipe: str | None,
     config_file: Path | None,
     zoo: Path | None,
@@ -134,24 +130,34 @@ def learnability(
     workers: int | None,
     quiet: bool,
 ) -> None:
-    """How well metanets predict a target, by the number of training networks and by what is done about symmetry."""
     if recipe and config_file:
         raise click.UsageError("give --recipe or --config, not both")
-    from studies.learnability import Learnability, run
-    from studies.report import write_report
-    from studies.tables import format_study
     from zoo.config import read_config
 
-    path = config_file or _recipe_path("learnability", recipe or "small")
-    config = read_config(Learnability, path, (*overrides, *_zoo_override(zoo)))
-    folder = out or config.zoo.with_name(f"{config.zoo.name}-{path.stem.removeprefix('learnability-')}")
+    module = STUDIES[name].load()
+    path = config_file or _recipe_path(name, recipe or "small")
+    config = read_config(module.CONFIG, path, (*overrides, *_zoo_override(zoo)))
+    folder = out or config.zoo.with_name(f"{config.zoo.name}-{path.stem}".replace("-learnability", ""))
     try:
-        rows = run(config, folder, workers=workers, quiet=quiet)
+        rows = module.run(config, folder, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
         click.echo("stopped; finished cells are kept, the same command goes on from there", err=True)
         raise
-    click.echo(format_study(config, rows, folder))
-    click.echo(f"\nrows {folder / 'rows.parquet'}, report {write_report(config, rows, folder)}")
+    click.echo(module.format_study(config, rows, folder))
+    click.echo(f"\nrows {folder / 'rows.parquet'}, report {module.write_report(config, rows, folder)}")
+
+
+STUDY_OPTIONS = (
+    click.Option(["--recipe"], help="Name of a recipe; `small` if neither this nor --config is given."),
+    click.Option(["--config", "config_file"], type=FILE, help="YAML file instead of a recipe."),
+    click.Option(["--zoo"], type=FOLDER, help="The zoo; needed unless the config names one. Made if the config names a job."),
+    click.Option(["--out"], type=FOLDER, help="Directory of the study; named after zoo and recipe by default."),
+    click.Option(["--set", "overrides"], multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config."),
+    click.Option(["--workers"], type=click.IntRange(min=1), help="Number of processes; as many as cores if not given."),
+    click.Option(["--quiet"], is_flag=True, help="Show no progress."),
+)
+for _name, _study in STUDIES.items():
+    study.add_command(click.Command(_name, callback=partial(_run_study, _name), params=list(STUDY_OPTIONS), help=_study.help))
 
 
 def _recipe_path(name: str, recipe: str) -> Path:

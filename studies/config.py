@@ -1,13 +1,12 @@
 """What a learnability study is asked to do: a pydantic model over YAML."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from metanet.treatments import NONE
-from zoo.config import StrictModel
+from studies.base import StudyConfig
 
 FLOOR = "hparams"
 All = Literal["all"]
@@ -26,12 +25,10 @@ Sizes = Annotated[tuple[PositiveInt | All, ...], BeforeValidator(_as_tuple), Fie
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
-class Learnability(StrictModel):
+class Learnability(StudyConfig):
     """What to measure.
 
     Attributes:
-        zoo: Directory of the zoo.
-        job: Recipe or YAML file of the job that generates the zoo, if it is not there.
         populations: Names of populations, or `all`.
         metanets: Names of metanets; the floor `hparams` is added if it is not among them.
         treatments: Treatments as texts, such as `augment` or `align+augment`, or a mapping from labels to treatments with
@@ -52,8 +49,6 @@ class Learnability(StrictModel):
         match_minimum: With fewer matched test networks, matched metrics are NaN.
     """
 
-    zoo: Path
-    job: str | None = None
     populations: All | tuple[str, ...] = "all"
     metanets: tuple[str, ...] = Field(min_length=1)
     treatments: Annotated[dict[str, Steps] | tuple[str, ...], BeforeValidator(_as_tuple)] = (NONE,)
@@ -89,8 +84,3 @@ class Learnability(StrictModel):
     def chains(self) -> dict[str, Steps]:
         """The treatments by label, `none` first."""
         return self.treatments if isinstance(self.treatments, dict) else {name: name for name in self.treatments}
-
-    def to_yaml(self) -> str:
-        """The config as YAML, one key a line."""
-        values = self.model_dump(mode="json").items()
-        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)

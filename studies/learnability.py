@@ -14,18 +14,20 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from data_gen.config import load_job
-from data_gen.executors import default_workers
-from data_gen.generate import choose_device, generate
 from studies.ablation import ablate
+from studies.base import make_zoo
 from studies.config import Learnability
 from studies.parallel import num_cores, run_here, run_in_processes
 from studies.plan import plan
 from studies.plugins import check_workers
+from studies.report import write_report
 from studies.scores import complete, read_rows
-from zoo.manifest import MANIFEST_NAME
+from studies.tables import format_study
 from zoo.population import load
 from zoo.store import write_text
+
+CONFIG = Learnability
+__all__ = ["CONFIG", "Learnability", "format_study", "run", "write_report"]
 
 
 def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
@@ -61,17 +63,3 @@ def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: b
     ablate(tasks, config.num_bootstrap).to_parquet(out / "ablation.parquet")
     write_text(out / "config.yaml", config.to_yaml())
     return rows
-
-
-def make_zoo(config: Learnability, *, workers: int | None = None, quiet: bool = False) -> None:
-    """Generate the zoo of a study from its job, or go on with that, unless it is there completely.
-
-    Args:
-        config: Names the zoo and, maybe, a job; without one nothing is done.
-        workers: Number of processes; None for one a core, or one a GPU.
-        quiet: Whether to show no progress on stderr.
-    """
-    if config.job is None or (config.zoo / MANIFEST_NAME).is_file():
-        return
-    count = default_workers(choose_device("auto")) if workers is None else workers
-    generate(load_job(config.job), config.zoo, workers=0 if count == 1 else count, quiet=quiet)

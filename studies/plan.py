@@ -9,8 +9,9 @@ from metanet.contract import PopulationLike
 from metanet.estimator import Metanet
 from metanet.models.table import METANETS
 from metanet.treatments import NONE, parse_treatment
-from studies.cells import Cell, Place, code_fingerprint, open_population, read_labels
+from studies.cells import Cell, Place, open_population, read_labels
 from studies.config import FLOOR, Learnability, Steps
+from studies.grid import code_fingerprint
 from studies.matching import match_labels
 from studies.plugins import find_plugin
 from studies.scores import Task
@@ -59,7 +60,7 @@ class _Scorer:
 
     def __init__(self, config: Learnability, out: Path, target: str):
         self.config, self.out, self.target = config, out, target
-        self.code = code_fingerprint()
+        self.code = code_fingerprint("metanet")
         self.matched: dict[str, tuple[int, ...]] = {}
 
     def match(self, populations: Mapping[str, PopulationLike]) -> None:

@@ -47,7 +47,7 @@ def test_info_shows_every_population(tiny_zoo):
     assert "84" in text
 
 
-@pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments"])
+@pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments", "findings"])
 def test_recipes_are_complete(tmp_path, recipe):
     from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_f
     [
         (
             ("--recipe", "smal"),
-            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'large', 'small', ",
+            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'findings', 'large', 'small', ",
         ),
         (("--set", "metanet=mlp"), "unknown key 'metanet'"),
         (("--set", "num_train=[9999]"), "num_train: 9999 is more than the 40 training networks"),

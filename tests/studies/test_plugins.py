@@ -7,7 +7,8 @@ import yaml
 
 from metanet.models.table import METANETS
 from metanet.treatments import TREATMENTS
-from studies.learnability import make_zoo, run
+from studies.base import make_zoo
+from studies.learnability import run
 from studies.plan import plan
 from studies.plugins import check_workers, find_plugin
 from tests.studies.test_cli import fail

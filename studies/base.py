@@ -1,0 +1,42 @@
+"""What all studies share: a config that names a zoo, and the job that makes it."""
+
+import json
+from pathlib import Path
+
+from zoo.config import StrictModel
+from zoo.manifest import MANIFEST_NAME
+
+
+class StudyConfig(StrictModel):
+    """What to measure; the configs of studies on networks of a zoo.
+
+    Attributes:
+        zoo: Directory of the zoo.
+        job: Recipe or YAML file of the job that generates the zoo, if it is not there.
+    """
+
+    zoo: Path
+    job: str | None = None
+
+    def to_yaml(self) -> str:
+        """The config as YAML, one key a line."""
+        values = self.model_dump(mode="json").items()
+        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
+
+
+def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = False) -> None:
+    """Generate the zoo of a study from its job, or go on with that, unless it is there completely.
+
+    Args:
+        config: Names the zoo and, maybe, a job; without one nothing is done.
+        workers: Number of processes; None for one a core, or one a GPU.
+        quiet: Whether to show no progress on stderr.
+    """
+    from data_gen.config import load_job
+    from data_gen.executors import default_workers
+    from data_gen.generate import choose_device, generate
+
+    if config.job is None or (config.zoo / MANIFEST_NAME).is_file():
+        return
+    count = default_workers(choose_device("auto")) if workers is None else workers
+    generate(load_job(config.job), config.zoo, workers=0 if count == 1 else count, quiet=quiet)

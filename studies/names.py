@@ -1,0 +1,37 @@
+"""The table of studies; their modules are imported when they run."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as the command line knows it.
+
+    Its module has
+
+        CONFIG                                          the config, a `StudyConfig`
+        run(config, out, *, workers, quiet) -> rows     measures what is not there yet, writes `rows.parquet`, `config.yaml`
+        format_study(config, rows, out) -> str          tables for the terminal
+        write_report(config, rows, out) -> Path         writes `report.html`
+
+    Attributes:
+        module: Name of the module.
+        help: One sentence.
+    """
+
+    module: str
+    help: str
+
+    def load(self) -> Any:
+        """The module."""
+        return import_module(self.module)
+
+
+STUDIES = {
+    "learnability": Study(
+        "studies.learnability",
+        "How well metanets predict a target, by the number of training networks and by what is done about symmetry.",
+    ),
+}
