@@ -64,7 +64,7 @@ def describe(space: WeightSpace) -> Description:
     >>> groups = {"x": NeuronGroup(2, permutable=False), "h": NeuronGroup(3), "y": NeuronGroup(1, permutable=False)}
     >>> found = describe(WeightSpace(groups, {"0": "h <- x 3 3", "1": "h", "2": "y <- h"}))
     >>> found.roles, found.edges
-    (('hidden', 'input', 'output'), ('hidden <- input 2', 'output <- hidden 0'))
+    (('input', 'hidden', 'output'), ('hidden <- input 2', 'output <- hidden 0'))
     """
     graph = parameter_graph(space)
     roles = tuple(_role(graph, at) for at in range(len(graph.node_sets)))

@@ -20,6 +20,7 @@ from data_gen.config import HYPERPARAMETERS, Job, load_job, recipe_names
 from data_gen.generate import generate
 from data_gen.shard import build_population
 from data_gen.tasks import TASKS, TaskConfig, load_task
+from metanet.treatments import TREATMENTS
 from studies.cli import main as symzoo
 from zoo.architectures import ASYMMETRIES
 from zoo.manifest import Manifest, PopulationEntry, ShardEntry
@@ -75,7 +76,7 @@ def workplace(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     shutil.copytree(demo, tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    tables = (zoo.ARCHITECTURES, ASYMMETRIES, TASKS, metanet.METANETS)
+    tables = (zoo.ARCHITECTURES, ASYMMETRIES, TASKS, metanet.METANETS, TREATMENTS)
     before = [dict(table) for table in tables]
     yield tmp_path
     for table, rows in zip(tables, before, strict=True):

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from metanet import METANETS, Metanet, load
-from metanet.contract import Source
+from metanet.contract import Source, count_rows
 from metanet.testing import first_networks, permute_neurons, random_population
 from metanet.treatments import TREATMENTS, Align, Augment, Canonicalize, OrbitAverage, Treatment, parse_treatment
 from zoo.align import align
@@ -201,7 +201,7 @@ def test_augmented_training_differs_and_trees_see_copies():
     @dataclass(frozen=True)
     class Counted(Augment):
         def augment(self, source, params, generator):
-            seen.append(len(params["0.weight"]))
+            seen.append(count_rows(params))
             return super().augment(source, params, generator)
 
     TREATMENTS["counted"] = Counted
