@@ -33,7 +33,7 @@ class ScaleGraphMetanet(nn.Module):
         Kalogeropoulos et al. 2024, arXiv 2406.10685 ("ScaleGMN"); Kempf and Ness 1979 (points of least norm).
     """
 
-    recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
+    recommended = Training(epochs=30, batch_size=32, lr=1e-2, weight_decay=0.01, patience=8)
     invariant = "symmetries"
     presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 128, "layers": 4}}
 
