@@ -13,7 +13,6 @@ A softmax runs over all edges that enter (leave) a node, whatever tensors they c
 The edge enters as a bias of the logits, and as a scale and a shift of the values.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,8 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.layers.message_passing import GraphNetwork
-from metanet.topology import ParameterGraph
+from metanet.layers.runner import Runner
 
 
 class Side(NamedTuple):
@@ -55,8 +53,13 @@ class AttentionLayer(nn.Module):
             width: Channels H of nodes.
             edge_width: Channels K of edges.
             heads: Heads A, a divisor of H.
+
+        Raises:
+            ValueError: If A is not a divisor of H.
         """
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"expected heads a divisor of width, got width {width} and {heads} heads")
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, 2 * edge_width + 8 * width)
@@ -84,58 +87,30 @@ class AttentionLayer(nn.Module):
         return x + self.hidden_out(F.gelu(self.hidden(self.hidden_norm(x))))
 
 
-class DenseAttention(nn.Module):
+class DenseAttention(Runner):
     """Runs a `GraphNetwork` of attention layers on networks of one weight space."""
 
-    orbit: Tensor
-    members: Tensor
-
-    def __init__(self, graph: ParameterGraph):
-        """Prepare.
-
-        Args:
-            graph: Topology of all networks.
-        """
-        super().__init__()
-        self.graph = graph
-        members = F.one_hot(graph.node_set, len(graph.node_sets)).T.to(torch.get_default_dtype())
-        self.register_buffer("orbit", graph.orbit, persistent=False)
-        self.register_buffer("members", members, persistent=False)
-
-    def forward(
-        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
-    ) -> Float[Tensor, "B"]:
-        """Raw predictions.
-
-        Args:
-            network: What was learned.
-            nodes: Features of nodes.
-            edges: Features of edges, part by part.
-
-        Returns:
-            One number a network.
-        """
-        x = network.node_encoder(nodes, self.orbit)
-        e = [network.edge_encoder.dense(part, kind) for kind, part in enumerate(edges)]
-        for layer in network.layers:
-            x, e = self._layer(layer, x, e)  # type: ignore[arg-type]
-        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
-
-    def _layer(self, layer: AttentionLayer, x: Tensor, e: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def run_layer(
+        self,
+        layer: AttentionLayer,
+        x: Float[Tensor, "B V H"],
+        e: list[Float[Tensor, "B K _ _"]],
+        last: bool,  # noqa: ARG002, nodes attend by the new edges, so that the last round needs them too
+    ) -> Float[Tensor, "B V H"]:
+        """One round of attention."""
         sets, (written, read, *sides) = self.graph.node_sets, layer.projections(x)
         written, read = written.transpose(1, 2), read.transpose(1, 2)
         forward, backward = (Side(*(values.transpose(1, 2) for values in side)) for side in sides)
-        new: list[Tensor] = []
         entering: list[list[_Edges]] = [[] for _ in sets]
         leaving: list[list[_Edges]] = [[] for _ in sets]
-        for part, own in zip(self.graph.edges, e, strict=True):
+        for at, part in enumerate(self.graph.edges):
             to, of = part.written, part.read or 0
             ends = written[:, :, sets[to].nodes, None] + read[:, :, None, sets[of].nodes]
-            new.append(own + torch.relu(_mix(layer.edge, own) + ends))
-            bias, scale, back_bias, back_scale = _mix(layer.to_heads, new[-1]).unflatten(1, (4, -1)).unbind(1)
+            e[at] = e[at] + torch.relu(_mix(layer.edge, e[at]) + ends)
+            bias, scale, back_bias, back_scale = _mix(layer.to_heads, e[at]).unflatten(1, (4, -1)).unbind(1)
             entering[to].append(_Edges(of, bias, scale))
             leaving[of].append(_Edges(to, back_bias.mT, back_scale.mT))
-        return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving)), new
+        return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving))
 
     def _attend(self, side: Side, edges: list[list["_Edges"]]) -> Tensor:
         """What every node receives, `[B, V, A, D]`, from the edges of its set."""

@@ -5,27 +5,24 @@ core's cache, and keeps only its inputs for the backward pass.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
-from math import prod
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metanet.layers.message_passing import GraphNetwork, MessageLayer, Projections
+from metanet.layers.message_passing import MessageLayer, Projections
+from metanet.layers.runner import Runner
 from metanet.topology import ParameterGraph
 
 CHUNK_FLOATS = 2**17
 """Edge channels of a chunk: half a megabyte of float32, so that the few arrays at work fit a core's second-level cache."""
 
 
-class DenseGraph(nn.Module):
+class DenseGraph(Runner):
     """Runs a `GraphNetwork` on networks of one weight space; equals `metanet.layers.sparse.run` on their graphs."""
 
-    orbit: Tensor
-    members: Tensor
     num_received: Tensor
     num_sent: Tensor
 
@@ -35,37 +32,15 @@ class DenseGraph(nn.Module):
         Args:
             graph: Topology of all networks.
         """
-        super().__init__()
-        self.graph = graph
-        members = torch.nn.functional.one_hot(graph.node_set).T.to(torch.get_default_dtype())
-        starts = [0, *accumulate(prod(part.shape[:2]) for part in graph.edges)]
-        self.kinds = [int(graph.edge_type[start]) for start in starts[:-1]]
+        super().__init__(graph)
         sent, received = (end.bincount(minlength=len(graph.orbit)).clamp(min=1)[:, None] for end in graph.edge_index)
-        self.register_buffer("orbit", graph.orbit, persistent=False)
-        for name, counts in {"members": members, "num_received": received, "num_sent": sent}.items():
-            self.register_buffer(name, counts.to(members), persistent=False)
+        for name, counts in {"num_received": received, "num_sent": sent}.items():
+            self.register_buffer(name, counts.to(self.members), persistent=False)
 
-    def forward(
-        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
-    ) -> Float[Tensor, "B"]:
-        """Raw predictions.
-
-        Args:
-            network: What was learned.
-            nodes: Features of nodes.
-            edges: Features of edges, part by part.
-
-        Returns:
-            One number a network.
-        """
-        x = network.node_encoder(nodes, self.orbit)
-        e = [network.edge_encoder.dense(part, kind) for kind, part in zip(self.kinds, edges, strict=True)]
-        for at, layer in enumerate(network.layers):
-            x = self._layer(layer, x, e, last=at + 1 == len(network.layers))  # type: ignore[arg-type]
-        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True).clamp(min=1))
-
-    def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor], last: bool) -> Tensor:
-        """New features of nodes; replaces those of edges, unless nothing reads them anymore."""
+    def run_layer(
+        self, layer: MessageLayer, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B K _ _"]], last: bool
+    ) -> Float[Tensor, "B V H"]:
+        """One round of messages."""
         sets, of_nodes = self.graph.node_sets, Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
         received: list[list[Tensor]] = [[] for _ in sets]
         sent: list[list[Tensor]] = [[] for _ in sets]

@@ -53,8 +53,13 @@ class MessageLayer(nn.Module):
         Args:
             width: Channels H of nodes.
             edge_width: Channels K of edges, a divisor of H.
+
+        Raises:
+            ValueError: If K does not divide H.
         """
         super().__init__()
+        if width % edge_width:
+            raise ValueError(f"expected edge_width a divisor of width, got width {width} and edge_width {edge_width}")
         self.sizes = [edge_width, edge_width, width, width]
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, sum(self.sizes))
@@ -99,8 +104,16 @@ class GraphNetwork(nn.Module):
             edge_width: Channels K of edges.
             layers: Rounds of messages.
             layer: Builds a round for H and K; its kind decides who can run the network.
+
+        Raises:
+            ValueError: If there is no layer or no channel.
         """
         super().__init__()
+        if min(width, edge_width, layers) < 1:
+            raise ValueError(
+                "expected width, edge_width and layers of at least 1, "
+                f"got width {width}, edge_width {edge_width} and {layers} layers"
+            )
         self.node_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.edge_encoder = Encoder(sizes.edge_channels, sizes.edge_types, edge_width)
         self.layers = nn.ModuleList(layer(width, edge_width) for _ in range(layers))

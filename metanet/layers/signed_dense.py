@@ -84,9 +84,7 @@ class SignedDenseGraph(nn.Module):
         Returns:
             One number a network.
         """
-        members = self.dense.members
-        pooled = members @ network.finish(*self.features(network, nodes, edges)) / members.sum(1, keepdim=True)
-        return network.even.decode(pooled)
+        return network.even.decode(self.dense.means(network.finish(*self.features(network, nodes, edges))))
 
     def features(
         self, network: SignedGraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]

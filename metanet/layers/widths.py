@@ -15,13 +15,13 @@ the weights.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from metanet.layers.dense import edge_messages, ends_of
 from metanet.layers.message_passing import GraphNetwork, MessageLayer, Projections
-from metanet.topology import ParameterGraph, Relation
+from metanet.layers.runner import Runner
+from metanet.topology import Relation
 from zoo.blocks import blocks
 from zoo.weight_space import WeightSpace
 
@@ -48,48 +48,19 @@ def fan_in(space: WeightSpace) -> dict[str, Float[Tensor, "..."]]:
     return counts
 
 
-class WidthGraph(nn.Module):
+class WidthGraph(Runner):
     """Runs a `GraphNetwork` on networks of one weight space, so that it applies to other widths too."""
 
-    orbit: Tensor
-    members: Tensor
+    def encode(self, network: GraphNetwork, edges: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Edges at the start; those of a relation say where a group agrees, and stay as they are."""
+        encoded = super().encode(network, edges)
+        parts = zip(self.graph.edges, edges, encoded, strict=True)
+        return [part if isinstance(own, Relation) else code for own, part, code in parts]
 
-    def __init__(self, graph: ParameterGraph):
-        """Prepare.
-
-        Args:
-            graph: Topology of all networks.
-        """
-        super().__init__()
-        self.graph = graph
-        members = F.one_hot(graph.node_set, len(graph.node_sets)).T.to(torch.get_default_dtype())
-        self.register_buffer("orbit", graph.orbit, persistent=False)
-        self.register_buffer("members", members, persistent=False)
-
-    def forward(
-        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
-    ) -> Float[Tensor, "B"]:
-        """Raw predictions.
-
-        Args:
-            network: What was learned.
-            nodes: Features of nodes.
-            edges: Features of edges, part by part.
-
-        Returns:
-            One number a network.
-        """
-        x = network.node_encoder(nodes, self.orbit)
-        e = [
-            part if isinstance(own, Relation) else network.edge_encoder.dense(part, kind)
-            for kind, (own, part) in enumerate(zip(self.graph.edges, edges, strict=True))
-        ]
-        for at, layer in enumerate(network.layers):
-            x = self._layer(layer, x, e, last=at + 1 == len(network.layers))  # type: ignore[arg-type]
-        return network.decode(self.members @ network.norm(x) / self.members.sum(1, keepdim=True))
-
-    def _layer(self, layer: MessageLayer, x: Tensor, e: list[Tensor], last: bool) -> Tensor:
-        """New features of nodes; replaces those of edges, unless nothing reads them anymore."""
+    def run_layer(
+        self, layer: MessageLayer, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B _ _ _"]], last: bool
+    ) -> Float[Tensor, "B V H"]:
+        """One round of messages."""
         sets, of_nodes = self.graph.node_sets, Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
         received: list[list[Tensor]] = [[] for _ in sets]
         sent: list[list[Tensor]] = [[] for _ in sets]

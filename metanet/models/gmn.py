@@ -1,21 +1,18 @@
 """`gmn`: message passing on the parameter graph of the networks."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
-
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
+from metanet.models.graph_model import GraphModel
 from metanet.models.mixed_gmn import MixedGraphMetanet
 from metanet.normalize import ParamsNorm
-from metanet.topology import edge_features, node_features, parameter_graph
-from zoo.params import Params
 
 
-class GraphMetanet(nn.Module):
+class GraphMetanet(GraphModel):
     """A graph neural network whose nodes are neurons and whose edges are weights. Invariant to declared permutations.
 
     Neurons of a permutable group share one embedding, those of a fixed group have one each. Fixed entries read as zero. All
@@ -42,23 +39,5 @@ class GraphMetanet(nn.Module):
         Raises:
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
-        super().__init__()
-        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
-            raise ValueError(
-                "gmn: expected at least one layer and edge_width a divisor of width, "
-                f"got {layers} layers, width {width} and edge_width {edge_width}"
-            )
-        self.source = source
-        self.graph = parameter_graph(source.space)
-        self.norm = ParamsNorm(source)
-        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers)
-        self.dense = DenseGraph(self.graph)
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
-
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        params = self.norm(features)
-        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
+        network = partial(GraphNetwork, width=width, edge_width=edge_width, layers=layers)
+        super().__init__(source, ParamsNorm(source), network, DenseGraph)

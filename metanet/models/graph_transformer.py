@@ -4,18 +4,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
 from metanet.contract import Source, Training
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
+from metanet.models.graph_model import GraphModel
 from metanet.normalize import ParamsNorm
-from metanet.topology import edge_features, node_features, parameter_graph
-from zoo.params import Params
 
 
-class GraphTransformer(nn.Module):
+class GraphTransformer(GraphModel):
     """A relational transformer whose tokens are neurons and whose relations are weights. Invariant to declared permutations.
 
     Neurons attend to the neurons that their weights join them with, along and against the weights, and each weight biases the
@@ -45,22 +41,6 @@ class GraphTransformer(nn.Module):
         Raises:
             ValueError: If there is no layer or no channel, or `heads` does not divide `width`.
         """
-        super().__init__()
-        if min(layers, edge_width, heads, width) < 1 or width % heads:
-            raise ValueError(
-                "graph_transformer: expected layers and edge_width at least 1 and heads a divisor of width, "
-                f"got {layers} layers, width {width}, heads {heads} and edge_width {edge_width}"
-            )
-        self.graph = parameter_graph(source.space)
-        self.norm = ParamsNorm(source)
-        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers, partial(AttentionLayer, heads=heads))
-        self.dense = DenseAttention(self.graph)
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
-
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        params = self.norm(features)
-        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
+        layer = partial(AttentionLayer, heads=heads)
+        network = partial(GraphNetwork, width=width, edge_width=edge_width, layers=layers, layer=layer)
+        super().__init__(source, ParamsNorm(source), network, DenseAttention)

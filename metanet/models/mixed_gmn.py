@@ -47,11 +47,6 @@ class MixedGraphMetanet(nn.Module):
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         super().__init__()
-        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
-            raise ValueError(
-                "gmn: expected at least one layer and edge_width a divisor of width, "
-                f"got {layers} layers, width {width} and edge_width {edge_width}"
-            )
         self.vocabulary = vocabulary_of([source.space for source in sources])
         roles, edges, slots = self.vocabulary.roles, self.vocabulary.edges, self.vocabulary.slots
         self.spaces = nn.ModuleDict()

@@ -1,26 +1,25 @@
 """`scale_gmn`: message passing on the parameter graph, invariant to scales and signs of neurons as well."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import SignedDenseGraph
+from metanet.models.graph_model import GraphModel
 from metanet.normalize import ParamsNorm
 from metanet.signs import has_signs
-from metanet.topology import edge_features, node_features, parameter_graph
 from zoo.balance import balance
 from zoo.params import Params
 from zoo.symmetry import GroupElement, act
 
 
-class ScaleGraphMetanet(nn.Module):
+class ScaleGraphMetanet(GraphModel):
     """A graph neural network invariant to every declared symmetry: permutations, positive scales and signs.
 
     Positive scales go first, exactly and once for each network: its neurons are scaled to the balanced point of the orbit
@@ -49,18 +48,9 @@ class ScaleGraphMetanet(nn.Module):
         Raises:
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
-        super().__init__()
-        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
-            raise ValueError(
-                "scale_gmn: expected at least one layer and edge_width a divisor of width, "
-                f"got {layers} layers, width {width} and edge_width {edge_width}"
-            )
-        self.source = source
-        self.graph = parameter_graph(source.space)
-        self.norm = ParamsNorm(source, centered=False)
-        network, runner = (SignedGraphNetwork, SignedDenseGraph) if has_signs(source.space) else (GraphNetwork, DenseGraph)
-        self.network = network(self.graph.sizes, width, edge_width, layers)
-        self.dense = runner(self.graph)
+        kind, runner = (SignedGraphNetwork, SignedDenseGraph) if has_signs(source.space) else (GraphNetwork, DenseGraph)
+        network = partial(kind, width=width, edge_width=edge_width, layers=layers)
+        super().__init__(source, ParamsNorm(source, centered=False), network, runner)
 
     @torch.no_grad()
     def features(self, networks: Params) -> Params:
@@ -68,12 +58,3 @@ class ScaleGraphMetanet(nn.Module):
         space, masks = self.source.space, self.source.free
         free = {name: torch.where(masks[name], tensor, 0.0) if name in masks else tensor for name, tensor in networks.items()}
         return act(space, GroupElement({}, balance(space, free)), free)
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
-
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        params = self.norm(features)
-        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))

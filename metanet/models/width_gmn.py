@@ -1,21 +1,18 @@
 """`width_gmn`: message passing on the parameter graph that transfers to networks of other widths."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
-
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from metanet.checks import width_difference
 from metanet.contract import Source, Training, seeded
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.widths import WidthGraph, fan_in
+from metanet.models.graph_model import GraphModel
 from metanet.normalize import ParamsNorm
-from metanet.topology import edge_features, node_features, parameter_graph
-from zoo.params import Params
 
 
-class WidthGraphMetanet(nn.Module):
+class WidthGraphMetanet(GraphModel):
     """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
 
     Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and
@@ -43,27 +40,9 @@ class WidthGraphMetanet(nn.Module):
         Raises:
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
-        super().__init__()
-        if layers < 1 or edge_width < 1 or width < 1 or width % edge_width:
-            raise ValueError(
-                "width_gmn: expected at least one layer and edge_width a divisor of width, "
-                f"got {layers} layers, width {width} and edge_width {edge_width}"
-            )
-        self.source = source
-        self.options = {"width": width, "edge_width": edge_width, "layers": layers}
-        self.graph = parameter_graph(source.space)
-        self.norm = ParamsNorm(source, fan_in(source.space))
-        self.network = GraphNetwork(self.graph.sizes, width, edge_width, layers)
-        self.dense = WidthGraph(self.graph)
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
-
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        params = self.norm(features)
-        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
+        options = {"width": width, "edge_width": edge_width, "layers": layers}
+        super().__init__(source, ParamsNorm(source, fan_in(source.space)), partial(GraphNetwork, **options), WidthGraph)
+        self.options = options
 
     def transfer(self, source: Source) -> "WidthGraphMetanet":
         """The same metanet for networks of other widths.

@@ -6,6 +6,7 @@ from metanet.contract import features_of
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.testing import random_params, random_weight_space
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 COUNT = 4
 SMALL = {"transformer": {"dim": 8}, "resnet": {"channels": [4, 5, 6]}, "cnn": {"channels": [4, 5]}}
@@ -22,6 +23,11 @@ def architecture(name):
 
 SPACES = {name: architecture(name).space for name in ARCHITECTURES}
 SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
+HIDDEN = {"a": NeuronGroup(2), "b": NeuronGroup(3), "c": NeuronGroup(2)}
+SPACES |= {
+    "pair": WeightSpace(HIDDEN, {"w": "b <- a", "v": "c <- b", "bias": "b"}),
+    "products": WeightSpace(HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""}),
+}
 SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
 
 

@@ -260,7 +260,7 @@ def test_fixed_entries_are_not_read(name):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="divisor of width, got 3 layers, width 12"):
+    with pytest.raises(ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"):
         ScaleGraphMetanet(Source(SPACES["mlp"]), width=12)
     assert METANETS["scale_gmn"] is ScaleGraphMetanet
     assert len(build("scale_gmn", Source(SPACES["mlp"]), {"preset": "published"}).network.layers) == 4

@@ -9,11 +9,10 @@ from metanet import graph as graphs
 from metanet.contract import Source, seeded
 from metanet.models.gmn import GraphMetanet
 from metanet.models.width_gmn import WidthGraphMetanet
-from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
+from tests.metanet.spaces import SPACES, generator, networks
 from tests.reference import metanet_widths
 from tests.reference.zoo_widening import widen
-from zoo.architectures import ARCHITECTURES, build_architecture
-from zoo.symmetry import GroupElement, act, sample
+from zoo.architectures import build_architecture
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
@@ -39,23 +38,6 @@ def test_the_dense_path_equals_gathering_and_scattering(name):
     by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
     for mine, twin in zip(*by_path, strict=True):
         close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_predictions_do_not_change_when_neurons_move(name):
-    space = SPACES[name]
-    params = networks(space)
-    permutations = sample(space, generator(1), batch=(COUNT,)).permutations
-    assert spreads(metanet(space, params), params, act(space, GroupElement(permutations, {}), params)) < 1e-8
-
-
-@pytest.mark.parametrize("name", [*ARCHITECTURES, "w", "syre"])
-def test_predictions_change_when_one_tensor_alone_moves(name):
-    space = SPACES[name]
-    params = networks(space)
-    weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
-    moved = {**params, weight: params[weight].roll(1, dims=2)}
-    assert spreads(metanet(space, params), params, moved) > 1e-4
 
 
 def everywhere(space, factor=8):
@@ -155,15 +137,6 @@ def test_another_pattern_is_refused(changed, says):
         module.transfer(Source(WeightSpace(groups | changed, tensors)))
 
 
-def test_fixed_entries_are_not_read():
-    space = SPACES["w"]
-    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
-    module = metanet(space, params, {"layers.0.weight": mask})
-    changed = params["layers.0.weight"] + ~mask
-    assert spreads(module, params, {**params, "layers.0.weight": changed}) == 0.0
-    assert spreads(module, params, {**params, "layers.0.weight": params["layers.0.weight"] + mask}) > 1e-4
-
-
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="divisor of width, got 3 layers, width 12"):
+    with pytest.raises(ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"):
         WidthGraphMetanet(Source(SPACES["mlp"]), width=12)

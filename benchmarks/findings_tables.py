@@ -1,0 +1,112 @@
+"""The tables and the picture of docs/findings.md, from finished studies of learnability.
+
+python benchmarks/findings_tables.py curves runs/findings [--figure docs/images/findings.png]
+python benchmarks/findings_tables.py paired runs/findings --best probe --against gbm
+python benchmarks/findings_tables.py ablation runs/treatments
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from metanet.metrics import kendall_tau
+from studies.ablation import ablation_cells
+from studies.cells import load_predictions
+from studies.plots import COLORS, LINES, MARKERS, STYLE
+from studies.summary import average_seeds, format_interval
+
+
+def curves(study: Path, metric: str) -> str:
+    """A line a metanet, a column a number of training networks, best metanet first."""
+    averages = average_seeds(pd.read_parquet(study / "rows.parquet"))
+    sizes = sorted(averages["num_train"].unique())
+    order = averages.loc[averages["num_train"] == sizes[-1]].sort_values(metric, ascending=False)["metanet"]
+    lines = [f"| metanet | {' | '.join(f'n = {size:,}' for size in sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    for name in order:
+        own = {line["num_train"]: line for line in averages.loc[averages["metanet"] == name].to_dict("records")}
+        lines.append(f"| `{name}` | {' | '.join(format_interval(own[size], metric) for size in sizes)} |")
+    return "\n".join(lines)
+
+
+def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
+    """Difference of Kendall tau, mean over seeds, with its interval over test networks that both sides share."""
+    rows: Any = pd.read_parquet(study / "rows.parquet")
+    lines = []
+    for size in sorted(rows["num_train"].unique()):
+        sides = []
+        for name in (best, against):
+            chosen = rows.loc[(rows["metanet"] == name) & (rows["num_train"] == size)].sort_values("seed")
+            cells = [load_predictions(study / "cells" / f"{key}.npz") for key in chosen["cell"]]
+            sides.append([next(iter(found.values())) for found in cells])
+        count = len(sides[0][0].truth)
+        generator = np.random.default_rng(0)
+        picks = [np.arange(count), *(generator.integers(0, count, count) for _ in range(resamples))]
+        found = [
+            np.mean([kendall_tau(own.truth[pick], own.prediction[pick]) for own in sides[0]])
+            - np.mean([kendall_tau(own.truth[pick], own.prediction[pick]) for own in sides[1]])
+            for pick in picks
+        ]
+        low, high = np.quantile(found[1:], [0.025, 0.975])
+        lines.append(f"| {size:,} | {found[0]:.3f} [{low:.3f}, {high:.3f}] |")
+    return "\n".join([f"| n | Kendall τ of `{best}` less that of `{against}` |", "|---|---|", *lines])
+
+
+def ablation(study: Path) -> str:
+    """What each way to handle symmetry buys."""
+    cells = ablation_cells(pd.read_parquet(study / "ablation.parquet"))
+    lines = [f"| {' | '.join(map(str, values))} |" for values in cells.to_numpy().tolist()]
+    return "\n".join([f"| {' | '.join(cells.columns)} |", f"|{'---|' * len(cells.columns)}", *lines])
+
+
+def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None:
+    """Learning curves of all metanets, a panel a study."""
+    mpl.rcParams.update(STYLE)
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    panels: Any = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
+    legend = {}
+    for panel, study in zip(panels, studies, strict=True):
+        averages = average_seeds(pd.read_parquet(study / "rows.parquet"))
+        for i, name in enumerate(averages["metanet"].unique()):
+            own = averages.loc[averages["metanet"] == name].sort_values("num_train")
+            color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
+            panel.fill_between(own["num_train"], own[f"{metric}_low"], own[f"{metric}_high"], color=color, alpha=0.06, lw=0)
+            (legend[name],) = panel.plot(own["num_train"], own[metric], color=color, marker=marker, ls=dashes, ms=4, lw=1.3)
+        sizes = sorted(averages["num_train"].unique())
+        panel.set_xscale("log")
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.minorticks_off()
+        panel.set_xlabel("training networks")
+        panel.set_title(study.name)
+    panels[0].set_ylabel("Kendall τ, 95% interval over test networks")
+    figure.legend(legend.values(), legend.keys(), loc="outside right upper", handlelength=4)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=150)
+
+
+def main() -> None:
+    """Print or draw."""
+    parser = argparse.ArgumentParser(description="tables of docs/findings.md")
+    parser.add_argument("what", choices=["curves", "paired", "ablation"])
+    parser.add_argument("studies", nargs="+", type=Path)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--best", default="probe")
+    parser.add_argument("--against", default="gbm")
+    arguments = parser.parse_args()
+    for study in arguments.studies:
+        if arguments.what == "curves":
+            print(f"\n{study.name}\n\n{curves(study, 'kendall_tau')}\n\n{curves(study, 'r2')}")
+        elif arguments.what == "paired":
+            print(f"\n{study.name}\n\n{paired(study, arguments.best, arguments.against)}")
+        else:
+            print(f"\n{study.name}\n\n{ablation(study)}")
+    if arguments.figure:
+        draw(arguments.studies, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()

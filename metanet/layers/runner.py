@@ -1,0 +1,78 @@
+"""What all runners share that run a `GraphNetwork` on networks of one weight space, as dense arrays."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.layers.message_passing import GraphNetwork
+from metanet.topology import ParameterGraph
+
+
+class Runner(nn.Module):
+    """Encodes nodes and edges, calls `run_layer` for each round, and reads the means of node sets."""
+
+    orbit: Tensor
+    members: Tensor
+
+    def __init__(self, graph: ParameterGraph):
+        """Prepare.
+
+        Args:
+            graph: Topology of all networks.
+        """
+        super().__init__()
+        self.graph = graph
+        starts = accumulate((prod(part.shape[:2]) for part in graph.edges[:-1]), initial=0)
+        self.kinds = [int(graph.edge_type[start]) for start, _ in zip(starts, graph.edges, strict=True)]
+        members = F.one_hot(graph.node_set).T.to(torch.get_default_dtype())
+        self.register_buffer("orbit", graph.orbit, persistent=False)
+        self.register_buffer("members", members, persistent=False)
+
+    def forward(
+        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, "B"]:
+        """Raw predictions.
+
+        Args:
+            network: What was learned.
+            nodes: Features of nodes.
+            edges: Features of edges, part by part.
+
+        Returns:
+            One number a network.
+        """
+        x = network.node_encoder(nodes, self.orbit)
+        e = self.encode(network, edges)
+        for at, layer in enumerate(network.layers):
+            x = self.run_layer(layer, x, e, at + 1 == len(network.layers))
+        return network.decode(self.means(network.norm(x)))
+
+    def encode(self, network: GraphNetwork, edges: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B K _ _"]]:
+        """Edges at the start, part by part, channels first."""
+        return [network.edge_encoder.dense(part, kind) for kind, part in zip(self.kinds, edges, strict=True)]
+
+    def run_layer(
+        self, layer: Any, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B K _ _"]], last: bool
+    ) -> Float[Tensor, "B V H"]:
+        """One round.
+
+        Args:
+            layer: What was learned for it.
+            x: Features of nodes.
+            e: Features of edges; replaced by new ones, unless it is the last round.
+            last: Whether nothing reads the edges anymore.
+
+        Returns:
+            New features of nodes.
+        """
+        raise NotImplementedError
+
+    def means(self, x: Float[Tensor, "B V H"]) -> Float[Tensor, "B sets H"]:
+        """Means over each node set; zero for a set without nodes."""
+        return self.members @ x / self.members.sum(1, keepdim=True).clamp(min=1)

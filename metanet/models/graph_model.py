@@ -1,0 +1,49 @@
+"""What the metanets share that read the parameter graphs of one weight space."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanet.contract import Source
+from metanet.normalize import ParamsNorm
+from metanet.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
+from zoo.params import Params
+
+
+class GraphModel(nn.Module):
+    """Normalized tensors, as features of nodes and edges, through a network of the graph and its runner."""
+
+    def __init__(
+        self,
+        source: Source,
+        norm: ParamsNorm,
+        network: Callable[[GraphSizes], nn.Module],
+        runner: Callable[[ParameterGraph], Any],
+    ):
+        """Build.
+
+        Args:
+            source: Weight space and masks.
+            norm: Normalization of tensors.
+            network: Builds what is learned, for the sizes of the graph.
+            runner: Builds what runs it on dense arrays, for the graph.
+
+        Raises:
+            ValueError: If the sizes of the network do not fit each other.
+        """
+        super().__init__()
+        self.source, self.norm = source, norm
+        self.graph = parameter_graph(source.space)
+        self.network = network(self.graph.sizes)
+        self.dense = runner(self.graph)
+
+    def calibrate(self, features: Params) -> None:
+        """Fit the normalization."""
+        self.norm.calibrate(features)
+
+    def forward(self, features: Params) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        params = self.norm(features)
+        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
