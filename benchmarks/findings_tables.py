@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metanet.metrics import kendall_tau
 from studies.ablation import ablation_cells
 from studies.cells import load_predictions
 from studies.plots import COLORS, LINES, MARKERS, STYLE
 from studies.summary import average_seeds, format_interval
+
+TITLES = {"findings": "MLPs 64-32-32-10, digits", "findings-cnn": "CNNs, MNIST"}
 
 
 def curves(study: Path, metric: str) -> str:
@@ -40,20 +41,25 @@ def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
     for size in sorted(rows["num_train"].unique()):
         sides = []
         for name in (best, against):
-            chosen = rows.loc[(rows["metanet"] == name) & (rows["num_train"] == size)].sort_values("seed")
-            cells = [load_predictions(study / "cells" / f"{key}.npz") for key in chosen["cell"]]
-            sides.append([next(iter(found.values())) for found in cells])
-        count = len(sides[0][0].truth)
-        generator = np.random.default_rng(0)
-        picks = [np.arange(count), *(generator.integers(0, count, count) for _ in range(resamples))]
-        found = [
-            np.mean([kendall_tau(own.truth[pick], own.prediction[pick]) for own in sides[0]])
-            - np.mean([kendall_tau(own.truth[pick], own.prediction[pick]) for own in sides[1]])
-            for pick in picks
-        ]
+            keys = rows.loc[(rows["metanet"] == name) & (rows["num_train"] == size), "cell"]
+            cells = [next(iter(load_predictions(study / "cells" / f"{key}.npz").values())) for key in keys]
+            count = len(cells[0].truth)
+            resampled = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples)
+            counts = np.concatenate([np.ones((1, count)), resampled])
+            sides.append(np.mean([resampled_tau(cell.truth, cell.prediction, counts) for cell in cells], axis=0))
+        found = sides[0] - sides[1]
         low, high = np.quantile(found[1:], [0.025, 0.975])
         lines.append(f"| {size:,} | {found[0]:.3f} [{low:.3f}, {high:.3f}] |")
     return "\n".join([f"| n | Kendall τ of `{best}` less that of `{against}` |", "|---|---|", *lines])
+
+
+def resampled_tau(truth: np.ndarray, prediction: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of every resample, given how often each network is in it."""
+    orders = [np.sign(values[:, None] - values[None]) for values in (truth, prediction)]
+    both, first, second = (
+        ((counts @ product) * counts).sum(1) for product in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
+    )
+    return both / np.sqrt(first * second)
 
 
 def ablation(study: Path) -> str:
@@ -75,13 +81,15 @@ def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None
             own = averages.loc[averages["metanet"] == name].sort_values("num_train")
             color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
             panel.fill_between(own["num_train"], own[f"{metric}_low"], own[f"{metric}_high"], color=color, alpha=0.06, lw=0)
-            (legend[name],) = panel.plot(own["num_train"], own[metric], color=color, marker=marker, ls=dashes, ms=4, lw=1.3)
+            face = color if i < len(COLORS) else "white"
+            style = {"color": color, "marker": marker, "ls": dashes, "mfc": face, "ms": 4.5, "lw": 1.3}
+            (legend[name],) = panel.plot(own["num_train"], own[metric], **style)
         sizes = sorted(averages["num_train"].unique())
         panel.set_xscale("log")
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
         panel.minorticks_off()
         panel.set_xlabel("training networks")
-        panel.set_title(study.name)
+        panel.set_title(TITLES.get(study.name, study.name))
     panels[0].set_ylabel("Kendall τ, 95% interval over test networks")
     figure.legend(legend.values(), legend.keys(), loc="outside right upper", handlelength=4)
     target.parent.mkdir(parents=True, exist_ok=True)
