@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from zoo.architectures.masks import Amount, draw_fixed
 from zoo.architectures.table import check_options, look_up
 from zoo.figlu_modules import sigma_asymmetric_
-from zoo.module_tensors import Owned, fit_any, is_conv1d, parameters_of, per_tensor, replace_by, skipped_modules
+from zoo.module_tensors import Owned, check_plain, fit_any, is_conv1d, parameters_of, per_tensor, replace_by, skipped_modules
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _UNSUPPORTED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
@@ -175,6 +174,7 @@ def w_asymmetric_(
     weights = [owned for owned in parameters_of(module, skip) if _written_axis(owned, embeddings) is not None]
     if not weights:
         raise ValueError(f"w: no weights to fix entries of; looked for {_LOOKED_FOR}")
+    check_plain(weights)
     drawn = []
     for owned, amount, scale in zip(
         weights, per_tensor("n_fix", n_fix, weights), per_tensor("kappa", kappa, weights), strict=True
@@ -211,9 +211,7 @@ def syre_(module: nn.Module, generator: torch.Generator, std: Amount = 0.01, ski
     if not 0 < std < math.inf:
         raise ValueError(f"syre: expected std > 0, got {std}")
     tensors = parameters_of(module, skip)
-    computed = [owned.name for owned in tensors if any(isinstance(m, parametrize.ParametrizationList) for m, _ in owned.owners)]
-    if computed:
-        raise ValueError(f"syre: {computed} have a parametrization already; leave those modules as they are with skip=[...]")
+    check_plain(tensors)
     for owned in tensors:
         offset = std * torch.randn(owned.tensor.shape, generator=generator)
         replace_by(owned, Offset(offset.to(owned.tensor.device, owned.tensor.dtype)))
@@ -237,6 +235,22 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
             if isinstance(entries[0], FixedEntries):
                 masks[f"{name}.{tensor}".removeprefix(".")] = entries[0].free
     return masks
+
+
+def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """The state of an asymmetric module as its standard module names it: effective parameters, and buffers.
+
+    Args:
+        module: The module, of kind `"w"` or `"syre"`.
+
+    Returns:
+        What `load_state_dict` of the standard module takes to compute the same function; copies.
+    """
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items() if "parametrizations" not in name.split(".")}
+    for prefix, layer in module.named_modules(remove_duplicate=False):
+        for name, computed in getattr(layer, "parametrizations", {}).items():
+            state[f"{prefix}.{name}".removeprefix(".")] = computed().detach().clone()
+    return state
 
 
 def _weights(layer: nn.Module, embeddings: bool) -> dict[str, int]:

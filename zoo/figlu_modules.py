@@ -149,7 +149,8 @@ def _unit(name: str, calls: Sequence[tuple[Tensor, int | None]], std: float | No
 
 def _replace(module: nn.Module, units: Mapping[nn.Module, nn.Module]) -> None:
     for parent in list(module.modules()):
-        for attribute, child in list(parent.named_children()):
+        # Not named_children: it lists a module that has several names once.
+        for attribute, child in list(parent._modules.items()):
             if child in units:
                 setattr(parent, attribute, units[child])
                 if isinstance(parent, nn.TransformerEncoderLayer):

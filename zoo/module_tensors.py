@@ -101,6 +101,25 @@ def is_conv1d(layer: nn.Module) -> bool:
     return any((c.__module__, c.__name__) == ("transformers.pytorch_utils", "Conv1D") for c in type(layer).__mro__)
 
 
+def check_plain(tensors: Sequence[Owned]) -> None:
+    """Check that parameters can be computed from now on.
+
+    Args:
+        tensors: The parameters.
+
+    Raises:
+        ValueError: If a layer that holds one has a parametrization.
+    """
+    # A parametrized layer shares the class that computes its weights with all its copies: a change would reach the original.
+    owned = [(o.name, layer) for o in tensors for layer, _ in o.owners]
+    computed = [n for n, m in owned if isinstance(m, parametrize.ParametrizationList) or parametrize.is_parametrized(m)]
+    if computed:
+        raise ValueError(
+            f"layers that have a parametrization (weight norm, or asymmetric already) cannot get another: {computed}; make the "
+            "module asymmetric first, or leave those layers as they are with skip=[...]"
+        )
+
+
 def fits(pattern: str, name: str) -> bool:
     """Whether a name or pattern means a tensor: its own name or that of a module it is in, `*` standing for anything.
 
@@ -164,7 +183,7 @@ def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Ow
 
 
 def replace_by(owned: Owned, computed: nn.Module) -> None:
-    """Let all owners of a parameter compute it with one parametrization, which they share.
+    """Let all owners of a parameter compute it with one parametrization, which they share; see `check_plain`.
 
     Args:
         owned: The parameter; it stays the one that is trained, and tied as it was.
