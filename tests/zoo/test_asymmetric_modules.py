@@ -361,8 +361,9 @@ def test_masks_are_the_same_in_every_process():
 def test_fused_attention_kernels_compute_the_twin(kind):
     """In evaluation without gradients torch replaces a whole encoder layer by one kernel."""
     module, x = nn.TransformerEncoder(encoder(nn.ReLU(), heads=2), 2), randn(2, 5, 12)
-    twin = zoo.asymmetric(module, kind, **({"example_inputs": x} if kind == "sigma" else {})).eval()
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    examples = {"example_inputs": {"src": x, "src_key_padding_mask": padding}} if kind == "sigma" else {}
+    twin = zoo.asymmetric(module.requires_grad_(False), kind, **examples).eval().requires_grad_(True)
     for options in ({}, {"src_key_padding_mask": padding}):
         expected = twin(x, **options)
         with torch.no_grad():
@@ -382,7 +383,7 @@ def test_sigma_finds_neurons_after_every_kind_of_layer():
     torch.testing.assert_close(twin[2](pre), by_hand)
     assert all(m.training for name, m in twin.named_modules() if name not in ("", "1"))
     assert (
-        repr(zoo.asymmetric(encoder().requires_grad_(False), "sigma", example_inputs=randn(2, 5, 12)).activation)
+        repr(zoo.asymmetric(encoder(), "sigma", example_inputs=randn(2, 5, 12)).activation)
         == "FiGLU(16, axis=-1)"
     )
     both = nn.Sequential(nn.Linear(6, 4), act := nn.ReLU(), nn.Linear(4, 5), act, nn.Linear(5, 4), act)
