@@ -151,7 +151,7 @@ def _replace(module: nn.Module, units: Mapping[nn.Module, nn.Module]) -> None:
     for parent in list(module.modules()):
         # Not named_children: it lists a module that has several names once.
         for attribute, child in list(parent._modules.items()):
-            if child in units:
+            if child is not None and child in units:
                 setattr(parent, attribute, units[child])
                 if isinstance(parent, nn.TransformerEncoderLayer):
                     # Its fused kernel, used in evaluation, would still compute the activation that it was built with.

@@ -382,10 +382,7 @@ def test_sigma_finds_neurons_after_every_kind_of_layer():
     by_hand = torch.stack([sum(mixing[i, j] * pre[:, j] for j in range(8)).sigmoid() * pre[:, i] for i in range(8)], 1)
     torch.testing.assert_close(twin[2](pre), by_hand)
     assert all(m.training for name, m in twin.named_modules() if name not in ("", "1"))
-    assert (
-        repr(zoo.asymmetric(encoder(), "sigma", example_inputs=randn(2, 5, 12)).activation)
-        == "FiGLU(16, axis=-1)"
-    )
+    assert repr(zoo.asymmetric(encoder(), "sigma", example_inputs=randn(2, 5, 12)).activation) == "FiGLU(16, axis=-1)"
     both = nn.Sequential(nn.Linear(6, 4), act := nn.ReLU(), nn.Linear(4, 5), act, nn.Linear(5, 4), act)
     twin = zoo.asymmetric(both, "sigma", example_inputs=randn(2, 6))
     assert repr(twin[1]) == "FiGLU(4, 5, axis=-1)"
