@@ -30,8 +30,8 @@ from zoo.architectures import (
     syre,
     w_asymmetric,
 )
-from zoo.architectures.asymmetric import distinct_rows
 from zoo.architectures.base import constants_of
+from zoo.architectures.masks import distinct_rows
 from zoo.params import batch_shape, flatten, free_entries, stack
 
 INPUT, CLASSES = (1, 6, 6), 3

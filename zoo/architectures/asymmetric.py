@@ -6,19 +6,15 @@ a neuron of a W-asymmetric layer therefore sees pre-activation variance `(d - n_
 instead of `1 / 3`.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from zoo.architectures.base import Architecture, written_axis
+from zoo.architectures.masks import Amount, draw_fixed
 from zoo.weight_space import NeuronGroup, WeightSpace, labels
-
-Amount = int | float
 
 
 def w_asymmetric(
@@ -50,21 +46,17 @@ def w_asymmetric(
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
-    if fix not in ("entries", "filters"):
-        raise ValueError(f"w_asymmetric: expected fix to be 'entries' or 'filters', got {fix!r}")
     weights = [name for name in architecture.space.tensors if architecture.space.pattern(name).read]
     amounts, scales = _per_tensor("n_fix", n_fix, weights), _per_tensor("kappa", kappa, weights)
     constants, asymmetric_groups, rigid_groups = dict(architecture.constants), set(), set()
     for name in weights:
-        free = _mask(architecture.space, name, amounts[name], fix, generator)
-        values = torch.randn(architecture.space.shapes[name], generator=generator)
-        if not 0 <= scales[name] < math.inf:
-            raise ValueError(f"tensor {name!r}: expected kappa >= 0, got {scales[name]}")
-        if free is None:
+        pattern, shape = architecture.space.pattern(name), architecture.space.shapes[name]
+        kernel = [len(axis) == 1 and isinstance(axis[0], int) for axis in pattern.read]
+        drawn = draw_fixed(name, shape, kernel, amounts[name], scales[name], fix, generator)
+        if drawn is None:
             continue
-        constants[f"free.{name}"] = free
-        constants[f"fixed.{name}"] = torch.where(free, 0.0, scales[name] * values)
-        touched = [label for axis in architecture.space.pattern(name).axes for label in labels(axis)]
+        constants[f"free.{name}"], constants[f"fixed.{name}"] = drawn
+        touched = [label for axis in pattern.axes for label in labels(axis)]
         asymmetric_groups |= {label.group for label in touched}
         rigid_groups |= {label.group for label in touched if label.power != 0 and scales[name] > 0}
 
@@ -162,57 +154,3 @@ def _per_tensor(option: str, value: Amount | Mapping[str, Amount], tensors: list
     if set(value) != set(tensors):
         raise ValueError(f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}")
     return value
-
-
-def _mask(space: WeightSpace, name: str, amount: Amount, fix: str, generator: torch.Generator) -> Tensor | None:
-    """Mask of one tensor, True = free, or None if nothing is fixed."""
-    pattern, shape = space.pattern(name), space.shapes[name]
-    rows = math.prod(shape[: len(pattern.written)])
-    plain = [len(axis) == 1 and isinstance(axis[0], int) for axis in pattern.read]
-    sizes = shape[len(pattern.written) :]
-    chosen = [1 if fix == "filters" and is_plain else size for size, is_plain in zip(sizes, plain, strict=True)]
-    fan_in = math.prod(chosen)
-    n_fix = max(1, round(amount * fan_in)) if isinstance(amount, float) and 0 < amount < 1 else amount
-    if n_fix == 0:
-        return None
-    if not isinstance(n_fix, int) or n_fix < 0:
-        raise ValueError(f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), got {amount}")
-    unit = "input filters" if fix == "filters" else "entries"
-    if n_fix >= fan_in:
-        raise ValueError(
-            f"tensor {name!r}: n_fix={n_fix} would freeze all {fan_in} {unit} of a row; expected n_fix < {fan_in} "
-            "(n_fix as a mapping gives it per tensor, 0 leaves a tensor as it is)"
-        )
-    if math.comb(fan_in, n_fix) < rows:
-        raise ValueError(
-            f"tensor {name!r}: {rows} rows cannot be distinct with n_fix={n_fix} of {fan_in} {unit}: "
-            f"there are only {math.comb(fan_in, n_fix)} ways to choose"
-        )
-    free = distinct_rows(rows, fan_in, n_fix, generator)
-    return free.reshape(*shape[: len(pattern.written)], *chosen).expand(shape).contiguous()
-
-
-def distinct_rows(rows: int, columns: int, n_fix: int, generator: torch.Generator) -> Bool[Tensor, "rows columns"]:
-    """Draw a mask with `n_fix` False entries in every row and no two equal rows.
-
-    Args:
-        rows: Number of rows.
-        columns: Number of columns.
-        n_fix: False entries in each row; at least `rows` different choices must exist.
-        generator: Source of randomness.
-
-    Returns:
-        The mask.
-    """
-    if math.comb(columns, n_fix) <= 4 * rows:
-        choices = list(itertools.combinations(range(columns), n_fix))
-        picked = [choices[i] for i in torch.randperm(len(choices), generator=generator)[:rows].tolist()]
-    else:
-        distinct: dict[tuple[int, ...], None] = {}
-        while len(distinct) < rows:
-            row = torch.randperm(columns, generator=generator)[:n_fix].sort().values
-            distinct[tuple(row.tolist())] = None
-        picked = list(distinct)
-    mask = torch.ones(rows, columns, dtype=torch.bool)
-    mask[torch.arange(rows)[:, None], torch.tensor(picked)] = False
-    return mask

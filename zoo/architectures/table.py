@@ -76,8 +76,8 @@ def check_architecture(name: str | None, options: Mapping[str, Any]) -> Callable
     Raises:
         ValueError: If the name or an option is unknown, or an option has the wrong type.
     """
-    builder = _look_up("architecture", name, ARCHITECTURES)
-    _check_options(f"architecture {name!r}", builder, options, given=("input_shape", "num_classes"))
+    builder = look_up("architecture", name, ARCHITECTURES)
+    check_options(f"architecture {name!r}", builder, options, given=("input_shape", "num_classes"))
     return builder
 
 
@@ -94,20 +94,42 @@ def check_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..
     Raises:
         ValueError: If the kind or an option is unknown, or an option has the wrong type.
     """
-    wrapper = _look_up("asymmetry", kind, ASYMMETRIES)
-    _check_options(f"asymmetry {kind!r}", wrapper, options, given=("architecture", "generator"))
+    wrapper = look_up("asymmetry", kind, ASYMMETRIES)
+    check_options(f"asymmetry {kind!r}", wrapper, options, given=("architecture", "generator"))
     return wrapper
 
 
-def _look_up(what: str, name: str | None, table: Mapping[str, Callable[..., Architecture]]) -> Callable[..., Architecture]:
+def look_up(what: str, name: str | None, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """Look a function up in a table.
+
+    Args:
+        what: What the table holds, for errors.
+        name: Name to look up.
+        table: The functions by name.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
     if name is None or name not in table:
         raise ValueError(f"unknown {what} {name!r}; known are {sorted(table)}")
     return table[name]
 
 
-def _check_options(
-    what: str, function: Callable[..., Architecture], options: Mapping[str, Any], given: tuple[str, ...]
-) -> None:
+def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]) -> None:
+    """Check names and types of the options of a function against its signature.
+
+    Args:
+        what: What the function builds, for errors.
+        function: The function.
+        options: Options to check.
+        given: Names of its arguments that are not options.
+
+    Raises:
+        ValueError: If an option is unknown or has the wrong type.
+    """
     valid = {name: p.annotation for name, p in inspect.signature(function).parameters.items() if name not in given}
     for name, value in options.items():
         if name not in valid:
