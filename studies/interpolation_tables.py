@@ -22,9 +22,9 @@ MEASURES = {
 LEVEL_Z = 1.959964  # of a normal distribution, 95%
 EXPLAINED = (
     "Largest rise: max over consecutive points of L(t+1) - L(t), below 0 where the loss always falls; monotonic: no rise. "
-    "Locally convex: share of interior points with a second difference of at least 0; below the chord: share of interior points "
-    "not above the line through both ends. Means over the networks that did not diverge (n) with [95% interval]: bootstrap over "
-    "networks, Wilson for the share of monotonic networks."
+    "Locally convex: share of interior points with a second difference of at least 0; below the chord: share of interior "
+    "points not above the line through both ends. Means over the networks that did not diverge (n) with [95% interval]: "
+    "bootstrap over networks, Wilson for the share of monotonic networks."
 )
 PAIRED = "Differences to {} network by network, which have the same hyperparameters: mean [95% bootstrap interval over pairs]."
 CORRELATED = "Spearman correlation of the largest rise with each hyperparameter, over networks [95% bootstrap interval]."
@@ -84,7 +84,8 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         num_bootstrap: Resamples.
 
     Returns:
-        One line a population: `population`, each measure with `_low` and `_high`, `n` and `diverged`.
+        One line a population: `population`, each measure with `_low` and `_high`, `start` and `end` (medians of the losses at
+        both ends), `n` and `diverged`.
     """
     lines = []
     for name, here in rows.groupby("population", sort=False):
@@ -94,6 +95,8 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
             values = usable[measure].to_numpy(np.float64)
             found = share_interval(values) if measure == "monotonic" else mean_interval(values, num_bootstrap)
             line |= _columns(measure, found)
+        for end, place in (("start", 0), ("end", -1)):
+            line[end] = float(np.median([losses[place] for losses in usable["losses"]])) if len(usable) else np.nan
         lines.append({**line, "n": len(usable), "diverged": len(here) - len(usable)})
     return pd.DataFrame(lines)
 
@@ -194,6 +197,8 @@ def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
     for measure, title in MEASURES.items():
         digits = 4 if measure == "largest_rise" else 3
         cells[title] = [_text(line, measure, digits, signed) for line in lines.to_dict("records")]
+    if "start" in lines:
+        cells["median loss at both ends"] = [f"{line['start']:.3g}, {line['end']:.3g}" for line in lines.to_dict("records")]
     for name in ("n", "diverged"):
         if name in lines:
             cells[name] = lines[name].astype(str)
@@ -220,13 +225,13 @@ def blocks_of(config: "Interpolation", rows: pd.DataFrame) -> list[tuple[str, pd
     return found
 
 
-def format_study(config: "Interpolation", rows: pd.DataFrame, out: Path) -> str:
+def format_study(config: "Interpolation", rows: pd.DataFrame, _out: Path) -> str:
     """All tables of a study for the terminal.
 
     Args:
         config: The study's config.
         rows: Its rows.
-        out: Its directory.
+        _out: Its directory, not needed.
 
     Returns:
         Lines of text.

@@ -233,6 +233,7 @@ def test_diverged_networks_are_counted_and_left_out():
         for measure in MEASURES:
             assert line[measure] == pytest.approx(np.mean([value for value in own[measure] if np.isfinite(value)]))
             assert line[f"{measure}_low"] <= line[measure] <= line[f"{measure}_high"]
+        assert (line["start"], line["end"]) == tuple(np.median(np.stack(own["losses"]), axis=0)[[0, -1]])
 
 
 def test_paired_differences_by_brute_force():
