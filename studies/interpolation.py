@@ -167,7 +167,7 @@ def measure(block: Block) -> pd.DataFrame:
     population, dtype = zoo[block.population], getattr(torch, block.dtype)
     table = population.table(block.split).iloc[block.start : block.stop].reset_index(drop=True)
     job = Job.model_validate(zoo.manifest.config)
-    task = _task(job.task, dtype)
+    task = _task(job.task.model_dump_json(), dtype)
     seen_size = as_tensor(table["train_size"].to_numpy(copy=True), torch.int64)
     size = seen_size if block.num_images is None else seen_size.clamp(max=block.num_images)
     seen = expose(_networks(table, seen_size), task, job.seed)
@@ -187,8 +187,8 @@ def measure(block: Block) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=1)
-def _task(config: TaskConfig, dtype: torch.dtype) -> Task:
-    return load_task(config).to("cpu", dtype)
+def _task(config: str, dtype: torch.dtype) -> Task:
+    return load_task(TaskConfig.model_validate_json(config)).to("cpu", dtype)
 
 
 @lru_cache(maxsize=1)

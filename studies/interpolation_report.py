@@ -57,7 +57,7 @@ def write_report(config: "Interpolation", rows: pd.DataFrame, out: Path) -> Path
 
 
 def _diverged(rows: pd.DataFrame) -> dict[str, int]:
-    return {str(name): int(here["diverged"].sum()) for name, here in rows.groupby("population", sort=False)}
+    return {str(name): int(here["diverged"].to_numpy(bool).sum()) for name, here in rows.groupby("population", sort=False)}
 
 
 def _images(config: "Interpolation") -> str:

@@ -132,7 +132,7 @@ def varied(rows: pd.DataFrame) -> list[str]:
     """Hyperparameters that differ between networks: the columns from `network_id` to `diverged`."""
     columns = list(rows.columns)
     names = columns[columns.index("network_id") + 1 : columns.index("diverged")]
-    return [name for name in names if rows[name].nunique() > 1]
+    return [name for name in names if _num_distinct(rows[name]) > 1]
 
 
 def correlate(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
@@ -173,17 +173,18 @@ def bin_shares(rows: pd.DataFrame, hyperparameter: str, num_bins: int) -> pd.Dat
     """
     values = rows[hyperparameter]
     numeric = pd.api.types.is_numeric_dtype(values)
-    if numeric and values.nunique() > num_bins:
+    if numeric and _num_distinct(values) > num_bins:
         edges = np.unique(np.quantile(values.to_numpy(np.float64), np.linspace(0, 1, num_bins + 1)))
         bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     else:
         bins = np.unique(values.astype(str) if not numeric else values, return_inverse=True)[1]
     binned = rows.assign(bin=bins)
     lines = []
-    for number, everyone in binned.groupby("bin"):
+    for number in np.unique(bins).tolist():
+        everyone = binned.loc[binned["bin"] == number]
         own = everyone[hyperparameter]
-        label = f"{own.min():.3g} to {own.max():.3g}" if numeric and own.nunique() > 1 else str(own.iloc[0])
-        center = float(own.median()) if numeric else float(number)
+        label = f"{own.min():.3g} to {own.max():.3g}" if numeric and _num_distinct(own) > 1 else str(own.iloc[0])
+        center = float(np.median(own.to_numpy(np.float64))) if numeric else float(number)
         for name, here in everyone.loc[~everyone["diverged"]].groupby("population", sort=False):
             found = share_interval(here["monotonic"].to_numpy(np.float64))
             place = {"population": name, "bin": number, "label": label, "center": center}
@@ -238,6 +239,10 @@ def format_study(config: "Interpolation", rows: pd.DataFrame, _out: Path) -> str
     """
     blocks = blocks_of(config, rows)
     return "\n\n".join("\n".join([title, cells.to_string(index=False), text]) for title, cells, text in blocks)
+
+
+def _num_distinct(values: pd.Series) -> int:
+    return len(np.unique(values.to_numpy()))
 
 
 def _columns(name: str, found: Interval) -> dict[str, float]:

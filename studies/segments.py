@@ -146,6 +146,6 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
         "largest_rise": rise,
         "monotonic": (rise <= 0).astype(np.float64),
         "convex": (np.diff(curves, n=2, axis=1) >= 0).mean(1),
-        "below_chord": (curves <= chord)[:, 1:-1].mean(1),
+        "below_chord": np.less_equal(curves, chord)[:, 1:-1].mean(1),
     }
     return {name: np.where(finite, values, np.nan) for name, values in found.items()}
