@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data_gen.mnist1d import make_mnist1d
 from data_gen.rng import generator
+from data_gen.sbm import NUM_BLOCKS, make_sbm
 from zoo.config import StrictModel
 
 
@@ -20,14 +21,14 @@ class TaskConfig(StrictModel):
     """What the networks of a zoo are trained on.
 
     Attributes:
-        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), or `images` (any image classification
-            set that `datasets` loads); or a row that you added to `TASKS`.
+        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), `sbm` (nodes of a random graph), or
+            `images` (any image classification set that `datasets` loads); or a row that you added to `TASKS`.
         path: For `images`: a local folder or the id of a data set on the Hugging Face Hub.
         grey: For `images`: convert to one channel.
         resize: For `images`: height and width in pixels, as they are if None.
         train_size: Training images, all if None; the first ones after a shuffle by `seed`.
         test_size: Test images, likewise.
-        seed: Seed of the shuffle, and of the procedure of `mnist1d`.
+        seed: Seed of the shuffle, and of the procedures of `mnist1d` and `sbm`.
     """
 
     name: str = "digits"
@@ -48,7 +49,7 @@ class TaskConfig(StrictModel):
     @model_validator(mode="after")
     def _options_fit(self) -> "TaskConfig":
         for option in ("path", "grey", "resize"):
-            if self.name in ("digits", "mnist1d") and getattr(self, option):
+            if self.name in ("digits", "mnist1d", "sbm") and getattr(self, option):
                 raise ValueError(f"{option}: not an option of the task {self.name!r}")
         return self
 
@@ -150,6 +151,17 @@ def _mnist1d(config: TaskConfig) -> tuple[Images, Images, int]:
     return _subset(x, y, order, train_size, 0, "train_size"), _subset(x, y, order, test_size, train_size, "test_size"), 10
 
 
+def _sbm(config: TaskConfig) -> tuple[Images, Images, int]:
+    train_size, test_size = config.train_size or 800, config.test_size or 400
+    x, y = make_sbm(train_size + test_size, generator(config.seed, "sbm"))
+    order = torch.arange(len(x))
+    return (
+        _subset(x, y, order, train_size, 0, "train_size"),
+        _subset(x, y, order, test_size, train_size, "test_size"),
+        NUM_BLOCKS,
+    )
+
+
 def _images(config: TaskConfig) -> tuple[Images, Images, int]:
     from data_gen.images import load_images  # loads the datasets library
 
@@ -176,5 +188,6 @@ def _subset(x: Tensor, y: Tensor, order: Tensor, size: int, start: int, option: 
 TASKS: dict[str, Callable[[TaskConfig], tuple[Images, Images, int]]] = {
     "digits": _digits,
     "mnist1d": _mnist1d,
+    "sbm": _sbm,
     "images": _images,
 }

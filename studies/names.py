@@ -34,4 +34,8 @@ STUDIES = {
         "studies.learnability",
         "How well metanets predict a target, by the number of training networks and by what is done about symmetry.",
     ),
+    "interpolation": Study(
+        "studies.interpolation",
+        "Whether the training loss falls all the way on the segment from the initialization to the trained network.",
+    ),
 }

@@ -153,7 +153,7 @@ def test_recipes_load_and_are_listed(recipe: str):
     job = load_job(recipe)
     row = table_rows(ROOT / "docs" / "jobs.md")[recipe]
     assert f"{job.count:,}" == row[3]
-    assert row[1] == "`digits`" or job.task.name == "images"
+    assert row[1] == f"`{job.task.name}`" or job.task.name == "images"
 
 
 def test_every_key_of_a_job_is_listed():

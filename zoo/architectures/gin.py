@@ -1,7 +1,8 @@
-"""Graph isomorphism network on a fixed graph, whose nodes are the positions of the inputs."""
+"""Graph isomorphism network, whose nodes are the positions of the inputs, on a fixed graph or on one that each input brings."""
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ def gin(
     activation: str = "relu",
     norm: str = "none",
     pool: str = "mean",
-    edges: Sequence[Sequence[int]] | None = None,
+    edges: Sequence[Sequence[int]] | Literal["input"] | None = None,
 ) -> Architecture:
     """A graph isomorphism network: nodes are the positions of an input, node features its channels.
 
@@ -41,9 +42,11 @@ def gin(
         layers: Number of message passing layers.
         activation: Name of the non-linearity.
         norm: `"none"` or `"layer"` (LayerNorm over the features of each node).
-        pool: `"mean"` or `"sum"` over nodes; with a fixed graph they differ by a factor only.
+        pool: `"mean"` or `"sum"` over nodes, which differ by a factor only.
         edges: Pairs of nodes that are neighbors of each other, nodes counted from 0 in C order of the positions; positions
-            next to each other along one axis (the grid, the chain) if None.
+            next to each other along one axis (the grid, the chain) if None. With `"input"` every input brings its graph: of
+            `V` positions, the last `V` channels are the rows of the adjacency matrix, and no features; a positive entry is an
+            edge, whatever the scale of the inputs.
 
     Returns:
         The architecture.
@@ -62,8 +65,9 @@ def gin(
             "gin: expected norm in ('none', 'layer'), pool in ('mean', 'sum') and layers >= 1, "
             f"got {norm!r}, {pool!r} and {layers}"
         )
-    neighbors = adjacency(input_shape[1:], edges)
-    space = _space(input_shape[0], num_classes, hidden, layers, activation, norm)
+    channels = _channels(input_shape) if edges == "input" else input_shape[0]
+    fixed = None if edges == "input" else adjacency(input_shape[1:], edges)
+    space = _space(channels, num_classes, hidden, layers, activation, norm)
 
     def draw(generator: torch.Generator) -> Params:
         params: Params = {}
@@ -77,9 +81,10 @@ def gin(
         return params
 
     def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        h = x.flatten(2).transpose(1, 2)
+        h = x[:, :channels].flatten(2).transpose(1, 2)
+        neighbors = (x[:, channels:] > 0).to(h) if fixed is None else fixed.to(h)
         for i in range(layers):
-            h = (1 + params[f"layers.{i}.eps"]) * h + neighbors.to(h) @ h
+            h = (1 + params[f"layers.{i}.eps"]) * h + neighbors @ h
             for j, linear in enumerate(_LINEARS):
                 name = f"layers.{i}.{linear}"
                 h = F.linear(h, params[f"{name}.weight"], params[f"{name}.bias"])
@@ -122,6 +127,16 @@ def adjacency(positions: Sequence[int], edges: Sequence[Sequence[int]] | None = 
     for start, end in pairs:
         matrix[start, end] = matrix[end, start] = 1.0
     return matrix
+
+
+def _channels(input_shape: Sequence[int]) -> int:
+    """Number of features of a node where inputs bring their graphs."""
+    if len(input_shape) != 2 or input_shape[0] <= input_shape[1]:
+        raise ValueError(
+            "gin: edges 'input' needs inputs of shape (features + nodes, nodes) with at least one feature, "
+            f"got {tuple(input_shape)}"
+        )
+    return input_shape[0] - input_shape[1]
 
 
 def _space(channels: int, num_classes: int, hidden: int, layers: int, activation: str, norm: str) -> WeightSpace:
