@@ -48,7 +48,14 @@ class Cell:
 
 
 def run_grid(
-    measure: Measure, asked: Sequence[Any], out: Path, *, name: str, workers: int | None = None, quiet: bool = False
+    measure: Measure,
+    asked: Sequence[Any],
+    out: Path,
+    *,
+    name: str,
+    modules: Sequence[str] = (),
+    workers: int | None = None,
+    quiet: bool = False,
 ) -> pd.DataFrame:
     """Measure every cell that is not there yet. A study that was stopped goes on where it was.
 
@@ -57,13 +64,14 @@ def run_grid(
         asked: What to measure, a frozen dataclass a cell.
         out: Directory of the study, made if it is missing.
         name: Of the study, for the progress bar.
+        modules: Names of the modules of `studies` that `measure` calls; their source is part of the cells' identity.
         workers: Number of processes of one thread each; as many as there are cores if None. One means this process.
         quiet: Whether to show no progress on stderr.
 
     Returns:
         The rows of all cells, in their order.
     """
-    code = code_fingerprint(*PACKAGES, measure.__module__)
+    code = code_fingerprint(*PACKAGES, measure.__module__, *modules)
     cells = [Cell(measure, part, out, code) for part in asked]
     waiting = [cell for cell in cells if not cell.path.is_file()]
     workers = min(workers or num_cores(), max(len(waiting), 1))

@@ -26,9 +26,9 @@ from data_gen.sampling import as_tensor
 from data_gen.tasks import Task, TaskConfig, load_task
 from studies.base import StudyConfig, make_zoo
 from studies.grid import run_grid
+from studies.interpolation_curves import measure_curves, segment_losses
 from studies.interpolation_report import write_report
 from studies.interpolation_tables import format_study
-from studies.segments import measure_curves, segment_losses
 from zoo.params import Params
 from zoo.population import Zoo, load
 from zoo.store import write_text
@@ -113,7 +113,8 @@ def run(config: Interpolation, out: Path, *, workers: int | None = None, quiet: 
     """
     make_zoo(config, workers=workers, quiet=quiet)
     blocks = plan(config, load(config.zoo))
-    rows = run_grid(measure, blocks, out, name="interpolation", workers=workers, quiet=quiet)
+    modules = ("studies.interpolation_curves",)
+    rows = run_grid(measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet)
     out.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(out / "rows.parquet")
     write_text(out / "config.yaml", config.to_yaml())

@@ -241,7 +241,7 @@ def format_study(config: "Interpolation", rows: pd.DataFrame, _out: Path) -> str
     return "\n\n".join("\n".join([title, cells.to_string(index=False), text]) for title, cells, text in blocks)
 
 
-def _num_distinct(values: pd.Series) -> int:
+def _num_distinct(values: Any) -> int:
     return len(np.unique(values.to_numpy()))
 
 

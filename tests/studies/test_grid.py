@@ -72,6 +72,12 @@ def test_other_code_is_measured_anew(tmp_path, monkeypatch):
     assert MEASURED == [1, 1]
 
 
+def test_cells_depend_on_the_modules_that_are_named(tmp_path):
+    for modules in ((), ("studies.page",)):
+        run_grid(square, asked(1), tmp_path, name="squares", modules=modules, workers=1, quiet=True)
+    assert MEASURED == [1, 1]
+
+
 def test_the_fingerprint_reads_the_source_of_packages_and_modules():
     module = "tests.studies.test_grid"
     both = [grid.code_fingerprint("zoo", module), grid.code_fingerprint("zoo", module)]

@@ -14,9 +14,10 @@ from data_gen.config import Job
 from data_gen.generate import generate
 from data_gen.networks import Exposure, expose
 from data_gen.tasks import Images, Task, load_task
-from studies import grid, interpolation, segments
+from studies import grid, interpolation, interpolation_curves
 from studies.cli import main
 from studies.interpolation import Interpolation, format_study, run, write_report
+from studies.interpolation_curves import measure_curves, points_between, segment_losses
 from studies.interpolation_tables import (
     MEASURES,
     bin_shares,
@@ -26,7 +27,6 @@ from studies.interpolation_tables import (
     share_interval,
     summarize,
 )
-from studies.segments import measure_curves, points_between, segment_losses
 from zoo.architectures.base import Architecture
 from zoo.population import load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -118,7 +118,7 @@ def test_the_end_of_the_segment_is_the_training_loss_in_the_zoo(rows, zoo_folder
 
 
 def test_rows_do_not_depend_on_blocks_or_memory(config, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "MEMORY", 1)
+    monkeypatch.setattr(interpolation_curves, "MEMORY", 1)
     other = run(config.model_copy(update={"block": 12}), tmp_path, workers=1, quiet=True)
     assert rows["network_id"].to_list() == list(range(12)) * 2
     pd.testing.assert_frame_equal(other.drop(columns="losses"), rows.drop(columns="losses"))
