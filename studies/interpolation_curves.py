@@ -137,8 +137,8 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
     >>> {name: values.tolist() for name, values in measure_curves(np.array([[4.0, 1.0, 2.0, 0.0]])).items()}
     {'largest_rise': [1.0], 'monotonic': [0.0], 'convex': [0.5], 'below_chord': [0.5]}
     """
-    finite = np.isfinite(losses).all(1, keepdims=True)
-    curves = np.where(finite, losses, 0.0)
+    finite = np.isfinite(losses).all(1)
+    curves = np.where(finite.reshape(-1, 1), losses, 0.0)
     fraction = np.arange(curves.shape[1]) / (curves.shape[1] - 1)
     chord = curves[:, :1] * (1 - fraction) + curves[:, -1:] * fraction
     rise = np.diff(curves, axis=1).max(1)
@@ -148,4 +148,4 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
         "convex": (np.diff(curves, n=2, axis=1) >= 0).mean(1),
         "below_chord": np.less_equal(curves, chord)[:, 1:-1].mean(1),
     }
-    return {name: np.where(finite[:, 0], values, np.nan) for name, values in found.items()}
+    return {name: np.where(finite, values, np.nan) for name, values in found.items()}
