@@ -34,4 +34,12 @@ STUDIES = {
         "studies.learnability",
         "How well metanets predict a target, by the number of training networks and by what is done about symmetry.",
     ),
+    "mode-connectivity": Study(
+        "studies.connectivity",
+        "The loss between two networks of a population, before and after alignment: barriers.",
+    ),
+    "merging": Study(
+        "studies.merging",
+        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside the ensemble.",
+    ),
 }
