@@ -67,7 +67,8 @@ class Exposure:
 def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
 
-    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With probability `label_noise` an image has, for this network and for good, a label drawn uniformly from all classes.
+    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With probability `label_noise` an image
+    has, for this network and for good, a label drawn uniformly from all classes.
 
     Args:
         networks: The networks.

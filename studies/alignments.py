@@ -33,7 +33,7 @@ class Matching:
     seed: int
 
 
-def match_nothing(space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching) -> GroupElement:
+def match_nothing(_space: WeightSpace, _params: Mapping[str, Tensor], _reference: Params, _matching: Matching) -> GroupElement:
     """The element that changes nothing."""
     return GroupElement({}, {})
 
@@ -100,8 +100,8 @@ def standard_space(population: Population) -> WeightSpace:
 def align_to_mean(space: WeightSpace, networks: list[Params], matching: Matching, max_rounds: int = 50) -> list[Params]:
     """Align networks with each other: in turn, each to the mean of the others, until none moves any more.
 
-    Every step raises the sum of all inner products between networks or leaves it, so that the squared distance to the mean never
-    rises. The first step of all is to align them with the first network.
+    Every step raises the sum of all inner products between networks or leaves it, so that the squared distance to the mean
+    never rises. The first step of all is to align them with the first network.
 
     Args:
         space: The weight space.

@@ -1,7 +1,7 @@
 """Mode connectivity: the loss on the segment between two networks of a population, as they are and after alignment.
 
-Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population and with each alignment that the
-population's space leaves something to do. Barriers are
+Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population, with each alignment that has
+something to move there. Barriers are
 
     middle = L((a + b) / 2) - (L(a) + L(b)) / 2        highest = max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b))
 

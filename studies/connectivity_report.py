@@ -26,10 +26,10 @@ WORDS = {
 }
 EXPLAIN = (
     "Barrier: the value at the middle of the segment less the mean of both ends (for accuracy: the mean of both ends less the "
-    "middle), so that 0 is no barrier; highest: the largest such difference over the segment. Mean over pairs with Student's 95% "
-    "interval; n is the number of pairs, no network in two of them. Distance: root mean square over trained parameters, before "
-    "and after alignment. Moved: share of the permutable neurons that the alignment put elsewhere; unprompted: share that weight "
-    "matching would move if all neurons of the standard architecture could be permuted."
+    "middle), so that 0 is no barrier; highest: the largest such difference over the segment. Mean over pairs with Student's "
+    "95% interval; n is the number of pairs, no network in two of them. Distance: root mean square over trained parameters, "
+    "before and after alignment. Moved: share of the permutable neurons that the alignment put elsewhere; unprompted: share "
+    "that weight matching would move if all neurons of the standard architecture could be permuted."
 )
 
 
@@ -94,13 +94,13 @@ def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def format_study(config: StudyConfig, rows: pd.DataFrame, out: Path) -> str:
+def format_study(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> str:
     """The table of a study for the terminal.
 
     Args:
-        config: The study's config.
+        _config: The study's config.
         rows: Its rows.
-        out: Its directory.
+        _out: Its directory.
 
     Returns:
         Lines of text.
@@ -122,8 +122,8 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
     pairs = pair_barriers(rows)
     lead = (
         f"The loss on the straight segment between two networks of a population that were trained independently, from the zoo "
-        f"{config.zoo.name}. If two minima are the same up to a permutation of neurons, alignment takes the barrier between them "
-        f"away; if a population has no such symmetry, there should be none to begin with."
+        f"{config.zoo.name}. If two minima are the same up to a permutation of neurons, alignment takes the barrier between "
+        f"them away; if a population has no such symmetry, there should be none to begin with."
     )
     parts = [heading("Mode connectivity", 1), paragraph(lead), heading("Barriers"), table(table_cells(pairs)), quiet(EXPLAIN)]
     with rc_context(STYLE):

@@ -27,6 +27,7 @@ KINDS = {
     "w": {"kind": "w", "n_fix": 2, "kappa": 0.5},
     "sigma": {"kind": "sigma"},
     "syre": {"kind": "syre", "std": 0.1},
+    "bias": {"kind": "bias", "kappa": 0.5},
 }
 
 
