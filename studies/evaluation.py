@@ -64,6 +64,11 @@ def _task(config: str) -> Task:
     return load_task(TaskConfig.model_validate_json(config))
 
 
+def table_of_all(population: Population) -> pd.DataFrame:
+    """The table of all networks of a population, whatever their split, diverged ones included, ordered by network id."""
+    return pd.concat([population.table(split) for split in population.splits], ignore_index=True)
+
+
 def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
     """All networks of a population, whatever their split, that did not diverge.
 
@@ -73,7 +78,7 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
     Returns:
         Table with a row a network, ordered by network id, and their parameters `[N, *shape]` in the same order.
     """
-    table = pd.concat([population.table(split) for split in population.splits], ignore_index=True)
+    table = table_of_all(population)
     parts = [population.params(split) for split in population.splits]
     params = {name: torch.cat([part[name] for part in parts]) for name in population.space.tensors}
     keep = torch.from_numpy(~table["diverged"].to_numpy(bool))

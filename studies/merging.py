@@ -29,6 +29,7 @@ from studies.evaluation import (
     load_parts,
     log_probabilities,
     reset_statistics,
+    table_of_all,
 )
 from studies.grid import code_fingerprint, run_grid
 from studies.merging_report import format_study, write_report
@@ -128,7 +129,8 @@ def plan(config: Merging, population: Population) -> list[Asked]:
     Raises:
         ValueError: If there are not enough networks for any size.
     """
-    parts = parts_column(all_networks(population)[0])
+    table = table_of_all(population)
+    parts = parts_column(table.loc[~table["diverged"].astype(bool)])
     code = code_fingerprint("studies.alignments", "studies.evaluation")
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     common = {name: getattr(config, name) for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")}

@@ -95,10 +95,8 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    panels = list(rows.groupby(["train_parts", "population"], sort=False))
     ways = rows["way"].unique().tolist()
-    columns = rows["population"].nunique()
-    lines = -(-len(panels) // columns)
+    columns, lines = rows["population"].nunique(), rows["train_parts"].nunique()
     order = rows[["train_parts", "population"]].drop_duplicates().to_numpy().tolist()
     drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
     places = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
