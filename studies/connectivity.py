@@ -163,8 +163,8 @@ def measure(asked: Asked) -> pd.DataFrame:
         a, b = ({name: tensor[i] for name, tensor in params.items()} for i in (first, second))
         element = ALIGNMENTS[asked.alignment](space, b, a, matching)
         moved = act(space, element, b)
-        ends = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
-        values = evaluate_segment(network, *ends, points, parts, parts["train"] if asked.repaired else None)
+        start, end = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
+        values = evaluate_segment(network, start, end, points, parts, parts["train"] if asked.repaired else None)
         ids = table["network_id"].to_numpy()[[first, second]]
         row = {
             "population": asked.population,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.base import StudyConfig
-from studies.intervals import mean_interval
+from studies.intervals import mean_interval, split_by
 from studies.page import details, figure, heading, page, paragraph, quiet, table
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.segments import above_chord, midpoint
@@ -46,7 +46,7 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     named = rows.assign(way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)])
-    for (population, way, pair), lines in named.groupby([*GROUP, "pair"], sort=False):
+    for (population, way, pair), lines in split_by(named, [*GROUP, "pair"]):
         segment = lines.sort_values("point")
         points = segment["point"].to_numpy(np.float64)
         row = {"population": population, "way": way, "pair": pair}
@@ -74,7 +74,7 @@ def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
         One line for each population and way.
     """
     lines = []
-    for (population, way), own in pairs.groupby(GROUP, sort=False):
+    for (population, way), own in split_by(pairs, GROUP):
         lines.append(
             {
                 "population": population,
@@ -151,7 +151,7 @@ def plot_barriers(pairs: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    lines = list(pairs.groupby(GROUP, sort=False))
+    lines = split_by(pairs, GROUP)
     ways = pairs["way"].unique().tolist()
     drawn = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(lines)), layout="constrained")
     panel = drawn.subplots()
@@ -210,5 +210,5 @@ def _plot_mean(panel: Axes, curves: pd.DataFrame, i: int) -> object:
 
 
 def _span(pairs: pd.DataFrame) -> str:
-    counts = pairs.groupby(GROUP).size()
-    return str(counts.min()) if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    counts = [len(own) for _, own in split_by(pairs, GROUP)]
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"

@@ -1,9 +1,10 @@
 """Means with intervals over pairs or groups of networks."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.special import stdtrit
 
@@ -37,3 +38,9 @@ def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
     n, mean = len(values), float(values.mean())
     half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return Interval(mean, mean - half, mean + half, n)
+
+
+def split_by(rows: pd.DataFrame, columns: list[str]) -> list[tuple[list[Any], pd.DataFrame]]:
+    """Rows that agree in some columns, with the values of those; in order of appearance."""
+    groups = rows.groupby(columns, sort=False)
+    return [(list(key) if isinstance(key, tuple) else [key], own) for key, own in groups]

@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.base import StudyConfig
-from studies.intervals import mean_interval
+from studies.intervals import mean_interval, split_by
 from studies.page import details, figure, heading, page, paragraph, quiet, table
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.summary import render
@@ -35,10 +35,10 @@ def table_cells(rows: pd.DataFrame) -> pd.DataFrame:
         One line for each population, number of parts, size and way.
     """
     lines = []
-    for (population, parts, size, way), own in rows.groupby(GROUP, sort=False):
+    for (population, parts, size, way), own in split_by(rows, GROUP):
         values = {metric: mean_interval(own[metric].to_numpy(np.float64)) for metric in WORDS}
         line = {"population": population, "parts": str(parts), "k": str(size), "way": way}
-        line["n"] = f"{len(own)}{'' if own['disjoint'].all() else '*'}"
+        line["n"] = f"{len(own)}{'' if np.all(own['disjoint'].to_numpy()) else '*'}"
         lines.append(line | {WORDS[metric]: str(value) for metric, value in values.items()})
     return pd.DataFrame(lines)
 
@@ -96,7 +96,7 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
         The figure.
     """
     ways = rows["way"].unique().tolist()
-    columns, lines = rows["population"].nunique(), rows["train_parts"].nunique()
+    columns, lines = len(rows["population"].unique()), len(rows["train_parts"].unique())
     order = rows[["train_parts", "population"]].drop_duplicates().to_numpy().tolist()
     drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
     places = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)

@@ -54,8 +54,8 @@ def evaluate_segment(
     """
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in parts}
     for i in range(len(next(iter(start.values())))):
-        own = [{name: tensor[i : i + 1] for name, tensor in ends.items()} for ends in (start, end)]
-        networks = {name: tensor[0] for name, tensor in between(*own, points).items()}
+        a, b = ({name: tensor[i : i + 1] for name, tensor in ends.items()} for ends in (start, end))
+        networks = {name: tensor[0] for name, tensor in between(a, b, points).items()}
         if repair is not None:
             networks = reset_statistics(network, networks, repair.x)
         for name, part in parts.items():
