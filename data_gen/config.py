@@ -26,6 +26,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "label_smoothing": Hyperparameter(0.0, low=0, high=1, open_high=True),
     "label_noise": Hyperparameter(0.0, low=0, high=1),
     "train_fraction": Hyperparameter(1.0, low=0, high=1, open_low=True),
+    "train_parts": Hyperparameter(None, low=1, integer=True),
     "init_scale": Hyperparameter(1.0, low=0, open_low=True),
     "batch_size": Hyperparameter(64, low=1, integer=True),
     "steps": Hyperparameter(None, low=1, integer=True),

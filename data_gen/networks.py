@@ -21,6 +21,7 @@ class Networks:
         hparams: Numeric hyperparameters by name, in the dtype of the training.
         steps: Steps of each network's training, int64.
         train_size: Number of training images that each network sees, int64.
+        parts: Into how many parts the training images are divided for each network, int64; network `i` sees part `i mod parts`.
         optimizer: Name in `OPTIMIZERS`, one for the chunk.
         schedule: Name in `SCHEDULES`, one for the chunk.
         batch_size: Images in a batch, one for the chunk.
@@ -30,6 +31,7 @@ class Networks:
     hparams: Mapping[str, Tensor]
     steps: Int64[Tensor, " N"]
     train_size: Int64[Tensor, " N"]
+    parts: Int64[Tensor, " N"]
     optimizer: str
     schedule: str
     batch_size: int
@@ -63,9 +65,10 @@ class Exposure:
 
 
 def expose(networks: Networks, task: Task, seed: int) -> Exposure:
-    """Draw each network's part of the training images (`train_fraction`) and its wrong labels (`label_noise`).
+    """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
 
-    With probability `label_noise` an image has, for this network and for good, a label drawn uniformly from all classes.
+    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With probability `label_noise` an image
+    has, for this network and for good, a label drawn uniformly from all classes.
 
     Args:
         networks: The networks.
@@ -79,11 +82,30 @@ def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     image = torch.arange(len(labels), device=labels.device)
     own = None
     if bool((networks.train_size < len(labels)).any()):
-        keys = fold(key(seed, "subset"), networks.ids)
-        own = shuffled(keys, image.expand(len(keys), -1), torch.full_like(networks.train_size, len(labels)))
+        divided = networks.parts > 1
+        keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), networks.ids))
+        start = part_bounds(networks.ids, networks.parts, len(labels))[0]
+        own = shuffled(keys, (start[:, None] + image) % len(labels), torch.full_like(networks.train_size, len(labels)))
     noise = networks.hparams["label_noise"].double()[:, None]
     if not bool(noise.any()):
         return Exposure(own, labels[None])
     coin = uniform(fold(key(seed, "noise"), networks.ids)[:, None], image)
     drawn = integers(fold(key(seed, "noisy label"), networks.ids)[:, None], image, task.num_classes)
     return Exposure(own, torch.where(coin < noise, drawn, labels))
+
+
+def part_bounds(
+    ids: Int64[Tensor, " N"], parts: Int64[Tensor, " N"], total: int
+) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+    """Where the part of each network begins and ends; parts are disjoint, cover everything and differ by one image at most.
+
+    Args:
+        ids: Network ids.
+        parts: Number of parts for each network, at least 1.
+        total: Number of training images.
+
+    Returns:
+        First and one past the last position `[N]` in the shuffle that is divided.
+    """
+    part = ids % parts
+    return part * total // parts, (part + 1) * total // parts

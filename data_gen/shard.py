@@ -13,7 +13,7 @@ from torch import Tensor
 from data_gen.chunking import chunk_size, compilation_pays
 from data_gen.config import Job
 from data_gen.evaluate import evaluate
-from data_gen.networks import Networks
+from data_gen.networks import Networks, part_bounds
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
 from data_gen.tasks import Task, load_task
@@ -90,10 +90,17 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
 
     Returns:
         `network_id`, `seed`, every hyperparameter, `steps` and `train_size`, each `[N]`.
+
+    Raises:
+        ValueError: If there are more parts than training images.
     """
     table = sample_table(job.hyperparameters, job.seed, ids)
     total = len(task.train.y)
-    train_size = np.maximum(1, np.round(table["train_fraction"].astype(float) * total)).astype(np.int64)
+    parts = torch.from_numpy(table.get("train_parts", np.ones(len(ids), dtype=np.int64)))
+    if int(parts.max()) > total:
+        raise ValueError(f"train_parts: expected at most {total}, the number of training images, found {int(parts.max())}")
+    start, stop = part_bounds(ids, parts, total)
+    train_size = np.maximum(1, np.round(table["train_fraction"].astype(float) * (stop - start).numpy())).astype(np.int64)
     if "steps" not in table:
         steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
         table["steps"] = np.maximum(1, steps).astype(np.int64)
@@ -220,6 +227,7 @@ class Worker:
             hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
             steps=as_tensor(table["steps"], torch.int64).to(self.device),
             train_size=as_tensor(table["train_size"], torch.int64).to(self.device),
+            parts=as_tensor(table.get("train_parts", np.ones_like(table["network_id"])), torch.int64).to(self.device),
             optimizer=str(table["optimizer"][0]),
             schedule=str(table["schedule"][0]),
             batch_size=int(table["batch_size"][0]),

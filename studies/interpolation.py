@@ -203,9 +203,9 @@ def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Pa
 def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> Networks:
     """What `expose` has to know of networks; who trained them and how does not matter to what they saw."""
     ids, steps = (as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps"))
-    noise = as_tensor(
-        table["label_noise"].to_numpy(copy=True), torch.float32
-    )  # the type of training, on which the draws depend
+    # In the type of training, on which the draws depend.
+    noise = as_tensor(table["label_noise"].to_numpy(copy=True), torch.float32)
+    parts = as_tensor(table["train_parts"].to_numpy(copy=True), torch.int64) if "train_parts" in table else torch.ones_like(ids)
     first = table.iloc[0]
     shared = (str(first["optimizer"]), str(first["schedule"]), int(first["batch_size"]))
-    return Networks(ids, {"label_noise": noise}, steps, train_size, *shared)
+    return Networks(ids, {"label_noise": noise}, steps, train_size, parts, *shared)

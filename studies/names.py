@@ -38,4 +38,12 @@ STUDIES = {
         "studies.interpolation",
         "Whether the training loss falls all the way on the segment from the initialization to the trained network.",
     ),
+    "mode-connectivity": Study(
+        "studies.connectivity",
+        "The loss between two networks of a population, before and after alignment: barriers.",
+    ),
+    "merging": Study(
+        "studies.merging",
+        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside the ensemble.",
+    ),
 }

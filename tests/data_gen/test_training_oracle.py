@@ -27,6 +27,7 @@ KINDS = {
     "w": {"kind": "w", "n_fix": 2, "kappa": 0.5},
     "sigma": {"kind": "sigma"},
     "syre": {"kind": "syre", "std": 0.1},
+    "bias": {"kind": "bias", "kappa": 0.5},
 }
 
 
@@ -117,7 +118,8 @@ def assert_equals_plain_loop(job, module, tmp_path):
         alone = train_alone(module(initial, blueprint.constants), worker.task, job.seed, i, row)
         for n, expected in alone.items():
             torch.testing.assert_close(params[n][i], expected, rtol=0, atol=1e-9)
-            assert not torch.equal(expected, initial[n])
+            trained = bool(blueprint.constants.get(f"free.{n}", torch.tensor(True)).any())
+            assert torch.equal(expected, initial[n]) != trained
 
 
 @pytest.mark.parametrize("chunk", [3, 8, 64])

@@ -18,6 +18,7 @@ from zoo.architectures import (
     ARCHITECTURES,
     ASYMMETRIES,
     Architecture,
+    bias_asymmetric,
     build_architecture,
     cnn,
     gin,
@@ -33,6 +34,7 @@ from zoo.architectures import (
 from zoo.architectures.base import constants_of
 from zoo.architectures.masks import distinct_rows
 from zoo.params import batch_shape, flatten, free_entries, stack
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 INPUT, CLASSES = (1, 6, 6), 3
 KINDS = {"standard": None, **{kind: {} for kind in ASYMMETRIES}, "w kappa 0": {"kappa": 0.0}}
@@ -543,6 +545,37 @@ def test_kinds_combine():
     assert both.num_free == standard.space.num_params - 2 * (8 + 4)
 
 
+# biases only
+
+
+def test_all_biases_are_fixed_and_nothing_else():
+    """Kolmogorov-Smirnov on 1,210 biases; a right implementation fails with probability 1e-6."""
+    standard = mlp((10,), 10, (300, 300), norm="layer")
+    architecture = bias_asymmetric(standard, generator(0), kappa=0.5)
+    biases = {f"layers.{i}.bias" for i in range(3)} | {"norms.0.bias", "norms.1.bias"}
+    assert set(architecture.free) == biases
+    one, other = (architecture.init(generator(seed)) for seed in (1, 2))
+    assert all(torch.equal(one[name], other[name]) for name in biases)
+    assert all(torch.equal(one[name], standard.init(generator(1))[name]) for name in set(one) - biases)
+    assert architecture.num_free == standard.space.num_params - sum(one[name].numel() for name in biases)
+    assert kstest(torch.cat([one[name] for name in biases]).numpy(), "norm", (0, 0.5)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_fixed_biases_declare_no_symmetry_unless_they_are_all_zero(norm):
+    standard = mlp((10,), 4, (8, 6), norm=norm)
+    groups = bias_asymmetric(standard, generator(0)).space.groups.values()
+    assert not any(group.permutable or group.scaling != "none" for group in groups if group.activation == "relu")
+    assert bias_asymmetric(standard, generator(0), kappa=0.0).space == standard.space
+
+
+def test_a_network_without_biases_has_none_to_fix():
+    space = WeightSpace({"x": NeuronGroup(2, permutable=False)}, {"weight": "x"})
+    linear = Architecture(space, lambda _: {"weight": torch.ones(2)}, lambda params, x, _: x * params["weight"])
+    with pytest.raises(ValueError, match=r"no tensor is named bias; tensors are \['weight'\]"):
+        bias_asymmetric(linear, generator(0))
+
+
 # what is refused
 
 MLP, CNN = mlp((10,), 4, (8,)), cnn((3, 6, 6), 4, (8, 6))
@@ -645,11 +678,13 @@ def test_networks_of_positions_need_positions(name, shape):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("v", {}, r"unknown asymmetry 'v'; known are \['sigma', 'syre', 'w'\]"),
+        ("v", {}, r"unknown asymmetry 'v'; known are \['bias', 'sigma', 'syre', 'w'\]"),
         ("sigma", {"std": 0.0}, r"sigma_asymmetric: expected std > 0, got 0.0"),
         ("sigma", {"std": float("nan")}, r"sigma_asymmetric: expected std > 0, got nan"),
         ("sigma", {"kappa": 1.0}, r"unknown option 'kappa' of asymmetry 'sigma'; options are \['std'\]"),
         ("syre", {"std": -1.0}, r"syre: expected std > 0, got -1.0"),
+        ("bias", {"kappa": -1.0}, r"bias_asymmetric: expected kappa >= 0, got -1.0"),
+        ("bias", {"kappa": float("nan")}, r"bias_asymmetric: expected kappa >= 0, got nan"),
     ],
 )
 def test_asymmetry_options_that_do_not_fit(kind, options, message):

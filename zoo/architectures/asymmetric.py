@@ -141,7 +141,52 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     return replace(architecture, space=space, constants={**architecture.constants, **offsets})
 
 
-ASYMMETRIES: dict[str, Callable[..., Architecture]] = {"w": w_asymmetric, "sigma": sigma_asymmetric, "syre": syre}
+def bias_asymmetric(architecture: Architecture, generator: torch.Generator, kappa: float = 1.0) -> Architecture:
+    """Fix all biases, those of norms included, at `F ~ N(0, kappa^2)`; everything else is trained.
+
+    No permutation maps such a network onto another of its zoo, and yet the barrier between two stays: a control.
+
+    Args:
+        architecture: The standard architecture.
+        generator: Source of `F`.
+        kappa: Standard deviation of the fixed biases; 0 fixes them all at 0 and removes no symmetry.
+
+    Returns:
+        The architecture with constants `free.<tensor>` and `fixed.<tensor>` for every tensor named `bias`.
+
+    Raises:
+        ValueError: If the architecture has no biases, or `kappa` is negative.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.1.
+    """
+    biases = [name for name in architecture.space.tensors if name.split(".")[-1] == "bias"]
+    if not biases:
+        raise ValueError(f"bias_asymmetric: no tensor is named bias; tensors are {list(architecture.space.tensors)}")
+    if not 0 <= kappa < math.inf:
+        raise ValueError(f"bias_asymmetric: expected kappa >= 0, got {kappa}")
+    constants, told_apart, rigid = dict(architecture.constants), set(), set()
+    for name in biases:
+        shape = architecture.space.shapes[name]
+        constants[f"free.{name}"] = torch.zeros(shape, dtype=torch.bool)
+        constants[f"fixed.{name}"] = kappa * torch.randn(shape, generator=generator)
+        touched = [label for axis in architecture.space.pattern(name).axes for label in labels(axis)]
+        told_apart |= {label.group for label in touched if kappa > 0}
+        rigid |= {label.group for label in touched if kappa > 0 and label.power != 0}
+
+    def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
+        scaling = "none" if name in rigid else group.scaling
+        return replace(group, permutable=group.permutable and name not in told_apart, scaling=scaling)
+
+    return replace(architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants)
+
+
+ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
+    "w": w_asymmetric,
+    "sigma": sigma_asymmetric,
+    "syre": syre,
+    "bias": bias_asymmetric,
+}
 
 
 def _map_groups(space: WeightSpace, change: Callable[[str, NeuronGroup], NeuronGroup]) -> WeightSpace:
