@@ -11,7 +11,7 @@ class Study:
 
     Its module has
 
-        CONFIG                                          the config, a `StudyConfig`
+        CONFIG                                          the config, a `StudyConfig` or, without a zoo, a `PlainConfig`
         run(config, out, *, workers, quiet) -> rows     measures what is not there yet, writes `rows.parquet`, `config.yaml`
         format_study(config, rows, out) -> str          tables for the terminal
         write_report(config, rows, out) -> Path         writes `report.html`
@@ -33,5 +33,9 @@ STUDIES = {
     "learnability": Study(
         "studies.learnability",
         "How well metanets predict a target, by the number of training networks and by what is done about symmetry.",
+    ),
+    "bayesian": Study(
+        "studies.bayesian",
+        "Bayesian networks: variational inference of deep standard and asymmetric ones, and how well Markov chains mix on them.",
     ),
 }

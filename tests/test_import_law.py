@@ -57,7 +57,7 @@ OWNERS = {
     "h5py": {"zoo/store.py"},
     "datasets": {"data_gen/images.py"},
     "yaml": {"zoo/config.py", "zoo/hub.py"},
-    "matplotlib": {"studies/report.py", "studies/plots.py"},
+    "matplotlib": {"studies"},
     "scipy": {"data_gen/mnist1d.py", "metanet", "zoo/align.py"},
     "sklearn": {"data_gen/tasks.py", "metanet"},
     "torch_geometric": {"metanet"},
