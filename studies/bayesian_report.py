@@ -14,7 +14,7 @@ from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from zoo.store import write_text
 
 LEAD = (
-    "Variational inference of deep networks, and Markov chains on small ones, with and without the symmetries of their neurons. "
+    "Variational inference of deep networks, and Markov chains on small ones, with and without the symmetry of neurons. "
     "A posterior over weights that ignores symmetry has a mode for every permutation; asymmetric networks have none of these."
 )
 SIGNAL = (

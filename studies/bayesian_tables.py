@@ -122,4 +122,3 @@ def format_study(config: Bayesian, rows: pd.DataFrame, out: Path) -> str:
     if config.chains is not None:
         parts += ["", chain_cells(rows).to_string(index=False), explain_chains(config)]
     return "\n".join(parts)
-

@@ -36,6 +36,6 @@ STUDIES = {
     ),
     "bayesian": Study(
         "studies.bayesian",
-        "Bayesian networks: variational inference of deep standard and asymmetric ones, and how well Markov chains mix on them.",
+        "Bayesian networks: variational inference of deep ones with and without symmetry, and how well Markov chains mix.",
     ),
 }

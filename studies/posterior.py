@@ -96,9 +96,7 @@ def initial_posterior(
     return Posterior(mean, log_std, factor)
 
 
-def spread(
-    support: Support, posterior: Posterior
-) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, "R P"]]:
+def spread(support: Support, posterior: Posterior) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, "R P"]]:
     """Means, standard deviations of the diagonal part and columns of `V`, the last two 0 where they must be.
 
     No gradient reaches fixed entries: they are constants, not means of a narrow posterior.

@@ -32,8 +32,8 @@ from studies.posterior import (
 from studies.posterior import kl_divergence as our_kl
 from studies.variational import Inference, build, evaluate, infer
 from zoo.architectures.table import build_architecture, make_asymmetric
-from zoo.params import flatten, unflatten
 from zoo.config import ConfigError, read_config
+from zoo.params import flatten, unflatten
 
 KINDS = {"standard": None, "w": {"kind": "w", "n_fix": 1, "kappa": 0.7}, "sigma": {"kind": "sigma"}}
 MLP = {"name": "mlp", "hidden": [4, 3]}
