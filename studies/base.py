@@ -1,4 +1,4 @@
-"""What all studies share: a config that names a zoo, and the job that makes it."""
+"""What all studies share: a config, which may name a zoo and the job that makes it."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,28 @@ from zoo.config import StrictModel
 from zoo.manifest import MANIFEST_NAME
 
 
-class StudyConfig(StrictModel):
+class PlainConfig(StrictModel):
+    """What to measure; the configs of studies that need no zoo."""
+
+    def folder(self, study: str, recipe: str) -> Path:
+        """Directory of the study, if none is given.
+
+        Args:
+            study: Name of the study.
+            recipe: Name of the file that the config was read from, without its ending.
+
+        Returns:
+            `runs/<study>-<recipe>`.
+        """
+        return Path("runs") / f"{study}-{recipe.removeprefix(f'{study}-')}"
+
+    def to_yaml(self) -> str:
+        """The config as YAML, one key a line."""
+        values = self.model_dump(mode="json").items()
+        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
+
+
+class StudyConfig(PlainConfig):
     """What to measure; the configs of studies on networks of a zoo.
 
     Attributes:
@@ -18,10 +39,9 @@ class StudyConfig(StrictModel):
     zoo: Path
     job: str | None = None
 
-    def to_yaml(self) -> str:
-        """The config as YAML, one key a line."""
-        values = self.model_dump(mode="json").items()
-        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
+    def folder(self, study: str, recipe: str) -> Path:
+        """Directory of the study, if none is given: beside the zoo, named after it and the recipe."""
+        return self.zoo.with_name(f"{self.zoo.name}-{recipe}".replace(f"-{study}", ""))
 
 
 def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = False) -> None:

@@ -137,7 +137,7 @@ def _run_study(
     module = STUDIES[name].load()
     path = config_file or _recipe_path(name, recipe or "small")
     config = read_config(module.CONFIG, path, (*overrides, *_zoo_override(zoo)))
-    folder = out or config.zoo.with_name(f"{config.zoo.name}-{path.stem}".replace("-learnability", ""))
+    folder = out or config.folder(name, path.stem)
     try:
         rows = module.run(config, folder, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
@@ -151,7 +151,9 @@ STUDY_OPTIONS = (
     click.Option(["--recipe"], help="Name of a recipe; `small` if neither this nor --config is given."),
     click.Option(["--config", "config_file"], type=FILE, help="YAML file instead of a recipe."),
     click.Option(["--zoo"], type=FOLDER, help="The zoo; needed unless the config names one. Made if the config names a job."),
-    click.Option(["--out"], type=FOLDER, help="Directory of the study; named after zoo and recipe by default."),
+    click.Option(
+        ["--out"], type=FOLDER, help="Directory of the study; named after the recipe, and the zoo if there is one, by default."
+    ),
     click.Option(["--set", "overrides"], multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config."),
     click.Option(["--workers"], type=click.IntRange(min=1), help="Number of processes; as many as cores if not given."),
     click.Option(["--quiet"], is_flag=True, help="Show no progress."),

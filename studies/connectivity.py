@@ -21,7 +21,7 @@ from studies.alignments import ALIGNMENTS, Matching, can_move, check_alignments,
 from studies.base import StudyConfig, make_zoo
 from studies.connectivity_report import format_study, write_report
 from studies.evaluation import all_networks, choose_populations, load_parts, rms_distance
-from studies.grid import code_fingerprint, run_grid
+from studies.grid import run_grid
 from studies.segments import evaluate_segment
 from zoo.population import Population, load
 from zoo.store import write_text
@@ -71,15 +71,15 @@ class Connectivity(StudyConfig):
 
 
 CONFIG = Connectivity
+MODULES = ("studies.alignments", "studies.evaluation", "studies.segments")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One cell: all pairs of a population with one alignment; it depends on the population's content and on the code too."""
+    """One cell: all pairs of a population with one alignment; it depends on the population's content too."""
 
     zoo: Path
     fingerprint: str
-    code: str
     task: str
     population: str
     alignment: str
@@ -108,7 +108,7 @@ def run(config: Connectivity, out: Path, *, workers: int | None = None, quiet: b
     make_zoo(config, workers=workers, quiet=quiet)
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(measure, asked, out, name="mode-connectivity", workers=workers, quiet=quiet)
+    rows = run_grid(measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet)
     rows.to_parquet(out / "rows.parquet")
     write_text(out / "config.yaml", config.to_yaml())
     return rows
@@ -127,11 +127,10 @@ def plan(config: Connectivity, population: Population) -> list[Asked]:
     moving = can_move(population.space)
     repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
     names = ("pairs", "points", "num_train", "num_test", "match_images", "num_restarts", "seed")
-    code = code_fingerprint("studies.alignments", "studies.evaluation", "studies.segments")
     common = {name: getattr(config, name) for name in names}
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     return [
-        Asked(config.zoo, population.fingerprint, code, task, population.name, alignment, repaired, **common)
+        Asked(config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common)
         for alignment in config.alignments
         if moving or alignment == "none"
         for repaired in repairs

@@ -113,7 +113,7 @@ def run(config: Interpolation, out: Path, *, workers: int | None = None, quiet: 
     """
     make_zoo(config, workers=workers, quiet=quiet)
     blocks = plan(config, load(config.zoo))
-    modules = ("studies.interpolation_curves",)
+    modules = ("studies.interpolation_curves", "studies.segments")
     rows = run_grid(measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet)
     out.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(out / "rows.parquet")

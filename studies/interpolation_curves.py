@@ -12,8 +12,9 @@ from torch.func import vmap
 from data_gen.chunking import bytes_per_network
 from data_gen.networks import Exposure
 from data_gen.tasks import Task
+from studies.segments import between
 from zoo.architectures.base import Architecture
-from zoo.params import Params, expand_right
+from zoo.params import Params
 
 MEMORY = 64 * 2**20  # bytes for the params and activations of all points of the networks that run together
 MAX_IMAGES = 256
@@ -54,15 +55,14 @@ def segment_losses(
             "a point between two networks has no running statistics of its own; expected an architecture without "
             f"batch norm, got the statistics {list(architecture.statistics)}"
         )
-    fractions = torch.arange(num_points, dtype=torch.float64) / (num_points - 1)
+    fractions = np.linspace(0, 1, num_points)
     num_images, num_networks = parts(architecture, task, num_points)
     apply: Callable[[Params, Tensor], Tensor] = vmap(vmap(architecture.apply, in_dims=(0, None)))
     losses = torch.zeros(len(size), num_points, dtype=torch.float64)
     with torch.no_grad():
         for rows in torch.arange(len(size)).split(num_networks):
-            params = points_between(
-                {n: p[rows] for n, p in ends[0].items()}, {n: p[rows] for n, p in ends[1].items()}, fractions
-            )
+            start, end = ({name: tensor[rows] for name, tensor in own.items()} for own in ends)
+            params = between(start, end, fractions)
             for x, y, counted in _images(task, seen, rows, size[rows], num_images):
                 log_p = F.log_softmax(apply(params, x).double(), dim=-1)
                 chosen = log_p.gather(-1, y[:, None, :, None].expand(-1, num_points, -1, 1))[..., 0]
@@ -70,24 +70,6 @@ def segment_losses(
                 image_losses = -((1 - mixed) * chosen + mixed * log_p.mean(-1))
                 losses[rows] += torch.where(counted[:, None], image_losses, 0).sum(-1)
     return losses / size[:, None]
-
-
-def points_between(start: Params, end: Params, fractions: Float64[Tensor, " T"]) -> Params:
-    """Params on segments, `(1 - a) start + a end`, exact at both ends.
-
-    Args:
-        start: Tensors `[N, *shape]`.
-        end: Likewise.
-        fractions: Positions `a` in [0, 1].
-
-    Returns:
-        Tensors `[N, T, *shape]`.
-    """
-    points = {}
-    for name, tensor in start.items():
-        a = expand_right(fractions.to(tensor.dtype), tensor)
-        points[name] = (1 - a) * tensor[:, None] + a * end[name][:, None]
-    return points
 
 
 def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int, int]:

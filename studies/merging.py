@@ -31,7 +31,7 @@ from studies.evaluation import (
     reset_statistics,
     table_of_all,
 )
-from studies.grid import code_fingerprint, run_grid
+from studies.grid import run_grid
 from studies.merging_report import format_study, write_report
 from zoo.params import Params, stack
 from zoo.population import Network, Population, load
@@ -74,6 +74,7 @@ class Merging(StudyConfig):
 
 
 CONFIG = Merging
+MODULES = ("studies.alignments", "studies.evaluation")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,6 @@ class Asked:
 
     zoo: Path
     fingerprint: str
-    code: str
     task: str
     population: str
     train_parts: int
@@ -110,7 +110,7 @@ def run(config: Merging, out: Path, *, workers: int | None = None, quiet: bool =
     make_zoo(config, workers=workers, quiet=quiet)
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(measure, asked, out, name="merging", workers=workers, quiet=quiet)
+    rows = run_grid(measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet)
     rows.to_parquet(out / "rows.parquet")
     write_text(out / "config.yaml", config.to_yaml())
     return rows
@@ -131,11 +131,10 @@ def plan(config: Merging, population: Population) -> list[Asked]:
     """
     table = table_of_all(population)
     parts = parts_column(table.loc[~table["diverged"].astype(bool)])
-    code = code_fingerprint("studies.alignments", "studies.evaluation")
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     common = {name: getattr(config, name) for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")}
     cells = [
-        Asked(config.zoo, population.fingerprint, code, task, population.name, value, size, **common)
+        Asked(config.zoo, population.fingerprint, task, population.name, value, size, **common)
         for value in np.unique(parts).tolist()
         for size in config.sizes
         if int((parts == value).sum()) >= size

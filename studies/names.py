@@ -11,7 +11,7 @@ class Study:
 
     Its module has
 
-        CONFIG                                          the config, a `StudyConfig`
+        CONFIG                                          the config, a `StudyConfig` or, without a zoo, a `PlainConfig`
         run(config, out, *, workers, quiet) -> rows     measures what is not there yet, writes `rows.parquet`, `config.yaml`
         format_study(config, rows, out) -> str          tables for the terminal
         write_report(config, rows, out) -> Path         writes `report.html`
@@ -45,5 +45,9 @@ STUDIES = {
     "merging": Study(
         "studies.merging",
         "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside the ensemble.",
+    ),
+    "bayesian": Study(
+        "studies.bayesian",
+        "Bayesian networks: variational inference of deep ones with and without symmetry, and how well Markov chains mix.",
     ),
 }

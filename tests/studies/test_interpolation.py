@@ -17,7 +17,7 @@ from data_gen.tasks import Images, Task, load_task
 from studies import grid, interpolation, interpolation_curves
 from studies.cli import main
 from studies.interpolation import Interpolation, format_study, run, write_report
-from studies.interpolation_curves import measure_curves, points_between, segment_losses
+from studies.interpolation_curves import measure_curves, segment_losses
 from studies.interpolation_tables import (
     MEASURES,
     bin_shares,
@@ -27,6 +27,7 @@ from studies.interpolation_tables import (
     share_interval,
     summarize,
 )
+from studies.segments import between
 from zoo.architectures.base import Architecture
 from zoo.population import load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -203,7 +204,7 @@ def test_curves_by_hand(curve, rise, monotonic, convex, below):
 def test_points_are_exact_at_both_ends():
     generator = torch.Generator().manual_seed(0)
     start, end = ({"w": torch.randn(3, 50, generator=generator)} for _ in range(2))
-    points = points_between(start, end, torch.linspace(0, 1, 4, dtype=torch.float64))["w"]
+    points = between(start, end, np.linspace(0, 1, 4))["w"]
     assert torch.equal(points[:, 0], start["w"])
     assert torch.equal(points[:, -1], end["w"])
 

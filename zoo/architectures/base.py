@@ -123,7 +123,7 @@ class Architecture:
         Returns:
             Logits `[X, K]`.
         """
-        return self.forward(params, x, self._activate)
+        return self.forward(params, x, self.activate)
 
     def apply_training(self, params: Params, x: Float[Tensor, "X ..."]) -> tuple[Float[Tensor, "X K"], Params]:
         """Run one network as training does.
@@ -138,9 +138,18 @@ class Architecture:
         """
         if self.forward_training is None:
             return self.apply(params, x), {}
-        return self.forward_training(params, x, self._activate)
+        return self.forward_training(params, x, self.activate)
 
-    def _activate(self, group: str, z: Tensor) -> Tensor:
+    def activate(self, group: str, z: Float[Tensor, "X d *positions"]) -> Float[Tensor, "X d *positions"]:
+        """Apply a group's non-linearity, FiGLU where the architecture is sigma-asymmetric.
+
+        Args:
+            group: Name of the group.
+            z: Pre-activations; neurons or channels on axis 1.
+
+        Returns:
+            Activations of the same shape.
+        """
         mixing = self.constants.get(f"mixing.{group}")
         if mixing is not None:
             return figlu(z, mixing)

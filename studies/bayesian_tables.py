@@ -1,0 +1,124 @@
+"""Tables of a study of Bayesian networks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from data_gen.rng import key
+from studies.bayesian_config import Bayesian
+
+KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
+METRICS = {
+    "test_accuracy": "test accuracy",
+    "mean_test_accuracy": "of the mean network",
+    "test_loss": "test loss",
+    "elbo": "ELBO per image",
+    "ece": "ECE",
+    "brier": "Brier score",
+}
+
+
+def interval(values: Float[np.ndarray, " N"], num_bootstrap: int) -> tuple[float, float, float]:
+    """Mean with a 95% bootstrap interval.
+
+    Args:
+        values: One value a network.
+        num_bootstrap: Number of resamples.
+
+    Returns:
+        Mean and the ends of the interval; nan if a value is.
+    """
+    random = np.random.default_rng(key(0, "bayesian interval"))
+    means = values[random.integers(len(values), size=(num_bootstrap, len(values)))].mean(1)
+    return float(values.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def last_records(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the variational part at the last epoch."""
+    found = rows.loc[rows["part"] == "variational"]
+    return found.loc[found["epoch"] == found["epoch"].max()]
+
+
+def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
+    """Results of variational inference, a line for each population, as texts.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+
+    Returns:
+        Table of mean and interval of each metric.
+    """
+    lines = []
+    groups: Any = last_records(rows).groupby(KEYS, sort=False)
+    for (architecture, init_scale, rank, kind), own in groups:
+        line = {"networks": str(architecture), "init scale": f"{init_scale:g}", "rank": f"{rank:g}", "kind": str(kind)}
+        line["n"] = str(len(own))
+        for metric, title in METRICS.items():
+            line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*interval(own[metric].to_numpy(np.float64), config.num_bootstrap))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """R-hat of the chains, a line for each kind, as texts.
+
+    Args:
+        rows: The study's rows.
+
+    Returns:
+        Table; empty if there are no chains.
+    """
+    lines = []
+    for kind, own in rows.loc[rows["part"] == "chains"].groupby("asymmetry", sort=False):
+        line = {"kind": str(kind)}
+        for space, title in (("weights", "R-hat of weights"), ("function", "R-hat of predictions")):
+            values = own.loc[own["space"] == space, "rhat"].to_numpy(np.float64)
+            line |= {
+                f"{title}: median": f"{np.median(values):.3f}",
+                "95% quantile" + " " * (space == "function"): f"{np.quantile(values, 0.95):.3f}",
+            }
+            line["entries" if space == "weights" else "points"] = str(len(values))
+        line |= {"acceptance": f"{own['acceptance'].iloc[0]:.2f}", "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}"}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def explain(config: Bayesian) -> str:
+    """What the table of variational inference shows."""
+    return (
+        f"After {config.epochs} epochs; mean over n networks (seeds) with its 95% bootstrap interval over networks. "
+        f"Probabilities are averaged over {config.samples} draws of the posterior; losses and ELBO in nats."
+    )
+
+
+def explain_chains(config: Bayesian) -> str:
+    """What the table of chains shows."""
+    if config.chains is None:
+        return "No chains were asked for."
+    chains = config.chains
+    return (
+        f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after {chains.warmup} of warm-up, "
+        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. Above 1.01 chains have not mixed."
+    )
+
+
+def format_study(config: Bayesian, rows: pd.DataFrame, out: Path) -> str:
+    """Tables for the terminal.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory.
+
+    Returns:
+        Text.
+    """
+    del out
+    parts = [inference_cells(config, rows).to_string(index=False), explain(config)]
+    if config.chains is not None:
+        parts += ["", chain_cells(rows).to_string(index=False), explain_chains(config)]
+    return "\n".join(parts)

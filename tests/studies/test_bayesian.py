@@ -1,0 +1,379 @@
+"""Variational inference: closed forms, lock step, what stays fixed; the study as a whole."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from data_gen.config import PopulationConfig
+from data_gen.rng import generator
+from data_gen.tasks import Images, Task, TaskConfig, load_task
+from studies import bayesian, chains, cli, variational
+from studies.base import PlainConfig, StudyConfig
+from studies.bayesian_config import Bayesian
+from studies.bayesian_mlp import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian_tables import interval
+from studies.calibration import brier_score, calibration_error
+from studies.posterior import (
+    Posterior,
+    initial_posterior,
+    sample_weights,
+    spread,
+    support_of,
+    weight_noise_size,
+)
+from studies.posterior import kl_divergence as our_kl
+from studies.variational import Inference, build, evaluate, infer
+from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.config import ConfigError, read_config
+from zoo.params import flatten, unflatten
+
+KINDS = {"standard": None, "w": {"kind": "w", "n_fix": 1, "kappa": 0.7}, "sigma": {"kind": "sigma"}}
+MLP = {"name": "mlp", "hidden": [4, 3]}
+Z = 4.9  # standard errors; a comparison of normal estimates fails by chance with probability 1e-6
+
+
+def architecture_of(kind, name="mlp", shape=(5,), options=None):
+    plain = build_architecture(name, {"hidden": [4, 3], "norm": "layer"} if options is None else options, shape, 3)
+    asymmetry = KINDS[kind]
+    if asymmetry is None:
+        return plain.to("cpu", torch.float64)
+    options = {key: value for key, value in asymmetry.items() if key != "kind"}
+    return make_asymmetric(plain, asymmetry["kind"], options, 0).to("cpu", torch.float64)
+
+
+def random_posterior(architecture, rank, seed=0):
+    """A posterior with means, deviations and factors of the same size."""
+    start = initial_posterior(architecture, generator(seed, "start"), rank=rank, std=0.5)
+    random = generator(seed, "posterior")
+    log_std = -1 + 0.3 * torch.randn(start.log_std.shape, generator=random)
+    return Posterior(*(part.double() for part in (start.mean, log_std, start.factor)))
+
+
+def dense_covariance(support, posterior):
+    """Covariance of all entries, tensor by tensor, from the definition."""
+    _, std, factor = spread(support, posterior)
+    covariance = torch.diag(std**2)
+    start = 0
+    for name, shape in support.space.shapes.items():
+        stop = start + math.prod(shape)
+        own = factor[:, start:stop]
+        covariance[start:stop, start:stop] += own.T @ own
+        start = stop
+        assert name in support.weights or not own.any()
+    return covariance
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kl_is_that_of_the_dense_gaussian(kind, rank):
+    architecture = architecture_of(kind)
+    support, posterior = support_of(architecture), random_posterior(architecture, rank)
+    free = support.free
+    dense = MultivariateNormal(posterior.mean[free], dense_covariance(support, posterior)[free][:, free])
+    prior = MultivariateNormal(torch.zeros(int(free.sum()), dtype=torch.float64), 0.49 * torch.eye(int(free.sum())).double())
+    torch.testing.assert_close(our_kl(support, posterior, 0.7), kl_divergence(dense, prior), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_sampled_weights_have_the_dense_moments(rank):
+    """Linear in the noise, so the covariance is that of the map from noise to weights, exactly."""
+    architecture = architecture_of("w")
+    support, posterior = support_of(architecture), random_posterior(architecture, rank)
+
+    def draw(noise):
+        return flatten(support.space, sample_weights(support, posterior, noise))
+
+    zero = torch.zeros(weight_noise_size(support, rank), dtype=torch.float64)
+    jacobian = torch.func.jacrev(draw)(zero)
+    torch.testing.assert_close(draw(zero), posterior.mean)
+    torch.testing.assert_close(jacobian @ jacobian.T, dense_covariance(support, posterior))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_spread_the_local_network_is_the_architecture(kind):
+    architecture = architecture_of(kind)
+    posterior = random_posterior(architecture, 2)
+    still = Posterior(posterior.mean, torch.full_like(posterior.log_std, -40.0), 0 * posterior.factor)
+    x = torch.randn(7, 5, generator=generator(0, "x"), dtype=torch.float64)
+    noise = torch.randn(7, output_noise_size(architecture, 2), generator=generator(0, "e"), dtype=torch.float64)
+    expected = architecture.apply(unflatten(architecture.space, still.mean), x)
+    torch.testing.assert_close(sample_outputs(architecture, still, x, noise), expected)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("kind", ["standard", "w"])
+def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
+    """Pre-activations of one layer are linear in the noise of either way, so both covariances follow from Jacobians."""
+    plain = build_architecture("mlp", {"hidden": []}, (5,), 3)
+    architecture = plain if kind == "standard" else make_asymmetric(plain, "w", {"n_fix": 1, "kappa": 0.7}, 0)
+    architecture = architecture.to("cpu", torch.float64)
+    support, posterior = support_of(architecture), random_posterior(architecture, rank)
+    x = torch.randn(1, 5, generator=generator(0, "x"), dtype=torch.float64)
+
+    def local(noise):
+        return sample_outputs(architecture, posterior, x, noise[None])[0]
+
+    def global_(noise):
+        return architecture.apply(sample_weights(support, posterior, noise), x)[0]
+
+    found = []
+    for function, size in ((local, output_noise_size(architecture, rank)), (global_, weight_noise_size(support, rank))):
+        zero = torch.zeros(size, dtype=torch.float64)
+        jacobian = torch.func.jacrev(function)(zero)
+        found.append((function(zero), jacobian @ jacobian.T))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deep_local_networks_have_the_moments_of_sampled_weights(kind):
+    """First and second moments of three logits; 6 comparisons at 1e-6 each fail by chance in fewer than one of 10^5 seeds."""
+    architecture, count, rank = architecture_of(kind), 20_000, 2
+    support, posterior = support_of(architecture), random_posterior(architecture, rank)
+    x = torch.randn(5, generator=generator(1, "x"), dtype=torch.float64)
+    random = generator(0, "noise")
+    local = sample_outputs(
+        architecture,
+        posterior,
+        x.expand(count, 5),
+        torch.randn(count, output_noise_size(architecture, rank), generator=random, dtype=torch.float64),
+    )
+    noise = torch.randn(count, weight_noise_size(support, rank), generator=random, dtype=torch.float64)
+    sampled = torch.func.vmap(lambda e: architecture.apply(sample_weights(support, posterior, e), x[None])[0])(noise)
+    center = sampled.mean(0)
+    for power in (1, 2):
+        a, b = ((part - center) ** power for part in (local, sampled))
+        error = ((a.var(0) + b.var(0)) / count).sqrt()
+        assert ((a.mean(0) - b.mean(0)).abs() < Z * error).all(), f"moment {power}"
+
+
+def test_an_mlp_is_known_by_its_tensors():
+    assert is_mlp(architecture_of("w"))
+    assert not is_mlp(build_architecture("cnn", {"channels": [2, 2]}, (1, 8, 8), 3))
+
+
+def test_running_statistics_have_no_posterior():
+    batch_norm = build_architecture("resnet", {"width": 0.25}, (1, 8, 8), 3)
+    with pytest.raises(ValueError, match="choose norm 'layer' or 'none'"):
+        initial_posterior(batch_norm, generator(0), rank=0, std=0.1)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_start_has_the_deviation_that_was_asked_for(rank):
+    """The mean variance over 64 x 64 weights; chi-squared with 4 x 4096 / 2 degrees at least: within 10% but for 1e-9."""
+    architecture = build_architecture("mlp", {"hidden": [64, 64]}, (4,), 3)
+    support = support_of(architecture)
+    posterior = initial_posterior(architecture, generator(0), rank=rank, std=0.2)
+    _, std, factor = spread(support, posterior)
+    variance = unflatten(support.space, std**2 + (factor**2).sum(0))
+    assert float(variance["layers.1.weight"].mean()) == pytest.approx(0.04, rel=0.1)
+    torch.testing.assert_close(variance["layers.1.bias"], torch.full((64,), 0.04))
+
+
+def test_the_scale_of_the_start_leaves_fixed_entries_and_biases():
+    architecture = architecture_of("w")
+    support = support_of(architecture)
+    one, two = (initial_posterior(architecture, generator(3), rank=1, std=0.1, init_scale=s).mean for s in (1.0, 2.0))
+    torch.testing.assert_close(two, torch.where(support.correlated, 2 * one, one))
+    torch.testing.assert_close(one, flatten(support.space, architecture.init(generator(3))))
+
+
+def small_task(dtype=torch.float64):
+    random = generator(0, "task")
+    x = torch.randn(50, 1, 5, generator=random)
+    y = (x[:, 0, 0] > 0).long() + (x[:, 0, 1] > 0).long()
+    part = Images(x, y)
+    return Task(part, Images(x[:20], y[:20]), 3, torch.zeros(1, 1), torch.ones(1, 1)).to("cpu", dtype)
+
+
+def small_inference(kind, **changes):
+    population = PopulationConfig(architecture=MLP, asymmetry=KINDS[kind])
+    values = {"rank": 2, "init_scale": 1.0, "prior_std": 1.0, "initial_std": 0.05, "lr": 0.01, "batch_size": 8, "epochs": 2}
+    values |= {"records": 2, "seeds": (0, 5), "samples": 3, "train_images": 30} | changes
+    return Inference(architecture="mlp3", asymmetry=kind, task=TaskConfig(), population=population, **values)
+
+
+def end_of(asked, architecture, task):
+    return [(epoch, Posterior(*(part.clone() for part in posterior))) for epoch, posterior in infer(asked, architecture, task)]
+
+
+@pytest.mark.parametrize(("kind", "local"), [("standard", True), ("w", True), ("sigma", False)])
+def test_lock_step_of_seeds_is_what_each_does_alone(kind, local, monkeypatch):
+    monkeypatch.setattr(variational, "is_mlp", lambda _: local)
+    asked, task = small_inference(kind), small_task()
+    architecture = build(asked.population, task).to("cpu", torch.float64)
+    together = end_of(asked, architecture, task)
+    assert [epoch for epoch, _ in together] == [0, 1, 2]
+    for i, seed in enumerate(asked.seeds):
+        alone_asked = replace(asked, seeds=(seed,))
+        alone = end_of(alone_asked, architecture, task)
+        for (_, many), (_, one) in zip(together, alone, strict=True):
+            for a, b in zip(many, one, strict=True):
+                torch.testing.assert_close(a[i], b[0], rtol=1e-9, atol=1e-9)
+        found = evaluate(asked, architecture, task, together[-1][1], 2)
+        single = evaluate(alone_asked, architecture, task, alone[-1][1], 2)
+        for name, value in single.items():
+            torch.testing.assert_close(found[name][i], value[0], rtol=1e-9, atol=1e-9)
+
+
+def test_fixed_entries_never_move_and_free_ones_do():
+    asked, task = small_inference("w"), small_task()
+    architecture = build(asked.population, task).to("cpu", torch.float64)
+    support = support_of(architecture)
+    start, *_, end = end_of(asked, architecture, task)
+    moved = end[1].mean != start[1].mean
+    assert not moved[:, ~support.free].any()
+    assert moved[:, support.free].all()
+    noise = torch.randn(weight_noise_size(support, 2), generator=generator(0), dtype=torch.float64)
+    drawn = flatten(support.space, sample_weights(support, Posterior(*(part[0] for part in end[1])), noise))
+    fixed = flatten(support.space, architecture.init(generator(9)))
+    torch.testing.assert_close(drawn[~support.free], fixed[~support.free].double(), rtol=0, atol=0)
+
+
+def test_a_step_is_adam_on_the_negative_elbo():
+    """One step of one seed by a loop over images and torch's own distributions."""
+    asked, task = small_inference("w", seeds=(4,), epochs=1, records=1, batch_size=50), small_task()
+    architecture = build(asked.population, task).to("cpu", torch.float64)
+    support = support_of(architecture)
+    (_, start), (_, end) = end_of(asked, architecture, task)
+    leaves = [part[0].clone().requires_grad_() for part in start]
+    posterior = Posterior(*leaves)
+    index = variational.batches(asked, 0, 50)[0]
+    assert sorted(index.tolist()) == list(range(50))
+    noise = torch.randn((50, output_noise_size(architecture, 2)), generator=generator(4, "noise"), dtype=torch.float64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for image, own in zip(index.tolist(), noise, strict=True):
+        logits = sample_outputs(architecture, posterior, task.train.x[image : image + 1], own[None])
+        loss = loss + F.cross_entropy(logits, task.train.y[image : image + 1]) / 50
+    free = support.free
+    dense = MultivariateNormal(posterior.mean[free], dense_covariance(support, posterior)[free][:, free])
+    size = int(free.sum())
+    prior = MultivariateNormal(torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64))
+    (loss + kl_divergence(dense, prior) / 50).backward()
+    torch.optim.Adam(leaves, lr=asked.lr).step()
+    torch.testing.assert_close(end.mean[0], posterior.mean.detach(), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(end.factor[0][:, support.correlated], posterior.factor.detach()[:, support.correlated])
+
+
+def test_evaluation_is_a_loop_over_draws():
+    asked, task = small_inference("w", seeds=(2,)), small_task()
+    architecture = build(asked.population, task).to("cpu", torch.float64)
+    support = support_of(architecture)
+    posterior = end_of(asked, architecture, task)[-1][1]
+    found, one = evaluate(asked, architecture, task, posterior, 2), Posterior(*(part[0] for part in posterior))
+    random, losses, probabilities = generator(2, "evaluation", 2), [], []
+    for _ in range(3):
+        noise = torch.randn(weight_noise_size(support, 2), generator=random, dtype=torch.float64)
+        params = sample_weights(support, one, noise)
+        losses.append(float(F.cross_entropy(architecture.apply(params, task.train.x[:30]), task.train.y[:30])))
+        probabilities.append(F.softmax(architecture.apply(params, task.test.x), -1))
+    average, kl = sum(probabilities) / 3, float(our_kl(support, one, 1.0)) / 50
+    picked = [float(average[i, label]) for i, label in enumerate(task.test.y.tolist())]
+    assert float(found["elbo"]) == pytest.approx(-np.mean(losses) - kl)
+    assert float(found["test_loss"]) == pytest.approx(-np.mean(np.log(picked)))
+    assert float(found["test_accuracy"]) == pytest.approx(float((average.argmax(-1) == task.test.y).double().mean()))
+
+
+def test_calibration_error_and_brier_score_by_hand():
+    """Confidences .9 (right), .92 (wrong) share a bin of ten; .6 (right) and .55 (wrong) lie in bins of their own."""
+    p = torch.tensor([[0.9, 0.1], [0.08, 0.92], [0.6, 0.4], [0.45, 0.55]], dtype=torch.float64)
+    y = torch.tensor([0, 0, 0, 0])
+    expected = (abs(1 - 0.9) + abs(0 + 1 - 0.6 - 0.55)) / 4  # .92 is in (.9, 1], .6 and .55 both in (.5, .6]
+    expected += abs(0 - 0.92) / 4
+    assert float(calibration_error(p, y, bins=10)) == pytest.approx(expected)
+    brier = (2 * 0.1**2 + 2 * 0.92**2 + 2 * 0.4**2 + 2 * 0.55**2) / 4
+    assert float(brier_score(p, y)) == pytest.approx(brier)
+    batched = torch.stack([p, p.flip(1)])
+    torch.testing.assert_close(calibration_error(batched, y, bins=10)[0], calibration_error(p, y, bins=10))
+    assert float(calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3))) == 0
+
+
+def tiny_config():
+    return Bayesian.model_validate(
+        {
+            "task": {"name": "digits", "train_size": 60, "test_size": 40},
+            "architectures": {"mlp": {"name": "mlp", "hidden": [4]}},
+            "asymmetries": {
+                "standard": None,
+                "w_asymmetric": {"kind": "w", "n_fix": {"layers.0.weight": 8, "layers.1.weight": 0}},
+            },
+            "epochs": 1,
+            "records": 1,
+            "seeds": 2,
+            "samples": 2,
+            "num_bootstrap": 50,
+            "chains": {
+                "hidden": [3],
+                "points": 10,
+                "test_points": 5,
+                "chains": 2,
+                "warmup": 1,
+                "draws": 4,
+                "leapfrog": 2,
+                "asymmetries": {"standard": None},
+            },
+        }
+    )
+
+
+def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
+    config = tiny_config()
+    rows = bayesian.run(config, tmp_path, workers=1, quiet=True)
+    assert len(rows.loc[rows["part"] == "variational"]) == 2 * 2 * 2
+    assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "function"}
+
+    def fail(*_):
+        raise RuntimeError("measured again")
+
+    monkeypatch.setattr(variational, "infer", fail)
+    monkeypatch.setattr(chains, "run_chains", fail)
+    again = bayesian.run(config, tmp_path, workers=1, quiet=True)
+    pd.testing.assert_frame_equal(rows, again)
+    text = bayesian.format_study(config, rows, tmp_path)
+    assert "w_asymmetric" in text and "R-hat of weights" in text
+    page = bayesian.write_report(config, rows, tmp_path).read_text(encoding="utf-8")
+    assert page.count("<figure>") == 3
+    assert read_config(Bayesian, tmp_path / "config.yaml") == config
+
+
+def test_an_interval_holds_the_mean():
+    mean, low, high = interval(np.array([0.1, 0.2, 0.3, 0.4]), 500)
+    assert (mean, low < mean < high) == (pytest.approx(0.25), True)
+
+
+@pytest.mark.parametrize("recipe", ["small", "mnist", "full"])
+def test_recipes_are_valid(recipe):
+    path = Path(cli.__file__).parent / "recipes" / f"bayesian-{recipe}.yaml"
+    config = read_config(Bayesian, path)
+    assert config.folder("bayesian", path.stem) == Path("runs") / f"bayesian-{recipe}"
+    if config.task.name == "digits":
+        for asked in bayesian.inferences(config):
+            support_of(build(asked.population, load_task(config.task)))
+
+
+def test_folders_are_named_after_recipe_and_zoo():
+    assert PlainConfig().folder("bayesian", "mine") == Path("runs/bayesian-mine")
+    config = StudyConfig(zoo=Path("runs/digits"))
+    assert config.folder("learnability", "learnability-demo") == Path("runs/digits-demo")
+
+
+def test_impossible_configs_are_refused(tmp_path):
+    path = Path(cli.__file__).parent / "recipes" / "bayesian-small.yaml"
+    for change, message in (
+        ("records=99", "expected at most epochs"),
+        ("asymmetries.w_asymmetric.kind=x", "unknown asymmetry"),
+        ("chains.asymmetries.w_asymmetric.kappas=1", "unknown option 'kappas'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_config(Bayesian, path, [change])
+    result = CliRunner().invoke(cli.main, ["study", "bayesian", "--zoo", "runs/x", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "unknown key 'zoo'" in result.output
