@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.ablation import ablation_cells
 from studies.cells import load_predictions
 from studies.plots import COLORS, LINES, MARKERS, STYLE
 from studies.summary import average_seeds, format_interval
@@ -63,10 +62,28 @@ def resampled_tau(truth: np.ndarray, prediction: np.ndarray, counts: np.ndarray)
 
 
 def ablation(study: Path) -> str:
-    """What each way to handle symmetry buys."""
-    cells = ablation_cells(pd.read_parquet(study / "ablation.parquet"))
-    lines = [f"| {' | '.join(map(str, values))} |" for values in cells.to_numpy().tolist()]
-    return "\n".join([f"| {' | '.join(cells.columns)} |", f"|{'---|' * len(cells.columns)}", *lines])
+    """What each way to handle symmetry buys; treatments on the first population only, as the others declare no symmetry."""
+    rows = pd.read_parquet(study / "rows.parquet")
+    rows = rows.loc[rows["num_train"] == rows["num_train"].max()]
+    lines = average_seeds(rows).to_dict("records")
+    gains = pd.read_parquet(study / "ablation.parquet").set_index(["metanet", "treatment", "population"])
+    shown = [
+        "| metanet | treatment | population | R² | Kendall τ | less plain `mlp` | label-matched Kendall τ |",
+        f"|{'---|' * 7}",
+    ]
+    for line in lines:
+        if line["treatment"] != "none" and line["population"] != lines[0]["population"]:
+            continue
+        name = f"`{line['metanet']}`" + ", shuffled labels" * (line["labels"] != "true")
+        cells = [name, line["treatment"], f"`{line['population']}`"]
+        cells += [format_interval(line, metric) for metric in ("r2", "kendall_tau")]
+        gain = gains.loc[(line["metanet"], line["treatment"], line["population"])]
+        over = [f"{gain[f'kendall_tau_over_flat{end}']:+.2f}" for end in ("", "_low", "_high")]
+        plain = name == "`mlp`" and line["treatment"] == "none" and line["population"] == lines[0]["population"]
+        cells.append("-" if plain or line["labels"] != "true" else f"{over[0]} [{over[1]}, {over[2]}]")
+        cells.append(format_interval(line, "matched_kendall_tau"))
+        shown.append(f"| {' | '.join(cells)} |")
+    return "\n".join(shown)
 
 
 def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None:
