@@ -87,7 +87,7 @@ def test_values_out_of_range_are_refused(name, spec, message):
 def test_job_fills_defaults_and_needs_a_length():
     job = {"task": {}, "populations": {"p": {"architecture": {"name": "mlp"}}}, "count": 1}
     filled = Job.model_validate(job | {"hyperparameters": {"epochs": 2}}).hyperparameters
-    assert set(filled) == set(HYPERPARAMETERS) - {"steps"}
+    assert set(filled) == set(HYPERPARAMETERS) - {"steps", "train_parts"}
     for given in ({}, {"steps": 1, "epochs": 1}):
         with pytest.raises(ValidationError, match="exactly one of 'steps' and 'epochs'"):
             Job.model_validate(job | {"hyperparameters": given})
