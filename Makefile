@@ -20,7 +20,7 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(PYTEST) $(JAXTYPING) -n 2 --dist worksteal --doctest-modules -m "not compile" zoo data_gen metanet studies tests
-	$(PYTEST) -m compile tests
+	$(PYTEST) -n 2 --dist worksteal -m compile tests
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
