@@ -1,5 +1,7 @@
 """Weight spaces of every kind, for tests of what holds for all of them, and how far a metanet's predictions move."""
 
+from functools import partial
+
 import torch
 
 from metanet.contract import features_of
@@ -40,3 +42,13 @@ def spreads(module, params, moved):
     """Largest change of a prediction, over their spread between networks."""
     before, after = (module(features_of(module, networks)) for networks in (params, moved))
     return float((before - after).abs().max() / before.std())
+
+
+def assert_same_function(module, ours, theirs):
+    """Two ways to compute a metanet agree in float64, and so do the gradients of its weights."""
+    close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+    close(ours, theirs)
+    weights = list(module.parameters())
+    by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
+    for mine, twin in zip(*by_path, strict=True):
+        close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))

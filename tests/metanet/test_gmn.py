@@ -11,7 +11,7 @@ from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
 from metanet.topology import parameter_graph
-from tests.metanet.spaces import COUNT, SPACES, generator, networks
+from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from zoo.architectures import ARCHITECTURES
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
@@ -32,11 +32,7 @@ def test_the_dense_path_equals_the_torch_geometric_path(name):
     features = features_of(module, params)
     batch = graphs.batch([(module.graph, module.norm(features))])
     ours, theirs = module(features), sparse.run(module.network, batch)
-    close(ours, theirs)
-    weights = list(module.parameters())
-    by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
-    for mine, twin in zip(*by_path, strict=True):
-        close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))
+    assert_same_function(module, ours, theirs)
 
 
 @pytest.mark.parametrize("keep", [False, True])
