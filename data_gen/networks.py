@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -92,6 +94,19 @@ def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     coin = uniform(fold(key(seed, "noise"), networks.ids)[:, None], image)
     drawn = integers(fold(key(seed, "noisy label"), networks.ids)[:, None], image, task.num_classes)
     return Exposure(own, torch.where(coin < noise, drawn, labels))
+
+
+def parts_of(column: Any | None, count: int) -> Int64[np.ndarray, " N"]:
+    """Into how many parts the training images are divided for each network.
+
+    Args:
+        column: The hyperparameter `train_parts` of `N` networks; None if the job has none.
+        count: Number of networks `N`.
+
+    Returns:
+        The column, 1 where the job says nothing.
+    """
+    return np.ones(count, dtype=np.int64) if column is None else np.array(column, dtype=np.int64)
 
 
 def part_bounds(

@@ -13,7 +13,7 @@ from torch import Tensor
 from data_gen.chunking import chunk_size, compilation_pays
 from data_gen.config import Job
 from data_gen.evaluate import evaluate
-from data_gen.networks import Networks, part_bounds
+from data_gen.networks import Networks, part_bounds, parts_of
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
 from data_gen.tasks import Task, load_task
@@ -96,7 +96,7 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
     """
     table = sample_table(job.hyperparameters, job.seed, ids)
     total = len(task.train.y)
-    parts = torch.from_numpy(table.get("train_parts", np.ones(len(ids), dtype=np.int64)))
+    parts = torch.from_numpy(parts_of(table.get("train_parts"), len(ids)))
     if int(parts.max()) > total:
         raise ValueError(f"train_parts: expected at most {total}, the number of training images, found {int(parts.max())}")
     start, stop = part_bounds(ids, parts, total)
@@ -227,7 +227,7 @@ class Worker:
             hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
             steps=as_tensor(table["steps"], torch.int64).to(self.device),
             train_size=as_tensor(table["train_size"], torch.int64).to(self.device),
-            parts=as_tensor(table.get("train_parts", np.ones_like(table["network_id"])), torch.int64).to(self.device),
+            parts=torch.from_numpy(parts_of(table.get("train_parts"), len(table["network_id"]))).to(self.device),
             optimizer=str(table["optimizer"][0]),
             schedule=str(table["schedule"][0]),
             batch_size=int(table["batch_size"][0]),

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pandas as pd
+
 from zoo.config import StrictModel
 from zoo.manifest import MANIFEST_NAME
+from zoo.store import write_text
 
 
 class PlainConfig(StrictModel):
@@ -20,7 +23,7 @@ class PlainConfig(StrictModel):
         Returns:
             `runs/<study>-<recipe>`.
         """
-        return Path("runs") / f"{study}-{recipe.removeprefix(f'{study}-')}"
+        return Path("runs") / f"{study}-{_short(study, recipe)}"
 
     def to_yaml(self) -> str:
         """The config as YAML, one key a line."""
@@ -41,7 +44,24 @@ class StudyConfig(PlainConfig):
 
     def folder(self, study: str, recipe: str) -> Path:
         """Directory of the study, if none is given: beside the zoo, named after it and the recipe."""
-        return self.zoo.with_name(f"{self.zoo.name}-{recipe}".replace(f"-{study}", ""))
+        return self.zoo.with_name(f"{self.zoo.name}-{_short(study, recipe)}")
+
+
+def _short(study: str, recipe: str) -> str:
+    return recipe.removeprefix(f"{study}-")
+
+
+def keep_rows(config: PlainConfig, rows: pd.DataFrame, out: Path) -> None:
+    """Write `rows.parquet` and `config.yaml`.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory, made if it is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(out / "rows.parquet")
+    write_text(out / "config.yaml", config.to_yaml())
 
 
 def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = False) -> None:

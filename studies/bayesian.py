@@ -15,11 +15,11 @@ import pandas as pd
 
 from data_gen.config import PopulationConfig
 from studies import chains, variational
+from studies.base import keep_rows
 from studies.bayesian_config import Bayesian, Chains
 from studies.bayesian_report import write_report
 from studies.bayesian_tables import format_study
 from studies.grid import run_grid
-from zoo.store import write_text
 
 CONFIG = Bayesian
 VARIATIONAL, CHAINS = "variational", "chains"
@@ -46,8 +46,7 @@ def run(config: Bayesian, out: Path, *, workers: int | None = None, quiet: bool 
         found = run_grid(chains.measure, samplings(config.chains), out, modules=chains.HELPERS, **progress)
         rows.append(found.assign(part=CHAINS))
     found = pd.concat(rows, ignore_index=True)
-    found.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
+    keep_rows(config, found, out)
     return found
 
 

@@ -9,10 +9,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.bayesian_config import Bayesian
-from studies.bayesian_tables import chain_cells, explain, explain_chains, inference_cells, interval
-from studies.page import details, figure, heading, page, paragraph, quiet, table
+from studies.bayesian_tables import RESAMPLES, chain_cells, explain, explain_chains, inference_cells
+from studies.intervals import bootstrap_mean
+from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
-from zoo.store import write_text
 
 LEAD = (
     "Variational inference of deep networks, and Markov chains on small ones, with and without the symmetry of neurons. "
@@ -51,9 +51,7 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
         "networks in lock step": str(config.seeds),
         "cells": str(found.groupby(["architecture", "asymmetry", "rank", "init_scale"]).ngroups),
     }
-    path = out / "report.html"
-    write_text(path, page("Bayesian networks", [*parts, details("bayesian", out, facts, config.to_yaml())]))
-    return path
+    return write_page(out, "Bayesian networks", [*parts, details("bayesian", out, facts, config.to_yaml())])
 
 
 def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int) -> Figure:
@@ -79,7 +77,7 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
             own = group.loc[group["asymmetry"] == kind]
             epochs = np.sort(own["epoch"].unique())
             values = [own.loc[own["epoch"] == epoch, metric].to_numpy(np.float64) for epoch in epochs]
-            mean, low, high = np.array([interval(value, num_bootstrap) for value in values]).T
+            mean, low, high = np.array([bootstrap_mean(value, num_bootstrap, RESAMPLES) for value in values]).T
             panel.fill_between(epochs, low, high, color=COLORS[i], alpha=0.13, lw=0)
             (legend[kind],) = panel.plot(epochs, mean, color=COLORS[i], marker=MARKERS[i], ls=LINES[i], ms=4, lw=1.3)
         panel.set_title(f"{names[0]}, init scale {names[1]:g}, rank {names[2]:g}")

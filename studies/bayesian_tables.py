@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from data_gen.rng import key
 from studies.bayesian_config import Bayesian
+from studies.intervals import bootstrap_mean
 
+RESAMPLES = key(0, "bayesian interval")
 KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
 METRICS = {
     "test_accuracy": "test accuracy",
@@ -19,21 +20,6 @@ METRICS = {
     "ece": "ECE",
     "brier": "Brier score",
 }
-
-
-def interval(values: Float[np.ndarray, " N"], num_bootstrap: int) -> tuple[float, float, float]:
-    """Mean with a 95% bootstrap interval.
-
-    Args:
-        values: One value a network.
-        num_bootstrap: Number of resamples.
-
-    Returns:
-        Mean and the ends of the interval; nan if a value is.
-    """
-    random = np.random.default_rng(key(0, "bayesian interval"))
-    means = values[random.integers(len(values), size=(num_bootstrap, len(values)))].mean(1)
-    return float(values.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def last_records(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +44,8 @@ def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
         line = {"networks": str(architecture), "init scale": f"{init_scale:g}", "rank": f"{rank:g}", "kind": str(kind)}
         line["n"] = str(len(own))
         for metric, title in METRICS.items():
-            line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*interval(own[metric].to_numpy(np.float64), config.num_bootstrap))
+            found = bootstrap_mean(own[metric].to_numpy(np.float64), config.num_bootstrap, RESAMPLES)
+            line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -18,13 +18,12 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from studies.alignments import ALIGNMENTS, Matching, can_move, check_alignments, match_weights, moved_share, standard_space
-from studies.base import StudyConfig, make_zoo
+from studies.base import StudyConfig, keep_rows, make_zoo
 from studies.connectivity_report import format_study, write_report
 from studies.evaluation import all_networks, choose_populations, load_parts, rms_distance
 from studies.grid import run_grid
 from studies.segments import evaluate_segment
 from zoo.population import Population, load
-from zoo.store import write_text
 from zoo.symmetry import act
 
 __all__ = ["CONFIG", "Connectivity", "format_study", "run", "write_report"]
@@ -109,8 +108,7 @@ def run(config: Connectivity, out: Path, *, workers: int | None = None, quiet: b
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
     rows = run_grid(measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet)
-    rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
+    keep_rows(config, rows, out)
     return rows
 
 

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 
 from studies.base import StudyConfig
 from studies.intervals import mean_interval, split_by
-from studies.page import details, figure, heading, page, paragraph, quiet, table
+from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.segments import above_chord, midpoint
 from studies.summary import render
-from zoo.store import write_text
 
 GROUP = ["population", "way"]
 METRICS = ("test_loss", "train_loss", "test_accuracy", "train_accuracy")
@@ -137,9 +136,7 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
             parts.append(figure(plot_segments(rows, metric), caption))
     facts = {"pairs": f"{_span(pairs)} in each population", "points": str(rows["point"].nunique())}
     parts.append(details("mode-connectivity", out, facts, config.to_yaml()))
-    path = out / "report.html"
-    write_text(path, page(f"Mode connectivity: {config.zoo.name}", parts))
-    return path
+    return write_page(out, f"Mode connectivity: {config.zoo.name}", parts)
 
 
 def plot_barriers(pairs: pd.DataFrame) -> Figure:

@@ -21,17 +21,16 @@ import torch
 from pydantic import Field
 
 from data_gen.config import Job
-from data_gen.networks import Networks, expose
+from data_gen.networks import Networks, expose, parts_of
 from data_gen.sampling import as_tensor
 from data_gen.tasks import Task, TaskConfig, load_task
-from studies.base import StudyConfig, make_zoo
+from studies.base import StudyConfig, keep_rows, make_zoo
 from studies.grid import run_grid
 from studies.interpolation_curves import measure_curves, segment_losses
 from studies.interpolation_report import write_report
 from studies.interpolation_tables import format_study
 from zoo.params import Params
 from zoo.population import Zoo, load
-from zoo.store import write_text
 
 __all__ = ["CONFIG", "Interpolation", "format_study", "measure", "run", "write_report"]
 
@@ -115,9 +114,7 @@ def run(config: Interpolation, out: Path, *, workers: int | None = None, quiet: 
     blocks = plan(config, load(config.zoo))
     modules = ("studies.interpolation_curves", "studies.segments")
     rows = run_grid(measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet)
-    out.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
+    keep_rows(config, rows, out)
     return rows
 
 
@@ -205,7 +202,7 @@ def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> Networks:
     ids, steps = (as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps"))
     # In the type of training, on which the draws depend.
     noise = as_tensor(table["label_noise"].to_numpy(copy=True), torch.float32)
-    parts = as_tensor(table["train_parts"].to_numpy(copy=True), torch.int64) if "train_parts" in table else torch.ones_like(ids)
+    parts = torch.from_numpy(parts_of(table.get("train_parts"), len(table)))
     first = table.iloc[0]
     shared = (str(first["optimizer"]), str(first["schedule"]), int(first["batch_size"]))
     return Networks(ids, {"label_noise": noise}, steps, train_size, parts, *shared)

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from studies.interpolation_tables import bin_shares, blocks_of, varied
-from studies.page import details, figure, heading, page, paragraph, quiet, table
+from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, words
-from zoo.store import write_text
 
 if TYPE_CHECKING:
     from studies.interpolation import Interpolation
@@ -51,9 +50,7 @@ def write_report(config: "Interpolation", rows: pd.DataFrame, out: Path) -> Path
         parts += _hyperparameters(config, rows)
     facts = {"networks": f"{len(rows)}, with {config.num_points} points each", "training images": _images(config)}
     parts.append(details("interpolation", out, facts, config.to_yaml()))
-    path = out / "report.html"
-    write_text(path, page(f"Interpolation: {config.zoo.name}", parts))
-    return path
+    return write_page(out, f"Interpolation: {config.zoo.name}", parts)
 
 
 def _diverged(rows: pd.DataFrame) -> dict[str, int]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
-from metanet.metrics import bootstrap
+from metanet.metrics import Estimate, bootstrap
+from studies.intervals import bootstrap_mean
 
 if TYPE_CHECKING:
     from studies.interpolation import Interpolation
@@ -30,32 +31,7 @@ PAIRED = "Differences to {} network by network, which have the same hyperparamet
 CORRELATED = "Spearman correlation of the largest rise with each hyperparameter, over networks [95% bootstrap interval]."
 
 
-class Interval(NamedTuple):
-    """A mean and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def mean_interval(values: Float[np.ndarray, " n"], num_bootstrap: int) -> Interval:
-    """Mean with a percentile bootstrap interval.
-
-    Args:
-        values: One value a network.
-        num_bootstrap: Resamples.
-
-    Returns:
-        The interval; NaN if there are no values.
-    """
-    if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
-    random = np.random.default_rng(0)
-    means = [random.choice(values, len(values)).mean() for _ in range(num_bootstrap)]
-    return Interval(float(values.mean()), *np.quantile(means, [0.025, 0.975]).tolist())
-
-
-def share_interval(hits: Shaped[np.ndarray, " n"]) -> Interval:
+def share_interval(hits: Shaped[np.ndarray, " n"]) -> Estimate:
     """Share of networks with Wilson's interval, which also says something where all agree, as a bootstrap cannot.
 
         (p + z^2 / 2 n +- z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n)
@@ -70,10 +46,10 @@ def share_interval(hits: Shaped[np.ndarray, " n"]) -> Interval:
         Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22.
     """
     if not len(hits):
-        return Interval(np.nan, np.nan, np.nan)
+        return Estimate(np.nan, np.nan, np.nan)
     n, p, z = len(hits), float(np.mean(hits)), LEVEL_Z
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return Interval(p, *(max(0.0, min(1.0, (middle + side * half) / (1 + z**2 / n))) for side in (-1, 1)))
+    return Estimate(p, *(max(0.0, min(1.0, (middle + side * half) / (1 + z**2 / n))) for side in (-1, 1)))
 
 
 def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
@@ -93,7 +69,7 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         line: dict[str, Any] = {"population": name}
         for measure in MEASURES:
             values = usable[measure].to_numpy(np.float64)
-            found = share_interval(values) if measure == "monotonic" else mean_interval(values, num_bootstrap)
+            found = share_interval(values) if measure == "monotonic" else bootstrap_mean(values, num_bootstrap)
             line |= _columns(measure, found)
         for end, place in (("start", 0), ("end", -1)):
             line[end] = float(np.median([losses[place] for losses in usable["losses"]])) if len(usable) else np.nan
@@ -123,7 +99,7 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
             line: dict[str, Any] = {"population": name}
             for measure in measures:
                 change = pairs[measure].to_numpy(np.float64) - pairs[f"{measure}_reference"].to_numpy(np.float64)
-                line |= _columns(measure, mean_interval(change, num_bootstrap))
+                line |= _columns(measure, bootstrap_mean(change, num_bootstrap))
             lines.append({**line, "n": len(pairs)})
     return pd.DataFrame(lines)
 
@@ -154,7 +130,7 @@ def correlate(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
             values, rise = (here[column].to_numpy(np.float64) for column in (hyperparameter, "largest_rise"))
             found = bootstrap(values, rise, num_bootstrap)["spearman"]
             line = {"hyperparameter": hyperparameter, "population": name, "n": len(here)}
-            lines.append({**line, **_columns("spearman", Interval(*found))})
+            lines.append({**line, **_columns("spearman", found)})
     return pd.DataFrame(lines)
 
 
@@ -245,7 +221,7 @@ def _num_distinct(values: Any) -> int:
     return len(np.unique(values.to_numpy()))
 
 
-def _columns(name: str, found: Interval) -> dict[str, float]:
+def _columns(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import stdtrit
 
+from metanet.metrics import Estimate
+
 
 class Interval(NamedTuple):
     """A mean, the ends of its 95% interval (NaN for one value) and the number of values."""
@@ -38,6 +40,24 @@ def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
     n, mean = len(values), float(values.mean())
     half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return Interval(mean, mean - half, mean + half, n)
+
+
+def bootstrap_mean(values: Float[np.ndarray, " n"], num_bootstrap: int, seed: int = 0) -> Estimate:
+    """Mean with a 95% percentile bootstrap interval.
+
+    Args:
+        values: One value a network.
+        num_bootstrap: Resamples.
+        seed: Of the resamples.
+
+    Returns:
+        The estimate; NaN if there are no values, or one is NaN.
+    """
+    if not len(values):
+        return Estimate(math.nan, math.nan, math.nan)
+    picked = np.random.default_rng(seed).integers(len(values), size=(num_bootstrap, len(values)))
+    low, high = np.quantile(values[picked].mean(1), [0.025, 0.975])
+    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def split_by(rows: pd.DataFrame, columns: list[str]) -> list[tuple[list[Any], pd.DataFrame]]:

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from studies.ablation import ablate
-from studies.base import make_zoo
+from studies.base import keep_rows, make_zoo
 from studies.config import Learnability
 from studies.parallel import num_cores, run_here, run_in_processes
 from studies.plan import plan
@@ -24,7 +24,6 @@ from studies.report import write_report
 from studies.scores import complete, read_rows
 from studies.tables import format_study
 from zoo.population import load
-from zoo.store import write_text
 
 CONFIG = Learnability
 __all__ = ["CONFIG", "Learnability", "format_study", "run", "write_report"]
@@ -58,8 +57,6 @@ def run(config: Learnability, out: Path, *, workers: int | None = None, quiet: b
         for _ in done:
             bar.update()
     rows = pd.DataFrame([row for task in tasks for row in read_rows(task)])
-    out.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(out / "rows.parquet")
+    keep_rows(config, rows, out)
     ablate(tasks, config.num_bootstrap).to_parquet(out / "ablation.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
     return rows

@@ -19,8 +19,9 @@ from jaxtyping import Float64, Int64
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from data_gen.networks import parts_of
 from studies.alignments import Matching, align_to_mean, can_move, match_weights
-from studies.base import StudyConfig, make_zoo
+from studies.base import StudyConfig, keep_rows, make_zoo
 from studies.evaluation import (
     Part,
     all_networks,
@@ -35,7 +36,6 @@ from studies.grid import run_grid
 from studies.merging_report import format_study, write_report
 from zoo.params import Params, stack
 from zoo.population import Network, Population, load
-from zoo.store import write_text
 from zoo.symmetry import act
 from zoo.weight_space import WeightSpace
 
@@ -111,8 +111,7 @@ def run(config: Merging, out: Path, *, workers: int | None = None, quiet: bool =
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
     rows = run_grid(measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet)
-    rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
+    keep_rows(config, rows, out)
     return rows
 
 
@@ -130,7 +129,8 @@ def plan(config: Merging, population: Population) -> list[Asked]:
         ValueError: If there are not enough networks for any size.
     """
     table = table_of_all(population)
-    parts = parts_column(table.loc[~table["diverged"].astype(bool)])
+    alive = table.loc[~table["diverged"].astype(bool)]
+    parts = parts_of(alive.get("train_parts"), len(alive))
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     common = {name: getattr(config, name) for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")}
     cells = [
@@ -142,11 +142,6 @@ def plan(config: Merging, population: Population) -> list[Asked]:
     if not cells:
         raise ValueError(f"population {population.name!r}: {len(parts)} networks, not enough for sizes {list(config.sizes)}")
     return cells
-
-
-def parts_column(table: pd.DataFrame) -> Int64[np.ndarray, " N"]:
-    """Into how many parts the images were divided for each network; 1 where the job says nothing."""
-    return table["train_parts"].to_numpy(np.int64) if "train_parts" in table else np.ones(len(table), dtype=np.int64)
 
 
 def draw_groups(part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int) -> list[list[int]]:
@@ -182,7 +177,7 @@ def measure(asked: Asked) -> pd.DataFrame:
     """
     population = load(asked.zoo)[asked.population]
     table, params = all_networks(population)
-    rows = np.flatnonzero(parts_column(table) == asked.train_parts)
+    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == asked.train_parts)
     train, test = load_parts(population)
     parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
     matching = Matching(population.network, parts["train"], asked.num_restarts, asked.seed)

@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from studies.base import StudyConfig
 from studies.intervals import mean_interval, split_by
-from studies.page import details, figure, heading, page, paragraph, quiet, table
+from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.summary import render
-from zoo.store import write_text
 
 GROUP = ["population", "train_parts", "size", "way"]
 WORDS = {"test_loss": "test loss (nats)", "test_accuracy": "test accuracy (fraction)", "train_loss": "training loss (nats)"}
@@ -80,9 +79,7 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
     parts += [heading("All numbers"), table(table_cells(rows)), quiet(EXPLAIN)]
     counts = rows.groupby(GROUP).size()
     parts.append(details("merging", out, {"groups": f"{counts.min()} to {counts.max()} of each size"}, config.to_yaml()))
-    path = out / "report.html"
-    write_text(path, page(f"Merging: {config.zoo.name}", parts))
-    return path
+    return write_page(out, f"Merging: {config.zoo.name}", parts)
 
 
 def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from zoo.store import write_text
+
 PACKAGES = ("symzoo", "torch", "scikit-learn", "numpy", "pandas")
 
 CSS = """
@@ -45,6 +47,22 @@ def page(title: str, parts: list[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def write_page(out: Path, title: str, parts: list[str]) -> Path:
+    """Write `report.html`.
+
+    Args:
+        out: Directory of the study.
+        title: As for `page`.
+        parts: As for `page`.
+
+    Returns:
+        The file.
+    """
+    path = out / "report.html"
+    write_text(path, page(title, parts))
+    return path
 
 
 def heading(text: str, level: int = 2) -> str:

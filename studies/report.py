@@ -11,14 +11,13 @@ from studies.ablation import ablation_cells, explain_ablation
 from studies.cells import open_population, read_labels
 from studies.config import FLOOR, Learnability
 from studies.efficiency import efficiency, efficiency_cells, explain_efficiency
-from studies.page import details, figure, heading, page, paragraph, quiet, table
+from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plan import choose_populations
 from studies.plots import LOWEST, STYLE, plot_curves, plot_labels, plot_predictions, words
 from studies.scores import MATCHED, TRUE
 from studies.summary import abroad, average_seeds, explain, home, largest, notes, table_cells, title
 from studies.transfer import impossible
 from zoo.population import load
-from zoo.store import write_text
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 NOT_FUNCTIONS = ("sharpness", "squared_weight_norm")
@@ -57,9 +56,7 @@ def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
         f"the hyperparameters that a network was trained with."
     )
     parts = [heading("Learnability", 1), paragraph(lead), *sections, _details(config, rows, out)]
-    path = out / "report.html"
-    write_text(path, page(f"Learnability: {config.zoo.name}", parts))
-    return path
+    return write_page(out, f"Learnability: {config.zoo.name}", parts)
 
 
 def _section(config: Learnability, rows: pd.DataFrame, ablation: pd.DataFrame, target: str, out: Path) -> str:

@@ -19,8 +19,8 @@ from studies import bayesian, chains, cli, variational
 from studies.base import PlainConfig, StudyConfig
 from studies.bayesian_config import Bayesian
 from studies.bayesian_mlp import is_mlp, output_noise_size, sample_outputs
-from studies.bayesian_tables import interval
 from studies.calibration import brier_score, calibration_error
+from studies.intervals import bootstrap_mean
 from studies.posterior import (
     Posterior,
     initial_posterior,
@@ -345,7 +345,7 @@ def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
 
 
 def test_an_interval_holds_the_mean():
-    mean, low, high = interval(np.array([0.1, 0.2, 0.3, 0.4]), 500)
+    mean, low, high = bootstrap_mean(np.array([0.1, 0.2, 0.3, 0.4]), 500)
     assert (mean, low < mean < high) == (pytest.approx(0.25), True)
 
 

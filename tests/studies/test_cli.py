@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -49,8 +50,6 @@ def test_info_shows_every_population(tiny_zoo):
 
 @pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments", "findings"])
 def test_recipes_are_complete(tmp_path, recipe):
-    from pathlib import Path
-
     import studies.cli
     from studies.learnability import Learnability
     from zoo.config import read_config
@@ -79,6 +78,13 @@ def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_f
     assert (tmp_path / "mine-small" / "report.html").is_file()
     assert str(tmp_path / "mine-small") in text
     assert "What each way to handle symmetry buys" in text
+
+
+def test_the_name_of_a_study_in_the_name_of_a_zoo_stays():
+    from studies.config import Learnability
+
+    config = Learnability(zoo=Path("runs/my-learnability"), metanets=("mlp",))
+    assert config.folder("learnability", "learnability-small") == Path("runs/my-learnability-small")
 
 
 @pytest.mark.parametrize(

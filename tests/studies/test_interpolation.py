@@ -23,10 +23,10 @@ from studies.interpolation_tables import (
     bin_shares,
     correlate,
     differences,
-    mean_interval,
     share_interval,
     summarize,
 )
+from studies.intervals import bootstrap_mean
 from studies.segments import between
 from zoo.architectures.base import Architecture
 from zoo.population import load
@@ -276,7 +276,7 @@ def test_a_population_in_which_all_diverged_is_shown(tmp_path, config):
 def test_intervals_cover():
     random = np.random.default_rng(2)
     samples = [random.random(40) for _ in range(200)]
-    means = [mean_interval(values, 200) for values in samples]
+    means = [bootstrap_mean(values, 200) for values in samples]
     assert np.mean([found.low <= 0.5 <= found.high for found in means]) > 0.88
     shares = [share_interval(values < 0.9) for values in samples]
     assert np.mean([found.low <= 0.9 <= found.high for found in shares]) > 0.88
