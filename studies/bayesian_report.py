@@ -40,7 +40,7 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
     with rc_context(STYLE):
         parts = [heading("Bayesian networks", 1), paragraph(LEAD), heading("Variational inference")]
         parts += [table(inference_cells(config, rows)), quiet(explain(config)), paragraph(SIGNAL)]
-        for metric, unit in (("test_accuracy", "test accuracy (fraction)"), ("elbo", "ELBO (nats per image)")):
+        for metric, unit in (("test_accuracy", "test accuracy (fraction)"), ("elbo", "ELBO after the start (nats per image)")):
             caption = f"{unit} against epochs, mean over {config.seeds} networks; bands: 95% bootstrap interval over networks."
             parts.append(figure(plot_records(found, metric, unit, config.num_bootstrap), caption))
         if config.chains is not None:
@@ -55,7 +55,7 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
 
 
 def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int) -> Figure:
-    """A metric against epochs, a panel for each architecture, scale of the initialization and rank.
+    """A metric against epochs, a panel for each architecture, scale of the initialization and rank; ELBOs after the start.
 
     Args:
         rows: Rows of the variational part.
@@ -75,7 +75,7 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
     for panel, (names, group) in zip(panels, groups, strict=False):
         for i, kind in enumerate(kinds):
             own = group.loc[group["asymmetry"] == kind]
-            epochs = np.sort(own["epoch"].unique())
+            epochs = np.sort(own["epoch"].unique())[int(metric == "elbo") :]
             values = [own.loc[own["epoch"] == epoch, metric].to_numpy(np.float64) for epoch in epochs]
             mean, low, high = np.array([bootstrap_mean(value, num_bootstrap, RESAMPLES) for value in values]).T
             panel.fill_between(epochs, low, high, color=COLORS[i], alpha=0.13, lw=0)
@@ -83,8 +83,6 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
         panel.set_title(f"{names[0]}, init scale {names[1]:g}, rank {names[2]:g}")
     for panel in panels[len(groups) :]:
         panel.set_visible(False)
-    if metric == "elbo":
-        panels[0].set_yscale("symlog", linthresh=1)
     drawn.supxlabel("epoch", fontsize=9)
     drawn.supylabel(unit, fontsize=9)
     drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
