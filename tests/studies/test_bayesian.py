@@ -328,7 +328,7 @@ def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
     config = tiny_config()
     rows = bayesian.run(config, tmp_path, workers=1, quiet=True)
     assert len(rows.loc[rows["part"] == "variational"]) == 2 * 2 * 2
-    assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "function"}
+    assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "aligned", "function"}
 
     def fail(*_):
         raise RuntimeError("measured again")
