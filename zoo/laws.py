@@ -217,16 +217,18 @@ def _beside(term: Term) -> dict[tuple[int, str | None], int]:
     return beside
 
 
-def sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int]]:
+def sides(space: WeightSpace, block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Places of the axes of a block that its tensor writes, and of those that it reads."""
     powers = space.pattern(block.tensor).powers
-    written, read = ([i for i, axis in enumerate(block.axes) if powers[axis] == side] for side in (1, -1))
+    written, read = (tuple(i for i, axis in enumerate(block.axes) if powers[axis] == side) for side in (1, -1))
     return written, read
 
 
 def _same_written(space: WeightSpace, pieces: Sequence[Block], tensors: Sequence[str], first: int | None) -> tuple[Dim, ...]:
     """The first written axes of blocks, which must agree."""
-    if unknown := [name for name in tensors if name not in space.tensors] or not tensors:
+    if not tensors:
+        raise ValueError("expected at least one tensor, got none")
+    if unknown := [name for name in tensors if name not in space.tensors]:
         raise ValueError(f"unknown tensors {unknown}; tensors are {list(space.tensors)}")
     found = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
     if len(found) != 1 or len(next(iter(found))) < (first or 0):
