@@ -62,31 +62,47 @@ def conservation(
     Returns:
         For each law `quantity.<law>` and `residual.<law>`, on the CPU.
     """
-    index, target = first_batch(trainer, networks)
+    batch, moments = batch_of(trainer, networks, 0), []
     device, dtype = networks.ids.device, trainer.task.mean.dtype
-    moments = []
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
-        images = trainer.task.train.x[index]
-        gradients, _ = trainer.gradients(params, images, target, networks.hparams["label_smoothing"])
-        free = trainer.architecture.free
-        gradients = {name: g * free[name] if name in free else g for name, g in gradients.items()}
+        gradients = gradients_of(trainer, networks, params, batch)
         now, off = measure(found, params, gradients)
         columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
         moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
     return {name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]}
 
 
-def first_batch(trainer: Trainer, networks: Networks) -> tuple[Int64[Tensor, "N B"], Int64[Tensor, "N B"]]:
-    """Images of each network's first batch, and their labels as the network sees them.
+def batch_of(trainer: Trainer, networks: Networks, step: int) -> tuple[Int64[Tensor, "N B"], Int64[Tensor, "N B"]]:
+    """Images of each network's batch in one step, and their labels as the network sees them.
 
     Args:
         trainer: Who trains.
         networks: The networks.
+        step: Number of the step, from 0.
 
     Returns:
         Rows of the training part, and labels.
     """
-    start = State({}, {}, 0, torch.full_like(networks.ids, -1))
-    block = trainer.block(networks, expose(networks, trainer.task, trainer.seed), start, 1)
+    before = State({}, {}, step, torch.full_like(networks.ids, -1))
+    block = trainer.block(networks, expose(networks, trainer.task, trainer.seed), before, step + 1)
     return block.index[0], block.target[0]
+
+
+def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]) -> Params:
+    """Gradients of the training loss, 0 at fixed entries.
+
+    Args:
+        trainer: Who trains.
+        networks: The networks.
+        params: Effective parameters `[N, *shape]`.
+        batch: As `batch_of` gives it.
+
+    Returns:
+        Gradients of all tensors but running statistics.
+    """
+    index, target = batch
+    smoothing = networks.hparams["label_smoothing"]
+    gradients, _ = trainer.gradients(params, trainer.task.train.x[index], target, smoothing)
+    free = trainer.architecture.free
+    return {name: gradient * free[name] if name in free else gradient for name, gradient in gradients.items()}

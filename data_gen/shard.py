@@ -232,9 +232,7 @@ class Worker:
 
     def _train_chunk(self, trainer: Trainer, laws: tuple[Law, ...], table: Table, count: int) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of the first `count` networks of a chunk."""
-        networks = self._networks(table)
-        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
-        state = trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
+        networks, state = self.start(trainer, table)
         recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params, self.store_dtype)
         trainer.run(networks, state, recorder if self.job.checkpoints else None)
         metrics = evaluate(trainer, networks, state.params)
@@ -251,6 +249,20 @@ class Worker:
             if self.job.checkpoints
             else {},
         )
+
+    def start(self, trainer: Trainer, table: Table) -> tuple[Networks, State]:
+        """Networks before their first step.
+
+        Args:
+            trainer: Who is going to train them.
+            table: Their rows of `full_table`, with one optimizer, schedule and batch size.
+
+        Returns:
+            Who they are, and their state.
+        """
+        networks = self._networks(table)
+        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
+        return networks, trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
 
     def _networks(self, table: Table) -> Networks:
         numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")
