@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from data_gen.optim import OPTIMIZERS, SCHEDULES
 from data_gen.sampling import Distribution, Hyperparameter
@@ -34,6 +34,20 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 }
 
 
+def _known_architecture(value: dict[str, Any]) -> dict[str, Any]:
+    check_architecture(value.get("name"), {name: option for name, option in value.items() if name != "name"})
+    return value
+
+
+def _known_asymmetry(value: dict[str, Any]) -> dict[str, Any]:
+    check_asymmetry(value.get("kind"), {name: option for name, option in value.items() if name != "kind"})
+    return value
+
+
+ArchitectureOptions = Annotated[dict[str, Any], AfterValidator(_known_architecture)]
+AsymmetryOptions = Annotated[dict[str, Any], AfterValidator(_known_asymmetry)]
+
+
 class PopulationConfig(StrictModel):
     """One population: an architecture and, if it is not a standard one, how its symmetry is removed.
 
@@ -42,21 +56,8 @@ class PopulationConfig(StrictModel):
         asymmetry: `kind` in `zoo.architectures.ASYMMETRIES` and its options, or None.
     """
 
-    architecture: dict[str, Any]
-    asymmetry: dict[str, Any] | None = None
-
-    @field_validator("architecture")
-    @classmethod
-    def _known_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_architecture(value.get("name"), {name: option for name, option in value.items() if name != "name"})
-        return value
-
-    @field_validator("asymmetry")
-    @classmethod
-    def _known_asymmetry(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            check_asymmetry(value.get("kind"), {name: option for name, option in value.items() if name != "kind"})
-        return value
+    architecture: ArchitectureOptions
+    asymmetry: AsymmetryOptions | None = None
 
 
 class SplitConfig(StrictModel):

@@ -1,16 +1,15 @@
 """What a study of Bayesian networks is asked to do: pydantic models over YAML."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from data_gen.config import PopulationConfig
+from data_gen.config import ArchitectureOptions, AsymmetryOptions
 from data_gen.tasks import TaskConfig
 from studies.base import PlainConfig
 from zoo.config import StrictModel
 
-Options = dict[str, Any]
-Kinds = Annotated[dict[str, Options | None], Field(min_length=1)]
+Kinds = Annotated[dict[str, AsymmetryOptions | None], Field(min_length=1)]
 
 
 class Chains(StrictModel):
@@ -44,13 +43,6 @@ class Chains(StrictModel):
     leapfrog: PositiveInt = 30
     step_size: PositiveFloat = 0.03
 
-    @field_validator("asymmetries")
-    @classmethod
-    def _known(cls, asymmetries: Kinds) -> Kinds:
-        for options in asymmetries.values():
-            PopulationConfig(architecture={"name": "mlp"}, asymmetry=options)
-        return asymmetries
-
 
 class Bayesian(PlainConfig):
     """What to measure.
@@ -75,7 +67,7 @@ class Bayesian(PlainConfig):
     """
 
     task: TaskConfig
-    architectures: Annotated[dict[str, Options], Field(min_length=1)]
+    architectures: Annotated[dict[str, ArchitectureOptions], Field(min_length=1)]
     asymmetries: Kinds
     ranks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (4,)
     init_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
@@ -92,10 +84,7 @@ class Bayesian(PlainConfig):
     num_bootstrap: PositiveInt = 1000
 
     @model_validator(mode="after")
-    def _known(self) -> "Bayesian":
-        for architecture in self.architectures.values():
-            for asymmetry in self.asymmetries.values():
-                PopulationConfig(architecture=architecture, asymmetry=asymmetry)
+    def _records_fit(self) -> "Bayesian":
         if self.records > self.epochs:
             raise ValueError(f"records: expected at most epochs ({self.epochs}), found {self.records}")
         return self

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.bayesian_config import Bayesian
-from studies.bayesian_tables import RESAMPLES, chain_cells, explain, explain_chains, inference_cells
+from studies.bayesian_tables import RESAMPLES, SPACES, chain_cells, explain, explain_chains, inference_cells
 from studies.intervals import bootstrap_mean
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
@@ -40,12 +40,12 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
     with rc_context(STYLE):
         parts = [heading("Bayesian networks", 1), paragraph(LEAD), heading("Variational inference")]
         parts += [table(inference_cells(config, rows)), quiet(explain(config)), paragraph(SIGNAL)]
-        for metric, unit in (("test_accuracy", "test accuracy (fraction)"), ("elbo", "ELBO (nats per image)")):
+        for metric, unit in (("test_accuracy", "test accuracy (fraction)"), ("elbo", "ELBO after the start (nats per image)")):
             caption = f"{unit} against epochs, mean over {config.seeds} networks; bands: 95% bootstrap interval over networks."
             parts.append(figure(plot_records(found, metric, unit, config.num_bootstrap), caption))
         if config.chains is not None:
             parts += [heading("Markov chains"), table(chain_cells(rows)), quiet(explain_chains(config))]
-            caption = "Share of weights, and of predictions at test points, whose R-hat is at most the value below."
+            caption = "Share of weights, aligned weights and predictions at test points whose R-hat is at most the value below."
             parts.append(figure(plot_rhat(rows.loc[rows["part"] == "chains"]), caption))
     facts = {
         "networks in lock step": str(config.seeds),
@@ -55,7 +55,7 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
 
 
 def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int) -> Figure:
-    """A metric against epochs, a panel for each architecture, scale of the initialization and rank.
+    """A metric against epochs, a panel for each architecture, scale of the initialization and rank; ELBOs after the start.
 
     Args:
         rows: Rows of the variational part.
@@ -75,7 +75,7 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
     for panel, (names, group) in zip(panels, groups, strict=False):
         for i, kind in enumerate(kinds):
             own = group.loc[group["asymmetry"] == kind]
-            epochs = np.sort(own["epoch"].unique())
+            epochs = np.sort(own["epoch"].unique())[int(metric == "elbo") :]
             values = [own.loc[own["epoch"] == epoch, metric].to_numpy(np.float64) for epoch in epochs]
             mean, low, high = np.array([bootstrap_mean(value, num_bootstrap, RESAMPLES) for value in values]).T
             panel.fill_between(epochs, low, high, color=COLORS[i], alpha=0.13, lw=0)
@@ -83,8 +83,6 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
         panel.set_title(f"{names[0]}, init scale {names[1]:g}, rank {names[2]:g}")
     for panel in panels[len(groups) :]:
         panel.set_visible(False)
-    if metric == "elbo":
-        panels[0].set_yscale("symlog", linthresh=1)
     drawn.supxlabel("epoch", fontsize=9)
     drawn.supylabel(unit, fontsize=9)
     drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
@@ -92,7 +90,7 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
 
 
 def plot_rhat(rows: pd.DataFrame) -> Figure:
-    """Cumulative distributions of R-hat in weight space and in function space.
+    """Cumulative distributions of R-hat in weight space, as it is and after alignment, and in function space.
 
     Args:
         rows: Rows of the chains.
@@ -101,11 +99,13 @@ def plot_rhat(rows: pd.DataFrame) -> Figure:
         The figure.
     """
     drawn = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    panels = drawn.subplots(1, 2, sharex=True, sharey=True)
+    panels = drawn.subplots(1, len(SPACES), sharex=True, sharey=True)
     legend = {}
-    for panel, (space, title) in zip(panels, (("weights", "weight space"), ("function", "function space")), strict=True):
+    for panel, (space, title) in zip(panels, SPACES.items(), strict=True):
         for i, kind in enumerate(rows["asymmetry"].unique()):
             values = np.sort(rows.loc[(rows["space"] == space) & (rows["asymmetry"] == kind), "rhat"].to_numpy(np.float64))
+            if not len(values):
+                continue
             share = np.arange(1, len(values) + 1) / len(values)
             (legend[kind],) = panel.step(values, share, where="post", color=COLORS[i], ls=LINES[i], lw=1.4)
         panel.axvline(1.01, color="#aaa", lw=0.8)

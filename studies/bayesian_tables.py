@@ -12,6 +12,7 @@ from studies.intervals import bootstrap_mean
 
 RESAMPLES = key(0, "bayesian interval")
 KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
+SPACES = {"weights": "weights", "aligned": "aligned weights", "function": "predictions"}
 METRICS = {
     "test_accuracy": "test accuracy",
     "mean_test_accuracy": "of the mean network",
@@ -62,13 +63,12 @@ def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for kind, own in rows.loc[rows["part"] == "chains"].groupby("asymmetry", sort=False):
         line = {"kind": str(kind)}
-        for space, title in (("weights", "R-hat of weights"), ("function", "R-hat of predictions")):
+        for space, title in SPACES.items():
             values = own.loc[own["space"] == space, "rhat"].to_numpy(np.float64)
-            line |= {
-                f"{title}: median": f"{np.median(values):.3f}",
-                "95% quantile" + " " * (space == "function"): f"{np.quantile(values, 0.95):.3f}",
-            }
-            line["entries" if space == "weights" else "points"] = str(len(values))
+            text = "{:.3f}, {:.3f}".format(*np.quantile(values, [0.5, 0.95])) if len(values) else "-"
+            line[f"R-hat of {title}"] = text
+        counts = own["space"].value_counts()
+        line |= {"entries": str(counts["weights"]), "points": str(counts["function"])}
         line |= {"acceptance": f"{own['acceptance'].iloc[0]:.2f}", "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}"}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -89,7 +89,8 @@ def explain_chains(config: Bayesian) -> str:
     chains = config.chains
     return (
         f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after {chains.warmup} of warm-up, "
-        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. Above 1.01 chains have not mixed."
+        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. R-hat: median and 95% quantile; "
+        "above 1.01 chains have not mixed. Aligned weights: every draw brought to the order of neurons of one draw."
     )
 
 

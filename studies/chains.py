@@ -12,15 +12,19 @@ from torch.func import vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator, key
+from studies.alignments import can_move
 from studies.hmc import sample_chains
 from studies.posterior import support_of
 from studies.rhat import rhat
+from zoo.align import align
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten, stack, unflatten
+from zoo.symmetry import act
+from zoo.weight_space import WeightSpace
 
-HELPERS = ("studies.hmc", "studies.posterior", "studies.rhat")
-WEIGHTS, FUNCTION = "weights", "function"
+HELPERS = ("studies.alignments", "studies.hmc", "studies.posterior", "studies.rhat")
+WEIGHTS, ALIGNED, FUNCTION = "weights", "aligned", "function"
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ def measure(asked: Sampling) -> pd.DataFrame:
         asked: What to run.
 
     Returns:
-        A row for each free entry (`space` is `weights`) and each test point (`function`) with its R-hat; acceptance and
-        accuracy of the whole cell on every row.
+        A row for each free entry (`space` is `weights`) and each test point (`function`) with its R-hat; where neurons may be
+        permuted, one for each free entry after every draw was aligned to the last of the first chain (`aligned`). Acceptance
+        and accuracy of the whole cell on every row.
     """
     options = dict(asked.population.architecture)
     architecture = build_architecture(options.pop("name"), options, (2,), 2).to("cpu", torch.float64)
@@ -75,13 +80,33 @@ def measure(asked: Sampling) -> pd.DataFrame:
     x, y = two_moons(asked.test_points, asked.noise, generator(0, "test moons"))
     apply = vmap(vmap(lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[:, 1]))
     probability = apply(weights)
-    found = [
-        pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()})
-        for name, draws in ((WEIGHTS, weights[..., free]), (FUNCTION, probability))
-    ]
+    compared = {WEIGHTS: weights[..., free], FUNCTION: probability}
+    if can_move(architecture.space):
+        compared[ALIGNED] = aligned(architecture.space, weights)[..., free]
+    found = [pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()}) for name, draws in compared.items()]
     accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())
     shares = {"acceptance": float(accepted.mean()), "test_accuracy": accuracy}
     return pd.concat(found, ignore_index=True).assign(asymmetry=asked.asymmetry, **shares)
+
+
+def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, "M C P"]:
+    """Draws with their neurons in the order that is nearest to the last draw of the first chain.
+
+    Chains that differ by the order of neurons alone agree after it: what remains is not due to permutations.
+
+    Args:
+        space: The weight space.
+        draws: Parameters, flat.
+
+    Returns:
+        Each draw moved by a symmetry of its own.
+
+    References:
+        Stephens 2000, "Dealing with label switching in mixture models", JRSS B 62.
+    """
+    params = unflatten(space, draws)
+    reference = {name: tensor[-1, 0] for name, tensor in params.items()}
+    return flatten(space, act(space, align(space, params, reference), params))
 
 
 def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:

@@ -9,18 +9,16 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from studies.interpolation_tables import bin_shares, blocks_of, varied
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
-from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, words
+from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
 
 if TYPE_CHECKING:
     from studies.interpolation import Interpolation
 
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 RISES = (-100, -10, -1, -0.1, -0.01, -0.001, 0.001, 0.01, 0.1, 1, 10, 100)
-LOG_RATIO = 8  # hyperparameters that vary by more than this factor have a logarithmic axis
+LOG_RATIO = 20  # hyperparameters that vary by more than this factor have a logarithmic axis
 
 
 def write_report(config: "Interpolation", rows: pd.DataFrame, out: Path) -> Path:
@@ -116,7 +114,7 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
             if name != baseline and baseline in quartiles:
                 panel.plot(position, quartiles[baseline][1], color="#555", lw=0.9, ls=(0, (4, 2)))
     panels[0].set_yscale("log")
-    panels[0].yaxis.set_major_formatter(PLAIN)
+    plain_ticks(panels[0].yaxis)
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     drawn.supxlabel("position on the segment (0 initialization, 1 trained)", fontsize=9)
@@ -143,7 +141,7 @@ def plot_rises(rows: pd.DataFrame) -> Figure:
     panel.set_xscale("symlog", linthresh=1e-3)
     low, high = panel.get_xlim()
     panel.set_xticks([tick for tick in RISES if low <= tick <= high])
-    panel.xaxis.set_major_formatter(PLAIN)
+    plain_ticks(panel.xaxis)
     panel.set_xlim(low, high)
     panel.set(xlabel="largest rise between consecutive points (nats)", ylabel="share of networks", ylim=(0, 1.02))
     drawn.legend(loc="outside right upper", handlelength=4)
@@ -188,7 +186,7 @@ def _dress(panel: Axes, hyperparameter: str, shares: pd.DataFrame) -> None:
     panel.set(xlabel=words(hyperparameter), ylim=(-0.04, 1.04))
     if centers.min() > 0 and centers.max() > LOG_RATIO * centers.min():
         panel.set_xscale("log")
-        panel.xaxis.set_major_formatter(PLAIN)
+        plain_ticks(panel.xaxis)
     elif any(not _is_number(label) and " to " not in label for label in labels):
         panel.set_xticks(centers, labels)
 

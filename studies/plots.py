@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from studies.cells import load_predictions
 from studies.config import FLOOR
@@ -162,3 +164,13 @@ def words(name: str) -> str:
 
 def _unit(target: str) -> str:
     return UNITS.get(target, words(target))
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Label the decades of a logarithmic axis as plain numbers and nothing between them: figures do not parse mathematics.
+
+    Args:
+        axis: The axis, whose scale is set already.
+    """
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

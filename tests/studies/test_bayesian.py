@@ -328,7 +328,7 @@ def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
     config = tiny_config()
     rows = bayesian.run(config, tmp_path, workers=1, quiet=True)
     assert len(rows.loc[rows["part"] == "variational"]) == 2 * 2 * 2
-    assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "function"}
+    assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "aligned", "function"}
 
     def fail(*_):
         raise RuntimeError("measured again")
@@ -369,7 +369,7 @@ def test_impossible_configs_are_refused(tmp_path):
     path = Path(cli.__file__).parent / "recipes" / "bayesian-small.yaml"
     for change, message in (
         ("records=99", "expected at most epochs"),
-        ("asymmetries.w_asymmetric.kind=x", "unknown asymmetry"),
+        ("asymmetries.w_asymmetric.kind=x", "asymmetries.w_asymmetric: unknown asymmetry"),
         ("chains.asymmetries.w_asymmetric.kappas=1", "unknown option 'kappas'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -8,11 +8,13 @@ from torch.func import grad_and_value, vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator
-from studies.chains import Sampling, measure, run_chains, two_moons
+from studies.chains import Sampling, aligned, measure, run_chains, two_moons
 from studies.hmc import leapfrog, sample_chains
 from studies.posterior import support_of
 from studies.rhat import normal_scores, rhat, split_rhat
 from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.params import flatten
+from zoo.symmetry import act, sample
 
 COVARIANCE = torch.tensor([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]], dtype=torch.float64)
 CENTER = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -175,3 +177,22 @@ def unaffected(architecture, weights):
     sizes = [int(np.prod(shape)) for shape in architecture.space.shapes.values()]
     start = sum(sizes[: names.index("layers.0.bias")])
     return weights[..., start : start + 3]
+
+
+def test_alignment_undoes_the_order_of_neurons_and_nothing_else():
+    architecture = build_architecture("mlp", {"hidden": [5, 4], "activation": "silu"}, (2,), 2)
+    space, random = architecture.space, generator(0)
+    network = architecture.init(random)
+    moved = act(
+        space, sample(space, random, (6, 3)), {name: tensor.expand(6, 3, *tensor.shape) for name, tensor in network.items()}
+    )
+    draws = flatten(space, moved)
+    assert float((draws - draws[-1, 0]).abs().max()) > 0.1
+    torch.testing.assert_close(aligned(space, draws), draws[-1, 0].expand_as(draws), rtol=0, atol=0)
+
+
+def test_chains_of_permutable_networks_are_compared_after_alignment_too():
+    found = measure(sampling())
+    counts = found["space"].value_counts().to_dict()
+    assert counts["aligned"] == counts["weights"]
+    assert not np.allclose(found.loc[found["space"] == "aligned", "rhat"], found.loc[found["space"] == "weights", "rhat"])

@@ -7,8 +7,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from studies.learnability import run
+from studies.page import figure
+from studies.plots import STYLE, plain_ticks
 from studies.report import main_metanets, write_report
 from studies.summary import average_seeds, format_table, largest
 from tests.studies.test_learnability import config_for
@@ -124,3 +128,18 @@ def test_the_main_metanets_are_the_flat_one_and_the_best(study):
     assert main_metanets(best) == ["mlp", "gbm"]
     best["r2"] = best["metanet"].map({"hparams": 0.9, "mlp": 0.7, "gbm": np.nan})
     assert main_metanets(best)[0] == "mlp"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_logarithmic_axes_have_plain_labels(plain):
+    with rc_context(STYLE):
+        drawn = Figure()
+        panel = drawn.subplots()
+        panel.plot([0.02, 0.18], [-40.0, -20.0])
+        panel.set(xscale="log", yscale="symlog")
+        if plain:
+            plain_ticks(panel.xaxis)
+            plain_ticks(panel.yaxis)
+        page = figure(drawn, "a figure")
+    svg = base64.b64decode(re.findall(r"base64,([^\"]+)", page)[0]).decode()
+    assert ("mathdefault" in svg) == (not plain)
