@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from zoo.blocks import Block, blocks
 from zoo.weight_space import WeightSpace
+
+Products = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,42 +59,53 @@ def scaling_terms(space: WeightSpace, group: str) -> tuple[Term, ...]:
     return tuple(Term(block, (i,), block.dims[i].power) for block, i in named)
 
 
-def diagonal(terms: Sequence[Term], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
+def diagonal(terms: Sequence[Term], products: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
     """Sum of `power a b` over all entries, for each place of the kept axes.
 
     Args:
-        terms: Terms that keep axes of the same sizes.
-        a: Tensors `[*batch, *shape]`.
-        b: Tensors of the same shapes.
+        terms: Terms that keep axes of the same sizes, in the order of their blocks.
+        products: The products `a b`, entry by entry, `[*batch, *shape]`.
 
     Returns:
         `[*batch, *kept]`.
     """
-    return _total(term.power * _rows_dot(term, a, b) for term in terms)
+    return _total(term.power * _summed(term, products) for term in terms)
 
 
-def diagonal_residual(
-    terms: Sequence[Term], params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-) -> Float[Tensor, "..."]:
+def pairs(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: Iterable[str]) -> list[Products]:
+    """The products `params^2`, `params grad` and `grad^2` of some tensors, entry by entry.
+
+    Args:
+        params: Tensors `[*batch, *shape]`.
+        gradients: Of the same shapes.
+        names: Names of the tensors.
+
+    Returns:
+        Three dictionaries of tensors `[*batch, *shape]`.
+    """
+    chosen = dict.fromkeys(names)
+    return [
+        {name: a[name] * b[name] for name in chosen}
+        for a, b in ((params, params), (params, gradients), (gradients, gradients))
+    ]
+
+
+def diagonal_residual(terms: Sequence[Term], products: Sequence[Products]) -> Float[Tensor, "..."]:
     """How far gradients are from being orthogonal to a scaling, for each neuron `j`.
 
     |<grad, xi_j>| / (|grad restricted to the entries that xi_j moves| |xi_j|), and 0 for 0 / 0
 
     Args:
-        terms: Terms that keep axes of the same sizes.
-        params: Tensors `[*batch, *shape]`.
-        gradients: Of the same shapes.
+        terms: Terms that keep axes of the same sizes, in the order of their blocks.
+        products: As `pairs` gives them.
 
     Returns:
         `[*batch, *kept]`, between 0 and 1.
     """
-    along = diagonal(terms, gradients, params).abs()
-    moved, own = [], []
-    for _, same in groupby(terms, key=lambda term: term.block):
-        alike = list(same)
-        moved.append(_of_powers(alike, params, torch.square))
-        own.append(_of_powers(alike, gradients, lambda power: (power != 0).to(power)))
-    return _quotient(along, _total(own).sqrt() * _total(moved).sqrt())
+    pieces = [list(same) for _, same in groupby(terms, key=lambda term: term.block)]
+    weights = (lambda power: power**2, lambda power: power, lambda power: power != 0)
+    moved, along, own = (_total(_weighted(alike, p, w) for alike in pieces) for p, w in zip(products, weights, strict=True))
+    return _quotient(along.abs(), (moved * own).sqrt())
 
 
 def matrix(terms: Sequence[Term], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "*rest h h"]:
@@ -183,25 +196,31 @@ def _columns(term: Term, values: Mapping[str, Tensor], leading: int) -> Float[Te
     return rows.reshape(*rows.shape[: batch + leading], -1, rows.shape[-1])
 
 
-def _rows_dot(term: Term, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
-    return torch.linalg.vecdot(_rows(term, a), _rows(term, b))
+def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
+    """Sums of a block over all axes but those kept."""
+    block, rank = term.block.view(values[term.block.tensor]), len(term.block.dims)
+    others = [i - rank for i in range(rank) if i not in term.kept]
+    return block.sum(others) if others else block
 
 
-def _of_powers(alike: Sequence[Term], values: Mapping[str, Tensor], weight: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of `weight(power) value^2` over one block, with the sum of all powers with which neuron `j` acts on an entry."""
+def _weighted(alike: Sequence[Term], products: Products, weight: Callable[[Any], Any]) -> Float[Tensor, "..."]:
+    """Sum of `weight(power) product` over one block, all of whose terms are given, for each neuron `j`.
+
+    The scale of neuron `j` acts on an entry once for each axis on which the entry belongs to it, so powers add up first.
+    """
     first = alike[0]
-    powers = torch.tensor(float(first.power))
     if len(alike) == 1:
-        return float(weight(powers)) * _rows_dot(first, values, values)
+        factor, sums = int(weight(first.power)), _summed(first, products)
+        return sums if factor == 1 else factor * sums
     dims = first.block.dims
-    total = torch.zeros(dims[first.kept[0]].size, *(dim.size for dim in dims), dtype=torch.float64)
+    powers = torch.zeros(dims[first.kept[0]].size, *(dim.size for dim in dims))
     for term in alike:
         (axis,) = term.kept
-        eye = one_hot(torch.arange(dims[axis].size)).double()
-        total += term.power * eye.reshape(-1, *(1,) * axis, dims[axis].size, *(1,) * (len(dims) - axis - 1))
-    squares = first.block.view(values[first.block.tensor]).square()
-    flat = squares.reshape(*squares.shape[: squares.dim() - len(dims)], -1)
-    return flat @ weight(total).flatten(1).T.to(flat)
+        eye = torch.eye(dims[axis].size)
+        powers += term.power * eye.reshape(-1, *(1,) * axis, dims[axis].size, *(1,) * (len(dims) - axis - 1))
+    values = first.block.view(products[first.block.tensor])
+    flat = values.reshape(*values.shape[: values.dim() - len(dims)], -1)
+    return flat @ weight(powers).flatten(1).mT.to(flat)
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.axes import scale_of_axis
-from zoo.forms import diagonal_residual, scaling_terms
+from zoo.forms import diagonal_residual, pairs, scaling_terms
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace, labels
 
@@ -151,7 +151,7 @@ def scaling_residual(
     if not terms:
         first = next(iter(params.values()))
         return first.new_zeros(len(first), space.groups[group].size)
-    return diagonal_residual(terms, params, gradients)
+    return diagonal_residual(terms, pairs(params, gradients, {term.block.tensor for term in terms}))
 
 
 def tensors_in(outputs: Any) -> Iterator[Tensor]:
