@@ -3,8 +3,8 @@
     number of laws = P - dim Lie(W)(params)        W = span of the fields  params -> grad <c, f(params, x)>
 
 A function is conserved by the gradient flow of every loss on all data if its gradient is orthogonal to all these fields, and
-then to their Lie brackets `[F, G] = DG F - DF G`. By the theorem of Frobenius there are as many independent ones, near a generic
-point, as dimensions are left.
+then to their Lie brackets `[F, G] = DG F - DF G`. By the theorem of Frobenius there are as many independent ones, near a
+generic point, as dimensions are left.
 
 References:
     Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, theorem 3.3 and section 3.3 (where to stop).
@@ -55,9 +55,9 @@ def count_laws(
 ) -> LawCount:
     """Count the independent functions of the parameters that gradient flow conserves, whatever data and loss are.
 
-    Fields are sampled, with Gaussian inputs `x` and covectors `c`; brackets are derivatives of derivatives, exact up to rounding;
-    the rank at the point is counted. Once another bracket adds no dimension at a generic point, none ever does. The cost doubles
-    with each bracket and grows with the cube of the number of parameters: for networks of at most some hundred.
+    Fields are sampled, with Gaussian inputs `x` and covectors `c`; brackets are derivatives of derivatives, exact up to
+    rounding; the rank at the point is counted. Once another bracket adds no dimension at a generic point, none ever does. The
+    cost doubles with each bracket and grows with the cube of the number of parameters: for networks of at most some hundred.
 
     For losses that do not see a shift of the logits count `lambda p, x: log_softmax(f(p, x), -1)`.
 
@@ -67,8 +67,8 @@ def count_laws(
         params: Parameters of one network at a generic point, float64.
         input_shape: Shape of one input.
         generator: Source of inputs and covectors.
-        num_samples: Fields of each depth, four times the number of parameters and 64 if None. A rare pattern of active neurons needs
-            more.
+        num_samples: Fields of each depth, four times the number of parameters and 64 if None. A pattern of active neurons that
+            is rare needs more.
 
     Returns:
         The number of laws, and the dimensions that it comes from.
@@ -132,13 +132,21 @@ def _field(function: Function, x: Tensor, c: Tensor) -> Callable[[Tensor], Tenso
     return torch.func.grad(lambda flat: (c * function(flat, x)).sum())
 
 
-def _bracket(function: Function, flat: Tensor, x: Float[Tensor, "depth ..."], c: Float[Tensor, "depth ..."]) -> Float[Tensor, " P"]:
+def _bracket(
+    function: Function, flat: Tensor, x: Float[Tensor, "depth ..."], c: Float[Tensor, "depth ..."]
+) -> Float[Tensor, " P"]:
     """`[F_0, [F_1, ... F_depth]]` at a point, the field itself if there is only one."""
     first = _field(function, x[0], c[0])
     if len(x) == 1:
         return first(flat)
-    rest, change = torch.func.jvp(lambda flat: _bracket(function, flat, x[1:], c[1:]), (flat,), (first(flat),))
-    return change - torch.func.jvp(first, (flat,), (rest,))[1]
+    rest, change = _derivative(lambda flat: _bracket(function, flat, x[1:], c[1:]), flat, first(flat))
+    return change - _derivative(first, flat, rest)[1]
+
+
+def _derivative(field: Callable[[Tensor], Tensor], flat: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """A field at a point, and its derivative along a direction."""
+    value, change = torch.func.jvp(field, (flat,), (along,))[:2]
+    return value, change
 
 
 def _sizes(function: Function, point: Tensor, x: Tensor, c: Tensor) -> tuple[float, float]:
@@ -146,7 +154,7 @@ def _sizes(function: Function, point: Tensor, x: Tensor, c: Tensor) -> tuple[flo
 
     def pair(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         along = _field(function, x[1], c[1])(point)
-        return torch.func.jvp(_field(function, x[0], c[0]), (point,), (along,))
+        return _derivative(_field(function, x[0], c[0]), point, along)
 
     field, change = (values.square().sum(1).mean().sqrt().item() for values in torch.func.vmap(pair)(x, c))
     return field, change / field if field else 0.0

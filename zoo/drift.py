@@ -1,4 +1,4 @@
-"""How conserved quantities move in training that is no gradient flow: step size, weight decay, momentum, Adam; and what they bound.
+"""How conserved quantities move where training is no gradient flow (finite steps, decay, momentum, Adam); what they bound.
 
 With a step from `params` to `after`, the update `u = after - (1 - lr decay) params` and the form `Q(a, b)` of a quadratic law
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.blocks import Block
 from zoo.conservation import Laws, bilinear, checked, with_zeros
 from zoo.laws import Law
-from zoo.params import Params, expand_right
+from zoo.params import expand_right
 
 Rate = float | Float[Tensor, "*batch"]
 
@@ -27,9 +27,11 @@ Rate = float | Float[Tensor, "*batch"]
 class Drift:
     """The change of one law's quantity in one step, `[*batch, *law.shape]` each: the four terms add up to it.
 
+    Of a shift, which is linear, they are 0, `-lr decay Q`, `Q(u + lr grad)` and `-lr Q(grad)`.
+
     Attributes:
         discretization: `Q(u, u)`: the step is not infinitely small. `lr^2 Q(grad, grad)` for SGD.
-        decay: What coupled weight decay takes away: `((1 - lr decay)^2 - 1) Q`.
+        decay: What weight decay takes away: `((1 - lr decay)^2 - 1) Q`.
         optimizer: `2 (1 - lr decay) Q(params, u + lr grad)`: the update is not along the gradient. 0 for SGD.
         broken: `-2 lr (1 - lr decay) Q(params, grad)`: the law does not hold. 0 up to rounding if it does.
     """
@@ -106,27 +108,24 @@ def split_drift(
     full, terms = with_zeros(named, params, gradients), {}
     for law in named:
         own = {name: params[name] for name in law.tensors}
-        kept = {name: 1 - _scaled(lr, weight_decay, tensor) for name, tensor in own.items()}
-        update = {name: after[name] - kept[name] * tensor for name, tensor in own.items()}
+        update = {n: after[n] - (1 - _like(lr, t) * _like(weight_decay, t)) * t for n, t in own.items()}
         extra = {name: update[name] + _like(lr, tensor) * full[name] for name, tensor in own.items()}
-        terms[law.name] = _terms(law, own, update, extra, full, lr, weight_decay)
+        now = bilinear(law, own, own)
+        step = _like(lr, now)
+        if law.kind == "shift":
+            decay = _like(_shrunk(lr, weight_decay, 1), now) * now
+            terms[law.name] = Drift(
+                torch.zeros_like(now), decay, bilinear(law, extra, extra), -step * bilinear(law, full, full)
+            )
+            continue
+        kept = 1 - step * _like(weight_decay, now)
+        terms[law.name] = Drift(
+            discretization=bilinear(law, update, update),
+            decay=_like(_shrunk(lr, weight_decay, 2), now) * now,
+            optimizer=2 * kept * bilinear(law, own, extra),
+            broken=-2 * step * kept * bilinear(law, own, full),
+        )
     return terms
-
-
-def _terms(
-    law: Law, params: Params, update: Params, extra: Params, gradients: Params, lr: Rate, weight_decay: Rate
-) -> Drift:
-    now = bilinear(law, params, params)
-    if law.kind == "shift":
-        decay, step = _like(_shrunk(lr, weight_decay, 1), now) * now, _like(lr, now)
-        return Drift(torch.zeros_like(now), decay, bilinear(law, extra, extra), -step * bilinear(law, gradients, gradients))
-    kept, step = 1 - _scaled(lr, weight_decay, now), _like(lr, now)
-    return Drift(
-        bilinear(law, update, update),
-        _like(_shrunk(lr, weight_decay, 2), now) * now,
-        2 * kept * bilinear(law, params, extra),
-        -2 * step * kept * bilinear(law, params, gradients),
-    )
 
 
 def norm_bounds(
@@ -143,7 +142,7 @@ def norm_bounds(
         norms: For some tensors a bound on the norm at the time that counts, `[*batch]`.
 
     Returns:
-        For each tensor of a law `[*batch]`, infinite where nothing follows.
+        For each tensor that a quadratic law bounds `[*batch]`, infinite where nothing follows.
 
     Raises:
         ValueError: If a tensor that a law is about is missing.
@@ -153,18 +152,32 @@ def norm_bounds(
     """
     relations = [_relation(law, params) for law in checked(of, params) if law.kind != "shift"]
     squares: dict[Block, Tensor] = {}
-    for block in {block: None for weights, _ in relations for block in weights}:
-        known = norms.get(block.tensor)
-        unknown = torch.full_like(next(total for weights, total in relations if block in weights), math.inf)
-        squares[block] = unknown if known is None else known.square() + torch.zeros_like(unknown)
+    for weights, total in relations:
+        for block in weights:
+            known = norms.get(block.tensor)
+            squares[block] = torch.full_like(total, math.inf) if known is None else known.square() + torch.zeros_like(total)
     for _ in relations:  # what is known may have to pass through all of them
         for weights, total in relations:
-            up, down = (_sum(abs(w) * squares[b] for b, w in weights.items() if (w > 0) == side) for side in (True, False))
+            parts = {block: abs(weight) * squares[block] for block, weight in weights.items()}
+            above, below = (
+                _sum((part for block, part in parts.items() if (weights[block] > 0) == side), torch.zeros_like(total))
+                for side in (True, False)
+            )
             for block, weight in weights.items():
-                bound = (total + down if weight > 0 else up - total) / abs(weight)
+                bound = (total + below if weight > 0 else above - total) / abs(weight)
                 squares[block] = torch.minimum(squares[block], bound.clamp(min=0))
-    names = dict.fromkeys(block.tensor for block in squares)
-    return {name: _sum(square for block, square in squares.items() if block.tensor == name).sqrt() for name in names}
+    return {name: _norm(name, squares, params[name], norms) for name in dict.fromkeys(block.tensor for block in squares)}
+
+
+def _norm(name: str, squares: Mapping[Block, Tensor], tensor: Tensor, norms: Mapping[str, Tensor]) -> Float[Tensor, "*batch"]:
+    """The bound on a tensor from those on its blocks, if they are all that it has."""
+    own = {block: square for block, square in squares.items() if block.tensor == name}
+    rank = next(iter(own)).rank
+    entries = sum(math.prod(dim.size for dim in block.dims) for block in own)
+    total = torch.stack(list(own.values())).sum(0).sqrt()
+    if entries < math.prod(tensor.shape[tensor.dim() - rank :]):
+        total = torch.full_like(total, math.inf)
+    return torch.minimum(total, norms[name]) if name in norms else total
 
 
 def _relation(law: Law, params: Mapping[str, Tensor]) -> tuple[dict[Block, int], Float[Tensor, "*batch"]]:
@@ -180,12 +193,8 @@ def _relation(law: Law, params: Mapping[str, Tensor]) -> tuple[dict[Block, int],
     return {block: weight for block, weight in weights.items() if weight}, total
 
 
-def _sum(parts: Iterable[Tensor]) -> Tensor | float:
-    return sum(parts, start=0.0)
-
-
-def _scaled(lr: Rate, weight_decay: Rate, like: Tensor) -> Rate:
-    return _like(lr, like) * _like(weight_decay, like)
+def _sum(parts: Iterable[Tensor], zero: Tensor) -> Tensor:
+    return sum(parts, start=zero)
 
 
 def _shrunk(lr: Rate, weight_decay: Rate, power: int) -> Rate:
@@ -194,5 +203,5 @@ def _shrunk(lr: Rate, weight_decay: Rate, power: int) -> Rate:
     return rate * (rate - 2) if power == 2 else -rate
 
 
-def _like(value: Rate, tensor: Tensor) -> Rate:
+def _like(value: Rate, tensor: Tensor) -> float | Tensor:
     return expand_right(value, tensor).to(tensor) if isinstance(value, Tensor) else value
