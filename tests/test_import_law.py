@@ -32,7 +32,7 @@ LAW = {
         "zoo.residual",
         "zoo.weight_space",
     },
-    "zoo.drift": {"zoo.conservation", "zoo.forms", "zoo.laws", "zoo.params"},
+    "zoo.drift": {"zoo.blocks", "zoo.conservation", "zoo.laws", "zoo.params"},
     "zoo.tracker": {"zoo.conservation", "zoo.laws"},
     "zoo.count_laws": {"zoo.conservation", "zoo.laws", "zoo.params"},
     "zoo.balance": {"zoo.blocks", "zoo.params", "zoo.weight_space"},

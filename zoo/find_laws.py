@@ -27,9 +27,9 @@ def find_laws(
 ) -> tuple[Law, ...]:
     """The laws that a loss keeps, of all that the patterns of a space make possible.
 
-    Each candidate is tested on gradients in float64, at generic points near some params, and kept if its residual is at rounding
-    level at all of them. Only the kinds of `zoo.laws` are looked for, and scales and shifts only of tensors that have a gradient.
-    What another law implies is left out, such as the balance of a group that has a matrix law.
+    Each candidate is tested on gradients in float64, at generic points near some params, and kept if its residual is at
+    rounding level at all of them. Only the kinds of `zoo.laws` are looked for, and scales and shifts only of tensors that have
+    a gradient. What another law implies is left out, such as the balance of a group that has a matrix law.
 
     Args:
         space: The weight space.
@@ -131,5 +131,7 @@ def _scales(space: WeightSpace, whole: Mapping[str, tuple[Dim, ...]], sets: list
 
 
 def _gradient(loss: Callable[[Params], Tensor], point: Params, free: Mapping[str, Tensor]) -> Params:
-    gradient = torch.func.grad(loss)(point)
-    return {name: g * free[name].to(g) if name in free else g for name, g in gradient.items()}
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in point.items()}
+    with torch.enable_grad():
+        found = torch.autograd.grad(loss(dict(leaves)), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return {name: g * free[name].to(g) if name in free else g for name, g in zip(leaves, found, strict=True)}

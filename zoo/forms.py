@@ -85,8 +85,7 @@ def pairs(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: 
     """
     chosen = dict.fromkeys(names)
     return [
-        {name: a[name] * b[name] for name in chosen}
-        for a, b in ((params, params), (params, gradients), (gradients, gradients))
+        {name: a[name] * b[name] for name in chosen} for a, b in ((params, params), (params, gradients), (gradients, gradients))
     ]
 
 
@@ -204,10 +203,8 @@ def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
 
 
 def _weighted(alike: Sequence[Term], products: Products, weight: Callable[[Any], Any]) -> Float[Tensor, "..."]:
-    """Sum of `weight(power) product` over one block, all of whose terms are given, for each neuron `j`.
-
-    The scale of neuron `j` acts on an entry once for each axis on which the entry belongs to it, so powers add up first.
-    """
+    """Sum of `weight(power) product` over one block, all of whose terms are given, for each neuron `j`."""
+    # The scale of a neuron acts on an entry once for each axis on which the entry belongs to it, so powers add up first.
     first = alike[0]
     if len(alike) == 1:
         factor, sums = int(weight(first.power)), _summed(first, products)

@@ -49,8 +49,8 @@ def balance(space: WeightSpace, group: str) -> Law:
     """The balance of every neuron of a group, if its activation is positively homogeneous.
 
     Statement. With `act(a z) = a^k act(z)` for `a > 0`, `Q_j = k |w_out|^2 - |w_in|^2 - b^2` of neuron `j` is constant under
-    gradient flow. `w_in` and `b` are what writes the neuron and `w_out` what reads it, with the powers in the patterns (`h <- x`
-    and `y <- h^k`). After a norm, `w_in` is the norm's weight and `b` its bias.
+    gradient flow. `w_in` and `b` are what writes the neuron and `w_out` what reads it, with the powers in the patterns
+    (`h <- x` and `y <- h^k`). After a norm, `w_in` is the norm's weight and `b` its bias.
 
     Proof. Scaling the neuron, `w_in, b -> a w_in, a b` and `w_out -> a^-k w_out`, does not change the function.
     The derivative at `a = 1` is `<g_in, w_in> + <g_b, b> - k <g_out, w_out> = 0`.
@@ -82,8 +82,8 @@ def balance(space: WeightSpace, group: str) -> Law:
 def matrix(space: WeightSpace, group: str) -> Law:
     """The full balance of a group of linear neurons: of two linear layers, or of an attention head's pairs.
 
-    Statement. `Q = W_out^T W_out - W_in W_in^T - b b^T` of two layers with nothing between them is constant under gradient flow.
-    In attention `Q` is `K K^T - W_q W_q^T`, biases with them, and `W_o^T W_o - V V^T`, one matrix for each head.
+    Statement. `Q = W_out^T W_out - W_in W_in^T - b b^T` of two layers with nothing between them is constant under gradient
+    flow. In attention `Q` is `W_k W_k^T - W_q W_q^T`, biases with them, and `W_o^T W_o - W_v W_v^T`, one matrix for each head.
 
     Proof. `W_in, b -> B W_in, B b` and `W_out -> W_out B^-1` do not change the function, for any invertible `B`.
     The derivative along `B = 1 + t A` is `<A, G_in W_in^T + g_b b^T - W_out^T G_out> = 0` for every `A`, so that matrix is 0.
@@ -97,14 +97,14 @@ def matrix(space: WeightSpace, group: str) -> Law:
         group: Name of the group.
 
     Returns:
-        The law, of shape `[size, size]`, or `[heads, size, size]` if other neurons or places stand beside the group in all tensors.
+        The law, of shape `[size, size]`, or `[heads, size, size]` if heads stand beside the group in all tensors.
 
     Raises:
         ValueError: If there is no such group, if no tensor scales with it, or if one does with a power other than 1.
 
     References:
-        Arora, Cohen and Hazan 2018, arXiv 1802.06509, theorem 1; Du, Hu and Lee 2018, arXiv 1806.00900, theorem 2.2; Marcotte et
-        al. 2025, arXiv 2506.06194 (attention).
+        Arora, Cohen and Hazan 2018, arXiv 1802.06509, theorem 1; Du, Hu and Lee 2018, arXiv 1806.00900, theorem 2.2; Marcotte
+        et al. 2025, arXiv 2506.06194 (attention).
     """
     terms = scaling_terms(space, group)
     if not terms or any(abs(term.power) != 1 for term in terms):
