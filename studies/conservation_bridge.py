@@ -54,7 +54,8 @@ def measure(asked: Bridge) -> pd.DataFrame:
         asked: What to predict.
 
     Returns:
-        A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals, and their number.
+        A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals, their number `n`, and the number
+        of test networks `dropped` that have no such target.
     """
     population, rows = load(asked.zoo)[asked.population], []
     for bridge in asked.bridges:
@@ -64,7 +65,8 @@ def measure(asked: Bridge) -> pd.DataFrame:
         metanet = Metanet("hparams" if bridge == "hyperparameters" else "gbm", target=asked.target, seed=asked.seed)
         found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
         metrics = {f"{name}{end}": getattr(found[name], part) for name in ("kendall_tau", "r2") for end, part in ENDS.items()}
-        rows.append({"bridge": bridge, **metrics, "n": int(np.isfinite(seen.table("test")[asked.target]).sum())})
+        left_out = seen.table("test")["diverged"].to_numpy(bool)
+        rows.append({"bridge": bridge, **metrics, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
     return pd.DataFrame(rows).assign(population=asked.population, target=asked.target)
 
 
@@ -135,7 +137,7 @@ class Seen:
         return self.population.params(split)
 
     def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters, metrics and the target.
+        """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
 
         Args:
             split: Name of the split.
@@ -144,7 +146,11 @@ class Seen:
             One row a network.
         """
         table = self.labelled.table(split)
-        return table.assign(half_time=half_times(self.population, split, self.num_train)) if self.target == HALF_TIME else table
+        if self.target != HALF_TIME:
+            return table
+        reached = half_times(self.population, split, self.num_train)
+        # metanets leave out networks that are marked so, and count them
+        return table.assign(half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached))
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:

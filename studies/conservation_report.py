@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from studies.conservation_tables import EXPLAIN, EXPLAIN_BRIDGES, ROUNDING, bridge_cells, path_cells, paths_of
+from studies.conservation_tables import EXPLAIN, EXPLAIN_BRIDGES, ROUNDING, bridge_cells, network_means, path_cells, paths_of
 from studies.intervals import mean_interval, split_by
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
@@ -105,7 +105,7 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
         for i, (name, own) in enumerate(here.groupby("population", sort=False)):
             curve = []
             for (lr,), runs in split_by(own, ["lr"]):
-                change = mean_interval(runs.groupby("network")["step_drift"].mean().to_numpy(np.float64))
+                change = mean_interval(network_means(runs, runs["step_drift"].to_numpy(np.float64)))
                 curve.append((lr, change.mean, change.mean - change.low, change.high - change.mean))
             lr, mean, below, above = np.nan_to_num(np.array(sorted(curve))).T
             bars = np.stack([np.minimum(below, 0.99 * mean), above])

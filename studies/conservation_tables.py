@@ -22,7 +22,8 @@ EXPLAIN = (
 )
 EXPLAIN_BRIDGES = (
     "Kendall's tau on n test networks with its 95% bootstrap interval: trees on the hyperparameters, on statistics of the "
-    "conserved quantities of the initialization, of its parameters, and of the trained parameters."
+    "conserved quantities of the initialization, of its parameters, and of the trained parameters. "
+    "Left out: test networks that diverged, or whose loss never came down to half, where that is predicted."
 )
 
 
@@ -66,8 +67,21 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 def relative(ends: pd.DataFrame, column: str) -> Interval:
     """A column over the size of the quantities, networks by networks: mean over laws, then the interval over networks."""
-    share = (ends[column] / ends["size"]).groupby(ends["network"]).mean()
-    return mean_interval(share.to_numpy(np.float64))
+    return mean_interval(network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64)))
+
+
+def network_means(rows: pd.DataFrame, values: Float[np.ndarray, " R"]) -> Float[np.ndarray, " N"]:
+    """The mean of the values of each network.
+
+    Args:
+        rows: Rows.
+        values: One for each row.
+
+    Returns:
+        Means, by number of the network.
+    """
+    ids = rows["network"].to_numpy()
+    return np.array([values[ids == network].mean() for network in np.unique(ids)])
 
 
 def slopes(rows: pd.DataFrame) -> Interval | None:
@@ -112,9 +126,14 @@ def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for (target, population), own in split_by(rows.loc[rows["part"] == "bridges"], ["target", "population"]):
-        line = {"target": str(target), "population": str(population), "n": f"{int(own['n'].iloc[0])}"}
-        for row in own.itertuples():
-            line[str(row.bridge)] = f"{row.kendall_tau:.2f} [{row.kendall_tau_low:.2f}, {row.kendall_tau_high:.2f}]"
+        line = {
+            "target": str(target),
+            "population": str(population),
+            "n": f"{own['n'].iloc[0]:g}",
+            "left out": f"{own['dropped'].iloc[0]:g}",
+        }
+        for row in own.to_dict("records"):
+            line[str(row["bridge"])] = "{kendall_tau:.2f} [{kendall_tau_low:.2f}, {kendall_tau_high:.2f}]".format(**row)
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -228,8 +228,8 @@ class Population:
         if not names:
             raise StoreError(f"population {self.name!r}: no conserved quantities; the job asked for no laws")
         columns = {name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()}
-        kinds = ({n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)} for k in (QUANTITY, RESIDUAL))
-        return steps, *kinds
+        first, second = ({n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)} for k in (QUANTITY, RESIDUAL))
+        return steps, first, second
 
     def _checkpoint_steps(self, split: str) -> tuple[np.ndarray, list[Path]]:
         if not self._entry.trajectory:
