@@ -11,8 +11,8 @@ Proof: W R(s) applied to x is W applied to R(s) x, and a full orbit turned by s 
 Fails: on an orbit of finitely many angles, as the trapezoidal rule does: what remains has frequencies that their number
 divides. So it falls faster than any power of the number if loss and network are smooth, slowly if they have kinks. If the loss
 is a polynomial of degree D in the input, squared error of a polynomial network, it is 0 from D m + 1 angles on, with m the
-highest frequency of A (1 for a rotation of a plane). On a minibatch whose images have angles of their own. If the first layer is
-a convolution, or a norm acts on the input. It is a law of the velocity and no conserved function of the weights; for special
+highest frequency of A (1 for a rotation of a plane). On a minibatch whose images have angles of their own. If the first layer
+is a convolution, or a norm acts on the input. It is a law of the velocity and no conserved function of the weights; for special
 losses there are such functions too (squared error of a linear classifier keeps the direction of `W`).
 
 Finite group, orthogonal `P_g`, such as flips, quarter turns, shifts around a ring; mean loss over the orbit of the data:

@@ -175,10 +175,13 @@ def slope(values: list[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("activation", "kernel_scaling", "power"), [("tanh", True, -1.0), ("relu", True, -0.6), ("tanh", False, -1.9)]
+    ("activation", "kernel_scaling", "power"), [("tanh", True, -1.0), ("relu", True, -0.5), ("tanh", False, -1.9)]
 )
 def test_the_error_falls_with_width(activation, kernel_scaling, power):
-    """Theory bounds it by a power of -1/2 (Lee et al. 2019) and expects -1 of smooth networks (Huang and Yau 2019)."""
+    """With the kernel's scaling theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better, ReLU does not.
+
+    With PyTorch's initialization and time in proportion to 1 / width, the first layer trains ever less and the last is linear.
+    """
     errors, drifts = errors_by_width(activation, kernel_scaling)
     assert errors[0] < 0.3
     assert errors[0] > errors[1] > errors[2]
