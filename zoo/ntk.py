@@ -10,8 +10,8 @@ Fails: for momentum, Adam and weight decay (theta' is not -grad L); after a fini
 mode (an image's outputs depend on the others). What is predicted from one kernel, see `zoo.ntk_dynamics`, needs K to stay.
 
 Cost: X K backward passes and a product of [X K, P] matrices. Products of Jacobians with vectors, the other way to the same
-kernel, are up to twice as fast for MLPs of 10 outputs, 4 to 8 times slower for a CNN and a transformer, and slower than any
-trace (`benchmarks/tangent_kernel.py`); so there is one way here.
+kernel, are about twice as fast for a small MLP of 10 outputs, 4 to 8 times slower for a CNN and a transformer, and slower than
+any trace (`benchmarks/tangent_kernel.py`); so there is one way here.
 
 References:
     Jacot et al. 2018, arXiv 1806.07572, section 3; Gluch and Urbanke 2021, arXiv 2104.05508 (time symmetry); Novak et

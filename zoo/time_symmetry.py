@@ -84,7 +84,11 @@ def descend(
 
     Returns:
         The path; its difference falls in proportion to the step size if `eta T` stays.
+
+    Raises:
+        ValueError: If there is no step.
     """
+    _check_steps(steps)
     slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
     losses, squares = [], []
     for _ in range(steps):
@@ -109,7 +113,11 @@ def flow(loss: Loss, params: Mapping[str, Tensor], time: float, steps: int, free
 
     Returns:
         The path; error and difference fall with the fourth power of `T / steps` where the loss is smooth.
+
+    Raises:
+        ValueError: If there is no step.
     """
+    _check_steps(steps)
     slope, place, h = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}, time / steps
     losses, integral = [], []
     for _ in range(steps):
@@ -126,6 +134,11 @@ def flow(loss: Loss, params: Mapping[str, Tensor], time: float, steps: int, free
     losses.append(slope(place)[1])
     sums = torch.stack([torch.zeros_like(losses[0]), *integral], dim=1).cumsum(1)
     return Path(place, torch.stack(losses, dim=1), sums)
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got {steps}")
 
 
 def _slope(loss: Loss, free: Mapping[str, Tensor] | None) -> Callable[[Params], tuple[Params, Tensor]]:

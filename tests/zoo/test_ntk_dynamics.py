@@ -178,7 +178,7 @@ def slope(values: list[float]) -> float:
     ("activation", "kernel_scaling", "power"), [("tanh", True, -1.0), ("relu", True, -0.5), ("tanh", False, -1.9)]
 )
 def test_the_error_falls_with_width(activation, kernel_scaling, power):
-    """With the kernel's scaling theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better, ReLU does not.
+    """With the kernel's scaling theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better.
 
     With PyTorch's initialization and time in proportion to 1 / width, the first layer trains ever less and the last is linear.
     """

@@ -143,3 +143,10 @@ def test_step_sizes_may_differ_by_network_and_step():
     rates = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert path({}, losses, squares, rates).integral.tolist() == [[0, 1, 3], [0, 3, 7]]
     assert path({}, losses, squares, rates[0]).integral.tolist() == [[0, 1, 3]] * 2
+
+
+def test_no_step_is_refused():
+    architecture, params = double(SMOOTH["tanh"])
+    for walk in (descend, flow):
+        with pytest.raises(ValueError, match="at least one step, got 0"):
+            walk(loss_of(architecture), params, 0.1, 0)
