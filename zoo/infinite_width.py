@@ -13,7 +13,7 @@ A bias of standard deviation s is one more entry s of every input; inputs divide
 scale. A bias of the output adds 1.
 
 References:
-    Cho and Saul 2009, "Kernel methods for deep learning", equations 3 to 6; Jacot et al. 2018, arXiv 1806.07572, theorem 1.
+    Cho and Saul 2009, "Kernel methods for deep learning", section 2; Jacot et al. 2018, arXiv 1806.07572, theorem 1.
 """
 
 import math
@@ -41,7 +41,7 @@ def arc_cosine_kernel(order: int, x: Float[Tensor, "X d"], other: Float[Tensor, 
         ValueError: If the order is another.
 
     References:
-        Cho and Saul 2009, equations 1 and 3 to 6.
+        Cho and Saul 2009, section 2.
     """
     sizes = x.norm(dim=1)[:, None] * other.norm(dim=1)
     # Half-angles keep precision where the two inputs are nearly parallel, as arccos does not.

@@ -14,8 +14,8 @@ kernel, are about twice as fast for a small MLP of 10 outputs, 4 to 8 times slow
 any trace (`benchmarks/tangent_kernel.py`); so there is one way here.
 
 References:
-    Jacot et al. 2018, arXiv 1806.07572, section 3; Gluch and Urbanke 2021, arXiv 2104.05508 (time symmetry); Novak et
-    al. 2022, arXiv 2206.08720, section 3 (contraction of Jacobians against products with vectors).
+    Jacot et al. 2018, arXiv 1806.07572, section 4; Gluch and Urbanke 2021, arXiv 2104.05508 (time symmetry); Novak et
+    al. 2022, arXiv 2206.08720 (contraction of Jacobians against products with vectors).
 """
 
 from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ def tangent_kernel(
         ValueError: If params have no common leading axis, a mask does not fit its tensor, or no entry is trained.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 3; statement, proof and failure are on top of this file.
+        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of this file.
     """
     outputs = _num_outputs(apply, params, x)
     gram = _gram(apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(1, 2))
@@ -115,7 +115,7 @@ def tangent_kernel_trace(
         ValueError: If params have no common leading axis, a mask does not fit its tensor, or no entry is trained.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 3; statement, proof and failure are on top of this file.
+        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of this file.
     """
     return _gram(apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(2))
 

@@ -123,7 +123,7 @@ def linearized_outputs(
         The outputs at each time.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 5; Lee et al. 2019, arXiv 1902.06720, equation 8.
+        Jacot et al. 2018, arXiv 1806.07572, section 5; Lee et al. 2019, arXiv 1902.06720, section 2.2.
     """
     values, vectors = torch.linalg.eigh(kernel.flatten(3).flatten(1, 2))
     error = vectors.mT @ (outputs - targets).flatten(1)[..., None]
