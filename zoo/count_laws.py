@@ -7,7 +7,7 @@ then to their Lie brackets `[F, G] = DG F - DF G`. By the theorem of Frobenius t
 generic point, as dimensions are left.
 
 References:
-    Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, theorem 3.3 and section 3.3 (where to stop).
+    Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +77,7 @@ def count_laws(
         ValueError: If parameters are not float64, or brackets never stop adding dimensions.
 
     References:
-        Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.3.
+        Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.
     """
     if any(tensor.dtype != torch.float64 for tensor in params.values()):
         raise ValueError(f"count_laws: expected float64 params, got {sorted({str(t.dtype) for t in params.values()})}")

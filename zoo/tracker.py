@@ -18,8 +18,8 @@ class Tracker:
 
     Args:
         laws: The laws, such as `laws(trace(module, inputs).space)`; their tensors are named as the module's parameters are.
-        every: Record one call in so many, the first one among them. A record costs as much as a third of a step of a small
-            convolutional network, and as a whole step of a tiny perceptron.
+        every: Record one call in so many, the first one among them. A record costs up to as much as a training step of a
+            perceptron (`benchmarks/tracker_cost.py`).
 
     Attributes:
         steps: Number of the call, from 0, of each record.

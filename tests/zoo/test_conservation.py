@@ -295,12 +295,20 @@ def test_the_laws_that_are_found(name):
 def test_norms_keep_the_scale_of_what_stands_before_them_up_to_their_epsilon():
     name = "resnet"
     architecture = build(name)
-    exact, nearly = ({law.name: law for law in kept_by(name, architecture, tolerance=tol)} for tol in (1e-10, 1e-2))
-    scales = {law_name: law.shape for law_name, law in nearly.items() if law.kind == "scale"}
+    exact, nearly = (kept_by(name, architecture, tolerance=tol) for tol in (1e-10, 1e-2))
+    scales = [(law.name, law.shape) for law in nearly if law.kind == "scale"]
     weights = [n for n, text in architecture.space.tensors.items() if "^0 <-" in text]
-    assert set(scales) == {f"{n}.scale" for n in weights}  # of each convolution, for each channel
-    assert all(scales[f"{n}.scale"] == architecture.space.shapes[n][:1] for n in weights)
-    assert not set(scales) & set(exact)
+    # of each convolution, for each channel, and not again of all that add into a stream
+    assert scales == [(f"{n}.scale", architecture.space.shapes[n][:1]) for n in weights]
+    assert all(law.kind != "scale" for law in exact)
+
+
+def test_all_that_adds_into_a_normed_stream_has_one_scale():
+    name = "transformer"
+    architecture = build(name)
+    (law,) = [law for law in kept_by(name, architecture, tolerance=1e-2) if law.kind == "scale"]
+    assert law.shape == ()
+    assert set(law.tensors) == {n for n, text in architecture.space.tensors.items() if "d^0" in text}
 
 
 class Normed(nn.Module):

@@ -45,7 +45,11 @@ def agree(space: WeightSpace, apply, shape, named: list[Law], expected: int, see
 
 
 def number_of_linear_laws(n: int, m: int, r: int) -> int:
-    """`U^T U - V^T V` for `U` n x r, `V` m x r, `(U; V)` of full rank: Marcotte, Gribonval and Peyre 2023, proposition 4.2."""
+    """Independent entries of `U^T U - V^T V` for `U` n x r, `V` m x r, `(U; V)` of full rank `k`.
+
+    The differential `dW -> dW^T S W + W^T S dW` of `W^T S W` reaches every symmetric matrix but those on the `r - k` dimensions
+    that `W` does not. Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 4, have the same numbers.
+    """
     return r * (r + 1) // 2 if n + m > r else (n + m) * (2 * r - (n + m - 1)) // 2
 
 
