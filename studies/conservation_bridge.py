@@ -1,5 +1,6 @@
 """What the conserved quantities of an initialization tell about the network that comes of it."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ def measure(asked: Bridge) -> pd.DataFrame:
             with_derived(population, [asked.target], Path(asked.folder)), population, bridge, asked.target, asked.num_train
         )
         metanet = Metanet("hparams" if bridge == "hyperparameters" else "gbm", target=asked.target, seed=asked.seed)
-        found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*networks that diverged and have no finite")  # they are counted below
+            found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
         metrics = {f"{name}{end}": getattr(found[name], part) for name in ("kendall_tau", "r2") for end, part in ENDS.items()}
         left_out = seen.table("test")["diverged"].to_numpy(bool)
         rows.append({"bridge": bridge, **metrics, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
