@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from zoo.architectures import Architecture, cnn, mlp, transformer
-from zoo.ntk import Apply, tangent_kernel, tangent_kernel_trace
-from zoo.ntk_dynamics import kernel_distance, prediction_error
+from zoo.conservation.time_symmetry import flow
+from zoo.ntk.dynamics import kernel_distance, prediction_error
+from zoo.ntk.kernel import Apply, tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
-from zoo.time_symmetry import flow
 
 NETWORKS: dict[str, tuple[Architecture, tuple[int, ...]]] = {
     "MLP 64-32-32-10": (mlp((64,), 10, (32, 32)), (64,)),

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.laws import laws
+from zoo.conservation.laws import laws
+from zoo.conservation.tracker import Tracker
 from zoo.trace import trace
-from zoo.tracker import Tracker
 
 
 def perceptron(*widths: int) -> nn.Sequential:

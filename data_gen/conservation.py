@@ -10,9 +10,9 @@ from data_gen.rng import generator
 from data_gen.tasks import Task
 from data_gen.train import State, Trainer
 from zoo.architectures.base import Architecture
-from zoo.conservation import measure
-from zoo.find_laws import find_laws
-from zoo.laws import Law, laws
+from zoo.conservation.find import find_laws
+from zoo.conservation.laws import Law, laws
+from zoo.conservation.quantities import measure
 from zoo.params import Params
 from zoo.population import QUANTITY, RESIDUAL
 

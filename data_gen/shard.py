@@ -21,7 +21,7 @@ from data_gen.tasks import Task, load_task
 from data_gen.train import State, Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
-from zoo.laws import Law
+from zoo.conservation.laws import Law
 from zoo.params import Params, stack
 from zoo.population import METRIC_COLUMNS
 from zoo.store import write_columns

@@ -16,9 +16,9 @@ from data_gen.conservation import batch_of, gradients_of
 from data_gen.networks import Networks
 from data_gen.shard import Worker, full_table
 from data_gen.train import State, Trainer
-from zoo.conservation import measure as measure_laws
-from zoo.drift import split_drift
-from zoo.laws import Law
+from zoo.conservation.drift import split_drift
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import measure as measure_laws
 from zoo.params import Params
 
 TERMS = ("discretization", "decay", "optimizer", "broken")

@@ -102,6 +102,7 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
     legend = {}
     for panel, descent in zip(panels, descents, strict=True):
         here = last.loc[last["descent"] == descent]
+        lrs = np.sort(here["lr"].unique())
         for i, (name, own) in enumerate(here.groupby("population", sort=False)):
             curve = []
             for (lr,), runs in split_by(own, ["lr"]):
@@ -116,7 +117,7 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
                     panel.plot(lr, mean[-1] * (lr / lr[-1]) ** slope, color="#aaa", lw=0.8, zorder=0)
         panel.set_title(str(descent))
         panel.set_xscale("log")
-        panel.set_xticks(lr, [f"{rate:g}" for rate in lr])
+        panel.set_xticks(lrs, [f"{rate:g}" for rate in lrs])
         panel.xaxis.set_tick_params(which="minor", bottom=False, labelbottom=False)
     panels[0].set_yscale("log")
     plain_ticks(panels[0].yaxis)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.angular_momentum import (
+from zoo.architectures import Architecture, mlp
+from zoo.conservation.angular_momentum import (
     angular_momentum,
     angular_momentum_residual,
     equivariance_residual,
@@ -19,9 +20,8 @@ from zoo.angular_momentum import (
     rotation_generator,
     translation_generator,
 )
-from zoo.architectures import Architecture, mlp
+from zoo.conservation.time_symmetry import descend
 from zoo.params import Params, stack
-from zoo.time_symmetry import descend
 
 WEIGHT, CLASSES = "layers.0.weight", 3
 PLANE = rotation_generator(2)

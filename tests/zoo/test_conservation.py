@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, make_asymmetric, mlp
-from zoo.conservation import measure, quantities, residuals
-from zoo.find_laws import candidates, find_laws
-from zoo.laws import balance, laws, matrix, scale, shift
+from zoo.conservation.find import candidates, find_laws
+from zoo.conservation.laws import balance, laws, matrix, scale, shift
+from zoo.conservation.quantities import measure, quantities, residuals
 from zoo.params import Params, stack, unflatten
 from zoo.residual import scaling_generator
 from zoo.testing import random_params

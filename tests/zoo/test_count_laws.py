@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.count_laws import count_independent, count_laws
-from zoo.laws import Law, laws, matrix, shift
+from zoo.conservation.count import count_independent, count_laws
+from zoo.conservation.laws import Law, laws, matrix, shift
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, Scaling, WeightSpace
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures import Architecture, build_architecture, cnn, mlp
-from zoo.conservation import quantities, residuals
-from zoo.drift import norm_bounds, predicted_drift, split_drift
-from zoo.find_laws import find_laws
-from zoo.laws import Law, balance, laws, matrix, scale, shift
+from zoo.conservation.drift import norm_bounds, predicted_drift, split_drift
+from zoo.conservation.find import find_laws
+from zoo.conservation.laws import Law, balance, laws, matrix, scale, shift
+from zoo.conservation.quantities import quantities, residuals
 from zoo.params import Params
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.conservation import quantities, residuals
-from zoo.laws import laws, matrix
+from zoo.conservation.laws import laws, matrix
+from zoo.conservation.quantities import quantities, residuals
 from zoo.params import Params
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace

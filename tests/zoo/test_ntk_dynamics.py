@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from zoo.architectures import make_asymmetric, mlp
-from zoo.ntk import tangent_kernel, tangent_kernel_trace
-from zoo.ntk_dynamics import (
+from zoo.conservation.time_symmetry import descend, flow
+from zoo.ntk.dynamics import (
     first_order_change,
     kernel_alignment,
     kernel_distance,
@@ -18,8 +18,8 @@ from zoo.ntk_dynamics import (
     linearized_outputs,
     prediction_error,
 )
+from zoo.ntk.kernel import tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
-from zoo.time_symmetry import descend, flow
 
 
 def generator(seed: int) -> torch.Generator:

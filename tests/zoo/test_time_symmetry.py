@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from zoo.architectures import Architecture, cnn, make_asymmetric, mlp
+from zoo.conservation.time_symmetry import Path, descend, flow, path
 from zoo.params import Params, stack
-from zoo.time_symmetry import Path, descend, flow, path
 
 SMOOTH = {
     "tanh": mlp((5,), 3, (8, 6), activation="tanh"),

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.conservation import quantities, residuals
-from zoo.drift import predicted_drift
-from zoo.laws import laws
+from zoo.conservation.drift import predicted_drift
+from zoo.conservation.laws import laws
+from zoo.conservation.quantities import quantities, residuals
+from zoo.conservation.tracker import Tracker
 from zoo.trace import trace
-from zoo.tracker import Tracker
 
 
 def training(optimizer, steps: int = 6, every: int = 1, **options):

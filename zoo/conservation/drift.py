@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.blocks import Block
-from zoo.conservation import Laws, bilinear, checked, with_zeros
-from zoo.laws import Law
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import Laws, bilinear, checked, with_zeros
 from zoo.params import expand_right
 
 Rate = float | Float[Tensor, "*batch"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from zoo.blocks import Dim, blocks
-from zoo.conservation import residual, with_zeros
+from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
+from zoo.conservation.quantities import residual, with_zeros
 from zoo.forms import scaling_terms
-from zoo.laws import Law, balance, matrix, scale, shift, sides
 from zoo.params import Params, batch_shape, perturb
 from zoo.residual import candidates as hidden_groups
 from zoo.weight_space import WeightSpace
@@ -28,8 +28,8 @@ def find_laws(
     """The laws that a loss keeps, of all that the patterns of a space make possible.
 
     Each candidate is tested on gradients in float64, at generic points near some params, and kept if its residual is at
-    rounding level at all of them. Only the kinds of `zoo.laws` are looked for, and scales and shifts only of tensors that have
-    a gradient. What another law implies is left out, such as the balance of a group that has a matrix law.
+    rounding level at all of them. Only the kinds of `zoo.conservation.laws` are looked for, and scales and shifts only of
+    tensors that have a gradient. What another law implies is left out, such as the balance of a group that has a matrix law.
 
     Args:
         space: The weight space.

@@ -8,7 +8,8 @@ minibatch. Gradient flow `params' = -grad L` then conserves a quantity `Q`.
     scale     a layer before a norm         Q = |W|^2
     shift     logits before a softmax       Q = column sums of W
 
-`laws` gives those that a space declares, `candidates` those that its patterns make possible, `zoo.conservation` measures them.
+`laws` gives those that a space declares, `candidates` those that its patterns make possible, `zoo.conservation.quantities`
+measures them.
 """
 
 import math

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from zoo.ntk import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
+from zoo.ntk.kernel import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.conservation import measure
-from zoo.laws import Law
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import measure
 
 
 class Tracker:
@@ -27,7 +27,7 @@ class Tracker:
     Raises:
         ValueError: If `every` is below 1.
 
-    >>> from zoo.laws import laws
+    >>> from zoo.conservation.laws import laws
     >>> from zoo.trace import trace
     >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     >>> tracker = Tracker(laws(trace(module, torch.ones(2, 4)).space), every=1)

@@ -3,8 +3,9 @@
     quantities(space, params)              what gradient flow keeps, for each neuron, head or column
     residuals(space, params, gradients)    0 on every minibatch if the symmetry holds, whatever the optimizer
 
-What the laws state is in `zoo.laws`, which laws a loss keeps in `zoo.find_laws`, and how quantities move in training that is no
-gradient flow in `zoo.drift`. Networks along leading axes are measured together, and nothing loops over neurons.
+What the laws state is in `zoo.conservation.laws`, which laws a loss keeps in `zoo.conservation.find`, and how quantities move
+in training that is no gradient flow in `zoo.conservation.drift`. Networks along leading axes are measured together, and nothing
+loops over neurons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo import forms
+from zoo.conservation.laws import Law, laws
 from zoo.forms import pairs
-from zoo.laws import Law, laws
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.conservation import bilinear
-from zoo.laws import Law
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import bilinear
 from zoo.params import Params
 
 Function = Callable[[Tensor, Tensor], Tensor]
