@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -100,6 +100,8 @@ class Job(StrictModel):
         split: Shares of train, validation and test networks.
         shard_size: Networks in a file, at most.
         checkpoints: Checkpoints of each network's training, evenly spaced over its own steps, both ends included; 0 for none.
+        laws: Conservation laws whose quantities and residuals are recorded at each checkpoint: `"declared"` by the weight
+            space, or `"found"` on gradients as well; None for none.
     """
 
     task: TaskConfig
@@ -110,6 +112,7 @@ class Job(StrictModel):
     split: SplitConfig = SplitConfig()
     shard_size: int = Field(500, ge=1)
     checkpoints: int = Field(0, ge=0)
+    laws: Literal["declared", "found"] | None = None
 
     @field_validator("populations")
     @classmethod
@@ -142,6 +145,12 @@ class Job(StrictModel):
         if value == 1:
             raise ValueError("expected 0 or at least 2 (initialization and end)")
         return value
+
+    @model_validator(mode="after")
+    def _laws_have_checkpoints(self) -> "Job":
+        if self.laws and not self.checkpoints:
+            raise ValueError(f"laws: {self.laws!r} are recorded at checkpoints; expected checkpoints >= 2, found 0")
+        return self
 
     def as_json(self) -> str:
         """The job as canonical JSON text."""

@@ -11,7 +11,8 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from data_gen.chunking import chunk_size, compilation_pays
-from data_gen.config import Job
+from data_gen.config import Job, PopulationConfig
+from data_gen.conservation import conservation, laws_of
 from data_gen.evaluate import evaluate
 from data_gen.networks import Networks, part_bounds, parts_of
 from data_gen.rng import key
@@ -20,6 +21,7 @@ from data_gen.tasks import Task, load_task
 from data_gen.train import State, Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.conservation.laws import Law
 from zoo.params import Params, stack
 from zoo.population import METRIC_COLUMNS
 from zoo.store import write_columns
@@ -49,6 +51,23 @@ class Shard:
         return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
 
 
+def build_standard(config: PopulationConfig, task: Task) -> Architecture:
+    """The architecture of a population without its asymmetry.
+
+    Args:
+        config: The population.
+        task: The task.
+
+    Returns:
+        The architecture, on the CPU.
+
+    Raises:
+        ValueError: If the architecture does not fit the task.
+    """
+    options = {option: value for option, value in config.architecture.items() if option != "name"}
+    return build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
+
+
 def build_population(job: Job, name: str, task: Task) -> Architecture:
     """The architecture of a population, constants included.
 
@@ -65,9 +84,8 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
         ValueError: If the architecture does not fit the task, or an option does not fit it.
     """
     config = job.populations[name]
-    options = {option: value for option, value in config.architecture.items() if option != "name"}
     try:
-        architecture = build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
+        architecture = build_standard(config, task)
         if config.asymmetry is not None:
             kind = config.asymmetry["kind"]
             options = {option: value for option, value in config.asymmetry.items() if option != "kind"}
@@ -130,6 +148,7 @@ class Worker:
     dtype: torch.dtype = torch.float32
     store_dtype: torch.dtype = torch.float32
     _trainers: dict[str, Trainer] = field(default_factory=dict)
+    _laws: dict[str, tuple[Law, ...]] = field(default_factory=dict)
 
     @cached_property
     def task(self) -> Task:
@@ -149,6 +168,13 @@ class Worker:
             compiled = self.allow_compile and self.compilation_pays
             self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled)
         return self._trainers[population]
+
+    def laws(self, population: str) -> tuple[Law, ...]:
+        """The laws that the job wants recorded for a population, found once."""
+        if population not in self._laws:
+            standard = build_standard(self.job.populations[population], self.task)
+            self._laws[population] = laws_of(standard, self.task, self.job.laws) if self.job.laws else ()
+        return self._laws[population]
 
     def write(self, shard: Shard, report: Callable[[int], object]) -> None:
         """Train the networks of a shard and write it.
@@ -182,7 +208,8 @@ class Worker:
 
         Returns:
             One row a network: the table of hyperparameters and metrics, final parameters and, if the job asks for checkpoints,
-            trajectories `[N, T, *shape]`; all on the CPU, parameters in `store_dtype`.
+            trajectories `[N, T, *shape]`, with conserved quantities and residuals if it asks for laws; all on the CPU,
+            parameters in `store_dtype`.
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
@@ -197,16 +224,15 @@ class Worker:
                 chunk = together[start : start + size]
                 padded = chunk + chunk[-1:] * (size - len(chunk))  # one shape of chunk, so one compilation
                 order += chunk
-                results.append(self._train_chunk(trainer, {n: c[padded] for n, c in table.items()}, len(chunk)))
+                rows_of_chunk = {name: column[padded] for name, column in table.items()}
+                results.append(self._train_chunk(trainer, self.laws(population), rows_of_chunk, len(chunk)))
                 report(len(chunk))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
         return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
 
-    def _train_chunk(self, trainer: Trainer, table: Table, count: int) -> tuple[Params, Params, Params]:
+    def _train_chunk(self, trainer: Trainer, laws: tuple[Law, ...], table: Table, count: int) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of the first `count` networks of a chunk."""
-        networks = self._networks(table)
-        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
-        state = trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
+        networks, state = self.start(trainer, table)
         recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params, self.store_dtype)
         trainer.run(networks, state, recorder if self.job.checkpoints else None)
         metrics = evaluate(trainer, networks, state.params)
@@ -214,11 +240,29 @@ class Worker:
         diverged_at = torch.where(unusable & (state.diverged_at < 0), networks.steps, state.diverged_at)
         metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
         keep = slice(0, count)
+        if laws:
+            recorder.params |= conservation(trainer, networks, laws, recorder.params)
         return (
             {name: tensor[keep].cpu() for name, tensor in metrics.items()},
             {name: tensor[keep].cpu().to(self.store_dtype) for name, tensor in state.params.items()},
-            {name: tensor[keep] for name, tensor in recorder.params.items()} if self.job.checkpoints else {},
+            {name: tensor[keep].to(self.store_dtype) for name, tensor in recorder.params.items()}
+            if self.job.checkpoints
+            else {},
         )
+
+    def start(self, trainer: Trainer, table: Table) -> tuple[Networks, State]:
+        """Networks before their first step.
+
+        Args:
+            trainer: Who is going to train them.
+            table: Their rows of `full_table`, with one optimizer, schedule and batch size.
+
+        Returns:
+            Who they are, and their state.
+        """
+        networks = self._networks(table)
+        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
+        return networks, trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
 
     def _networks(self, table: Table) -> Networks:
         numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")

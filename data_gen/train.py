@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -160,6 +160,28 @@ class Trainer:
         self._step(state.params, state.slots, hparams, batch, networks.optimizer)
         state.step += 1
 
+    def gradients(
+        self,
+        params: Params,
+        images: Shaped[Tensor, "N B ..."],
+        target: Int64[Tensor, "N B"],
+        smoothing: Float[Tensor, " N"],
+    ) -> tuple[Params, Params]:
+        """Gradients of the training loss, each network on a batch of its own.
+
+        Args:
+            params: Effective parameters `[N, *shape]`.
+            images: Images of the training part.
+            target: Labels.
+            smoothing: Label smoothing.
+
+        Returns:
+            Gradients `[N, *shape]` of all tensors but running statistics, fixed entries included; running statistics after it.
+        """
+        statistics = {name: params[name] for name in self._statistics}
+        trained = {name: param for name, param in params.items() if name not in statistics}
+        return vmap(grad(self._loss, has_aux=True))(trained, statistics, images, target, smoothing)
+
     def _loss(
         self, trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
     ) -> tuple[Tensor, Params]:
@@ -176,16 +198,13 @@ class Trainer:
         optimizer: str,
     ) -> None:
         images, target, active, count = batch
-
-        statistics = {name: params[name] for name in self._statistics}
-        trained = {name: param for name, param in params.items() if name not in statistics}
-        gradients = vmap(grad(self._loss, has_aux=True))
-        grads, moved = gradients(trained, statistics, images, target, hparams["label_smoothing"])
-        for name, old in statistics.items():
-            old.copy_(torch.where(expand_right(active, old), moved[name], old))
+        grads, moved = self.gradients(params, images, target, hparams["label_smoothing"])
+        for name in self._statistics:
+            params[name].copy_(torch.where(expand_right(active, params[name]), moved[name], params[name]))
         update = OPTIMIZERS[optimizer].update
-        for name, param in trained.items():
-            new, new_slots = update(param, grads[name], slots[name], self._centers.get(name), hparams, count)
+        for name, grad_of in grads.items():
+            param = params[name]
+            new, new_slots = update(param, grad_of, slots[name], self._centers.get(name), hparams, count)
             write = expand_right(active, param)
             if name in self._free:
                 write = write & self._free[name]

@@ -18,6 +18,7 @@ from zoo.store import publish
 
 FORMAT = 1  # raise it when the meaning of a stored cell changes
 PACKAGES = ("zoo", "data_gen")
+PLACES = ("zoo", "folder")
 Measure = Callable[[Any], pd.DataFrame]
 
 
@@ -27,8 +28,8 @@ class Cell:
 
     Attributes:
         measure: Measures it: `measure(asked) -> rows`; at the top of a module, as processes import it.
-        asked: What it is told, a frozen dataclass of names, numbers, tuples and paths; attributes named `zoo` say where things
-            lie and are not part of a cell's identity, so that what depends on a zoo carries its `fingerprint` too.
+        asked: What it is told, a frozen dataclass of names, numbers, tuples and paths; attributes named `zoo` and `folder` say
+            where things lie and are not part of a cell's identity, so that what depends on a zoo carries its `fingerprint` too.
         out: Directory of the study.
         code: What `code_fingerprint` was when the study was planned.
     """
@@ -41,7 +42,7 @@ class Cell:
     @property
     def path(self) -> Path:
         """File of its rows."""
-        asked = {name: value for name, value in vars(self.asked).items() if name != "zoo"}
+        asked = {name: value for name, value in vars(self.asked).items() if name not in PLACES}
         identity = [FORMAT, self.code, self.measure.__module__, self.measure.__qualname__, asked]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=_plain).encode()).hexdigest()
         return self.out / "cells" / f"{key}.parquet"

@@ -50,4 +50,8 @@ STUDIES = {
         "studies.bayesian",
         "Bayesian networks: variational inference of deep ones with and without symmetry, and how well Markov chains mix.",
     ),
+    "conservation": Study(
+        "studies.conservation",
+        "Conservation laws in training: residuals, drift, what asymmetry destroys, and what the conserved quantities foretell.",
+    ),
 }

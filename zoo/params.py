@@ -126,3 +126,24 @@ def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
         A view ``[*batch, 1, ..., 1]`` that broadcasts against `like`.
     """
     return values.reshape((*values.shape, *(1,) * (like.dim() - values.dim())))
+
+
+def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
+    """A generic point near some params, without their coincidences (zero biases, equal gains); what is positive stays so.
+
+    Args:
+        params: Tensors, of any floating type.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Tensors of the same shapes, float64, on the CPU.
+    """
+    near = {}
+    for name, given in params.items():
+        tensor = given.detach().cpu().double()
+        if tensor.dim() < 2:
+            near[name] = tensor + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+        else:
+            spread = 0.1 * tensor.square().mean().sqrt() + 1e-3
+            near[name] = tensor + spread * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    return near

@@ -17,7 +17,7 @@ from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry, read_manifest, rebuild
 from zoo.params import Params, free_entries
-from zoo.store import StoreError, read_columns, read_flat, read_tensors
+from zoo.store import StoreError, read_columns, read_flat, read_names, read_tensors
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
@@ -208,11 +208,34 @@ class Population:
         Raises:
             StoreError: If the zoo was generated without checkpoints.
         """
+        steps, paths = self._checkpoint_steps(split)
+        return steps, read_tensors(paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()})
+
+    def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
+        """Conserved quantities along training, and how far gradients were from conserving them; see `zoo.conservation`.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            Steps `[N, T]`, quantities `[N, T, *law.shape]` and residuals by the name of the law.
+
+        Raises:
+            StoreError: If the zoo was generated without checkpoints or without `laws`.
+        """
+        steps, paths = self._checkpoint_steps(split)
+        names = [name for name in read_names(paths[0]) if name.startswith((QUANTITY, RESIDUAL))]
+        if not names:
+            raise StoreError(f"population {self.name!r}: no conserved quantities; the job asked for no laws")
+        columns = {name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()}
+        first, second = ({n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)} for k in (QUANTITY, RESIDUAL))
+        return steps, first, second
+
+    def _checkpoint_steps(self, split: str) -> tuple[np.ndarray, list[Path]]:
         if not self._entry.trajectory:
             raise StoreError(f"population {self.name!r}: no trajectory; the job asked for no checkpoints")
         paths = self._paths(split, trajectory=True)
-        steps = read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"]
-        return steps, read_tensors(paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()})
+        return read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"], paths
 
     def table(self, split: str) -> pd.DataFrame:
         """Hyperparameters and metrics of the networks of a split, ordered by network id.
@@ -241,6 +264,8 @@ class Population:
         return paths
 
 
+QUANTITY, RESIDUAL = "quantity.", "residual."
+"""What names of columns of conserved quantities, and of the residuals of their laws, begin with."""
 ID_COLUMNS = ("network_id", "seed")
 METRIC_COLUMNS = (
     "train_loss",

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.axes import scale_of_axis
+from zoo.forms import diagonal_residual, pairs, scaling_terms
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace, labels
 
@@ -146,15 +147,11 @@ def scaling_residual(
     Returns:
         The residual of each neuron, between 0 and 1.
     """
-    residuals = []
-    for neuron in range(space.groups[group].size):
-        powers = {name: power for name, power in _powers(space, group, neuron).items() if name in gradients}
-        directions = [(params[name] * power.to(params[name])).flatten(1) for name, power in powers.items()]
-        own = [(gradients[name] * (power != 0).to(params[name])).flatten(1) for name, power in powers.items()]
-        xi, gradient = torch.cat(directions, dim=1), torch.cat(own, dim=1)
-        size = gradient.norm(dim=1) * xi.norm(dim=1)
-        residuals.append((gradient * xi).sum(1).abs() / torch.where(size > 0, size, 1))
-    return torch.stack(residuals, dim=-1)
+    terms = [term for term in scaling_terms(space, group) if term.block.tensor in gradients]
+    if not terms:
+        first = next(iter(params.values()))
+        return first.new_zeros(len(first), space.groups[group].size)
+    return diagonal_residual(terms, pairs(params, gradients, {term.block.tensor for term in terms}))
 
 
 def tensors_in(outputs: Any) -> Iterator[Tensor]:

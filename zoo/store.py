@@ -189,6 +189,19 @@ def read_attributes(path: Path) -> dict[str, str | int]:
         return {name: value if isinstance(value, str) else int(value) for name, value in scalars.items()}
 
 
+def read_names(path: Path) -> list[str]:
+    """Names of the columns of a checked file, in its order.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The names.
+    """
+    with open_checked(path) as checked:
+        return list(checked.columns)
+
+
 def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read columns of checked files, rows of one file after those of the one before it.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from zoo.params import Params, batch_shape
+from zoo.params import Params, batch_shape, perturb
 from zoo.symmetry import function_change
 from zoo.tracing.program import Program, TraceError, export
 from zoo.tracing.propagate import TraceWarning, analyze
@@ -145,21 +145,8 @@ def _prove(space: WeightSpace, program: Program, params: Params, inputs: Sequenc
     generator = torch.Generator().manual_seed(0)
     exact = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
     apply = lambda params: program.run_double({f"module.{n}": p for n, p in params.items()}, exact)  # noqa: E731
-    for point in ({name: tensor.cpu() for name, tensor in params.items()}, _generic(params, generator)):
+    for point in ({name: tensor.cpu() for name, tensor in params.items()}, perturb(params, generator)):
         verify(space, apply, point, generator, num_samples=2)
-
-
-def _generic(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
-    """Parameters near some others, without their coincidences (zero biases, equal gains); what is positive stays so."""
-    near = {}
-    for name, given in params.items():
-        tensor = given.cpu().double()
-        if tensor.dim() < 2:
-            near[name] = tensor + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-        else:
-            spread = 0.1 * tensor.square().mean().sqrt() + 1e-3
-            near[name] = tensor + spread * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-    return near
 
 
 class _Output(nn.Module):

@@ -1,0 +1,167 @@
+"""The study of conserved quantities: its rows are those of plain training, its slopes and half times those of closed forms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from data_gen.config import load_job
+from data_gen.generate import generate
+from data_gen.shard import Worker
+from studies import cli, conservation, conservation_bridge, conservation_paths
+from studies.conservation import Conservation
+from studies.conservation_bridge import Seen, first_crossings
+from studies.conservation_paths import TERMS, Run, job_of
+from studies.conservation_tables import fit_slopes, kind_of, network_means, path_cells, paths_of
+from zoo.config import ConfigError, read_config
+from zoo.population import load
+
+STEPS = 'hyperparameters.steps={"int_range": [60, 70]}'
+SMALL = ["count=40", "task.train_size=120", STEPS, "hyperparameters.lr=0.2", "checkpoints=3", "shard_size=20"]
+DESCENTS = {
+    "sgd": {"lrs": [0.1, 0.05, 0.025]},
+    "momentum": {"momentum": 0.9, "lrs": [0.01]},
+    "decay": {"weight_decay": 0.1, "lrs": [0.1]},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "lrs": [0.002]},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    job = load_job("conservation-digits", SMALL)
+    return generate(job, tmp_path_factory.mktemp("zoo") / "zoo", quiet=True, compile=False)
+
+
+@pytest.fixture(scope="module")
+def study(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    config = config_of(folder)
+    return config, conservation.run(config, out, workers=1, quiet=True), out
+
+
+def config_of(folder):
+    common = {"zoo": folder, "descents": DESCENTS, "steps": 16, "records": 2, "networks": 2, "num_bootstrap": 50}
+    told = {"targets": ["test_accuracy", "half_time"], "populations": ["standard", "w_asymmetric", "sigma_asymmetric"]}
+    return Conservation.model_validate(common | told)
+
+
+def test_laws_hold_where_their_symmetry_is_and_nowhere_else(study):
+    _, rows, _ = study
+    worst = paths_of(rows).groupby(["population", "kind"])["residual_max"].max()
+    assert worst["standard", "balance"] < 1e-12
+    for population in ("standard", "sigma_asymmetric"):
+        assert worst[population, "shift"] < 1e-12
+    for population in ("w_asymmetric", "sigma_asymmetric"):
+        assert worst[population, "balance"] > 1e-3
+
+
+def test_the_terms_of_the_drift_add_up_and_say_what_moved(study):
+    _, rows, _ = study
+    found = paths_of(rows)
+    assert float(found["gap"].max()) < 1e-11
+    ends = found.loc[(found["population"] == "standard") & (found["kind"] == "balance") & (found["step"] == 16)]
+    largest = ends.groupby("descent")[list(TERMS)].mean().idxmax(axis=1)
+    assert largest.to_dict() == {"sgd": "discretization", "momentum": "optimizer", "decay": "decay", "adamw": "optimizer"}
+    broken = found.loc[(found["population"] == "w_asymmetric") & (found["descent"] == "sgd") & (found["step"] > 0)]
+    assert (broken["broken"] > broken["discretization"]).all()
+
+
+def test_a_step_of_descent_changes_a_balance_by_the_square_of_its_size(study):
+    cells = path_cells(study[1]).set_index(["population", "descent", "law"])
+    assert float(cells.loc[("standard", "sgd", "balance"), "slope"].split()[0]) == pytest.approx(2, abs=0.2)
+    assert float(cells.loc[("w_asymmetric", "sgd", "balance"), "slope"].split()[0]) == pytest.approx(1, abs=0.4)
+    assert cells.loc[("standard", "sgd", "shift"), "slope"] == "-"
+
+
+@pytest.mark.parametrize("descent", ["momentum", "adamw"])
+def test_runs_are_the_training_of_zoos(folder, study, descent):
+    config, rows, _ = study
+    told = json.dumps(load(folder).manifest.config, sort_keys=True)
+    options = {"momentum": 0.0, "weight_decay": 0.0, "optimizer": "sgd"} | DESCENTS[descent]
+    rates = options["lrs"][0], options["momentum"], options["weight_decay"]
+    run = Run(told, "standard", descent, options["optimizer"], *rates, 16, config.batch_size, 2, 2)
+    worker = Worker(job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    _, _, trajectory = worker.train("standard", torch.arange(2), lambda _: None)
+    found = paths_of(rows).set_index(["population", "descent", "step", "law", "network"])
+    for law in ("h1.balance", "h2.balance"):
+        quantity = trajectory[f"quantity.{law}"]
+        for network in range(2):
+            row = found.loc[("standard", descent, 16, law, network)]
+            assert row["drift"] == pytest.approx(float((quantity[network, -1] - quantity[network, 0]).abs().mean()), rel=1e-9)
+            assert row["size"] == pytest.approx(float(quantity[network, 0].abs().mean()), rel=1e-9)
+
+
+def test_a_diverging_run_is_refused(folder):
+    told = json.dumps(load(folder).manifest.config, sort_keys=True)
+    run = Run(told, "standard", "sgd", "sgd", 1e30, 0.0, 0.0, 5, 8, 1, 2)
+    with pytest.raises(ValueError, match=r"diverged by step .*; choose a smaller lr"):
+        conservation_paths.measure(run)
+
+
+def test_slopes_are_those_of_powers():
+    lrs = np.array([0.2, 0.1, 0.05])
+    assert fit_slopes(lrs, np.stack([3 * lrs**2, 5 * lrs**0.5])) == pytest.approx([2, 0.5])
+    rows = pd.DataFrame({"network": [0, 0, 1]})
+    assert network_means(rows, np.array([1.0, 3.0, 5.0])).tolist() == [2, 5]
+    assert kind_of("layers.2.weight.shift") == "shift"
+
+
+def test_half_times_are_crossings_of_lines():
+    steps = np.array([[0.0, 10, 20, 30]] * 4)
+    losses = np.array([[4.0, 3, 1, 0.5], [4, 2, 1, 1], [4, 3.5, 3, 2.5], [4, 1, 3, np.nan]])
+    found = first_crossings(steps, losses)
+    assert found[:2] == pytest.approx([15, 10])
+    assert np.isnan(found[2:]).all()
+
+
+def test_what_a_bridge_shows(folder):
+    population = load(folder)["standard"]
+    _, quantities, _ = population.conservation("test")
+    seen = Seen(population, population, "conserved", "half_time", 50)
+    assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
+    assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
+    initial = Seen(population, population, "initial", "test_accuracy", 50)
+    assert torch.equal(initial.params("test")["layers.0.weight"], population.trajectory("test")[1]["layers.0.weight"][:, 0])
+    table = seen.table("test")
+    assert (table["diverged"] == ~np.isfinite(table["half_time"])).all()
+    reached = table["half_time"].dropna()
+    assert ((reached > 0) & (reached <= 70)).all()
+
+
+def test_the_study_measures_once_and_reports(study, monkeypatch):
+    config, rows, out = study
+
+    def fail(*_):
+        raise RuntimeError("measured again")
+
+    monkeypatch.setattr(conservation_paths, "Worker", fail)
+    monkeypatch.setattr(conservation_bridge, "Metanet", fail)
+    pd.testing.assert_frame_equal(conservation.run(config, out, workers=1, quiet=True), rows)
+    text = conservation.format_study(config, rows, out)
+    assert "w_asymmetric" in text and "half_time" in text
+    page = conservation.write_report(config, rows, out).read_text(encoding="utf-8")
+    assert page.count("<figure>") == 3
+    assert read_config(Conservation, out / "config.yaml") == config
+
+
+def test_impossible_configs_are_refused(folder, tmp_path):
+    path = Path(cli.__file__).parent / "recipes" / "conservation-small.yaml"
+    assert read_config(Conservation, path).job == "conservation-digits"
+    for change, message in (
+        ("descents.adamw.optimizer=adam", "descents.adamw.optimizer: unknown optimizer 'adam'"),
+        ("bridges=[future]", "unknown bridge 'future'"),
+        ("descents={}", "descents"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_config(Conservation, path, [change])
+    plain = generate(
+        load_job("conservation-digits", [*SMALL, "laws=null", "count=4"]), tmp_path / "plain", quiet=True, compile=False
+    )
+    told = ["study", "conservation", "--zoo", str(plain), "--set", "steps=10", "--out", str(tmp_path / "out"), "--workers", "1"]
+    result = CliRunner().invoke(cli.main, [*told, "--set", "networks=1", "--set", 'descents={"sgd": {"lrs": [0.1]}}'])
+    assert result.exit_code == 1
+    assert "no conserved quantities; expected the zoo of a job with `checkpoints` and `laws`" in result.output

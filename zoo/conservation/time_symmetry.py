@@ -1,0 +1,160 @@
+"""Time symmetry: what gradient flow loses in loss is the integral of its squared velocity.
+
+    L(theta(0)) - L(theta(T)) = integral from 0 to T of |theta'(t)|^2 dt
+
+Statement: the energy `L(theta(t)) + integral to t of |theta'|^2` is constant along gradient flow, whatever network and loss.
+Proof: theta' = -grad L does not name the time, so what it conserves is an energy;
+    d/dt L(theta(t)) = <grad L, theta'> = -|theta'|^2;
+    integrate.
+Fails: for gradient descent by about `eta / 2` times the integral of `theta'^T H theta'`, with H the Hessian of L; for
+minibatches, momentum, Adam and weight decay, whose velocity is not `-grad L`.
+
+References:
+    Gluch and Urbanke 2021, arXiv 2104.05508 (Noether's theorem for gradient flow, time translation).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from zoo.params import Params
+
+Loss = Callable[[Params], Tensor]
+"""The loss of one network, over all images that it is trained on, by its params."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Where networks went, and what time symmetry says of it.
+
+    Attributes:
+        params: Tensors `[N, *shape]` at the end.
+        losses: Loss before each step, and at the end, `[N, S]`, `S = T + 1`.
+        integral: The integral of the squared velocity up to each of these, `[N, S]`, from 0.
+    """
+
+    params: Params
+    losses: Float[Tensor, "N S"]
+    integral: Float[Tensor, "N S"]
+
+    @property
+    def decrease(self) -> Float[Tensor, "N S"]:
+        """`L(theta(0)) - L(theta(t))`."""
+        return self.losses[:, :1] - self.losses
+
+    @property
+    def difference(self) -> Float[Tensor, "N S"]:
+        """Integral less decrease: 0 along gradient flow, of the order of the step size along gradient descent."""
+        return self.integral - self.decrease
+
+
+def path(params: Params, losses: Float[Tensor, "N S"], squares: Float[Tensor, "N T"], rates: Float[Tensor, "*N T"]) -> Path:
+    """A path of discrete steps that some training loop has recorded.
+
+    integral_t = sum over steps s < t of eta_s |g_s|^2
+
+    Args:
+        params: Tensors `[N, *shape]` at the end.
+        losses: Loss before each step, and at the end.
+        squares: Squared norm of the gradient, over trained entries, at each step.
+        rates: Step sizes `eta`, `[N, T]`, or `[T]` if all networks have the same.
+
+    Returns:
+        The path.
+    """
+    zero = torch.zeros_like(losses[:, :1])
+    return Path(params, losses, torch.cat([zero, (rates * squares).cumsum(1)], dim=1))
+
+
+def descend(
+    loss: Loss, params: Mapping[str, Tensor], rate: float, steps: int, free: Mapping[str, Tensor] | None = None
+) -> Path:
+    """Gradient descent on a whole loss, `theta <- theta - eta grad L`.
+
+    Args:
+        loss: The loss of one network; many go through `torch.func.vmap`.
+        params: Tensors `[N, *shape]`.
+        rate: Step size `eta`.
+        steps: Number of steps `T`.
+        free: Masks `[*shape]`, True where an entry is trained.
+
+    Returns:
+        The path; its difference falls in proportion to the step size if `eta T` stays.
+
+    Raises:
+        ValueError: If there is no step.
+    """
+    _check_steps(steps)
+    slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
+    losses, squares = [], []
+    for _ in range(steps):
+        velocity, value = slope(place)
+        losses.append(value)
+        squares.append(_squared_norm(velocity))
+        place = _moved(place, velocity, rate)
+    losses.append(slope(place)[1])
+    recorded = torch.stack(losses, dim=1)
+    return path(place, recorded, torch.stack(squares, dim=1), recorded.new_full((steps,), rate))
+
+
+def flow(loss: Loss, params: Mapping[str, Tensor], time: float, steps: int, free: Mapping[str, Tensor] | None = None) -> Path:
+    """Gradient flow `theta' = -grad L`, integrated together with `|theta'|^2` by the classical Runge-Kutta method.
+
+    Args:
+        loss: The loss of one network; many go through `torch.func.vmap`.
+        params: Tensors `[N, *shape]`, float64 if the difference is to be small.
+        time: How long `T` the flow goes.
+        steps: Number of steps that it is divided into.
+        free: Masks `[*shape]`, True where an entry is trained.
+
+    Returns:
+        The path; error and difference fall with the fourth power of `T / steps` where the loss is smooth.
+
+    Raises:
+        ValueError: If there is no step.
+    """
+    _check_steps(steps)
+    slope, place, h = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}, time / steps
+    losses, integral = [], []
+    for _ in range(steps):
+        velocity, value = slope(place)
+        losses.append(value)
+        stages = [velocity]
+        for part in (h / 2, h / 2, h):
+            stages.append(slope(_moved(place, stages[-1], part))[0])
+        gained = torch.zeros_like(value)
+        for stage, weight in zip(stages, (h / 6, h / 3, h / 3, h / 6), strict=True):
+            place = _moved(place, stage, weight)
+            gained = gained + weight * _squared_norm(stage)
+        integral.append(gained)
+    losses.append(slope(place)[1])
+    sums = torch.stack([torch.zeros_like(losses[0]), *integral], dim=1).cumsum(1)
+    return Path(place, torch.stack(losses, dim=1), sums)
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got {steps}")
+
+
+def _slope(loss: Loss, free: Mapping[str, Tensor] | None) -> Callable[[Params], tuple[Params, Tensor]]:
+    """The velocity `-grad L` of every network, 0 at entries that are not trained, and its loss."""
+    masks = free or {}
+
+    def one(own: Params) -> tuple[Params, Tensor]:
+        gradient, value = grad_and_value(loss)(own)
+        return {n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()}, value
+
+    return vmap(one)
+
+
+def _moved(params: Params, velocity: Params, time: float) -> Params:
+    return {name: tensor + time * velocity[name] for name, tensor in params.items()}
+
+
+def _squared_norm(velocity: Params) -> Float[Tensor, " N"]:
+    return torch.stack([tensor.flatten(1).square().sum(1) for tensor in velocity.values()]).sum(0)

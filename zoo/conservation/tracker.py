@@ -1,0 +1,92 @@
+"""Conserved quantities along the training of a plain PyTorch module, with any optimizer."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import measure
+
+
+class Tracker:
+    """Records quantities and residuals of laws while a module trains.
+
+    Call `step` after `loss.backward()` and before the optimizer's own step: quantities and gradients then belong to the same
+    parameters. Clipping or scaling of gradients does not matter, nor does their accumulation over minibatches.
+
+    Args:
+        laws: The laws, such as `laws(trace(module, inputs).space)`; their tensors are named as the module's parameters are.
+        every: Record one call in so many, the first one among them. A record costs up to as much as a training step of a
+            perceptron (`benchmarks/tracker_cost.py`).
+
+    Attributes:
+        steps: Number of the call, from 0, of each record.
+
+    Raises:
+        ValueError: If `every` is below 1.
+
+    >>> from zoo.conservation.laws import laws
+    >>> from zoo.trace import trace
+    >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    >>> tracker = Tracker(laws(trace(module, torch.ones(2, 4)).space), every=1)
+    >>> loss = module(torch.ones(2, 4)).square().mean()
+    >>> loss.backward()
+    >>> tracker.step(module, loss)
+    >>> tracker.quantities["h1.balance"].shape, bool(tracker.residuals["h1.balance"].max() < 1e-5)
+    (torch.Size([1, 8]), True)
+    """
+
+    def __init__(self, laws: Sequence[Law], every: int = 10):
+        if every < 1:
+            raise ValueError(f"Tracker: expected every >= 1, got {every}")
+        self._laws, self._every, self._calls = tuple(laws), every, 0
+        self._names = {name for law in self._laws for name in law.tensors}
+        self._losses: list[Tensor] = []
+        self._quantities: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
+        self._residuals: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
+        self.steps: list[int] = []
+
+    @torch.no_grad()
+    def step(self, model: nn.Module, loss: Tensor) -> None:
+        """Record one step.
+
+        Args:
+            model: The module, with gradients; a parameter without one has gradient 0.
+            loss: The loss that they are gradients of, a scalar.
+
+        Raises:
+            ValueError: If the module lacks a parameter that a law is about.
+        """
+        self._calls += 1
+        if (self._calls - 1) % self._every:
+            return
+        own = {name: parameter for name, parameter in model.named_parameters() if name in self._names}
+        params = {name: parameter.detach() for name, parameter in own.items()}
+        gradients = {name: parameter.grad for name, parameter in own.items() if parameter.grad is not None}
+        now, off = measure(self._laws, params, gradients)
+        for name in self._quantities:
+            self._quantities[name].append(now[name])
+            self._residuals[name].append(off[name])
+        self._losses.append(loss.detach().clone())
+        self.steps.append(self._calls - 1)
+
+    @property
+    def quantities(self) -> dict[str, Float[Tensor, "T ..."]]:
+        """For each law by name `[T, *law.shape]`."""
+        return _stacked(self._quantities)
+
+    @property
+    def residuals(self) -> dict[str, Float[Tensor, "T ..."]]:
+        """For each law by name `[T, *law.shape]`, of a matrix law `[T, *heads]`."""
+        return _stacked(self._residuals)
+
+    @property
+    def losses(self) -> Float[Tensor, " T"]:
+        """The losses."""
+        return torch.stack(self._losses) if self._losses else torch.zeros(0)
+
+
+def _stacked(records: dict[str, list[Tensor]]) -> dict[str, Float[Tensor, "T ..."]]:
+    return {name: torch.stack(values) for name, values in records.items() if values}
