@@ -1,4 +1,5 @@
 """Conservation laws of training: their quantities, residuals, drift and number."""
+
 from zoo.conservation.count import count_independent, count_laws
 from zoo.conservation.drift import norm_bounds, predicted_drift, split_drift
 from zoo.conservation.find import find_laws
