@@ -1,20 +1,17 @@
 """The report of a study of conserved quantities."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from studies.conservation_config import Conservation
 from studies.conservation_tables import EXPLAIN, EXPLAIN_BRIDGES, ROUNDING, bridge_cells, network_means, path_cells, paths_of
 from studies.intervals import mean_interval, split_by
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
-
-if TYPE_CHECKING:
-    from studies.conservation import Conservation
 
 LEAD = (
     "A symmetry of the loss makes gradients orthogonal to it, on every minibatch and whatever the optimizer does with them, "
@@ -26,7 +23,7 @@ FLOOR = 1e-18
 BALANCE = "balance"
 
 
-def write_report(config: "Conservation", rows: pd.DataFrame, out: Path) -> Path:
+def write_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Path:
     """Write `report.html`.
 
     Args:

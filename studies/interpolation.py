@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 
 from data_gen.config import Job
 from data_gen.networks import Networks, expose, parts_of
 from data_gen.sampling import as_tensor
 from data_gen.tasks import Task, TaskConfig, load_task
-from studies.base import StudyConfig, keep_rows, make_zoo
+from studies.base import keep_rows, make_zoo
 from studies.grid import run_grid
+from studies.interpolation_config import Interpolation
 from studies.interpolation_curves import measure_curves, segment_losses
 from studies.interpolation_report import write_report
 from studies.interpolation_tables import format_study
@@ -33,34 +32,6 @@ from zoo.params import Params
 from zoo.population import Zoo, load
 
 __all__ = ["CONFIG", "Interpolation", "format_study", "measure", "run", "write_report"]
-
-
-class Interpolation(StudyConfig):
-    """What to measure.
-
-    Attributes:
-        populations: Populations of the zoo, all if None.
-        baseline: The population that others are compared with, network by network.
-        num_points: Points of a segment, both ends included.
-        num_networks: Networks of each population, the first ids; all if None.
-        num_images: Training images that the loss is over, the first ones that a network saw; all that it saw if None.
-        label_smoothing: Whether the loss has the network's own label smoothing, as its training had.
-        dtype: Floating type of the networks.
-        block: Networks in a cell.
-        num_bins: Bins of each hyperparameter in the report.
-        num_bootstrap: Bootstrap resamples of each interval.
-    """
-
-    populations: tuple[str, ...] | None = Field(None, min_length=1)
-    baseline: str = "standard"
-    num_points: int = Field(25, ge=3)
-    num_networks: int | None = Field(None, ge=1)
-    num_images: int | None = Field(None, ge=1)
-    label_smoothing: bool = False
-    dtype: Literal["float32", "float64"] = "float64"
-    block: int = Field(50, ge=1)
-    num_bins: int = Field(5, ge=1)
-    num_bootstrap: int = Field(1000, ge=100)
 
 
 CONFIG = Interpolation

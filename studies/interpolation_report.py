@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,18 +9,16 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from studies.interpolation_config import Interpolation
 from studies.interpolation_tables import bin_shares, blocks_of, varied
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
-
-if TYPE_CHECKING:
-    from studies.interpolation import Interpolation
 
 RISES = (-100, -10, -1, -0.1, -0.01, -0.001, 0.001, 0.01, 0.1, 1, 10, 100)
 LOG_RATIO = 20  # hyperparameters that vary by more than this factor have a logarithmic axis
 
 
-def write_report(config: "Interpolation", rows: pd.DataFrame, out: Path) -> Path:
+def write_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Path:
     """Write `report.html`.
 
     Args:
@@ -55,13 +52,13 @@ def _diverged(rows: pd.DataFrame) -> dict[str, int]:
     return {str(name): int(here["diverged"].to_numpy(bool).sum()) for name, here in rows.groupby("population", sort=False)}
 
 
-def _images(config: "Interpolation") -> str:
+def _images(config: Interpolation) -> str:
     most = "all" if config.num_images is None else f"the first {config.num_images:,}"
     loss = "with its label smoothing" if config.label_smoothing else "without label smoothing"
     return f"{most} of those that a network saw, with the labels that it saw; cross-entropy {loss}, in {config.dtype}"
 
 
-def _first_figures(config: "Interpolation", rows: pd.DataFrame) -> list[str]:
+def _first_figures(config: Interpolation, rows: pd.DataFrame) -> list[str]:
     curves = (
         f"Training loss along the segment, by population: median over networks; bands: first to third quartile. Thin dashes: "
         f"the median of {config.baseline}."
@@ -73,7 +70,7 @@ def _first_figures(config: "Interpolation", rows: pd.DataFrame) -> list[str]:
     return [figure(plot_segments(rows, config.baseline), curves), figure(plot_rises(rows), rises)]
 
 
-def _hyperparameters(config: "Interpolation", rows: pd.DataFrame) -> list[str]:
+def _hyperparameters(config: Interpolation, rows: pd.DataFrame) -> list[str]:
     names = varied(rows)
     if not names:
         return []

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
 from metanet.metrics import Estimate, bootstrap
+from studies.interpolation_config import Interpolation
 from studies.intervals import bootstrap_mean
-
-if TYPE_CHECKING:
-    from studies.interpolation import Interpolation
 
 MEASURES = {
     "largest_rise": "largest rise (nats)",
@@ -190,7 +188,7 @@ def correlation_cells(lines: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index().rename_axis(columns=None).astype(str)
 
 
-def blocks_of(config: "Interpolation", rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
+def blocks_of(config: Interpolation, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
     """Title, cells and explanation of each table that there is something to show in."""
     found = [("The segment from initialization to trained", summary_cells(summarize(rows, config.num_bootstrap)), EXPLAINED)]
     paired = differences(rows, config.baseline, config.num_bootstrap)
@@ -202,7 +200,7 @@ def blocks_of(config: "Interpolation", rows: pd.DataFrame) -> list[tuple[str, pd
     return found
 
 
-def format_study(config: "Interpolation", rows: pd.DataFrame, _out: Path) -> str:
+def format_study(config: Interpolation, rows: pd.DataFrame, _out: Path) -> str:
     """All tables of a study for the terminal.
 
     Args:
