@@ -112,7 +112,7 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
         panel.set_xscale("log", base=2)
         sizes = sorted(rows["size"].unique())
         panel.set_xticks(sizes, [str(size) for size in sizes])
-        told = "all images" if parts == 1 else f"1 of {parts} parts of the images each"
+        told = "all images" if parts == 1 else f"one of {parts} parts each"
         panel.set_title(f"{population}, {told}")
     drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
     drawn.supxlabel("networks merged, k", fontsize=9)
