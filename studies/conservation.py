@@ -14,11 +14,12 @@ import pandas as pd
 
 from studies import conservation_bridge, conservation_paths
 from studies.base import keep_rows, make_zoo
-from studies.conservation_bridge import Bridge
+from studies.conservation_bridge import HALF_TIME, Bridge
 from studies.conservation_config import Conservation, Descent
 from studies.conservation_paths import Run
 from studies.conservation_report import write_report
 from studies.conservation_tables import format_study
+from studies.derived import DERIVED
 from studies.evaluation import choose_populations
 from studies.grid import run_grid
 from zoo.population import Population, load
@@ -41,14 +42,15 @@ def run(config: Conservation, out: Path, *, workers: int | None = None, quiet: b
         Rows of both parts, told apart by `part`, see `conservation_paths.measure` and `conservation_bridge.measure`.
 
     Raises:
-        ValueError: If a population is unknown, or has no recorded quantities and there is something to predict.
+        ValueError: If a population or target is unknown, or a population has no recorded quantities and there is something to
+            predict.
     """
     make_zoo(config, workers=workers, quiet=quiet)
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in runs(config, population)]
+    told = [cell for population in populations if config.bridges for cell in bridges(config, population, out)]
     rows = run_grid(conservation_paths.measure, asked, out, name="paths", workers=workers, quiet=quiet).assign(part=PATHS)
-    if config.bridges:
-        told = [cell for population in populations for cell in bridges(config, population, out)]
+    if told:
         modules = ("studies.derived", "studies.evaluation")
         found = run_grid(conservation_bridge.measure, told, out, name="bridges", modules=modules, workers=workers, quiet=quiet)
         rows = pd.concat([rows, found.assign(part=BRIDGES)], ignore_index=True)
@@ -89,9 +91,12 @@ def bridges(config: Conservation, population: Population, out: Path) -> list[Bri
         A cell for each target.
 
     Raises:
-        ValueError: If the population has no recorded quantities.
+        ValueError: If the population has no recorded quantities, or a target is unknown.
     """
     if not population.manifest.config.get("laws"):
         raise ValueError(f"{config.zoo}: no conserved quantities; expected the zoo of a job with `checkpoints` and `laws`")
+    known = [*population.table(population.splits[0]).columns, *DERIVED, HALF_TIME]
+    if unknown := [target for target in config.targets if target not in known]:
+        raise ValueError(f"targets: unknown target {unknown[0]!r} of population {population.name!r}; known are {known}")
     options = (config.bridges, config.num_train, config.seed, config.num_bootstrap, str(out / "targets"))
     return [Bridge(config.zoo, population.fingerprint, population.name, target, *options) for target in config.targets]

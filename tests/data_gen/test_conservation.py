@@ -84,6 +84,7 @@ def test_a_zoo_with_laws_is_read_back_and_recorded_in_chunks_of_any_size(tmp_pat
     assert list(quantities) == list(residuals) == ["h1.balance", "h2.balance", "layers.2.weight.shift", "layers.2.bias.shift"]
     assert steps.shape == (3, 3)
     assert quantities["h1.balance"].shape == residuals["h1.balance"].shape == (3, 3, 7)
+    assert 0 < float(residuals["h1.balance"].max()) < 1e-5 < float(quantities["h1.balance"].abs().max())
     for law, values in quantities.items():
         torch.testing.assert_close(others[law], values)
     assert set(zoo.load(folders[0])["p"].trajectory("test")[1]) == set(zoo.load(folders[0])["p"].space.tensors)

@@ -158,6 +158,8 @@ def test_impossible_configs_are_refused(folder, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             read_config(Conservation, path, [change])
+    with pytest.raises(ValueError, match="unknown target 'fame' of population 'standard'"):
+        conservation.run(config_of(folder).model_copy(update={"targets": ("fame",)}), tmp_path / "x", workers=1, quiet=True)
     plain = generate(
         load_job("conservation-digits", [*SMALL, "laws=null", "count=4"]), tmp_path / "plain", quiet=True, compile=False
     )
