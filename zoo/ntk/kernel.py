@@ -7,7 +7,7 @@ Proof: theta' = -J^T grad_f L by the chain rule, with J the Jacobian of all outp
     f' = J theta' = -J J^T grad_f L, and K is J J^T;
     nothing but differentiability of f at theta was used, so it holds at every instant, with the kernel of that instant.
 Fails: for momentum, Adam and weight decay (theta' is not -grad L); after a finite step, by O(eta^2); with BatchNorm in training
-mode (an image's outputs depend on the others). What is predicted from one kernel, see `zoo.ntk_dynamics`, needs K to stay.
+mode (an image's outputs depend on the others). What is predicted from one kernel, see `zoo.ntk.dynamics`, needs K to stay.
 
 Cost: X K backward passes and a product of [X K, P] matrices. Products of Jacobians with vectors, the other way to the same
 kernel, are about twice as fast for a small MLP of 10 outputs, 4 to 8 times slower for a CNN and a transformer, and slower than
