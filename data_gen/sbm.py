@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from data_gen.graphs import neighborhoods
+
 NUM_BLOCKS = 4
 NUM_FEATURES = 8
-NUM_NODES = 16  # of a neighborhood, the node itself first; smaller ones are filled with nodes without features and edges
 WITHIN, ACROSS = 8.0, 4.0  # expected neighbors in a node's own block, and in all others together
 _CENTER_STD = 0.7
-_MAX_COUNT = 5000  # every pair of nodes is in memory
+_MAX_COUNT = 5000  # the graph is drawn as all pairs of nodes
 
 
 def make_sbm(count: int, generator: torch.Generator) -> tuple[Float[Tensor, "X C V"], Int64[Tensor, " X"]]:
@@ -25,7 +26,7 @@ def make_sbm(count: int, generator: torch.Generator) -> tuple[Float[Tensor, "X C
         generator: Source of randomness.
 
     Returns:
-        Neighborhoods `[X, NUM_FEATURES + 1 + NUM_NODES, NUM_NODES]`, and the block of each node, in random order.
+        Neighborhoods `[X, C, V]` as `data_gen.graphs.neighborhoods` makes them, and the block of each node, in random order.
 
     Raises:
         ValueError: If there are too few or too many nodes.
@@ -50,19 +51,7 @@ def make_sbm(count: int, generator: torch.Generator) -> tuple[Float[Tensor, "X C
     y = torch.arange(NUM_BLOCKS).repeat_interleave(torch.tensor(sizes))
     # In random order "the first neighbors" is a random choice, and the first nodes are a random training part.
     order = torch.randperm(count, generator=generator)
-    adjacency = torch.zeros(count, count)
-    adjacency[edges[0], edges[1]] = 1.0
-    adjacency, y = adjacency[order][:, order], y[order]
+    edges, y = order.argsort()[edges], y[order]
     centers = _CENTER_STD * torch.randn(NUM_BLOCKS, NUM_FEATURES, generator=generator)
     features = centers[y] + torch.randn(count, NUM_FEATURES, generator=generator)
-    return torch.stack([_neighborhood(node, adjacency, features) for node in range(count)]), y
-
-
-def _neighborhood(node: int, adjacency: Float[Tensor, "X X"], features: Float[Tensor, "X F"]) -> Float[Tensor, "C V"]:
-    """One input: features, mark and adjacency of a node and its neighbors."""
-    nodes = torch.cat([torch.tensor([node]), adjacency[node].nonzero()[:, 0]])[:NUM_NODES]
-    found = torch.zeros(NUM_FEATURES + 1 + NUM_NODES, NUM_NODES)
-    found[:NUM_FEATURES, : len(nodes)] = features[nodes].T
-    found[NUM_FEATURES, 0] = 1.0
-    found[NUM_FEATURES + 1 : NUM_FEATURES + 1 + len(nodes), : len(nodes)] = adjacency[nodes][:, nodes]
-    return found
+    return neighborhoods(edges, features, count), y

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from data_gen.graphs import load_graph, neighborhoods
 from data_gen.mnist1d import make_mnist1d
 from data_gen.rng import generator
 from data_gen.sbm import NUM_BLOCKS, make_sbm
@@ -21,9 +22,13 @@ class TaskConfig(StrictModel):
     """What the networks of a zoo are trained on.
 
     Attributes:
-        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), `sbm` (nodes of a random graph), or
-            `images` (any image classification set that `datasets` loads); or a row that you added to `TASKS`.
-        path: For `images`: a local folder or the id of a data set on the Hugging Face Hub.
+        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), `sbm` (nodes of a random graph),
+            `graph` (nodes of a graph of torch_geometric), or `images` (any image classification set that `datasets` loads); or
+            a row that you added to `TASKS`.
+        path: For `images`: a local folder or the id of a data set on the Hugging Face Hub. For `graph`: the folder that the
+            data set keeps its files in.
+        dataset: For `graph`: a class of `torch_geometric.datasets`.
+        options: For `graph`: its arguments but the folder.
         grey: For `images`: convert to one channel.
         resize: For `images`: height and width in pixels, as they are if None.
         train_size: Training images, all if None; the first ones after a shuffle by `seed`.
@@ -33,6 +38,8 @@ class TaskConfig(StrictModel):
 
     name: str = "digits"
     path: str | None = None
+    dataset: str | None = None
+    options: dict[str, Any] | None = None
     grey: bool = False
     resize: int | None = Field(None, ge=1)
     train_size: int | None = Field(None, ge=1)
@@ -48,10 +55,20 @@ class TaskConfig(StrictModel):
 
     @model_validator(mode="after")
     def _options_fit(self) -> "TaskConfig":
-        for option in ("path", "grey", "resize"):
-            if self.name in ("digits", "mnist1d", "sbm") and getattr(self, option):
+        for option, tasks in _OPTIONS.items():
+            if self.name in _OWN and self.name not in tasks and getattr(self, option):
                 raise ValueError(f"{option}: not an option of the task {self.name!r}")
         return self
+
+
+_OWN = ("digits", "mnist1d", "sbm", "graph", "images")
+_OPTIONS = {
+    "path": ("images", "graph"),
+    "grey": ("images",),
+    "resize": ("images",),
+    "dataset": ("graph",),
+    "options": ("graph",),
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +144,8 @@ def load_task(config: TaskConfig) -> Task:
     train, test, num_classes = TASKS[config.name](config)
     values = train.x.double()
     axes = [axis for axis in range(values.dim()) if axis != 1]
-    mean, std = values.mean(axes), values.std(axes).clamp_min(1e-12)
+    mean, std = values.mean(axes), values.std(axes)
+    std = torch.where(std > 0, std, 1)  # a channel that never varies in training stays as it is
     ones = (-1, *(1 for _ in train.x.shape[2:]))
     return Task(train, test, num_classes, mean.reshape(ones).float(), std.reshape(ones).float())
 
@@ -162,6 +180,20 @@ def _sbm(config: TaskConfig) -> tuple[Images, Images, int]:
     )
 
 
+def _graph(config: TaskConfig) -> tuple[Images, Images, int]:
+    if config.dataset is None:
+        raise ValueError("task.dataset: needed for task.name: graph; a class of torch_geometric.datasets")
+    edges, features, y = load_graph(config.dataset, config.options or {}, config.path, generator(config.seed, "graph"))
+    train_size = len(y) // 2 if config.train_size is None else config.train_size
+    test_size = len(y) - train_size if config.test_size is None else config.test_size
+    x = neighborhoods(edges, features, min(train_size + test_size, len(y)))
+    order = torch.arange(len(x))
+    train, test = (
+        _subset(x, y, order, *part) for part in ((train_size, 0, "train_size"), (test_size, train_size, "test_size"))
+    )
+    return train, test, int(y.max()) + 1
+
+
 def _images(config: TaskConfig) -> tuple[Images, Images, int]:
     from data_gen.images import load_images  # loads the datasets library
 
@@ -189,5 +221,6 @@ TASKS: dict[str, Callable[[TaskConfig], tuple[Images, Images, int]]] = {
     "digits": _digits,
     "mnist1d": _mnist1d,
     "sbm": _sbm,
+    "graph": _graph,
     "images": _images,
 }

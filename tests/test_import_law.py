@@ -83,7 +83,7 @@ OWNERS = {
     "matplotlib": {"studies"},
     "scipy": {"data_gen/mnist1d.py", "metanet", "studies/intervals.py", "zoo/align.py"},
     "sklearn": {"data_gen/tasks.py", "metanet"},
-    "torch_geometric": {"data_gen/sbm.py", "metanet"},
+    "torch_geometric": {"data_gen/graphs.py", "data_gen/sbm.py", "metanet"},
     "pydantic": {"zoo/architectures/table.py", "zoo/config.py", "zoo/manifest.py", "data_gen", "studies"},
     "safetensors": {"metanet"},
     "tqdm": {"data_gen/executors.py", "metanet", "studies"},

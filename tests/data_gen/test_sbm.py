@@ -6,8 +6,9 @@ from sklearn.linear_model import LogisticRegression
 
 from data_gen.config import load_job
 from data_gen.generate import generate
+from data_gen.graphs import NUM_NODES
 from data_gen.rng import generator
-from data_gen.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, NUM_NODES, WITHIN, make_sbm
+from data_gen.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
 from data_gen.tasks import TaskConfig, load_task
 from zoo.architectures import build_architecture
 from zoo.population import load
