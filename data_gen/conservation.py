@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_gen.networks import Networks, expose
+from data_gen.networks import Exposure, Networks, expose
 from data_gen.rng import generator
 from data_gen.tasks import Task
 from data_gen.train import State, Trainer
@@ -16,7 +16,6 @@ from zoo.conservation.quantities import measure
 from zoo.params import Params
 from zoo.population import QUANTITY, RESIDUAL
 
-LAWS = ("declared", "found")
 TOLERANCE = 1e-3
 """Of the residual of a law that is found: scales before a norm hold up to the norm's epsilon."""
 _NUM_IMAGES = 64
@@ -62,7 +61,7 @@ def conservation(
     Returns:
         For each law `quantity.<law>` and `residual.<law>`, on the CPU.
     """
-    batch, moments = batch_of(trainer, networks, 0), []
+    batch, moments = batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0), []
     device, dtype = networks.ids.device, trainer.task.mean.dtype
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
@@ -73,19 +72,22 @@ def conservation(
     return {name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]}
 
 
-def batch_of(trainer: Trainer, networks: Networks, step: int) -> tuple[Int64[Tensor, "N B"], Int64[Tensor, "N B"]]:
+def batch_of(
+    trainer: Trainer, networks: Networks, seen: Exposure, step: int
+) -> tuple[Int64[Tensor, "N B"], Int64[Tensor, "N B"]]:
     """Images of each network's batch in one step, and their labels as the network sees them.
 
     Args:
         trainer: Who trains.
         networks: The networks.
+        seen: What they see of the training part.
         step: Number of the step, from 0.
 
     Returns:
         Rows of the training part, and labels.
     """
     before = State({}, {}, step, torch.full_like(networks.ids, -1))
-    block = trainer.block(networks, expose(networks, trainer.task, trainer.seed), before, step + 1)
+    block = trainer.block(networks, seen, before, step + 1)
     return block.index[0], block.target[0]
 
 

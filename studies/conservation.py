@@ -25,7 +25,6 @@ from studies.grid import run_grid
 from zoo.population import Population, load
 
 CONFIG = Conservation
-PATHS, BRIDGES = "paths", "bridges"
 __all__ = ["CONFIG", "Conservation", "Descent", "format_study", "run", "write_report"]
 
 
@@ -49,11 +48,11 @@ def run(config: Conservation, out: Path, *, workers: int | None = None, quiet: b
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in runs(config, population)]
     told = [cell for population in populations if config.bridges for cell in bridges(config, population, out)]
-    rows = run_grid(conservation_paths.measure, asked, out, name="paths", workers=workers, quiet=quiet).assign(part=PATHS)
+    rows = run_grid(conservation_paths.measure, asked, out, name="paths", workers=workers, quiet=quiet).assign(part="paths")
     if told:
         modules = ("studies.derived", "studies.evaluation")
         found = run_grid(conservation_bridge.measure, told, out, name="bridges", modules=modules, workers=workers, quiet=quiet)
-        rows = pd.concat([rows, found.assign(part=BRIDGES)], ignore_index=True)
+        rows = pd.concat([rows, found.assign(part="bridges")], ignore_index=True)
     keep_rows(config, rows, out)
     return rows
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.contract import PopulationLike
 from metanet.estimator import Metanet
 from studies.derived import with_derived
 from studies.evaluation import evaluate, load_parts
@@ -59,18 +59,36 @@ def measure(asked: Bridge) -> pd.DataFrame:
         of test networks `dropped` that have no such target.
     """
     population, rows = load(asked.zoo)[asked.population], []
+    tables = {split: table_of(asked, population, split) for split in population.splits}
+    left_out = tables["test"]["diverged"].to_numpy(bool)
     for bridge in asked.bridges:
-        seen = Seen(
-            with_derived(population, [asked.target], Path(asked.folder)), population, bridge, asked.target, asked.num_train
-        )
+        seen = Seen(population, bridge, tables)
         metanet = Metanet("hparams" if bridge == "hyperparameters" else "gbm", target=asked.target, seed=asked.seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*networks that diverged and have no finite")  # they are counted below
             found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
         metrics = {f"{name}{end}": getattr(found[name], part) for name in ("kendall_tau", "r2") for end, part in ENDS.items()}
-        left_out = seen.table("test")["diverged"].to_numpy(bool)
         rows.append({"bridge": bridge, **metrics, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
     return pd.DataFrame(rows).assign(population=asked.population, target=asked.target)
+
+
+def table_of(asked: Bridge, population: Population, split: str) -> pd.DataFrame:
+    """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
+
+    Args:
+        asked: The target, and how it is computed.
+        population: The population.
+        split: Name of the split.
+
+    Returns:
+        One row a network.
+    """
+    table = with_derived(population, [asked.target], Path(asked.folder)).table(split)
+    if asked.target != HALF_TIME:
+        return table
+    reached = half_times(population, split, asked.num_train)
+    # metanets leave out networks that are marked so, and count them
+    return table.assign(half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached))
 
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
@@ -81,19 +99,15 @@ class Seen:
     """A population of which a metanet sees one thing.
 
     Attributes:
-        labelled: The population with computed targets.
         population: The population.
         bridge: `"conserved"`, the quantities of the initialization; `"initial"` or `"final"`, the parameters; with
             `"hyperparameters"` the parameters do not matter.
-        target: What is predicted.
-        num_train: Training images of `half_time`.
+        tables: For each split the table with the target.
     """
 
-    labelled: PopulationLike
     population: Population
     bridge: str
-    target: str
-    num_train: int
+    tables: Mapping[str, pd.DataFrame]
 
     @property
     def name(self) -> str:
@@ -103,6 +117,10 @@ class Seen:
     @property
     def space(self) -> WeightSpace:
         """Space of what is seen; of quantities one group a law."""
+        return self._space
+
+    @cached_property
+    def _space(self) -> WeightSpace:
         if self.bridge != "conserved":
             return self.population.space
         sizes = {law: values[0].numel() for law, values in self.params("train").items()}
@@ -140,7 +158,7 @@ class Seen:
         return self.population.params(split)
 
     def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
+        """Hyperparameters, metrics and the target.
 
         Args:
             split: Name of the split.
@@ -148,12 +166,7 @@ class Seen:
         Returns:
             One row a network.
         """
-        table = self.labelled.table(split)
-        if self.target != HALF_TIME:
-            return table
-        reached = half_times(self.population, split, self.num_train)
-        # metanets leave out networks that are marked so, and count them
-        return table.assign(half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached))
+        return self.tables[split]
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_gen.config import Job
 from data_gen.conservation import batch_of, gradients_of
-from data_gen.networks import Networks
+from data_gen.networks import Networks, expose
 from data_gen.shard import Worker, full_table
 from data_gen.train import State, Trainer
 from zoo.conservation.drift import split_drift
@@ -104,6 +104,7 @@ class Watch:
 
     def __init__(self, trainer: Trainer, networks: Networks, laws: Sequence[Law], asked: Run):
         self._trainer, self._networks, self._laws, self._asked = trainer, networks, laws, asked
+        self._seen = expose(networks, trainer.task, trainer.seed)
         self._kept = set(np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist())
         self._start: Params = {}
         self._before: tuple[Params, Params] = ({}, {})
@@ -125,7 +126,7 @@ class Watch:
             raise ValueError(f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}")
         self._next += 1
         params = {name: tensor.clone() for name, tensor in state.params.items()}
-        batch = batch_of(self._trainer, self._networks, state.step)
+        batch = batch_of(self._trainer, self._networks, self._seen, state.step)
         gradients = gradients_of(self._trainer, self._networks, params, batch)
         values, residuals = measure_laws(self._laws, params, gradients)
         if state.step == 0:

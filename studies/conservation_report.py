@@ -8,7 +8,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.conservation_config import Conservation
-from studies.conservation_tables import EXPLAIN, EXPLAIN_BRIDGES, ROUNDING, bridge_cells, network_means, path_cells, paths_of
+from studies.conservation_tables import (
+    EXPLAIN,
+    EXPLAIN_BRIDGES,
+    ROUNDING,
+    bridge_cells,
+    bridges_of,
+    network_means,
+    path_cells,
+    paths_of,
+)
 from studies.intervals import mean_interval, split_by
 from studies.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
@@ -47,7 +56,7 @@ def write_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Path:
         if config.bridges:
             parts += [heading("What the initialization tells"), table(bridge_cells(rows)), quiet(EXPLAIN_BRIDGES)]
             caption = "Kendall's tau on the test networks; bars: 95% bootstrap interval."
-            parts.append(figure(plot_bridges(rows.loc[rows["part"] == "bridges"]), caption))
+            parts.append(figure(plot_bridges(bridges_of(rows)), caption))
     facts = {"networks of a run": str(config.networks), "steps of the longest run": str(config.steps)}
     return write_page(out, "Conserved quantities", [*parts, details("conservation", out, facts, config.to_yaml())])
 

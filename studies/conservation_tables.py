@@ -38,6 +38,11 @@ def paths_of(rows: pd.DataFrame) -> pd.DataFrame:
     return found.assign(kind=found["law"].map(kind_of))
 
 
+def bridges_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the predictions."""
+    return rows.loc[rows["part"] == "bridges"]
+
+
 def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """What happened to the laws, a line for each population, way to train and kind of law, as texts.
 
@@ -125,7 +130,7 @@ def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
         The table.
     """
     lines = []
-    for (target, population), own in split_by(rows.loc[rows["part"] == "bridges"], ["target", "population"]):
+    for (target, population), own in split_by(bridges_of(rows), ["target", "population"]):
         line = {
             "target": str(target),
             "population": str(population),

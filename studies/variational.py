@@ -13,12 +13,13 @@ from torch.func import grad, vmap
 from data_gen.config import PopulationConfig
 from data_gen.order import shuffled
 from data_gen.rng import fold, generator, key
+from data_gen.shard import build_standard
 from data_gen.tasks import Images, Task, TaskConfig, load_task
 from studies.bayesian_mlp import is_mlp, output_noise_size, sample_outputs
 from studies.calibration import brier_score, calibration_error
 from studies.posterior import Posterior, initial_posterior, kl_divergence, sample_weights, support_of, weight_noise_size
 from zoo.architectures.base import Architecture
-from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.architectures.table import make_asymmetric
 from zoo.params import Params, unflatten
 
 HELPERS = ("studies.bayesian_mlp", "studies.calibration", "studies.posterior")
@@ -93,8 +94,7 @@ def build(population: PopulationConfig, task: Task) -> Architecture:
     Returns:
         The architecture.
     """
-    options = dict(population.architecture)
-    architecture = build_architecture(options.pop("name"), options, task.input_shape, task.num_classes)
+    architecture = build_standard(population, task)
     if population.asymmetry is None:
         return architecture
     options = dict(population.asymmetry)

@@ -14,7 +14,7 @@ from data_gen.generate import generate
 from data_gen.shard import Worker
 from studies import cli, conservation, conservation_bridge, conservation_paths
 from studies.conservation import Conservation
-from studies.conservation_bridge import Seen, first_crossings
+from studies.conservation_bridge import Bridge, Seen, first_crossings, table_of
 from studies.conservation_paths import TERMS, Run, job_of
 from studies.conservation_tables import fit_slopes, kind_of, network_means, path_cells, paths_of
 from zoo.config import ConfigError, read_config
@@ -121,10 +121,11 @@ def test_half_times_are_crossings_of_lines():
 def test_what_a_bridge_shows(folder):
     population = load(folder)["standard"]
     _, quantities, _ = population.conservation("test")
-    seen = Seen(population, population, "conserved", "half_time", 50)
+    asked = Bridge(folder, population.fingerprint, "standard", "half_time", ("conserved",), 50, 0, 50, "unused")
+    seen = Seen(population, "conserved", {"test": table_of(asked, population, "test")})
     assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
     assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
-    initial = Seen(population, population, "initial", "test_accuracy", 50)
+    initial = Seen(population, "initial", {})
     assert torch.equal(initial.params("test")["layers.0.weight"], population.trajectory("test")[1]["layers.0.weight"][:, 0])
     table = seen.table("test")
     assert (table["diverged"] == ~np.isfinite(table["half_time"])).all()
