@@ -27,6 +27,6 @@ def test_canonical_forms_and_alignment_of_traced_modules(name):
         )
 
     permuted = act(traced.space, GroupElement(element.permutations, {}), params)
-    found = align(traced.space, permuted, params, num_restarts=3)
+    found = align(traced.space, permuted, params, num_restarts=10)  # a local search: 3 restarts miss one module in 20
     for key, tensor in act(traced.space, found, permuted).items():
         torch.testing.assert_close(tensor, params[key].expand_as(tensor), atol=1e-12, rtol=0)
