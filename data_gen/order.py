@@ -50,10 +50,11 @@ def shuffled(
     b = length.double().sqrt().ceil().long()
     a = -(-length // b)
     epoch = position // length[:, None]
-    passes = torch.arange(int(epoch.min()), int(epoch.max()) + 1, device=keys.device)
+    first = epoch.amin(1, keepdim=True)  # networks may be at different places of their training
+    passes = first + torch.arange(int((epoch - first).max()) + 1, device=keys.device)
     arguments = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
     tables = kernels.round_tables(keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b)
-    width, cell = len(arguments), torch.arange(len(keys), device=keys.device)[:, None] * len(passes) + (epoch - passes[0])
+    width, cell = len(arguments), torch.arange(len(keys), device=keys.device)[:, None] * passes.shape[1] + (epoch - first)
 
     def flat(per_network: Tensor) -> Tensor:
         return per_network[:, None].expand_as(position).reshape(-1)
@@ -70,7 +71,7 @@ def shuffled(
 
 def round_tables(
     keys: Int64[Tensor, " N"],
-    passes: Int64[Tensor, " E"],
+    passes: Int64[Tensor, "N E"],
     rounds: Int64[Tensor, " R"],
     arguments: Int64[Tensor, " W"],
     a: Int64[Tensor, " N"],
@@ -82,7 +83,7 @@ def round_tables(
 
     Args:
         keys: One key a network.
-        passes: Numbers of the passes.
+        passes: Numbers of each network's passes.
         rounds: Numbers of the rounds, from 0.
         arguments: Arguments of a round function, from 0.
         a: First factor of each network's domain.
