@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -16,6 +17,7 @@ from data_gen.executors import Advanced, Died, Ended, Ready, attempt, hand_out, 
 from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
+_PRELOADED = [__name__, "torch._dynamo"]  # torch imports the latter when it first vectorizes
 _PATIENCE = 10  # seconds that a process has to end before it is killed
 
 
@@ -54,18 +56,18 @@ class _Processes:
 
     def __init__(self, worker: Worker, threads: int):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__])
+        self._context.set_forkserver_preload(_PRELOADED)
+        resource_tracker.ensure_running()  # or the server starts it, and that would let Ctrl-C through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: the parent decides what Ctrl-C means
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._worker, self._threads = worker, threads
         self._members: dict[int, tuple[BaseProcess, Connection]] = {}
 
     def start(self, rank: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._worker, self._threads, rank))
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: the parent decides what Ctrl-C means
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        process.start()
         theirs.close()
         self._members[rank] = process, ours
 
@@ -109,8 +111,8 @@ def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> N
     prepare_process(threads)
     if worker.device.type == "cuda":
         worker = replace(worker, device=torch.device("cuda", rank % torch.cuda.device_count()))
-    connection.send(Ready(rank))
     with suppress(EOFError, OSError):  # the parent needs no more, or is no more
+        connection.send(Ready(rank))
         while True:
             shard = connection.recv()
             connection.send(Ended(rank, attempt(worker, shard, lambda count: connection.send(Advanced(rank, count)))))
