@@ -45,6 +45,11 @@ def _is_ours(name: str) -> bool:
     return name == _LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
 
 
+def job_record(job: Job) -> str:
+    """The job as JSON text, populations and options in the order of the job, which is that of the manifest."""
+    return json.dumps(job.model_dump(mode="json", exclude_none=True))
+
+
 def read_job(out: Path) -> dict[str, object]:
     """The record of the job that a folder belongs to.
 
@@ -103,7 +108,7 @@ def claimed(out: Path, job: Job, number: int | None = None, paths: Sequence[str]
         for path in left_overs:
             path.unlink(missing_ok=True)
         if not (out / JOB_NAME).is_file():
-            write_text(out / JOB_NAME, job.as_json())
+            write_text(out / JOB_NAME, job_record(job))
         yield
     finally:
         os.close(descriptor)

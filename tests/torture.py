@@ -36,6 +36,7 @@ JOB = {
         "w_asymmetric": {"architecture": {"name": "mlp", "hidden": [8]}, "asymmetry": {"kind": "w"}},
     },
 }
+JOB_TEXT = json.dumps(JOB)
 MAX_STRIKES = 2  # at workers of one run: a shard is tried three times
 
 
@@ -44,7 +45,7 @@ class Driver:
 
     def __init__(self, folder, executor="local", workers=2, warm=False, extra=()):
         job = folder.with_name("job.json")
-        job.write_text(json.dumps(JOB))
+        job.write_text(JOB_TEXT)
         self.log = folder.with_name(f"log-{time.monotonic_ns()}")
         options = ["--executor", executor, "--workers", workers, "--no-compile", "--quiet", "--device", "cpu", *extra]
         arguments = [str(part) for part in (job, "--out", folder, *options)]
@@ -212,6 +213,20 @@ def two_writers(place, reference, warm=False):
         assert status == 0 or (status == 2 and "another process writes to this folder" in output), (status, output)
     assert contents(place / "zoo") == reference
     return sum(status == 2 for status, _ in ends)
+
+
+def strike_once_at_work(place, reference, executor):
+    """Kill one of two workers after the first file has appeared; the number of processes that were hit."""
+    folder = place / "zoo"
+    shutil.rmtree(folder, ignore_errors=True)
+    driver = Driver(folder, executor, warm=True)
+    while driver.is_running() and not any(folder.rglob("*.h5")):
+        time.sleep(0.01)
+    hit = strike(driver, executor, "worker")
+    assert driver.wait() == 0, driver.output()
+    assert driver.output() == "", "noise in a quiet run"
+    assert contents(folder) == reference
+    return hit
 
 
 def make_reference(place, warm=False):
