@@ -45,6 +45,21 @@ def _is_ours(name: str) -> bool:
     return name == _LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
 
 
+def claim(out: Path, job: Job) -> None:
+    """Make the folder of a zoo with the record of its job, or check that it belongs to the same job.
+
+    Args:
+        out: The folder.
+        job: The job.
+
+    Raises:
+        ValueError: If the folder holds another job, or anything else.
+    """
+    check_owner(out, job)
+    if not (out / JOB_NAME).is_file():
+        write_text(out / JOB_NAME, job_record(job))
+
+
 def job_record(job: Job) -> str:
     """The job as JSON text, populations and options in the order of the job, which is that of the manifest."""
     return json.dumps(job.model_dump(mode="json", exclude_none=True))
@@ -103,12 +118,10 @@ def claimed(out: Path, job: Job, number: int | None = None, paths: Sequence[str]
     descriptor = os.open(out / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         is_locked = _lock(descriptor, out, number)
-        check_owner(out, job)
         left_overs = _left_overs(out, None if number is None else paths) if is_locked else ()
         for path in left_overs:
             path.unlink(missing_ok=True)
-        if not (out / JOB_NAME).is_file():
-            write_text(out / JOB_NAME, job_record(job))
+        claim(out, job)
         yield
     finally:
         os.close(descriptor)

@@ -63,21 +63,28 @@ class _Processes:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._worker, self._threads = worker, threads
         self._members: dict[int, tuple[BaseProcess, Connection]] = {}
+        self._not_started: list[Died] = []
 
     def start(self, rank: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._worker, self._threads, rank))
-        process.start()
+        try:
+            process.start()
+        except (EOFError, OSError) as error:  # the server was killed; the next start makes another
+            ours.close()
+            self._not_started.append(Died(rank, f"could not be started ({type(error).__name__}: {error})"))
+        else:
+            self._members[rank] = process, ours
         theirs.close()
-        self._members[rank] = process, ours
 
     def submit(self, rank: int, shard: Shard) -> None:
         with suppress(OSError):  # it has just died, which `events` is going to see
             self._members[rank][1].send(shard)
 
     def events(self) -> list[Ready | Advanced | Ended | Died]:
-        readable = wait([connection for _, connection in self._members.values()])
-        found: list[Ready | Advanced | Ended | Died] = []
+        found: list[Ready | Advanced | Ended | Died] = [*self._not_started]
+        self._not_started = []
+        readable = wait([connection for _, connection in self._members.values()], 0 if found else None)
         for rank, (process, connection) in list(self._members.items()):
             if connection in readable:
                 try:

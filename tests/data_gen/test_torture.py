@@ -2,12 +2,15 @@
 
 import importlib
 import sys
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from data_gen.cli import main
+from data_gen.config import Job
+from data_gen.generate import generate
 from tests import torture
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
@@ -27,6 +30,22 @@ def reference(place):
 def test_killed_at_any_moment_nothing_is_lost(place, reference, target):
     counts = torture.torture(2, "local", place, reference, duration=1.5, seed=1, warm=True, targets=(target,))
     assert counts[target] >= 2
+
+
+def test_a_process_that_cannot_be_started_is_started_again(place, reference, monkeypatch):
+    """As when the server that forks them is killed."""
+    start, failed = ForkServerProcess.start, []
+
+    def fail_once(self):
+        if not failed:
+            failed.append(self)
+            raise EOFError("unexpected EOF")
+        start(self)
+
+    monkeypatch.setattr(ForkServerProcess, "start", fail_once)
+    job = Job.model_validate(torture.JOB)
+    assert torture.contents(generate(job, place / "started", workers=2, compile=False, quiet=True)) == reference
+    assert failed
 
 
 def test_two_writers_at_once(place, reference):
