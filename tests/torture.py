@@ -1,6 +1,6 @@
 """Kill the generation of a zoo at random moments, again and again: no bad file is ever visible, and nothing is lost.
 
-    python -m tests.torture --kills 200
+    python -m tests.torture --kills 200 [--warm]
 
 Each strike is `kill -9` of the driver, of one of its processes, or of all of them; half of them at any time, half of them when
 a file has just appeared, hidden ones that are being written included. After each, every visible file must be that of an
@@ -194,6 +194,7 @@ def torture(kills, executor, place, reference, duration, seed=0, warm=False, tar
             assert status in expected, f"{target}, {strikes} strikes: status {status}\n{driver.output()}"
         assert contents(folder) == reference, "the resumed zoo is not that of an uninterrupted run"
         counts["zoos"] += 1
+        print(f"{executor}: {dict(counts)}", file=sys.stderr, flush=True)
     while any(Path(f"/proc/{path.name.split('.')[-3]}").exists() for path in place.glob("zoo/**/.*.tmp")):
         time.sleep(0.1)  # a killed process that waits for the disk is alive until that has answered
     assert Driver(folder, workers=1, warm=warm).wait() == 0
@@ -240,18 +241,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--ray-share", type=float, default=0.3, help="share of the kills in runs with --executor ray")
+    parser.add_argument("--warm", action="store_true", help="fork drivers from a server that has imported everything: quicker")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     of_ray = round(options.kills * options.ray_share)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        reference, duration = make_reference(place)
-        refused = sum(two_writers(place, reference) for _ in range(5))
+        reference, duration = make_reference(place, options.warm)
+        refused = sum(two_writers(place, reference, options.warm) for _ in range(5))
         print(f"two writers at once, 5 times: {refused} refused, all zoos equal", flush=True)
         for executor, kills in (("local", options.kills - of_ray), ("ray", of_ray)):
             start = time.monotonic()
-            counts = torture(kills, executor, place, reference, duration, options.seed) if kills else {}
+            counts = torture(kills, executor, place, reference, duration, options.seed, options.warm) if kills else {}
             print(f"{executor}: {dict(counts)} in {time.monotonic() - start:.0f} s, no bad file, all zoos equal", flush=True)
 
 
