@@ -408,7 +408,7 @@ def test_a_damaged_file_of_constants_or_trajectory_is_named(copy):
 def test_a_shard_of_the_right_length_with_the_wrong_content_is_refused(copy):
     path = copy / SHARD
     path.write_bytes(b"\0" * path.stat().st_size)
-    with pytest.raises(StoreError, match=f"{re.escape(SHARD)}: not a complete HDF5 file"):
+    with pytest.raises(StoreError, match=f"{re.escape(SHARD)}: not an HDF5 file"):
         zoo.load(copy)["standard"].params("train")
 
 
