@@ -63,8 +63,10 @@ LAW = {
     "zoo.hdf5": {"zoo.hdf5_blocks", "zoo.hdf5_links", "zoo.hdf5_text"},
     "zoo.opened": {"zoo.hdf5", "zoo.hdf5_blocks"},
     "zoo.store": {"zoo.hdf5", "zoo.opened", "zoo.weight_space", "zoo.params"},
-    "zoo.manifest": {"zoo.architectures", "zoo.config", "zoo.params", "zoo.store", "zoo.weight_space"},
-    "zoo.population": {"zoo.architectures", "zoo.manifest", "zoo.params", "zoo.store", "zoo.weight_space"},
+    "zoo.bounds": {"zoo.hdf5", "zoo.opened", "zoo.weight_space"},
+    "zoo.manifest": {"zoo.architectures", "zoo.bounds", "zoo.config", "zoo.params", "zoo.store", "zoo.weight_space"},
+    "zoo.schema": {"zoo.manifest", "zoo.opened", "zoo.params", "zoo.store", "zoo.weight_space", "zoo.bounds"},
+    "zoo.population": {"zoo.architectures", "zoo.bounds", "zoo.schema", "zoo.manifest", "zoo.params", "zoo.store", "zoo.weight_space"},
     "zoo.hub": {"zoo.manifest"},
     "data_gen": {"data_gen", "zoo"},
     "metanet": {
