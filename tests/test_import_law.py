@@ -66,7 +66,15 @@ LAW = {
     "zoo.bounds": {"zoo.hdf5", "zoo.opened", "zoo.weight_space"},
     "zoo.manifest": {"zoo.architectures", "zoo.bounds", "zoo.config", "zoo.params", "zoo.store", "zoo.weight_space"},
     "zoo.schema": {"zoo.manifest", "zoo.opened", "zoo.params", "zoo.store", "zoo.weight_space", "zoo.bounds"},
-    "zoo.population": {"zoo.architectures", "zoo.bounds", "zoo.schema", "zoo.manifest", "zoo.params", "zoo.store", "zoo.weight_space"},
+    "zoo.population": {
+        "zoo.architectures",
+        "zoo.bounds",
+        "zoo.schema",
+        "zoo.manifest",
+        "zoo.params",
+        "zoo.store",
+        "zoo.weight_space",
+    },
     "zoo.hub": {"zoo.manifest"},
     "data_gen": {"data_gen", "zoo"},
     "metanet": {
