@@ -1,12 +1,11 @@
 """`symzoo repair`: make damaged files of a zoo again, and put them in place if they are those that were lost, byte for byte."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from data_gen.config import Job, PopulationConfig
 from data_gen.generate import claim, generate
@@ -20,6 +19,7 @@ from zoo.store import StoreError, publish, sha256
 STAGE = ".repair"
 _JOB_NAME = ".job.json"
 _LARGEST_JOB = 2**20
+_NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)  # what validators say to any JSON
 
 
 def repair(
@@ -106,15 +106,15 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
     """The manifest, if it can be read, and the job: that of the manifest, or else the generator's own record."""
     try:
         manifest = read_manifest(directory)
-        job = Job.model_validate(manifest.config)
+        job = Job.model_validate_json(json.dumps(manifest.config))
         if job.sha256 == manifest.config_sha256:
             in_order = {name: job.populations[name] for name in manifest.populations if name in job.populations}
             return manifest, job.model_copy(update={"populations": in_order | job.populations})
-    except (StoreError, ValidationError):
+    except _NO_JOB:
         manifest = None
     try:
         job = Job.model_validate_json(bytes(map_file(directory / _JOB_NAME)[:_LARGEST_JOB]))
-    except (StoreError, ValidationError) as error:
+    except _NO_JOB as error:
         raise ValueError(
             f"{directory}: the job is lost: neither {MANIFEST_NAME} nor {_JOB_NAME} holds it "
             f"({escape(str(error)):.200}); generate the zoo again"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.recompute import recompute, task_to_sample
@@ -98,7 +97,7 @@ def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
         faults.append(Fault(MANIFEST_NAME, "config_sha256 is not the hash of config"))
     try:
         job = Job.model_validate_json(text)
-    except (ValidationError, RecursionError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:  # validators meet any JSON here
         return None, [*faults, Fault(MANIFEST_NAME, f"config is not a job: {escape(str(error)):.300}")]
     hyperparameters = tuple(job.hyperparameters)
     wanted = {name: (p.architecture, p.asymmetry, hyperparameters) for name, p in job.populations.items()}

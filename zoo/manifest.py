@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
-from zoo.bounds import MANIFEST_NAME, check_options_fit, check_space, escape, read_json
+from zoo.bounds import MANIFEST_NAME, check_options_fit, check_space, escape, inside, read_json
 from zoo.config import StrictModel
 from zoo.params import Params
 from zoo.store import StoreError
@@ -242,9 +242,9 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         StoreError: If the folder is not a complete zoo.
     """
-    path = directory / MANIFEST_NAME
     if not directory.is_dir():
         raise StoreError(f"{directory}: no such folder")
+    path = inside(directory, MANIFEST_NAME)
     if not path.is_file():
         raise StoreError(f"{directory}: not a complete zoo, {MANIFEST_NAME} is missing; generate-zoo writes it last")
     raw = read_json(path)
@@ -252,5 +252,7 @@ def read_manifest(directory: Path) -> Manifest:
         return Manifest.model_validate_json(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = escape(".".join(map(str, first["loc"])))
-        raise StoreError(f"{path}: {key:.300}: {escape(first['msg'])}, found {first['input']!r:.200}") from error
+        key = "".join(f"{part}." for part in first["loc"])[:-1] + ": " if first["loc"] else ""
+        found = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
+        why = first["msg"].removeprefix("Value error, ")
+        raise StoreError(f"{path}: {escape(key):.300}{escape(why):.1000}{found}") from error

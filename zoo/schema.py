@@ -153,9 +153,7 @@ def check_constants(directory: Path, population: str, entry: ShardEntry, space: 
         square = column.shape[0] == column.shape[-1] and len(column.shape) == 2
         fits = square and of in space.groups if kind == "mixing" else space.shapes.get(of) == column.shape
         if _CONSTANTS.get(kind) != column.dtype or not fits:
-            raise StoreError(
-                f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is not a constant of it"
-            )
+            raise StoreError(f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no constant")
     if {_tensor(name) for name in _of("free", checked)} != {_tensor(name) for name in _of("fixed", checked)}:
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
     return {name: checked.array(name) for name in checked.columns}

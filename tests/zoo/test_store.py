@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.reference import store_reader
 from zoo.store import (
     StoreError,
     open_checked,
@@ -287,6 +288,15 @@ def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count)
         for name, column in checked.columns.items():
             assert (file[name].shape, file[name].id.get_offset()) == (column.shape, column.offset)
             np.testing.assert_array_equal(file[name][()], checked.array(name))
+
+
+@pytest.mark.parametrize("more", [0, 3, 200])
+def test_a_reader_written_from_the_document_reads_the_same(path, more):
+    columns = COLUMNS | {f"tensor.{i}": np.full((4, 2), i, np.float32) for i in range(more)}
+    write_columns(path, columns, {"population": "standard", "shard": -3})
+    found, attributes = store_reader.read(path)
+    assert_same(read_columns([path]), found | {"diverged": found["diverged"].astype(bool)})
+    assert attributes == read_attributes(path)
 
 
 # columns that are not what the reader was promised
