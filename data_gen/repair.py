@@ -12,9 +12,10 @@ from data_gen.generate import claim, generate
 from data_gen.recompute import described, needs_files
 from data_gen.verify import CARD_NAME, Fault, verify
 from zoo.bounds import MANIFEST_NAME, check_file, escape, inside
+from zoo.hub import card
 from zoo.manifest import Manifest, ShardEntry, read_manifest
 from zoo.opened import map_file
-from zoo.store import StoreError, publish, sha256
+from zoo.store import StoreError, publish, sha256, write_text
 
 STAGE = ".repair"
 _JOB_NAME = ".job.json"
@@ -72,12 +73,16 @@ def repair(
                 _stage(directory, stage, job, wrong)
                 generate(job, stage, device, workers, chunk_size, compiled, quiet)
                 made = read_manifest(stage)
-                changed = _changed(manifest, made)
+                changed, misdescribed = _compare(directory, manifest, made)
                 if not changed:
                     break
             if changed and not accept_changed:
                 raise ValueError(_explain(changed, manifest, made))
-            _install(directory, stage, _order(directory, wrong, made, bool(changed) or manifest is None), report)
+            if misdescribed:
+                wrong.add(MANIFEST_NAME)
+            if manifest is not None and not changed:
+                write_text(stage / CARD_NAME, card(manifest))  # the same job may have been written in another order
+            _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     left = verify(directory, sample=0)
@@ -86,12 +91,12 @@ def repair(
     return faults
 
 
-def _order(directory: Path, wrong: set[str], made: Manifest, new_manifest: bool) -> list[str]:
+def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> list[str]:
     """What is to be put in place or moved aside, the manifest last."""
     entries = dict(_entries(made))
     files = {path for path, entry in entries.items() if not _is(directory, path, entry)}
     strays = {path for path in wrong if path not in entries and path.endswith(".h5")}
-    last = [name for name in (CARD_NAME, MANIFEST_NAME) if new_manifest or name in wrong]
+    last = [name for name in (CARD_NAME, MANIFEST_NAME) if rewrite or name in wrong]
     return [*sorted(files | strays), *last]
 
 
@@ -164,10 +169,24 @@ def _entries(manifest: Manifest) -> Iterator[tuple[str, ShardEntry]]:
             yield f"constants/{name}.h5", population.constants
 
 
-def _changed(old: Manifest | None, new: Manifest) -> set[str]:
-    """Files that are not those of the old manifest; nothing is known of them if there is none."""
+def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[str], set[str]]:
+    """Files that are not those of the old manifest, and those that it describes wrongly.
+
+    A file that lies in the zoo as it was made now is right, whatever the manifest says. Without a manifest nothing is known.
+
+    Args:
+        directory: The zoo.
+        old: Its manifest.
+        new: Manifest of what was made.
+
+    Returns:
+        Paths of either kind.
+    """
     expected = dict(_entries(old)) if old is not None else {}
-    return {path for path, entry in _entries(new) if path in expected and expected[path].sha256 != entry.sha256}
+    other = {path: entry for path, entry in _entries(new) if path in expected and expected[path] != entry}
+    misdescribed = {path for path, entry in other.items() if _is(directory, path, entry)}
+    misdescribed |= {path for path, entry in other.items() if expected[path].sha256 == entry.sha256}
+    return set(other) - misdescribed, misdescribed
 
 
 def _explain(changed: set[str], old: Manifest | None, new: Manifest) -> str:

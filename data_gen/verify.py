@@ -122,6 +122,10 @@ def _check_population(
             yield from _check_hash(directory, path, entry.constants)
         except StoreError as error:
             yield _fault(directory, path, error)
+    try:
+        entry.build(manifest.input_shape, manifest.num_classes, {})
+    except StoreError as error:
+        yield Fault(MANIFEST_NAME, f"population {name!r}: {escape(str(error))}")
     final = {file.path.split("/")[1]: file for file in manifest.files(name)}
     wrong: set[str] = set()
     parts: list[dict[str, np.ndarray]] = []

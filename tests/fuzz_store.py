@@ -39,20 +39,22 @@ from zoo.store import StoreError, sha256
 SECONDS = 5
 MEMORY = 256 * 2**20
 """Bytes that opening a zoo of less than 1 MB may add: 16 times the largest manifest."""
-JOB = {
+JOB: dict[str, Any] = {
     "task": {"name": "digits", "train_size": 40, "test_size": 20},
     "populations": {
         "w_asymmetric": {
             "architecture": {"name": "mlp", "hidden": [6]},
             "asymmetry": {"kind": "w", "n_fix": {"layers.0.weight": 9, "layers.1.weight": 2}, "kappa": 0.5},
         },
-        "resnet": {"architecture": {"name": "resnet", "channels": [2, 2, 2]}, "asymmetry": {"kind": "sigma"}},
+        "sigma_asymmetric": {"architecture": {"name": "mlp", "hidden": [6]}, "asymmetry": {"kind": "sigma"}},
     },
     "hyperparameters": {"optimizer": {"choice": ["sgd", "adamw"]}, "lr": 0.1, "batch_size": 8, "steps": 2},
     "split": {"train": 0.5, "validation": 0, "test": 0.5},
     "count": 8,
     "checkpoints": 2,
 }
+RESNET = {"resnet": {"architecture": {"name": "resnet", "channels": [2, 2, 2]}, "asymmetry": {"kind": "sigma"}}}
+"""So many columns that the indices of a shard have inner nodes."""
 NUMBERS = [0, 1, 2, 3, 7, 8, 255, 256, 4096, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
 VALUES: list[Any] = [
     *(
@@ -89,9 +91,10 @@ VALUES: list[Any] = [
 SIGNATURES = re.compile(rb"\x89HDF|OHDR|OCHK|FRHP|FHIB|FHDB|BTHD|BTLF|BTIN|GCOL")
 
 
-def base(folder: Path) -> Path:
-    """The zoo that is mutated."""
-    return generate(Job.model_validate(JOB), folder, device="cpu", compile=False, quiet=True)
+def base(folder: Path, more: dict[str, Any] | None = None) -> Path:
+    """The zoo that is mutated, with more populations if asked for."""
+    job = JOB | {"populations": {**JOB["populations"], **(more or {})}}
+    return generate(Job.model_validate(job), folder, device="cpu", compile=False, quiet=True)
 
 
 # mutations of bytes
@@ -428,13 +431,15 @@ def run_case(seed: int, original: Path, scratch: Path) -> tuple[str, str, int, f
     return name, outcome, memory, seconds, bad
 
 
-def fuzz(cases: int, first: int, scratch: Path, log: Callable[[str], object]) -> tuple[collections.Counter[str], list[str]]:
+def fuzz(
+    cases: int, first: int, scratch: Path, log: Callable[[str], object], zoo_to_mutate: Path | None = None
+) -> tuple[collections.Counter[str], list[str]]:
     """Run cases.
 
     Returns:
         Counts by mutation and outcome, and what went wrong.
     """
-    original = base(scratch / "original")
+    original = zoo_to_mutate or base(scratch / "original", RESNET)
     outcome, faults = read_everything(original)  # this and the next line import everything that a case needs
     escape("\x1b")
     if (outcome, faults) != ("read", 0):
@@ -458,9 +463,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--zoo", type=Path, help="The zoo to mutate; one is made if not given.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        counts, wrong = fuzz(options.cases, options.seed, Path(name), functools.partial(print, flush=True))
+        counts, wrong = fuzz(options.cases, options.seed, Path(name), functools.partial(print, flush=True), options.zoo)
     for line, count in sorted(counts.items()):
         print(f"{line:<30}{count:6}")
     sys.exit(bool(wrong))
