@@ -15,7 +15,7 @@ from zoo.conservation.find import find_laws
 from zoo.conservation.laws import Law, laws
 from zoo.conservation.quantities import measure
 from zoo.params import Params
-from zoo.population import QUANTITY, RESIDUAL
+from zoo.schema import QUANTITY, RESIDUAL
 
 TOLERANCE = 1e-3
 """Of the residual of a law that is found: scales before a norm hold up to the norm's epsilon."""

@@ -26,7 +26,7 @@ from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
-from zoo.population import METRIC_COLUMNS
+from zoo.schema import METRIC_COLUMNS
 from zoo.store import write_columns
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")

@@ -51,6 +51,36 @@ def info(zoo: Path) -> None:
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
+@click.option("--sample", type=click.IntRange(min=0), help="Networks of each population to compute again; 4 by default.")
+@click.option("--seed", default=0, show_default=True, help="Seed of their choice.")
+@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option("--task-path", help="Where the task's data is, instead of what the zoo says.")
+def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None) -> None:
+    """Check every file of a zoo against its manifest, and accuracies of some networks; status 1 if anything is wrong."""
+    from studies.integrity import run_verify
+
+    if not run_verify(zoo, sample, seed, trust_task, task_path):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), help="Processes; one for each core or GPU by default, 0 for this one.")
+@click.option("--chunk-size", type=click.IntRange(min=1), help="Networks in lock step, as the zoo was made.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Which kind of step to try first.")
+@click.option("--accept-changed", is_flag=True, help="Take files that differ from the lost ones by rounding.")
+@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def repair(zoo: Path, **options: Any) -> None:
+    """Make the damaged files of a zoo again; they are put in place if they are those of the manifest, byte for byte."""
+    from studies.integrity import run_repair
+
+    run_repair(zoo, **options)
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
 @click.argument("population")
 @click.option("--model", required=True, help="Name of a metanet, such as mlp.")
 @click.option("--target", default="test_accuracy", show_default=True, help="Column to predict.")

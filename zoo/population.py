@@ -15,8 +15,9 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
-from zoo.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry, read_manifest, rebuild
+from zoo.manifest import SPLITS, Manifest, PopulationEntry, read_manifest, rebuild
 from zoo.params import Params, free_entries
+from zoo.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
 from zoo.store import StoreError, read_columns, read_flat, read_names, read_tensors
 from zoo.weight_space import WeightSpace
 
@@ -127,9 +128,8 @@ class Population:
         """Masks, fixed entries, mixing matrices and offsets, by name."""
         if self._entry.constants is None:
             return {}
-        path = self.directory / "constants" / f"{self.name}.h5"
-        _check_size(path, self._entry.constants)
-        return {name: torch.from_numpy(array) for name, array in read_columns([path]).items()}
+        arrays = check_constants(self.directory, self.name, self._entry.constants, self.space)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -250,41 +250,12 @@ class Population:
 
     @cached_property
     def _scalar_columns(self) -> list[str]:
-        return list(dict.fromkeys([*ID_COLUMNS, *self.hyperparameters, *METRIC_COLUMNS]))
+        return list(scalar_columns(self.hyperparameters))
 
     def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
         if split not in self.splits:
             raise ValueError(f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}")
-        files = self._entry.trajectory if trajectory else self._entry.shards
-        paths = []
-        for relative, shard in sorted(files.items()):
-            if relative.split("/")[1].startswith(f"{split}-"):
-                _check_size(self.directory / relative, shard)
-                paths.append(self.directory / relative)
-        return paths
-
-
-QUANTITY, RESIDUAL = "quantity.", "residual."
-"""What names of columns of conserved quantities, and of the residuals of their laws, begin with."""
-ID_COLUMNS = ("network_id", "seed")
-METRIC_COLUMNS = (
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "generalization_gap",
-    "steps",
-    "train_size",
-    "diverged",
-    "diverged_at",
-)
-
-
-def _check_size(path: Path, entry: ShardEntry) -> None:
-    found = path.stat().st_size if path.is_file() else None
-    if found != entry.bytes:
-        state = "missing" if found is None else f"{found} bytes"
-        raise StoreError(f"{path}: expected {entry.bytes} bytes, found {state}; run the same generate-zoo command to repair it")
+        return checked_paths(self.directory, self.manifest, self.name, split, trajectory)
 
 
 class Zoo(Mapping[str, Population]):
