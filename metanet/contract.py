@@ -32,8 +32,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
 Networks = Params | pd.DataFrame

@@ -11,8 +11,8 @@ from metanet.checks import check_params
 from metanet.contract import Features, Networks, PopulationLike, Source, concatenate, features_of, is_mixed, reads
 from metanet.features import categories
 from metanet.treatments import Treatment
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network
 
 
 def source_of(population: PopulationLike, network: Network | None) -> Source:

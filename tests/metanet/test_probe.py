@@ -17,8 +17,8 @@ from metanet.models.probe import Probe
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
+from zoo.network import Network
 from zoo.params import stack
-from zoo.population import Network
 from zoo.symmetry import act, sample
 from zoo.testing import random_params
 
