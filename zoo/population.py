@@ -1,7 +1,7 @@
 """A zoo on disk as Python sees it: a mapping of populations, each read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,10 @@ from torch import Tensor
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry, read_manifest
+from zoo.network import Network
 from zoo.params import Params, free_entries
 from zoo.store import StoreError, read_columns, read_flat, read_names, read_tensors
+from zoo.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
@@ -114,10 +116,73 @@ class Population:
         Raises:
             ValueError: If the view is unknown.
         """
+        params = read_tensors(self._paths(split), dict(self.space.shapes))
+        return free_entries(params, self._masks(view)) if view == "free" else params
+
+    def _masks(self, view: View) -> Params:
         if view not in ("full", "free"):
             raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
-        params = read_tensors(self._paths(split), dict(self.space.shapes))
-        return free_entries(params, self.free) if view == "free" else params
+        return self.free if view == "free" else {}
+
+    def stored(self, split: str, view: View = "full") -> StoredParams:
+        """The networks of a split without reading them, for zoos that do not fit into memory.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            view: As for `params`.
+
+        Returns:
+            What reads any of them, in the order of `params(split)`.
+        """
+        return open_stored(self._paths(split), dict(self.space.shapes), self._masks(view))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        columns: Sequence[str] = (),
+        view: View = "full",
+        num_networks: int | None = None,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> Iterator[Batch]:
+        """One pass over the networks of a split, read while it goes: memory holds a few batches, not the split.
+
+            for params, columns in population.batches("train", 64, seed=0, epoch=epoch, columns=["test_accuracy"]): ...
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            batch_size: Networks in a batch; the last has what is left.
+            seed: Of the order, a uniformly random one: that of `zoo.streaming.shuffled`. None for the order of network ids.
+            epoch: Number of the pass; under one seed each has an order of its own.
+            columns: Columns of `table(split)` that are wanted, too.
+            view: As for `params`.
+            num_networks: Only the first networks by id, all if None.
+            drop_last: Whether to leave out a last batch that is not full.
+            workers: Threads that read ahead; they change neither content nor order. 0 reads in this thread.
+
+        Returns:
+            Batches of params `[B, *shape]` and columns `[B]`.
+
+        Raises:
+            ValueError: If a size is out of range or there is no such split or column.
+        """
+        stored = self.stored(split, view)
+        count = len(stored) if num_networks is None else num_networks
+        if batch_size < 1 or workers < 0 or not 1 <= count <= len(stored):
+            raise ValueError(
+                f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= 0 and num_networks from 1 to "
+                f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
+            )
+        if unknown := [name for name in columns if name not in self._scalar_columns]:
+            raise ValueError(f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}")
+        order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
+        kept = count - count % batch_size if drop_last else count
+        found = read_columns(self._paths(split), columns) if columns else {}
+        return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
         """Final parameters of the networks of a split as one tensor; `zoo.params.unflatten` turns it back.
