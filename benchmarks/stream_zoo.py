@@ -129,7 +129,9 @@ def child(folder: Path, stream: bool, workers: int, predictions: Path | None, li
     print(json.dumps({**times, "r2": model.score(population), "loss": model.history_.validation_loss}))
 
 
-def measured(folder: Path, stream: bool, workers: int, predictions: Path | None = None, limit: int | None = None) -> dict[str, Any]:
+def measured(
+    folder: Path, stream: bool, workers: int, predictions: Path | None = None, limit: int | None = None
+) -> dict[str, Any]:
     """Run `child` and watch its memory."""
     words = [sys.executable, __file__, "--child", str(folder), "--workers", str(workers), *["--stream"] * stream]
     words += ["--predictions", str(predictions)] if predictions else []
@@ -184,8 +186,13 @@ def summary(runs: Sequence[Mapping[str, Any]], name: str) -> str:
 def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[str]:
     """Make the zoos, measure, and write the tables as Markdown."""
     base, lines = baseline(), []
-    lines += [f"A process that has imported symzoo: {base['VmHWM'] / 1e9:.2f} GB resident, {base['VmPeak'] / 1e9:.2f} GB of address space.", ""]
-    lines += ["| zoo, GB | way | workers | peak resident, GB | of it anonymous | mapped files | address space, GB | fit, s | predict, s | MB/s | R^2 |"]
+    lines += [
+        f"A process that has imported symzoo: {base['VmHWM'] / 1e9:.2f} GB resident, {base['VmPeak'] / 1e9:.2f} GB of address space.",
+        "",
+    ]
+    lines += [
+        "| zoo, GB | way | workers | peak resident, GB | of it anonymous | mapped files | address space, GB | fit, s | predict, s | MB/s | R^2 |"
+    ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
     make_zoo(folder / "small", small)
     files = {}
@@ -207,7 +214,11 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
         run = measured(folder / "large", True, workers, limit=limit)
         way = "stream, address space limited to 2 GB more than at the start" if limit else "stream"
         lines.append(row(gigabytes, way, workers, [run]))
-    lines += ["", f"Predictions of all ways on the zoo of {small} GB are {'identical' if equal else 'NOT IDENTICAL'} ({len(first)} networks).", ""]
+    lines += [
+        "",
+        f"Predictions of all ways on the zoo of {small} GB are {'identical' if equal else 'NOT IDENTICAL'} ({len(first)} networks).",
+        "",
+    ]
     lines += ["| reading alone | workers | batches/s | MB/s |", "|---|---|---|---|", *files[False], *files[True]]  # type: ignore[index]
     return lines
 
@@ -240,7 +251,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="stream-zoo-") as folder:
         lines = report(Path(folder), asked.gigabytes, asked.small, asked.repeats)
     machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch {torch.__version__}, one thread"
-    head = ["# Streaming", "", f"{datetime.date.today()}, {machine}; {asked.repeats} runs of the smaller zoo, one of each row of the larger.", ""]
+    head = [
+        "# Streaming",
+        "",
+        f"{datetime.date.today()}, {machine}; {asked.repeats} runs of the smaller zoo, one of each row of the larger.",
+        "",
+    ]
     text = "\n".join([*head, *lines, ""])
     print(text)
     if asked.save:

@@ -97,7 +97,7 @@ class StoredParams:
         params = {name: torch.from_numpy(array).reshape(-1, *self.shapes[name]) for name, array in targets.items()}
         return free_entries(params, self.free) if self.free else params
 
-    def stream(self, parts: Sequence[Int64[Tensor, "B"]], workers: int = 0) -> Iterator[Params]:
+    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
         """Read one group of networks after the other.
 
         Args:
@@ -178,7 +178,7 @@ def blocks_of(batches: Sequence[Tensor], most: int) -> list[list[Tensor]]:
 
 
 def in_batches(
-    stored: StoredParams, columns: Mapping[str, np.ndarray], batches: Sequence[Int64[Tensor, "B"]], workers: int
+    stored: StoredParams, columns: Mapping[str, np.ndarray], batches: Sequence[Int64[Tensor, "_"]], workers: int
 ) -> Iterator[Batch]:
     """Networks with columns of their table, batch by batch.
 
@@ -226,7 +226,7 @@ def _read_rows(
 
 def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:
     """Read bytes of a file until an array in C order is full."""
-    view = memoryview(array).cast("B")
+    view = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
     while view:
         count = os.preadv(descriptor, [view], offset)
         if not count:
