@@ -14,7 +14,7 @@ from data_gen.executors import run_here, run_in_processes
 from data_gen.shard import Shard, Worker, build_population
 from data_gen.tasks import Task, load_task
 from zoo.architectures.base import Architecture
-from zoo.hub import card
+from zoo.card import card
 from zoo.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.store import StoreError, read_attributes, sha256, write_columns, write_text
 
@@ -204,6 +204,6 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
         environment={"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
         populations=populations,
     )
-    write_text(out / "README.md", card(manifest))
+    write_text(out / "README.md", card(out, manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out
