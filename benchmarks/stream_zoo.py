@@ -206,14 +206,13 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
     for cold in (False, True):
         rates = loader_rates(folder / "large", cold, 400)
         what = "after the page cache was dropped" if cold else "as the page cache is"
-        lines_rates = [f"| {what} | {workers} | {rate:.0f} | {speed:.0f} |" for workers, (rate, speed) in rates.items()]
-        reading += lines_rates
+        reading += [f"| {what} | {workers} | {rate:.0f} | {speed:.0f} |" for workers, (rate, speed) in rates.items()]
     drop_cache(folder / "large")
     run = measured(folder / "large", True, 1, limit=ALLOWED)
     lines.append(row(gigabytes, f"stream, at most {ALLOWED / 1e9:.0f} GB of address space after imports", 1, [run]))
     lines += [
         "",
-        f"Predictions of all ways on the zoo of {small} GB: {'identical' if equal else 'NOT IDENTICAL'}, {len(first)} networks.",
+        f"Predictions of all ways on the zoo of {small} GB ({len(first)} networks): {'identical' if equal else 'NOT IDENTICAL'}.",
         "",
     ]
     lines += ["| reading alone | workers | batches/s | MB/s |", "|---|---|---|---|", *reading]
