@@ -212,7 +212,7 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
     lines.append(row(gigabytes, f"stream, at most {ALLOWED / 1e9:.0f} GB of address space after imports", 1, [run]))
     lines += [
         "",
-        f"Predictions of all ways on the zoo of {small} GB ({len(first)} networks): {'identical' if equal else 'NOT IDENTICAL'}.",
+        f"Predictions on the zoo of {small} GB ({len(first)} networks), all ways: {'identical' if equal else 'NOT IDENTICAL'}.",
         "",
     ]
     lines += ["| reading alone | workers | batches/s | MB/s |", "|---|---|---|---|", *reading]

@@ -71,7 +71,11 @@ LAW = {
         "zoo.streaming",
         "zoo.weight_space",
     },
-    "zoo.hub": {"zoo.manifest"},
+    "zoo.folders": set(),
+    "zoo.histogram": set(),
+    "zoo.card": {"zoo.histogram", "zoo.manifest", "zoo.population"},
+    "zoo.hub": {"zoo.folders", "zoo.manifest", "zoo.store"},
+    "zoo.export": {"zoo.folders", "zoo.manifest", "zoo.params", "zoo.population", "zoo.streaming"},
     "data_gen": {"data_gen", "zoo"},
     "metanet": {
         "metanet",
@@ -92,13 +96,15 @@ LAW = {
 OWNERS = {
     "h5py": {"zoo/store.py"},
     "datasets": {"data_gen/images.py"},
-    "yaml": {"zoo/config.py", "zoo/hub.py"},
+    "yaml": {"zoo/config.py", "zoo/card.py"},
+    "huggingface_hub": {"zoo/hub.py"},
+    "pyarrow": {"zoo/export.py"},
     "matplotlib": {"studies"},
     "scipy": {"data_gen/mnist1d.py", "metanet", "studies/intervals.py", "zoo/align.py"},
     "sklearn": {"data_gen/tasks.py", "metanet"},
     "torch_geometric": {"data_gen/graphs.py", "data_gen/sbm.py", "metanet"},
     "pydantic": {"zoo/architectures/table.py", "zoo/config.py", "zoo/manifest.py", "data_gen", "studies"},
-    "safetensors": {"metanet"},
+    "safetensors": {"metanet", "zoo/export.py"},
     "tqdm": {"data_gen/executors.py", "metanet", "studies"},
 }
 

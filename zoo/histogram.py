@@ -27,7 +27,7 @@ def histogram_lines(
     Returns:
         One line a bin: its edges, its bar and its count. A single line says so if there is nothing to count.
 
-    >>> print("\n".join(histogram_lines(np.array([0.1, 0.2, 0.9]), bins=2, width=24, bounds=(0, 1), blocks=False)))
+    >>> print("\n".join(histogram_lines(np.array([0.1, 0.2, 0.9]), bins=2, width=24, bounds=(0.0, 1.0), blocks=False)))
     0.0 to 0.5 ########### 2
     0.5 to 1.0 ######      1
     """

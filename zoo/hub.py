@@ -16,7 +16,7 @@ from zoo.store import StoreError, sha256
 CARD_NAME = "README.md"
 MAX_TEXT = 10**8
 """Most bytes of a manifest or card that are downloaded."""
-_REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 class HubError(OSError):
