@@ -13,7 +13,7 @@ from data_gen.generate import generate
 from data_gen.recompute import described, needs_files
 from data_gen.verify import Fault, verify
 from zoo.bounds import MANIFEST_NAME, check_file, escape, inside
-from zoo.hub import card
+from zoo.card import card
 from zoo.manifest import Manifest, ShardEntry, read_manifest
 from zoo.opened import map_file
 from zoo.store import StoreError, publish, sha256, write_text
@@ -81,7 +81,7 @@ def repair(
             if misdescribed:
                 wrong.add(MANIFEST_NAME)
             if manifest is not None and not changed:
-                write_text(stage / CARD_NAME, card(manifest))  # the same job may have been written in another order
+                write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
             _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
