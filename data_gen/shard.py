@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from data_gen.chunking import chunk_size, compilation_pays
+from data_gen.chunking import chunk_size, compilation_pays, halve_until_it_fits
 from data_gen.config import Job, PopulationConfig
 from data_gen.conservation import conservation, laws_of
 from data_gen.evaluate import evaluate
@@ -52,6 +52,10 @@ class Shard:
     def path(self, trajectory: bool = False) -> str:
         """Path relative to the zoo."""
         return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
+
+    def paths(self, trajectory: bool) -> tuple[str, ...]:
+        """Paths of all its files relative to the zoo, with or without checkpoints."""
+        return (self.path(), self.path(True)) if trajectory else (self.path(),)
 
 
 def build_standard(config: PopulationConfig, task: Task) -> Architecture:
@@ -227,12 +231,13 @@ class Worker:
             size = min(size, self.max_chunk or size)
             order += rows
             alike = {name: column[rows] for name, column in table.items()}
-            results.append(self._train_alike(trainer, self.laws(population), alike, size, report))
+            train = partial(self._train_alike, trainer, self.laws(population), alike, report)
+            results.append(halve_until_it_fits(train, size))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
         return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
 
     def _train_alike(
-        self, trainer: Trainer, laws: tuple[Law, ...], table: Table, size: int, report: Callable[[int], object]
+        self, trainer: Trainer, laws: tuple[Law, ...], table: Table, report: Callable[[int], object], size: int
     ) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of networks that may train in lock step."""
         networks, initial = self.networks(table), self.initial(trainer, table)

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import math
 import os
-import shutil
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,6 @@ from torch import Tensor
 
 FORMAT_VERSION = 1
 MAX_RANK = 6
-_OVERHEAD = 10**6  # bytes of headers and metadata of a file, generously
 _DTYPES = tuple(np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1"))
 
 Columns = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -49,28 +48,23 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
     if not columns or 0 in rows.values() or (equal_rows and len(set(rows.values())) != 1):
         raise ValueError(f"{path}: expected columns with equally many rows, at least one, got {rows}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
-        _check_room(path, columns)
-        with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
+        # Made in memory: HDF5 crashes the process when a disk fills up under a column of text.
+        with h5py.File(temporary, "w", driver="core", backing_store=False, libver="v110", track_order=True) as file:
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in attributes.items():
                 file.attrs[name] = value
             for name, array in columns.items():
                 _write_column(file, name, array)
+            file.flush()
+            temporary.write_bytes(file.id.get_file_image())
         publish(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; free some and run again") from error
         raise
-
-
-def _check_room(path: Path, columns: Columns) -> None:
-    # HDF5 crashes the process when the disk fills up under a column of text, so a disk that is too small is refused before.
-    sizes = [array.nbytes if array.dtype.kind != "O" else array.astype(str).nbytes for array in columns.values()]
-    if shutil.disk_usage(path.parent).free < sum(sizes) + _OVERHEAD:
-        raise OSError(errno.ENOSPC, "no space left on the disk")
 
 
 def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) -> None:
@@ -85,6 +79,18 @@ def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) 
             f"column {name!r}: expected dtype in {_DTYPES} and rank <= {MAX_RANK}, got {array.dtype}, {array.ndim}"
         )
     file.create_dataset(name, data=stored, track_times=False)
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside a file for writing it; no other process has it, on this or any other machine.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `.<name>.<process id>.<8 hexadecimal digits>.tmp`.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -112,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
         text: Its content, stored as UTF-8.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         publish(temporary, path)
