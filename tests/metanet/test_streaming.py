@@ -14,8 +14,10 @@ import metanet.train
 import zoo
 from metanet import METANETS, Metanet, load
 from metanet.dataset import streams
+from metanet.mixed import JoinedSets
+from metanet.passes import Drawn, InMemory
 from metanet.testing import random_population
-from metanet.treatments import TREATMENTS
+from metanet.treatments import TREATMENTS, Align
 from tests.zoo.written import write_zoo
 from zoo.streaming import StoredParams
 
@@ -68,10 +70,12 @@ def assert_same(streamed, kept, population, model=""):
 @pytest.mark.parametrize(
     ("model", "name"), [*((model, "standard") for model in METANETS), ("mlp", "w_asymmetric"), ("gmn", "w_asymmetric")]
 )
-def test_every_metanet_gives_the_same_from_disk(opened, model, name, on_disk):
+def test_every_metanet_gives_the_same_from_disk(opened, model, name, on_disk, monkeypatch):
     kept = fitted(model, opened[name], stream=False)
     expected = kept.evaluate(opened[name], num_bootstrap=10)
     on_disk()
+    if not getattr(kept.module_, "compact", False) and model != "hparams":
+        monkeypatch.setattr(Drawn, "kept", lambda self: pytest.fail("the features of all networks were kept"))
     streamed = fitted(model, opened[name], stream=True, workers=2)
     kept.stream = True
     assert_same(streamed, kept, opened[name], model)
@@ -89,6 +93,10 @@ AVERAGED = {"canonicalize": {}, "orbit_average": {"samples": 2}}
 def test_treatments_do_the_same_from_disk(opened, model, treatment):
     kept, streamed = (fitted(model, opened["standard"], treatment=treatment, stream=stream) for stream in (False, True))
     assert_same(streamed, kept, opened["standard"])
+    if treatment is LEARNING:
+        params = {name: tensor[torch.arange(40) != 3] for name, tensor in opened["standard"].params("train").items()}
+        reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.source, params).known
+        assert all(torch.equal(tensor, reference[name]) for name, tensor in streamed.reader_.treatment.known[0].items())
 
 
 def test_several_populations_stream_together(opened, on_disk):
@@ -99,6 +107,17 @@ def test_several_populations_stream_together(opened, on_disk):
     streamed = fitted("gmn", populations, treatment="augment", stream=True, **small)
     np.testing.assert_array_equal(streamed.predict(opened["w_asymmetric"]), expected)
     assert streamed.history_ == kept.history_
+
+
+def test_networks_of_several_populations_come_in_the_order_of_the_index(opened):
+    whole = [opened[name].params("test") for name in ("standard", "w_asymmetric")]
+    joined = JoinedSets((opened["standard"].stored("test"), InMemory(whole[1])))
+    parts = [torch.tensor(rows) for rows in ([30, 2, 41, 0, 21], [7, 5], [40, 22])]
+    for index, chosen in zip(parts, joined.stream(parts, workers=1), strict=True):
+        assert [networks is None for networks in chosen.networks] == [not (index < 21).any(), not (index >= 21).any()]
+        for name in whole[0]:
+            laid = torch.cat([networks[name] for networks in chosen.networks if networks is not None])
+            assert torch.equal(laid[chosen.order], torch.cat([params[name] for params in whole])[index])
 
 
 def test_the_number_of_workers_and_subsets_change_nothing(opened):

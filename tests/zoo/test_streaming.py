@@ -107,7 +107,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(folder, options, mess
         zoo.load(folder)["standard"].batches(**{"split": "train", "batch_size": 4, **options})
 
 
-def test_a_pass_that_is_left_early_leaves_no_thread_and_reads_no_further(population, monkeypatch):
+def test_a_pass_that_is_left_early_leaves_no_thread(population, monkeypatch):
     monkeypatch.setattr(zoo.streaming, "BLOCK_BYTES", 1)
     passing = population.batches("train", 2, workers=2)
     next(passing)
