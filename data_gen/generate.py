@@ -118,9 +118,13 @@ def generate_shard(
     shard = planned.shards[number]
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
         if not is_complete(out, shard, job):
+            before = torch.get_num_threads()
             prepare_process(threads)
-            worker = _worker(job, out, place, chunk_size, compile)
-            _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+            try:
+                worker = _worker(job, out, place, chunk_size, compile)
+                _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+            finally:
+                torch.set_num_threads(before)
         missing = missing_shards(job, out, planned)
         if not missing:
             finish(out, job, planned.task, planned.architectures, planned.shards)
