@@ -5,7 +5,7 @@ BIN := .venv/bin
 JAXTYPING := --jaxtyping-packages=zoo,metanet,data_gen,studies,beartype.beartype
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -22,10 +22,16 @@ test: .venv/.installed
 	$(PYTEST) $(JAXTYPING) -n 2 --dist worksteal --doctest-modules -m "not compile" zoo data_gen metanet studies tests
 	$(PYTEST) -n 2 --dist worksteal -m compile tests
 
+fuzz: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_store --cases 10000
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+torture: .venv/.installed
+	$(BIN)/python -m tests.torture --kills 200
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/train_networks.py

@@ -3,6 +3,8 @@
 import math
 import shutil
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -45,26 +47,50 @@ def bytes_per_network(architecture: Architecture, task: Task, batch_size: int) -
 
 
 def chunk_size(architecture: Architecture, task: Task, batch_size: int, rows: int) -> int:
-    """How many networks train in lock step.
-
-    Depends on the job and the kind of device only, never on what else runs on it, so that a zoo can be generated again.
+    """How many networks train in lock step: as many as fit into the caches of a core, or into the free memory of a GPU.
 
     Args:
         architecture: The architecture.
         task: The task, on its device.
         batch_size: Images in a batch.
-        rows: Networks to be trained in all; chunks are made equally large.
+        rows: Networks to be trained in all; if there are several rounds, they are made equally large.
 
     Returns:
         Number of networks, at least 1.
     """
     device = task.mean.device
-    if device.type == "cuda":
-        budget = int(_CUDA_SHARE * torch.cuda.get_device_properties(device).total_memory)
-    else:
-        budget = _CPU_WORKING_SET
+    budget = int(_CUDA_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else _CPU_WORKING_SET
     fitting = max(1, budget // bytes_per_network(architecture, task, batch_size))
     return math.ceil(rows / math.ceil(rows / fitting))
+
+
+Result = TypeVar("Result")
+
+
+def halve_until_it_fits(run: Callable[[int], Result], size: int) -> Result:
+    """Run with smaller chunks for as long as the memory of the device is too small.
+
+    Args:
+        run: What to run, given the number of networks in lock step; it starts from the beginning each time.
+        size: Number of networks to try first.
+
+    Returns:
+        What `run` returns.
+
+    Raises:
+        torch.OutOfMemoryError: If one network is too many.
+    """
+    while True:
+        try:
+            return run(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        smaller = math.ceil(size / 2)
+        warnings.warn(f"{size} networks in lock step do not fit into the memory of the device; trying {smaller}", stacklevel=2)
+        size = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def compilation_pays(network_steps: float, variants: int) -> bool:

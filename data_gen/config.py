@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from data_gen.optim import OPTIMIZERS, SCHEDULES
+from data_gen.precision import Precision
 from data_gen.sampling import Distribution, Hyperparameter
 from data_gen.tasks import TaskConfig
 from zoo.architectures.table import check_architecture, check_asymmetry
@@ -102,6 +103,7 @@ class Job(StrictModel):
         checkpoints: Checkpoints of each network's training, evenly spaced over its own steps, both ends included; 0 for none.
         laws: Conservation laws whose quantities and residuals are recorded at each checkpoint: `"declared"` by the weight
             space, or `"found"` on gradients as well; None for none.
+        precision: Products of the training step in `"tf32"` or `"bfloat16"`; float32 if None.
     """
 
     task: TaskConfig
@@ -113,6 +115,7 @@ class Job(StrictModel):
     shard_size: int = Field(500, ge=1)
     checkpoints: int = Field(0, ge=0)
     laws: Literal["declared", "found"] | None = None
+    precision: Precision | None = None
 
     @field_validator("populations")
     @classmethod

@@ -2,19 +2,20 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from data_gen.networks import Exposure, Networks, expose
 from data_gen.rng import generator
+from data_gen.state import State
 from data_gen.tasks import Task
-from data_gen.train import State, Trainer
+from data_gen.train import Trainer
 from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
 from zoo.conservation.laws import Law, laws
 from zoo.conservation.quantities import measure
 from zoo.params import Params
-from zoo.population import QUANTITY, RESIDUAL
+from zoo.schema import QUANTITY, RESIDUAL
 
 TOLERANCE = 1e-3
 """Of the residual of a law that is found: scales before a norm hold up to the norm's epsilon."""
@@ -45,7 +46,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
 
 
 def conservation(
-    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: dict[str, Float[Tensor, "N T ..."]]
+    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: dict[str, Float[Tensor, "N T ..."]], size: int
 ) -> dict[str, Float[Tensor, "N T ..."]]:
     """Quantities and residuals at the checkpoints of networks.
 
@@ -57,10 +58,19 @@ def conservation(
         networks: The networks.
         found: The laws.
         trajectory: Parameters at the checkpoints.
+        size: Networks to look at together.
 
     Returns:
         For each law `quantity.<law>` and `residual.<law>`, on the CPU.
     """
+    parts = []
+    for rows in torch.arange(len(networks.ids)).split(size):
+        some = {name: tensor[rows] for name, tensor in trajectory.items()}
+        parts.append(_conservation_together(trainer, networks.take(rows), found, some))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _conservation_together(trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: Params) -> Params:
     batch, moments = batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0), []
     device, dtype = networks.ids.device, trainer.task.mean.dtype
     for moment in range(next(iter(trajectory.values())).shape[1]):
@@ -74,7 +84,7 @@ def conservation(
 
 def batch_of(
     trainer: Trainer, networks: Networks, seen: Exposure, step: int
-) -> tuple[Int64[Tensor, "N B"], Int64[Tensor, "N B"]]:
+) -> tuple[Shaped[Tensor, "N B ..."], Int64[Tensor, "N B"]]:
     """Images of each network's batch in one step, and their labels as the network sees them.
 
     Args:
@@ -84,11 +94,11 @@ def batch_of(
         step: Number of the step, from 0.
 
     Returns:
-        Rows of the training part, and labels.
+        Images after augmentation, and labels.
     """
-    before = State({}, {}, step, torch.full_like(networks.ids, -1))
-    block = trainer.block(networks, seen, before, step + 1)
-    return block.index[0], block.target[0]
+    before = State({}, {}, torch.full((len(networks.ids),), step), torch.full_like(networks.ids, -1))
+    block = trainer.block(networks, seen, before, 1)
+    return trainer.images(block, 0), block.target[0]
 
 
 def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]) -> Params:
@@ -103,8 +113,7 @@ def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tu
     Returns:
         Gradients of all tensors but running statistics.
     """
-    index, target = batch
-    smoothing = networks.hparams["label_smoothing"]
-    gradients, _ = trainer.gradients(params, trainer.task.train.x[index], target, smoothing)
+    images, target = batch
+    gradients, _ = trainer.gradients(params, images, target, networks.hparams["label_smoothing"])
     free = trainer.architecture.free
     return {name: gradient * free[name] if name in free else gradient for name, gradient in gradients.items()}

@@ -1,7 +1,7 @@
 """The networks of a chunk, and what each of them sees of the training part of the task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,20 @@ class Networks:
     optimizer: str
     schedule: str
     batch_size: int
+
+    def take(self, rows: Int64[Tensor, " M"]) -> "Networks":
+        """Some of the networks.
+
+        Args:
+            rows: Which, on any device.
+
+        Returns:
+            Those networks, in the order of `rows`.
+        """
+        rows = rows.to(self.ids.device)
+        hparams = {name: value[rows] for name, value in self.hparams.items()}
+        moved = {name: getattr(self, name)[rows] for name in ("ids", "steps", "train_size", "parts")}
+        return replace(self, hparams=hparams, **moved)
 
 
 @dataclass(frozen=True)

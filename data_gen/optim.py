@@ -24,7 +24,7 @@ class Optimizer:
     Attributes:
         num_slots: Tensors of state for each parameter, all zero at the start.
         update: `update(param, grad, slots, center, hparams, step) -> (param, slots)`, with `hparams` holding `lr` (after the
-            schedule), `weight_decay` and `momentum` as `[N]`, and `step` counting from 1.
+            schedule), `weight_decay` and `momentum` as `[N]`, and `step` `[N]` counting from 1.
     """
 
     num_slots: int
@@ -37,7 +37,7 @@ def sgd(
     slots: Slots,
     center: Float[Tensor, "..."] | None,
     hparams: Mapping[str, Tensor],
-    step: Float[Tensor, ""],
+    step: Float[Tensor, " N"],
     nesterov: bool = False,
 ) -> tuple[Tensor, Slots]:
     """Stochastic gradient descent with momentum and coupled weight decay, as `torch.optim.SGD`.
@@ -48,7 +48,7 @@ def sgd(
         slots: The momentum buffer.
         center: What weight decay pulls to, 0 if None.
         hparams: `lr`, `weight_decay`, `momentum`, each `[N]`.
-        step: Number of this step, from 1; not used.
+        step: Number of this step for each network, from 1; not used.
         nesterov: Whether to look ahead.
 
     Returns:
@@ -67,7 +67,7 @@ def nesterov(
     slots: Slots,
     center: Float[Tensor, "..."] | None,
     hparams: Mapping[str, Tensor],
-    step: Float[Tensor, ""],
+    step: Float[Tensor, " N"],
 ) -> tuple[Tensor, Slots]:
     """`sgd` with Nesterov momentum; arguments and result are the same."""
     return sgd(param, grad, slots, center, hparams, step, nesterov=True)
@@ -79,7 +79,7 @@ def adamw(
     slots: Slots,
     center: Float[Tensor, "..."] | None,
     hparams: Mapping[str, Tensor],
-    step: Float[Tensor, ""],
+    step: Float[Tensor, " N"],
 ) -> tuple[Tensor, Slots]:
     """Adam with decoupled weight decay, as `torch.optim.AdamW` with betas (0.9, 0.999) and epsilon 1e-8.
 
@@ -89,7 +89,7 @@ def adamw(
         slots: First and second moment.
         center: What weight decay pulls to, 0 if None.
         hparams: `lr` and `weight_decay`, each `[N]`.
-        step: Number of this step, from 1.
+        step: Number of this step for each network, from 1.
 
     Returns:
         New parameters and slots.
@@ -101,8 +101,9 @@ def adamw(
     first = BETA_1 * slots[0] + (1 - BETA_1) * grad
     second = BETA_2 * slots[1] + (1 - BETA_2) * grad * grad
     param = param - lr * decay * (param if center is None else param - center)
-    root = (second / (1 - BETA_2**step)).sqrt() + EPSILON
-    return param - lr * (first / (1 - BETA_1**step)) / root, (first, second)
+    unbiased_1, unbiased_2 = (expand_right(1 - beta**step, param) for beta in (BETA_1, BETA_2))
+    root = (second / unbiased_2).sqrt() + EPSILON
+    return param - lr * (first / unbiased_1) / root, (first, second)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": Optimizer(1, sgd), "nesterov": Optimizer(1, nesterov), "adamw": Optimizer(2, adamw)}

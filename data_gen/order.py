@@ -49,28 +49,42 @@ def shuffled(
     kernels = kernels or EAGER
     b = length.double().sqrt().ceil().long()
     a = -(-length // b)
-    epoch = position // length[:, None]
-    passes = torch.arange(int(epoch.min()), int(epoch.max()) + 1, device=keys.device)
+    epoch, x = divide(position, length[:, None])
+    first = epoch.amin(1, keepdim=True)  # networks may be at different places of their training
+    passes = first + torch.arange(int((epoch - first).max()) + 1, device=keys.device)
     arguments = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
     tables = kernels.round_tables(keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b)
-    width, cell = len(arguments), torch.arange(len(keys), device=keys.device)[:, None] * len(passes) + (epoch - passes[0])
+    width, row = len(arguments), torch.arange(len(keys), device=keys.device)[:, None]
+    start = (row * passes.shape[1] + (epoch - first)) * (_ROUNDS * width)
+    index = kernels.feistel(tables, width, start, x, a[:, None], b[:, None])
+    rows, columns = (index >= length[:, None]).nonzero(as_tuple=True)
+    while len(rows):
+        walked = feistel(tables, width, start[rows, columns], index[rows, columns], a[rows], b[rows])
+        index[rows, columns] = walked
+        outside = walked >= length[rows]
+        rows, columns = rows[outside], columns[outside]
+    return index
 
-    def flat(per_network: Tensor) -> Tensor:
-        return per_network[:, None].expand_as(position).reshape(-1)
 
-    start, limit, a, b = (cell * (_ROUNDS * width)).reshape(-1), flat(length), flat(a), flat(b)
-    index = kernels.feistel(tables, width, start, (position % length[:, None]).reshape(-1), a, b)
-    outside = (index >= limit).nonzero()[:, 0]
-    while len(outside):
-        walked = feistel(tables, width, start[outside], index[outside], a[outside], b[outside])
-        index[outside] = walked
-        outside = outside[walked >= limit[outside]]
-    return index.reshape(position.shape)
+def divide(x: Int64[Tensor, "*shape"], by: Int64[Tensor, "..."]) -> tuple[Int64[Tensor, "*shape"], Int64[Tensor, "*shape"]]:
+    """Quotient and remainder of integers below 2^52, by way of float64: several times faster than integer division.
+
+    The quotient of such integers is rounded to an integer above it only if it is one.
+
+    Args:
+        x: Non-negative integers.
+        by: Positive integers.
+
+    Returns:
+        `x // by` and `x % by`.
+    """
+    quotient = (x.double() / by.double()).floor().long()
+    return quotient, x - quotient * by
 
 
 def round_tables(
     keys: Int64[Tensor, " N"],
-    passes: Int64[Tensor, " E"],
+    passes: Int64[Tensor, "N E"],
     rounds: Int64[Tensor, " R"],
     arguments: Int64[Tensor, " W"],
     a: Int64[Tensor, " N"],
@@ -82,7 +96,7 @@ def round_tables(
 
     Args:
         keys: One key a network.
-        passes: Numbers of the passes.
+        passes: Numbers of each network's passes.
         rounds: Numbers of the rounds, from 0.
         arguments: Arguments of a round function, from 0.
         a: First factor of each network's domain.
@@ -99,11 +113,11 @@ def round_tables(
 def feistel(
     tables: Int64[Tensor, " T"],
     width: int,
-    start: Int64[Tensor, " M"],
-    x: Int64[Tensor, " M"],
-    a: Int64[Tensor, " M"],
-    b: Int64[Tensor, " M"],
-) -> Int64[Tensor, " M"]:
+    start: Int64[Tensor, "*shape"],
+    x: Int64[Tensor, "*shape"],
+    a: Int64[Tensor, "..."],
+    b: Int64[Tensor, "..."],
+) -> Int64[Tensor, "*shape"]:
     """A bijection of `Z_a x Z_b` for each element: four Feistel rounds with tabulated round functions.
 
     Args:
@@ -120,7 +134,7 @@ def feistel(
     References:
         Luby and Rackoff 1988, "How to construct pseudorandom permutations from pseudorandom functions".
     """
-    left, right = x // b, x % b
+    left, right = divide(x, b)
     for r in range(_ROUNDS):
         if r % 2 == 0:
             left = left + tables[start + (r * width + right)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,26 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from data_gen.chunking import chunk_size, compilation_pays
+from data_gen.chunking import chunk_size, compilation_pays, halve_until_it_fits
 from data_gen.config import Job, PopulationConfig
 from data_gen.conservation import conservation, laws_of
 from data_gen.evaluate import evaluate
+from data_gen.lanes import Lanes
 from data_gen.networks import Networks, part_bounds, parts_of
+from data_gen.recorder import Recorder, checkpoint_steps
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
+from data_gen.state import State
 from data_gen.tasks import Task, load_task
-from data_gen.train import State, Trainer
+from data_gen.train import Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
-from zoo.population import METRIC_COLUMNS
+from zoo.schema import METRIC_COLUMNS
 from zoo.store import write_columns
 
-_SHARED_BY_A_CHUNK = ("optimizer", "schedule", "batch_size")
+_SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
 Table = dict[str, Shaped[np.ndarray, "N ..."]]
 
 
@@ -49,6 +52,10 @@ class Shard:
     def path(self, trajectory: bool = False) -> str:
         """Path relative to the zoo."""
         return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
+
+    def paths(self, trajectory: bool) -> tuple[str, ...]:
+        """Paths of all its files relative to the zoo, with or without checkpoints."""
+        return (self.path(), self.path(True)) if trajectory else (self.path(),)
 
 
 def build_standard(config: PopulationConfig, task: Task) -> Architecture:
@@ -166,7 +173,7 @@ class Worker:
         if population not in self._trainers:
             architecture = build_population(self.job, population, self.task).to(self.device, self.dtype)
             compiled = self.allow_compile and self.compilation_pays
-            self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled)
+            self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled, self.job.precision)
         return self._trainers[population]
 
     def laws(self, population: str) -> tuple[Law, ...]:
@@ -193,13 +200,16 @@ class Worker:
         }
         columns = {name: tensor.numpy() for name, tensor in params.items()}
         if trajectory:
-            steps = {"network_id": table["network_id"], "checkpoint_steps": checkpoint_steps(self.job, table["steps"])}
+            steps = {
+                "network_id": table["network_id"],
+                "checkpoint_steps": checkpoint_steps(self.job.checkpoints, table["steps"]),
+            }
             moments = {name: tensor.numpy() for name, tensor in trajectory.items()}
             write_columns(self.out / shard.path(trajectory=True), {**steps, **moments}, attributes)
         write_columns(self.out / shard.path(), {**table, **columns}, attributes)
 
     def train(self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]) -> tuple[Table, Params, Params]:
-        """Train networks of a population, in chunks of like ones.
+        """Train networks of a population, like ones in lock step.
 
         Args:
             population: Its name.
@@ -215,39 +225,38 @@ class Worker:
         table = full_table(self.job, self.task, ids)
         order: list[int] = []
         results: list[tuple[Params, Params, Params]] = []
-        for values, rows in group_rows(table, _SHARED_BY_A_CHUNK).items():
-            batch_size = values[_SHARED_BY_A_CHUNK.index("batch_size")]
+        for values, rows in group_rows(table, _SHARED_IN_LOCK_STEP).items():
+            batch_size = values[_SHARED_IN_LOCK_STEP.index("batch_size")]
             size = chunk_size(trainer.architecture, self.task, batch_size, len(rows))
             size = min(size, self.max_chunk or size)
-            together = sorted(rows, key=lambda row: (table["steps"][row], row))  # networks that stop together train together
-            for start in range(0, len(rows), size):
-                chunk = together[start : start + size]
-                padded = chunk + chunk[-1:] * (size - len(chunk))  # one shape of chunk, so one compilation
-                order += chunk
-                rows_of_chunk = {name: column[padded] for name, column in table.items()}
-                results.append(self._train_chunk(trainer, self.laws(population), rows_of_chunk, len(chunk)))
-                report(len(chunk))
+            order += rows
+            alike = {name: column[rows] for name, column in table.items()}
+            train = partial(self._train_alike, trainer, self.laws(population), alike, report)
+            results.append(halve_until_it_fits(train, size))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
         return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
 
-    def _train_chunk(self, trainer: Trainer, laws: tuple[Law, ...], table: Table, count: int) -> tuple[Params, Params, Params]:
-        """Metrics, final parameters and trajectories of the first `count` networks of a chunk."""
-        networks, state = self.start(trainer, table)
-        recorder = Recorder(torch.from_numpy(checkpoint_steps(self.job, table["steps"])), state.params, self.store_dtype)
-        trainer.run(networks, state, recorder if self.job.checkpoints else None)
-        metrics = evaluate(trainer, networks, state.params)
+    def _train_alike(
+        self, trainer: Trainer, laws: tuple[Law, ...], table: Table, report: Callable[[int], object], size: int
+    ) -> tuple[Params, Params, Params]:
+        """Metrics, final parameters and trajectories of networks that may train in lock step."""
+        networks, initial = self.networks(table), self.initial(trainer, table)
+        recorder = None
+        if self.job.checkpoints:
+            moments = torch.from_numpy(checkpoint_steps(self.job.checkpoints, table["steps"]))
+            recorder = Recorder(moments, initial, self.store_dtype)
+        final, diverged_at = Lanes(trainer, networks, initial, size, recorder, report).run()
+        metrics = evaluate(trainer, networks, final, size)
         unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
-        diverged_at = torch.where(unusable & (state.diverged_at < 0), networks.steps, state.diverged_at)
+        diverged_at = torch.where(unusable & (diverged_at < 0), networks.steps, diverged_at)
         metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
-        keep = slice(0, count)
+        trajectory = {} if recorder is None else recorder.params
         if laws:
-            recorder.params |= conservation(trainer, networks, laws, recorder.params)
+            trajectory |= conservation(trainer, networks, laws, trajectory, size)
         return (
-            {name: tensor[keep].cpu() for name, tensor in metrics.items()},
-            {name: tensor[keep].cpu().to(self.store_dtype) for name, tensor in state.params.items()},
-            {name: tensor[keep].to(self.store_dtype) for name, tensor in recorder.params.items()}
-            if self.job.checkpoints
-            else {},
+            {name: tensor.cpu() for name, tensor in metrics.items()},
+            {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},
+            {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()},
         )
 
     def start(self, trainer: Trainer, table: Table) -> tuple[Networks, State]:
@@ -260,11 +269,31 @@ class Worker:
         Returns:
             Who they are, and their state.
         """
-        networks = self._networks(table)
-        initial = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
-        return networks, trainer.start(networks, {n: p.to(self.device, self.dtype) for n, p in initial.items()})
+        networks = self.networks(table)
+        return networks, trainer.start(networks, self.initial(trainer, table))
 
-    def _networks(self, table: Table) -> Networks:
+    def initial(self, trainer: Trainer, table: Table) -> Params:
+        """Initial parameters of networks, before the scale of the initialization.
+
+        Args:
+            trainer: Who is going to train them.
+            table: Their rows of `full_table`.
+
+        Returns:
+            Effective parameters `[N, *shape]` on the device.
+        """
+        drawn = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
+        return {name: tensor.to(self.device, self.dtype) for name, tensor in drawn.items()}
+
+    def networks(self, table: Table) -> Networks:
+        """Who is trained, and how.
+
+        Args:
+            table: Rows of `full_table`, with one optimizer, schedule and batch size.
+
+        Returns:
+            The networks, on the device.
+        """
         numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")
         return Networks(
             ids=as_tensor(table["network_id"], torch.int64).to(self.device),
@@ -276,37 +305,6 @@ class Worker:
             schedule=str(table["schedule"][0]),
             batch_size=int(table["batch_size"][0]),
         )
-
-
-class Recorder:
-    """Keeps parameters at chosen steps of each network; shown every step, it may be shown a step twice.
-
-    Args:
-        steps: Steps to keep `[N, T]`.
-        params: Parameters `[N, *shape]`, for their shapes.
-        dtype: Floating type to keep them in.
-    """
-
-    def __init__(self, steps: Int64[Tensor, "N T"], params: Params, dtype: torch.dtype):
-        self._steps = steps
-        self._dtype = dtype
-        self.params = {n: torch.empty(*steps.shape, *p.shape[1:], dtype=dtype) for n, p in params.items()}
-
-    def __call__(self, state: State) -> None:
-        """Keep the rows whose turn it is.
-
-        Args:
-            state: Where training stands.
-        """
-        rows, columns = (self._steps == state.step).nonzero(as_tuple=True)
-        if len(rows):
-            for name, tensor in state.params.items():
-                self.params[name][rows, columns] = tensor[rows.to(tensor.device)].cpu().to(self._dtype)
-
-
-def checkpoint_steps(job: Job, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:
-    """Steps at which each network is kept: evenly spaced from 0 to its own end."""
-    return np.round(np.linspace(0, 1, job.checkpoints)[None] * steps[:, None]).astype(np.int64)
 
 
 def _join(chunks: Sequence[Params], rows: list[int]) -> Params:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from data_gen.augmentation import Augmentation
 from data_gen.graphs import load_graph, neighborhoods
 from data_gen.mnist1d import make_mnist1d
 from data_gen.rng import generator
@@ -34,6 +35,7 @@ class TaskConfig(StrictModel):
         train_size: Training images, all if None; the first ones after a shuffle by `seed`.
         test_size: Test images, likewise.
         seed: Seed of the shuffle, and of the procedures of `mnist1d` and `sbm`.
+        augment: What happens to images in training batches; nothing if None.
     """
 
     name: str = "digits"
@@ -45,6 +47,7 @@ class TaskConfig(StrictModel):
     train_size: int | None = Field(None, ge=1)
     test_size: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
+    augment: Augmentation | None = None
 
     @field_validator("name")
     @classmethod
@@ -94,6 +97,7 @@ class Task:
         num_classes: Number of classes `K`.
         mean: Mean of the training inputs for each channel `[C, 1, ...]`, in the units of `x`.
         std: Standard deviation likewise.
+        augmentation: What happens to images in training batches, nothing if None.
     """
 
     train: Images
@@ -101,6 +105,7 @@ class Task:
     num_classes: int
     mean: Float[Tensor, "C *ones"]
     std: Float[Tensor, "C *ones"]
+    augmentation: Augmentation | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -139,15 +144,17 @@ def load_task(config: TaskConfig) -> Task:
         The task, on the CPU, float32.
 
     Raises:
-        ValueError: If its images cannot be loaded, or there are fewer than asked for.
+        ValueError: If its images cannot be loaded, there are fewer than asked for, or what is to be augmented is no image.
     """
     train, test, num_classes = TASKS[config.name](config)
+    if config.augment is not None and train.x.dim() != 4:
+        raise ValueError(f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}")
     values = train.x.double()
     axes = [axis for axis in range(values.dim()) if axis != 1]
     mean, std = values.mean(axes), values.std(axes)
     std = torch.where(std > 0, std, 1)  # a channel that never varies in training stays as it is
     ones = (-1, *(1 for _ in train.x.shape[2:]))
-    return Task(train, test, num_classes, mean.reshape(ones).float(), std.reshape(ones).float())
+    return Task(train, test, num_classes, mean.reshape(ones).float(), std.reshape(ones).float(), config.augment)
 
 
 def _digits(config: TaskConfig) -> tuple[Images, Images, int]:

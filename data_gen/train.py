@@ -1,64 +1,25 @@
 """Train N networks in lock step: one vectorised step for all of them, each with its own hyperparameters, data order and end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.func import grad, vmap
 
+from data_gen.augmentation import augment, draw_moves
 from data_gen.networks import Exposure, Networks, expose
 from data_gen.optim import OPTIMIZERS, schedule_factor
 from data_gen.order import EAGER, Kernels, feistel, round_tables, shuffled
+from data_gen.precision import Precision, products_in
 from data_gen.rng import fold, key
+from data_gen.state import Block, State, finite
 from data_gen.tasks import Task
 from zoo.architectures.base import Architecture, constants_of
 from zoo.params import Params, expand_right
 
 BLOCK_STEPS = 32
-
-
-@dataclass
-class State:
-    """Where training stands.
-
-    Attributes:
-        params: Effective parameters `[N, *shape]`; of a diverged network the last finite ones.
-        slots: Optimizer state of each parameter; running statistics have none.
-        step: Steps taken.
-        diverged_at: Step at which a network's parameters stopped being finite, -1 while they are, `[N]`.
-    """
-
-    params: Params
-    slots: dict[str, tuple[Tensor, ...]]
-    step: int
-    diverged_at: Int64[Tensor, " N"]
-
-    def copy(self) -> "State":
-        """A copy that shares no memory."""
-        slots = {name: tuple(slot.clone() for slot in slots) for name, slots in self.slots.items()}
-        return State({n: p.clone() for n, p in self.params.items()}, slots, self.step, self.diverged_at.clone())
-
-
-@dataclass(frozen=True)
-class Block:
-    """What the data-dependent part of some consecutive steps needs, made ahead for all of them.
-
-    Attributes:
-        index: Images of each batch `[S, N, B]`.
-        target: Labels of each batch, noise included, `[S, N, B]`.
-        lr: Learning rate after the schedule `[S, N]`.
-        active: Whether a network still trains `[S, N]`.
-        count: Number of each step, from 1, `[S]`.
-    """
-
-    index: Int64[Tensor, "S N B"]
-    target: Int64[Tensor, "S N B"]
-    lr: Float[Tensor, "S N"]
-    active: Bool[Tensor, "S N"]
-    count: Float[Tensor, " S"]
 
 
 class Trainer:
@@ -69,15 +30,24 @@ class Trainer:
         task: The task, on its device and in its dtype.
         seed: Seed of the job.
         compile: Whether to compile the step; one compilation for each shape of chunk, optimizer and batch size.
+        precision: Arithmetic of the step, as `products_in` says.
+
+    Attributes:
+        compiled: Whether the step is compiled, so that a chunk had better keep its shape.
     """
 
-    def __init__(self, architecture: Architecture, task: Task, seed: int, compile: bool = False):
+    def __init__(
+        self, architecture: Architecture, task: Task, seed: int, compile: bool = False, precision: Precision | None = None
+    ):
         self.architecture = architecture
         self.task = task
         self.seed = seed
-        self._step, self._kernels = self._eager_step, EAGER
+        self.compiled = compile
+        self._precision: Precision | None = precision
+        self._step, self._kernels, self.score = self._eager_step, EAGER, self._eager_score
         if compile:
             self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True)
+            self.score = torch.compile(self._eager_score, dynamic=False, fullgraph=True)
             self._kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
         self._free = architecture.free
         self._statistics = architecture.statistics
@@ -103,13 +73,10 @@ class Trainer:
         num_slots = OPTIMIZERS[networks.optimizer].num_slots
         num_slots_of = {name: 0 if name in self._statistics else num_slots for name in scaled}
         slots = {name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name])) for name, p in scaled.items()}
-        return State(scaled, slots, 0, torch.full_like(networks.ids, -1))
+        return State(scaled, slots, torch.zeros(len(networks.ids), dtype=torch.int64), torch.full_like(networks.ids, -1))
 
     def run(self, networks: Networks, state: State, watch: Callable[[State], None] | None = None) -> None:
         """Train until every network has taken its steps.
-
-        A block of steps runs without checks; if a network's parameters are not finite after it, the block is run again from
-        its start, and each such network stops at its last finite parameters.
 
         Args:
             networks: Who is trained.
@@ -117,17 +84,34 @@ class Trainer:
             watch: Called with the state before the first and after every step; the steps of a block that is run again are
                 shown again.
         """
-        watch = watch or (lambda _: None)
+        watch = watch or _look_away
         watch(state)
-        seen = expose(networks, self.task, self.seed)
-        last = int(networks.steps.max())
-        while state.step < last:
-            block = self.block(networks, seen, state, min(last, state.step + BLOCK_STEPS))
-            before = state.copy()
-            for i in range(len(block.count)):
+        seen, steps = expose(networks, self.task, self.seed), networks.steps.cpu()
+        while (left := int((steps - state.step).max())) > 0:
+            self.advance(networks, seen, state, min(left, BLOCK_STEPS), watch)
+
+    def advance(
+        self, networks: Networks, seen: Exposure, state: State, length: int, watch: Callable[[State], None] | None = None
+    ) -> None:
+        """Take some steps; networks that have stopped stay as they are.
+
+        The steps run without checks; if a network's parameters are not finite after them, they are run again from their start,
+        and each such network stops at its last finite parameters.
+
+        Args:
+            networks: Who is trained.
+            seen: What they see of the training part.
+            state: Where training stands; changed in place.
+            length: Number of steps.
+            watch: Called with the state after every step; the steps that are run again are shown again.
+        """
+        watch = watch or _look_away
+        block, before = self.block(networks, seen, state, length), state.copy()
+        with products_in(self._precision, networks.ids.device):
+            for i in range(length):
                 self._take(networks, state, block, i)
                 watch(state)
-            if not bool(_finite(state.params).all()):
+            if not bool(finite(state.params).all()):
                 self._restore(state, before)
                 self._run_checked(networks, state, block, watch)
 
@@ -135,10 +119,10 @@ class Trainer:
         for i in range(len(block.count)):
             before = state.copy()
             self._take(networks, state, block, i, allowed=state.diverged_at < 0)
-            bad = ~_finite(state.params)
+            bad = ~finite(state.params)
             for name, tensor in state.params.items():
                 tensor[bad] = before.params[name][bad]
-            state.diverged_at[bad] = state.step
+            state.diverged_at[bad] = state.step.to(bad.device)[bad]
             watch(state)
 
     @staticmethod
@@ -147,7 +131,7 @@ class Trainer:
             state.params[name].copy_(tensor)
             for slot, old in zip(state.slots[name], saved.slots[name], strict=True):
                 slot.copy_(old)
-        state.step = saved.step
+        state.step.copy_(saved.step)
         state.diverged_at.copy_(saved.diverged_at)
 
     def _take(self, networks: Networks, state: State, block: Block, i: int, allowed: Tensor | None = None) -> None:
@@ -155,10 +139,30 @@ class Trainer:
         active = block.active[i] if allowed is None else block.active[i] & allowed
         hparams = {name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")}
         hparams["lr"] = block.lr[i]
-        images = self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(0, block.index[i].shape)
-        batch = (images, block.target[i], active, block.count[i])
-        self._step(state.params, state.slots, hparams, batch, networks.optimizer)
+        batch = (self._stored(block, i), block.target[i], active, block.count[i])
+        moves = None if block.moves is None else block.moves[i]
+        self._step(state.params, state.slots, hparams, batch, moves, networks.optimizer)
         state.step += 1
+
+    def _stored(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
+        """Images of one step of a block as they are stored."""
+        return self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(0, block.index[i].shape)
+
+    def images(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
+        """Images of one step of a block as the networks see them.
+
+        Args:
+            block: The block.
+            i: Which of its steps.
+
+        Returns:
+            Images after augmentation, in the units in which they are stored.
+        """
+        return self._augment(self._stored(block, i), None if block.moves is None else block.moves[i])
+
+    def _augment(self, images: Tensor, moves: Tensor | None) -> Tensor:
+        augmentation = self.task.augmentation
+        return images if augmentation is None or moves is None else augment(augmentation, images, moves, self.task.mean)
 
     def gradients(
         self,
@@ -195,9 +199,11 @@ class Trainer:
         slots: dict[str, tuple[Tensor, ...]],
         hparams: Mapping[str, Tensor],
         batch: tuple[Tensor, Tensor, Tensor, Tensor],
+        moves: Tensor | None,
         optimizer: str,
     ) -> None:
-        images, target, active, count = batch
+        stored, target, active, count = batch
+        images = self._augment(stored, moves)
         grads, moved = self.gradients(params, images, target, hparams["label_smoothing"])
         for name in self._statistics:
             params[name].copy_(torch.where(expand_right(active, params[name]), moved[name], params[name]))
@@ -212,32 +218,45 @@ class Trainer:
             for slot, value in zip(slots[name], new_slots, strict=True):
                 slot.copy_(value)
 
-    def block(self, networks: Networks, seen: Exposure, state: State, until: int) -> Block:
-        """Batches, learning rates and activity from the state's step to another one.
+    def _eager_score(
+        self, params: Params, images: Shaped[Tensor, "X ..."], target: Int64[Tensor, "N X"], counted: Bool[Tensor, "N X"]
+    ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
+        """Sum of the cross-entropies, and number of right answers, of each network over the images that count for it."""
+        logits = vmap(self.architecture.apply, in_dims=(0, None))(params, self.task.inputs(images))
+        nll = -F.log_softmax(logits.double(), dim=-1).gather(-1, target[..., None])[..., 0]
+        return torch.where(counted, nll, 0).sum(1), ((logits.argmax(-1) == target) & counted).sum(1)
+
+    def block(self, networks: Networks, seen: Exposure, state: State, length: int) -> Block:
+        """Batches, learning rates and activity of some steps from where each network stands.
 
         Args:
             networks: Who is trained.
             seen: What they see of the training part.
             state: Where training stands.
-            until: One past the last step of the block.
+            length: Number of steps.
 
         Returns:
             The block.
         """
-        steps = torch.arange(state.step, until, device=networks.ids.device)
-        size = networks.batch_size
-        position = (steps[:, None] * size + torch.arange(size, device=steps.device)).reshape(1, -1)
-        position = position.expand(len(networks.ids), -1)
+        device, dtype = networks.ids.device, networks.hparams["lr"].dtype
+        steps = state.step.to(device, non_blocking=True) + torch.arange(length, device=device)[:, None]
+        shape = (len(networks.ids), length, networks.batch_size)
+        position = (steps.T[..., None] * shape[2] + torch.arange(shape[2], device=device)).reshape(shape[0], -1)
         index = shuffled(fold(key(self.seed, "order"), networks.ids), position, networks.train_size, self._kernels)
         index, target = seen.batch(index)
-        shape = (len(networks.ids), len(steps), size)
-        progress = steps[:, None].expand(-1, len(networks.ids)), networks.steps.expand(len(steps), -1)
+        moves = None
+        if self.task.augmentation is not None:
+            height, width = self.task.input_shape[1:]
+            moves = draw_moves(self.task.augmentation, self.seed, networks.ids, position, (height, width))
+            moves = moves.unflatten(1, shape[1:]).transpose(0, 1).contiguous()
+        factor = schedule_factor(networks.schedule, steps, networks.steps.expand(length, -1))
         return Block(
             index=index.reshape(shape).transpose(0, 1).contiguous(),
             target=target.reshape(shape).transpose(0, 1).contiguous(),
-            lr=(networks.hparams["lr"] * schedule_factor(networks.schedule, *progress)).to(networks.hparams["lr"].dtype),
-            active=(steps[:, None] < networks.steps) & (state.diverged_at < 0),
-            count=(steps + 1).to(networks.hparams["lr"].dtype),
+            lr=(networks.hparams["lr"] * factor).to(dtype),
+            active=(steps < networks.steps) & (state.diverged_at < 0),
+            count=(steps + 1).to(dtype),
+            moves=moves,
         )
 
 
@@ -259,6 +278,5 @@ def smoothed_cross_entropy(
     return -((1 - smoothing) * chosen + smoothing * log_p.mean(-1)).mean()
 
 
-def _finite(params: Params) -> Bool[Tensor, " N"]:
-    """Which networks have only finite parameters."""
-    return torch.stack([torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in params.values()]).all(0)
+def _look_away(_state: State) -> None:
+    """Watch nothing."""

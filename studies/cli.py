@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,12 +43,87 @@ def main() -> None:
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
-def info(zoo: Path) -> None:
-    """Show what a zoo holds."""
-    from studies.info import describe_zoo
+@click.option("--column", default="test_accuracy", show_default=True, help="Column to draw a histogram of.")
+@click.option("--bins", type=click.IntRange(1, 1000), default=20, show_default=True, help="Bars of the histogram.")
+@click.option("--population", "populations", multiple=True, help="Histograms of these populations only.")
+def info(zoo: Path, column: str, bins: int, populations: tuple[str, ...]) -> None:
+    """Show what a zoo holds, with a histogram of one column."""
+    from studies.info import can_show_blocks, describe_column, describe_zoo
     from zoo.population import load
 
-    click.echo(describe_zoo(load(zoo)))
+    opened, width = load(zoo), shutil.get_terminal_size().columns
+    blocks = can_show_blocks(sys.stdout.encoding)
+    histograms = describe_column(opened, column, populations, bins, width, blocks)
+    click.echo(f"{describe_zoo(opened)}\n\n{histograms}")
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.argument("repo")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+def push(zoo: Path, repo: str, private: bool) -> None:
+    """Upload a zoo to the Hugging Face Hub as the data set REPO, owner/name.
+
+    The token is that of `hf auth login` or of the environment variable HF_TOKEN.
+    """
+    from zoo.hub import push as upload
+
+    click.echo(f"pushed {zoo} to {upload(zoo, repo, private)}")
+
+
+@main.command()
+@click.argument("repo")
+@click.argument("out", type=FOLDER)
+@click.option("--revision", help="Branch, tag or commit; the main branch if not given.")
+def pull(repo: str, out: Path, revision: str | None) -> None:
+    """Download the zoo REPO, owner/name, from the Hugging Face Hub and check every byte; goes on after an interruption."""
+    from zoo.hub import pull as download
+
+    click.echo(f"pulled {repo} to {download(repo, out, revision)}")
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--format", "kind", type=click.Choice(["parquet", "safetensors"]), required=True, help="Format of the files.")
+@click.option("--population", "populations", multiple=True, help="Only these populations.")
+@click.option("--split", "splits", type=click.Choice(["train", "validation", "test"]), multiple=True, help="Only these splits.")
+def export(zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]) -> None:
+    """Write a zoo in another format, bit for bit, into the new folder OUT."""
+    from zoo.export import export as write
+    from zoo.population import load
+
+    click.echo(f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}")
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.option("--sample", type=click.IntRange(min=0), help="Networks of each population to compute again; 4 by default.")
+@click.option("--seed", default=0, show_default=True, help="Seed of their choice.")
+@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option("--task-path", help="Where the task's data is, instead of what the zoo says.")
+def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None) -> None:
+    """Check every file of a zoo against its manifest, and accuracies of some networks; status 1 if anything is wrong."""
+    from studies.integrity import run_verify
+
+    if not run_verify(zoo, sample, seed, trust_task, task_path):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), help="Processes; one for each core or GPU by default, 0 for this one.")
+@click.option("--chunk-size", type=click.IntRange(min=1), help="Networks in lock step, as the zoo was made.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Which kind of step to try first.")
+@click.option("--accept-changed", is_flag=True, help="Take files that differ from the lost ones by rounding.")
+@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def repair(zoo: Path, **options: Any) -> None:
+    """Make the damaged files of a zoo again; they are put in place if they are those of the manifest, byte for byte."""
+    from studies.integrity import run_repair
+
+    run_repair(zoo, **options)
 
 
 @main.command()
@@ -113,6 +190,19 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     found.to_csv(out, index=False)
     click.echo(f"saved {out}: {len(found)} networks")
+
+
+@main.command()
+@click.argument("out", type=FOLDER)
+@click.argument("folders", metavar="IN...", type=FOLDER, nargs=-1, required=True)
+def merge(out: Path, folders: tuple[Path, ...]) -> None:
+    """Copy the shards of folders of one job, made on several machines, into the zoo OUT."""
+    from data_gen.merge import merge as merge_folders
+
+    missing = merge_folders(out, folders)
+    if missing:
+        raise ValueError(f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}")
+    click.echo(f"{out}: complete")
 
 
 @main.group()

@@ -15,7 +15,8 @@ from data_gen.config import Job
 from data_gen.conservation import batch_of, gradients_of
 from data_gen.networks import Networks, expose
 from data_gen.shard import Worker, full_table
-from data_gen.train import State, Trainer
+from data_gen.state import State
+from data_gen.train import Trainer
 from zoo.conservation.drift import split_drift
 from zoo.conservation.laws import Law
 from zoo.conservation.quantities import measure as measure_laws
@@ -122,22 +123,23 @@ class Watch:
         Raises:
             ValueError: If a network has diverged.
         """
-        if state.step != self._next or bool((state.diverged_at >= 0).any()):
+        step = int(state.step[0])
+        if step != self._next or bool((state.diverged_at >= 0).any()):
             raise ValueError(f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}")
         self._next += 1
         params = {name: tensor.clone() for name, tensor in state.params.items()}
-        batch = batch_of(self._trainer, self._networks, self._seen, state.step)
+        batch = batch_of(self._trainer, self._networks, self._seen, step)
         gradients = gradients_of(self._trainer, self._networks, params, batch)
         values, residuals = measure_laws(self._laws, params, gradients)
-        if state.step == 0:
+        if step == 0:
             self._start = values
             self._terms = {law: {term: torch.zeros_like(value) for term in TERMS} for law, value in values.items()}
             self._step_drift = {law: torch.zeros_like(value) for law, value in values.items()}
         else:
             self._add(params)
         self._before = params, gradients
-        if state.step in self._kept:
-            self.rows += [row for law in values for row in self._rows(state.step, law, values[law], residuals[law])]
+        if step in self._kept:
+            self.rows += [row for law in values for row in self._rows(step, law, values[law], residuals[law])]
 
     def _add(self, params: Params) -> None:
         before, gradients = self._before

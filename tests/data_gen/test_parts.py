@@ -27,7 +27,7 @@ def make_job(**hyperparameters):
 def images_of(job, tmp_path):
     """For each network the images that it sees, as a set."""
     worker = Worker(job, tmp_path, torch.device("cpu"))
-    networks = worker._networks(full_table(job, worker.task, torch.arange(job.count)))
+    networks = worker.networks(full_table(job, worker.task, torch.arange(job.count)))
     own = expose(networks, worker.task, job.seed).own
     return [set(own[i, :size].tolist()) for i, size in enumerate(networks.train_size.tolist())]
 
@@ -68,7 +68,7 @@ def test_a_network_trains_on_its_part_alone(tmp_path):
     metrics, params, _ = worker.train("p", torch.arange(job.count), lambda _: None)
     table = full_table(job, worker.task, torch.arange(job.count))
     architecture = worker.trainer("p").architecture
-    exposure = expose(worker._networks(table), worker.task, job.seed)
+    exposure = expose(worker.networks(table), worker.task, job.seed)
     for i in (1, 6):
         row = {name: values[i].item() for name, values in table.items()}
         own = exposure.own[i, : row["train_size"]]

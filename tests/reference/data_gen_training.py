@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from data_gen.augmentation import draw_moves
 from data_gen.order import shuffled
 from data_gen.rng import fold, integers, key, uniform
 
@@ -129,6 +130,30 @@ def labels_seen(task, seed, network_id, noise):
     return torch.tensor([drawn[i] if coin[i] < noise else int(task.train.y[i]) for i in images])
 
 
+def seen_images(task, seed, network_id, images, step):
+    """Images of one batch after augmentation, one at a time, by slicing."""
+    if task.augmentation is None:
+        return task.train.x[images]
+    position = torch.arange(step * len(images), (step + 1) * len(images))[None]
+    size = tuple(task.train.x.shape[2:])
+    moves = draw_moves(task.augmentation, seed, torch.tensor([network_id]), position, size)[0].tolist()
+    return torch.stack([moved(task.train.x[i], *m, task) for i, m in zip(images.tolist(), moves, strict=True)])
+
+
+def moved(image, flip, down, right, row, column, task):
+    """Flip, shift, cut, by what they mean: a mirrored image, a window of a padded one, a square painted over."""
+    augmentation = task.augmentation
+    image = image.flip(-1) if flip else image
+    most, (height, width) = augmentation.shift, image.shape[1:]
+    image = F.pad(image, (most,) * 4)[:, most - down : most - down + height, most - right : most - right + width].clone()
+    for i in range(height):
+        for j in range(width):
+            half = augmentation.cutout // 2
+            if -half <= i - row < augmentation.cutout - half and -half <= j - column < augmentation.cutout - half:
+                image[:, i, j] = task.mean[:, 0, 0].round()
+    return image
+
+
 def train_alone(module, task, seed, network_id, row):
     """Train one network; `row` holds its hyperparameters, `steps` and `train_size` included."""
     optimizer = make_optimizer(row["optimizer"], module, row)
@@ -139,7 +164,7 @@ def train_alone(module, task, seed, network_id, row):
     batches = shuffled(order, positions, torch.tensor([row["train_size"]])).reshape(row["steps"], row["batch_size"])
     for step, batch in enumerate(batches):
         images = own[batch]
-        x = (task.train.x[images].double() - task.mean) / task.std
+        x = (seen_images(task, seed, network_id, images, step).double() - task.mean) / task.std
         for group in optimizer.param_groups:
             group["lr"] = row["lr"] * factor(row["schedule"], step, row["steps"])
         loss = F.cross_entropy(module(x), labels[images], label_smoothing=row["label_smoothing"])

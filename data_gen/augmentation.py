@@ -1,0 +1,98 @@
+"""Augmentation of training images on their device: every image of every batch has draws of its own, by counters."""
+
+import torch
+from jaxtyping import Int64, Shaped
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from data_gen.rng import fold, integers, key
+from zoo.config import StrictModel
+
+NUM_DRAWS = 5
+
+
+class Augmentation(StrictModel):
+    """What happens to an image each time it is in a training batch; evaluation sees images as they are.
+
+    Attributes:
+        flip: Whether to mirror left and right with probability 1/2.
+        shift: Largest shift in pixels, down or up and right or left, uniform; what comes in is 0 (black).
+        cutout: Side of a square in pixels, centered anywhere in the image and cut at its border, that is filled with each
+            channel's mean; 0 for none.
+
+    References:
+        He et al. 2016, arXiv 1512.03385, section 4.2 (flip, shift by 4); DeVries and Taylor 2017, arXiv 1708.04552 (cutout).
+    """
+
+    flip: bool = False
+    shift: int = Field(0, ge=0)
+    cutout: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "Augmentation":
+        if not (self.flip or self.shift or self.cutout):
+            raise ValueError("expected at least one of flip, shift and cutout; leave the key out for none")
+        return self
+
+
+def draw_moves(
+    augmentation: Augmentation, seed: int, ids: Int64[Tensor, " N"], position: Int64[Tensor, "N M"], size: tuple[int, int]
+) -> Int64[Tensor, "N M draws"]:
+    """What to do with the image at each position of each network's sequence of training images.
+
+    Args:
+        augmentation: What may happen.
+        seed: Seed of the job.
+        ids: Network ids.
+        position: Positions in the network's sequence, from 0.
+        size: Height and width of an image.
+
+    Returns:
+        Whether to flip (0 or 1), shift down, shift right, row and column of the center of the cut square.
+    """
+    keys = fold(fold(key(seed, "augmentation"), ids)[:, None], position)
+    span = 2 * augmentation.shift + 1
+    bounds = torch.tensor([1 + augmentation.flip, span, span, *size], device=ids.device)
+    draws = integers(keys[..., None], torch.arange(NUM_DRAWS, device=ids.device), bounds)
+    return draws - torch.tensor([0, augmentation.shift, augmentation.shift, 0, 0], device=ids.device)
+
+
+def augment(
+    augmentation: Augmentation,
+    images: Shaped[Tensor, "*batch C H W"],
+    moves: Int64[Tensor, "*batch draws"],
+    mean: Shaped[Tensor, "C 1 1"],
+) -> Shaped[Tensor, "*batch C H W"]:
+    """Flip, then shift, then cut.
+
+    Args:
+        augmentation: What may happen.
+        images: Images as stored.
+        moves: What happens to each, from `draw_moves`.
+        mean: Mean of each channel, in the units of the images; rounded if they are integers.
+
+    Returns:
+        Images of the same type.
+    """
+    height, width = images.shape[-2:]
+    flip, down, right, row, column = (move[..., None] for move in moves.unbind(-1))
+    rows = torch.arange(height, device=images.device) - down
+    columns = torch.arange(width, device=images.device) - right
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    columns = torch.where(flip == 1, width - 1 - columns, columns)
+    source = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    index = source.flatten(-2)[..., None, :].expand(*images.shape[:-2], -1)
+    moved = images.flatten(-2).gather(-1, index).unflatten(-1, (height, width))
+    moved = torch.where(inside[..., None, :, :], moved, 0)
+    if not augmentation.cutout:
+        return moved
+    # A square of even side extends one pixel further up and left of its center.
+    half = augmentation.cutout // 2
+    near_row, near_column = (
+        (torch.arange(extent, device=images.device) >= center - half)
+        & (torch.arange(extent, device=images.device) < center - half + augmentation.cutout)
+        for extent, center in ((height, row), (width, column))
+    )
+    cut = near_row[..., :, None] & near_column[..., None, :]
+    filling = mean.to(images.dtype) if images.is_floating_point() else mean.round().to(images.dtype)
+    return torch.where(cut[..., None, :, :], filling, moved)
