@@ -184,7 +184,7 @@ def parse_pattern(text: str) -> Pattern:
     if stack:
         _refuse(text, len(text), "'(' is never closed")
     first, second = tuple(sides[0]), tuple(sides[1]) if arrow else ()
-    return Pattern(second, first, read_first=True) if arrow == "->" else Pattern(first, second)
+    return Pattern(second, first, read_first=bool(first)) if arrow == "->" else Pattern(first, second)
 
 
 def _factor(text: str, position: int, match: re.Match[str]) -> Factor:

@@ -11,7 +11,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import zoo.weight_space
@@ -142,6 +142,7 @@ def test_what_is_no_pattern_is_refused_with_place_and_reason(text, rest, why):
     assert text[position:].lstrip() == rest.lstrip()
 
 
+@example("-> a")  # reads nothing, so it is the pattern "a"
 @given(st.text(alphabet="ab1 0()<->+^$.\n", max_size=12))
 def test_any_text_is_a_pattern_or_a_value_error_that_quotes_it(text):
     try:
