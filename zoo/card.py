@@ -126,6 +126,7 @@ def _regeneration(manifest: Manifest) -> list[str]:
     job = {"task": manifest.config["task"], **manifest.config}
     if populations == job["populations"]:
         job["populations"] = populations
+    job = json.loads(json.dumps(job))  # a list that stands in two places is written twice, not as anchor and alias
     text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.environment.items()))

@@ -116,8 +116,9 @@ class Population:
         Raises:
             ValueError: If the view is unknown.
         """
+        masks = self._masks(view)
         params = read_tensors(self._paths(split), dict(self.space.shapes))
-        return free_entries(params, self._masks(view)) if view == "free" else params
+        return free_entries(params, masks) if masks else params
 
     def _masks(self, view: View) -> Params:
         if view not in ("full", "free"):

@@ -55,6 +55,13 @@ def test_its_job_makes_the_same_zoo(folder, tmp_path):
     assert list(job.populations["standard"].architecture) == ["name", "hidden"]
 
 
+def test_what_stands_in_two_places_is_written_twice(folder):
+    shared = [0.25, 0.5]
+    text = written(folder, hyperparameters={"lr": {"choice": shared}, "momentum": {"choice": shared}})
+    assert text == written(folder, hyperparameters={"lr": {"choice": [0.25, 0.5]}, "momentum": {"choice": [0.25, 0.5]}})
+    assert "&id" not in text
+
+
 def test_text_of_strangers_stays_where_it_is(folder):
     evil = "x`| |\n```\n---\n<script>{0.__class__}%s"
     text = written(folder, task={"name": evil}, hyperparameters={"lr": {"choice": [evil]}})
