@@ -127,6 +127,15 @@ def test_what_killed_runs_left_behind_is_removed(tmp_path):
     assert [path for path in kept if not path.exists()] == []
 
 
+def test_a_failed_run_cleans_up_after_its_killed_workers(tmp_path):
+    left = tmp_path / "zoo" / "standard" / f".train-00000-of-00001.h5.{dead_pid()}.0123abcd.tmp"
+    with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "zoo", tiny_job()):
+        left.parent.mkdir()
+        left.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert not left.exists()
+
+
 def test_a_shard_of_an_array_removes_what_its_own_killed_runs_left_behind(tmp_path):
     (tmp_path / "zoo" / "w_asymmetric").mkdir(parents=True)
     (tmp_path / "zoo" / ".job.json").write_text(tiny_job().as_json())

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import zoo
@@ -61,6 +62,16 @@ def test_shards_made_one_by_one_are_the_zoo(tmp_path, finished):
     assert command(tmp_path, "--shard", 0, "--quiet").exit_code == 0, "it may be made again"
     assert (tmp_path / "zoo" / FIRST).stat().st_mtime_ns == stamp
     assert contents(tmp_path / "zoo") == contents(finished)
+
+
+def test_the_number_of_threads_is_that_of_before(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        generate_shard(tiny_job(), tmp_path / "zoo", 0, compile=False, quiet=True)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_shards_are_listed_before_there_is_a_folder(tmp_path):
