@@ -1,4 +1,4 @@
-"""Texts of unknown origin reach no shell, no format string, no loader that runs code: what could take them there is not used."""
+"""Texts of unknown origin reach no shell, no format string, no loader that runs code: none of that is used."""
 
 import ast
 from pathlib import Path
