@@ -5,7 +5,7 @@ BIN := .venv/bin
 JAXTYPING := --jaxtyping-packages=zoo,metanet,data_gen,studies,beartype.beartype
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: demo test fuzz lint bench clean
+.PHONY: demo test fuzz lint torture bench clean
 .DELETE_ON_ERROR:
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,9 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+torture: .venv/.installed
+	$(BIN)/python -m tests.torture --kills 200
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/train_networks.py

@@ -33,7 +33,6 @@ from data_gen.executors import keep_memory
 from data_gen.shard import Worker
 from data_gen.tasks import Images, Task
 
-STEPS = 256
 WIDTHS = (64, 32, 32, 10)
 CASES: dict[str, dict[str, Any]] = {
     "MLP 64-32-32-10, batch 64": {
@@ -41,12 +40,24 @@ CASES: dict[str, dict[str, Any]] = {
         "architecture": {"name": "mlp", "hidden": [32, 32]},
         "batch": 64,
         "chunks": 3,
+        "steps": 256,
+        "loop_steps": 600,
     },
     "CNN 1-16-16-16-10, 14x14, batch 32": {
         "shape": (1, 14, 14),
         "architecture": {"name": "cnn", "channels": [16, 16, 16]},
         "batch": 32,
         "chunks": 1,
+        "steps": 256,
+        "loop_steps": 600,
+    },
+    "ResNet8 of width 1, 32x32, batch 64": {
+        "shape": (3, 32, 32),
+        "architecture": {"name": "resnet"},
+        "batch": 64,
+        "chunks": 1,
+        "steps": 64,
+        "loop_steps": 24,
     },
 }
 _state: dict[Any, Any] = {}
@@ -72,7 +83,13 @@ def lock_step(case: str) -> tuple[float, int, int]:
     """Seconds for some chunks, number of network-steps, and networks in a chunk; the first call compiles."""
     spec = CASES[case]
     if case not in _state:
-        hyperparameters = {"steps": STEPS, "batch_size": spec["batch"], "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+        hyperparameters = {
+            "steps": spec["steps"],
+            "batch_size": spec["batch"],
+            "lr": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+        }
         populations = {"p": {"architecture": spec["architecture"]}}
         job = Job.model_validate({"task": {}, "populations": populations, "hyperparameters": hyperparameters, "count": 5000})
         worker = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
@@ -83,7 +100,7 @@ def lock_step(case: str) -> tuple[float, int, int]:
     ids = torch.arange(spec["chunks"] * size)
     start = time.perf_counter()
     worker.train("p", ids, lambda _: None)
-    return time.perf_counter() - start, len(ids) * STEPS, size
+    return time.perf_counter() - start, len(ids) * CASES[case]["steps"], size
 
 
 def plain_module(case: str) -> nn.Module:
@@ -92,8 +109,32 @@ def plain_module(case: str) -> nn.Module:
         first, second, third, last = WIDTHS
         hidden = (nn.Linear(first, second), nn.ReLU(), nn.Linear(second, third), nn.ReLU())
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(third, last))
+    if case.startswith("ResNet"):
+        return plain_resnet()
     convs = [layer for i in (1, 16, 16) for layer in (nn.Conv2d(i, 16, 3, 2, 1), nn.ReLU())]
     return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut, as anyone would write them."""
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int):
+        super().__init__()
+        conv1, conv2 = nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.Conv2d(fan_out, fan_out, 3, 1, 1, bias=False)
+        self.body = nn.Sequential(conv1, nn.BatchNorm2d(fan_out), nn.ReLU(), conv2, nn.BatchNorm2d(fan_out))
+        projection = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if fan_in == fan_out else nn.Sequential(projection, nn.BatchNorm2d(fan_out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the block."""
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def plain_resnet() -> nn.Module:
+    """ResNet8 of width 1."""
+    stem = (nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    blocks = (Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
 def plain_loop(case: str) -> tuple[float, int]:
@@ -102,7 +143,7 @@ def plain_loop(case: str) -> tuple[float, int]:
     x, y = task.inputs(task.train.x), task.train.y
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
-    steps = 600
+    steps = CASES[case]["loop_steps"]
     start = time.perf_counter()
     for _ in range(steps):
         index = torch.randint(0, len(y), (batch,), generator=generator)
@@ -139,13 +180,25 @@ def operations(case: str) -> float:
     """Multiplications and additions of the products in one training step of one network (no gradient of the input)."""
     if case.startswith("MLP"):
         layers = [fan_in * fan_out for fan_in, fan_out in pairwise(WIDTHS)]
-    else:
+    elif case.startswith("CNN"):
         layers = [49 * 16 * 9, 16 * 16 * 144, 4 * 16 * 144, 160]
+    else:
+        first, second, third = 1024 * 16, 256 * 32, 64 * 64
+        layers = [first * 27, first * 144, first * 144, second * (144 + 288 + 16), third * (288 + 576 + 32), 640]
     return 2 * CASES[case]["batch"] * (3 * sum(layers) - layers[0])
 
 
-def where_time_goes(case: str) -> str:
-    """Shares of one process's time, from a profile of one chunk."""
+KINDS = {
+    "matrix products": ("aten::bmm", "aten::baddbmm", "aten::mm", "aten::addmm"),
+    "convolutions": ("mkldnn", "convolution"),
+    "compiled elementwise kernels (non-linearities, loss, optimizer)": ("CompiledFxGraph",),
+    "guards and entry of compiled functions": ("Dynamo", "Torch-Compiled", "AOTDispatcher", "Pregraph"),
+    "gathering images": ("aten::index_select",),
+}
+
+
+def where_time_goes(case: str) -> list[str]:
+    """Shares of one process's time, from a profile of one chunk, as rows of a table."""
     from torch.profiler import ProfilerActivity, profile
 
     worker, size = _state[case]
@@ -153,14 +206,9 @@ def where_time_goes(case: str) -> str:
         worker.train("p", torch.arange(size), lambda _: None)
     times = {event.key: event.self_cpu_time_total for event in recorded.key_averages()}
     total = sum(times.values())
-    kinds = {
-        "matrix products and convolutions": ("aten::bmm", "aten::baddbmm", "aten::mm", "aten::addmm", "mkldnn", "convolution"),
-        "compiled elementwise kernels": ("CompiledFxGraph",),
-        "guards and entry of the compiled step": ("Dynamo", "Torch-Compiled", "AOTDispatcher", "Pregraph"),
-    }
-    shares = {name: sum(t for key, t in times.items() if any(p in key for p in parts)) / total for name, parts in kinds.items()}
-    shares["the rest (data order, gathering images, metrics, copies)"] = 1 - sum(shares.values())
-    return "; ".join(f"{share:.0%} {name}" for name, share in shares.items())
+    shares = {name: sum(t for key, t in times.items() if any(p in key for p in parts)) / total for name, parts in KINDS.items()}
+    shares["the rest (data order, exposure, metrics, copies)"] = 1 - sum(shares.values())
+    return [f"| {name} | {share:.0%} |" for name, share in shares.items()]
 
 
 def peak_memory(_case: str) -> float:
@@ -206,6 +254,7 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
     start = time.perf_counter()
     size = bench.everywhere(lock_step, case)[0][2]
     first = time.perf_counter() - start
+    with_jax = with_jax and not case.startswith("ResNet")
     if with_jax:
         bench.whole.submit(jax_lock_step, case).result()
     rows = [bench.measure(case, with_jax) for _ in range(repeats)]
@@ -222,7 +271,11 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
         "",
         f"Batched 64x64x32 products reach {spread(rate, 0)} GFLOP/s on {bench.cores} cores; a step needs "
         f"{operations(case) / 1e6:.2f} MFLOP of products, so lock step runs at {spread(share, 2)} of that rate.",
-        f"Where a process spends its time: {shares}.",
+        "",
+        "| where a process spends its time | share |",
+        "|---|---|",
+        *shares,
+        "",
         f"Chunk: {size} networks; largest resident size of a process {max(memory):.0f} MB, PyTorch and its compiler included. "
         f"First chunks with compilation: {first:.0f} s.",
         "",

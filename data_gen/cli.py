@@ -1,9 +1,16 @@
 """`generate-zoo`: the command line of this package."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from data_gen.config import Job
+    from data_gen.executors import Executor
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -11,8 +18,12 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the zoo; runs/JOB by default.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace an entry of the job: --set count=100.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--address", help="Ray cluster to use, such as auto; one is started on this machine by default.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; one for each core or GPU by default, 0 for this one.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of each process, 1 by default; others round differently.")
+@click.option("--shard", type=int, metavar="K", help="Make shard K only, from 0, in this process; for job arrays.")
+@click.option("--list-shards", is_flag=True, help="Show number, state, networks and path of each shard, and make none.")
 @click.option("--chunk-size", type=click.IntRange(min=1), help="Networks in lock step; chosen by memory by default.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Compile the training step where it pays.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -22,7 +33,11 @@ def main(
     overrides: tuple[str, ...],
     device: str,
     executor: str,
+    address: str | None,
     workers: int | None,
+    threads: int | None,
+    shard: int | None,
+    list_shards: bool,
     chunk_size: int | None,
     compiled: bool,
     quiet: bool,
@@ -31,21 +46,89 @@ def main(
 
     Run the same command again to go on after an interruption.
     """
-    from data_gen.config import load_job  # after the command line is parsed: --help must not import torch
-    from data_gen.executors import default_workers
-    from data_gen.generate import choose_device, generate
-
-    del executor  # one so far
+    _check_options(executor, address, workers, threads, shard, list_shards)
     folder = out or Path("runs") / Path(job).stem
-    try:
+    with _errors_are_one_line(folder):
+        from data_gen.config import load_job  # after the command line is parsed: --help must not import torch
+        from data_gen.generate import generate
+
         checked = load_job(job, overrides)
-        count = default_workers(choose_device(device)) if workers is None else workers
-        generate(checked, folder, device, count, chunk_size, compiled, quiet)
+        if list_shards:
+            _list_shards(checked, folder)
+        elif shard is not None:
+            _generate_shard(checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1)
+        else:
+            chosen = _executor(executor, workers, threads or 1, address, device)
+            generate(checked, folder, device, chunk_size=chunk_size, compile=compiled, quiet=quiet, executor=chosen)
+            _say_complete(folder, quiet)
+
+
+def _check_options(
+    executor: str, address: str | None, workers: int | None, threads: int | None, shard: int | None, list_shards: bool
+) -> None:
+    if shard is not None and (executor == "ray" or workers is not None or list_shards):
+        raise click.UsageError("--shard makes one shard in this process; it goes with no --executor, --workers, --list-shards")
+    if address and executor != "ray":
+        raise click.UsageError("--address is the address of a Ray cluster; add --executor ray")
+    if workers == 0 and (executor == "ray" or threads):
+        raise click.UsageError("--workers 0 trains in this process; it goes with no --executor ray, --threads")
+
+
+def _executor(name: str, workers: int | None, threads: int, address: str | None, device: str) -> "Executor":
+    from data_gen.executors import InThisProcess, default_workers
+    from data_gen.generate import choose_device
+    from data_gen.local_executor import LocalProcesses
+    from data_gen.ray_executor import RayActors, import_ray
+
+    if name == "ray":
+        import_ray()  # so that a missing library is the first thing to be told
+        return RayActors(workers, threads, address)
+    count = default_workers(choose_device(device), threads) if workers is None else workers
+    return LocalProcesses(count, threads) if count else InThisProcess()
+
+
+def _list_shards(job: "Job", folder: Path) -> None:
+    from data_gen.generate import make_plan, missing_shards
+
+    planned = make_plan(job)
+    missing = set(missing_shards(job, folder, planned))
+    for number, shard in enumerate(planned.shards):
+        state = "missing" if shard in missing else "complete"
+        click.echo(f"{number} {state} {shard.stop - shard.start} {shard.path()}")
+
+
+def _generate_shard(
+    job: "Job", folder: Path, number: int, device: str, chunk_size: int | None, compiled: bool, quiet: bool, threads: int
+) -> None:
+    from data_gen.generate import generate_shard
+
+    missing = generate_shard(job, folder, number, device, chunk_size, compiled, quiet, threads)
+    if not missing:
+        _say_complete(folder, quiet)
+    elif not quiet:
+        click.echo(f"{folder}: shard {number} is complete, {len(missing)} others are still missing", err=True)
+
+
+def _say_complete(folder: Path, quiet: bool) -> None:
+    if not quiet:
+        click.echo(f"{folder}: complete. Load it with zoo.load({str(folder)!r}).", err=True)
+
+
+@contextmanager
+def _errors_are_one_line(folder: Path) -> Iterator[None]:
+    """What a user can mend is a message; an error of the code comes with its trace."""
+    from data_gen.failures import MissingShards
+
+    try:
+        yield
+    except MissingShards as error:
+        for trace in getattr(error, "__notes__", ()):
+            click.echo(trace, err=True)
+        click.echo(f"generate-zoo: {error}", err=True)
+        sys.exit(1)
     except (ValueError, OSError) as error:
         click.echo(f"generate-zoo: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo(f"generate-zoo: interrupted; run the same command again to go on ({folder})", err=True)
         sys.exit(130)
-    if not quiet:
-        click.echo(f"{folder}: complete. Load it with zoo.load({str(folder)!r}).", err=True)

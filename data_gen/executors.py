@@ -1,98 +1,206 @@
-"""Where shards are generated: in this process, or in local processes."""
+"""Where shards are made: the interface, this process, and how shards are handed out to other processes."""
 
 import ctypes
-import multiprocessing
 import os
-import queue
-import signal
 import sys
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from dataclasses import replace
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from tqdm import tqdm
 
+from data_gen.failures import Failure, MissingShards, failure_of
+from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
-_here: dict[str, Any] = {}
+MAX_RETRIES = 2  # of a shard whose process died
 
 
-def run_here(worker: Worker, shards: Sequence[Shard], quiet: bool) -> None:
-    """Generate shards one after the other in this process.
+@runtime_checkable
+class Executor(Protocol):
+    """A way to make shards."""
 
-    Args:
-        worker: How.
-        shards: Which.
-        quiet: Whether to show no progress.
-    """
-    with progress_bar(shards, quiet) as bar:
+    @property
+    def elsewhere(self) -> bool:
+        """Whether networks may train on other machines, with other devices than this one."""
+        ...
+
+    def run(self, worker: Worker, shards: Sequence[Shard], progress: Progress) -> None:
+        """Make shards; one that fails is reported and does not keep the others from being made.
+
+        Args:
+            worker: How.
+            shards: Which.
+            progress: Is told what becomes of them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InThisProcess:
+    """Makes shards one after the other in this process, with the threads that torch has."""
+
+    elsewhere = False
+
+    def run(self, worker: Worker, shards: Sequence[Shard], progress: Progress) -> None:
+        """Make shards.
+
+        Args:
+            worker: How.
+            shards: Which.
+            progress: Is told what becomes of them.
+        """
         for shard in shards:
-            worker.write(shard, bar.update)
+            failure = attempt(worker, shard, lambda count, shard=shard: progress.advance(shard, count))
+            if failure is None:
+                progress.complete(shard)
+            else:
+                progress.fail(shard, failure)
+            if progress.blocked:
+                return
 
 
-def run_in_processes(worker: Worker, shards: Sequence[Shard], workers: int, quiet: bool) -> None:
-    """Generate shards in spawned processes, one thread each on a CPU, GPUs in turn.
-
-    Ctrl-C ends the processes at once; shards that were complete stay.
+def attempt(worker: Worker, shard: Shard, report: Callable[[int], object]) -> Failure | None:
+    """Make a shard.
 
     Args:
         worker: How.
+        shard: Which.
+        report: Called with the number of networks that have just been trained.
+
+    Returns:
+        Why it could not be made, or None.
+    """
+    try:
+        worker.write(shard, report)
+    except Exception as error:
+        return failure_of(error)
+    return None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A member can take its first shard."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A member has trained some networks of its shard."""
+
+    rank: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A member is done with its shard, well or with a failure, and can take another."""
+
+    rank: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process of a member is no more."""
+
+    rank: int
+    reason: str
+
+
+@runtime_checkable
+class Crew(Protocol):
+    """Processes that make one shard at a time each, known by their rank."""
+
+    def start(self, rank: int) -> None:
+        """Start the process of a rank."""
+        ...
+
+    def submit(self, rank: int, shard: Shard) -> None:
+        """Give a shard to a member that waits for one."""
+        ...
+
+    def events(self) -> list[Ready | Advanced | Ended | Died]:
+        """What has happened since the last call; waits for something to happen, for a while."""
+        ...
+
+
+def hand_out(crew: Crew, size: int, shards: Sequence[Shard], progress: Progress) -> None:
+    """Have a crew make shards; a shard whose process died is made again in another, a few times.
+
+    Args:
+        crew: The crew.
+        size: Its number of members, at most.
         shards: Which.
-        workers: Number of processes.
-        quiet: Whether to show no progress.
+        progress: Is told what becomes of them.
 
     Raises:
-        RuntimeError: If a process was killed.
-        KeyboardInterrupt: If the user interrupts.
+        MissingShards: If no process can be started.
     """
-    context = multiprocessing.get_context("spawn")
-    finished = context.Queue()
-    ranks = context.Queue()
-    for rank in range(workers):
-        ranks.put(rank)
-    pool = ProcessPoolExecutor(workers, context, _start_process, (worker, ranks, finished))
-    try:
-        with progress_bar(shards, quiet) as bar:
-            futures = [pool.submit(_write_shard, shard) for shard in shards]
-            _watch(futures, finished, bar.update)
-        pool.shutdown()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-            process.join()
-        raise
+    waiting, at_work, idle = deque(shards), dict[int, Shard](), list[int]()
+    alive = set(range(min(size, len(shards))))
+    deaths: Counter[Shard | None] = Counter()  # None: without a shard
+    for rank in alive:
+        crew.start(rank)
+    while waiting or at_work:
+        for event in crew.events():
+            match event:
+                case Ready(rank):
+                    deaths[None] = 0
+                    idle.append(rank)
+                case Advanced(rank, count):
+                    if rank in at_work:
+                        progress.advance(at_work[rank], count)
+                case Ended(rank, failure):
+                    idle.append(rank)
+                    _close(at_work.pop(rank), failure, progress)
+                case Died(rank, reason):
+                    alive.discard(rank)
+                    idle = [other for other in idle if other != rank]
+                    shard = at_work.pop(rank, None)
+                    deaths[shard] += 1
+                    if shard and _is_worth_a_retry(shard, deaths[shard], reason, progress):
+                        waiting.append(shard)
+                    if waiting and deaths[None] <= MAX_RETRIES:
+                        alive.add(rank)
+                        crew.start(rank)
+                    elif waiting and not alive:
+                        raise MissingShards(f"no worker process can be started: {reason}{_GUARD}")
+        if progress.blocked:
+            waiting.clear()
+        while waiting and idle:
+            at_work[rank := idle.pop(0)] = waiting.popleft()
+            crew.submit(rank, at_work[rank])
 
 
-def _watch(futures: Sequence[Future[None]], finished: "multiprocessing.Queue[int]", report: Callable[[int], object]) -> None:
-    """Wait for all futures, reporting networks as they are finished; raise what the first failed one raised."""
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-        while True:
-            try:
-                report(finished.get_nowait())
-            except queue.Empty:
-                break
-        for future in done:
-            future.result()
+_GUARD = " (in a script of your own: is the call under `if __name__ == '__main__':`?)"
 
 
-def _start_process(worker: Worker, ranks: "multiprocessing.Queue[int]", finished: "multiprocessing.Queue[int]") -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    keep_memory()
-    device = worker.device
-    if device.type == "cuda":
-        device = torch.device("cuda", ranks.get() % torch.cuda.device_count())
+def _close(shard: Shard, failure: Failure | None, progress: Progress) -> None:
+    if failure is None:
+        progress.complete(shard)
     else:
-        torch.set_num_threads(1)
-    _here["worker"], _here["report"] = replace(worker, device=device), finished.put
+        progress.fail(shard, failure)
 
 
-def _write_shard(shard: Shard) -> None:
-    _here["worker"].write(shard, _here["report"])
+def _is_worth_a_retry(shard: Shard, deaths: int, reason: str, progress: Progress) -> bool:
+    if deaths <= MAX_RETRIES:
+        progress.retry(shard, reason)
+        return True
+    progress.fail(shard, Failure(f"its process died {deaths} times; the last one {reason}"))
+    return False
+
+
+def prepare_process(threads: int) -> None:
+    """Set up a process that trains networks; all executors do it alike, since bytes depend on the number of threads.
+
+    Args:
+        threads: Threads of torch.
+    """
+    keep_memory()
+    torch.set_num_threads(threads)
 
 
 def keep_memory() -> None:
@@ -105,14 +213,17 @@ def keep_memory() -> None:
             libc.mallopt(parameter, value)
 
 
-def default_workers(device: torch.device) -> int:
-    """One process for each GPU, or for each processor that this process may use."""
+def default_workers(device: torch.device, threads: int = 1) -> int:
+    """One process for each GPU, or as many as keep busy the processors that this process may use.
+
+    Args:
+        device: Where networks train.
+        threads: Threads of each process.
+
+    Returns:
+        Number of processes, at least 1.
+    """
     if device.type == "cuda":
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def progress_bar(shards: Sequence[Shard], quiet: bool) -> "tqdm[NoReturn]":
-    """Progress in networks, on standard error."""
-    total = sum(shard.stop - shard.start for shard in shards)
-    return tqdm(total=total, unit="network", disable=quiet, smoothing=0.1, mininterval=0.5)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, cores // threads)

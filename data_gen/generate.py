@@ -5,21 +5,39 @@ import platform
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from data_gen.chunking import compiler_works
 from data_gen.config import Job
-from data_gen.executors import run_here, run_in_processes
-from data_gen.shard import Shard, Worker, build_population
+from data_gen.executors import Executor, InThisProcess, prepare_process
+from data_gen.failures import raise_for_missing, writing_to
+from data_gen.folder import CARD_NAME, check_owner, claimed, has_constants, is_complete
+from data_gen.local_executor import LocalProcesses
+from data_gen.progress import show_progress
+from data_gen.shard import Shard, Worker, build_population, full_table
 from data_gen.tasks import Task, load_task
 from zoo.architectures.base import Architecture
 from zoo.hub import card
 from zoo.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
-from zoo.store import StoreError, read_attributes, sha256, write_columns, write_text
+from zoo.store import sha256, write_columns, write_text
 
-_JOB_NAME = ".job.json"
 _MAX_SHARD_BYTES = 256 * 10**6
+
+
+class Plan(NamedTuple):
+    """What a job comes to; a function of the job alone.
+
+    Attributes:
+        task: Its task, on the CPU.
+        architectures: Architecture of each population.
+        shards: All shards.
+    """
+
+    task: Task
+    architectures: dict[str, Architecture]
+    shards: list[Shard]
 
 
 def generate(
@@ -30,6 +48,7 @@ def generate(
     chunk_size: int | None = None,
     compile: bool = True,
     quiet: bool = False,
+    executor: Executor | None = None,
 ) -> Path:
     """Generate a zoo, or go on with one that was interrupted.
 
@@ -37,41 +56,115 @@ def generate(
         job: What to generate.
         out: Folder of the zoo; new, or from an earlier run of the same job.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        workers: Processes to spawn; 0 trains in this process.
+        workers: Local processes; 0 trains in this process.
         chunk_size: Networks in lock step, at most; by memory if None.
         compile: Whether steps may be compiled where it pays.
         quiet: Whether to show no progress.
+        executor: Where to make shards, instead of `workers`.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the job does not fit its task, the device is not there, or the folder holds something else.
+        ValueError: If the job does not fit its task, the device is not there, the folder holds something else, or another
+            process writes to it.
+        FolderError: If the folder cannot be written.
+        MissingShards: If shards could not be made; all others are on disk.
     """
-    out = Path(out)
-    place = choose_device(device)
-    task = load_task(job.task)
-    architectures = {name: build_population(job, name, task) for name in job.populations}
-    claim(out, job)
-    for name, architecture in architectures.items():
-        _write_constants(out, name, architecture, job)
-    shards = plan(job, architectures)
-    missing = [shard for shard in shards if not is_complete(out, shard, job)]
-    worker = Worker(job, out, place, chunk_size)
-    if missing and compile and worker.compilation_pays and compiler_works(place):
-        worker = Worker(job, out, place, chunk_size, allow_compile=True)
-    if missing and workers:
-        run_in_processes(worker, missing, workers, quiet)
-    elif missing:
-        run_here(worker, missing, quiet)
-    return finish(out, job, task, architectures, shards)
+    chosen = executor or (LocalProcesses(workers) if workers else InThisProcess())
+    out, place, planned = Path(out), choose_device(device, chosen.elsewhere), make_plan(job)
+    with writing_to(out), claimed(out, job):
+        missing = [shard for shard in planned.shards if not is_complete(out, shard, job)]
+        if missing:
+            worker = _worker(job, out, place, chunk_size, compile)
+            _make(chosen, worker, planned, missing, quiet)
+        return finish(out, job, planned.task, planned.architectures, planned.shards)
 
 
-def choose_device(name: str) -> torch.device:
+def generate_shard(
+    job: Job,
+    out: str | Path,
+    number: int,
+    device: str = "auto",
+    chunk_size: int | None = None,
+    compile: bool = True,
+    quiet: bool = False,
+    threads: int = 1,
+) -> list[Shard]:
+    """Make one shard in this process; the process that finds all shards complete writes card and manifest.
+
+    Args:
+        job: What to generate.
+        out: Folder of the zoo; others may make other shards of the same job in it.
+        number: Which shard, as in the plan, from 0.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        chunk_size: Networks in lock step, at most; by memory if None.
+        compile: Whether steps may be compiled where it pays.
+        quiet: Whether to show no progress.
+        threads: Threads on a CPU; another number may round differently.
+
+    Returns:
+        Shards that are still missing; none if the zoo is complete.
+
+    Raises:
+        ValueError: If there is no such shard, or for a reason that `generate` has.
+        FolderError: If the folder cannot be written.
+        MissingShards: If the shard could not be made.
+    """
+    out, place, planned = Path(out), choose_device(device), make_plan(job)
+    total = len(planned.shards)
+    if not 0 <= number < total:
+        raise ValueError(f"--shard {number}: expected 0 to {total - 1}, this job has {total} shards")
+    shard = planned.shards[number]
+    with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
+        if not is_complete(out, shard, job):
+            prepare_process(threads)
+            worker = _worker(job, out, place, chunk_size, compile)
+            _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+        missing = missing_shards(job, out, planned)
+        if not missing:
+            finish(out, job, planned.task, planned.architectures, planned.shards)
+        return missing
+
+
+def missing_shards(job: Job, out: Path, planned: Plan) -> list[Shard]:
+    """Shards that are not in a folder yet.
+
+    Args:
+        job: The job.
+        out: The folder; may be missing.
+        planned: What the job comes to.
+
+    Returns:
+        The shards.
+
+    Raises:
+        ValueError: If the folder holds another job, or anything else.
+    """
+    check_owner(out, job)
+    return [shard for shard in planned.shards if not is_complete(out, shard, job)]
+
+
+def _worker(job: Job, out: Path, place: torch.device, chunk_size: int | None, compile: bool) -> Worker:
+    compiled = compile and Worker(job, out, torch.device("cpu")).compilation_pays and compiler_works(place)
+    return Worker(job, out, place, chunk_size, allow_compile=compiled)
+
+
+def _make(executor: Executor, worker: Worker, planned: Plan, missing: Sequence[Shard], quiet: bool) -> None:
+    """Make shards; an error names those that are missing at the end."""
+    with show_progress(planned.shards, missing, quiet) as progress:
+        executor.run(worker, missing, progress)
+    left = [shard.path() for shard in missing if not is_complete(worker.out, shard, worker.job)]
+    failures = {shard.path(): failure for shard, failure in progress.failures.items()}
+    raise_for_missing(worker.out, len(planned.shards), left, failures)
+
+
+def choose_device(name: str, elsewhere: bool = False) -> torch.device:
     """The device to train on.
 
     Args:
         name: `"auto"` (a GPU where there is one), `"cpu"` or `"cuda"`.
+        elsewhere: Whether networks train on other machines, so that a GPU need not be here.
 
     Returns:
         The device.
@@ -81,32 +174,28 @@ def choose_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu or cuda, found {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not (has_gpu or elsewhere):
         raise ValueError("device: cuda was asked for, but torch sees no GPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and has_gpu) else "cpu")
 
 
-def claim(out: Path, job: Job) -> None:
-    """Make the folder of a zoo, or check that it belongs to the same job.
+def make_plan(job: Job) -> Plan:
+    """Load the task of a job, build its architectures and plan its shards.
 
     Args:
-        out: The folder.
         job: The job.
 
+    Returns:
+        The plan.
+
     Raises:
-        ValueError: If the folder holds another job, or anything else.
+        ValueError: If the job does not fit its task.
     """
-    marker = out / _JOB_NAME
-    if marker.is_file():
-        other = json.loads(marker.read_text(encoding="utf-8"))
-        if other != json.loads(job.as_json()):
-            keys = sorted(k for k in {*other, *json.loads(job.as_json())} if other.get(k) != json.loads(job.as_json()).get(k))
-            raise ValueError(f"{out} holds another job, which differs in {keys}; choose another --out or remove the folder")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not a zoo of this job; choose another --out")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(marker, job.as_json())
+    task = load_task(job.task)
+    architectures = {name: build_population(job, name, task) for name in job.populations}
+    full_table(job, task, torch.arange(job.count))  # a row that does not fit the task is refused before anything is made
+    return Plan(task, architectures, plan(job, architectures))
 
 
 def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
@@ -132,40 +221,15 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
     return shards
 
 
-def is_complete(out: Path, shard: Shard, job: Job) -> bool:
-    """Whether a shard is on disk, whole and from this job.
-
-    Args:
-        out: Folder of the zoo.
-        shard: The shard.
-        job: The job.
-
-    Returns:
-        Whether nothing has to be done for it.
-    """
-    expected = {"population": shard.population, "split": shard.split, "shard": shard.number, "config_sha256": job.sha256}
-    for trajectory in (False, True) if job.checkpoints else (False,):
-        path = out / shard.path(trajectory)
-        if not path.is_file():
-            return False
-        try:
-            found = read_attributes(path)
-        except StoreError:
-            return False
-        if any(found.get(name) != value for name, value in expected.items()):
-            return False
-    return True
-
-
 def _write_constants(out: Path, name: str, architecture: Architecture, job: Job) -> None:
-    path = out / "constants" / f"{name}.h5"
-    if architecture.constants and not path.is_file():
+    if architecture.constants and not has_constants(out, name, job):
         arrays = {key: tensor.numpy() for key, tensor in architecture.constants.items()}
+        path = out / "constants" / f"{name}.h5"
         write_columns(path, arrays, {"population": name, "config_sha256": job.sha256}, equal_rows=False)
 
 
 def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architecture], shards: Sequence[Shard]) -> Path:
-    """Write the card and, last, the manifest.
+    """Write constants that are missing, the card and, last, the manifest.
 
     Args:
         out: Folder of the zoo.
@@ -185,6 +249,7 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
     for name, architecture in architectures.items():
         own = [shard for shard in shards if shard.population == name]
         constants = out / "constants" / f"{name}.h5"
+        _write_constants(out, name, architecture, job)
         kept = own if job.checkpoints else []
         populations[name] = PopulationEntry(
             architecture=job.populations[name].architecture,
@@ -204,6 +269,6 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
         environment={"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
         populations=populations,
     )
-    write_text(out / "README.md", card(manifest))
+    write_text(out / CARD_NAME, card(manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out

@@ -53,6 +53,10 @@ class Shard:
         """Path relative to the zoo."""
         return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
 
+    def paths(self, trajectory: bool) -> tuple[str, ...]:
+        """Paths of all its files relative to the zoo, with or without checkpoints."""
+        return (self.path(), self.path(True)) if trajectory else (self.path(),)
+
 
 def build_standard(config: PopulationConfig, task: Task) -> Architecture:
     """The architecture of a population without its asymmetry.

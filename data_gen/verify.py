@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.config import Job
+from data_gen.folder import CARD_NAME
 from data_gen.recompute import recompute, task_to_sample
 from zoo.bounds import MANIFEST_NAME, check_file, escape, inside
 from zoo.manifest import SPLITS, Manifest, PlannedFile, PopulationEntry, ShardEntry, read_manifest
@@ -17,7 +18,6 @@ from zoo.opened import Checked, map_file, open_checked
 from zoo.schema import METRIC_COLUMNS, check_constants, check_shard, scalar_columns
 from zoo.store import StoreError, sha256
 
-CARD_NAME = "README.md"
 _LARGEST_CARD = 2**20
 _PAIRED = ("network_id", "seed")
 

@@ -145,6 +145,19 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
     click.echo(f"saved {out}: {len(found)} networks")
 
 
+@main.command()
+@click.argument("out", type=FOLDER)
+@click.argument("folders", metavar="IN...", type=FOLDER, nargs=-1, required=True)
+def merge(out: Path, folders: tuple[Path, ...]) -> None:
+    """Copy the shards of folders of one job, made on several machines, into the zoo OUT."""
+    from data_gen.merge import merge as merge_folders
+
+    missing = merge_folders(out, folders)
+    if missing:
+        raise ValueError(f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}")
+    click.echo(f"{out}: complete")
+
+
 @main.group()
 def study() -> None:
     """Run a study: rows.parquet, report.html and its config go to --out; a stopped run goes on where it was."""

@@ -101,7 +101,8 @@ OWNERS = {
     "torch_geometric": {"data_gen/graphs.py", "data_gen/sbm.py", "metanet"},
     "pydantic": {"zoo/architectures/table.py", "zoo/config.py", "zoo/manifest.py", "data_gen", "studies"},
     "safetensors": {"metanet"},
-    "tqdm": {"data_gen/executors.py", "metanet", "studies"},
+    "ray": {"data_gen/ray_executor.py"},
+    "tqdm": {"data_gen/progress.py", "metanet", "studies"},
 }
 
 
@@ -202,8 +203,8 @@ def test_init_files_only_reexport():
     [
         ("zoo", ("datasets", "torch_geometric", "matplotlib", "ray", "sklearn")),
         ("zoo.weight_space", ()),
-        ("data_gen.cli", ("torch", "datasets")),
-        ("studies.cli", ("torch", "datasets", "matplotlib", "sklearn", "pandas")),
+        ("data_gen.cli", ("torch", "datasets", "ray")),
+        ("studies.cli", ("torch", "datasets", "matplotlib", "sklearn", "pandas", "ray")),
         ("metanet", ("datasets", "matplotlib", "torch_geometric")),
     ],
 )

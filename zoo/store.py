@@ -9,7 +9,7 @@ import errno
 import hashlib
 import math
 import os
-import shutil
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from torch import Tensor
 from zoo.hdf5 import FORMAT_VERSION, MAX_RANK, TEXT, check_name
 from zoo.opened import StoreError, map_file, open_checked
 
-_OVERHEAD = 10**6  # bytes of headers and metadata of a file, generously
 _DTYPES = tuple(np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1"))
 
 Columns = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -45,15 +44,17 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
     if not columns or 0 in rows.values() or (equal_rows and len(set(rows.values())) != 1):
         raise ValueError(f"{path}: expected columns with equally many rows, at least one, got {rows}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
-        _check_room(path, columns)
-        with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
+        # Made in memory: HDF5 crashes the process when a disk fills up under a column of text.
+        with h5py.File(temporary, "w", driver="core", backing_store=False, libver="v110", track_order=True) as file:
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in attributes.items():
                 file.attrs[name] = value
             for name, array in columns.items():
                 _write_column(file, name, array)
+            file.flush()
+            temporary.write_bytes(file.id.get_file_image())
         _check_written(temporary, columns)
         publish(temporary, path)
     except BaseException as error:
@@ -61,13 +62,6 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; free some and run again") from error
         raise
-
-
-def _check_room(path: Path, columns: Columns) -> None:
-    # HDF5 crashes the process when the disk fills up under a column of text, so a disk that is too small is refused before.
-    sizes = [array.nbytes if array.dtype.kind != "O" else array.astype(str).nbytes for array in columns.values()]
-    if shutil.disk_usage(path.parent).free < sum(sizes) + _OVERHEAD:
-        raise OSError(errno.ENOSPC, "no space left on the disk")
 
 
 def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) -> None:
@@ -88,6 +82,18 @@ def _check_written(temporary: Path, columns: Columns) -> None:
     found = {name: column.shape for name, column in open_checked(temporary).columns.items()}
     if list(found.items()) != [(name, array.shape) for name, array in columns.items()]:
         raise StoreError(f"{temporary}: wrote columns {found}, which are not those that were given")
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside a file for writing it; no other process has it, on this or any other machine.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `.<name>.<process id>.<8 hexadecimal digits>.tmp`.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -115,7 +121,7 @@ def write_text(path: Path, text: str) -> None:
         text: Its content, stored as UTF-8.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         publish(temporary, path)

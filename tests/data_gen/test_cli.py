@@ -101,6 +101,12 @@ def test_every_recipe_is_a_valid_job(name):
     assert ({"mlp_32", "cnn_12_12"} if name == "mixed" else {"standard", "w_asymmetric"}) <= set(job.populations)
 
 
+def test_every_option_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    options = [option for parameter in main.params for option in parameter.opts if option.startswith("--")]
+    assert [option for option in options if f"| `{option}" not in text] == []
+
+
 def test_help_is_quick_because_it_loads_no_torch():
     code = "import sys, data_gen.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,208 @@
+"""The folder of a zoo while it is made: whose it is, who writes to it, and what is there already."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_gen.config import Job
+from data_gen.shard import Shard
+from zoo.manifest import MANIFEST_NAME
+from zoo.store import StoreError, read_attributes, write_text
+
+JOB_NAME = ".job.json"
+CARD_NAME = "README.md"
+LOCK_NAME = ".lock"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp")  # as zoo.store.temporary_path makes them
+_OURS = re.compile(rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5")
+
+
+def check_owner(out: Path, job: Job) -> None:
+    """Check that a folder is new, or that of the same job; nothing is written.
+
+    Args:
+        out: The folder.
+        job: The job.
+
+    Raises:
+        ValueError: If the folder holds another job, or anything else.
+    """
+    if (out / JOB_NAME).is_file():
+        keys = differing_keys(read_job(out), json.loads(job.as_json()))
+        if keys:
+            raise ValueError(f"{out} holds another job, which differs in {keys}; choose another --out or remove the folder")
+    elif out.exists() and (not out.is_dir() or not all(_is_ours(path.name) for path in out.iterdir())):
+        raise ValueError(f"{out} exists and is not a zoo of this job; choose another --out")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a run that was killed before it had written `.job.json` may have left a file of this name."""
+    return name == LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
+
+
+def claim(out: Path, job: Job) -> None:
+    """Make the folder of a zoo with the record of its job, or check that it belongs to the same job.
+
+    Args:
+        out: The folder.
+        job: The job.
+
+    Raises:
+        ValueError: If the folder holds another job, or anything else.
+    """
+    check_owner(out, job)
+    if not (out / JOB_NAME).is_file():
+        write_text(out / JOB_NAME, job_record(job))
+
+
+def job_record(job: Job) -> str:
+    """The job as JSON text, populations and options in the order of the job, which is that of the manifest."""
+    return json.dumps(job.model_dump(mode="json", exclude_none=True))
+
+
+def read_job(out: Path) -> dict[str, object]:
+    """The record of the job that a folder belongs to.
+
+    Args:
+        out: The folder.
+
+    Returns:
+        The job as it was stored; not checked in any way.
+
+    Raises:
+        ValueError: If there is none, or it is not JSON.
+    """
+    marker = out / JOB_NAME
+    try:
+        job = json.loads(marker.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{out}: not a folder of generate-zoo, {JOB_NAME} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{marker}: not JSON ({error}); it was not written by generate-zoo") from error
+    if not isinstance(job, dict):
+        raise ValueError(f"{marker}: expected a JSON object, found {type(job).__name__}")
+    return job
+
+
+def differing_keys(job: dict[str, object], other: dict[str, object]) -> list[str]:
+    """Keys in which two jobs differ, in order of the alphabet."""
+    missing = object()
+    return sorted(key for key in {*job, *other} if job.get(key, missing) != other.get(key, missing))
+
+
+@contextmanager
+def claimed(out: Path, job: Job, number: int | None = None, paths: Sequence[str] = ()) -> Iterator[None]:
+    """Make the folder of a zoo or check whose it is, and keep others from writing to it meanwhile.
+
+    Locks are the kernel's, so a killed process holds none. What killed processes have left behind is removed.
+
+    Args:
+        out: The folder.
+        job: The job.
+        number: The only shard that is going to be made, so that others may make other shards; None for the whole folder.
+        paths: Files of that shard, relative to the folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If the folder holds another job, or anything else, or another process writes to it.
+    """
+    check_owner(out, job)
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        is_locked = _lock(descriptor, out, number)
+        left_overs = _left_overs(out, None if number is None else paths) if is_locked else ()
+        for path in left_overs:
+            path.unlink(missing_ok=True)
+        claim(out, job)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, out: Path, number: int | None) -> bool:
+    """Lock all bytes of the lock file, or the one of a shard; whether there are locks at all."""
+    place = (0, 0) if number is None else (1, number)  # length, where 0 is all, and start
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            what = "this folder" if number is None else "this folder or this shard"
+            advice = "wait until it has ended, or choose another --out"
+            raise ValueError(f"{out}: another process writes to {what}; {advice}") from error
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        print(f"{out}: no locks on this file system; do not run generate-zoo on this folder twice at once", file=sys.stderr)
+        return False
+    return True
+
+
+def _left_overs(out: Path, paths: Sequence[str] | None) -> list[Path]:
+    """Temporary files of processes that are no more: for certain files, or for all that a zoo has."""
+    found = []
+    for path in (*out.glob(".*.tmp"), *out.glob("*/.*.tmp")):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and _OURS.fullmatch(match["name"]) and not _is_alive(int(match["pid"])):
+            name = str(path.with_name(match["name"]).relative_to(out))
+            if paths is None or name in paths:
+                found.append(path)
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process of this machine has this number."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_complete(out: Path, shard: Shard, job: Job) -> bool:
+    """Whether a shard is on disk, whole and from this job.
+
+    Args:
+        out: Folder of the zoo.
+        shard: The shard.
+        job: The job.
+
+    Returns:
+        Whether nothing has to be done for it.
+    """
+    expected = {"population": shard.population, "split": shard.split, "shard": shard.number, "config_sha256": job.sha256}
+    return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
+
+
+def has_constants(out: Path, population: str, job: Job) -> bool:
+    """Whether the constants of a population are on disk, whole and from this job.
+
+    Args:
+        out: Folder of the zoo.
+        population: Its name.
+        job: The job.
+
+    Returns:
+        Whether nothing has to be done for them.
+    """
+    return _has_attributes(out / "constants" / f"{population}.h5", {"population": population, "config_sha256": job.sha256})
+
+
+def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        found = read_attributes(path)
+    except StoreError:
+        return False
+    return all(found.get(name) == value for name, value in expected.items())

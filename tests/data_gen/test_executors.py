@@ -1,0 +1,216 @@
+"""Handing out shards: deaths, failures, retries, and what the progress bar tells of them."""
+
+import errno
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_gen.executors import (
+    MAX_RETRIES,
+    Advanced,
+    Died,
+    Ended,
+    InThisProcess,
+    Ready,
+    attempt,
+    default_workers,
+    hand_out,
+    prepare_process,
+)
+from data_gen.failures import Failure, FolderError, MissingShards, failure_of, raise_for_missing
+from data_gen.generate import generate
+from data_gen.progress import show_progress
+from data_gen.shard import Shard, Worker
+from tests.data_gen.jobs import tiny_job, visible
+
+SHARDS = [Shard("standard", "train", number, 4, 10 * number, 10 * number + 10) for number in range(4)]
+FULL = Failure("the disk is full", errno=errno.ENOSPC)
+
+
+class Script:
+    """A crew whose processes do, for each shard in turn, what a script says: "ok", "die" or a failure; then "ok"."""
+
+    def __init__(self, script, start="ok", late=()):
+        self.script, self.starts, self.start_deaths = {s: list(acts) for s, acts in script.items()}, Counter(), start
+        self.queue, self.made, self.tried, self.fresh = [], [], Counter(), set()
+        self.late = list(late)
+
+    def start(self, rank):
+        self.starts[rank] += 1
+        self.queue.append(Ready(rank) if self.start_deaths == "ok" else Died(rank, "ended with status 1"))
+        self.fresh.add(rank)
+
+    def submit(self, rank, shard):
+        assert rank in self.fresh, "a dead process was given a shard"
+        self.tried[shard] += 1
+        act = self.script[shard].pop(0) if self.script.get(shard) else "ok"
+        self.queue.append(Advanced(rank, 7))
+        if act == "die":
+            self.fresh.discard(rank)
+            self.queue.append(Died(rank, "was ended by signal 9"))
+            return
+        self.made += [shard] if act == "ok" else []
+        self.queue.append(Ended(rank, None if act == "ok" else act))
+        self.queue.append(Advanced(rank, 3))  # a report that comes too late
+
+    def events(self):
+        return [self.queue.pop(0)] if self.queue else []
+
+
+def run(crew, size=2, quiet=True):
+    with show_progress(SHARDS, SHARDS, quiet) as progress:
+        hand_out(crew, size, SHARDS, progress)
+    return progress
+
+
+def test_every_shard_is_made_once():
+    crew = Script({})
+    assert run(crew).failures == {}
+    assert sorted(crew.made, key=SHARDS.index) == SHARDS
+    assert crew.starts == {0: 1, 1: 1}
+
+
+def test_no_more_processes_than_shards_are_started():
+    crew = Script({})
+    run(crew, size=9)
+    assert set(crew.starts) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_shard_whose_process_dies_is_made_in_a_fresh_one(size):
+    crew = Script({SHARDS[1]: ["die"] * MAX_RETRIES})
+    assert run(crew, size).failures == {}
+    assert set(crew.made) == set(SHARDS)
+    assert crew.tried[SHARDS[1]] == MAX_RETRIES + 1
+    assert sum(crew.starts.values()) == size + MAX_RETRIES
+
+
+def test_a_shard_that_kills_every_process_is_given_up_and_the_others_are_made():
+    crew = Script({SHARDS[1]: ["die"] * 9})
+    failures = run(crew).failures
+    assert list(failures) == [SHARDS[1]]
+    assert failures[SHARDS[1]].reason == "its process died 3 times; the last one was ended by signal 9"
+    assert set(crew.made) == {SHARDS[0], SHARDS[2], SHARDS[3]}
+
+
+def test_an_error_of_the_code_is_not_tried_again():
+    crew = Script({SHARDS[0]: [Failure("KeyError: 'x'", "trace")]})
+    assert run(crew).failures == {SHARDS[0]: Failure("KeyError: 'x'", "trace")}
+    assert crew.tried[SHARDS[0]] == 1
+    assert set(crew.made) == set(SHARDS[1:])
+
+
+def test_when_the_folder_takes_no_more_files_only_what_is_begun_is_ended():
+    crew = Script({SHARDS[0]: [FULL]})
+    assert run(crew).blocked
+    assert SHARDS[2] not in crew.tried
+    assert SHARDS[3] not in crew.tried
+
+
+def test_processes_that_die_before_they_are_ready_are_an_error():
+    crew = Script({}, start="die")
+    with pytest.raises(MissingShards, match=r"no worker process can be started: ended with status 1 .*__main__"):
+        run(crew)
+    assert 2 <= sum(crew.starts.values()) <= 2 + MAX_RETRIES
+
+
+def test_the_bar_counts_what_is_there_and_tells_of_retries_and_failures(capsys):
+    with show_progress(SHARDS, SHARDS[1:], quiet=False) as progress:
+        hand_out(Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("ValueError: no")]}), 2, SHARDS[1:], progress)
+    shown = capsys.readouterr().err.replace("\r", "\n")
+    assert "10/40 [00:00" in shown, "a complete shard counts as done"
+    assert f"{SHARDS[1].path()}: was ended by signal 9; trying again" in shown
+    assert f"{SHARDS[2].path()}: ValueError: no; going on with the others" in shown
+    last = shown.strip().splitlines()[-1]
+    assert "30/40" in last, "neither late reports nor those of dead processes count"
+    assert "1 retried, 1 failed" in last
+    assert "networks/s" in last
+    assert "left" in last
+
+
+def test_quiet_shows_nothing(capsys):
+    run(Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("no")]}))
+    assert capsys.readouterr().err == ""
+
+
+def boom(error):
+    def write(self, shard, report):
+        if shard.path() == "w_asymmetric/validation-00000-of-00001.h5":
+            raise error
+        return WRITE(self, shard, report)
+
+    return write
+
+
+WRITE = Worker.write
+
+
+def test_one_failed_shard_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(Worker, "write", boom(KeyError("layers")))
+    with pytest.raises(MissingShards) as caught:
+        generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'zoo'}: 1 of 6 shards are missing; the others are kept, run the same command again:\n"
+        "  w_asymmetric/validation-00000-of-00001.h5: KeyError: 'layers'"
+    )
+    assert "raise error" in caught.value.__notes__[0]
+    shards = [name for name in visible(tmp_path / "zoo") if ".trajectory" not in name]
+    assert len(shards) == 5
+    assert "zoo.json" not in shards
+    monkeypatch.undo()
+    generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
+    assert "zoo.json" in visible(tmp_path / "zoo")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_folder_that_takes_no_files_ends_the_run_at_once(tmp_path, monkeypatch, number):
+    tried = []
+    failing = boom(OSError(number, "the system's words"))
+    monkeypatch.setattr(Worker, "write", lambda self, shard, report: (tried.append(shard.path()), failing(self, shard, report)))
+    with pytest.raises(FolderError, match=r"zoo: .*; .* \(5 of 6 shards are missing, the others are kept\)") as caught:
+        generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
+    assert len(str(caught.value).splitlines()) == 1
+    assert tried == ["w_asymmetric/train-00000-of-00001.h5", "w_asymmetric/validation-00000-of-00001.h5"]
+
+
+def test_what_is_remembered_of_errors(tmp_path, monkeypatch):
+    def fail(error):
+        monkeypatch.setattr(Worker, "write", lambda self, shard, report: (_ for _ in ()).throw(error))
+        return attempt(Worker(tiny_job(), tmp_path, torch.device("cpu")), SHARDS[0], print)
+
+    assert fail(ValueError("two\nlines")) == Failure("two")
+    assert fail(OSError(errno.ENOENT, "no such file", "x.h5")).errno == 0
+    denied = fail(OSError(errno.EACCES, "denied", "/data/x.h5"))
+    assert denied.errno == errno.EACCES
+    assert "'/data/x.h5'" in denied.reason
+    bug = fail(ZeroDivisionError("by zero"))
+    assert bug.reason == "ZeroDivisionError: by zero"
+    assert "Traceback" in bug.trace
+    assert failure_of(MemoryError()).reason == "MemoryError: "
+
+
+def test_many_missing_shards_are_not_all_named():
+    raise_for_missing(Path("zoo"), 30, [], {})
+    with pytest.raises(MissingShards, match="12 of 30 shards are missing") as caught:
+        raise_for_missing(Path("zoo"), 30, [f"standard/{number}.h5" for number in range(12)], {})
+    assert str(caught.value).splitlines()[-1] == "  and 2 more"
+    assert len(str(caught.value).splitlines()) == 12
+
+
+def test_threads_divide_the_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
+    cpu = torch.device("cpu")
+    assert [default_workers(cpu, threads) for threads in (1, 4, 5, 50)] == [12, 3, 2, 1]
+    before = torch.get_num_threads()
+    try:
+        prepare_process(3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_this_process_is_an_executor(tmp_path):
+    folder = generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True, executor=InThisProcess())
+    assert len(list(folder.glob("*/*.h5"))) == 13
