@@ -5,7 +5,7 @@ BIN := .venv/bin
 JAXTYPING := --jaxtyping-packages=zoo,metanet,data_gen,studies,beartype.beartype
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: demo test fuzz lint torture bench clean
+.PHONY: demo test lint torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 .venv/.installed: pyproject.toml constraints.txt

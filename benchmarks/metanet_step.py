@@ -27,7 +27,7 @@ from metanet.graph import batch
 from metanet.layers import sparse
 from metanet.models.table import build
 from zoo.architectures import cnn, mlp
-from zoo.population import Network
+from zoo.network import Network
 from zoo.testing import random_params
 
 BATCH = 32

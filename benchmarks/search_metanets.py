@@ -49,7 +49,7 @@ def fit(job: tuple[str, str, str, float, str, Any, int]) -> str:
     model = Metanet(name, lr=rate, **{option: value}).fit(networks, num_train=count, num_validation=count // 2)
     seconds = time.perf_counter() - start
     check = read_examples(networks, "validation", model.target, "params", count // 2)
-    truth, prediction = check.y.numpy(), model.predict(check.networks)
+    truth, prediction = check.y.numpy(), model.predict(check.networks)  # type: ignore[arg-type]
     scores = f"{r2(truth, prediction):.4f} | {kendall_tau(truth, prediction):.4f}"
     return f"| {name} | {rate:g} | {option}={value} | {scores} | {model.history_.best_epoch + 1} | {seconds:.0f} |"
 

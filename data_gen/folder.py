@@ -17,7 +17,7 @@ from zoo.store import StoreError, read_attributes, write_text
 
 JOB_NAME = ".job.json"
 CARD_NAME = "README.md"
-LOCK_NAME = ".lock"
+_LOCK_NAME = ".lock"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp")  # as zoo.store.temporary_path makes them
 _OURS = re.compile(rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5")
 
@@ -42,7 +42,7 @@ def check_owner(out: Path, job: Job) -> None:
 
 def _is_ours(name: str) -> bool:
     """Whether a run that was killed before it had written `.job.json` may have left a file of this name."""
-    return name == LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
+    return name == _LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
 
 
 def claim(out: Path, job: Job) -> None:
@@ -115,14 +115,18 @@ def claimed(out: Path, job: Job, number: int | None = None, paths: Sequence[str]
     """
     check_owner(out, job)
     out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(out / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         is_locked = _lock(descriptor, out, number)
-        left_overs = _left_overs(out, None if number is None else paths) if is_locked else ()
-        for path in left_overs:
-            path.unlink(missing_ok=True)
-        claim(out, job)
-        yield
+        mine = None if number is None else paths
+        try:
+            if is_locked:
+                _remove_left_overs(out, mine)
+            claim(out, job)
+            yield
+        finally:
+            if is_locked:
+                _remove_left_overs(out, mine)
     finally:
         os.close(descriptor)
 
@@ -144,16 +148,14 @@ def _lock(descriptor: int, out: Path, number: int | None) -> bool:
     return True
 
 
-def _left_overs(out: Path, paths: Sequence[str] | None) -> list[Path]:
-    """Temporary files of processes that are no more: for certain files, or for all that a zoo has."""
-    found = []
+def _remove_left_overs(out: Path, paths: Sequence[str] | None) -> None:
+    """Remove temporary files of processes that are no more: those for certain files, or for all that a zoo has."""
     for path in (*out.glob(".*.tmp"), *out.glob("*/.*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
         if match and _OURS.fullmatch(match["name"]) and not _is_alive(int(match["pid"])):
             name = str(path.with_name(match["name"]).relative_to(out))
             if paths is None or name in paths:
-                found.append(path)
-    return found
+                path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

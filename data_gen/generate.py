@@ -19,7 +19,7 @@ from data_gen.progress import show_progress
 from data_gen.shard import Shard, Worker, build_population, full_table
 from data_gen.tasks import Task, load_task
 from zoo.architectures.base import Architecture
-from zoo.hub import card
+from zoo.card import card
 from zoo.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.store import sha256, write_columns, write_text
 
@@ -118,9 +118,13 @@ def generate_shard(
     shard = planned.shards[number]
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
         if not is_complete(out, shard, job):
+            before = torch.get_num_threads()
             prepare_process(threads)
-            worker = _worker(job, out, place, chunk_size, compile)
-            _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+            try:
+                worker = _worker(job, out, place, chunk_size, compile)
+                _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+            finally:
+                torch.set_num_threads(before)
         missing = missing_shards(job, out, planned)
         if not missing:
             finish(out, job, planned.task, planned.architectures, planned.shards)
@@ -269,6 +273,6 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
         environment={"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
         populations=populations,
     )
-    write_text(out / CARD_NAME, card(manifest))
+    write_text(out / CARD_NAME, card(out, manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out

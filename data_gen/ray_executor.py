@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
 _REPORT_EVERY = 0.5  # seconds between two counts of the networks that an actor has trained
+_PATIENCE = 10  # seconds that a cluster has to answer
 _OBJECT_STORE = 100 * 2**20  # bytes; shards go to files, not through Ray
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anyone
@@ -86,9 +88,12 @@ def import_ray() -> ModuleType:
 
 
 def _connect(ray: ModuleType, address: str, quiet: dict[str, Any]) -> None:
+    host, separator, port = address.rpartition(":")
     try:
+        if separator and port.isdecimal() and "/" not in host:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--address {address}: no Ray cluster can be reached there ({reason})") from error
 

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from data_gen.config import Job
-from data_gen.folder import CARD_NAME, JOB_NAME, LOCK_NAME, claim, claimed, job_record, read_job
+from data_gen.folder import CARD_NAME, JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generate import generate
 from data_gen.recompute import described, needs_files
 from data_gen.verify import Fault, verify
 from zoo.bounds import MANIFEST_NAME, check_file, escape, inside
-from zoo.hub import card
+from zoo.card import card
 from zoo.manifest import Manifest, ShardEntry, read_manifest
 from zoo.opened import map_file
 from zoo.store import StoreError, publish, sha256, write_text
@@ -79,9 +79,6 @@ def repair(
 
 def _own(directory: Path, manifest: Manifest | None, job: Job) -> None:
     """Write the record of the job that generation wants to find, where a download or damage has left none."""
-    lock = directory / LOCK_NAME
-    if lock.is_symlink():
-        lock.unlink()
     try:
         read_job(directory)
     except ValueError:
@@ -114,7 +111,7 @@ def _repair_once(
         if misdescribed:
             wrong.add(MANIFEST_NAME)
         if manifest is not None and not changed:
-            write_text(stage / CARD_NAME, card(manifest))  # the same job may have been written in another order
+            write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
         _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
     finally:
         shutil.rmtree(stage, ignore_errors=True)

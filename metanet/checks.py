@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metanet.contract import Source
+from zoo.network import Network
 from zoo.params import Params, batch_shape
-from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
 

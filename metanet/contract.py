@@ -10,6 +10,10 @@ and may have, each with the default that its absence means:
 * ``features(networks) -> tensor or dict of tensors``, leading axis = networks, computed once per population, nothing learned
   (default: the full parameters as they are, ``dict[str, Tensor]``, each ``[B, *shape]``);
 * ``calibrate(features)``: set normalization buffers from the *training* networks (default: nothing);
+* ``summarize(features) -> tensor [B, ...]`` and ``settle(summaries)``: the same in two steps, what must be known of each
+  network and what follows for all, so that no more than some networks are in memory at a time (default: ``calibrate``);
+* ``compact``: whether features are much smaller than networks, so that those of all networks fit into memory where the
+  networks do not (default: False);
 * ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees (default: `metanet.train.train`);
 * ``recommended``: `Training` settings that suit it (default: ``Training()``);
 * ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default: ``"params"``);
@@ -23,7 +27,7 @@ and may have, each with the default that its absence means:
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -32,8 +36,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network
 from zoo.weight_space import WeightSpace
 
 Networks = Params | pd.DataFrame
@@ -212,15 +216,29 @@ def features_of(module: nn.Module, networks: Networks) -> Features:
     return networks if compute is None else compute(networks)  # type: ignore[return-value]
 
 
-def calibrate(module: nn.Module, features: Features) -> None:
+@torch.no_grad()
+def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
     """Set the normalization buffers of a metanet from its training networks.
 
     Args:
         module: A metanet; changed in place.
-        features: Features of the training networks only.
+        pieces: Features of the training networks only, some networks after the other.
     """
-    if hasattr(module, "calibrate"):
-        module.calibrate(features)  # type: ignore[operator]
+    if hasattr(module, "summarize"):
+        module.settle(torch.cat([module.summarize(piece) for piece in pieces]))  # type: ignore[operator]
+    elif hasattr(module, "calibrate"):
+        module.calibrate(concatenate(list(pieces)))  # type: ignore[operator]
+
+
+def needs_all(module: nn.Module) -> str | None:
+    """Why a metanet cannot learn from networks that do not fit into memory; None if it can."""
+    if getattr(module, "compact", False):
+        return None
+    if hasattr(module, "fit"):
+        return "it trains on the features of all networks at once and does not declare them `compact`"
+    if hasattr(module, "calibrate") and not hasattr(module, "summarize"):
+        return "its `calibrate` takes all networks at once; give it `summarize` and `settle`, or declare its features `compact`"
+    return None
 
 
 def rows(features: Features, index: Tensor | slice) -> Features:

@@ -1,6 +1,7 @@
 """The networks of one split with their targets: checked, in network order, without diverged networks that have no target."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metanet.contract import Networks, PopulationLike, Reads
+from zoo.memory import free_memory
 from zoo.params import Params
+from zoo.streaming import StoredParams
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class Examples:
     """Networks and their targets.
 
     Attributes:
-        networks: Full params ``[N, *shape]`` or a table of N rows, whichever the metanet reads.
+        networks: Full params ``[N, *shape]`` or a table of N rows, whichever the metanet reads; params may stay on disk.
         y: Targets ``[N]``, finite, float64.
         network_id: Identity of each network ``[N]``.
         num_dropped: Diverged networks that were left out because their target is not finite.
     """
 
-    networks: Networks
+    networks: Networks | StoredParams
     y: Float[Tensor, "N"]
     network_id: np.ndarray
     num_dropped: int
@@ -33,7 +36,9 @@ class Examples:
         return len(self.y)
 
 
-def read_examples(population: PopulationLike, split: str, target: str, reads: Reads, count: int | None = None) -> Examples:
+def read_examples(
+    population: PopulationLike, split: str, target: str, reads: Reads, count: int | None = None, stream: bool = False
+) -> Examples:
     """Read the networks of a split, in the order of their ids, and one target.
 
     Args:
@@ -43,6 +48,7 @@ def read_examples(population: PopulationLike, split: str, target: str, reads: Re
         reads: What the metanet reads of each network.
         count: Keep the first `count` networks by id (all of them if None), so that subsets are nested, and the same networks in
             every population of a zoo. Diverged networks are dropped after that.
+        stream: Leave params on disk, see `streams`.
 
     Returns:
         The examples. Warns if networks were dropped.
@@ -68,12 +74,74 @@ def read_examples(population: PopulationLike, split: str, target: str, reads: Re
             f"diverged and have no finite {target!r}",
             stacklevel=2,
         )
-    networks = (
-        _take(population.params(split), kept)
-        if reads == "params"
-        else table[list(population.hyperparameters)].iloc[kept].reset_index(drop=True)
-    )
+    if reads == "hyperparameters":
+        networks = table[list(population.hyperparameters)].iloc[kept].reset_index(drop=True)
+    elif stream:
+        networks = _stored(population, split).select(kept)
+    else:
+        networks = _take(population.params(split), kept)
     return Examples(networks, torch.from_numpy(y[kept]), table["network_id"].to_numpy()[kept], dropped)
+
+
+def read_networks(population: PopulationLike, split: str, reads: Reads, stream: bool) -> Networks | StoredParams:
+    """The networks of a split, diverged ones among them, in the order of the population's table.
+
+    Args:
+        population: Where from.
+        split: Name of the split.
+        reads: What the metanet reads of each network.
+        stream: Leave params on disk, see `streams`.
+
+    Returns:
+        Params, in memory or on disk, or a table.
+    """
+    if reads == "hyperparameters":
+        return population.table(split)
+    return _stored(population, split) if stream else population.params(split)
+
+
+def streams(option: bool | str, populations: Sequence[PopulationLike], splits: Sequence[str], reads: Reads) -> bool:
+    """Whether networks should stay on disk and be read batch by batch.
+
+    Args:
+        option: True, False, or `"auto"`: if their params would take more than a third of the memory that is free.
+        populations: Where from.
+        splits: Splits that are needed at the same time.
+        reads: What the metanet reads; tables are always in memory.
+
+    Returns:
+        Whether to stream.
+    """
+    if reads != "params" or option is False:
+        return False
+    if option is True:
+        return True
+    if not all(hasattr(population, "stored") for population in populations):
+        return False
+    found = [_stored(population, split) for population in populations for split in splits]
+    return sum(4 * len(stored) * stored.num_params for stored in found) > free_memory() / 3
+
+
+def check_loading(stream: bool | str, workers: int) -> None:
+    """Refuse settings of loading that are not valid.
+
+    Args:
+        stream: Option of `streams`.
+        workers: Threads that read ahead.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    if stream not in (True, False, "auto"):
+        raise ValueError(f"stream: expected True, False or 'auto', got {stream!r}")
+    if workers < 0:
+        raise ValueError(f"workers: expected at least 0, got {workers}")
+
+
+def _stored(population: PopulationLike, split: str) -> StoredParams:
+    if not hasattr(population, "stored"):
+        raise ValueError(f"population {population.name!r} is in memory: expected stream=False or 'auto', got True")
+    return population.stored(split)  # type: ignore[attr-defined]
 
 
 def _take(params: Params, rows: np.ndarray) -> Params:

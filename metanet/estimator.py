@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -17,26 +16,23 @@ from torch import Tensor, nn
 from metanet import files
 from metanet.checks import check_network, check_source
 from metanet.contract import (
-    Networks,
     PopulationLike,
     Training,
-    calibrate,
-    device_of,
     network_of,
     reads,
     recommended_training,
     resolve_device,
     seeded,
-    to_device,
 )
-from metanet.dataset import Examples, read_examples
+from metanet.dataset import check_loading, read_examples, read_networks, streams
+from metanet.fitting import fit_module, predict_raw
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.mixed import Joined, MixedReader, join
+from metanet.mixed import MixedReader, join
 from metanet.models.table import METANETS, build, build_mixed, check_options
+from metanet.passes import NetworkSet, as_set
 from metanet.reader import Reader, source_of
 from metanet.targets import Target, fit_target
-from metanet.train import Labeled, evaluate, train
 from metanet.treatments import NONE, Spec, parse_treatment
 
 
@@ -72,6 +68,8 @@ class Metanet(BaseEstimator):
         patience: int | None = None,
         precision: str | None = None,
         device: str = "cpu",
+        stream: bool | str = "auto",
+        workers: int = 1,
         verbose: bool = False,
         **options: Any,
     ):
@@ -90,6 +88,9 @@ class Metanet(BaseEstimator):
             patience: Passes without improvement before training stops.
             precision: Of the products of training steps, `"float32"` or `"bfloat16"`; predictions are in float32 in any case.
             device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
+            stream: Whether params stay on disk and are read batch by batch, in training and at prediction; the result is the
+                same. `"auto"`: where they would take more than a third of the memory that is free.
+            workers: Threads that read ahead while they do.
             verbose: Show progress on stderr.
             **options: Options of that metanet, such as `width`; `preset` for a named set of them.
         """
@@ -104,10 +105,13 @@ class Metanet(BaseEstimator):
         self.patience = patience
         self.precision = precision
         self.device = device
+        self.stream = stream
+        self.workers = workers
         self.verbose = verbose
         self.options = dict(options)
         check_options(model, self.options)
         parse_treatment(treatment)
+        check_loading(stream, workers)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All constructor arguments, options of the metanet included."""
@@ -119,6 +123,7 @@ class Metanet(BaseEstimator):
         options = {**self.options, **{name: value for name, value in params.items() if name not in own}}
         check_options(params.get("model", self.model), options)
         parse_treatment(params.get("treatment", self.treatment))
+        check_loading(params.get("stream", self.stream), params.get("workers", self.workers))
         for name, value in params.items():
             if name in own:
                 setattr(self, name, value)
@@ -152,8 +157,9 @@ class Metanet(BaseEstimator):
         with seeded(self.seed, device):
             module = build_mixed(self.model, sources, self.options) if mixed else build(self.model, sources[0], self.options)
             kind = reads(module)
-            learn = [read_examples(own, "train", self.target, kind, num_train) for own in populations]
-            check = [read_examples(own, "validation", self.target, kind, num_validation) for own in populations]
+            kept = streams(self.stream, populations, ("train", "validation"), kind)
+            learn = [read_examples(own, "train", self.target, kind, num_train, kept) for own in populations]
+            check = [read_examples(own, "validation", self.target, kind, num_validation, kept) for own in populations]
             training_part, validation_part = (join(learn), join(check)) if mixed else (learn[0], check[0])
             name = ", ".join(own.name for own in populations)
             if len(training_part) < 2:
@@ -162,7 +168,17 @@ class Metanet(BaseEstimator):
             self.training_ = self._training(module, len(training_part))
             readers = tuple(Reader(source, module, parse_treatment(self.treatment)) for source in sources)
             reader = MixedReader(readers) if mixed else readers[0]
-            self.reader_ = self._train(reader, training_part, validation_part, device)
+            self.reader_, self.history_ = fit_module(
+                reader,
+                training_part,
+                validation_part,
+                self.target_,
+                self.training_,
+                seed=self.seed,
+                device=device,
+                workers=self.workers,
+                progress=self.verbose,
+            )
         self.module_, self.population_ = module, name
         self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
         self.num_dropped_ = training_part.num_dropped + validation_part.num_dropped
@@ -189,11 +205,11 @@ class Metanet(BaseEstimator):
         reader = self._reader(inputs)
         networks: Any = inputs
         if not isinstance(inputs, Mapping | pd.DataFrame):
-            networks = inputs.params(split) if wanted == "params" else inputs.table(split)
+            networks = read_networks(inputs, split, wanted, streams(self.stream, [inputs], [split], wanted))
         if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
             expected = "params, a dict of tensors" if wanted == "params" else f"a table with columns {self._columns}"
             raise ValueError(f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}")
-        return self._predict(reader, networks)
+        return self._predict(reader, as_set(networks))
 
     def score(self, population: PopulationLike, split: str = "test") -> float:
         """R^2 on a split of a population.
@@ -234,8 +250,10 @@ class Metanet(BaseEstimator):
         """
         check_is_fitted(self, "module_")
         reader = self._reader(population)
-        examples = read_examples(population, split, self.target, reads(self.module_))
-        return examples.y.numpy(), self._predict(reader, examples.networks)
+        wanted = reads(self.module_)
+        kept = streams(self.stream, [population], [split], wanted)
+        examples = read_examples(population, split, self.target, wanted, stream=kept)
+        return examples.y.numpy(), self._predict(reader, as_set(examples.networks))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.files`."""
@@ -270,29 +288,8 @@ class Metanet(BaseEstimator):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 
-    def _train(self, reader: Any, learn: Examples | Joined, check: Examples | Joined, device: torch.device) -> Any:
-        module, generator = reader.module, torch.Generator().manual_seed(self.seed)
-        reader = reader.fit(learn.networks)
-        draw, checked = reader.passes(learn.networks, generator), reader.views(check.networks)[0]
-        if hasattr(module, "fit"):
-            features, copies = reader.side_by_side(draw)
-            calibrate(module, features)
-            linked = [self.target_.standardize(part.y) for part in (learn, check)]
-            learned, held_out = (features, linked[0].repeat(copies)), (checked, linked[1])
-            self.history_ = module.fit(learned, held_out, self.training_, self.seed)  # type: ignore[operator]
-            return reader
-        features = draw()
-        calibrate(module, features)
-        parts = [(features, learn.y), (checked, check.y)]
-        learned, held_out = (Labeled(to_device(part, device), y.float().to(device)) for part, y in parts)
-        redraw = (lambda: to_device(draw(), device)) if reader.treatment.is_random else None
-        self.history_ = train(module.to(device), self.target_, learned, held_out, self.training_, redraw, self.verbose)
-        return reader
-
-    def _predict(self, reader: Reader, networks: Networks) -> Float[np.ndarray, "N"]:
-        device = device_of(self.module_)
-        raw = [evaluate(reader.module, to_device(view, device)).double() for view in reader.views(networks)]
-        return self.target_.predict(torch.stack(raw).mean(0)).cpu().numpy()
+    def _predict(self, reader: Reader, networks: NetworkSet) -> Float[np.ndarray, "N"]:
+        return self.target_.predict(predict_raw(reader, networks, self.workers)).cpu().numpy()
 
 
 def load(path: str | os.PathLike[str]) -> Metanet:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from metanet.contract import Source
 from metanet.mixed import MixedReader
-from zoo.population import build_network
+from zoo.network import build_network
 from zoo.weight_space import WeightSpace
 
 if TYPE_CHECKING:

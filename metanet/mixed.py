@@ -1,17 +1,55 @@
 """How a metanet reads several populations: a reader for each weight space, and one made on the fly for a new one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.contract import Features, Networks, Source, concatenate
+from metanet.contract import Features, Networks, Source, concatenate, rows
 from metanet.dataset import Examples
+from metanet.passes import NetworkSet, as_set
 from metanet.reader import Reader
 from metanet.treatments import Treatment
+
+
+class Chosen(NamedTuple):
+    """Some networks of several populations.
+
+    Attributes:
+        networks: Those of each population, None where there are none.
+        order: For each network, its place when the populations are laid one after the other.
+    """
+
+    networks: tuple[Networks | None, ...]
+    order: Tensor
+
+
+@dataclass(frozen=True)
+class JoinedSets:
+    """Networks of several populations as one set; a `NetworkSet`.
+
+    Attributes:
+        parts: Of each population.
+    """
+
+    parts: tuple[NetworkSet, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Chosen]:
+        """Networks of each group of rows, counted over all populations; see `NetworkSet`."""
+        ordered, start, own = [index.sort().values for index in parts], 0, []
+        for part in self.parts:
+            inside = [index[(index >= start) & (index < start + len(part))] - start for index in ordered]
+            own.append((inside, part.stream([index for index in inside if len(index)], workers)))
+            start += len(part)
+        for at, index in enumerate(parts):
+            networks = tuple(next(found) if len(inside[at]) else None for inside, found in own)
+            yield Chosen(networks, index.argsort().argsort())
 
 
 @dataclass(frozen=True)
@@ -24,7 +62,7 @@ class Joined:
         num_dropped: Diverged networks that were left out.
     """
 
-    networks: tuple[Networks, ...]
+    networks: JoinedSets
     y: Float[Tensor, "N"]
     num_dropped: int
 
@@ -41,8 +79,8 @@ def join(parts: Sequence[Examples]) -> Joined:
     Returns:
         The examples.
     """
-    networks, dropped = tuple(part.networks for part in parts), sum(part.num_dropped for part in parts)
-    return Joined(networks, torch.cat([part.y for part in parts]), dropped)
+    networks, dropped = tuple(as_set(part.networks) for part in parts), sum(part.num_dropped for part in parts)
+    return Joined(JoinedSets(networks), torch.cat([part.y for part in parts]), dropped)
 
 
 @dataclass(frozen=True)
@@ -70,7 +108,12 @@ class MixedReader:
         """The treatment of all of them."""
         return self.readers[0].treatment
 
-    def fit(self, networks: Sequence[Networks]) -> "MixedReader":
+    @property
+    def num_params(self) -> int:
+        """Scalars of the largest network."""
+        return max(reader.num_params for reader in self.readers)
+
+    def fit(self, networks: JoinedSets) -> "MixedReader":
         """Check that no step of the treatment learns something of a weight space: a new one would lack it.
 
         Args:
@@ -82,7 +125,7 @@ class MixedReader:
         Raises:
             ValueError: If a step learns.
         """
-        fitted = [reader.fit(own) for reader, own in zip(self.readers, networks, strict=True)]
+        fitted = [reader.fit(own) for reader, own in zip(self.readers, networks.parts, strict=True)]
         learned = [type(step).__name__.lower() for reader in fitted for step in reader.treatment.steps if hasattr(step, "fit")]
         if learned:
             raise ValueError(
@@ -91,15 +134,21 @@ class MixedReader:
             )
         return MixedReader(tuple(fitted))
 
-    def passes(self, networks: Sequence[Networks], generator: torch.Generator) -> Callable[[], Features]:
-        """Features of training networks, as `Reader.passes`."""
-        draws = [reader.passes(own, generator) for reader, own in zip(self.readers, networks, strict=True)]
-        return lambda: concatenate([draw() for draw in draws])
+    def learned(self, generator: torch.Generator) -> Callable[[Chosen], Features]:
+        """How training networks are seen, as `Reader.learned`."""
+        computes = [reader.learned(generator) for reader in self.readers]
 
-    def views(self, networks: Sequence[Networks]) -> list[Features]:
+        def compute(chosen: Chosen) -> Features:
+            found = zip(computes, chosen.networks, strict=True)
+            return rows(concatenate([own(networks) for own, networks in found if networks is not None]), chosen.order)
+
+        return compute
+
+    def views(self, chosen: Chosen) -> list[Features]:
         """Features of networks to predict, as `Reader.views`."""
-        views = [reader.views(own) for reader, own in zip(self.readers, networks, strict=True)]
-        return [concatenate(same) for same in zip(*views, strict=True)]
+        found = zip(self.readers, chosen.networks, strict=True)
+        views = [reader.views(networks) for reader, networks in found if networks is not None]
+        return [rows(concatenate(same), chosen.order) for same in zip(*views, strict=True)]
 
     def reader_of(self, inputs: Any) -> Reader:
         """The reader of networks of one weight space.

@@ -1,6 +1,7 @@
 """Normalization fitted on training networks, kept in buffers, robust against a few networks with huge weights."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,19 +36,23 @@ class TensorNorm(nn.Module):
         self.register_buffer("center", torch.zeros(sum(sizes)))
         self.register_buffer("scale", torch.ones(sum(sizes)))
 
-    def calibrate(self, x: Float[Tensor, "N D"]) -> None:
-        """Set center and scale.
+    def summarize(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N T 2"]:
+        """Mean and variance of each tensor of networks.
 
         Args:
-            x: Free entries of the training networks.
+            features: Free entries.
+
+        Returns:
+            What `settle` needs, float64.
         """
-        centers, scales = [], []
-        for piece in x.split(self.sizes, dim=1):
-            center, scale = _center_and_scale(piece)
-            centers.append(center.expand(piece.shape[1]))
-            scales.append(scale.expand(piece.shape[1]))
-        self.center.copy_(torch.cat(centers))
-        self.scale.copy_(torch.cat(scales))
+        return torch.stack([moments(piece) for piece in features.split(self.sizes, dim=1)], dim=1)
+
+    def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
+        """Set center and scale from summaries of the training networks."""
+        found = [center_and_scale(summaries[:, at]) for at in range(len(self.sizes))]
+        sizes = torch.tensor(self.sizes)
+        self.center.copy_(torch.stack([center for center, _ in found]).repeat_interleave(sizes))
+        self.scale.copy_(torch.stack([scale for _, scale in found]).repeat_interleave(sizes))
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Normalize."""
@@ -91,17 +96,25 @@ class ParamsNorm(nn.Module):
         self.register_buffer("center", torch.zeros(len(self.names)))
         self.register_buffer("scale", torch.ones(len(self.names)))
 
-    def calibrate(self, params: Params) -> None:
-        """Set center and scale.
+    def summarize(self, features: Params) -> Float[Tensor, "N T 2"]:
+        """Mean and variance of the free entries of each tensor of networks.
 
         Args:
-            params: Full params of the training networks, `[N, *shape]`.
+            features: Full params, `[N, *shape]`.
+
+        Returns:
+            What `settle` needs, float64; zeros for a tensor without free entries.
         """
-        for at, name in enumerate(self.names):
-            x, free = self._scaled(name, params[name]).reshape(len(params[name]), -1), self._free(name)
-            x = x if free is None else x[:, free.flatten()]
-            if x.shape[1]:
-                self.center[at], self.scale[at] = _center_and_scale(x, self.centered)
+        found = []
+        for name in self.names:
+            x, free = self._scaled(name, features[name]).reshape(len(features[name]), -1), self._free(name)
+            found.append(moments(x if free is None else x[:, free.flatten()]))
+        return torch.stack(found, dim=1)
+
+    def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
+        """Set center and scale from summaries of the training networks."""
+        for at in range(len(self.names)):
+            self.center[at], self.scale[at] = center_and_scale(summaries[:, at], self.centered)
 
     def forward(self, params: Params) -> Params:
         """Normalize.
@@ -165,12 +178,54 @@ class ColumnNorm(nn.Module):
 _HUGE = 1e15  # its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
 
 
-def _center_and_scale(x: Tensor, centered: bool = True) -> tuple[Tensor, Tensor]:
-    """Medians over networks `[N, entries]` of the mean (0 if not centered) and of the root mean square around it."""
-    center = x.mean(1).median() if centered else x.new_zeros(())
-    return center, _safe((x - center).square().mean(1).sqrt().median())
+def moments(x: Float[Tensor, "N F"]) -> Float[Tensor, "N 2"]:
+    """Mean and variance of the entries of each network, float64; zeros if there are none.
+
+        mean((x - c)^2) = variance + (mean - c)^2
+
+    so that the mean square around a center can be found after all networks have been seen.
+
+    Args:
+        x: Entries.
+
+    Returns:
+        Both, side by side.
+    """
+    if not x.shape[1]:
+        return torch.zeros(len(x), 2, dtype=torch.float64, device=x.device)
+    variance, mean = torch.var_mean(x.double(), dim=1, correction=0)
+    return torch.stack([mean, variance], dim=1)
+
+
+def center_and_scale(found: Float[Tensor, "N 2"], centered: bool = True) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Medians over networks of the mean (0 if not centered) and of the root mean square around it.
+
+    Args:
+        found: `moments` of the networks.
+        centered: Whether the center is the median of the means.
+
+    Returns:
+        Center and scale; a scale of 1 where there is no spread at all.
+    """
+    mean, variance = found.unbind(1)
+    center = mean.median() if centered else mean.new_zeros(())
+    return center, _safe((variance + (mean - center).square()).sqrt().median())
 
 
 def _safe(scale: Tensor) -> Tensor:
-    """A scale to divide by: 1 where there is no spread at all."""
-    return torch.where(scale > torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
+    """A scale to divide by: 1 where there is no spread at all in float32."""
+    return torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+
+
+class Normalized(nn.Module):
+    """Base of metanets whose `norm` is all that is calibrated."""
+
+    norm: TensorNorm | ParamsNorm
+
+    def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
+        """What the normalization must know of networks."""
+        return self.norm.summarize(features)
+
+    def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
+        """Fit the normalization to summaries of the training networks."""
+        self.norm.settle(summaries)

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from metanet.checks import check_params
-from metanet.contract import Features, Networks, PopulationLike, Source, concatenate, features_of, is_mixed, reads
+from metanet.contract import Features, Networks, PopulationLike, Source, features_of, is_mixed, reads
 from metanet.features import categories
+from metanet.passes import NetworkSet
 from metanet.treatments import Treatment
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network
 
 
 def source_of(population: PopulationLike, network: Network | None) -> Source:
@@ -47,11 +48,16 @@ class Reader:
     module: nn.Module
     treatment: Treatment
 
-    def fit(self, networks: Networks) -> "Reader":
+    @property
+    def num_params(self) -> int:
+        """Scalars of one network."""
+        return self.source.space.num_params
+
+    def fit(self, networks: NetworkSet) -> "Reader":
         """Fit the treatment on training networks.
 
         Args:
-            networks: Training networks.
+            networks: Training networks; no more are read than the treatment needs.
 
         Returns:
             A reader with the fitted treatment.
@@ -61,41 +67,30 @@ class Reader:
         """
         if self.treatment.steps and reads(self.module) != "params":
             raise ValueError("treatment: expected 'none' for a metanet that reads no weights; there is nothing to treat")
-        checked = self._checked(networks)
-        if isinstance(checked, pd.DataFrame):
+        needed = self.treatment.num_fit
+        count = len(networks) if needed is None else min(needed, len(networks))
+        if not count:
             return self
-        return replace(self, treatment=self.treatment.fit(self.source, checked))
+        (some,) = networks.stream([torch.arange(count)])
+        return replace(self, treatment=self.treatment.fit(self.source, self._checked(some)))  # type: ignore[arg-type]
 
-    def passes(self, networks: Networks, generator: torch.Generator) -> Callable[[], Features]:
-        """Features of training networks, drawn anew by each call if the treatment is random.
+    def learned(self, generator: torch.Generator) -> Callable[[Networks], Features]:
+        """How training networks are seen, drawn anew by each call if the treatment is random.
 
         Args:
-            networks: Training networks.
             generator: Of the draws.
 
         Returns:
-            A function that gives the features of one pass.
+            A function from networks to their features.
         """
-        checked = self._checked(networks)
 
-        def draw() -> Features:
+        def compute(networks: Networks) -> Features:
+            checked = self._checked(networks)
             if isinstance(checked, pd.DataFrame):
                 return features_of(self.module, checked)
             return self._features(self.treatment.train(self.source, checked, generator))
 
-        return draw
-
-    def side_by_side(self, draw: Callable[[], Features]) -> tuple[Features, int]:
-        """Several passes at once, for a metanet that trains in one go.
-
-        Args:
-            draw: Features of one pass.
-
-        Returns:
-            Features of `copies` passes, one after the other, and the number of copies.
-        """
-        copies = self.treatment.copies if self.treatment.is_random else 1
-        return concatenate([draw() for _ in range(copies)]), copies
+        return compute
 
     def views(self, networks: Networks) -> list[Features]:
         """Features of networks to predict: one or more views, the mean of whose raw predictions counts.

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from metanet.contract import count_rows, features_of, invariant_to, reads, seeded
 from metanet.estimator import Metanet, load
+from zoo.network import Network, build_network
 from zoo.params import Params
-from zoo.population import Network, build_network
 from zoo.symmetry import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 

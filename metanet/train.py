@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,18 +10,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metanet.contract import Features, Training, count_rows, rows
+from metanet.contract import Features, Training, rows
 from metanet.history import History
+from metanet.passes import Drawn, in_pieces
 from metanet.targets import Target
 
 EVALUATION_BATCH = 512
+EVALUATION_ENTRIES = 2**26
 WARMUP = 0.1
 
 
 class Labeled(NamedTuple):
-    """Features of N networks and their targets ``[N]``, on the training device."""
+    """Features of N networks, kept or made when they are needed, and their targets ``[N]``, on the training device."""
 
-    features: Features
+    features: Features | Drawn
     y: Float[Tensor, "N"]
 
 
@@ -31,8 +33,8 @@ def train(
     train: Labeled,
     validation: Labeled,
     training: Training,
-    redraw: Callable[[], Features] | None = None,
     progress: bool = False,
+    at_once: int = EVALUATION_BATCH,
 ) -> History:
     """Train a metanet in place and leave it with the weights of its best validation loss.
 
@@ -45,8 +47,8 @@ def train(
         train: Networks to learn from.
         validation: Networks to choose the best pass by, and when to stop.
         training: Settings.
-        redraw: Gives the features of the training networks for each pass after the first, the same in all if None.
         progress: Show a bar on stderr.
+        at_once: Validation networks in a batch.
 
     Returns:
         Validation loss after each pass.
@@ -56,10 +58,8 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.epochs * num_batches))
     best, best_state, losses = math.inf, copy.deepcopy(module.state_dict()), []
     for epoch in tqdm(range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False):
-        if redraw is not None and epoch:
-            train = train._replace(features=redraw())
         _train_epoch(module, target, train, num_batches, optimizer, schedule, training.precision)
-        losses.append(float(target.loss(evaluate(module, validation.features), validation.y)))
+        losses.append(float(target.loss(evaluate(module, validation.features, at_once), validation.y)))
         if losses[-1] < best:
             best, best_state = losses[-1], copy.deepcopy(module.state_dict())
         if epoch - _argmin(losses) >= training.patience:
@@ -81,10 +81,11 @@ def _train_epoch(
     module.train()
     low = torch.autocast(train.y.device.type, torch.bfloat16, enabled=precision == "bfloat16")
     order = torch.randperm(len(train.y)).to(train.y.device)
-    for batch in order.tensor_split(num_batches):
+    parts = order.tensor_split(num_batches)
+    for batch, features in zip(parts, _in_batches(train.features, parts), strict=True):
         optimizer.zero_grad()
         with low:
-            raw = module(rows(train.features, batch))
+            raw = module(features)
         loss = target.loss(raw.float(), train.y[batch])
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -93,19 +94,37 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, features: Features) -> Float[Tensor, "N"]:
+def evaluate(module: nn.Module, features: Features | Drawn, at_once: int = EVALUATION_BATCH) -> Float[Tensor, "N"]:
     """Raw outputs of a metanet, in evaluation mode and in batches.
 
     Args:
         module: A metanet.
         features: Features of N networks, on the device of the module.
+        at_once: Networks in a batch.
 
     Returns:
         Raw outputs.
     """
     module.eval()
-    batches = [slice(start, start + EVALUATION_BATCH) for start in range(0, count_rows(features), EVALUATION_BATCH)]
-    return torch.cat([module(rows(features, batch)) for batch in batches])
+    if isinstance(features, Drawn):
+        return torch.cat([module(batch) for batch in features.batches(torch.arange(len(features)).split(at_once))])
+    return torch.cat([module(batch) for batch in in_pieces(features, at_once)])
+
+
+def evaluation_batch(num_params: int) -> int:
+    """Networks that are predicted at once, fewer if they are large.
+
+    Args:
+        num_params: Scalars of one network.
+
+    Returns:
+        At least one.
+    """
+    return max(1, min(EVALUATION_BATCH, EVALUATION_ENTRIES // num_params))
+
+
+def _in_batches(features: Features | Drawn, parts: Sequence[Tensor]) -> Iterator[Features]:
+    return features.batches(parts) if isinstance(features, Drawn) else (rows(features, part) for part in parts)
 
 
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:

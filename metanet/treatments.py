@@ -12,7 +12,8 @@ options, and has one or more of the methods
   says how many passes a metanet sees that has no passes of its own (trees);
 * ``views(source, params) -> list of params``: networks to predict, several views of each, whose raw predictions are averaged,
   the first of them that of validation;
-* ``fit(source, params) -> step``: what the step must know of the training networks, in its field ``known`` of tensors by name.
+* ``fit(source, params) -> step``: what the step must know of the training networks, in its field ``known`` of tensors by name;
+  a property ``num_fit`` says how many, the first ones, are enough (default: all, which must then fit into memory).
 
 Params are ``[N, *shape]``. Treatments act by the symmetry that a space declares, and leave fixed entries alone: what has no
 declared symmetry left, as asymmetric networks do, passes through.
@@ -132,6 +133,11 @@ class Align:
         if self.rounds < 0 or self.num_reference < 1:
             raise ValueError(f"treatment align: expected rounds >= 0 and num_reference >= 1, got {self}")
 
+    @property
+    def num_fit(self) -> int:
+        """Training networks that the reference depends on."""
+        return self.num_reference if self.rounds else 1
+
     def fit(self, source: Source, params: Params) -> "Align":
         """Choose the reference."""
         found = replace(self, known={name: tensor[0] for name, tensor in params.items()})
@@ -211,6 +217,14 @@ class Treatment:
     def copies(self) -> int:
         """Passes that a metanet without passes sees."""
         return max([getattr(step, "copies", 1) for step in self.steps], default=1)
+
+    @property
+    def num_fit(self) -> int | None:
+        """Training networks, the first ones, that `fit` needs; None for all."""
+        learning = [step for step in self.steps if hasattr(step, "fit")]
+        if not all(hasattr(step, "num_fit") for step in learning):
+            return None
+        return max((step.num_fit for step in learning), default=0)
 
     def fit(self, source: Source, params: Params) -> "Treatment":
         """Learn from training networks; every step sees them as those before it leave them."""

@@ -10,8 +10,9 @@ from studies.evaluation import Part
 from zoo.align import align, align_activations
 from zoo.architectures.record import activations
 from zoo.architectures.table import build_architecture
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network, Population
+from zoo.population import Population
 from zoo.symmetry import GroupElement, act
 from zoo.weight_space import WeightSpace
 

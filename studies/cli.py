@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,12 +43,57 @@ def main() -> None:
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
-def info(zoo: Path) -> None:
-    """Show what a zoo holds."""
-    from studies.info import describe_zoo
+@click.option("--column", default="test_accuracy", show_default=True, help="Column to draw a histogram of.")
+@click.option("--bins", type=click.IntRange(1, 1000), default=20, show_default=True, help="Bars of the histogram.")
+@click.option("--population", "populations", multiple=True, help="Histograms of these populations only.")
+def info(zoo: Path, column: str, bins: int, populations: tuple[str, ...]) -> None:
+    """Show what a zoo holds, with a histogram of one column."""
+    from studies.info import can_show_blocks, describe_column, describe_zoo
     from zoo.population import load
 
-    click.echo(describe_zoo(load(zoo)))
+    opened, width = load(zoo), shutil.get_terminal_size().columns
+    blocks = can_show_blocks(sys.stdout.encoding)
+    histograms = describe_column(opened, column, populations, bins, width, blocks)
+    click.echo(f"{describe_zoo(opened)}\n\n{histograms}")
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.argument("repo")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+def push(zoo: Path, repo: str, private: bool) -> None:
+    """Upload a zoo to the Hugging Face Hub as the data set REPO, owner/name.
+
+    The token is that of `hf auth login` or of the environment variable HF_TOKEN.
+    """
+    from zoo.hub import push as upload
+
+    click.echo(f"pushed {zoo} to {upload(zoo, repo, private)}")
+
+
+@main.command()
+@click.argument("repo")
+@click.argument("out", type=FOLDER)
+@click.option("--revision", help="Branch, tag or commit; the main branch if not given.")
+def pull(repo: str, out: Path, revision: str | None) -> None:
+    """Download the zoo REPO, owner/name, from the Hugging Face Hub and check every byte; goes on after an interruption."""
+    from zoo.hub import pull as download
+
+    click.echo(f"pulled {repo} to {download(repo, out, revision)}")
+
+
+@main.command()
+@click.argument("zoo", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--format", "kind", type=click.Choice(["parquet", "safetensors"]), required=True, help="Format of the files.")
+@click.option("--population", "populations", multiple=True, help="Only these populations.")
+@click.option("--split", "splits", type=click.Choice(["train", "validation", "test"]), multiple=True, help="Only these splits.")
+def export(zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]) -> None:
+    """Write a zoo in another format, bit for bit, into the new folder OUT."""
+    from zoo.export import export as write
+    from zoo.population import load
+
+    click.echo(f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}")
 
 
 @main.command()

@@ -17,8 +17,9 @@ from torch.func import vmap
 from data_gen.tasks import Task, TaskConfig, load_task
 from zoo.architectures.norms import MOMENTUM
 from zoo.architectures.record import activations
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network, Population
+from zoo.population import Population
 
 _IMAGES_AT_ONCE = 256
 _PARAMS_AT_ONCE, _ACTIVATIONS_AT_ONCE = 2**23, 2**25  # entries, of four or eight bytes

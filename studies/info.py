@@ -1,10 +1,13 @@
 """What a zoo holds, as text."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from zoo.histogram import histogram_lines
 from zoo.manifest import PopulationEntry
 from zoo.population import Population, Zoo
 
@@ -27,6 +30,55 @@ def describe_zoo(zoo: Zoo) -> str:
     ]
     blocks = [_describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()]
     return "\n\n".join(["\n".join(head), *blocks])
+
+
+def describe_column(
+    zoo: Zoo, column: str, populations: Sequence[str] = (), bins: int = 20, width: int = 80, blocks: bool = True
+) -> str:
+    """A histogram of one column for each population, on the same bins; networks that diverged are counted apart.
+
+    Args:
+        zoo: The zoo.
+        column: A column of the tables, of numbers.
+        populations: Which ones, all if none are named.
+        bins: Number of bins.
+        width: Columns of a line.
+        blocks: Whether bars are block characters or `#`.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        ValueError: If a population or the column is unknown, or the column holds text.
+    """
+    names = list(populations) or list(zoo)
+    if unknown := [name for name in names if name not in zoo]:
+        raise ValueError(f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}")
+    tables = {name: pd.concat([zoo[name].table(split) for split in zoo[name].splits]) for name in names}
+    numeric = [str(name) for name in tables[names[0]] if pd.api.types.is_numeric_dtype(tables[names[0]][name])]
+    if column not in numeric:
+        raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
+    values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
+    diverged = {name: table["diverged"].to_numpy(bool) for name, table in tables.items()}
+    shown = {name: values[name][~diverged[name]] for name in names}
+    finite = np.concatenate([own[np.isfinite(own)] for own in shown.values()])
+    bounds = (float(finite.min()), float(finite.max())) if finite.size else None
+    blocks_of_text = []
+    for name, own in shown.items():
+        lost = len(own) - int(np.isfinite(own).sum())
+        head = f"{name}: {column} of {len(own) - lost} networks; {int(diverged[name].sum())} diverged"
+        head += f", {lost} more without a finite value" * bool(lost)
+        blocks_of_text.append("\n".join([head, *histogram_lines(own, bins, width, bounds, blocks)]))
+    return "\n\n".join(blocks_of_text)
+
+
+def can_show_blocks(encoding: str | None) -> bool:
+    """Whether text of an encoding, such as a terminal's, may hold block characters."""
+    try:
+        "▏█".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def size_on_disk(directory: Path) -> int:

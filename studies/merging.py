@@ -34,8 +34,9 @@ from studies.evaluation import (
 )
 from studies.grid import run_grid
 from studies.merging_report import format_study, write_report
+from zoo.network import Network
 from zoo.params import Params, stack
-from zoo.population import Network, Population, load
+from zoo.population import Population, load
 from zoo.symmetry import act
 from zoo.weight_space import WeightSpace
 

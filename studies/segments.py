@@ -8,8 +8,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from studies.evaluation import Part, evaluate, reset_statistics
+from zoo.network import Network
 from zoo.params import Params
-from zoo.population import Network
 
 
 def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], points: Float64[np.ndarray, " T"]) -> Params:

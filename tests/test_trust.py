@@ -1,4 +1,4 @@
-"""Texts of unknown origin reach no shell, no format string, no loader that runs code: none of that is used."""
+"""Texts of unknown origin reach no shell, format string or loader that runs code: nothing that takes them there is used."""
 
 import ast
 from pathlib import Path

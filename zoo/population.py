@@ -1,11 +1,11 @@
 """A zoo on disk as Python sees it: a mapping of populations, each read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,79 +15,15 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
-from zoo.manifest import SPLITS, Manifest, PopulationEntry, read_manifest, rebuild
+from zoo.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
+from zoo.network import Network
 from zoo.params import Params, free_entries
 from zoo.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
 from zoo.store import StoreError, read_columns, read_flat, read_names, read_tensors
+from zoo.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """What the networks of a population compute: one function of params and inputs, and what it takes to build it again.
-
-    Attributes:
-        description: `architecture` (its name and options), `input_shape` and `num_classes`, as JSON holds them.
-        function: The architecture, constants included.
-    """
-
-    description: Mapping[str, Any]
-    function: Architecture
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return tuple(self.description["input_shape"])
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of outputs `K`."""
-        return self.description["num_classes"]
-
-    @property
-    def constants(self) -> Params:
-        """Masks, fixed entries, mixing matrices and offsets, by name."""
-        return self.function.constants
-
-    def apply(self, params: Params, x: Float[Tensor, "X ..."]) -> Float[Tensor, "X K"]:
-        """Run one network; many go through `torch.func.vmap`.
-
-        Args:
-            params: Effective parameters of one network.
-            x: Inputs `[X, *input_shape]`.
-
-        Returns:
-            Logits `[X, K]`.
-        """
-        return self.function.apply(params, x)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Network":
-        """The same function with its constants on a device and of a floating type."""
-        return replace(self, function=self.function.to(device, dtype))
-
-    def is_like(self, other: "Network") -> bool:
-        """Whether both are described the same way, constants included."""
-        mine, theirs = self.constants, other.constants
-        if self.description != other.description or mine.keys() != theirs.keys():
-            return False
-        return all(torch.equal(mine[name].cpu(), theirs[name].cpu()) for name in mine)
-
-
-def build_network(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Network:
-    """Build what networks compute from its description.
-
-    Args:
-        description: As in `Network`.
-        space: Weight space of the effective parameters.
-        constants: Constants of the architecture.
-
-    Returns:
-        The function.
-    """
-    architecture, input_shape = description["architecture"], description["input_shape"]
-    return Network(description, rebuild(architecture, space, input_shape, description["num_classes"], constants))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +116,73 @@ class Population:
         Raises:
             ValueError: If the view is unknown.
         """
+        params = read_tensors(self._paths(split), dict(self.space.shapes))
+        return free_entries(params, self._masks(view)) if view == "free" else params
+
+    def _masks(self, view: View) -> Params:
         if view not in ("full", "free"):
             raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
-        params = read_tensors(self._paths(split), dict(self.space.shapes))
-        return free_entries(params, self.free) if view == "free" else params
+        return self.free if view == "free" else {}
+
+    def stored(self, split: str, view: View = "full") -> StoredParams:
+        """The networks of a split without reading them, for zoos that do not fit into memory.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            view: As for `params`.
+
+        Returns:
+            What reads any of them, in the order of `params(split)`.
+        """
+        return open_stored(self._paths(split), dict(self.space.shapes), self._masks(view))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        columns: Sequence[str] = (),
+        view: View = "full",
+        num_networks: int | None = None,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> Iterator[Batch]:
+        """One pass over the networks of a split, read while it goes: memory holds a few batches, not the split.
+
+            for params, columns in population.batches("train", 64, seed=0, epoch=epoch, columns=["test_accuracy"]): ...
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            batch_size: Networks in a batch; the last has what is left.
+            seed: Of the order, a uniformly random one: that of `zoo.streaming.shuffled`. None for the order of network ids.
+            epoch: Number of the pass; under one seed each has an order of its own.
+            columns: Columns of `table(split)` that are wanted, too.
+            view: As for `params`.
+            num_networks: Only the first networks by id, all if None.
+            drop_last: Whether to leave out a last batch that is not full.
+            workers: Threads that read ahead; they change neither content nor order. 0 reads in this thread.
+
+        Returns:
+            Batches of params `[B, *shape]` and columns `[B]`.
+
+        Raises:
+            ValueError: If a size is out of range or there is no such split or column.
+        """
+        stored = self.stored(split, view)
+        count = len(stored) if num_networks is None else num_networks
+        if batch_size < 1 or workers < 0 or not 1 <= count <= len(stored):
+            raise ValueError(
+                f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= 0 and num_networks from 1 to "
+                f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
+            )
+        if unknown := [name for name in columns if name not in self._scalar_columns]:
+            raise ValueError(f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}")
+        order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
+        kept = count - count % batch_size if drop_last else count
+        found = read_columns(self._paths(split), columns) if columns else {}
+        return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
         """Final parameters of the networks of a split as one tensor; `zoo.params.unflatten` turns it back.

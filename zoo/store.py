@@ -77,13 +77,6 @@ def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) 
     file.create_dataset(name, data=stored, track_times=False)
 
 
-def _check_written(temporary: Path, columns: Columns) -> None:
-    # What cannot be read again, for example because another libhdf5 lays files out in another way, must not get its name.
-    found = {name: column.shape for name, column in open_checked(temporary).columns.items()}
-    if list(found.items()) != [(name, array.shape) for name, array in columns.items()]:
-        raise StoreError(f"{temporary}: wrote columns {found}, which are not those that were given")
-
-
 def temporary_path(path: Path) -> Path:
     """A hidden name beside a file for writing it; no other process has it, on this or any other machine.
 
@@ -94,6 +87,13 @@ def temporary_path(path: Path) -> Path:
         `.<name>.<process id>.<8 hexadecimal digits>.tmp`.
     """
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _check_written(temporary: Path, columns: Columns) -> None:
+    # What cannot be read again, for example because another libhdf5 lays files out in another way, must not get its name.
+    found = {name: column.shape for name, column in open_checked(temporary).columns.items()}
+    if list(found.items()) != [(name, array.shape) for name, array in columns.items()]:
+        raise StoreError(f"{temporary}: wrote columns {found}, which are not those that were given")
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -194,7 +194,7 @@ def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -
     Raises:
         StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
     """
-    places = [_locate(path, shapes) for path in paths]
+    places = [locate(path, shapes) for path in paths]
     rows = sum(count for count, _ in places)
     arrays = {name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()}
     _copy(paths, places, arrays)
@@ -214,15 +214,26 @@ def read_flat(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -> F
     Raises:
         StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
     """
-    places = [_locate(path, shapes) for path in paths]
+    places = [locate(path, shapes) for path in paths]
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     flat = np.empty((sum(count for count, _ in places), ends[-1]), np.float32)
     _copy(paths, places, dict(zip(shapes, np.split(flat, ends[:-1], axis=1), strict=True)))
     return torch.from_numpy(flat)
 
 
-def _locate(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict[str, int]]:
-    """Rows of a checked file, and where in it each float32 column starts, in bytes."""
+def locate(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict[str, int]]:
+    """Find float32 columns in a file, which is checked.
+
+    Args:
+        path: The file.
+        shapes: Shape of each column without its rows.
+
+    Returns:
+        Number of rows, and where in the file each column starts, in bytes.
+
+    Raises:
+        StoreError: If the file is not what it should be, or a column is missing or has another shape or dtype.
+    """
     checked = open_checked(path)
     rows, offsets = None, {}
     for name, shape in shapes.items():

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from metanet.contract import Source, Training
 from metanet.features import flat_free
 from metanet.layers.pooled_relu import mean_relu
-from metanet.normalize import TensorNorm
+from metanet.normalize import Normalized, TensorNorm
 
 
-class ScalarDeepSets(nn.Module):
+class ScalarDeepSets(Normalized):
     """Every scalar through linear, LayerNorm, ReLU; the mean; a perceptron width -> width -> width -> 1 with LayerNorm.
 
         out = rho( mean_i relu(LayerNorm(w x_i + b)) )
@@ -45,10 +45,6 @@ class ScalarDeepSets(nn.Module):
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
         return flat_free(self.source, networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def pool(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:
         """Lift every scalar to `width` channels and take the mean over scalars."""

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.features import flat_free
-from metanet.normalize import TensorNorm
+from metanet.normalize import Normalized, TensorNorm
 
 NUM_LAYERS = 10
 KERNEL = 5
 
 
-class DMC(nn.Module):
+class DMC(Normalized):
     """Ten convolutions of kernel 5, a mean over positions, a small perceptron. No symmetry of the networks is built in.
 
     Channels double from width / 32 to width over six layers and stay; each layer is convolution, ReLU, BatchNorm; the first six
@@ -53,10 +53,6 @@ class DMC(nn.Module):
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
         return flat_free(self.source, networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

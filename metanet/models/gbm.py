@@ -20,6 +20,7 @@ class StatisticsBoosting(nn.Module):
 
     recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     invariant = "permutations"
+    compact = True
 
     def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5):
         """Build.

@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source
-from metanet.normalize import ParamsNorm
+from metanet.normalize import Normalized, ParamsNorm
 from metanet.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
 from zoo.params import Params
 
 
-class GraphModel(nn.Module):
+class GraphModel(Normalized):
     """Normalized tensors, as features of nodes and edges, through a network of the graph and its runner."""
 
     def __init__(
@@ -38,10 +38,6 @@ class GraphModel(nn.Module):
         self.graph = parameter_graph(source.space)
         self.network = network(self.graph.sizes)
         self.dense = runner(self.graph)
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""

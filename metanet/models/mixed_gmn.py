@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from metanet.contract import Mixed, Source, Training, source_key
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
+from metanet.normalize import center_and_scale, moments
 from metanet.topology import GraphSizes, Part
 from metanet.vocabulary import Vocabulary, vocabulary_of
 from zoo.params import flatten, unflatten
@@ -82,17 +83,24 @@ class MixedGraphMetanet(nn.Module):
         flat = flatten(source.space, networks)
         return Mixed({self.admit(source): flat}, torch.arange(len(flat)))
 
-    def calibrate(self, features: Mixed) -> None:
+    def summarize(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
+        """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
+        found = []
+        for key, flat in features.parts.items():
+            graph, kinds = self.space_graph(key), range(len(self.center))
+            own = torch.full((len(flat), len(kinds), 2), torch.nan, dtype=torch.float64, device=flat.device)
+            for kind in kinds:
+                if (entries := graph.entries(flat, kind)).shape[1]:
+                    own[:, kind] = moments(entries)
+            found.append(own)
+        return torch.cat(found)[features.order]
+
+    def settle(self, summaries: Float[Tensor, "N kinds 2"]) -> None:
         """Medians, over the training networks, of the mean and the root mean square around the center, kind by kind."""
         for kind in range(len(self.center)):
-            pieces = [
-                piece for key, flat in features.parts.items() if (piece := self.space_graph(key).entries(flat, kind)).numel()
-            ]
-            if pieces:
-                self.center[kind] = torch.cat([piece.mean(1) for piece in pieces]).median()
-                spreads = [(piece - self.center[kind]).square().mean(1).sqrt() for piece in pieces]
-                scale = torch.cat(spreads).median()
-                self.scale[kind] = scale if scale > 0 else 1.0
+            known = summaries[~summaries[:, kind, 0].isnan(), kind]
+            if len(known):
+                self.center[kind], self.scale[kind] = center_and_scale(known)
 
     def forward(self, features: Mixed) -> Float[Tensor, "B"]:
         """Raw predictions."""

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.features import flat_free
-from metanet.normalize import TensorNorm
+from metanet.normalize import Normalized, TensorNorm
 
 
-class FlatMLP(nn.Module):
+class FlatMLP(Normalized):
     """Linear D -> width, ReLU, LayerNorm, linear width -> 1. Knows every entry by its place, and no symmetry.
 
     Dropout of input entries is what makes it generalize with fewer networks than entries; ``dropout=0`` is the paper's.
@@ -42,10 +42,6 @@ class FlatMLP(nn.Module):
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
         return flat_free(self.source, networks)
-
-    def calibrate(self, features: Float[Tensor, "N D"]) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

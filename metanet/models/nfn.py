@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
-from metanet.normalize import ParamsNorm
+from metanet.normalize import Normalized, ParamsNorm
 from metanet.topology import node_features, parameter_graph
 from zoo.params import Params
 
 
-class NeuralFunctional(nn.Module):
+class NeuralFunctional(Normalized):
     """Equivariant layers, means of all tensors, a perceptron. Invariant to declared permutations.
 
     Every entry of a tensor is mixed with its row, its column, everything that shares a neuron with it, and the means of all
@@ -64,10 +64,6 @@ class NeuralFunctional(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, 1),
         )
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""

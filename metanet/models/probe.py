@@ -109,9 +109,13 @@ class Probe(nn.Module):
         return -logits.log_softmax(-1)
 
     @torch.no_grad()
-    def calibrate(self, features: Mapping[str, Tensor]) -> None:
-        """Fit the scale of answers: the median over networks of their means at the initial probes."""
-        typical = self.answers(features).flatten(1).mean(1).median()
+    def summarize(self, features: Mapping[str, Tensor]) -> Float[Tensor, "N"]:
+        """Mean answer of each network at the initial probes."""
+        return self.answers(features).flatten(1).mean(1)
+
+    def settle(self, summaries: Float[Tensor, "N"]) -> None:
+        """Fit the scale of answers: the median over networks of their means."""
+        typical = summaries.median()
         self.scale.copy_(typical.clamp_min(torch.finfo(typical.dtype).tiny))
 
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B"]:

@@ -23,6 +23,7 @@ class StatNN(nn.Module):
 
     recommended = Training(epochs=60, batch_size=64, lr=2e-3, weight_decay=0.1, patience=15)
     invariant = "permutations"
+    compact = True
 
     def __init__(self, source: Source, *, width: int = 256, dropout: float = 0.3):
         """Build.

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.normalize import ParamsNorm
+from metanet.normalize import Normalized, ParamsNorm
 from metanet.topology import ParameterGraph, Part, node_features, parameter_graph
 from zoo.params import Params
 
 
-class TokenTransformer(nn.Module):
+class TokenTransformer(Normalized):
     """All that a neuron is written by, as one or more tokens; a transformer over the tokens of a network; their mean.
 
     Tokens carry three position embeddings: node set, neuron, piece. It knows every neuron by its place, so it is not invariant.
@@ -69,10 +69,6 @@ class TokenTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
         self.readout = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))
-
-    def calibrate(self, features: Params) -> None:
-        """Fit the normalization."""
-        self.norm.calibrate(features)
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""

@@ -173,7 +173,7 @@ def test_a_full_disk_at_any_point(tmp_path, finished):
             found = visible(disk / "zoo")
             assert found.items() <= reference.items(), "a file is visible that is not whole"
             assert "zoo.json" not in found
-            size += 4096 * max(1, size // 12288)
+            size += 4096 * max(1, size // 6144)
             resize(disk, size)
         assert contents(disk / "zoo") == contents(finished)
         assert messages == {f"{disk / 'zoo'}: no space left on the disk; free some and run the same command again"}
@@ -190,8 +190,15 @@ def test_a_read_only_folder(tmp_path, finished):
     assert visible(finished)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("name", [".job.json", "train-00000-of-00001.h5", "README.md", "zoo.json"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        (".job.json", errno.EACCES),
+        ("train-00000-of-00001.h5", errno.EROFS),
+        ("README.md", errno.ENOSPC),
+        ("zoo.json", errno.EDQUOT),
+    ],
+)
 def test_whatever_file_cannot_be_written_it_is_one_line(tmp_path, monkeypatch, name, number):
     import zoo.store
 

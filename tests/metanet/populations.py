@@ -9,8 +9,8 @@ import torch
 from metanet.testing import SPLITS, MemoryPopulation
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
+from zoo.network import build_network
 from zoo.params import stack
-from zoo.population import build_network
 
 SMALL = {"transformer": {"dim": 4, "depth": 1}, "resnet": {"channels": [2, 3, 3]}, "cnn": {"channels": [3, 4]}}
 SMALL |= {name: {"hidden": [5, 4]} for name in ("mlp", "siren")}

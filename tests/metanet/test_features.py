@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metanet import features
-from metanet.contract import Source
+from metanet.contract import Source, calibrate
 from metanet.features import categories, encode_hyperparameters, flat_free, statistic_names, statistics
 from metanet.normalize import ColumnNorm, TensorNorm
 from metanet.testing import permute_neurons, random_population
@@ -63,7 +63,7 @@ def test_huge_weights_give_finite_statistics():
 def test_norm_is_one_number_per_tensor():
     norm = TensorNorm([3, 2])
     x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 3, 10, 10]) + 4
-    norm.calibrate(x)
+    calibrate(norm, [x])
     assert norm.center.unique().numel() == norm.scale.unique().numel() == 2
     z = norm(x)
     for piece in z.split([3, 2], dim=1):
@@ -76,8 +76,8 @@ def test_norms_are_not_thrown_by_a_diverged_network():
     wild = x.clone()
     wild[7] = 1e30
     for clean, dirty in ((TensorNorm([4]), TensorNorm([4])), (ColumnNorm(4), ColumnNorm(4))):
-        clean.calibrate(x)
-        dirty.calibrate(wild)
+        calibrate(clean, [x])
+        calibrate(dirty, [wild])
         torch.testing.assert_close(dirty.center, clean.center, rtol=0, atol=0.1)
         torch.testing.assert_close(dirty.scale, clean.scale, rtol=0.1, atol=0)
         assert dirty(wild).abs().max() < 100
@@ -85,10 +85,10 @@ def test_norms_are_not_thrown_by_a_diverged_network():
 
 def test_constant_columns_are_not_divided_by_zero():
     norm = ColumnNorm(2)
-    norm.calibrate(torch.ones(10, 2))
+    calibrate(norm, [torch.ones(10, 2)])
     assert torch.equal(norm(torch.ones(3, 2)), torch.zeros(3, 2))
     norm = TensorNorm([2])
-    norm.calibrate(torch.zeros(10, 2))
+    calibrate(norm, [torch.zeros(10, 2)])
     assert norm(torch.zeros(3, 2)).isfinite().all()
 
 
@@ -105,7 +105,7 @@ def test_hyperparameters_become_numbers():
 
 def test_statistics_of_a_diverged_network_stay_finite():
     norm = ColumnNorm(3)
-    norm.calibrate(torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]]))
+    calibrate(norm, [torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]])])
     largest = torch.finfo(torch.float32).max
     normalized = norm(torch.tensor([[largest, -largest, 1e30]]))
     assert torch.isfinite(normalized).all()

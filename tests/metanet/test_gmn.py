@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metanet import graph as graphs
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import Source, calibrate, features_of, seeded
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
@@ -20,7 +20,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     with seeded(0):
         module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     return module
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metanet import graph as graphs
-from metanet.contract import Source, seeded
+from metanet.contract import Source, calibrate, seeded
 from metanet.models.graph_transformer import GraphTransformer
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_attention
@@ -21,7 +21,7 @@ def metanet(space, params, free=None):
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
             weight.data += 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
-    module.calibrate(params)
+    calibrate(module, [params])
     return module
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import Source, calibrate, features_of, seeded
 from metanet.models.table import build
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from zoo.architectures import ARCHITECTURES
@@ -25,7 +25,7 @@ def metanet(model, space, params, free=None):
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
             weight.add_(0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64))
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     return module
 
 

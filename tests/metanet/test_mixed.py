@@ -10,7 +10,7 @@ import torch
 
 import metanet
 from metanet import Metanet
-from metanet.contract import Mixed, Source, concatenate, count_rows, rows, seeded, to_device
+from metanet.contract import Mixed, Source, calibrate, concatenate, count_rows, rows, seeded, to_device
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
 from metanet.testing import SPLITS, MemoryPopulation, first_networks
@@ -47,7 +47,7 @@ def metanet_of(names, **options):
     with seeded(0):
         module = MixedGraphMetanet([Source(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options)
     module = module.double().eval()
-    module.calibrate(features_of(module, sorted(names)))
+    calibrate(module, [features_of(module, sorted(names))])
     return module
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metanet import METANETS
-from metanet.contract import Source
+from metanet.contract import Source, calibrate
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
 from metanet.testing import random_population
@@ -22,7 +22,7 @@ def built(model, source=SOURCE, **options):
         module = METANETS[model](source, **options).double().eval()
     params = {name: tensor.double() for name, tensor in POPULATION.params("train").items()}
     features = module.features(params)
-    module.calibrate(features)
+    calibrate(module, [features])
     return module, features
 
 

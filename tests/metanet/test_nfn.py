@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import Source, calibrate, features_of, seeded
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
@@ -26,7 +26,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     with seeded(0):
         module = NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options}).double().eval()
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     return module
 
 

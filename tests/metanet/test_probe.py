@@ -12,13 +12,13 @@ import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
 from metanet import Metanet
-from metanet.contract import Source, seeded
+from metanet.contract import Source, calibrate, seeded
 from metanet.models.probe import Probe
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
+from zoo.network import Network
 from zoo.params import stack
-from zoo.population import Network
 from zoo.symmetry import act, sample
 from zoo.testing import random_params
 
@@ -53,7 +53,7 @@ def networks(of, count=COUNT):
 def probe(of, params, **options):
     with seeded(0):
         module = Probe(Source(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options}).double().eval()
-    module.calibrate(params)
+    calibrate(module, [params])
     return module
 
 

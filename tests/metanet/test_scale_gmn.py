@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import Source, calibrate, features_of, seeded
 from metanet.graph import batch
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
@@ -38,7 +38,7 @@ def metanet(space, params, free=None, **options):
     with seeded(0):
         module = ScaleGraphMetanet(Source(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options})
     module = module.double().eval()
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     return module
 
 
@@ -196,7 +196,7 @@ def test_dead_neurons_are_read_and_remain_invariant(name, kind):
     module, own = metanet(space, params), dead(params, kind)
     before, after = (module(features_of(module, values)) for values in (own, act(space, wide(space), own)))
     close(before, after, rtol=1e-8, atol=1e-8)
-    module.calibrate(features_of(module, own))
+    calibrate(module, [features_of(module, own)])
     out = module.float()(features_of(module, {name: tensor.float() for name, tensor in own.items()}))
     out.square().sum().backward()
     assert out.isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.contract import Source, features_of, invariant_to, seeded
+from metanet.contract import Source, calibrate, features_of, invariant_to, seeded
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
 from metanet.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
@@ -21,7 +21,7 @@ def metanet(space, params, **options):
     sizes = {"token_size": 5, "width": 8, "layers": 2, "heads": 2}
     with seeded(0):
         module = TokenTransformer(Source(space), **{**sizes, **options}).double().eval()
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     return module
 
 
@@ -113,7 +113,7 @@ def test_fixed_entries_are_not_read():
     params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
     with seeded(0):
         module = TokenTransformer(Source(space, {"layers.0.weight": mask}), width=8, heads=2).double().eval()
-    module.calibrate(features_of(module, params))
+    calibrate(module, [features_of(module, params)])
     fixed = {**params, "layers.0.weight": torch.where(mask, params["layers.0.weight"], 7.0)}
     trained = {**params, "layers.0.weight": torch.where(mask, 7.0, params["layers.0.weight"])}
     assert spreads(module, params, fixed) == 0

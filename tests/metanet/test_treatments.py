@@ -210,7 +210,7 @@ def test_augmented_training_differs_and_trees_see_copies():
         assert seen == [24] * 3
         seen.clear()
         Metanet("statnn", treatment="counted", epochs=4, patience=4).fit(POPULATION)
-        assert seen == [24] * 4
+        assert seen == [24] * 5  # the first for the normalization
     finally:
         del TREATMENTS["counted"]
 

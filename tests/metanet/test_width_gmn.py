@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metanet import graph as graphs
-from metanet.contract import Source, seeded
+from metanet.contract import Source, calibrate, seeded
 from metanet.models.gmn import GraphMetanet
 from metanet.models.width_gmn import WidthGraphMetanet
 from tests.metanet.spaces import SPACES, assert_same_function, generator, networks
@@ -22,7 +22,7 @@ def metanet(space, params, free=None, builder=WidthGraphMetanet):
     with seeded(0):
         module = builder(Source(space, free or {}), width=8, edge_width=4, layers=2).double().eval()
     if builder is WidthGraphMetanet:
-        module.calibrate(params)
+        calibrate(module, [params])
     return module
 
 

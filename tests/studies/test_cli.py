@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from studies.cli import _setting, main
+from studies.info import can_show_blocks, describe_column
 from tests.studies.zoos import write_zoo
 
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
@@ -46,6 +47,56 @@ def test_info_shows_every_population(tiny_zoo):
     for word in ("2 populations", "standard", "w_asymmetric", "train 40, validation 20, test 24", "26 free", "0 diverged"):
         assert word in text
     assert "84" in text
+
+
+def test_info_draws_a_column_as_wide_as_the_terminal(tiny_zoo, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = run("info", tiny_zoo, "--column", "lr", "--bins", "4", "--population", "w_asymmetric")
+    histogram = text.split("\n\n")[-1].splitlines()
+    assert histogram[0] == "w_asymmetric: lr of 84 networks; 0 diverged"
+    assert len(histogram) == 5
+    assert sum(int(line.split()[-1]) for line in histogram[1:]) == 84
+    assert max(map(len, histogram[1:])) <= 40
+    assert max(map(len, histogram[1:])) >= 39
+    for column in ("optimizer", "test_acuracy"):
+        assert f"column '{column}': expected a column of numbers, one of ['network_id'" in fail(
+            "info", tiny_zoo, "--column", column
+        )
+    assert "no populations ['standrad']" in fail("info", tiny_zoo, "--population", "standrad")
+
+
+def test_info_counts_diverged_networks_apart(tmp_path):
+    from tests.zoo.written import write_zoo as write_drawn_zoo
+    from zoo.population import load
+
+    text = describe_column(load(write_drawn_zoo(tmp_path / "zoo")), "test_accuracy", ["standard"], 5, 60, blocks=False)
+    head, *bars = text.splitlines()
+    assert head == "standard: test_accuracy of 72 networks; 2 diverged"
+    assert sum(int(line.split()[-1]) for line in bars) == 72
+    assert all("#" in line and "█" not in line for line in bars)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "blocks"), [("utf-8", True), ("cp437", False), ("ascii", False), ("none", False), (None, False)]
+)
+def test_block_characters_are_for_terminals_that_have_them(encoding, blocks):
+    assert can_show_blocks(encoding) is blocks
+
+
+def test_export_writes_what_was_asked_for(tiny_zoo, tmp_path):
+    out = tmp_path / "out"
+    assert f"to {out}" in run("export", tiny_zoo, out, "--format", "parquet", "--population", "standard", "--split", "test")
+    assert [str(path.relative_to(out)) for path in out.rglob("*.*")] == ["standard/test.parquet"]
+    assert "new or empty" in fail("export", tiny_zoo, out, "--format", "safetensors")
+
+
+def test_push_and_pull_hand_over_their_arguments(tiny_zoo, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("zoo.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b")
+    monkeypatch.setattr("zoo.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1])
+    assert f"pushed {tiny_zoo} to https://hub/a/b" in run("push", tiny_zoo, "a/b", "--private")
+    run("pull", "a/b", tmp_path / "out", "--revision", "v1")
+    assert calls == [(tiny_zoo, "a/b", True), ("a/b", tmp_path / "out", "v1")]
 
 
 @pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments", "findings"])

@@ -22,8 +22,9 @@ from studies.intervals import mean_interval
 from studies.segments import above_chord, evaluate_segment, midpoint
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
+from zoo.network import Network
 from zoo.params import stack
-from zoo.population import Network, load
+from zoo.population import load
 from zoo.symmetry import act, sample
 
 CASES = {

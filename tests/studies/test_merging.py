@@ -19,8 +19,9 @@ from studies.merging import Merging, draw_groups, evaluate_ensemble, format_stud
 from tests.reference.zoo_modules import MODULES
 from zoo.align import align
 from zoo.architectures import build_architecture
+from zoo.network import Network
 from zoo.params import flatten, stack
-from zoo.population import Network, load
+from zoo.population import load
 from zoo.symmetry import act, sample
 
 OPTIONS, SHAPE = {"hidden": [8, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)
