@@ -21,6 +21,7 @@ DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", "mnist1d", "sbm")
 _MOST_IMAGES = 10**5
 _KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}
+_TOGETHER = 16
 _IMAGES_OFF = 2
 """How many images another machine's rounding may move to the other side."""
 
@@ -143,7 +144,7 @@ def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes
         schedule=str(table["schedule"][0]),
         batch_size=int(table["batch_size"][0]),
     )
-    found = evaluate(trainer, networks, params, len(rows))
+    found = evaluate(trainer, networks, params, min(len(rows), _TOGETHER))
     sizes = {"train_accuracy": table["train_size"], "test_accuracy": np.full(len(rows), len(trainer.task.test.y))}
     for name in (n for n in METRIC_COLUMNS if n in sizes):
         for network, stored, computed, size in zip(

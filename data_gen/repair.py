@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from data_gen.config import Job, PopulationConfig
-from data_gen.folder import CARD_NAME, JOB_NAME, claim
+from data_gen.config import Job
+from data_gen.folder import CARD_NAME, JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generate import generate
 from data_gen.recompute import described, needs_files
 from data_gen.verify import Fault, verify
@@ -66,29 +66,55 @@ def repair(
         manifest, job = _job(directory)
         if needs_files(job.task) and not trust_task:
             raise ValueError(f"{directory}: the task is {described(job.task)}, which is not opened unasked; give --trust-task")
-        wrong = {fault.path for fault in found}
-        stage = directory / STAGE
-        try:
-            for compiled in (compile, not compile):
-                _stage(directory, stage, job, wrong)
-                generate(job, stage, device, workers, chunk_size, compiled, quiet)
-                made = read_manifest(stage)
-                changed, misdescribed = _compare(directory, manifest, made)
-                if not changed:
-                    break
-            if changed and not accept_changed:
-                raise ValueError(_explain(changed, manifest, made))
-            if misdescribed:
-                wrong.add(MANIFEST_NAME)
-            if manifest is not None and not changed:
-                write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
-            _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        _own(directory, manifest, job)
+        with claimed(directory, job):
+            make = partial(generate, job, directory / STAGE, device, workers, chunk_size, quiet=quiet)
+            attempts = (partial(make, compile=compile), partial(make, compile=not compile))
+            _repair_once(directory, manifest, job, {fault.path for fault in found}, attempts, accept_changed, report)
     left = verify(directory, sample=0)
     if left:
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
     return faults
+
+
+def _own(directory: Path, manifest: Manifest | None, job: Job) -> None:
+    """Write the record of the job that generation wants to find, where a download or damage has left none."""
+    try:
+        read_job(directory)
+    except ValueError:
+        if manifest is not None:
+            write_text(directory / JOB_NAME, job_record(job))
+
+
+def _repair_once(
+    directory: Path,
+    manifest: Manifest | None,
+    job: Job,
+    wrong: set[str],
+    attempts: tuple[Callable[[], Path], Callable[[], Path]],
+    accept_changed: bool,
+    report: Callable[[str], object],
+) -> None:
+    stage = directory / STAGE
+
+    def attempt(generate_missing: Callable[[], Path]) -> tuple[Manifest, set[str], set[str]]:
+        _stage(directory, stage, job, wrong)
+        made = read_manifest(generate_missing())
+        return made, *_compare(directory, manifest, made)
+
+    try:
+        made, changed, misdescribed = attempt(attempts[0])
+        if changed:
+            made, changed, misdescribed = attempt(attempts[1])
+        if changed and not accept_changed:
+            raise ValueError(_explain(changed, manifest, made))
+        if misdescribed:
+            wrong.add(MANIFEST_NAME)
+        if manifest is not None and not changed:
+            write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
+        _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> list[str]:
@@ -124,17 +150,7 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
             f"{directory}: the job is lost: neither {MANIFEST_NAME} nor {JOB_NAME} holds it "
             f"({escape(str(error)):.200}); generate the zoo again"
         ) from error
-    return None, job.model_copy(update={"populations": _order_of_card(directory, job) | job.populations})
-
-
-def _order_of_card(directory: Path, job: Job) -> dict[str, PopulationConfig]:
-    """Populations in the order in which the card names them, as the job's record does not keep it."""
-    try:
-        text = bytes(map_file(inside(directory, CARD_NAME))).decode("utf-8", errors="replace")
-    except StoreError:
-        return {}
-    names = re.findall(r"^- config_name: ([a-z][a-z0-9_]*)$", text, flags=re.MULTILINE)
-    return {name: job.populations[name] for name in names if name in job.populations}
+    return None, job
 
 
 def _stage(directory: Path, stage: Path, job: Job, wrong: set[str]) -> None:
