@@ -56,6 +56,30 @@ def check_network(source: Source, network: Network | None, what: str) -> None:
         )
 
 
+def check_shapes(source: Source, params: Params) -> int:
+    """Refuse params of another weight space.
+
+    Args:
+        source: What the metanet was built for.
+        params: Tensors ``[N, *shape]``, full view.
+
+    Returns:
+        The number of networks.
+
+    Raises:
+        ValueError: If names or shapes do not fit (names them), unless there is one leading axis.
+    """
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
+    if shapes != dict(source.space.shapes):
+        difference = shape_difference(dict(source.space.shapes), shapes)
+        raise ValueError(
+            "params are of another weight space than the metanet was fitted on "
+            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
+        )
+    (count,) = batch_shape(source.space, params)
+    return count
+
+
 def check_params(source: Source, params: Params) -> int:
     """Refuse params of another weight space, or with entries that are not finite.
 
@@ -67,17 +91,9 @@ def check_params(source: Source, params: Params) -> int:
         The number of networks.
 
     Raises:
-        ValueError: If names or shapes do not fit (names them), unless there is one leading axis,
-            or if an entry is not finite.
+        ValueError: As `check_shapes`, or if an entry is not finite.
     """
-    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
-    if shapes != dict(source.space.shapes):
-        difference = shape_difference(dict(source.space.shapes), shapes)
-        raise ValueError(
-            "params are of another weight space than the metanet was fitted on "
-            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
-        )
-    (count,) = batch_shape(source.space, params)
+    count = check_shapes(source, params)
     bad = {name: number for name, tensor in params.items() if (number := int((~tensor.isfinite()).sum()))}
     if bad:
         raise ValueError(f"params: expected finite entries, got entries that are not, per tensor {bad}")

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from metanet import files
-from metanet.checks import check_network, check_source
+from metanet.checks import check_network, check_shapes, check_source
 from metanet.contract import (
     PopulationLike,
     Training,
@@ -269,7 +269,10 @@ class Metanet(BaseEstimator):
         reader = self.reader_
         if isinstance(reader, MixedReader):
             return reader.reader_of(inputs)
-        if isinstance(inputs, Mapping | pd.DataFrame) or reads(self.module_) != "params":
+        if isinstance(inputs, pd.DataFrame) or reads(self.module_) != "params":
+            return reader
+        if isinstance(inputs, Mapping):
+            check_shapes(reader.source, inputs)
             return reader
         if inputs.space != reader.source.space and hasattr(self.module_, "transfer"):
             return reader.transfer(source_of(inputs, None))

@@ -108,30 +108,26 @@ def checksum(data: bytes) -> int:
     words = struct.unpack(f"<{(len(data) + 11) // 12 * 3}I", data + bytes(-len(data) % 12))
     if not words:
         return c
+    # rotations are written out: a call for each took most of the time of opening a file
     for i in range(0, len(words) - 3, 3):
         a, b, c = a + words[i], b + words[i + 1], (c + words[i + 2]) & _MASK
-        a = ((a - c) ^ _turn(c, 4)) & _MASK
+        a = ((a - c) ^ (c << 4 | c >> 28)) & _MASK
         c = (c + b) & _MASK
-        b = ((b - a) ^ _turn(a, 6)) & _MASK
+        b = ((b - a) ^ (a << 6 | a >> 26)) & _MASK
         a = (a + c) & _MASK
-        c = ((c - b) ^ _turn(b, 8)) & _MASK
+        c = ((c - b) ^ (b << 8 | b >> 24)) & _MASK
         b = (b + a) & _MASK
-        a = ((a - c) ^ _turn(c, 16)) & _MASK
+        a = ((a - c) ^ (c << 16 | c >> 16)) & _MASK
         c = (c + b) & _MASK
-        b = ((b - a) ^ _turn(a, 19)) & _MASK
+        b = ((b - a) ^ (a << 19 | a >> 13)) & _MASK
         a = (a + c) & _MASK
-        c = ((c - b) ^ _turn(b, 4)) & _MASK
+        c = ((c - b) ^ (b << 4 | b >> 28)) & _MASK
         b = (b + a) & _MASK
     a, b, c = (a + words[-3]) & _MASK, (b + words[-2]) & _MASK, (c + words[-1]) & _MASK
-    c = ((c ^ b) - _turn(b, 14)) & _MASK
-    a = ((a ^ c) - _turn(c, 11)) & _MASK
-    b = ((b ^ a) - _turn(a, 25)) & _MASK
-    c = ((c ^ b) - _turn(b, 16)) & _MASK
-    a = ((a ^ c) - _turn(c, 4)) & _MASK
-    b = ((b ^ a) - _turn(a, 14)) & _MASK
-    return ((c ^ b) - _turn(b, 24)) & _MASK
-
-
-def _turn(x: int, k: int) -> int:
-    """Rotate 32 bits to the left."""
-    return (x << k | x >> (32 - k)) & _MASK
+    c = ((c ^ b) - (b << 14 | b >> 18)) & _MASK
+    a = ((a ^ c) - (c << 11 | c >> 21)) & _MASK
+    b = ((b ^ a) - (a << 25 | a >> 7)) & _MASK
+    c = ((c ^ b) - (b << 16 | b >> 16)) & _MASK
+    a = ((a ^ c) - (c << 4 | c >> 28)) & _MASK
+    b = ((b ^ a) - (a << 14 | a >> 18)) & _MASK
+    return ((c ^ b) - (b << 24 | b >> 8)) & _MASK
