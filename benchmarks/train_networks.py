@@ -27,10 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data_gen.chunking import chunk_size
 from data_gen.config import Job
 from data_gen.executors import keep_memory
-from data_gen.shard import Worker
+from data_gen.shard import Worker, full_table
 from data_gen.tasks import Images, Task
 
 WIDTHS = (64, 32, 32, 10)
@@ -91,10 +90,10 @@ def lock_step(case: str) -> tuple[float, int, int]:
             "weight_decay": 1e-4,
         }
         populations = {"p": {"architecture": spec["architecture"]}}
-        job = Job.model_validate({"task": {}, "populations": populations, "hyperparameters": hyperparameters, "count": 5000})
+        job = Job.model_validate({"task": {}, "populations": populations, "hyperparameters": hyperparameters, "count": 10**6})
         worker = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
         worker.__dict__["task"] = synthetic_task(spec["shape"])
-        size = chunk_size(worker.trainer("p").architecture, worker.task, spec["batch"], 10**6)
+        size = worker.chunk_size("p", full_table(job, worker.task, torch.arange(10**6)))
         _state[case] = (worker, size)
     worker, size = _state[case]
     ids = torch.arange(spec["chunks"] * size)

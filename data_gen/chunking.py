@@ -7,60 +7,27 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
-
-from data_gen.tasks import Task
-from zoo.architectures.base import Architecture
 
 # Beyond the caches of a core, lock step gains nothing from more networks (benchmarks/train_networks.py).
 _CPU_WORKING_SET = 6 * 2**20
 _CUDA_SHARE = 0.25
-_STATE_COPIES = 5  # parameters, gradients, up to two optimizer slots, the copy at the start of a block
 # A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.
 _NETWORK_STEPS_WORTH_COMPILING = 200_000
 
 
-def bytes_per_network(architecture: Architecture, task: Task, batch_size: int) -> int:
-    """Memory that one network needs while it trains: its state, its batch, and what the backward pass keeps.
-
-    Args:
-        architecture: The architecture.
-        task: The task.
-        batch_size: Images in a batch.
-
-    Returns:
-        Bytes, measured on one forward pass.
-    """
-    params = architecture.init(torch.Generator().manual_seed(0))
-    trained = {name: tensor.to(task.mean.device, task.mean.dtype).requires_grad_() for name, tensor in params.items()}
-    x = task.inputs(task.train.x[torch.arange(batch_size) % len(task.train.x)])
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        architecture.apply_training(trained, x)
-    state = sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
-    return _STATE_COPIES * state + 2 * (sum(saved.values()) + x.numel() * x.element_size())
-
-
-def chunk_size(architecture: Architecture, task: Task, batch_size: int, rows: int) -> int:
+def chunk_size(bytes_per_network: int, device: torch.device, rows: int) -> int:
     """How many networks train in lock step: as many as fit into the caches of a core, or into the free memory of a GPU.
 
     Args:
-        architecture: The architecture.
-        task: The task, on its device.
-        batch_size: Images in a batch.
+        bytes_per_network: What one network needs while it trains, as `footprint.training_bytes` says.
+        device: Where they train.
         rows: Networks to be trained in all; if there are several rounds, they are made equally large.
 
     Returns:
         Number of networks, at least 1.
     """
-    device = task.mean.device
     budget = int(_CUDA_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else _CPU_WORKING_SET
-    fitting = max(1, budget // bytes_per_network(architecture, task, batch_size))
+    fitting = max(1, budget // bytes_per_network)
     return math.ceil(rows / math.ceil(rows / fitting))
 
 

@@ -14,6 +14,7 @@ from data_gen.chunking import chunk_size, compilation_pays, halve_until_it_fits
 from data_gen.config import Job, PopulationConfig
 from data_gen.conservation import conservation, laws_of
 from data_gen.evaluate import evaluate
+from data_gen.footprint import training_bytes
 from data_gen.lanes import Lanes
 from data_gen.networks import Networks, part_bounds, parts_of
 from data_gen.recorder import Recorder, checkpoint_steps
@@ -225,16 +226,29 @@ class Worker:
         table = full_table(self.job, self.task, ids)
         order: list[int] = []
         results: list[tuple[Params, Params, Params]] = []
-        for values, rows in group_rows(table, _SHARED_IN_LOCK_STEP).items():
-            batch_size = values[_SHARED_IN_LOCK_STEP.index("batch_size")]
-            size = chunk_size(trainer.architecture, self.task, batch_size, len(rows))
-            size = min(size, self.max_chunk or size)
+        for rows in group_rows(table, _SHARED_IN_LOCK_STEP).values():
             order += rows
             alike = {name: column[rows] for name, column in table.items()}
             train = partial(self._train_alike, trainer, self.laws(population), alike, report)
-            results.append(halve_until_it_fits(train, size))
+            results.append(halve_until_it_fits(train, self.chunk_size(population, alike)))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
         return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
+
+    def chunk_size(self, population: str, table: Table) -> int:
+        """How many networks of a population train in lock step.
+
+        Args:
+            population: Its name.
+            table: Rows of `full_table`, with one optimizer, schedule and batch size.
+
+        Returns:
+            Number of networks, at least 1.
+        """
+        trainer = self.trainer(population).uncompiled()
+        one = {name: column[:1] for name, column in table.items()}
+        needed = training_bytes(trainer, self.networks(one), self.initial(trainer, one))
+        size = chunk_size(needed, self.device, len(table["network_id"]))
+        return min(size, self.max_chunk or size)
 
     def _train_alike(
         self, trainer: Trainer, laws: tuple[Law, ...], table: Table, report: Callable[[int], object], size: int

@@ -53,6 +53,10 @@ class Trainer:
         self._statistics = architecture.statistics
         self._centers = constants_of(architecture.constants, "offset")
 
+    def uncompiled(self) -> "Trainer":
+        """One that does the same without a compiled step."""
+        return Trainer(self.architecture, self.task, self.seed, precision=self._precision) if self.compiled else self
+
     def start(self, networks: Networks, params: Params) -> State:
         """State before the first step.
 

@@ -272,7 +272,7 @@ class Metanet(BaseEstimator):
         if isinstance(inputs, pd.DataFrame) or reads(self.module_) != "params":
             return reader
         if isinstance(inputs, Mapping):
-            check_shapes(reader.source, inputs)
+            check_shapes(reader.source, dict(inputs))
             return reader
         if inputs.space != reader.source.space and hasattr(self.module_, "transfer"):
             return reader.transfer(source_of(inputs, None))

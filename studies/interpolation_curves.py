@@ -1,6 +1,7 @@
 """Losses on the segment from the initial to the trained network, and the shape of such curves."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.func import vmap
 
-from data_gen.chunking import bytes_per_network
+from data_gen.footprint import running_bytes
 from data_gen.networks import Exposure
 from data_gen.tasks import Task
 from studies.segments import between
@@ -83,7 +84,10 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
     Returns:
         Number of images and number of networks.
     """
-    one, two = (bytes_per_network(architecture, task, count) for count in (1, 2))
+    params = {name: tensor.to(task.mean) for name, tensor in architecture.init(torch.Generator()).items()}
+    images = (task.inputs(task.train.x[:1].expand(count, *task.input_shape)) for count in (1, 2))
+    with torch.no_grad():
+        one, two = (running_bytes(partial(architecture.apply, params, x)) for x in images)
     per_image = max(two - one, 1)
     weights = 2 * architecture.space.num_params * task.mean.element_size()
     images = min(MAX_IMAGES, max(1, (MEMORY // num_points - weights) // per_image))

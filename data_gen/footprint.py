@@ -1,0 +1,80 @@
+"""How much memory networks need while they train or run, in bytes of tensors."""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from data_gen.networks import Networks, expose
+from data_gen.train import BLOCK_STEPS, Trainer
+from zoo.params import Params
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make while it is active, until they are freed.
+
+    Working memory inside an operation, as of a convolution, is not seen; nor is what an allocator cannot use again.
+
+    Attributes:
+        peak: The largest number of bytes at once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count its results."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage())._cdata not in self._sizes:
+                self._sizes[storage._cdata] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.peak = max(self.peak, self._now)
+                weakref.finalize(storage, self._freed, storage._cdata)
+        return result
+
+    def _freed(self, identity: int) -> None:
+        self._now -= self._sizes.pop(identity, 0)
+
+
+def training_bytes(trainer: Trainer, networks: Networks, params: Params) -> int:
+    """Bytes of tensors that networks need while they train, at most: state, batches, activations and gradients.
+
+    Found by taking one step.
+
+    Args:
+        trainer: Who trains, uncompiled. A compiled step needs less.
+        networks: The networks; one tells what each of any number needs, to some percent.
+        params: Their initial parameters `[N, *shape]`.
+
+    Returns:
+        Bytes; what the task holds does not count.
+    """
+    with LiveBytes() as live:
+        state, seen = trainer.start(networks, params), expose(networks, trainer.task, trainer.seed)
+        block = trainer.block(networks, seen, state, BLOCK_STEPS)
+        trainer.advance(networks, seen, state, 1)
+    del block  # kept until here, as `advance` keeps the block of all steps
+    return live.peak
+
+
+def running_bytes(run: Callable[[], Any]) -> int:
+    """Bytes of tensors that a function makes, at most at once.
+
+    Args:
+        run: The function.
+
+    Returns:
+        Bytes.
+    """
+    with LiveBytes() as live:
+        run()
+    return live.peak
