@@ -12,7 +12,6 @@ import argparse
 import datetime
 import importlib.util
 import multiprocessing
-import os
 import platform
 import resource
 import statistics
@@ -29,6 +28,7 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.executors import keep_memory
+from data_gen.processes import num_cores
 from data_gen.shard import Worker, full_table
 from data_gen.tasks import Images, Task
 
@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     with_jax = importlib.util.find_spec("jax") is not None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     bench = Bench(cores)
     title = f"{datetime.date.today()}, {cores} cores of {platform.machine()}, torch {torch.__version__}, n = {options.repeats}"
     lines = ["## Training networks", "", f"{title}. Median (smallest to largest).", ""]

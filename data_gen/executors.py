@@ -1,7 +1,6 @@
 """Where shards are made: the interface, this process, and how shards are handed out to other processes."""
 
 import ctypes
-import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from data_gen.failures import Failure, MissingShards, failure_of
+from data_gen.processes import num_cores
 from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
@@ -225,5 +225,4 @@ def default_workers(device: torch.device, threads: int = 1) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, cores // threads)
+    return max(1, num_cores() // threads)

@@ -1,9 +1,7 @@
 """Shards in local processes."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from data_gen.executors import Advanced, Died, Ended, Ready, attempt, hand_out, prepare_process
+from data_gen.processes import end_with_parent
 from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
@@ -114,7 +113,7 @@ class _Processes:
 def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> None:
     """Make shards as they come; the end of the parent is the end of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     prepare_process(threads)
     if worker.device.type == "cuda":
         worker = replace(worker, device=torch.device("cuda", rank % torch.cuda.device_count()))
@@ -123,11 +122,3 @@ def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> N
         while True:
             shard = connection.recv()
             connection.send(Ended(rank, attempt(worker, shard, lambda count: connection.send(Advanced(rank, count)))))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with suppress(OSError):
-            parent.join()
-        os._exit(1)

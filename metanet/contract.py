@@ -225,9 +225,32 @@ def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
         pieces: Features of the training networks only, some networks after the other.
     """
     if hasattr(module, "summarize"):
-        module.settle(torch.cat([module.summarize(piece) for piece in pieces]))  # type: ignore[operator]
+        module.settle(_joined(module.summarize(piece) for piece in pieces))  # type: ignore[operator]
     elif hasattr(module, "calibrate"):
         module.calibrate(concatenate(list(pieces)))  # type: ignore[operator]
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Concatenate small tensors that are made between large ones.
+
+    Each is copied as it comes: one that stays in between keeps an allocator from joining the room of the large ones.
+
+    Args:
+        parts: Tensors with one leading axis, at least one of them.
+
+    Returns:
+        All of them.
+    """
+    room, count = torch.empty(0), 0
+    for part in parts:
+        if count + len(part) > len(room):
+            larger = part.new_empty(2 * (count + len(part)), *part.shape[1:])
+            if count:
+                larger[:count] = room[:count]
+            room = larger
+        room[count : count + len(part)] = part
+        count += len(part)
+    return room[:count]
 
 
 def needs_all(module: nn.Module) -> str | None:

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from studies.parallel import num_cores, run_here, run_in_processes
+from data_gen.processes import num_cores
+from studies.parallel import run_here, run_in_processes
 from zoo.store import publish
 
 FORMAT = 1  # raise it when the meaning of a stored cell changes

@@ -14,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from data_gen.processes import num_cores
 from studies.ablation import ablate
 from studies.base import keep_rows, make_zoo
 from studies.config import Learnability
-from studies.parallel import num_cores, run_here, run_in_processes
+from studies.parallel import run_here, run_in_processes
 from studies.plan import plan
 from studies.plugins import check_workers
 from studies.report import write_report

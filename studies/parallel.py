@@ -1,22 +1,15 @@
 """Tasks in parallel processes of one thread each, or in this process; both yield a task as soon as it is done."""
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from typing import TypeVar
 
+from data_gen.processes import end_with_parent
+
 T = TypeVar("T")
-
-
-def num_cores() -> int:
-    """Number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_here(function: Callable[[T], None], tasks: Sequence[T]) -> Generator[T, None, None]:
@@ -79,7 +72,7 @@ def run_in_processes(function: Callable[[T], None], tasks: Sequence[T], num_work
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, end with the parent, and keep every thread pool at one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     import torch
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
@@ -89,11 +82,3 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which would outlive a worker that is ended
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with suppress(OSError):
-            parent.join()
-        os._exit(1)
