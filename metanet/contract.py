@@ -27,7 +27,7 @@ and may have, each with the default that its absence means:
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -214,43 +214,6 @@ def features_of(module: nn.Module, networks: Networks) -> Features:
     """
     compute = getattr(module, "features", None)
     return networks if compute is None else compute(networks)  # type: ignore[return-value]
-
-
-@torch.no_grad()
-def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
-    """Set the normalization buffers of a metanet from its training networks.
-
-    Args:
-        module: A metanet; changed in place.
-        pieces: Features of the training networks only, some networks after the other.
-    """
-    if hasattr(module, "summarize"):
-        module.settle(_joined(module.summarize(piece) for piece in pieces))  # type: ignore[operator]
-    elif hasattr(module, "calibrate"):
-        module.calibrate(concatenate(list(pieces)))  # type: ignore[operator]
-
-
-def _joined(parts: Iterable[Tensor]) -> Tensor:
-    """Concatenate small tensors that are made between large ones.
-
-    Each is copied as it comes: one that stays in between keeps an allocator from joining the room of the large ones.
-
-    Args:
-        parts: Tensors with one leading axis, at least one of them.
-
-    Returns:
-        All of them.
-    """
-    room, count = torch.empty(0), 0
-    for part in parts:
-        if count + len(part) > len(room):
-            larger = part.new_empty(2 * (count + len(part)), *part.shape[1:])
-            if count:
-                larger[:count] = room[:count]
-            room = larger
-        room[count : count + len(part)] = part
-        count += len(part)
-    return room[:count]
 
 
 def needs_all(module: nn.Module) -> str | None:

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Features, Training, calibrate, concatenate, device_of, needs_all, to_device
+from metanet.contract import Features, Training, concatenate, device_of, needs_all, to_device
 from metanet.dataset import Examples
 from metanet.history import History
 from metanet.mixed import Joined, JoinedSets, MixedReader
+from metanet.normalize import calibrate
 from metanet.passes import Drawn, InMemory, NetworkSet, as_set, block_size, in_pieces
 from metanet.reader import Reader
 from metanet.targets import Target

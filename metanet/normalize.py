@@ -1,13 +1,13 @@
 """Normalization fitted on training networks, kept in buffers, robust against a few networks with huge weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source
+from metanet.contract import Features, Source, concatenate
 from zoo.params import Params
 
 
@@ -229,3 +229,40 @@ class Normalized(nn.Module):
     def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
         """Fit the normalization to summaries of the training networks."""
         self.norm.settle(summaries)
+
+
+@torch.no_grad()
+def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
+    """Set the normalization buffers of a metanet from its training networks.
+
+    Args:
+        module: A metanet; changed in place.
+        pieces: Features of the training networks only, some networks after the other.
+    """
+    if hasattr(module, "summarize"):
+        module.settle(_joined(module.summarize(piece) for piece in pieces))  # type: ignore[operator]
+    elif hasattr(module, "calibrate"):
+        module.calibrate(concatenate(list(pieces)))  # type: ignore[operator]
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Concatenate small tensors that are made between large ones.
+
+    Each is copied as it comes: one that stays in between keeps an allocator from joining the room of the large ones.
+
+    Args:
+        parts: Tensors with one leading axis, at least one of them.
+
+    Returns:
+        All of them.
+    """
+    room, count = torch.empty(0), 0
+    for part in parts:
+        if count + len(part) > len(room):
+            larger = part.new_empty(2 * (count + len(part)), *part.shape[1:])
+            if count:
+                larger[:count] = room[:count]
+            room = larger
+        room[count : count + len(part)] = part
+        count += len(part)
+    return room[:count]

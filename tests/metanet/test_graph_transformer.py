@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from metanet import graph as graphs
-from metanet.contract import Source, calibrate, seeded
+from metanet.contract import Source, seeded
 from metanet.models.graph_transformer import GraphTransformer
+from metanet.normalize import calibrate
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_attention
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from metanet.contract import Source, calibrate, features_of, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.models.table import build
+from metanet.normalize import calibrate
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from zoo.architectures import ARCHITECTURES
 from zoo.symmetry import GroupElement, act, sample

@@ -10,9 +10,10 @@ import torch
 
 import metanet
 from metanet import Metanet
-from metanet.contract import Mixed, Source, calibrate, concatenate, count_rows, rows, seeded, to_device
+from metanet.contract import Mixed, Source, concatenate, count_rows, rows, seeded, to_device
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
+from metanet.normalize import calibrate
 from metanet.testing import SPLITS, MemoryPopulation, first_networks
 from metanet.vocabulary import describe, vocabulary_of
 from tests.reference import metanet_mixed as reference

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from metanet import METANETS
-from metanet.contract import Source, calibrate
+from metanet.contract import Source
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
+from metanet.normalize import calibrate
 from metanet.testing import random_population
 from tests.reference import metanet_models as slow
 

@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, calibrate, features_of, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.table import build
+from metanet.normalize import calibrate
 from metanet.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks
 from tests.reference import metanet_equivariant as reference

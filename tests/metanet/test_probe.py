@@ -12,8 +12,9 @@ import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
 from metanet import Metanet
-from metanet.contract import Source, calibrate, seeded
+from metanet.contract import Source, seeded
 from metanet.models.probe import Probe
+from metanet.normalize import calibrate
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, calibrate, features_of, seeded
+from metanet.contract import Source, features_of, seeded
 from metanet.graph import batch
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
@@ -14,6 +14,7 @@ from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import odd_edge_messages
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.table import METANETS, build
+from metanet.normalize import calibrate
 from metanet.signs import has_signs, parity
 from metanet.testing import LAWS, first_networks, random_population
 from metanet.topology import edge_features, node_features, parameter_graph

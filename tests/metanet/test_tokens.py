@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.contract import Source, calibrate, features_of, invariant_to, seeded
+from metanet.contract import Source, features_of, invariant_to, seeded
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
+from metanet.normalize import calibrate
 from metanet.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
