@@ -175,7 +175,7 @@ def product_rate(_case: str) -> tuple[float, float]:
     return time.perf_counter() - start, 500 * 64 * 2 * 64 * 64 * 32
 
 
-def operations(case: str) -> float:
+def operations(case: str, batch: int) -> float:
     """Multiplications and additions of the products in one training step of one network (no gradient of the input)."""
     if case.startswith("MLP"):
         layers = [fan_in * fan_out for fan_in, fan_out in pairwise(WIDTHS)]
@@ -184,7 +184,7 @@ def operations(case: str) -> float:
     else:
         first, second, third = 1024 * 16, 256 * 32, 64 * 64
         layers = [first * 27, first * 144, first * 144, second * (144 + 288 + 16), third * (288 + 576 + 32), 640]
-    return 2 * CASES[case]["batch"] * (3 * sum(layers) - layers[0])
+    return 2 * batch * (3 * sum(layers) - layers[0])
 
 
 KINDS = {
@@ -262,14 +262,15 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
         ratios = [row[name] / row["lock step"] for row in rows]
         lines.append(f"| {name} | {spread([row[name] for row in rows])} | {spread(ratios)} |")
     rate = [row["GFLOP/s"] for row in rows]
-    share = [operations(case) / row["lock step"] / 1e3 / row["GFLOP/s"] for row in rows]
+    needed = operations(case, CASES[case]["batch"])
+    share = [needed / row["lock step"] / 1e3 / row["GFLOP/s"] for row in rows]
     memory = bench.everywhere(peak_memory, case)
     shares = bench.each[0].submit(where_time_goes, case).result()
     return [
         *lines,
         "",
         f"Batched 64x64x32 products reach {spread(rate, 0)} GFLOP/s on {bench.cores} cores; a step needs "
-        f"{operations(case) / 1e6:.2f} MFLOP of products, so lock step runs at {spread(share, 2)} of that rate.",
+        f"{needed / 1e6:.2f} MFLOP of products, so lock step runs at {spread(share, 2)} of that rate.",
         "",
         "| where a process spends its time | share |",
         "|---|---|",
