@@ -5,8 +5,8 @@
 Makes a zoo of random networks (64-128-64-10, 68.9 kB each) under a temporary folder, after a look at the free space, and
 removes it. A child process then fits a flat perceptron for one epoch and predicts the test split. Its memory is sampled:
 anonymous and mapped pages apart; the page cache belongs to the system and is in neither. The pages of the larger zoo are
-dropped from the cache before its run, which has 2 GiB of address space in all. The comparison with training in memory is
-on a smaller zoo, which fits.
+dropped from the cache before its run, which is allowed 2 GiB in all. The comparison with training in memory is on a smaller
+zoo, which fits.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HIDDEN, INPUT_SHAPE, CLASSES = [128, 64], (1, 8, 8), 10
 SHARD = 3_600  # networks: 248 MB
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 BATCH = 128
-ALLOWED = 2 * 2**30  # bytes of address space of the whole process, libraries included: `ulimit -v 2097152`
+ALLOWED = 2 * 2**30  # bytes of private writable memory of the whole process, libraries included: `ulimit -d 2097152`
 JOB = {
     "task": {"name": "digits"},
     "populations": {"standard": {"architecture": {"name": "mlp", "hidden": HIDDEN}}},
@@ -117,7 +117,7 @@ def child(folder: Path, stream: bool, workers: int, predictions: Path | None, li
     if limit:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     torch.set_num_threads(1)
     population = load(folder)["standard"]
     start = time.perf_counter()
@@ -137,7 +137,7 @@ def measured(
     words = [sys.executable, __file__, "--child", str(folder), "--workers", str(workers), *["--stream"] * stream]
     words += ["--predictions", str(predictions)] if predictions else []
     words += ["--limit", str(limit)] if limit else []
-    # Arrow's own allocator reserves a GiB of address space and uses little of it.
+    # Arrow's own allocator reserves a GiB and uses little of it.
     own = {"ARROW_DEFAULT_MEMORY_POOL": "system"} if limit else {}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | own)
     peak = {"VmHWM": 0, "VmPeak": 0, "RssAnon": 0, "RssFile": 0}
@@ -206,12 +206,12 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
     make_zoo(folder / "large", gigabytes)
     reading = []
     for cold in (False, True):
-        rates = loader_rates(folder / "large", cold, 400)
+        rates = loader_rates(folder / "large", cold, 200)
         what = "after the page cache was dropped" if cold else "as the page cache is"
         reading += [f"| {what} | {workers} | {rate:.0f} | {speed:.0f} |" for workers, (rate, speed) in rates.items()]
     drop_cache(folder / "large")
     run = measured(folder / "large", True, 1, limit=ALLOWED)
-    lines.append(row(gigabytes, "stream, `ulimit -v 2097152`", 1, [run]))
+    lines.append(row(gigabytes, "stream, `ulimit -d 2097152`", 1, [run]))
     lines += [
         "",
         f"Predictions on the zoo of {small} GB ({len(first)} networks), all ways: {'identical' if equal else 'NOT IDENTICAL'}.",
@@ -226,7 +226,9 @@ def row(gigabytes: float, way: str, workers: int, runs: Sequence[Mapping[str, An
     memory = [f"{max(run[name] for run in runs) / 1e9:.2f}" for name in ("VmHWM", "RssAnon", "RssFile", "VmPeak")]
     speed = (2 * SHARES["train"] + SHARES["validation"]) * gigabytes * 1e3 / statistics.median(run["fit"] for run in runs)
     times = [summary(runs, "fit"), summary(runs, "predict"), f"{speed:.0f}", f"{runs[0]['r2']:.3f}"]
-    return f"| {gigabytes} | {way} | {workers} | {' | '.join(memory)} | {' | '.join(times)} |"
+    line = f"| {gigabytes} | {way} | {workers} | {' | '.join(memory)} | {' | '.join(times)} |"
+    print(line, file=sys.stderr)
+    return line
 
 
 def main() -> None:

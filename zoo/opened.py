@@ -122,6 +122,7 @@ def map_file(path: Path) -> memoryview:
 
     Raises:
         StoreError: If the file is missing, empty, cannot be read, or is not a regular file.
+        OSError: If there is not as much address space.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -133,6 +134,9 @@ def map_file(path: Path) -> memoryview:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             raise StoreError(f"{path}: empty, or not a regular file; generate it again")
-        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        try:
+            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        except OSError as error:  # the file is not at fault
+            raise OSError(error.errno, f"{error.strerror}, to map {status.st_size} bytes (ulimit -v?)", str(path)) from error
     finally:
         os.close(descriptor)

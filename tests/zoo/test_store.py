@@ -331,3 +331,14 @@ def test_a_missing_column_is_named_with_those_there_are(path):
     write_columns(path, {"a": np.zeros(3), "b": np.zeros(3)}, {})
     with pytest.raises(StoreError, match=r"no column 'c'; columns are \['a', 'b'\]"):
         read_columns([path], ["a", "c"])
+
+
+def test_want_of_address_space_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    path = tmp_path / "file.h5"
+    write_columns(path, {"a": np.arange(3)}, {})
+    monkeypatch.setattr("mmap.mmap", refuse)
+    with pytest.raises(OSError, match=r"Cannot allocate memory, to map \d+ bytes .*file\.h5"):
+        open_checked(path)
