@@ -1,7 +1,6 @@
-"""How many networks train together, and whether compiling their step pays."""
+"""How many networks train together."""
 
 import math
-import shutil
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,24 +10,27 @@ import torch
 # Beyond the caches of a core, lock step gains nothing from more networks (benchmarks/train_networks.py).
 _CPU_WORKING_SET = 6 * 2**20
 _CUDA_SHARE = 0.25
-# A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.
-_NETWORK_STEPS_WORTH_COMPILING = 200_000
+_STEP_OVERHEAD = 6  # what a compiled step costs besides its networks, in networks (small MLPs on a core)
 
 
-def chunk_size(bytes_per_network: int, device: torch.device, rows: int) -> int:
+def chunk_size(bytes_per_network: int, device: torch.device, rows: int, compiled: bool = False) -> int:
     """How many networks train in lock step: as many as fit into the caches of a core, or into the free memory of a GPU.
 
     Args:
         bytes_per_network: What one network needs while it trains, as `footprint.training_bytes` says.
         device: Where they train.
         rows: Networks to be trained in all; if there are several rounds, they are made equally large.
+        compiled: Whether each number of networks costs a compilation, so that it must be one of few.
 
     Returns:
-        Number of networks, at least 1.
+        Number of networks, from 1 to `rows`.
     """
     budget = int(_CUDA_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else _CPU_WORKING_SET
     fitting = max(1, budget // bytes_per_network)
-    return math.ceil(rows / math.ceil(rows / fitting))
+    if not compiled:
+        return math.ceil(rows / math.ceil(rows / fitting))
+    sizes = {1, *(round(fitting / 2 ** (k / 2)) for k in range(2 * fitting.bit_length()))}
+    return min((size for size in sizes if 1 <= size <= rows), key=lambda size: math.ceil(rows / size) * (size + _STEP_OVERHEAD))
 
 
 Result = TypeVar("Result")
@@ -58,40 +60,3 @@ def halve_until_it_fits(run: Callable[[int], Result], size: int) -> Result:
         size = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def compilation_pays(network_steps: float, variants: int) -> bool:
-    """Whether a population is large enough for compiled steps.
-
-    Args:
-        network_steps: Steps of all its networks together.
-        variants: Different steps to compile (optimizers times batch sizes).
-
-    Returns:
-        Whether it is.
-    """
-    return network_steps >= variants * _NETWORK_STEPS_WORTH_COMPILING
-
-
-def compiler_works(device: torch.device) -> bool:
-    """Whether `torch.compile` can be used on this machine; warns with the reason if it cannot.
-
-    Args:
-        device: Where networks train.
-
-    Returns:
-        Whether a small function compiled and ran.
-    """
-    reason = ""
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        reason = "there is no C++ compiler"
-    else:
-        try:
-            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(64, device=device))
-        except Exception as error:  # whatever the tool chain of this machine raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if reason:
-        warnings.warn(
-            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower", stacklevel=2
-        )
-    return not reason

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from data_gen.chunking import compiler_works
+from data_gen.compilation import compiler_works
 from data_gen.config import Job
 from data_gen.executors import Executor, InThisProcess, prepare_process
 from data_gen.failures import raise_for_missing, writing_to

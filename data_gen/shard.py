@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from data_gen.chunking import chunk_size, compilation_pays, halve_until_it_fits
+from data_gen.chunking import chunk_size, halve_until_it_fits
+from data_gen.compilation import compilation_pays
 from data_gen.config import Job, PopulationConfig
 from data_gen.conservation import conservation, laws_of
 from data_gen.evaluate import evaluate
@@ -247,7 +248,7 @@ class Worker:
         trainer = self.trainer(population).uncompiled()
         one = {name: column[:1] for name, column in table.items()}
         needed = training_bytes(trainer, self.networks(one), self.initial(trainer, one))
-        size = chunk_size(needed, self.device, len(table["network_id"]))
+        size = chunk_size(needed, self.device, len(table["network_id"]), self.trainer(population).compiled)
         return min(size, self.max_chunk or size)
 
     def _train_alike(

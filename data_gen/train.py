@@ -1,6 +1,7 @@
 """Train N networks in lock step: one vectorised step for all of them, each with its own hyperparameters, data order and end."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from data_gen.augmentation import augment, draw_moves
+from data_gen.compilation import compile_apart
 from data_gen.networks import Exposure, Networks, expose
 from data_gen.optim import OPTIMIZERS, schedule_factor
 from data_gen.order import EAGER, Kernels, feistel, round_tables, shuffled
@@ -44,10 +46,9 @@ class Trainer:
         self.seed = seed
         self.compiled = compile
         self._precision: Precision | None = precision
-        self._step, self._kernels, self.score = self._eager_step, EAGER, self._eager_score
+        self._forms: dict[tuple[object, ...], Callable[..., Any]] = {}
+        self._kernels = EAGER
         if compile:
-            self._step = torch.compile(self._eager_step, dynamic=False, fullgraph=True)
-            self.score = torch.compile(self._eager_score, dynamic=False, fullgraph=True)
             self._kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
         self._free = architecture.free
         self._statistics = architecture.statistics
@@ -145,7 +146,8 @@ class Trainer:
         hparams["lr"] = block.lr[i]
         batch = (self._stored(block, i), block.target[i], active, block.count[i])
         moves = None if block.moves is None else block.moves[i]
-        self._step(state.params, state.slots, hparams, batch, moves, networks.optimizer)
+        step = self._form(self._step, networks.optimizer, networks.batch_size, len(networks.ids))
+        step(state.params, state.slots, hparams, batch, moves, networks.optimizer)
         state.step += 1
 
     def _stored(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
@@ -197,7 +199,7 @@ class Trainer:
         logits, moved = self.architecture.apply_training({**trained, **statistics}, self.task.inputs(images))
         return smoothed_cross_entropy(logits, target, smoothing), moved
 
-    def _eager_step(
+    def _step(
         self,
         params: Params,
         slots: dict[str, tuple[Tensor, ...]],
@@ -222,13 +224,37 @@ class Trainer:
             for slot, value in zip(slots[name], new_slots, strict=True):
                 slot.copy_(value)
 
-    def _eager_score(
+    def score(
         self, params: Params, images: Shaped[Tensor, "X ..."], target: Int64[Tensor, "N X"], counted: Bool[Tensor, "N X"]
     ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-        """Sum of the cross-entropies, and number of right answers, of each network over the images that count for it."""
+        """How networks do on some images.
+
+        Args:
+            params: Effective parameters `[N, *shape]`.
+            images: Images, as they are stored.
+            target: Labels as each network is to see them.
+            counted: Which images count for which network.
+
+        Returns:
+            Sum of the cross-entropies in nats, and number of right answers, over the images that count.
+        """
+        return self._form(self._score, *target.shape)(params, images, target, counted)
+
+    def _score(
+        self, params: Params, images: Shaped[Tensor, "X ..."], target: Int64[Tensor, "N X"], counted: Bool[Tensor, "N X"]
+    ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
         logits = vmap(self.architecture.apply, in_dims=(0, None))(params, self.task.inputs(images))
         nll = -F.log_softmax(logits.double(), dim=-1).gather(-1, target[..., None])[..., 0]
         return torch.where(counted, nll, 0).sum(1), ((logits.argmax(-1) == target) & counted).sum(1)
+
+    def _form(self, method: Any, *variant: object) -> Callable[..., Any]:
+        """A method as it runs: itself, or compiled for arguments of one kind."""
+        if self._kernels is EAGER:
+            return method
+        key = (method.__name__, *variant)
+        if key not in self._forms:
+            self._forms[key] = compile_apart(method)
+        return self._forms[key]
 
     def block(self, networks: Networks, seen: Exposure, state: State, length: int) -> Block:
         """Batches, learning rates and activity of some steps from where each network stands.

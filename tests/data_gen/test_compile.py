@@ -1,9 +1,11 @@
 """Compiled steps train the networks that uncompiled ones train. Runs without the jaxtyping flag."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from data_gen.chunking import compiler_works
+from data_gen.compilation import compiler_works
 from data_gen.order import Kernels, feistel, round_tables, shuffled
 from data_gen.rng import fold
 from data_gen.shard import Worker
@@ -53,3 +55,19 @@ def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
         results.append(worker.train("p", torch.arange(3), lambda _: None)[1])
     for tensor_name, tensor in results[0].items():
         torch.testing.assert_close(results[1][tensor_name], tensor, rtol=0, atol=1e-9)
+
+
+def test_any_number_of_shapes_may_be_compiled(tmp_path, monkeypatch):
+    """torch gives up after the eighth form of a function, whichever trainer it belongs to."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    hyperparameters = {"lr": 0.05, "steps": 5, "batch_size": {"int_range": [1, 11]}}
+    job = make_job({"name": "mlp", "hidden": [3]}, None, "sgd", "constant", hyperparameters=hyperparameters)
+    final = []
+    for allowed in (False, True):
+        worker = Worker(job, tmp_path, torch.device("cpu"))
+        plain = worker.trainer("p")
+        worker._trainers["p"] = Trainer(plain.architecture, worker.task, job.seed, allowed)
+        final.append(worker.train("p", torch.arange(40), lambda _: None)[1])
+    assert len({key for key in worker._trainers["p"]._forms if key[0] == "_step"}) > 8
+    for name, tensor in final[0].items():
+        torch.testing.assert_close(final[1][name], tensor, rtol=1e-4, atol=1e-6)

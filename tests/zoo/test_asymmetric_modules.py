@@ -527,7 +527,7 @@ def test_refusals_name_what_is_wrong(reason):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", ["w", "sigma", "syre"])
 def test_compiled_twins_train_as_uncompiled_ones(kind):
-    from data_gen.chunking import compiler_works
+    from data_gen.compilation import compiler_works
 
     if not compiler_works(torch.device("cpu")):
         pytest.skip("torch.compile does not work on this machine")

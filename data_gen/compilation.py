@@ -1,0 +1,68 @@
+"""Compiled steps: when they pay, whether they work here, and how many of them there may be."""
+
+import shutil
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.
+_NETWORK_STEPS_WORTH_COMPILING = 200_000
+
+
+def compile_apart(method: types.MethodType) -> Callable[..., Any]:
+    """Compile a method for arguments of one shape.
+
+    torch keeps all compiled forms of a function with its code, searches through them at every call, and fails after the
+    eighth, whichever object it belongs to. So each form gets a copy of the code.
+
+    Args:
+        method: A method in plain Python.
+
+    Returns:
+        The compiled method.
+    """
+    function = method.__func__
+    copy = types.FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    return torch.compile(types.MethodType(copy, method.__self__), dynamic=False, fullgraph=True)
+
+
+def compilation_pays(network_steps: float, variants: int) -> bool:
+    """Whether a population is large enough for compiled steps.
+
+    Args:
+        network_steps: Steps of all its networks together.
+        variants: Different steps to compile (optimizers times batch sizes).
+
+    Returns:
+        Whether it is.
+    """
+    return network_steps >= variants * _NETWORK_STEPS_WORTH_COMPILING
+
+
+def compiler_works(device: torch.device) -> bool:
+    """Whether `torch.compile` can be used on this machine; warns with the reason if it cannot.
+
+    Args:
+        device: Where networks train.
+
+    Returns:
+        Whether a small function compiled and ran.
+    """
+    reason = ""
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        reason = "there is no C++ compiler"
+    else:
+        try:
+            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(64, device=device))
+        except Exception as error:  # whatever the tool chain of this machine raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason:
+        warnings.warn(
+            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower", stacklevel=2
+        )
+    return not reason
