@@ -11,7 +11,7 @@ import torch
 from data_gen.footprint import running_bytes
 
 MEASURE = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 import torch
 from data_gen.config import Job
@@ -26,7 +26,7 @@ trainer = worker.trainer("p")
 for count in counts:
     networks, state = worker.start(trainer, full_table(job, worker.task, torch.arange(count)))
     trainer.advance(networks, expose(networks, trainer.task, 0), state, 32)
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
     del networks, state
 one = full_table(job, worker.task, torch.arange(1))
 found = training_bytes(trainer, worker.networks(one), worker.initial(trainer, one))
