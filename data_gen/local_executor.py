@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from data_gen.executors import Advanced, Died, Ended, Ready, attempt, hand_out, prepare_process
-from data_gen.processes import end_with_parent
+from data_gen.processes import end_with_parent, keep_locks_to_threads
 from data_gen.progress import Progress
 from data_gen.shard import Shard, Worker
 
@@ -114,6 +114,7 @@ def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> N
     """Make shards as they come; the end of the parent is the end of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    keep_locks_to_threads()
     prepare_process(threads)
     if worker.device.type == "cuda":
         worker = replace(worker, device=torch.device("cuda", rank % torch.cuda.device_count()))

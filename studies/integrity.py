@@ -1,5 +1,6 @@
 """What `symzoo verify` and `symzoo repair` print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def run_verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_
         click.echo(f"checked: {line}" if not line.startswith("accuracies not") else line)
     for fault in faults:
         click.echo(f"{zoo}/{fault}")
-    click.echo(f"{zoo}: {len(faults)} faults; symzoo repair mends them" if faults else f"{zoo}: whole")
+    click.echo(f"{zoo}: {_counted(faults)}; symzoo repair mends what can be made again" if faults else f"{zoo}: whole")
     return not faults
 
 
@@ -57,4 +58,8 @@ def run_repair(
     """
     count = default_workers(choose_device(device)) if workers is None else workers
     faults = repair(zoo, device, count, chunk_size, compiled, accept_changed, trust_task, quiet, click.echo)
-    click.echo(f"{zoo}: {len(faults)} faults mended" if faults else f"{zoo}: nothing to repair")
+    click.echo(f"{zoo}: {_counted(faults)} mended" if faults else f"{zoo}: nothing to repair")
+
+
+def _counted(faults: Sequence[object]) -> str:
+    return f"{len(faults)} fault" + "s" * (len(faults) != 1)

@@ -2,12 +2,11 @@
 
 import multiprocessing
 import signal
-import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-from data_gen.processes import end_with_parent
+from data_gen.processes import end_with_parent, keep_locks_to_threads
 
 T = TypeVar("T")
 
@@ -73,12 +72,11 @@ def _start_worker() -> None:
     """Leave Ctrl-C to the parent, end with the parent, and keep every thread pool at one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    keep_locks_to_threads()
     import torch
     from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
 
     import metanet  # noqa: F401, the thread pools of its libraries must be loaded to be limited
 
     torch.set_num_threads(1)
     threadpool_limits(1)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which would outlive a worker that is ended

@@ -290,7 +290,7 @@ def test_the_commands_print_and_end_with_a_status(copy):
     assert broken.exit_code == 1
     assert f"{copy}/{SHARD}: expected sha256 " in broken.stdout
     mended = runner.invoke(main, ["repair", str(copy), "--no-compile", "--workers", "0", "--quiet", "--device", "cpu"])
-    assert (mended.exit_code, mended.stdout.splitlines()[-1]) == (0, f"{copy}: 1 faults mended")
+    assert (mended.exit_code, mended.stdout.splitlines()[-1]) == (0, f"{copy}: 1 fault mended")
     assert runner.invoke(main, ["verify", str(copy), "--sample", "0"]).exit_code == 0
     assert runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout == f"{copy}: nothing to repair\n"
 
