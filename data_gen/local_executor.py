@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from data_gen.executors import Advanced, Died, Ended, Ready, attempt, hand_out, prepare_process
-from data_gen.processes import end_with_parent, keep_locks_to_threads
-from data_gen.progress import Progress
+from data_gen.processes import end_with_parent
+from data_gen.progress import Progress, keep_locks_to_threads
 from data_gen.shard import Shard, Worker
 
 _PRELOADED = [__name__, "torch._dynamo"]  # torch imports the latter when it first vectorizes

@@ -5,8 +5,6 @@ import os
 import threading
 from contextlib import suppress
 
-from tqdm import tqdm
-
 
 def num_cores() -> int:
     """Number of processor cores that this process may use."""
@@ -18,11 +16,6 @@ def num_cores() -> int:
 def end_with_parent() -> None:
     """End this process at once when its parent has ended, however it did."""
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
-
-
-def keep_locks_to_threads() -> None:
-    """Give tqdm a lock of threads; its own is a semaphore of the system, which would outlive a process that is ended."""
-    tqdm.set_lock(threading.RLock())
 
 
 def _wait_for_the_end() -> None:

@@ -1,6 +1,7 @@
 """One progress bar over all workers, and what became of the shards."""
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -101,3 +102,8 @@ def show_progress(shards: Sequence[Shard], missing: Sequence[Shard], quiet: bool
     options = {"unit": unit, "bar_format": form, "disable": quiet, "smoothing": 0.1, "mininterval": 0.5}
     with tqdm(total=total, initial=total - to_do, **options) as bar:
         yield Progress(bar)
+
+
+def keep_locks_to_threads() -> None:
+    """Give tqdm a lock of threads; its own is a semaphore of the system, which would outlive a process that is ended."""
+    tqdm.set_lock(threading.RLock())

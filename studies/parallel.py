@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-from data_gen.processes import end_with_parent, keep_locks_to_threads
+from data_gen.processes import end_with_parent
 
 T = TypeVar("T")
 
@@ -72,11 +72,13 @@ def _start_worker() -> None:
     """Leave Ctrl-C to the parent, end with the parent, and keep every thread pool at one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    keep_locks_to_threads()
     import torch
     from threadpoolctl import threadpool_limits
 
     import metanet  # noqa: F401, the thread pools of its libraries must be loaded to be limited
+    from data_gen.progress import keep_locks_to_threads
+
+    keep_locks_to_threads()
 
     torch.set_num_threads(1)
     threadpool_limits(1)
