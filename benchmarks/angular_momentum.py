@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures import mlp
-from zoo.conservation.angular_momentum import angular_momentum_residual, one_parameter_orbit, orbit_gradient, rotation_generator
+from zoo.dynamics.data_symmetry import angular_momentum_residual, one_parameter_orbit, orbit_gradient, rotation_generator
 from zoo.params import stack
 
 ANGLES, COUNT, WEIGHT = (1, 4, 16, 64), 20, "layers.0.weight"

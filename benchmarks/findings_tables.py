@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.cells import load_predictions
-from studies.plots import COLORS, LINES, MARKERS, STYLE
-from studies.summary import average_seeds, format_interval
+from studies.learnability.fits import load_predictions
+from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE
+from studies.learnability.summary import average_seeds, format_interval
 
 TITLES = {"findings": "MLPs 64-32-32-10, digits", "findings-cnn": "CNNs, MNIST"}
 

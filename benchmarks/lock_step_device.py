@@ -19,11 +19,11 @@ import torch.nn.functional as F
 
 from benchmarks.train_networks import CASES, operations, plain_module, spread, synthetic_task
 from data_gen.config import Job
-from data_gen.executors import prepare_process
+from data_gen.executors.scheduler import prepare_process
 from data_gen.footprint import training_bytes
-from data_gen.networks import expose
+from data_gen.training.runs import expose
 from data_gen.shard import Worker, full_table
-from data_gen.train import BLOCK_STEPS
+from data_gen.training.trainer import BLOCK_STEPS
 
 PROJECTED, NETWORKS, MEAN_STEPS = "ResNet8 of width 1, 32x32, batch 512", 20_000, 25 * 50_000 // 512
 STEPS = BLOCK_STEPS

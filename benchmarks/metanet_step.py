@@ -23,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from metanet.contract import Source, features_of, seeded
-from metanet.graph import batch
+from metanet.graphs.pyg import batch
 from metanet.layers import sparse
 from metanet.models.table import build
 from zoo.architectures import cnn, mlp

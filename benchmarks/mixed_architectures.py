@@ -21,11 +21,11 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 import zoo
 from metanet import Metanet
-from metanet.dataset import read_examples
-from metanet.features import statistics
+from metanet.inputs.dataset import read_examples
+from metanet.inputs.features import statistics
 from metanet.metrics import Estimate, bootstrap
-from metanet.reader import source_of
-from zoo.population import Population
+from metanet.inputs.reader import source_of
+from zoo.store.population import Population
 
 HELD_OUT = {
     "mlp_32": "width between",

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data_gen.tasks import Images, Task, TaskConfig, load_task
-from zoo.align import align, align_activations
+from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from zoo.symmetry.align import align, align_activations
 from zoo.architectures import mlp
 from zoo.architectures.record import activations
 from zoo.params import Params
-from zoo.symmetry import act
+from zoo.symmetry.action import act
 
 NETWORK = mlp((1, 28, 28), 10, (512, 512, 512), activation="gelu", norm="layer")
 LR, WEIGHT_DECAY, BATCH = 1e-3, 0.03, 64

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from data_gen.config import Job
-from data_gen.executors import keep_memory
+from data_gen.executors.scheduler import keep_memory
 from data_gen.shard import Worker
 
 COUNTS = (1000, 2000, 4000, 8000)

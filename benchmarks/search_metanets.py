@@ -20,7 +20,7 @@ import torch
 
 import zoo
 from metanet import Metanet
-from metanet.dataset import read_examples
+from metanet.inputs.dataset import read_examples
 from metanet.metrics import kendall_tau, r2
 
 RATES = (1e-3, 3e-3, 1e-2)

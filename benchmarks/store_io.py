@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from zoo.params import flatten
-from zoo.store import read_flat, read_tensors, write_columns
+from zoo.store.columns import read_flat, read_tensors, write_columns
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 NETWORKS, SHARDS = 10_000, 20

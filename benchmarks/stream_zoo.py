@@ -29,9 +29,9 @@ import torch
 
 from data_gen.config import Job
 from zoo.architectures import build_architecture
-from zoo.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
-from zoo.population import load
-from zoo.store import sha256, write_columns, write_text
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.population import load
+from zoo.store.columns import sha256, write_columns, write_text
 
 HIDDEN, INPUT_SHAPE, CLASSES = [128, 64], (1, 8, 8), 10
 SHARD = 3_600  # networks: 248 MB

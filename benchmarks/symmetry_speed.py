@@ -20,12 +20,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-import zoo.align
-from zoo.align import align
+import zoo.symmetry.align
+from zoo.symmetry.align import align
 from zoo.architectures import mlp
-from zoo.canonical import canonicalize
+from zoo.symmetry.canonical import canonicalize
 from zoo.params import Params, flatten
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.weight_space import WeightSpace
 
 NETWORK = mlp((64,), 10, (48, 32))
@@ -120,7 +120,7 @@ def check(params: Params, reference: Params) -> None:
 
 def solver_seconds(params: Params, reference: Params) -> float:
     """Seconds that scipy alone takes, one thread, for the assignments of one call of `align`."""
-    spent, solve = [0.0], zoo.align.linear_sum_assignment
+    spent, solve = [0.0], zoo.symmetry.align.linear_sum_assignment
 
     def timed(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = time.perf_counter()
@@ -130,9 +130,9 @@ def solver_seconds(params: Params, reference: Params) -> float:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    zoo.align.linear_sum_assignment = timed
+    zoo.symmetry.align.linear_sum_assignment = timed
     align(NETWORK.space, params, reference)
-    zoo.align.linear_sum_assignment = solve
+    zoo.symmetry.align.linear_sum_assignment = solve
     torch.set_num_threads(threads)
     return spent[0]
 

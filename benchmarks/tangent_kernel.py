@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from zoo.architectures import Architecture, cnn, mlp, transformer
-from zoo.conservation.time_symmetry import flow
-from zoo.ntk.dynamics import kernel_distance, prediction_error
-from zoo.ntk.kernel import Apply, tangent_kernel, tangent_kernel_trace
+from zoo.dynamics.gradient_flow import flow
+from zoo.dynamics.linearization import kernel_distance, prediction_error
+from zoo.dynamics.tangent_kernel import Apply, tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
 
 NETWORKS: dict[str, tuple[Architecture, tuple[int, ...]]] = {

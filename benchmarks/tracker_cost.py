@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.conservation.laws import laws
 from zoo.conservation.tracker import Tracker
-from zoo.trace import trace
+from zoo.tracing.trace import trace
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_gen.config import Job
-from data_gen.executors import keep_memory
-from data_gen.processes import num_cores
+from data_gen.executors.scheduler import keep_memory
+from data_gen.executors.processes import num_cores
 from data_gen.shard import Worker, full_table
-from data_gen.tasks import Images, Task
+from data_gen.tasks.task import Images, Task
 
 WIDTHS = (64, 32, 32, 10)
 CASES: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from data_gen.config import Job
-    from data_gen.executors import Executor
+    from data_gen.executors.scheduler import Executor
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,10 +75,10 @@ def _check_options(
 
 
 def _executor(name: str, workers: int | None, threads: int, address: str | None, device: str) -> "Executor":
-    from data_gen.executors import InThisProcess, default_workers
+    from data_gen.executors.scheduler import InThisProcess, default_workers
     from data_gen.generate import choose_device
-    from data_gen.local_executor import LocalProcesses
-    from data_gen.ray_executor import RayActors, import_ray
+    from data_gen.executors.local import LocalProcesses
+    from data_gen.executors.ray import RayActors, import_ray
 
     if name == "ray":
         import_ray()  # so that a missing library is the first thing to be told
@@ -117,7 +117,7 @@ def _say_complete(folder: Path, quiet: bool) -> None:
 @contextmanager
 def _errors_are_one_line(folder: Path) -> Iterator[None]:
     """What a user can mend is a message; an error of the code comes with its trace."""
-    from data_gen.failures import MissingShards
+    from data_gen.executors.failures import MissingShards
 
     try:
         yield

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from data_gen.optim import OPTIMIZERS, SCHEDULES
-from data_gen.precision import Precision
+from data_gen.training.optim import OPTIMIZERS, SCHEDULES
+from data_gen.training.precision import Precision
 from data_gen.sampling import Distribution, Hyperparameter
-from data_gen.tasks import TaskConfig
+from data_gen.tasks.task import TaskConfig
 from zoo.architectures.table import check_architecture, check_asymmetry
 from zoo.config import ConfigError, StrictModel, read_config
-from zoo.manifest import POPULATION_NAME, SPLITS
+from zoo.store.manifest import POPULATION_NAME, SPLITS
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "optimizer": Hyperparameter("sgd", options=OPTIMIZERS),

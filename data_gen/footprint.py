@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data_gen.networks import Networks, expose
-from data_gen.train import BLOCK_STEPS, Trainer
+from data_gen.training.runs import Networks, expose
+from data_gen.training.trainer import BLOCK_STEPS, Trainer
 from zoo.params import Params
 
 

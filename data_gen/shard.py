@@ -10,26 +10,26 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from data_gen.chunking import chunk_size, halve_until_it_fits
-from data_gen.compilation import compilation_pays
+from data_gen.training.memory import chunk_size, halve_until_it_fits
+from data_gen.training.compilation import compilation_pays
 from data_gen.config import Job, PopulationConfig
-from data_gen.conservation import conservation, laws_of
-from data_gen.evaluate import evaluate
+from data_gen.training.conservation import conservation, laws_of
+from data_gen.training.evaluate import evaluate
 from data_gen.footprint import training_bytes
-from data_gen.lanes import Lanes
-from data_gen.networks import Networks, part_bounds, parts_of
-from data_gen.recorder import Recorder, checkpoint_steps
+from data_gen.training.lanes import Lanes
+from data_gen.training.runs import Networks, part_bounds, parts_of
+from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
-from data_gen.state import State
-from data_gen.tasks import Task, load_task
-from data_gen.train import Trainer
+from data_gen.training.state import State
+from data_gen.tasks.task import Task, load_task
+from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
-from zoo.schema import METRIC_COLUMNS
-from zoo.store import write_columns
+from zoo.store.schema import METRIC_COLUMNS
+from zoo.store.columns import write_columns
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
 Table = dict[str, Shaped[np.ndarray, "N ..."]]

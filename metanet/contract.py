@@ -155,7 +155,7 @@ class Builder(Protocol):
 
 @runtime_checkable
 class PopulationLike(Protocol):
-    """The part of `zoo.population.Population` that metanets use; those that run networks also use its `network`."""
+    """The part of `zoo.store.population.Population` that metanets use; those that run networks also use its `network`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from metanet import files
-from metanet.checks import check_network, check_shapes, check_source
+from metanet import serialization as files
+from metanet.inputs.checks import check_network, check_shapes, check_source
 from metanet.contract import (
     PopulationLike,
     Training,
@@ -24,16 +24,16 @@ from metanet.contract import (
     resolve_device,
     seeded,
 )
-from metanet.dataset import check_loading, read_examples, read_networks, streams
+from metanet.inputs.dataset import check_loading, read_examples, read_networks, streams
 from metanet.fitting import fit_module, predict_raw
 from metanet.history import History
 from metanet.metrics import Estimate, bootstrap, r2
 from metanet.mixed import MixedReader, join
 from metanet.models.table import METANETS, build, build_mixed, check_options
-from metanet.passes import NetworkSet, as_set
-from metanet.reader import Reader, source_of
-from metanet.targets import Target, fit_target
-from metanet.treatments import NONE, Spec, parse_treatment
+from metanet.inputs.batches import NetworkSet, as_set
+from metanet.inputs.reader import Reader, source_of
+from metanet.inputs.targets import Target, fit_target
+from metanet.inputs.treatments import NONE, Spec, parse_treatment
 
 
 class Metanet(BaseEstimator):
@@ -78,7 +78,7 @@ class Metanet(BaseEstimator):
         Args:
             model: A name in `METANETS`.
             target: Numeric column of a population's table.
-            treatment: What is done about symmetry, see `metanet.treatments`: `"none"`, names such as `"align+augment"`, or a
+            treatment: What is done about symmetry, see `metanet.inputs.treatments`: `"none"`, names such as `"align+augment"`, or a
                 mapping from names to options.
             seed: Of initialization, batches, dropout and augmentation.
             epochs: Most passes over the training networks (trees: most trees).
@@ -256,7 +256,7 @@ class Metanet(BaseEstimator):
         return examples.y.numpy(), self._predict(reader, as_set(examples.networks))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.files`."""
+        """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.serialization`."""
         check_is_fitted(self, "module_")
         files.save(self, path)
 

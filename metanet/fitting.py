@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Training, concatenate, device_of, needs_all, to_device
-from metanet.dataset import Examples
+from metanet.inputs.dataset import Examples
 from metanet.history import History
 from metanet.mixed import Joined, JoinedSets, MixedReader
-from metanet.normalize import calibrate
-from metanet.passes import Drawn, InMemory, NetworkSet, as_set, block_size, in_pieces
-from metanet.reader import Reader
-from metanet.targets import Target
+from metanet.inputs.normalize import calibrate
+from metanet.inputs.batches import Drawn, InMemory, NetworkSet, as_set, block_size, in_pieces
+from metanet.inputs.reader import Reader
+from metanet.inputs.targets import Target
 from metanet.train import Labeled, evaluate, evaluation_batch, train
-from metanet.treatments import Treatment
-from zoo.streaming import StoredParams
+from metanet.inputs.treatments import Treatment
+from zoo.store.streaming import StoredParams
 
 
 def fit_module(

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Features, Networks, Source, concatenate, rows
-from metanet.dataset import Examples
-from metanet.passes import NetworkSet, as_set
-from metanet.reader import Reader
-from metanet.treatments import Treatment
+from metanet.inputs.dataset import Examples
+from metanet.inputs.batches import NetworkSet, as_set
+from metanet.inputs.reader import Reader
+from metanet.inputs.treatments import Treatment
 
 
 class Chosen(NamedTuple):

@@ -24,7 +24,7 @@ from metanet.contract import count_rows, features_of, invariant_to, reads, seede
 from metanet.estimator import Metanet, load
 from zoo.network import Network, build_network
 from zoo.params import Params
-from zoo.symmetry import act, sample
+from zoo.symmetry.action import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -34,7 +34,7 @@ EXACT = 1e-8
 
 @dataclass(frozen=True)
 class MemoryPopulation:
-    """A population held in memory, with what metanets use of `zoo.population.Population`.
+    """A population held in memory, with what metanets use of `zoo.store.population.Population`.
 
     Attributes:
         name: Its name.

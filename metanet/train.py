@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from metanet.contract import Features, Training, rows
 from metanet.history import History
-from metanet.passes import Drawn, in_pieces
-from metanet.targets import Target
+from metanet.inputs.batches import Drawn, in_pieces
+from metanet.inputs.targets import Target
 
 EVALUATION_BATCH = 512
 EVALUATION_ENTRIES = 2**26

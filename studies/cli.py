@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from studies.names import STUDIES
+from studies.registry import STUDIES
 
 if TYPE_CHECKING:
-    from zoo.population import Population
+    from zoo.store.population import Population
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -48,8 +48,8 @@ def main() -> None:
 @click.option("--population", "populations", multiple=True, help="Histograms of these populations only.")
 def info(zoo: Path, column: str, bins: int, populations: tuple[str, ...]) -> None:
     """Show what a zoo holds, with a histogram of one column."""
-    from studies.info import can_show_blocks, describe_column, describe_zoo
-    from zoo.population import load
+    from studies.commands.info import can_show_blocks, describe_column, describe_zoo
+    from zoo.store.population import load
 
     opened, width = load(zoo), shutil.get_terminal_size().columns
     blocks = can_show_blocks(sys.stdout.encoding)
@@ -66,7 +66,7 @@ def push(zoo: Path, repo: str, private: bool) -> None:
 
     The token is that of `hf auth login` or of the environment variable HF_TOKEN.
     """
-    from zoo.hub import push as upload
+    from zoo.store.hub import push as upload
 
     click.echo(f"pushed {zoo} to {upload(zoo, repo, private)}")
 
@@ -77,7 +77,7 @@ def push(zoo: Path, repo: str, private: bool) -> None:
 @click.option("--revision", help="Branch, tag or commit; the main branch if not given.")
 def pull(repo: str, out: Path, revision: str | None) -> None:
     """Download the zoo REPO, owner/name, from the Hugging Face Hub and check every byte; goes on after an interruption."""
-    from zoo.hub import pull as download
+    from zoo.store.hub import pull as download
 
     click.echo(f"pulled {repo} to {download(repo, out, revision)}")
 
@@ -90,8 +90,8 @@ def pull(repo: str, out: Path, revision: str | None) -> None:
 @click.option("--split", "splits", type=click.Choice(["train", "validation", "test"]), multiple=True, help="Only these splits.")
 def export(zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]) -> None:
     """Write a zoo in another format, bit for bit, into the new folder OUT."""
-    from zoo.export import export as write
-    from zoo.population import load
+    from zoo.store.export import export as write
+    from zoo.store.population import load
 
     click.echo(f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}")
 
@@ -104,7 +104,7 @@ def export(zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits
 @click.option("--task-path", help="Where the task's data is, instead of what the zoo says.")
 def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None) -> None:
     """Check every file of a zoo against its manifest, and accuracies of some networks; status 1 if anything is wrong."""
-    from studies.integrity import run_verify
+    from studies.commands.integrity import run_verify
 
     if not run_verify(zoo, sample, seed, trust_task, task_path):
         raise SystemExit(1)
@@ -121,7 +121,7 @@ def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def repair(zoo: Path, **options: Any) -> None:
     """Make the damaged files of a zoo again; they are put in place if they are those of the manifest, byte for byte."""
-    from studies.integrity import run_repair
+    from studies.commands.integrity import run_repair
 
     run_repair(zoo, **options)
 
@@ -197,7 +197,7 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
 @click.argument("folders", metavar="IN...", type=FOLDER, nargs=-1, required=True)
 def merge(out: Path, folders: tuple[Path, ...]) -> None:
     """Copy the shards of folders of one job, made on several machines, into the zoo OUT."""
-    from data_gen.merge import merge as merge_folders
+    from data_gen.integrity.merge import merge as merge_folders
 
     missing = merge_folders(out, folders)
     if missing:
@@ -266,7 +266,7 @@ def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
 
 
 def _population(zoo: Path, name: str) -> "Population":
-    from zoo.population import load
+    from zoo.store.population import load
 
     populations = load(zoo)
     if name not in populations:

@@ -31,10 +31,10 @@ import zoo.hdf5
 import zoo.hdf5_links
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.verify import verify
-from zoo.bounds import escape
-from zoo.population import load
-from zoo.store import StoreError, sha256
+from data_gen.integrity.verify import verify
+from zoo.store.bounds import escape
+from zoo.store.population import load
+from zoo.store.columns import StoreError, sha256
 
 SECONDS = 5
 MEMORY = 256 * 2**20

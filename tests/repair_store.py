@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_gen.repair import repair
-from data_gen.verify import verify
+from data_gen.integrity.repair import repair
+from data_gen.integrity.verify import verify
 from tests.fuzz_store import base
 
 

@@ -19,11 +19,11 @@ from data_gen.cli import main as generate_zoo
 from data_gen.config import HYPERPARAMETERS, Job, load_job, recipe_names
 from data_gen.generate import generate
 from data_gen.shard import build_population
-from data_gen.tasks import TASKS, TaskConfig, load_task
-from metanet.treatments import TREATMENTS
+from data_gen.tasks.task import TASKS, TaskConfig, load_task
+from metanet.inputs.treatments import TREATMENTS
 from studies.cli import main as symzoo
 from zoo.architectures import ASYMMETRIES
-from zoo.manifest import Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

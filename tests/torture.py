@@ -22,8 +22,8 @@ from collections import Counter
 from pathlib import Path
 
 from data_gen.cli import main as generate_zoo
-from data_gen.local_executor import LocalProcesses  # noqa: F401, for the fork server, which imports this file
-from zoo.store import read_attributes
+from data_gen.executors.local import LocalProcesses  # noqa: F401, for the fork server, which imports this file
+from zoo.store.columns import read_attributes
 
 JOB = {
     "task": {"name": "digits", "train_size": 100, "test_size": 50},

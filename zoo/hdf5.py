@@ -1,7 +1,7 @@
 """The part of HDF5 that a zoo uses, read without libhdf5: files of strangers never reach its C code.
 
 `parse` checks the whole structure of a file before any of its data is read, and says where each column lies. It accepts what
-`zoo.store.write_columns` writes and refuses everything else; `docs/store_format.md` has the rules.
+`zoo.store.columns.write_columns` writes and refuses everything else; `docs/store_format.md` has the rules.
 """
 
 import math

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import Architecture
-from zoo.manifest import rebuild
+from zoo.store.manifest import rebuild
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from metanet.layers.message_passing import MessageLayer, Projections
 from metanet.layers.runner import Runner
-from metanet.topology import ParameterGraph
+from metanet.graphs.topology import ParameterGraph
 
 CHUNK_FLOATS = 2**17
 """Edge channels of a chunk: half a megabyte of float32, so that the few arrays at work fit a core's second-level cache."""

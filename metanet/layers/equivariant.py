@@ -1,6 +1,6 @@
 """Permutation-equivariant layers on the tensors of a weight space, by pooling: no basis is ever written down.
 
-Features live on the parameter graph (`metanet.topology`): node set s (a product of neuron groups) has channels `v_s [B, S, C]`,
+Features live on the parameter graph (`metanet.graphs.topology`): node set s (a product of neuron groups) has channels `v_s [B, S, C]`,
 part p (a block of a tensor, cut along sums) has channels `e_p [B, C, W, R]`, W its written and R its read node set. A layer is
 
     z_s  = (v_s, means over R of the parts that write s, means over W of those that read it)       per neuron, n_s C channels
@@ -26,7 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from metanet.topology import ParameterGraph, Part
+from metanet.graphs.topology import ParameterGraph, Part
 
 CHUNK_FLOATS = 2**17
 """Entries times channels of a chunk: half a megabyte of float32, so that the few arrays at work fit a core's cache."""

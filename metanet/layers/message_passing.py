@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.topology import GraphSizes
+from metanet.graphs.topology import GraphSizes
 
 
 class Projections(NamedTuple):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.layers.message_passing import GraphNetwork
-from metanet.topology import ParameterGraph
+from metanet.graphs.topology import ParameterGraph
 
 
 class Runner(nn.Module):

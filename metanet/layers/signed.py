@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from metanet.layers.message_passing import Encoder, GraphNetwork
-from metanet.topology import GraphSizes
+from metanet.graphs.topology import GraphSizes
 
 SMALL = 1e-2
 """Mean square below which odd channels fade in `RMS(z)`, so that neurons whose channels vanish have no sign all of a sudden."""

@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from metanet.layers.dense import DenseGraph, chunks, edge_messages
 from metanet.layers.message_passing import Projections
 from metanet.layers.signed import SignedGraphNetwork
-from metanet.signs import Parity, parity, parity_of_channels, signed_nodes
-from metanet.topology import ParameterGraph
+from metanet.graphs.signs import Parity, parity, parity_of_channels, signed_nodes
+from metanet.graphs.topology import ParameterGraph
 
 
 class Messages(NamedTuple):

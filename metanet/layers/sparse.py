@@ -17,7 +17,7 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
 
     Args:
         network: What was learned.
-        data: Graphs of B networks, from `metanet.graph.batch`; or one graph.
+        data: Graphs of B networks, from `metanet.graphs.pyg.batch`; or one graph.
 
     Returns:
         One number a network.

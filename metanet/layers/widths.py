@@ -21,8 +21,8 @@ from torch import Tensor
 from metanet.layers.dense import edge_messages, ends_of
 from metanet.layers.message_passing import GraphNetwork, MessageLayer, Projections
 from metanet.layers.runner import Runner
-from metanet.topology import Relation
-from zoo.blocks import blocks
+from metanet.graphs.topology import Relation
+from zoo.symmetry.blocks import blocks
 from zoo.weight_space import WeightSpace
 
 

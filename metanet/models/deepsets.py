@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.features import flat_free
+from metanet.inputs.features import flat_free
 from metanet.layers.pooled_relu import mean_relu
-from metanet.normalize import Normalized, TensorNorm
+from metanet.inputs.normalize import Normalized, TensorNorm
 
 
 class ScalarDeepSets(Normalized):

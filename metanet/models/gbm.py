@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Source, Training
-from metanet.features import statistics
+from metanet.inputs.features import statistics
 from metanet.history import History
 from metanet.trees import BoostedTrees
 

@@ -9,7 +9,7 @@ from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
 from metanet.models.graph_model import GraphModel
 from metanet.models.mixed_gmn import MixedGraphMetanet
-from metanet.normalize import ParamsNorm
+from metanet.inputs.normalize import ParamsNorm
 
 
 class GraphMetanet(GraphModel):

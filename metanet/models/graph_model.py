@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source
-from metanet.normalize import Normalized, ParamsNorm
-from metanet.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
+from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.graphs.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
 from zoo.params import Params
 
 

@@ -8,7 +8,7 @@ from metanet.contract import Source, Training
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
 from metanet.models.graph_model import GraphModel
-from metanet.normalize import ParamsNorm
+from metanet.inputs.normalize import ParamsNorm
 
 
 class GraphTransformer(GraphModel):

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Source, Training
-from metanet.features import encode_hyperparameters
+from metanet.inputs.features import encode_hyperparameters
 from metanet.history import History
 from metanet.trees import BoostedTrees
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from metanet.contract import Mixed, Source, Training, source_key
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
-from metanet.normalize import center_and_scale, moments
-from metanet.topology import GraphSizes, Part
-from metanet.vocabulary import Vocabulary, vocabulary_of
+from metanet.inputs.normalize import center_and_scale, moments
+from metanet.graphs.topology import GraphSizes, Part
+from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
 from zoo.params import flatten, unflatten
 
 LIMIT = 20.0
@@ -24,7 +24,7 @@ class MixedGraphMetanet(nn.Module):
 
     where the fan in of an edge is the number of entries of its tensor that its written node reads, and 1 for vectors; one
     center and scale for each kind of edges and each slot of nodes, so that nothing is measured on an unseen space. See
-    `metanet.vocabulary` for kinds. The networks of each weight space run together as dense arrays.
+    `metanet.graphs.vocabulary` for kinds. The networks of each weight space run together as dense arrays.
 
     References:
         Lim et al. 2024, arXiv 2312.04501; Kofinas et al. 2024, arXiv 2403.12143 (one metanet for several architectures).

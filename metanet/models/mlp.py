@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.features import flat_free
-from metanet.normalize import Normalized, TensorNorm
+from metanet.inputs.features import flat_free
+from metanet.inputs.normalize import Normalized, TensorNorm
 
 
 class FlatMLP(Normalized):

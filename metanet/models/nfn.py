@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
-from metanet.normalize import Normalized, ParamsNorm
-from metanet.topology import node_features, parameter_graph
+from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.graphs.topology import node_features, parameter_graph
 from zoo.params import Params
 
 

@@ -12,18 +12,18 @@ from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import SignedDenseGraph
 from metanet.models.graph_model import GraphModel
-from metanet.normalize import ParamsNorm
-from metanet.signs import has_signs
-from zoo.balance import balance
+from metanet.inputs.normalize import ParamsNorm
+from metanet.graphs.signs import has_signs
+from zoo.symmetry.balance import balance
 from zoo.params import Params
-from zoo.symmetry import GroupElement, act
+from zoo.symmetry.action import GroupElement, act
 
 
 class ScaleGraphMetanet(GraphModel):
     """A graph neural network invariant to every declared symmetry: permutations, positive scales and signs.
 
     Positive scales go first, exactly and once for each network: its neurons are scaled to the balanced point of the orbit
-    (`zoo.balance`), which needs no reciprocal of a weight and exists for dead neurons and tiny weights as well. What is left
+    (`zoo.symmetry.balance`), which needs no reciprocal of a weight and exists for dead neurons and tiny weights as well. What is left
     of the symmetry are signs and permutations, and the graph network is equivariant to those: nodes and edges have channels
     that flip with the signs of their neurons beside channels that do not (`metanet.layers.signed`). Without signs in the
     space, it is the network of `gmn`. Fixed entries are not read, nor do they balance anything.

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.features import STATISTICS, statistics
-from metanet.normalize import ColumnNorm
+from metanet.inputs.features import STATISTICS, statistics
+from metanet.inputs.normalize import ColumnNorm
 
 
 class StatNN(nn.Module):

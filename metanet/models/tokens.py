@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.normalize import Normalized, ParamsNorm
-from metanet.topology import ParameterGraph, Part, node_features, parameter_graph
+from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.graphs.topology import ParameterGraph, Part, node_features, parameter_graph
 from zoo.params import Params
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.checks import width_difference
+from metanet.inputs.checks import width_difference
 from metanet.contract import Source, Training, seeded
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.widths import WidthGraph, fan_in
 from metanet.models.graph_model import GraphModel
-from metanet.normalize import ParamsNorm
+from metanet.inputs.normalize import ParamsNorm
 
 
 class WidthGraphMetanet(GraphModel):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data_gen.augmentation import Augmentation, augment, draw_moves
+from data_gen.tasks.augmentation import Augmentation, augment, draw_moves
 from data_gen.config import Job
-from data_gen.tasks import Images, Task, TaskConfig, load_task
+from data_gen.tasks.task import Images, Task, TaskConfig, load_task
 from tests.data_gen.test_training_oracle import ARCHITECTURES, assert_equals_plain_loop, make_job
 from tests.reference.data_gen_training import moved
 

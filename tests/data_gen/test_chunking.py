@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data_gen.chunking import chunk_size, halve_until_it_fits
+from data_gen.training.memory import chunk_size, halve_until_it_fits
 
 
 def test_chunks_are_halved_until_they_fit():

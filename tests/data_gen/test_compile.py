@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from data_gen.compilation import compiler_works
-from data_gen.order import Kernels, feistel, round_tables, shuffled
+from data_gen.training.compilation import compiler_works
+from data_gen.training.order import Kernels, feistel, round_tables, shuffled
 from data_gen.rng import fold
 from data_gen.shard import Worker
-from data_gen.train import Trainer
+from data_gen.training.trainer import Trainer
 from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, TWINS, make_job
 
 pytestmark = pytest.mark.compile

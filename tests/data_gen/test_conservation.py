@@ -7,12 +7,12 @@ import torch.nn.functional as F
 import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.order import shuffled
+from data_gen.training.order import shuffled
 from data_gen.rng import fold, key
 from data_gen.shard import Worker, full_table
 from tests.data_gen.test_training_oracle import KINDS, NETWORKS, make_job
 from tests.reference.data_gen_training import PlainMLP, labels_seen, own_part
-from zoo.store import StoreError
+from zoo.store.columns import StoreError
 
 MLP = {"name": "mlp", "hidden": [7, 6]}
 RECORDED = {"checkpoints": 3, "laws": "found"}

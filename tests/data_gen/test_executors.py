@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_gen.executors import (
+from data_gen.executors.scheduler import (
     MAX_RETRIES,
     Advanced,
     Died,
@@ -19,9 +19,9 @@ from data_gen.executors import (
     hand_out,
     prepare_process,
 )
-from data_gen.failures import Failure, FolderError, MissingShards, failure_of, raise_for_missing
+from data_gen.executors.failures import Failure, FolderError, MissingShards, failure_of, raise_for_missing
 from data_gen.generate import generate
-from data_gen.progress import show_progress
+from data_gen.executors.progress import show_progress
 from data_gen.shard import Shard, Worker
 from tests.data_gen.jobs import tiny_job, visible
 

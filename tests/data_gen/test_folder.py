@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from data_gen.cli import main
-from data_gen.failures import FolderError
+from data_gen.executors.failures import FolderError
 from data_gen.folder import claimed
 from data_gen.generate import generate, generate_shard
 from tests.data_gen.jobs import contents, tiny_job, visible
 from tests.disks import make_read_only, resize, small_disk
-from zoo.store import temporary_path
+from zoo.store.columns import temporary_path
 
 HOLD = """
 import fcntl, os, sys
@@ -209,16 +209,16 @@ def test_a_read_only_folder(tmp_path, finished):
     ],
 )
 def test_whatever_file_cannot_be_written_it_is_one_line(tmp_path, monkeypatch, name, number):
-    import zoo.store
+    import zoo.store.columns
 
-    publish = zoo.store.publish
+    publish = zoo.store.columns.publish
 
     def fail(temporary, path):
         if path.name == name:
             raise OSError(number, os.strerror(number))
         publish(temporary, path)
 
-    monkeypatch.setattr("zoo.store.publish", fail)
+    monkeypatch.setattr("zoo.store.columns.publish", fail)
     (tmp_path / "job.json").write_text(tiny_job(populations={"standard": {"architecture": {"name": "mlp"}}}).as_json())
     arguments = [str(tmp_path / "job.json"), "--out", str(tmp_path / "zoo"), "--workers", "0", "--quiet", "--no-compile"]
     result = CliRunner().invoke(main, arguments)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from data_gen.config import Job
 from data_gen.footprint import training_bytes
-from data_gen.networks import expose
+from data_gen.training.runs import expose
 from data_gen.shard import Worker, full_table
 
 torch.set_num_threads(1)

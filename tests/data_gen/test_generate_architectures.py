@@ -8,9 +8,9 @@ import zoo
 from data_gen.config import Job, load_job
 from data_gen.generate import generate
 from data_gen.shard import build_population
-from data_gen.tasks import Images, Task, load_task
+from data_gen.tasks.task import Images, Task, load_task
 from metanet.contract import Source
-from metanet.features import flat_free, statistics
+from metanet.inputs.features import flat_free, statistics
 from zoo.architectures import resnet_n_fix
 
 # one feature for each node, which leaves nothing to fix in the first layer

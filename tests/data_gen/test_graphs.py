@@ -9,11 +9,11 @@ from torch_geometric.datasets import KarateClub
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.graphs import NUM_NODES, load_graph, neighborhoods
+from data_gen.tasks.graphs import NUM_NODES, load_graph, neighborhoods
 from data_gen.rng import generator
-from data_gen.tasks import TaskConfig, load_task
+from data_gen.tasks.task import TaskConfig, load_task
 from zoo.config import ConfigError, read_config
-from zoo.population import load
+from zoo.store.population import load
 
 
 def by_hand(edges, features, count):
@@ -34,7 +34,7 @@ def by_hand(edges, features, count):
 
 @pytest.mark.parametrize("density", [0.0, 0.05, 0.6])
 def test_neighborhoods_are_those_of_a_loop(density, monkeypatch):
-    monkeypatch.setattr("data_gen.graphs._NODES_AT_ONCE", 7)
+    monkeypatch.setattr("data_gen.tasks.graphs._NODES_AT_ONCE", 7)
     random = generator(0, "graph test")
     upper = torch.triu(torch.rand(40, 40, generator=random) < density, diagonal=1)
     edges = (upper | upper.T).nonzero().T

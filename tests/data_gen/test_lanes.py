@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.lanes import Lanes
-from data_gen.recorder import Recorder, checkpoint_steps
+from data_gen.training.lanes import Lanes
+from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.shard import Worker, full_table
-from data_gen.train import Trainer
+from data_gen.training.trainer import Trainer
 
 NETWORKS = 8
 HYPERPARAMETERS = {

@@ -11,7 +11,7 @@ import zoo
 from data_gen.cli import main as generate_zoo
 from data_gen.folder import job_record
 from data_gen.generate import generate, generate_shard, make_plan
-from data_gen.merge import merge
+from data_gen.integrity.merge import merge
 from studies.cli import main as symzoo
 from tests.data_gen.jobs import contents, tiny_job, visible
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.networks import expose
+from data_gen.training.runs import expose
 from data_gen.shard import Worker, full_table
-from data_gen.tasks import load_task
+from data_gen.tasks.task import load_task
 from tests.reference.data_gen_training import PlainMLP, train_alone
 
 TOTAL, PARTS = 50, 4

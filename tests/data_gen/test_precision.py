@@ -3,7 +3,7 @@
 import torch
 
 from data_gen.config import Job
-from data_gen.precision import products_in
+from data_gen.training.precision import products_in
 from data_gen.shard import Worker
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.order import shuffled
+from data_gen.training.order import shuffled
 from data_gen.rng import fold, generator, integers, key, uniform
 
 WORD = 2**64

@@ -6,12 +6,12 @@ from sklearn.linear_model import LogisticRegression
 
 from data_gen.config import load_job
 from data_gen.generate import generate
-from data_gen.graphs import NUM_NODES
+from data_gen.tasks.graphs import NUM_NODES
 from data_gen.rng import generator
-from data_gen.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
-from data_gen.tasks import TaskConfig, load_task
+from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
+from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_architecture
-from zoo.population import load
+from zoo.store.population import load
 from zoo.testing import check_architecture
 
 CONFIG = TaskConfig(name="sbm", train_size=300, test_size=100)

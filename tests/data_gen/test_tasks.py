@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from data_gen.tasks import TaskConfig, load_task
+from data_gen.tasks.task import TaskConfig, load_task
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

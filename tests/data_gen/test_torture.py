@@ -81,5 +81,5 @@ def test_a_ray_cluster_that_is_not_there(tmp_path, address):
 
 def test_ray_is_imported_only_when_it_is_used(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "data_gen.ray_executor", raising=False)
-    importlib.import_module("data_gen.ray_executor")
+    monkeypatch.delitem(sys.modules, "data_gen.executors.ray", raising=False)
+    importlib.import_module("data_gen.executors.ray")

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 import zoo
-from data_gen.recompute import task_to_sample
-from data_gen.repair import repair
-from data_gen.verify import Fault, verify
+from data_gen.integrity.recompute import task_to_sample
+from data_gen.integrity.repair import repair
+from data_gen.integrity.verify import Fault, verify
 from studies.cli import main
 from tests import fuzz_store
-from zoo.store import StoreError, read_attributes, read_columns, write_columns
+from zoo.store.columns import StoreError, read_attributes, read_columns, write_columns
 
 SHARD = "w_asymmetric/train-00000-of-00001.h5"
 TRAJECTORY = "w_asymmetric.trajectory/train-00000-of-00001.h5"
@@ -167,7 +167,7 @@ def test_accuracies_are_those_of_the_weights(copy):
 
 
 def test_a_task_of_a_stranger_opens_no_files_unasked(copy, monkeypatch):
-    monkeypatch.setattr("data_gen.recompute.load_task", lambda _: pytest.fail("the task was loaded"))
+    monkeypatch.setattr("data_gen.integrity.recompute.load_task", lambda _: pytest.fail("the task was loaded"))
     job = fuzz_store.Job.model_validate(fuzz_store.JOB | {"task": {"name": "images", "path": "/etc/secret"}})
     task, count, said = task_to_sample(job, None, trust_task=False, task_path=None)
     assert (task, count) == (None, 0)

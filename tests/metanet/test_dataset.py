@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metanet import Metanet
-from metanet.dataset import read_examples
+from metanet.inputs.dataset import read_examples
 from metanet.testing import random_population
 
 POPULATION = random_population(sizes=(20, 10, 10))

@@ -171,7 +171,7 @@ def test_an_interrupted_save_leaves_the_old_file(fitted, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metanet.files.save_file", interrupted)
+    monkeypatch.setattr("metanet.serialization.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fitted.save(path)
     assert path.read_bytes() == before

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from metanet import features
+from metanet.inputs import features
 from metanet.contract import Source
-from metanet.features import categories, encode_hyperparameters, flat_free, statistic_names, statistics
-from metanet.normalize import ColumnNorm, TensorNorm, calibrate
+from metanet.inputs.features import categories, encode_hyperparameters, flat_free, statistic_names, statistics
+from metanet.inputs.normalize import ColumnNorm, TensorNorm, calibrate
 from metanet.testing import permute_neurons, random_population
 from tests.reference import metanet_features as slow
 

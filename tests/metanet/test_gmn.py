@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from metanet import graph as graphs
+from metanet.graphs import pyg as graphs
 from metanet.contract import Source, features_of, seeded
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
-from metanet.normalize import calibrate
-from metanet.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
+from metanet.graphs.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from zoo.architectures import ARCHITECTURES
 

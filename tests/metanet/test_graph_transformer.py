@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from metanet import graph as graphs
+from metanet.graphs import pyg as graphs
 from metanet.contract import Source, seeded
 from metanet.models.graph_transformer import GraphTransformer
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_attention
 

@@ -5,10 +5,10 @@ import torch
 
 from metanet.contract import Source, features_of, seeded
 from metanet.models.table import build
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from zoo.architectures import ARCHITECTURES
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 
 SIZES = {
     "nfn": {"width": 6, "layers": 2, "hidden": 8},

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metanet import METANETS
-from metanet.features import flat_free
+from metanet.inputs.features import flat_free
 from metanet.testing import LAWS, check_metanet, first_networks, permute_neurons, random_population
 
 POPULATION = first_networks(random_population(), 24)

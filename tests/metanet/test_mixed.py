@@ -13,13 +13,13 @@ from metanet import Metanet
 from metanet.contract import Mixed, Source, concatenate, count_rows, rows, seeded, to_device
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from metanet.testing import SPLITS, MemoryPopulation, first_networks
-from metanet.vocabulary import describe, vocabulary_of
+from metanet.graphs.vocabulary import describe, vocabulary_of
 from tests.reference import metanet_mixed as reference
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, cnn, make_asymmetric, mlp
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.testing import random_params, random_weight_space
 from zoo.weight_space import NeuronGroup, WeightSpace
 

@@ -8,7 +8,7 @@ from metanet import METANETS
 from metanet.contract import Source
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from metanet.testing import random_population
 from tests.reference import metanet_models as slow
 

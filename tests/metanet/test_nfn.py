@@ -10,13 +10,13 @@ from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.table import build
-from metanet.normalize import calibrate
-from metanet.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
+from metanet.graphs.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks
 from tests.reference import metanet_equivariant as reference
 from zoo.architectures import ARCHITECTURES, build_architecture
 from zoo.params import flatten, unflatten
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.testing import assert_equivariant, random_params
 from zoo.weight_space import WeightSpace
 

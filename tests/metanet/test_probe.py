@@ -14,13 +14,13 @@ from data_gen.generate import generate
 from metanet import Metanet
 from metanet.contract import Source, seeded
 from metanet.models.probe import Probe
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.network import Network
 from zoo.params import stack
-from zoo.symmetry import act, sample
+from zoo.symmetry.action import act, sample
 from zoo.testing import random_params
 
 COUNT = 6

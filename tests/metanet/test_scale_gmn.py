@@ -7,21 +7,21 @@ import pytest
 import torch
 
 from metanet.contract import Source, features_of, seeded
-from metanet.graph import batch
+from metanet.graphs.pyg import batch
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import odd_edge_messages
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.table import METANETS, build
-from metanet.normalize import calibrate
-from metanet.signs import has_signs, parity
+from metanet.inputs.normalize import calibrate
+from metanet.graphs.signs import has_signs, parity
 from metanet.testing import LAWS, first_networks, random_population
-from metanet.topology import edge_features, node_features, parameter_graph
+from metanet.graphs.topology import edge_features, node_features, parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks, spreads
 from tests.reference import metanet_scale_gmn as slow
 from zoo.architectures import build_architecture
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-import metanet.dataset
-import metanet.passes
+import metanet.inputs.dataset
+import metanet.inputs.batches
 import metanet.train
 import zoo
 from metanet import METANETS, Metanet, load
-from metanet.dataset import streams
+from metanet.inputs.dataset import streams
 from metanet.mixed import JoinedSets
-from metanet.passes import Drawn, InMemory
+from metanet.inputs.batches import Drawn, InMemory
 from metanet.testing import random_population
-from metanet.treatments import TREATMENTS, Align
+from metanet.inputs.treatments import TREATMENTS, Align
 from tests.zoo.written import write_zoo
-from zoo.streaming import StoredParams
+from zoo.store.streaming import StoredParams
 
 CHEAP = {"epochs": 2, "batch_size": 8, "lr": 1e-2}
 OPTIONS = {"gbm": {"epochs": 5}, "hparams": {"epochs": 5}}
@@ -35,7 +35,7 @@ def opened(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Blocks of a few networks and validation in several batches; two networks of the zoo are dropped with a warning."""
-    monkeypatch.setattr(metanet.passes, "BLOCK_ENTRIES", 10_000)
+    monkeypatch.setattr(metanet.inputs.batches, "BLOCK_ENTRIES", 10_000)
     monkeypatch.setattr(metanet.train, "EVALUATION_BATCH", 8)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="population .* dropped 1 of")
@@ -49,7 +49,7 @@ def on_disk(monkeypatch):
     def refuse(*args, **kwargs):
         raise RuntimeError("all networks were read at once")
 
-    return lambda: monkeypatch.setattr("zoo.population.read_tensors", refuse)
+    return lambda: monkeypatch.setattr("zoo.store.population.read_tensors", refuse)
 
 
 def fitted(model, population, **options):
@@ -142,7 +142,7 @@ def test_settings_travel_with_the_file_and_predictions_stream(opened, tmp_path, 
 def test_auto_streams_what_would_take_more_than_a_third_of_the_free_memory(opened, monkeypatch):
     population, needed = opened["standard"], 4 * (40 + 13) * opened["standard"].space.num_params
     for free, expected in [(3 * needed, False), (3 * needed - 3, True)]:
-        monkeypatch.setattr(metanet.dataset, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(metanet.inputs.dataset, "free_memory", lambda free=free: free)
         assert streams("auto", [population], ("train", "validation"), "params") is expected
         assert not streams("auto", [population], ("train", "validation"), "hyperparameters")
         assert not streams("auto", [random_population()], ("train",), "params")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metanet.targets import fit_target
+from metanet.inputs.targets import fit_target
 
 
 def skewed(size=400):

@@ -8,12 +8,12 @@ from torch import nn
 
 from metanet.contract import Source, features_of, invariant_to, seeded
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
-from metanet.normalize import calibrate
-from metanet.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
+from metanet.graphs.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
 from zoo.architectures import ARCHITECTURES
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from metanet.contract import Training, seeded
-from metanet.targets import fit_target
+from metanet.inputs.targets import fit_target
 from metanet.train import Labeled, evaluate, train
 
 GENERATOR = torch.Generator().manual_seed(0)

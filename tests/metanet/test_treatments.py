@@ -10,9 +10,9 @@ from sklearn.base import clone
 from metanet import METANETS, Metanet, load
 from metanet.contract import Source, count_rows
 from metanet.testing import first_networks, permute_neurons, random_population
-from metanet.treatments import TREATMENTS, Align, Augment, Canonicalize, OrbitAverage, Treatment, parse_treatment
-from zoo.align import align
-from zoo.symmetry import act, sample
+from metanet.inputs.treatments import TREATMENTS, Align, Augment, Canonicalize, OrbitAverage, Treatment, parse_treatment
+from zoo.symmetry.align import align
+from zoo.symmetry.action import act, sample
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from metanet import graph as graphs
+from metanet.graphs import pyg as graphs
 from metanet.contract import Source, seeded
 from metanet.models.gmn import GraphMetanet
 from metanet.models.width_gmn import WidthGraphMetanet
-from metanet.normalize import calibrate
+from metanet.inputs.normalize import calibrate
 from tests.metanet.spaces import SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_widths
 from tests.reference.zoo_widening import widen

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data_gen.augmentation import draw_moves
-from data_gen.order import shuffled
+from data_gen.tasks.augmentation import draw_moves
+from data_gen.training.order import shuffled
 from data_gen.rng import fold, integers, key, uniform
 
 

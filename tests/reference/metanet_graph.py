@@ -1,4 +1,4 @@
-"""Slow twin of `metanet.topology`: the graph of one network, entry by entry, for patterns without sums."""
+"""Slow twin of `metanet.graphs.topology`: the graph of one network, entry by entry, for patterns without sums."""
 
 from itertools import product
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from metanet.graph import flat_edges
-from metanet.topology import edge_features, node_features, parameter_graph
-from zoo.symmetry import GroupElement, act
+from metanet.graphs.pyg import flat_edges
+from metanet.graphs.topology import edge_features, node_features, parameter_graph
+from zoo.symmetry.action import GroupElement, act
 from zoo.weight_space import WeightSpace
 
 FLIPPING = ("odd", "written", "read")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import studies.scores
+import studies.learnability.scores
 from data_gen.config import load_job
 from data_gen.generate import generate
-from studies.cells import Cell, Place, Predictions
+from studies.learnability.fits import Cell, Place, Predictions
 from tests.studies.zoos import write_zoo
-from zoo.population import Population, load
+from zoo.store.population import Population, load
 
 
 @dataclass
@@ -35,7 +35,7 @@ class CountedFit:
 @pytest.fixture
 def counted_fit(monkeypatch) -> CountedFit:
     fit = CountedFit()
-    monkeypatch.setattr(studies.scores, "fit", fit)
+    monkeypatch.setattr(studies.learnability.scores, "fit", fit)
     return fit
 
 

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from studies.ablation import ablate, ablation_cells, explain_ablation
-from studies.cells import Predictions, save_predictions
-from studies.efficiency import efficiency, efficiency_cells, networks_needed
-from studies.learnability import run
-from studies.plan import plan
-from studies.summary import average_seeds
+from studies.learnability.ablation import ablate, ablation_cells, explain_ablation
+from studies.learnability.fits import Predictions, save_predictions
+from studies.learnability.efficiency import efficiency, efficiency_cells, networks_needed
+from studies.learnability.study import run
+from studies.learnability.plan import plan
+from studies.learnability.summary import average_seeds
 from tests.studies.test_learnability import config_for
-from zoo.population import load
+from zoo.store.population import load
 
 RESAMPLES = 25
 
@@ -44,7 +44,7 @@ def slow_metric(name, truth, prediction, chosen):
 
 def slow_difference(tasks, metric, ours, other, matched):
     """Value and ends of the interval of the difference of two lines, resample by resample."""
-    from studies.cells import load_predictions
+    from studies.learnability.fits import load_predictions
 
     found = {id(task): load_predictions(task.predictions_path)[task.cell.population] for task in tasks}
     universe = sorted({int(i) for predictions in found.values() for i in predictions.network_id})

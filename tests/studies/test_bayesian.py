@@ -14,14 +14,17 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator
-from data_gen.tasks import Images, Task, TaskConfig, load_task
-from studies import bayesian, chains, cli, variational
-from studies.base import PlainConfig, StudyConfig
-from studies.bayesian_config import Bayesian
-from studies.bayesian_mlp import is_mlp, output_noise_size, sample_outputs
-from studies.calibration import brier_score, calibration_error
-from studies.intervals import bootstrap_mean
-from studies.posterior import (
+from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from studies import cli
+from studies.bayesian import study as bayesian
+from studies.bayesian import chains
+from studies.bayesian import variational
+from studies.common.base import PlainConfig, StudyConfig
+from studies.bayesian.config import Bayesian
+from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian.calibration import brier_score, calibration_error
+from studies.common.intervals import bootstrap_mean
+from studies.bayesian.posterior import (
     Posterior,
     initial_posterior,
     sample_weights,
@@ -29,8 +32,8 @@ from studies.posterior import (
     support_of,
     weight_noise_size,
 )
-from studies.posterior import kl_divergence as our_kl
-from studies.variational import Inference, build, evaluate, infer
+from studies.bayesian.posterior import kl_divergence as our_kl
+from studies.bayesian.variational import Inference, build, evaluate, infer
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.config import ConfigError, read_config
 from zoo.params import flatten, unflatten

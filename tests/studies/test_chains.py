@@ -8,13 +8,13 @@ from torch.func import grad_and_value, vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator
-from studies.chains import Sampling, aligned, measure, run_chains, two_moons
-from studies.hmc import leapfrog, sample_chains
-from studies.posterior import support_of
-from studies.rhat import normal_scores, rhat, split_rhat
+from studies.bayesian.chains import Sampling, aligned, measure, run_chains, two_moons
+from studies.bayesian.hmc import leapfrog, sample_chains
+from studies.bayesian.posterior import support_of
+from studies.bayesian.rhat import normal_scores, rhat, split_rhat
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten
-from zoo.symmetry import act, sample
+from zoo.symmetry.action import act, sample
 
 COVARIANCE = torch.tensor([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]], dtype=torch.float64)
 CENTER = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from studies.cli import _setting, main
-from studies.info import can_show_blocks, describe_column
+from studies.commands.info import can_show_blocks, describe_column
 from tests.studies.zoos import write_zoo
 
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
@@ -67,7 +67,7 @@ def test_info_draws_a_column_as_wide_as_the_terminal(tiny_zoo, monkeypatch):
 
 def test_info_counts_diverged_networks_apart(tmp_path):
     from tests.zoo.written import write_zoo as write_drawn_zoo
-    from zoo.population import load
+    from zoo.store.population import load
 
     text = describe_column(load(write_drawn_zoo(tmp_path / "zoo")), "test_accuracy", ["standard"], 5, 60, blocks=False)
     head, *bars = text.splitlines()
@@ -92,8 +92,8 @@ def test_export_writes_what_was_asked_for(tiny_zoo, tmp_path):
 
 def test_push_and_pull_hand_over_their_arguments(tiny_zoo, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("zoo.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b")
-    monkeypatch.setattr("zoo.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1])
+    monkeypatch.setattr("zoo.store.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b")
+    monkeypatch.setattr("zoo.store.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1])
     assert f"pushed {tiny_zoo} to https://hub/a/b" in run("push", tiny_zoo, "a/b", "--private")
     run("pull", "a/b", tmp_path / "out", "--revision", "v1")
     assert calls == [(tiny_zoo, "a/b", True), ("a/b", tmp_path / "out", "v1")]
@@ -102,7 +102,7 @@ def test_push_and_pull_hand_over_their_arguments(tiny_zoo, tmp_path, monkeypatch
 @pytest.mark.parametrize("recipe", ["small", "demo", "large", "treatments", "findings"])
 def test_recipes_are_complete(tmp_path, recipe):
     import studies.cli
-    from studies.learnability import Learnability
+    from studies.learnability.study import Learnability
     from zoo.config import read_config
 
     path = Path(studies.cli.__file__).parent / "recipes" / f"learnability-{recipe}.yaml"
@@ -132,7 +132,7 @@ def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_f
 
 
 def test_the_name_of_a_study_in_the_name_of_a_zoo_stays():
-    from studies.config import Learnability
+    from studies.learnability.config import Learnability
 
     config = Learnability(zoo=Path("runs/my-learnability"), metanets=("mlp",))
     assert config.folder("learnability", "learnability-small") == Path("runs/my-learnability-small")
@@ -209,6 +209,6 @@ def test_bugs_keep_their_trace(tiny_zoo, monkeypatch):
     def broken(_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr("studies.info.describe_zoo", broken)
+    monkeypatch.setattr("studies.commands.info.describe_zoo", broken)
     with pytest.raises(TypeError, match="a bug"):
         CliRunner().invoke(main, ["info", str(tiny_zoo)], catch_exceptions=False)

@@ -13,19 +13,20 @@ from scipy import stats
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from studies import connectivity, evaluation
-from studies.alignments import ALIGNMENTS, Matching, moved_share
-from studies.connectivity import Connectivity, format_study, pairs_of, plan, run, write_report
-from studies.connectivity_report import pair_barriers
-from studies.evaluation import Part, evaluate, reset_statistics
-from studies.intervals import mean_interval
-from studies.segments import above_chord, evaluate_segment, midpoint
+from studies.connectivity import study as connectivity
+from studies.common import evaluation
+from studies.common.alignments import ALIGNMENTS, Matching, moved_share
+from studies.connectivity.study import Connectivity, format_study, pairs_of, plan, run, write_report
+from studies.connectivity.report import pair_barriers
+from studies.common.evaluation import Part, evaluate, reset_statistics
+from studies.common.intervals import mean_interval
+from studies.common.segments import above_chord, evaluate_segment, midpoint
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
 from zoo.network import Network
 from zoo.params import stack
-from zoo.population import load
-from zoo.symmetry import act, sample
+from zoo.store.population import load
+from zoo.symmetry.action import act, sample
 
 CASES = {
     "mlp": ({"hidden": [9, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)),

@@ -12,13 +12,16 @@ from click.testing import CliRunner
 from data_gen.config import load_job
 from data_gen.generate import generate
 from data_gen.shard import Worker
-from studies import cli, conservation, conservation_bridge, conservation_paths
-from studies.conservation import Conservation
-from studies.conservation_bridge import Bridge, Seen, first_crossings, table_of
-from studies.conservation_paths import TERMS, Run, job_of
-from studies.conservation_tables import fit_slopes, kind_of, network_means, path_cells, paths_of
+from studies import cli
+from studies.conservation import study as conservation
+from studies.conservation import prediction as conservation_bridge
+from studies.conservation import trajectories as conservation_paths
+from studies.conservation.study import Conservation
+from studies.conservation.prediction import Bridge, Seen, first_crossings, table_of
+from studies.conservation.trajectories import TERMS, Run, job_of
+from studies.conservation.tables import fit_slopes, kind_of, network_means, path_cells, paths_of
 from zoo.config import ConfigError, read_config
-from zoo.population import load
+from zoo.store.population import load
 
 STEPS = 'hyperparameters.steps={"int_range": [60, 70]}'
 SMALL = ["count=40", "task.train_size=120", STEPS, "hyperparameters.lr=0.2", "checkpoints=3", "shard_size=20"]

@@ -5,16 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import studies.derived as derived
+import studies.common.computed_targets as derived
 import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.tasks import TaskConfig, load_task
+from data_gen.tasks.task import TaskConfig, load_task
 from metanet import Metanet
 from metanet.contract import PopulationLike
-from studies.derived import DERIVED, Derived, largest_eigenvalue, sharpness, squared_weight_norm, trained, with_derived
+from studies.common.computed_targets import DERIVED, Derived, largest_eigenvalue, sharpness, squared_weight_norm, trained, with_derived
 from zoo.params import flatten, unflatten
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 
 TASK = {"name": "digits", "train_size": 600, "test_size": 40}
 COUNT = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from studies import grid
-from studies.grid import Cell, run_grid
+from studies.common import grid
+from studies.common.grid import Cell, run_grid
 
 MEASURED: list[int] = []
 
@@ -73,7 +73,7 @@ def test_other_code_is_measured_anew(tmp_path, monkeypatch):
 
 
 def test_cells_depend_on_the_modules_that_are_named(tmp_path):
-    for modules in ((), ("studies.page",)):
+    for modules in ((), ("studies.common.page",)):
         run_grid(square, asked(1), tmp_path, name="squares", modules=modules, workers=1, quiet=True)
     assert MEASURED == [1, 1]
 

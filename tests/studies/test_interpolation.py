@@ -12,13 +12,15 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.networks import Exposure, expose
-from data_gen.tasks import Images, Task, load_task
-from studies import grid, interpolation, interpolation_curves
+from data_gen.training.runs import Exposure, expose
+from data_gen.tasks.task import Images, Task, load_task
+from studies.common import grid
+from studies.interpolation import study as interpolation
+from studies.interpolation import curves as interpolation_curves
 from studies.cli import main
-from studies.interpolation import Interpolation, format_study, run, write_report
-from studies.interpolation_curves import measure_curves, segment_losses
-from studies.interpolation_tables import (
+from studies.interpolation.study import Interpolation, format_study, run, write_report
+from studies.interpolation.curves import measure_curves, segment_losses
+from studies.interpolation.tables import (
     MEASURES,
     bin_shares,
     correlate,
@@ -26,10 +28,10 @@ from studies.interpolation_tables import (
     share_interval,
     summarize,
 )
-from studies.intervals import bootstrap_mean
-from studies.segments import between
+from studies.common.intervals import bootstrap_mean
+from studies.common.segments import between
 from zoo.architectures.base import Architecture
-from zoo.population import load
+from zoo.store.population import load
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 MLP = {"name": "mlp", "hidden": [6, 8]}

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from studies.cells import Cell, Place, cell_path, load_predictions
-from studies.learnability import Learnability, run
-from studies.parallel import run_here, run_in_processes
-from studies.plan import match_test_networks, plan
+from studies.learnability.fits import Cell, Place, cell_path, load_predictions
+from studies.learnability.study import Learnability, run
+from studies.common.parallel import run_here, run_in_processes
+from studies.learnability.plan import match_test_networks, plan
 from tests.studies.zoos import write_zoo
-from zoo.population import load
+from zoo.store.population import load
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 
@@ -70,7 +70,7 @@ def test_a_run_that_stops_loses_the_cell_in_progress_only(tiny_zoo, tmp_path, co
         return counted_fit(cell, out)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("studies.scores.fit", stop_at_fourth)
+        patch.setattr("studies.learnability.scores.fit", stop_at_fourth)
         run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
     assert len(list((tmp_path / "cells").iterdir())) == 3
     run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
@@ -92,7 +92,7 @@ def test_the_key_of_a_cell_changes_with_everything_but_the_place_of_the_zoo(tmp_
         "elsewhere": (Place(tmp_path, "standard", "d" * 64, "other/standard"),),
     }
     keys = {cell.key, *(dataclasses.replace(cell, **{name: value}).key for name, value in changes.items())}
-    monkeypatch.setattr("studies.cells.FORMAT", 0)
+    monkeypatch.setattr("studies.learnability.fits.FORMAT", 0)
     keys.add(cell.key)
     assert len(keys) == len(changes) + 2
     assert dataclasses.replace(cell, zoo=tmp_path / "elsewhere").key == cell.key
@@ -193,7 +193,7 @@ def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
     def fail(cell: Cell, out: Path):
         raise ValueError("no luck")
 
-    monkeypatch.setattr("studies.scores.fit", fail)
+    monkeypatch.setattr("studies.learnability.scores.fit", fail)
     with pytest.raises(ValueError, match="metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck"):
         run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.matching import bin_edges, histogram, match_labels
+from studies.learnability.matching import bin_edges, histogram, match_labels
 
 values = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=60).map(np.array)
 populations = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), values, min_size=1, max_size=4)

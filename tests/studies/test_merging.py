@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from studies import merging
-from studies.alignments import Matching, align_to_mean, moved_share
-from studies.evaluation import Part, evaluate
-from studies.merging import Merging, draw_groups, evaluate_ensemble, format_study, merge_all, plan, run, write_report
+from studies.merging import study as merging
+from studies.common.alignments import Matching, align_to_mean, moved_share
+from studies.common.evaluation import Part, evaluate
+from studies.merging.study import Merging, draw_groups, evaluate_ensemble, format_study, merge_all, plan, run, write_report
 from tests.reference.zoo_modules import MODULES
-from zoo.align import align
+from zoo.symmetry.align import align
 from zoo.architectures import build_architecture
 from zoo.network import Network
 from zoo.params import flatten, stack
-from zoo.population import load
-from zoo.symmetry import act, sample
+from zoo.store.population import load
+from zoo.symmetry.action import act, sample
 
 OPTIONS, SHAPE = {"hidden": [8, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)
 

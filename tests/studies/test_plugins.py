@@ -6,14 +6,14 @@ import pytest
 import yaml
 
 from metanet.models.table import METANETS
-from metanet.treatments import TREATMENTS
-from studies.base import make_zoo
-from studies.learnability import run
-from studies.plan import plan
-from studies.plugins import check_workers, find_plugin
+from metanet.inputs.treatments import TREATMENTS
+from studies.common.base import make_zoo
+from studies.learnability.study import run
+from studies.learnability.plan import plan
+from studies.learnability.plugins import check_workers, find_plugin
 from tests.studies.test_cli import fail
 from tests.studies.test_learnability import config_for
-from zoo.population import load
+from zoo.store.population import load
 
 SOURCE = """
 from dataclasses import dataclass

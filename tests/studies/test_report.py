@@ -10,11 +10,11 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from studies.learnability import run
-from studies.page import figure
-from studies.plots import STYLE, plain_ticks
-from studies.report import main_metanets, write_report
-from studies.summary import average_seeds, format_table, largest
+from studies.learnability.study import run
+from studies.common.page import figure
+from studies.learnability.plots import STYLE, plain_ticks
+from studies.learnability.report import main_metanets, write_report
+from studies.learnability.summary import average_seeds, format_table, largest
 from tests.studies.test_learnability import config_for
 from tests.studies.zoos import write_zoo
 

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 
 from metanet.estimator import Metanet
-from studies.cells import load_predictions
-from studies.learnability import run
-from studies.plan import plan
-from studies.report import write_report
-from studies.shuffled import ShuffledLabels
-from studies.tables import format_study
-from studies.transfer import candidates, impossible, why_not
+from studies.learnability.fits import load_predictions
+from studies.learnability.study import run
+from studies.learnability.plan import plan
+from studies.learnability.report import write_report
+from studies.learnability.shuffled import ShuffledLabels
+from studies.learnability.tables import format_study
+from studies.learnability.transfer import candidates, impossible, why_not
 from tests.studies.test_learnability import config_for
 from tests.studies.zoos import write_zoo
-from zoo.population import load
+from zoo.store.population import load
 
 
 def lines_of(config, zoo, out):

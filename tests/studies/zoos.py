@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo.architectures import build_architecture
-from zoo.manifest import Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 from zoo.params import Params, stack
-from zoo.store import sha256, write_columns, write_text
+from zoo.store.columns import sha256, write_columns, write_text
 
 INPUT_SHAPE, NUM_CLASSES = (3,), 2
 HYPERPARAMETERS = ("lr", "optimizer")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.reference.zoo_action import all_permutations_but_identity
 from tests.reference.zoo_spaces import Case, rich_cases
 from tests.zoo.instances import INPUTS, instance
-from zoo.align import _ascend, _start, align, align_activations
+from zoo.symmetry.align import _ascend, _start, align, align_activations
 from zoo.architectures import ARCHITECTURES, cnn, mlp
 from zoo.architectures.record import activations
 from zoo.params import Params, flatten
-from zoo.symmetry import GroupElement, act, identity, sample
+from zoo.symmetry.action import GroupElement, act, identity, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures import Architecture, mlp
-from zoo.conservation.angular_momentum import (
+from zoo.dynamics.data_symmetry import (
     angular_momentum,
     angular_momentum_residual,
     equivariance_residual,
@@ -20,7 +20,7 @@ from zoo.conservation.angular_momentum import (
     rotation_generator,
     translation_generator,
 )
-from zoo.conservation.time_symmetry import descend
+from zoo.dynamics.gradient_flow import descend
 from zoo.params import Params, stack
 
 WEIGHT, CLASSES = "layers.0.weight", 3

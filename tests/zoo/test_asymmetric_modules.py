@@ -19,8 +19,8 @@ from torch.nn.utils import parametrizations
 import zoo
 from zoo.architectures import cnn, make_asymmetric, mlp
 from zoo.architectures.base import constants_of
-from zoo.asymmetric_modules import effective_state_dict, free_masks
-from zoo.trace import trace
+from zoo.modules.asymmetric import effective_state_dict, free_masks
+from zoo.tracing.trace import trace
 
 
 def randn(*shape, seed=0, **options):
@@ -527,7 +527,7 @@ def test_refusals_name_what_is_wrong(reason):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", ["w", "sigma", "syre"])
 def test_compiled_twins_train_as_uncompiled_ones(kind):
-    from data_gen.compilation import compiler_works
+    from data_gen.training.compilation import compiler_works
 
     if not compiler_works(torch.device("cpu")):
         pytest.skip("torch.compile does not work on this machine")

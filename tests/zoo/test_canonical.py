@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.reference.zoo_spaces import Case, cases, rich_cases
 from tests.zoo.instances import INPUTS, instance
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, Architecture, build_architecture, mlp
-from zoo.balance import SLACK, balance
-from zoo.blocks import blocks
-from zoo.canonical import canonical_element, canonicalize
+from zoo.symmetry.balance import SLACK, balance
+from zoo.symmetry.blocks import blocks
+from zoo.symmetry.canonical import canonical_element, canonicalize
 from zoo.params import Params, batch_shape
-from zoo.symmetry import GroupElement, act, sample
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)

@@ -11,8 +11,8 @@ import yaml
 import zoo
 from data_gen.config import load_job
 from tests.zoo.written import JOB, write_zoo
-from zoo.card import card
-from zoo.histogram import histogram_lines
+from zoo.store.card import card
+from zoo.store.histogram import histogram_lines
 
 
 @pytest.fixture(scope="module")

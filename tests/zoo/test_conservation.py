@@ -17,9 +17,9 @@ from zoo.conservation.find import candidates, find_laws
 from zoo.conservation.laws import balance, laws, matrix, scale, shift
 from zoo.conservation.quantities import measure, quantities, residuals
 from zoo.params import Params, stack, unflatten
-from zoo.residual import scaling_generator
+from zoo.symmetry.residual import scaling_generator
 from zoo.testing import random_params
-from zoo.trace import trace
+from zoo.tracing.trace import trace
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SMALL = {

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from zoo.hdf5_blocks import checksum
-from zoo.opened import Checked
-from zoo.store import StoreError, open_checked, read_attributes, read_columns, read_tensors, write_columns
+from zoo.store.mapped import Checked
+from zoo.store.columns import StoreError, open_checked, read_attributes, read_columns, read_tensors, write_columns
 
 COLUMN = np.arange(3.0)
 
@@ -357,7 +357,7 @@ import sys
 from pathlib import Path
 import h5py
 h5py.File = h5py.h5f.open = lambda *_, **__: sys.exit("libhdf5 was asked to read")
-from zoo.store import read_columns
+from zoo.store.columns import read_columns
 print(list(read_columns([Path({str(good)!r})], ["text"])["text"]))
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -13,10 +13,10 @@ from huggingface_hub import errors
 
 import zoo
 from tests.zoo.written import write_zoo
-from zoo.card import card
-from zoo.folders import publish_folder
-from zoo.hub import HubError, pull, push, zoo_files
-from zoo.store import StoreError, sha256, write_text
+from zoo.store.card import card
+from zoo.store.atomic import publish_folder
+from zoo.store.hub import HubError, pull, push, zoo_files
+from zoo.store.columns import StoreError, sha256, write_text
 
 REPO = "someone/small-zoo"
 REAL = huggingface_hub.HfApi
@@ -204,7 +204,7 @@ def test_what_is_no_zoo_or_has_a_huge_manifest_is_refused(hub, tmp_path, monkeyp
     (hub.root / REPO / "zoo.json").write_text("{}")
     with pytest.raises(StoreError, match=r"zoo.json: "):
         pull(REPO, tmp_path / "out")
-    monkeypatch.setattr("zoo.hub.MAX_TEXT", 1)
+    monkeypatch.setattr("zoo.store.hub.MAX_TEXT", 1)
     with pytest.raises(StoreError, match="of at most 1 bytes"):
         pull(REPO, tmp_path / "out")
 

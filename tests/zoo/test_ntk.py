@@ -6,12 +6,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-import zoo.ntk.kernel
+import zoo.dynamics.tangent_kernel
 from tests.reference import zoo_tangent_kernel
 from tests.zoo.instances import INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, make_asymmetric, mlp
-from zoo.ntk.infinite_width import arc_cosine_kernel, relu_tangent_kernel, relu_tangent_variance
-from zoo.ntk.kernel import tangent_kernel, tangent_kernel_trace, trained_masks
+from zoo.dynamics.infinite_width import arc_cosine_kernel, relu_tangent_kernel, relu_tangent_variance
+from zoo.dynamics.tangent_kernel import tangent_kernel, tangent_kernel_trace, trained_masks
 from zoo.params import Params, stack
 
 CLASSES = 3
@@ -105,14 +105,14 @@ def test_blocks_change_nothing_and_keep_to_their_bound(limit, same, monkeypatch)
     other = None if same else images("mlp", 3, 1)
     whole = tangent_kernel(architecture.apply, params, x, other)
     trace = tangent_kernel_trace(architecture.apply, params, x, other)
-    sizes, count = [], zoo.ntk.kernel._jacobians
+    sizes, count = [], zoo.dynamics.tangent_kernel._jacobians
 
     def counting(*arguments):
         jacobians = count(*arguments)
         sizes.append(sum(jacobian.numel() for jacobian in jacobians))
         return jacobians
 
-    monkeypatch.setattr(zoo.ntk.kernel, "_jacobians", counting)
+    monkeypatch.setattr(zoo.dynamics.tangent_kernel, "_jacobians", counting)
     assert error(tangent_kernel(architecture.apply, params, x, other, max_entries=limit), whole) < 1e-12
     assert error(tangent_kernel_trace(architecture.apply, params, x, other, max_entries=limit), trace) < 1e-12
     entries = CLASSES * architecture.space.num_params

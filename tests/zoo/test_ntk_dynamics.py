@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from zoo.architectures import make_asymmetric, mlp
-from zoo.conservation.time_symmetry import descend, flow
-from zoo.ntk.dynamics import (
+from zoo.dynamics.gradient_flow import descend, flow
+from zoo.dynamics.linearization import (
     first_order_change,
     kernel_alignment,
     kernel_distance,
@@ -18,7 +18,7 @@ from zoo.ntk.dynamics import (
     linearized_outputs,
     prediction_error,
 )
-from zoo.ntk.kernel import tangent_kernel, tangent_kernel_trace
+from zoo.dynamics.tangent_kernel import tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
 
 

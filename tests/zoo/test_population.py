@@ -20,11 +20,11 @@ from torch.func import vmap
 import zoo
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.tasks import TaskConfig, load_task
+from data_gen.tasks.task import TaskConfig, load_task
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import flatten
-from zoo.store import StoreError, read_columns
+from zoo.store.columns import StoreError, read_columns
 
 POPULATIONS = ["standard", "w_asymmetric", "small_cnn", "sigma_asymmetric"]
 SPLITS = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}

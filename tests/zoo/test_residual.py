@@ -16,8 +16,8 @@ from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, cnn, make_asymmetric, mlp
 from zoo.params import Params, stack
-from zoo.residual import SymmetryReport, candidates, scaling_generator
-from zoo.symmetry import GroupElement, act, symmetry_residual
+from zoo.symmetry.residual import SymmetryReport, candidates, scaling_generator
+from zoo.symmetry.action import GroupElement, act, symmetry_residual
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.disks import small_disk
 from tests.reference import store_reader
-from zoo.store import (
+from zoo.store.columns import (
     StoreError,
     open_checked,
     publish,
@@ -238,7 +238,7 @@ def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "zoo.json"
     write_text(path, "ä\n")
     assert path.read_bytes() == "ä\n".encode()
-    monkeypatch.setattr("zoo.store.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("zoo.store.columns.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "other")
     assert [file.name for file in path.parent.iterdir()] == ["zoo.json"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import zoo
-import zoo.streaming
+import zoo.store.streaming
 from tests.zoo.written import SPLIT, write_zoo
-from zoo.memory import free_memory
-from zoo.store import StoreError
-from zoo.streaming import blocks_of, shuffled
+from metanet.inputs.memory import free_memory
+from zoo.store.columns import StoreError
+from zoo.store.streaming import blocks_of, shuffled
 
 POPULATIONS = ("standard", "w_asymmetric")
 
@@ -30,7 +30,7 @@ def population(folder, request):
 @pytest.fixture(params=[0, 2**15])
 def gap(request, monkeypatch):
     """Every row by itself, and all rows of a shard at once."""
-    monkeypatch.setattr(zoo.streaming, "GAP", request.param)
+    monkeypatch.setattr(zoo.store.streaming, "GAP", request.param)
 
 
 def same(one, other):
@@ -52,7 +52,7 @@ def test_any_rows_are_those_of_memory(population, view, gap):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("block_bytes", [1, 2**14, 2**25])
 def test_the_order_is_that_of_the_seed_with_any_number_of_workers(population, workers, block_bytes, monkeypatch):
-    monkeypatch.setattr(zoo.streaming, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(zoo.store.streaming, "BLOCK_BYTES", block_bytes)
     order = torch.randperm(40, generator=seeded_as_documented(seed=5, epoch=2))
     params, table = population.params("train"), population.table("train")
     wanted = ["optimizer", "test_accuracy", "diverged"]
@@ -108,7 +108,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(folder, options, mess
 
 
 def test_a_pass_that_is_left_early_leaves_no_thread(population, monkeypatch):
-    monkeypatch.setattr(zoo.streaming, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(zoo.store.streaming, "BLOCK_BYTES", 1)
     passing = population.batches("train", 2, workers=2)
     next(passing)
     assert any(thread.name.startswith("zoo-reader") for thread in threading.enumerate())

@@ -15,7 +15,7 @@ from tests.reference.zoo_spaces import Case, cases, language_cases
 from tests.zoo.instances import INPUTS, instance
 from zoo.architectures import ARCHITECTURES, ASYMMETRIES, Architecture, build_architecture, make_asymmetric
 from zoo.params import flatten, unflatten
-from zoo.symmetry import GroupElement, act, compose, function_change, identity, inverse, orbit_ids, sample
+from zoo.symmetry.action import GroupElement, act, compose, function_change, identity, inverse, orbit_ids, sample
 from zoo.testing import random_params, random_weight_space
 from zoo.weight_space import NeuronGroup, WeightSpace
 

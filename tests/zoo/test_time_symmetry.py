@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from zoo.architectures import Architecture, cnn, make_asymmetric, mlp
-from zoo.conservation.time_symmetry import Path, descend, flow, path
+from zoo.dynamics.gradient_flow import Path, descend, flow, path
 from zoo.params import Params, stack
 
 SMOOTH = {

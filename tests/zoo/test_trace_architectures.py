@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
-from zoo.trace import trace
+from zoo.tracing.trace import trace
 from zoo.weight_space import WeightSpace
 
 INPUTS = {"mlp": (2, 4, 4), "cnn": (2, 8, 8), "resnet": (3, 8, 8), "siren": (2,), "transformer": (3, 8, 8), "gin": (2, 3, 3)}

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.reference.traced_modules import CASES
-from zoo.align import align
-from zoo.canonical import canonicalize
-from zoo.symmetry import GroupElement, act, sample
-from zoo.trace import trace
+from zoo.symmetry.align import align
+from zoo.symmetry.canonical import canonicalize
+from zoo.symmetry.action import GroupElement, act, sample
+from zoo.tracing.trace import trace
 
 
 @pytest.mark.parametrize("name", ["resnet", "densenet", "packed attention", "lstm", "channel shuffle", "einsum attention"])

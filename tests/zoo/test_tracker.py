@@ -9,7 +9,7 @@ from zoo.conservation.drift import predicted_drift
 from zoo.conservation.laws import laws
 from zoo.conservation.quantities import quantities, residuals
 from zoo.conservation.tracker import Tracker
-from zoo.trace import trace
+from zoo.tracing.trace import trace
 
 
 def training(optimizer, steps: int = 6, every: int = 1, **options):

@@ -13,9 +13,9 @@ import torch
 import zoo
 from tests.studies.zoos import write_zoo
 from zoo.architectures import build_architecture
-from zoo.bounds import MAX_JSON, MAX_VALUES, check_space, escape
-from zoo.manifest import Manifest, rebuild
-from zoo.store import StoreError, sha256, write_columns
+from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space, escape
+from zoo.store.manifest import Manifest, rebuild
+from zoo.store.columns import StoreError, sha256, write_columns
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SHARD = "standard/train-00000-of-00001.h5"
@@ -210,7 +210,7 @@ def test_groups_that_are_no_axis_are_refused():
 
 def replace(folder: Path, change, population: str = "standard") -> None:
     """Write a shard anew and tell the manifest."""
-    from zoo.store import read_columns
+    from zoo.store.columns import read_columns
 
     columns = read_columns([folder / SHARD])
     change(columns)

@@ -8,9 +8,9 @@ import torch
 
 from data_gen.config import Job
 from zoo.architectures import build_architecture, make_asymmetric
-from zoo.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.params import stack
-from zoo.store import sha256, write_columns, write_text
+from zoo.store.columns import sha256, write_columns, write_text
 
 SPLIT = {"train": 40, "validation": 13, "test": 21}
 SHARD = 9

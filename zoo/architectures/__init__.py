@@ -1,6 +1,12 @@
 """Architectures of the networks of a zoo, standard and asymmetric."""
 
-from zoo.architectures.asymmetric import ASYMMETRIES, bias_asymmetric, sigma_asymmetric, syre, w_asymmetric
+from zoo.architectures.asymmetric import (
+    ASYMMETRIES,
+    bias_asymmetric,
+    sigma_asymmetric,
+    syre,
+    w_asymmetric,
+)
 from zoo.architectures.base import ACTIVATIONS, Architecture
 from zoo.architectures.cnn import cnn
 from zoo.architectures.gin import gin

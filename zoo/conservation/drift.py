@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.blocks import Block
+from zoo.symmetry.blocks import Block
 from zoo.conservation.laws import Law
 from zoo.conservation.quantities import Laws, bilinear, checked, with_zeros
 from zoo.params import expand_right

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from zoo.blocks import Dim, blocks
+from zoo.symmetry.blocks import Dim, blocks
 from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
 from zoo.conservation.quantities import residual, with_zeros
-from zoo.forms import scaling_terms
+from zoo.symmetry.bilinear import scaling_terms
 from zoo.params import Params, batch_shape, perturb
-from zoo.residual import candidates as hidden_groups
+from zoo.symmetry.residual import candidates as hidden_groups
 from zoo.weight_space import WeightSpace
 
 Alternatives = tuple[Law, ...]

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from zoo.blocks import Block, Dim, blocks
-from zoo.forms import Term, scaling_terms
+from zoo.symmetry.blocks import Block, Dim, blocks
+from zoo.symmetry.bilinear import Term, scaling_terms
 from zoo.weight_space import WeightSpace
 
 Kind = Literal["balance", "matrix", "scale", "shift"]

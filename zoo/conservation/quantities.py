@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo import forms
+from zoo.symmetry import bilinear as forms
 from zoo.conservation.laws import Law, laws
-from zoo.forms import pairs
+from zoo.symmetry.bilinear import pairs
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 

@@ -28,7 +28,7 @@ class Tracker:
         ValueError: If `every` is below 1.
 
     >>> from zoo.conservation.laws import laws
-    >>> from zoo.trace import trace
+    >>> from zoo.tracing.trace import trace
     >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     >>> tracker = Tracker(laws(trace(module, torch.ones(2, 4)).space), every=1)
     >>> loss = module(torch.ones(2, 4)).square().mean()

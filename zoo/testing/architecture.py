@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.architectures import Architecture, build_architecture
 from zoo.architectures.base import constants_of, written_axis
 from zoo.params import Params, flatten, stack, unflatten
-from zoo.symmetry import act, sample
+from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import TOLERANCES, assert_function_preserved, expect, relative_change, seeded
 from zoo.weight_space import WeightSpace
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
-from zoo.residual import differences, tensors_in
-from zoo.symmetry import GroupElement, act, function_change, sample
+from zoo.symmetry.residual import differences, tensors_in
+from zoo.symmetry.action import GroupElement, act, function_change, sample
 from zoo.weight_space import WeightSpace, labels
 
 TOLERANCES: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 1e-4}

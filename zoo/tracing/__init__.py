@@ -1,1 +1,1 @@
-"""How `zoo.trace` reads an exported graph."""
+"""How `zoo.tracing.trace` reads an exported graph."""

@@ -1,0 +1,1 @@
+"""Who trains the shards: this process, local processes, a cluster."""

@@ -1,0 +1,1 @@
+"""Proof, repair and merging of zoos."""

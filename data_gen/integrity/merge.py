@@ -1,0 +1,93 @@
+"""One zoo from folders of the same job whose shards were made on several machines."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from data_gen.config import Job
+from data_gen.executors.failures import writing_to
+from data_gen.folder import claimed, differing_keys, is_complete, read_job
+from data_gen.generate import finish, make_plan, missing_shards
+from data_gen.shard import Shard
+from zoo.store.columns import publish, sha256, temporary_path
+
+
+def merge(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
+    """Copy complete shards of several folders into one; the copy with all shards gets its card and manifest.
+
+    May be run again, with the same folders or with others.
+
+    Args:
+        out: Folder of the merged zoo; new, or of the same job.
+        sources: Folders of one job, each with some of its shards.
+
+    Returns:
+        Shards that no folder has; none if the merged zoo is complete.
+
+    Raises:
+        ValueError: If the folders are not of the same job, two of them have different files for one shard, or the task of the
+            job cannot be loaded.
+        FolderError: If the merged folder cannot be written.
+    """
+    out, folders = Path(out), [Path(source) for source in sources]
+    job = _common_job(folders)
+    planned = make_plan(job)
+    with writing_to(out), claimed(out, job):
+        holders = {shard: [f for f in (out, *folders) if is_complete(f, shard, job)] for shard in planned.shards}
+        trajectory = job.checkpoints > 0
+        for shard, found in holders.items():
+            for path in shard.paths(trajectory):
+                _refuse_different_files([folder / path for folder in found])
+        for shard, found in holders.items():
+            if found and found[0] != out:
+                for path in reversed(shard.paths(trajectory)):
+                    _copy(found[0] / path, out / path)
+        missing = missing_shards(job, out, planned)
+        if not missing:
+            finish(out, job, planned.task, planned.architectures, planned.shards)
+        return missing
+
+
+def _common_job(folders: Sequence[Path]) -> Job:
+    """The job of all folders, or an error that names the keys that differ."""
+    first, *others = folders
+    stored = read_job(first)
+    for other in others:
+        keys = differing_keys(stored, read_job(other))
+        if keys:
+            raise ValueError(f"{first} and {other} hold different jobs, which differ in {keys}")
+    try:
+        job = Job.model_validate(stored)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise ValueError(f"{first}: not a job: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+    keys = differing_keys(stored, json.loads(job.as_json()))
+    if keys:
+        raise ValueError(f"{first}: this version of symzoo reads the job in another way, which differs in {keys}")
+    return job
+
+
+def _refuse_different_files(paths: Sequence[Path]) -> None:
+    """Two files for one shard must be equal in all bytes."""
+    if len(paths) < 2:
+        return
+    first, *others = paths
+    expected = sha256(first)
+    for other in others:
+        if not first.samefile(other) and sha256(other) != expected:
+            raise ValueError(f"{first} and {other} differ; find out which one is right and remove the other")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; it appears under its name only when it is complete and on disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(target)
+    try:
+        shutil.copyfile(source, temporary)
+        publish(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

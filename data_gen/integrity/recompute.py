@@ -1,0 +1,154 @@
+"""Metrics of stored networks, computed again from their weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from data_gen.config import Job
+from data_gen.training.evaluate import evaluate
+from data_gen.training.runs import Networks, parts_of
+from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.training.trainer import Trainer
+from zoo.store.manifest import Manifest
+from zoo.store.mapped import open_checked
+from zoo.store.schema import METRIC_COLUMNS
+from zoo.store.columns import StoreError, read_tensors
+
+DEFAULT_SAMPLE = 4
+_WITHOUT_FILES = ("digits", "mnist1d", "sbm")
+_MOST_IMAGES = 10**5
+_KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}
+_TOGETHER = 16
+_IMAGES_OFF = 2
+"""How many images another machine's rounding may move to the other side."""
+
+
+def task_to_sample(job: Job, sample: int | None, trust_task: bool, task_path: str | None) -> tuple[Task | None, int, str]:
+    """Load the task of a job, unless a stranger's manifest would decide which files are opened for it.
+
+    Args:
+        job: The job.
+        sample: Networks of each population that are asked for; None for the default.
+        trust_task: Whether files and downloads that the job names may be used.
+        task_path: Where the task's data is; None for what the job says.
+
+    Returns:
+        The task, how many networks of each population to compute again, and what is to be said about it.
+
+    Raises:
+        ValueError: If networks were asked for and the task is not to be had.
+    """
+    config = job.task if task_path is None else job.task.model_copy(update={"path": task_path})
+    allowed = not needs_files(config) or trust_task or task_path is not None
+    if sample == 0 or (sample is None and not allowed):
+        why = "as asked" if sample == 0 else f"the task is {described(config)}; give --task-path or --trust-task"
+        return None, 0, f"accuracies not computed again: {why}"
+    if not allowed:
+        raise ValueError(
+            f"the manifest's task is {described(config)}, which is not opened unasked: "
+            "give --trust-task, or --task-path and where the data is, or --sample 0"
+        )
+    count = DEFAULT_SAMPLE if sample is None else sample
+    try:
+        task = load_task(config)
+    except (ValueError, OSError, ImportError) as error:
+        raise ValueError(f"the data of the task is not on this machine ({error}); give --task-path, or --sample 0") from error
+    return task, count, f"train and test accuracies of {count} networks of each population computed again"
+
+
+def needs_files(config: TaskConfig) -> bool:
+    """Whether a task opens files, downloads, or draws very many images: what a stranger's manifest may not decide.
+
+    Args:
+        config: The task.
+
+    Returns:
+        Whether it does.
+    """
+    return config.name not in _WITHOUT_FILES or max(config.train_size or 1, config.test_size or 1) > _MOST_IMAGES
+
+
+def described(config: TaskConfig) -> str:
+    """A task for a message.
+
+    Args:
+        config: The task.
+
+    Returns:
+        What it would open.
+    """
+    return f"{config.name!r} of path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}"
+
+
+def recompute(
+    directory: Path, manifest: Manifest, population: str, job: Job, task: Task, count: int, seed: int
+) -> Iterator[tuple[str, str]]:
+    """Compute accuracies of random networks again and compare them with their rows.
+
+    Args:
+        directory: The zoo, its files checked.
+        manifest: Its manifest.
+        population: Name of a population.
+        job: The job.
+        task: Its task.
+        count: Number of networks.
+        seed: Of their choice.
+
+    Yields:
+        File and difference, for each network whose row is wrong.
+    """
+    entry = manifest.populations[population]
+    if task.input_shape != manifest.input_shape or task.num_classes != manifest.num_classes:
+        yield "zoo.json", f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes"
+        return
+    constants = {}
+    if entry.constants is not None:
+        stored = open_checked(directory / "constants" / f"{population}.h5")
+        constants = {name: torch.from_numpy(stored.array(name)) for name in stored.columns}
+    try:
+        architecture = entry.build(manifest.input_shape, manifest.num_classes, constants)
+    except StoreError as error:
+        yield "zoo.json", str(error)
+        return
+    trainer = Trainer(architecture, task, job.seed)
+    total = sum(manifest.split.values())
+    chosen = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
+    for file in manifest.files(population):
+        rows = chosen[(chosen >= file.first) & (chosen < file.first + file.entry.rows)] - file.first
+        if len(rows):
+            path = directory / file.path
+            yield from ((file.path, reason) for reason in _compare(path, rows, trainer, dict(architecture.space.shapes)))
+
+
+def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    checked = open_checked(path)
+    table = {name: checked.array(name)[rows] for name in checked.columns if name not in shapes}
+    params = {name: tensor[torch.from_numpy(rows)] for name, tensor in read_tensors([path], shapes).items()}
+    if wrong := [name for name, kinds in _KINDS.items() if table[name].dtype.kind not in kinds]:
+        yield f"{wrong[0]!r} is not of the type that training wants"
+        return
+    parts = parts_of(table.get("train_parts"), len(rows))
+    if (table["train_size"] < 1).any() or (table["train_size"] > len(trainer.task.train.y)).any() or (parts < 1).any():
+        yield f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training images of the task"
+        return
+    networks = Networks(
+        ids=torch.from_numpy(table["network_id"]),
+        hparams={"label_noise": torch.from_numpy(table["label_noise"].astype(np.float64))},
+        steps=torch.from_numpy(table["steps"]),
+        train_size=torch.from_numpy(table["train_size"]),
+        parts=torch.from_numpy(parts),
+        optimizer=str(table["optimizer"][0]),
+        schedule=str(table["schedule"][0]),
+        batch_size=int(table["batch_size"][0]),
+    )
+    found = evaluate(trainer, networks, params, min(len(rows), _TOGETHER))
+    sizes = {"train_accuracy": table["train_size"], "test_accuracy": np.full(len(rows), len(trainer.task.test.y))}
+    for name in (n for n in METRIC_COLUMNS if n in sizes):
+        for network, stored, computed, size in zip(
+            table["network_id"], table[name], found[name].tolist(), sizes[name], strict=True
+        ):
+            if not abs(stored - computed) <= max(_IMAGES_OFF / size, 0.005) + 1e-12:
+                yield f"network {network}: {name} is {stored:.4f}, its weights give {computed:.4f}"

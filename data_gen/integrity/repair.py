@@ -1,0 +1,241 @@
+"""`symzoo repair`: make damaged files of a zoo again, and put them in place if they are those that were lost, byte for byte."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from data_gen.config import Job
+from data_gen.folder import CARD_NAME, JOB_NAME, claim, claimed, job_record, read_job
+from data_gen.generate import generate
+from data_gen.integrity.recompute import described, needs_files
+from data_gen.integrity.verify import Fault, verify
+from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
+from zoo.store.card import card
+from zoo.store.manifest import Manifest, ShardEntry, read_manifest
+from zoo.store.mapped import map_file
+from zoo.store.columns import StoreError, publish, sha256, write_text
+
+STAGE = ".repair"
+_LARGEST_JOB = 2**20
+_NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)  # what validators say to any JSON
+
+
+def repair(
+    directory: str | Path,
+    device: str = "auto",
+    workers: int = 0,
+    chunk_size: int | None = None,
+    compile: bool = True,
+    accept_changed: bool = False,
+    trust_task: bool = False,
+    quiet: bool = False,
+    report: Callable[[str], object] = lambda _: None,
+) -> list[Fault]:
+    """Make every file that `verify` finds wrong again, from the job in the manifest.
+
+    Files are made in a hidden folder of the zoo and compared with the hashes of the manifest; if they differ, the step is tried
+    compiled instead of uncompiled, or the other way round. A damaged file is kept under a hidden name, `.<name>.damaged`.
+
+    Args:
+        directory: The zoo.
+        device: `"auto"`, `"cpu"` or `"cuda"`, as the zoo was made.
+        workers: Processes to spawn; 0 trains in this process.
+        chunk_size: Networks in lock step, at most, as the zoo was made.
+        compile: Whether to try compiled steps first.
+        accept_changed: Whether files may take the place of damaged ones whose hash they do not have.
+        trust_task: Whether files and downloads that the manifest names may be used for the task.
+        quiet: Whether to show no progress.
+        report: Told each thing that was done, in words.
+
+    Returns:
+        What was wrong; nothing is wrong afterwards.
+
+    Raises:
+        ValueError: If the job is lost as well, or files came out otherwise than they were.
+    """
+    directory = Path(directory)
+    faults: list[Fault] = []
+    for _ in range(2):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
+        found = verify(directory, sample=0)
+        if not found:
+            return faults
+        faults += found
+        manifest, job = _job(directory)
+        if needs_files(job.task) and not trust_task:
+            raise ValueError(f"{directory}: the task is {described(job.task)}, which is not opened unasked; give --trust-task")
+        _own(directory, manifest, job)
+        with claimed(directory, job):
+            make = partial(generate, job, directory / STAGE, device, workers, chunk_size, quiet=quiet)
+            attempts = (partial(make, compile=compile), partial(make, compile=not compile))
+            _repair_once(directory, manifest, job, {fault.path for fault in found}, attempts, accept_changed, report)
+    left = verify(directory, sample=0)
+    if left:
+        raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
+    return faults
+
+
+def _own(directory: Path, manifest: Manifest | None, job: Job) -> None:
+    """Write the record of the job that generation wants to find, where a download or damage has left none."""
+    try:
+        read_job(directory)
+    except ValueError:
+        if manifest is not None:
+            write_text(directory / JOB_NAME, job_record(job))
+
+
+def _repair_once(
+    directory: Path,
+    manifest: Manifest | None,
+    job: Job,
+    wrong: set[str],
+    attempts: tuple[Callable[[], Path], Callable[[], Path]],
+    accept_changed: bool,
+    report: Callable[[str], object],
+) -> None:
+    stage = directory / STAGE
+
+    def attempt(generate_missing: Callable[[], Path]) -> tuple[Manifest, set[str], set[str]]:
+        _stage(directory, stage, job, wrong)
+        made = read_manifest(generate_missing())
+        return made, *_compare(directory, manifest, made)
+
+    try:
+        made, changed, misdescribed = attempt(attempts[0])
+        if changed:
+            made, changed, misdescribed = attempt(attempts[1])
+        if changed and not accept_changed:
+            raise ValueError(_explain(changed, manifest, made))
+        if misdescribed:
+            wrong.add(MANIFEST_NAME)
+        if manifest is not None and not changed:
+            write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
+        _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> list[str]:
+    """What is to be put in place or moved aside, the manifest last."""
+    entries = dict(_entries(made))
+    files = {path for path, entry in entries.items() if not _is(directory, path, entry)}
+    strays = {path for path in wrong if path not in entries and path.endswith(".h5")}
+    last = [name for name in (CARD_NAME, MANIFEST_NAME) if rewrite or name in wrong]
+    return [*sorted(files | strays), *last]
+
+
+def _is(directory: Path, relative: str, entry: ShardEntry) -> bool:
+    try:
+        return sha256(check_file(directory, relative, entry.bytes)) == entry.sha256
+    except StoreError:
+        return False
+
+
+def _job(directory: Path) -> tuple[Manifest | None, Job]:
+    """The manifest, if it can be read, and the job: that of the manifest, or else the generator's own record."""
+    try:
+        manifest = read_manifest(directory)
+        job = Job.model_validate_json(json.dumps(manifest.config))
+        if job.sha256 == manifest.config_sha256:
+            in_order = {name: job.populations[name] for name in manifest.populations if name in job.populations}
+            return manifest, job.model_copy(update={"populations": in_order | job.populations})
+    except _NO_JOB:
+        manifest = None
+    try:
+        job = Job.model_validate_json(bytes(map_file(directory / JOB_NAME)[:_LARGEST_JOB]))
+    except _NO_JOB as error:
+        raise ValueError(
+            f"{directory}: the job is lost: neither {MANIFEST_NAME} nor {JOB_NAME} holds it "
+            f"({escape(str(error)):.200}); generate the zoo again"
+        ) from error
+    return None, job
+
+
+def _stage(directory: Path, stage: Path, job: Job, wrong: set[str]) -> None:
+    """A folder that holds all of the zoo but what is wrong, the files shared with it."""
+    if stage.is_symlink():
+        stage.unlink()
+    shutil.rmtree(stage, ignore_errors=True)
+    claim(stage, job)
+    for path in sorted(directory.glob("*/*.h5")):
+        relative = str(path.relative_to(directory))
+        if path.name.startswith(".") or relative.startswith(".") or path.is_symlink() or not path.is_file():
+            continue
+        inside(directory, relative)
+        if relative in wrong:
+            continue
+        target = stage / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _share(path, target)
+
+
+def _share(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # another kind of file system
+        shutil.copyfile(path, target)
+
+
+def _entries(manifest: Manifest) -> Iterator[tuple[str, ShardEntry]]:
+    for name, population in manifest.populations.items():
+        yield from (*population.shards.items(), *population.trajectory.items())
+        if population.constants is not None:
+            yield f"constants/{name}.h5", population.constants
+
+
+def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[str], set[str]]:
+    """Files that are not those of the old manifest, and those that it describes wrongly.
+
+    A file that lies in the zoo as it was made now is right, whatever the manifest says. Without a manifest nothing is known.
+
+    Args:
+        directory: The zoo.
+        old: Its manifest.
+        new: Manifest of what was made.
+
+    Returns:
+        Paths of either kind.
+    """
+    expected = dict(_entries(old)) if old is not None else {}
+    other = {path: entry for path, entry in _entries(new) if path in expected and expected[path] != entry}
+    misdescribed = {path for path, entry in other.items() if _is(directory, path, entry)}
+    misdescribed |= {path for path, entry in other.items() if expected[path].sha256 == entry.sha256}
+    return set(other) - misdescribed, misdescribed
+
+
+def _explain(changed: set[str], old: Manifest | None, new: Manifest) -> str:
+    then = old.environment if old is not None else {}
+    return (
+        f"{len(changed)} files came out otherwise than they were, the first {sorted(changed)[0]}: another kind of machine, "
+        f"version, chunk size or device (then {then}, now {new.environment}). Nothing was changed. Run again with the options "
+        "that the zoo was made with, or with --accept-changed to take networks that are the same up to rounding"
+    )
+
+
+def _install(directory: Path, stage: Path, paths: Sequence[str], report: Callable[[str], object]) -> None:
+    """Put files in place, each at once, the manifest last; what they replace stays under a hidden name."""
+    for relative in paths:
+        path, made = directory / relative, stage / relative
+        hidden = path.with_name(f".{path.name}.damaged")
+        if path.is_dir() and not path.is_symlink():
+            raise ValueError(f"{path}: a folder is in the place of a file; remove it and run again")
+        inside(directory, str(Path(relative).parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.exists():
+            hidden.unlink(missing_ok=True)
+            path.rename(hidden) if not made.exists() else _keep(path, hidden)
+        if made.exists():
+            publish(made, path)
+            report(f"{relative}: repaired, sha256 {sha256(path)[:16]}")
+        else:
+            report(f"{relative}: not part of the zoo; it is now {hidden.name}")
+
+
+def _keep(path: Path, hidden: Path) -> None:
+    """Keep a damaged file under another name, without a moment in which its name is empty where that can be had."""
+    try:
+        os.link(path, hidden, follow_symlinks=False)
+    except OSError:
+        path.rename(hidden)

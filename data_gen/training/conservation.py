@@ -1,0 +1,119 @@
+"""Conserved quantities of networks that train in lock step, and how far the gradient of a minibatch is from conserving them."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from data_gen.training.runs import Exposure, Networks, expose
+from data_gen.rng import generator
+from data_gen.training.state import State
+from data_gen.tasks.task import Task
+from data_gen.training.trainer import Trainer
+from zoo.architectures.base import Architecture
+from zoo.conservation.find import find_laws
+from zoo.conservation.laws import Law, laws
+from zoo.conservation.quantities import measure
+from zoo.params import Params
+from zoo.store.schema import QUANTITY, RESIDUAL
+
+TOLERANCE = 1e-3
+"""Of the residual of a law that is found: scales before a norm hold up to the norm's epsilon."""
+_NUM_IMAGES = 64
+
+
+def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
+    """The laws of an architecture without its asymmetry, in training.
+
+    Args:
+        standard: The standard architecture, on the CPU.
+        task: The task.
+        which: `"declared"` for those of its weight space, which hold for every loss; `"found"` for all that gradients of
+            cross-entropy on some training images confirm, at three generic points.
+
+    Returns:
+        The laws.
+    """
+    if which == "declared":
+        return laws(standard.space)
+    exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
+    x, y = images.inputs(images.train.x[:_NUM_IMAGES]), images.train.y[:_NUM_IMAGES]
+
+    def loss(params: Params) -> Tensor:
+        return F.cross_entropy(exact.apply_training(params, x)[0], y)
+
+    return find_laws(standard.space, loss, standard.init(generator(0, "laws")), tolerance=TOLERANCE)
+
+
+def conservation(
+    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: dict[str, Float[Tensor, "N T ..."]], size: int
+) -> dict[str, Float[Tensor, "N T ..."]]:
+    """Quantities and residuals at the checkpoints of networks.
+
+    Residuals are those of the gradient that training has on the network's first batch, the same batch at all checkpoints; fixed
+    entries have no gradient.
+
+    Args:
+        trainer: Who trained them.
+        networks: The networks.
+        found: The laws.
+        trajectory: Parameters at the checkpoints.
+        size: Networks to look at together.
+
+    Returns:
+        For each law `quantity.<law>` and `residual.<law>`, on the CPU.
+    """
+    parts = []
+    for rows in torch.arange(len(networks.ids)).split(size):
+        some = {name: tensor[rows] for name, tensor in trajectory.items()}
+        parts.append(_conservation_together(trainer, networks.take(rows), found, some))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _conservation_together(trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: Params) -> Params:
+    batch, moments = batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0), []
+    device, dtype = networks.ids.device, trainer.task.mean.dtype
+    for moment in range(next(iter(trajectory.values())).shape[1]):
+        params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
+        gradients = gradients_of(trainer, networks, params, batch)
+        now, off = measure(found, params, gradients)
+        columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
+        moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
+    return {name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]}
+
+
+def batch_of(
+    trainer: Trainer, networks: Networks, seen: Exposure, step: int
+) -> tuple[Shaped[Tensor, "N B ..."], Int64[Tensor, "N B"]]:
+    """Images of each network's batch in one step, and their labels as the network sees them.
+
+    Args:
+        trainer: Who trains.
+        networks: The networks.
+        seen: What they see of the training part.
+        step: Number of the step, from 0.
+
+    Returns:
+        Images after augmentation, and labels.
+    """
+    before = State({}, {}, torch.full((len(networks.ids),), step), torch.full_like(networks.ids, -1))
+    block = trainer.block(networks, seen, before, 1)
+    return trainer.images(block, 0), block.target[0]
+
+
+def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]) -> Params:
+    """Gradients of the training loss, 0 at fixed entries.
+
+    Args:
+        trainer: Who trains.
+        networks: The networks.
+        params: Effective parameters `[N, *shape]`.
+        batch: As `batch_of` gives it.
+
+    Returns:
+        Gradients of all tensors but running statistics.
+    """
+    images, target = batch
+    gradients, _ = trainer.gradients(params, images, target, networks.hparams["label_smoothing"])
+    free = trainer.architecture.free
+    return {name: gradient * free[name] if name in free else gradient for name, gradient in gradients.items()}

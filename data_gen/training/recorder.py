@@ -1,0 +1,57 @@
+"""Checkpoints of networks that train in lock step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from data_gen.training.state import State
+from zoo.params import Params
+
+
+class Recorder:
+    """Keeps parameters at chosen steps of each network; shown every step, it may be shown a step twice.
+
+    Args:
+        steps: Steps to keep `[N, T]`.
+        params: Parameters `[N, *shape]`, for their shapes.
+        dtype: Floating type to keep them in.
+    """
+
+    def __init__(self, steps: Int64[Tensor, "N T"], params: Params, dtype: torch.dtype):
+        self._steps = steps
+        self._dtype = dtype
+        self.params = {n: torch.empty(*steps.shape, *p.shape[1:], dtype=dtype) for n, p in params.items()}
+
+    def see(self, rows: Sequence[int], state: State) -> None:
+        """Keep the networks whose turn it is.
+
+        Args:
+            rows: Which networks these are.
+            state: Where they stand.
+        """
+        self._record(rows, state, self._steps[rows] == state.step[:, None])
+
+    def end(self, rows: Sequence[int], state: State) -> None:
+        """Keep networks that have ended as what they are from now on; a diverged one has not reached all its steps.
+
+        Args:
+            rows: Which networks these are.
+            state: Where they have ended.
+        """
+        from_now_on = torch.where(state.diverged_at.cpu() < 0, state.step, state.diverged_at.cpu())
+        self._record(rows, state, self._steps[rows] >= from_now_on[:, None])
+
+    def _record(self, rows: Sequence[int], state: State, due: Bool[Tensor, "n T"]) -> None:
+        lanes, columns = due.nonzero(as_tuple=True)
+        if len(lanes):
+            kept = torch.tensor(rows)[lanes]
+            for name, tensor in state.params.items():
+                self.params[name][kept, columns] = tensor[lanes.to(tensor.device)].cpu().to(self._dtype)
+
+
+def checkpoint_steps(count: int, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:
+    """Steps at which each network is kept: `count` of them, evenly spaced from 0 to its own end."""
+    return np.round(np.linspace(0, 1, count)[None] * steps[:, None]).astype(np.int64)

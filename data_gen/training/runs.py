@@ -1,0 +1,140 @@
+"""The networks of a chunk, and what each of them sees of the training part of the task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from data_gen.training.order import shuffled
+from data_gen.rng import fold, integers, key, uniform
+from data_gen.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a chunk: who they are and how each is trained. All tensors are `[N]`.
+
+    Attributes:
+        ids: Network ids, int64.
+        hparams: Numeric hyperparameters by name, in the dtype of the training.
+        steps: Steps of each network's training, int64.
+        train_size: Number of training images that each network sees, int64.
+        parts: Into how many parts the training images are divided for each network, int64; network `i` sees part `i mod parts`.
+        optimizer: Name in `OPTIMIZERS`, one for the chunk.
+        schedule: Name in `SCHEDULES`, one for the chunk.
+        batch_size: Images in a batch, one for the chunk.
+    """
+
+    ids: Int64[Tensor, " N"]
+    hparams: Mapping[str, Tensor]
+    steps: Int64[Tensor, " N"]
+    train_size: Int64[Tensor, " N"]
+    parts: Int64[Tensor, " N"]
+    optimizer: str
+    schedule: str
+    batch_size: int
+
+    def take(self, rows: Int64[Tensor, " M"]) -> "Networks":
+        """Some of the networks.
+
+        Args:
+            rows: Which, on any device.
+
+        Returns:
+            Those networks, in the order of `rows`.
+        """
+        rows = rows.to(self.ids.device)
+        hparams = {name: value[rows] for name, value in self.hparams.items()}
+        moved = {name: getattr(self, name)[rows] for name in ("ids", "steps", "train_size", "parts")}
+        return replace(self, hparams=hparams, **moved)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What networks see of the training part.
+
+    Attributes:
+        own: Training images in the order in which a network owns them (it sees the first `train_size`); None if every
+            network sees all.
+        labels: Labels of all training images as a network sees them, `[N, X]` or, without label noise, `[1, X]`.
+    """
+
+    own: Int64[Tensor, "N X"] | None
+    labels: Int64[Tensor, "_ X"]
+
+    def batch(self, index: Int64[Tensor, "N M"]) -> tuple[Int64[Tensor, "N M"], Int64[Tensor, "N M"]]:
+        """Look up images among those a network owns.
+
+        Args:
+            index: Numbers below each network's `train_size`.
+
+        Returns:
+            Rows of the training part, and their labels as the network sees them.
+        """
+        image = index if self.own is None else self.own.gather(1, index)
+        labels = self.labels[0][image] if len(self.labels) == 1 else self.labels.gather(1, image)
+        return image, labels
+
+
+def expose(networks: Networks, task: Task, seed: int) -> Exposure:
+    """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
+
+    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With probability `label_noise` an image
+    has, for this network and for good, a label drawn uniformly from all classes.
+
+    Args:
+        networks: The networks.
+        task: The task.
+        seed: Seed of the job.
+
+    Returns:
+        What they see.
+    """
+    labels = task.train.y
+    image = torch.arange(len(labels), device=labels.device)
+    own = None
+    if bool((networks.train_size < len(labels)).any()):
+        divided = networks.parts > 1
+        keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), networks.ids))
+        start = part_bounds(networks.ids, networks.parts, len(labels))[0]
+        own = shuffled(keys, (start[:, None] + image) % len(labels), torch.full_like(networks.train_size, len(labels)))
+    noise = networks.hparams["label_noise"].double()[:, None]
+    if not bool(noise.any()):
+        return Exposure(own, labels[None])
+    coin = uniform(fold(key(seed, "noise"), networks.ids)[:, None], image)
+    drawn = integers(fold(key(seed, "noisy label"), networks.ids)[:, None], image, task.num_classes)
+    return Exposure(own, torch.where(coin < noise, drawn, labels))
+
+
+def parts_of(column: Any | None, count: int) -> Int64[np.ndarray, " N"]:
+    """Into how many parts the training images are divided for each network.
+
+    Args:
+        column: The hyperparameter `train_parts` of `N` networks; None if the job has none.
+        count: Number of networks `N`.
+
+    Returns:
+        The column, 1 where the job says nothing.
+    """
+    return np.ones(count, dtype=np.int64) if column is None else np.array(column, dtype=np.int64)
+
+
+def part_bounds(
+    ids: Int64[Tensor, " N"], parts: Int64[Tensor, " N"], total: int
+) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+    """Where the part of each network begins and ends; parts are disjoint, cover everything and differ by one image at most.
+
+    Args:
+        ids: Network ids.
+        parts: Number of parts for each network, at least 1.
+        total: Number of training images.
+
+    Returns:
+        First and one past the last position `[N]` in the shuffle that is divided.
+    """
+    part = ids % parts
+    return part * total // parts, (part + 1) * total // parts

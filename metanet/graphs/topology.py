@@ -1,0 +1,323 @@
+"""The parameter graph of a weight space: which neurons there are, and which parameter joins which of them.
+
+Nodes are the positions of the *node axes* of a space: the product of the neuron groups on one side of a tensor, most often one
+group. Edges run read -> written. What follows from the space alone is here, in `parameter_graph`; `metanet.graphs.pyg` fills it with
+the parameters of networks, as torch_geometric data.
+
+    "h2 <- h1"                an edge from every neuron of h1 to every neuron of h2, with one channel
+    "c2 <- c1 3 3"            likewise, with nine channels: plain axes become channels
+    "y <- (c2 16)"            edges from c2 to y with sixteen channels
+    "h1"   "4 d"              one, four channels of every node of h1, of d
+    "(head qk) <- d"          nodes are the positions of the product (head qk)
+    "h <- (a + b)"            edges from a and edges from b
+    ""                        one channel of a virtual node, whose axis is the empty product
+
+Node axes that share a group, as queries `(head qk)` and values `(head v)` do, are joined without a parameter: edges from all
+nodes of one to all of the other, with a channel that is 1 where the shared groups agree and 0 elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import prod
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from zoo.symmetry.blocks import Block, blocks
+from zoo.symmetry.action import orbit_ids
+from zoo.weight_space import WeightSpace
+
+NodeAxis = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NodeSet:
+    """The nodes of one node axis.
+
+    Attributes:
+        axis: Neuron groups whose product the nodes are; empty for the virtual node.
+        start: First node.
+        size: Number of nodes.
+        channels: Features of a node: channels of all its vectors together.
+    """
+
+    axis: NodeAxis
+    start: int
+    size: int
+    channels: int
+
+    @property
+    def nodes(self) -> slice:
+        """The nodes of the set, out of those of the graph."""
+        return slice(self.start, self.start + self.size)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of a tensor, as features of edges or of nodes.
+
+    Attributes:
+        block: The block.
+        order: Its axes in the order written, read, plain.
+        shape: `(W, R, C)` for edges, `(V, C)` for nodes.
+        written: Place of the written node set in the graph; for features of nodes, of their set.
+        read: Place of the read node set; None for features of nodes.
+        slot: Features of nodes: first channel of the set that it fills.
+    """
+
+    block: Block
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    written: int
+    read: int | None
+    slot: int = 0
+
+    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "..."]:
+        """The features of N networks.
+
+        Args:
+            params: Tensors `[N, *shape]`.
+
+        Returns:
+            `[N, W, R, C]` or `[N, V, C]`.
+        """
+        block = self.block.view(params[self.block.tensor])
+        return block.permute(0, *(1 + at for at in self.order)).reshape(-1, *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """Edges between node sets that share groups; the same in every network.
+
+    Attributes:
+        agree: 1 where the shared groups agree, `[W, R, 1]`.
+        written: Place of the written node set in the graph.
+        read: Place of the read node set.
+    """
+
+    agree: Float[Tensor, "W R 1"]
+    written: int
+    read: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(W, R, 1)`."""
+        return tuple(self.agree.shape)
+
+    def view(self, params: Mapping[str, Tensor]) -> Float[Tensor, "N W R 1"]:
+        """The features of N networks, which the params only count.
+
+        Args:
+            params: Tensors `[N, *shape]`.
+
+        Returns:
+            `[N, W, R, 1]`.
+        """
+        like = next(iter(params.values()))
+        return self.agree.to(like).expand(len(like), *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterGraph:
+    """The topology of all networks of a weight space; edges part by part, each part in C order of (written, read).
+
+    Attributes:
+        space: The weight space.
+        node_sets: Nodes, axis by axis.
+        vectors: Parts that are features of nodes.
+        edges: Parts that are features of edges, then relations.
+        edge_index: Read and written node of each edge.
+        edge_type: Place in `edges` of each edge's part.
+        node_set: Place in `node_sets` of each node's set.
+        orbit: Orbit of each node, from 0: nodes that a declared permutation can exchange share it.
+    """
+
+    space: WeightSpace
+    node_sets: tuple[NodeSet, ...]
+    vectors: tuple[Part, ...]
+    edges: tuple[Part | Relation, ...]
+    edge_index: Int64[Tensor, "2 E"]
+    edge_type: Int64[Tensor, " E"]
+    node_set: Int64[Tensor, " V"]
+    orbit: Int64[Tensor, " V"]
+
+    @property
+    def sizes(self) -> "GraphSizes":
+        """What a metanet that reads the graph must have room for."""
+        return GraphSizes(
+            node_channels=max((own.channels for own in self.node_sets), default=0),
+            edge_channels=max((part.shape[-1] for part in self.edges), default=0),
+            node_sets=len(self.node_sets),
+            edge_types=len(self.edges),
+            orbits=int(self.orbit.max()) + 1 if len(self.orbit) else 0,
+        )
+
+
+@dataclass(frozen=True)
+class GraphSizes:
+    """Sizes of one or more graphs.
+
+    Attributes:
+        node_channels: Widest features of a node.
+        edge_channels: Widest features of an edge.
+        node_sets: Most node sets.
+        edge_types: Most parts with edges.
+        orbits: Most orbits.
+    """
+
+    node_channels: int
+    edge_channels: int
+    node_sets: int
+    edge_types: int
+    orbits: int
+
+    def __or__(self, other: "GraphSizes") -> "GraphSizes":
+        """Sizes that hold the graphs of both."""
+        return GraphSizes(**{name: max(value, getattr(other, name)) for name, value in vars(self).items()})
+
+
+@lru_cache(maxsize=64)
+def parameter_graph(space: WeightSpace) -> ParameterGraph:
+    """The parameter graph of a weight space.
+
+    A tensor whose groups all stand on one side, on several axes, is read as edges from the later axes to the first one.
+
+    Args:
+        space: The weight space.
+
+    Returns:
+        The graph, made once for each space.
+
+    References:
+        Lim et al. 2024, arXiv 2312.04501, section 3; Kofinas et al. 2024, arXiv 2403.12143, section 2.
+
+    >>> from zoo.weight_space import NeuronGroup
+    >>> groups = {"x": NeuronGroup(2, permutable=False), "h": NeuronGroup(3)}
+    >>> graph = parameter_graph(WeightSpace(groups, {"weight": "h <- x 3", "bias": "h"}))
+    >>> graph.edge_index[:, :3].tolist(), graph.orbit.tolist(), graph.sizes.edge_channels
+    ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
+    """
+    sided = [(block, *_sides(space, block)) for block in blocks(space)]
+    axes: dict[NodeAxis, int] = {}
+    for block, written, read in sided:
+        for side in (read, written) if read is not None else (written,):
+            axes.setdefault(_axis(block, side), len(axes))
+    channels = [0] * len(axes)
+    vectors, edges = [], []
+    for block, written, read in sided:
+        plain = [at for at, dim in enumerate(block.dims) if dim.group is None]
+        sides = [written] if read is None else [written, read]
+        shape = tuple(prod(block.dims[at].size for at in side) for side in [*sides, plain])
+        order, node_set = (*(at for side in sides for at in side), *plain), axes[_axis(block, written)]
+        if read is None:
+            vectors.append(Part(block, order, shape, node_set, None, channels[node_set]))
+            channels[node_set] += shape[-1]
+        else:
+            edges.append(Part(block, order, shape, node_set, axes[_axis(block, read)]))
+    return _graph(space, _node_sets(space, list(axes), channels), vectors, [*edges, *_relations(space, list(axes))])
+
+
+def _sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int] | None]:
+    """Axes of a block that are written, and those that are read, if it joins neurons with neurons."""
+    powers = space.pattern(block.tensor).powers
+    grouped = [at for at, dim in enumerate(block.dims) if dim.group is not None]
+    written = [at for at in grouped if powers[block.axes[at]] > 0]
+    read = [at for at in grouped if powers[block.axes[at]] < 0]
+    if not written or not read:
+        written = [at for at in grouped if block.axes[at] == block.axes[grouped[0]]]
+        read = grouped[len(written) :]
+    return written, read or None
+
+
+def _axis(block: Block, side: list[int]) -> NodeAxis:
+    return tuple(str(block.dims[at].group) for at in side)
+
+
+def _node_sets(space: WeightSpace, axes: list[NodeAxis], channels: list[int]) -> list[NodeSet]:
+    sets, start = [], 0
+    for axis, width in zip(axes, channels, strict=True):
+        sets.append(NodeSet(axis, start, prod(space.groups[group].size for group in axis), width))
+        start += sets[-1].size
+    return sets
+
+
+def _relations(space: WeightSpace, axes: list[NodeAxis]) -> Iterator[Relation]:
+    for (read, first), (written, second) in combinations(enumerate(axes), 2):
+        shared = set(first) & set(second)
+        if shared:
+            agree = torch.ones(1, 1)
+            for group in sorted(shared):
+                agree = agree * (_places(space, second, group)[:, None] == _places(space, first, group))
+            yield Relation(agree[..., None], written, read)
+
+
+def _places(space: WeightSpace, axis: NodeAxis, group: str) -> Int64[Tensor, " _"]:
+    """For each position of a product, the neuron of one of its groups."""
+    sizes = [space.groups[name].size for name in axis]
+    return torch.unravel_index(torch.arange(prod(sizes)), sizes)[axis.index(group)]
+
+
+def _graph(space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: Sequence[Part | Relation]) -> ParameterGraph:
+    empty = torch.zeros(0, dtype=torch.int64)
+    index, orbits, count = [empty.reshape(2, 0)], [empty], 0
+    for part in edges:
+        written, read = sets[part.written], sets[part.read or 0]
+        places = torch.cartesian_prod(torch.arange(written.size), torch.arange(read.size)).T
+        index.append(torch.stack([read.start + places[1], written.start + places[0]]))
+    for node_set in sets:
+        own = _orbits(space, node_set.axis)
+        orbits.append(count + own)
+        count += int(own.max()) + 1
+    return ParameterGraph(
+        space=space,
+        node_sets=tuple(sets),
+        vectors=tuple(vectors),
+        edges=tuple(edges),
+        edge_index=torch.cat(index, dim=1),
+        edge_type=torch.cat([empty, *(torch.full((prod(p.shape[:2]),), at) for at, p in enumerate(edges))]),
+        node_set=torch.cat([empty, *(torch.full((own.size,), at) for at, own in enumerate(sets))]),
+        orbit=torch.cat(orbits),
+    )
+
+
+def _orbits(space: WeightSpace, axis: NodeAxis) -> Int64[Tensor, " _"]:
+    """Orbits of the positions of a product, from 0: positions share one if all their factors do."""
+    ids, known = torch.zeros(1, dtype=torch.int64), orbit_ids(space)
+    for group in axis:
+        own = known[group] - known[group].min()
+        ids = (ids[:, None] * (int(own.max()) + 1) + own).flatten()
+    return ids
+
+
+def node_features(graph: ParameterGraph, params: Mapping[str, Tensor], channels: int | None = None) -> Float[Tensor, "N V C"]:
+    """What the vectors of N networks say of their nodes, zero where a set has fewer channels.
+
+    Args:
+        graph: Topology.
+        params: Tensors `[N, *shape]`.
+        channels: Channels of the result, those of the graph if None.
+
+    Returns:
+        The features.
+    """
+    like = next(iter(params.values()))
+    features = like.new_zeros(len(like), len(graph.orbit), graph.sizes.node_channels if channels is None else channels)
+    for part in graph.vectors:
+        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.shape[-1]] = part.view(params)
+    return features
+
+
+def edge_features(graph: ParameterGraph, params: Mapping[str, Tensor]) -> list[Float[Tensor, "N _ _ _"]]:
+    """The parameters of N networks that join nodes.
+
+    Args:
+        graph: Topology.
+        params: Tensors `[N, *shape]`.
+
+    Returns:
+        For each part of `graph.edges`, `[N, W, R, C]` with its own sizes and channels.
+    """
+    return [part.view(params) for part in graph.edges]

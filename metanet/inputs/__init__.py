@@ -1,0 +1,1 @@
+"""From populations to batches that metanets read."""

@@ -1,0 +1,1 @@
+"""Study: Bayesian networks, by variational inference and by Markov chains."""

@@ -1,0 +1,161 @@
+"""Markov chains on the posterior of small networks: do they agree about weights, and about the function?"""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import vmap
+
+from data_gen.config import PopulationConfig
+from data_gen.rng import generator, key
+from studies.common.alignments import can_move
+from studies.bayesian.hmc import sample_chains
+from studies.bayesian.posterior import support_of
+from studies.bayesian.rhat import rhat
+from zoo.symmetry.align import align
+from zoo.architectures.base import Architecture
+from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.params import flatten, stack, unflatten
+from zoo.symmetry.action import act
+from zoo.weight_space import WeightSpace
+
+HELPERS = ("studies.common.alignments", "studies.bayesian.hmc", "studies.bayesian.posterior", "studies.bayesian.rhat")
+WEIGHTS, ALIGNED, FUNCTION = "weights", "aligned", "function"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Chains to run; one cell of the study.
+
+    Attributes:
+        asymmetry: What the study calls the asymmetry.
+        population: Architecture, an mlp, and asymmetry.
+        points: Training points.
+        test_points: Points at which chains are compared.
+        noise: Standard deviation of the noise on the moons.
+        prior_std: Standard deviation of the prior of every free entry.
+        chains: Number of chains.
+        warmup: First draws, dropped.
+        draws: Draws that are kept.
+        leapfrog: Leapfrog steps of a proposal.
+        step_size: Size of a leapfrog step.
+    """
+
+    asymmetry: str
+    population: PopulationConfig
+    points: int
+    test_points: int
+    noise: float
+    prior_std: float
+    chains: int
+    warmup: int
+    draws: int
+    leapfrog: int
+    step_size: float
+
+
+def measure(asked: Sampling) -> pd.DataFrame:
+    """Run the chains of a cell.
+
+    Args:
+        asked: What to run.
+
+    Returns:
+        A row for each free entry (`space` is `weights`) and each test point (`function`) with its R-hat; where neurons may be
+        permuted, one for each free entry after every draw was aligned to the last of the first chain (`aligned`). Acceptance
+        and accuracy of the whole cell on every row.
+    """
+    options = dict(asked.population.architecture)
+    architecture = build_architecture(options.pop("name"), options, (2,), 2).to("cpu", torch.float64)
+    if asked.population.asymmetry is not None:
+        options = dict(asked.population.asymmetry)
+        constants_seed = key(0, "bayesian constants")
+        architecture = make_asymmetric(architecture, options.pop("kind"), options, constants_seed).to("cpu", torch.float64)
+    free = support_of(architecture).free
+    weights, accepted = run_chains(asked, architecture)
+    x, y = two_moons(asked.test_points, asked.noise, generator(0, "test moons"))
+    apply = vmap(vmap(lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[:, 1]))
+    probability = apply(weights)
+    compared = {WEIGHTS: weights[..., free], FUNCTION: probability}
+    if can_move(architecture.space):
+        compared[ALIGNED] = aligned(architecture.space, weights)[..., free]
+    found = [pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()}) for name, draws in compared.items()]
+    accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())
+    shares = {"acceptance": float(accepted.mean()), "test_accuracy": accuracy}
+    return pd.concat(found, ignore_index=True).assign(asymmetry=asked.asymmetry, **shares)
+
+
+def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, "M C P"]:
+    """Draws with their neurons in the order that is nearest to the last draw of the first chain.
+
+    Chains that differ by the order of neurons alone agree after it: what remains is not due to permutations.
+
+    Args:
+        space: The weight space.
+        draws: Parameters, flat.
+
+    Returns:
+        Each draw moved by a symmetry of its own.
+
+    References:
+        Stephens 2000, "Dealing with label switching in mixture models", JRSS B 62.
+    """
+    params = unflatten(space, draws)
+    reference = {name: tensor[-1, 0] for name, tensor in params.items()}
+    return flatten(space, act(space, align(space, params, reference), params))
+
+
+def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:
+    """Sample the posterior `exp(-sum of cross-entropies - |free entries|^2 / (2 s^2))` from starts drawn from the prior.
+
+    Args:
+        asked: What to run.
+        architecture: The network, float64.
+
+    Returns:
+        Effective parameters, flat, without the warm-up, and whether the proposals were accepted (0 or 1).
+    """
+    space, free = architecture.space, support_of(architecture).free
+    x, y = two_moons(asked.points, asked.noise, generator(0, "train moons"))
+
+    def potential(flat: Tensor) -> Tensor:
+        misfit = F.cross_entropy(architecture.apply(unflatten(space, flat), x), y, reduction="sum")
+        return misfit + (free * flat**2).sum() / (2 * asked.prior_std**2)
+
+    # init gives the fixed entries their values; the free ones are drawn from the prior
+    fixed = stack([architecture.init(generator(chain, "chain")) for chain in range(asked.chains)])
+    random = generator(0, "chains")
+    flat = flatten(space, fixed).double()
+    start = torch.where(free, asked.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat)
+    found = sample_chains(
+        potential,
+        start,
+        random,
+        draws=asked.warmup + asked.draws,
+        leapfrog_steps=asked.leapfrog,
+        step_size=asked.step_size,
+        free=free,
+    )
+    return found.position[asked.warmup :], found.accepted[asked.warmup :].double()
+
+
+def two_moons(count: int, noise: int | float, random: torch.Generator) -> tuple[Float[Tensor, "X 2"], Int64[Tensor, " X"]]:
+    """Two half circles of radius 1 that reach into each other, with Gaussian noise.
+
+    Args:
+        count: Number of points.
+        noise: Standard deviation of the noise.
+        random: Source of randomness.
+
+    Returns:
+        Points, float64, and which moon each is of.
+    """
+    y = torch.arange(count) % 2
+    angle = math.pi * torch.rand(count, generator=random, dtype=torch.float64)
+    x = torch.stack([angle.cos(), angle.sin()], dim=1)
+    x = torch.where(y[:, None] == 1, torch.tensor([1.0, 0.5], dtype=x.dtype) - x, x)
+    return x + noise * torch.randn(x.shape, generator=random, dtype=x.dtype), y

@@ -1,0 +1,112 @@
+"""Tables of a study of Bayesian networks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_gen.rng import key
+from studies.bayesian.config import Bayesian
+from studies.common.intervals import bootstrap_mean
+
+RESAMPLES = key(0, "bayesian interval")
+KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
+SPACES = {"weights": "weights", "aligned": "aligned weights", "function": "predictions"}
+METRICS = {
+    "test_accuracy": "test accuracy",
+    "mean_test_accuracy": "of the mean network",
+    "test_loss": "test loss",
+    "elbo": "ELBO per image",
+    "ece": "ECE",
+    "brier": "Brier score",
+}
+
+
+def last_records(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the variational part at the last epoch."""
+    found = rows.loc[rows["part"] == "variational"]
+    return found.loc[found["epoch"] == found["epoch"].max()]
+
+
+def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
+    """Results of variational inference, a line for each population, as texts.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+
+    Returns:
+        Table of mean and interval of each metric.
+    """
+    lines = []
+    groups: Any = last_records(rows).groupby(KEYS, sort=False)
+    for (architecture, init_scale, rank, kind), own in groups:
+        line = {"networks": str(architecture), "init scale": f"{init_scale:g}", "rank": f"{rank:g}", "kind": str(kind)}
+        line["n"] = str(len(own))
+        for metric, title in METRICS.items():
+            found = bootstrap_mean(own[metric].to_numpy(np.float64), config.num_bootstrap, RESAMPLES)
+            line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """R-hat of the chains, a line for each kind, as texts.
+
+    Args:
+        rows: The study's rows.
+
+    Returns:
+        Table; empty if there are no chains.
+    """
+    lines = []
+    for kind, own in rows.loc[rows["part"] == "chains"].groupby("asymmetry", sort=False):
+        line = {"kind": str(kind)}
+        for space, title in SPACES.items():
+            values = own.loc[own["space"] == space, "rhat"].to_numpy(np.float64)
+            text = "{:.3f}, {:.3f}".format(*np.quantile(values, [0.5, 0.95])) if len(values) else "-"
+            line[f"R-hat of {title}"] = text
+        counts = own["space"].value_counts()
+        line |= {"entries": str(counts["weights"]), "points": str(counts["function"])}
+        line |= {"acceptance": f"{own['acceptance'].iloc[0]:.2f}", "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}"}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def explain(config: Bayesian) -> str:
+    """What the table of variational inference shows."""
+    return (
+        f"After {config.epochs} epochs; mean over n networks (seeds) with its 95% bootstrap interval over networks. "
+        f"Probabilities are averaged over {config.samples} draws of the posterior; losses and ELBO in nats."
+    )
+
+
+def explain_chains(config: Bayesian) -> str:
+    """What the table of chains shows."""
+    if config.chains is None:
+        return "No chains were asked for."
+    chains = config.chains
+    return (
+        f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after {chains.warmup} of warm-up, "
+        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. R-hat: median and 95% quantile; "
+        "above 1.01 chains have not mixed. Aligned weights: every draw brought to the order of neurons of one draw."
+    )
+
+
+def format_study(config: Bayesian, rows: pd.DataFrame, out: Path) -> str:
+    """Tables for the terminal.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory.
+
+    Returns:
+        Text.
+    """
+    del out
+    parts = [inference_cells(config, rows).to_string(index=False), explain(config)]
+    if config.chains is not None:
+        parts += ["", chain_cells(rows).to_string(index=False), explain_chains(config)]
+    return "\n".join(parts)

@@ -1,0 +1,229 @@
+"""Variational inference of many networks in lock step: one step of Adam for all, each with its own start, order and noise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import grad, vmap
+
+from data_gen.config import PopulationConfig
+from data_gen.training.order import shuffled
+from data_gen.rng import fold, generator, key
+from data_gen.shard import build_standard
+from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian.calibration import brier_score, calibration_error
+from studies.bayesian.posterior import Posterior, initial_posterior, kl_divergence, sample_weights, support_of, weight_noise_size
+from zoo.architectures.base import Architecture
+from zoo.architectures.table import make_asymmetric
+from zoo.params import Params, unflatten
+
+HELPERS = ("studies.bayesian.local_reparametrization", "studies.bayesian.calibration", "studies.bayesian.posterior")
+_IMAGES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Networks to train in lock step; one cell of the study.
+
+    Attributes:
+        architecture: What the study calls the architecture.
+        asymmetry: What the study calls the asymmetry.
+        task: What they are trained on.
+        population: Architecture and asymmetry.
+        rank: Columns of the low-rank part, 0 for a diagonal posterior.
+        init_scale: Factor of the initial weights.
+        prior_std: Standard deviation of the prior.
+        initial_std: Standard deviation of the posterior before training.
+        lr: Learning rate of Adam.
+        batch_size: Images in a batch.
+        epochs: Passes over the training images.
+        records: Number of evaluations after the start.
+        seeds: Which networks: seeds of start, data order and noise. Equal ones share them across populations.
+        samples: Draws of the posterior that predictions are averaged over.
+        train_images: Training images of the evaluation, all if None.
+    """
+
+    architecture: str
+    asymmetry: str
+    task: TaskConfig
+    population: PopulationConfig
+    rank: int
+    init_scale: float
+    prior_std: float
+    initial_std: float
+    lr: float
+    batch_size: int
+    epochs: int
+    records: int
+    seeds: tuple[int, ...]
+    samples: int
+    train_images: int | None
+
+
+def measure(asked: Inference) -> pd.DataFrame:
+    """Train the networks of a cell and evaluate them along the way.
+
+    Args:
+        asked: What to train.
+
+    Returns:
+        A row for each record and seed.
+    """
+    task = load_task(asked.task)
+    architecture = build(asked.population, task)
+    rows = []
+    for epoch, posterior in infer(asked, architecture, task):
+        found = evaluate(asked, architecture, task, posterior, epoch)
+        rows.append(pd.DataFrame({"seed": asked.seeds, "epoch": epoch, **{name: value.cpu() for name, value in found.items()}}))
+    names = {name: getattr(asked, name) for name in ("architecture", "asymmetry", "rank", "init_scale")}
+    return pd.concat(rows, ignore_index=True).assign(**names, num_free=architecture.num_free)
+
+
+def build(population: PopulationConfig, task: Task) -> Architecture:
+    """The architecture of a population; its constants are the same for all seeds.
+
+    Args:
+        population: Architecture and asymmetry.
+        task: Gives the shapes of inputs and outputs.
+
+    Returns:
+        The architecture.
+    """
+    architecture = build_standard(population, task)
+    if population.asymmetry is None:
+        return architecture
+    options = dict(population.asymmetry)
+    return make_asymmetric(architecture, options.pop("kind"), options, key(0, "bayesian constants"))
+
+
+def infer(asked: Inference, architecture: Architecture, task: Task) -> Iterator[tuple[int, Posterior]]:
+    """Maximize the ELBO, with Adam, by batches: minimize mean cross-entropy + KL / number of training images.
+
+    An `mlp` samples pre-activations, each image its own (`studies.bayesian.local_reparametrization`); any other architecture draws its weights
+    once a batch. A network whose numbers overflow stays at nan and does not touch the others.
+
+    Args:
+        asked: What to train.
+        architecture: The architecture; its constants give the dtype if there are any, else the task does.
+        task: The task.
+
+    Yields:
+        Epoch and the posteriors of all seeds, every tensor `[S, ...]`, changed in place by going on.
+    """
+    dtype = task.mean.dtype
+    starts = [
+        initial_posterior(
+            architecture, generator(seed, "init"), rank=asked.rank, std=asked.initial_std, init_scale=asked.init_scale
+        )
+        for seed in asked.seeds
+    ]
+    posterior = Posterior(*(torch.stack(parts).to(dtype) for parts in zip(*starts, strict=True)))
+    optimizer = torch.optim.Adam(posterior, lr=asked.lr)
+    noise = [generator(seed, "noise") for seed in asked.seeds]
+    support, local = support_of(architecture), is_mlp(architecture)
+    size = (
+        (asked.batch_size, output_noise_size(architecture, asked.rank)) if local else (weight_noise_size(support, asked.rank),)
+    )
+
+    def loss(posterior: Posterior, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+        if local:
+            logits = sample_outputs(architecture, posterior, x, noise)
+        else:
+            logits = architecture.apply(sample_weights(support, posterior, noise), x)
+        return F.cross_entropy(logits, y) + kl_divergence(support, posterior, asked.prior_std) / len(task.train.y)
+
+    gradients = vmap(grad(loss))
+    yield 0, posterior
+    step = 0
+    for record in range(1, asked.records + 1):
+        epoch = round(record * asked.epochs / asked.records)
+        while step < max(1, round(epoch * len(task.train.y) / asked.batch_size)):
+            index = batches(asked, step, len(task.train.y))
+            drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
+            images = task.inputs(task.train.x[index.flatten()]).unflatten(0, index.shape)
+            found = gradients(posterior, images, task.train.y[index], drawn)
+            for tensor, gradient in zip(posterior, found, strict=True):
+                tensor.grad = gradient
+            optimizer.step()
+            step += 1
+        yield epoch, posterior
+
+
+def batches(asked: Inference, step: int, num_images: int) -> Int64[Tensor, "S B"]:
+    """Training images of each seed's next batch, from endless shuffled passes.
+
+    Args:
+        asked: Seeds and size of a batch.
+        step: Number of the step, from 0.
+        num_images: Training images.
+
+    Returns:
+        Rows of the training part.
+    """
+    keys = fold(key(0, "order"), torch.tensor(asked.seeds))
+    position = torch.arange(step * asked.batch_size, (step + 1) * asked.batch_size)
+    return shuffled(keys, position.expand(len(keys), -1), torch.full_like(keys, num_images))
+
+
+def evaluate(
+    asked: Inference, architecture: Architecture, task: Task, posterior: Posterior, epoch: int
+) -> dict[str, Float[Tensor, " S"]]:
+    """Evaluate posteriors by drawing weights, whatever they were trained with.
+
+    Args:
+        asked: Number of draws, and seeds.
+        architecture: The architecture.
+        task: The task.
+        posterior: Of all seeds, tensors `[S, ...]`.
+        epoch: For the noise, which depends on seed and epoch only.
+
+    Returns:
+        `train_loss` (expectation under the posterior), `kl` and `elbo`, the last two for each training image; `test_loss`,
+        `test_accuracy`, `ece`, `brier` of probabilities averaged over draws; `mean_test_loss` and `mean_test_accuracy` of the
+        network at the posterior's mean. Losses in nats.
+    """
+    train = Images(task.train.x[: asked.train_images], task.train.y[: asked.train_images])
+    noise = [generator(seed, "evaluation", epoch) for seed in asked.seeds]
+    support, dtype = support_of(architecture), task.mean.dtype
+    size = weight_noise_size(support, asked.rank)
+    train_loss, average = torch.zeros(len(noise), dtype=dtype), torch.zeros((), dtype=dtype)
+    with torch.no_grad():
+        kl = vmap(lambda own: kl_divergence(support, own, asked.prior_std))(posterior) / len(task.train.y)
+        for _ in range(asked.samples):
+            drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
+            params = vmap(lambda own, e: sample_weights(support, own, e))(posterior, drawn)
+            train_loss += _cross_entropy(_log_probabilities(architecture, task, params, train.x), train.y) / asked.samples
+            average = average + _log_probabilities(architecture, task, params, task.test.x).exp() / asked.samples
+        mean = _log_probabilities(architecture, task, unflatten(support.space, posterior.mean), task.test.x)
+    test = task.test.y
+    return {
+        "train_loss": train_loss,
+        "kl": kl,
+        "elbo": -train_loss - kl,
+        "test_loss": _cross_entropy(average.clamp_min(torch.finfo(dtype).tiny).log(), test),
+        "test_accuracy": _accuracy(average, test),
+        "ece": calibration_error(average, test),
+        "brier": brier_score(average, test),
+        "mean_test_loss": _cross_entropy(mean, test),
+        "mean_test_accuracy": _accuracy(mean, test),
+    }
+
+
+def _log_probabilities(architecture: Architecture, task: Task, params: Params, x: Tensor) -> Tensor:
+    """`[S, X, K]`."""
+    apply = vmap(architecture.apply, in_dims=(0, None))
+    parts = [F.log_softmax(apply(params, task.inputs(part)), dim=-1) for part in x.split(_IMAGES_AT_ONCE)]
+    return torch.cat(parts, dim=1)
+
+
+def _cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    return -log_probabilities.gather(-1, labels.expand(len(log_probabilities), -1)[..., None])[..., 0].mean(-1)
+
+
+def _accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    return (scores.argmax(-1) == labels).to(scores.dtype).mean(-1)

@@ -1,0 +1,1 @@
+"""What `symzoo` does besides studies."""

@@ -1,0 +1,104 @@
+"""What a zoo holds, as text."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoo.store.histogram import histogram_lines
+from zoo.store.manifest import PopulationEntry
+from zoo.store.population import Population, Zoo
+
+QUANTILES = (0, 0.25, 0.5, 0.75, 1)
+
+
+def describe_zoo(zoo: Zoo) -> str:
+    """Populations, counts, architecture, parameters, splits, accuracies, diverged networks and size of a zoo.
+
+    Args:
+        zoo: The zoo.
+
+    Returns:
+        Lines of text.
+    """
+    split = ", ".join(f"{name} {count}" for name, count in zoo.manifest.split.items())
+    head = [
+        f"{zoo.directory}: {len(zoo)} populations, {size_on_disk(zoo.directory) / 1e6:.1f} MB",
+        f"input {list(zoo.manifest.input_shape)}, {zoo.manifest.num_classes} classes; networks a population: {split}",
+    ]
+    blocks = [_describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()]
+    return "\n\n".join(["\n".join(head), *blocks])
+
+
+def describe_column(
+    zoo: Zoo, column: str, populations: Sequence[str] = (), bins: int = 20, width: int = 80, blocks: bool = True
+) -> str:
+    """A histogram of one column for each population, on the same bins; networks that diverged are counted apart.
+
+    Args:
+        zoo: The zoo.
+        column: A column of the tables, of numbers.
+        populations: Which ones, all if none are named.
+        bins: Number of bins.
+        width: Columns of a line.
+        blocks: Whether bars are block characters or `#`.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        ValueError: If a population or the column is unknown, or the column holds text.
+    """
+    names = list(populations) or list(zoo)
+    if unknown := [name for name in names if name not in zoo]:
+        raise ValueError(f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}")
+    tables = {name: pd.concat([zoo[name].table(split) for split in zoo[name].splits]) for name in names}
+    numeric = [str(name) for name in tables[names[0]] if pd.api.types.is_numeric_dtype(tables[names[0]][name])]
+    if column not in numeric:
+        raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
+    values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
+    diverged = {name: table["diverged"].to_numpy(bool) for name, table in tables.items()}
+    shown = {name: values[name][~diverged[name]] for name in names}
+    finite = np.concatenate([own[np.isfinite(own)] for own in shown.values()])
+    bounds = (float(finite.min()), float(finite.max())) if finite.size else None
+    blocks_of_text = []
+    for name, own in shown.items():
+        lost = len(own) - int(np.isfinite(own).sum())
+        head = f"{name}: {column} of {len(own) - lost} networks; {int(diverged[name].sum())} diverged"
+        head += f", {lost} more without a finite value" * bool(lost)
+        blocks_of_text.append("\n".join([head, *histogram_lines(own, bins, width, bounds, blocks)]))
+    return "\n\n".join(blocks_of_text)
+
+
+def can_show_blocks(encoding: str | None) -> bool:
+    """Whether text of an encoding, such as a terminal's, may hold block characters."""
+    try:
+        "▏█".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def size_on_disk(directory: Path) -> int:
+    """Bytes of all files in a folder and below it."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _describe(population: Population, entry: PopulationEntry) -> str:
+    tables = [population.table(split) for split in population.splits]
+    accuracy = np.concatenate([table["test_accuracy"].to_numpy(np.float64) for table in tables])
+    diverged = sum(int(table["diverged"].to_numpy().sum()) for table in tables)
+    finite = accuracy[np.isfinite(accuracy)]
+    quantiles = " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES)) if finite.size else "none finite"
+    kind = json.dumps(entry.asymmetry) if entry.asymmetry else "none"
+    lines = {
+        "networks": f"{len(population)}, {diverged} diverged",
+        "architecture": json.dumps(entry.architecture),
+        "asymmetry": kind,
+        "parameters": f"{population.space.num_params}, {population.num_free} free",
+        "test accuracy": f"{quantiles}  (minimum, quartiles, maximum)",
+        "hyperparameters": ", ".join(population.hyperparameters),
+    }
+    return "\n".join([population.name, *(f"  {name:<16}{text}" for name, text in lines.items())])

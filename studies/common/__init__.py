@@ -1,0 +1,1 @@
+"""What studies share: grids of cells, configs, alignments, figures and pages."""

@@ -1,0 +1,230 @@
+"""Targets that are computed from networks when they are asked for, and that are no functions of the function.
+
+    population = with_derived(zoo["standard"], ["sharpness"], folder)
+    Metanet("gmn", target="sharpness").fit(population)
+
+Rescaling the neurons of a ReLU network changes its sharpness and the norm of its weights, and nothing that it computes: a
+metanet that is invariant to scales cannot know them.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from data_gen.tasks.task import TaskConfig, load_task
+from metanet.contract import PopulationLike
+from zoo.params import Params, flatten, unflatten
+from zoo.store.population import Population
+from zoo.store.columns import publish
+from zoo.weight_space import WeightSpace
+
+NUM_IMAGES = 512
+NETWORKS_AT_ONCE = 8
+MAX_STEPS, STEPS_BETWEEN_CHECKS = 200, 5
+TOLERANCE = 1e-3
+"""Of the largest eigenvalue: bound of its error."""
+
+Loss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A target that is computed.
+
+    Attributes:
+        compute: `compute(population, params) -> [N]`, NaN for networks that have no finite value.
+        version: To be raised when a stored value would no longer be what is computed.
+    """
+
+    compute: Callable[[Population, Params], Float[np.ndarray, "N"]]
+    version: int
+
+
+@dataclass(frozen=True)
+class WithDerived:
+    """A population whose table has computed columns too; all else is the population's.
+
+    Attributes:
+        population: The population.
+        targets: Names in `DERIVED`.
+        folder: Where computed columns are kept.
+    """
+
+    population: Population
+    targets: tuple[str, ...]
+    folder: Path
+
+    def __getattr__(self, name: str) -> Any:
+        # Private names are asked for by copying and pickling, when there is no population yet.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.population, name)
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Hyperparameters, metrics and computed targets of the networks of a split, ordered by network id.
+
+        Args:
+            split: Name of the split.
+
+        Returns:
+            One row a network.
+        """
+        return self.population.table(split).assign(**{target: self._column(target, split) for target in self.targets})
+
+    def _column(self, target: str, split: str) -> Float[np.ndarray, "N"]:
+        derived = DERIVED[target]
+        path = self.folder / f"{target}-{split}-v{derived.version}-{self.population.fingerprint}.npy"
+        if not path.is_file():
+            _save(path, derived.compute(self.population, self.population.params(split)))
+        return np.load(path, allow_pickle=False)
+
+
+def with_derived(population: Population, targets: Iterable[str], folder: Path) -> PopulationLike:
+    """A population whose table has those of the targets that are computed; the population itself if none of them is.
+
+    Args:
+        population: A population of a zoo.
+        targets: Names of columns, those of `DERIVED` among them.
+        folder: Where computed columns are kept, one file for a target and a split, named by the population's fingerprint.
+
+    Returns:
+        The population.
+    """
+    wanted = tuple(target for target in dict.fromkeys(targets) if target in DERIVED)
+    return WithDerived(population, wanted, folder) if wanted else population  # type: ignore[return-value]
+
+
+def squared_weight_norm(population: Population, params: Params) -> Float[np.ndarray, "N"]:
+    """Sum of the squares of all trained entries.
+
+    Args:
+        population: Of the networks.
+        params: Their params `[N, *shape]`.
+
+    Returns:
+        `[N]`, NaN where it is not finite.
+    """
+    squares = flatten(population.space, params)[:, trained(population)].double().square().sum(1)
+    return _finite(squares).numpy()
+
+
+def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
+    """Largest eigenvalue of the Hessian of the training loss, by trained entries.
+
+        lambda_max(d^2 L / d theta^2),    L = mean over the first 512 training images of -log softmax(f_theta(x))_y
+
+    The images are those of the task's training part in its own order, the same for all networks, with their true labels: no
+    label noise, no label smoothing, no weight decay, no part left out. Fixed entries and running statistics are constants.
+
+    Args:
+        population: Of the networks.
+        params: Their params `[N, *shape]`.
+
+    Returns:
+        `[N]`, NaN for networks whose loss is not finite.
+    """
+    task = load_task(TaskConfig.model_validate(population.manifest.config["task"]))
+    x, y = task.inputs(task.train.x[:NUM_IMAGES]), task.train.y[:NUM_IMAGES]
+    apply, space, entries = population.architecture.apply, population.space, trained(population)
+
+    def loss(flat: Tensor) -> Tensor:
+        return F.cross_entropy(apply(unflatten(space, flat), x), y)
+
+    chunks = flatten(space, params).split(NETWORKS_AT_ONCE)
+    return torch.cat([largest_eigenvalue(loss, chunk, entries) for chunk in chunks]).numpy()
+
+
+DERIVED: dict[str, Derived] = {
+    "sharpness": Derived(sharpness, version=1),
+    "squared_weight_norm": Derived(squared_weight_norm, version=1),
+}
+"""Computed targets by name."""
+
+
+def trained(population: Population) -> Bool[Tensor, "P"]:
+    """Which entries of flat params are trained: neither fixed nor running statistics."""
+    space: WeightSpace = population.space
+    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in space.shapes.items()} | dict(population.free)
+    masks |= {name: torch.zeros_like(masks[name]) for name in population.architecture.statistics}
+    return flatten(space, masks)
+
+
+def largest_eigenvalue(loss: Loss, at: Float[Tensor, "N P"], entries: Bool[Tensor, "P"]) -> Float[Tensor, "N"]:
+    """Largest eigenvalue of the Hessian of a loss, for N points at once, by Lanczos iteration.
+
+        T = Q^T H Q tridiagonal, Q = basis of span(q, Hq, H^2 q, ...);   theta = max eig T;   |theta - lambda| <= residual
+
+    The largest, not the largest in absolute value: no shift is needed, and it takes far fewer products with the Hessian than
+    power iteration. Every vector is made orthogonal to all before it.
+
+    Args:
+        loss: Of one point `[P]`.
+        at: Points.
+        entries: Entries of the Hessian; the other ones of a point are constants.
+
+    Returns:
+        Eigenvalues, float64, NaN where the loss or a product with the Hessian is not finite. Warns where an eigenvalue did
+        not converge to `TOLERANCE`.
+
+    References:
+        Golub and Van Loan 2013, Matrix Computations, 4th edition, section 10.1.
+    """
+    mask, steps = entries.to(at), min(MAX_STEPS, int(entries.sum()))
+    product = vmap(lambda point, v: jvp(grad(loss), (point,), (v,))[1] * mask)
+    start = torch.randn(len(mask), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(at) * mask
+    basis, diagonal, off_diagonal = [(start / start.norm()).expand(len(at), -1)], [], []
+    found, residual = torch.zeros(len(at), dtype=torch.float64), torch.full((len(at),), torch.inf, dtype=torch.float64)
+    for step in range(1, steps + 1):
+        pushed = product(at, basis[-1])
+        diagonal.append((pushed * basis[-1]).sum(1))
+        q = torch.stack(basis, dim=1)
+        for _ in range(2):
+            pushed = pushed - torch.einsum("nkp,nk->np", q, torch.einsum("nkp,np->nk", q, pushed))
+        off_diagonal.append(pushed.norm(dim=1))
+        if step == steps or step % STEPS_BETWEEN_CHECKS == 0:
+            is_open = residual > TOLERANCE * found.abs()
+            now = _ritz(torch.stack(diagonal, 1).double(), torch.stack(off_diagonal, 1).double())
+            found, residual = torch.where(is_open, now, torch.stack([found, residual]))
+            if not (residual > TOLERANCE * found.abs()).any():
+                break
+        basis.append(pushed / off_diagonal[-1].clamp_min(torch.finfo(at.dtype).tiny)[:, None])
+    if count := int((residual > TOLERANCE * found.abs()).sum()):
+        warnings.warn(f"sharpness: {count} of {len(at)} networks did not converge in {steps} steps", stacklevel=2)
+    return torch.where(vmap(loss)(at).isfinite(), found, torch.nan)
+
+
+def _ritz(diagonal: Float[Tensor, "N k"], off_diagonal: Float[Tensor, "N k"]) -> Float[Tensor, "2 N"]:
+    """Largest eigenvalue of the tridiagonal matrices, and the norm of its residual; NaN where an entry is not finite."""
+    finite = (diagonal.isfinite() & off_diagonal.isfinite()).all(1)
+    inner = off_diagonal[:, :-1]
+    matrix = torch.diag_embed(diagonal) + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0))
+    ritz = torch.stack([values[:, -1], off_diagonal[:, -1] * vectors[:, -1, -1].abs()])
+    return torch.where(finite, ritz, torch.nan)
+
+
+def _finite(values: Tensor) -> Tensor:
+    return torch.where(values.isfinite(), values, torch.nan)
+
+
+def _save(path: Path, values: Float[np.ndarray, "N"]) -> None:
+    """Write a column; the file is there completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, values)
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

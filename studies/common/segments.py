@@ -1,0 +1,95 @@
+"""What happens between two networks: losses and accuracies along the segment, and barriers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from studies.common.evaluation import Part, evaluate, reset_statistics
+from zoo.network import Network
+from zoo.params import Params
+
+
+def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], points: Float64[np.ndarray, " T"]) -> Params:
+    """Networks `(1 - t) a + t b`; exact at both ends, and in all entries in which both agree.
+
+    Args:
+        start: Networks `a`, `[N, *shape]`.
+        end: Networks `b`, `[N, *shape]`.
+        points: Places `t` in [0, 1].
+
+    Returns:
+        Parameters `[N, T, *shape]`.
+    """
+
+    def each(a: Tensor, b: Tensor) -> Tensor:
+        weight = torch.as_tensor(points, dtype=a.dtype).reshape(1, -1, *(1,) * (a.dim() - 1))
+        return torch.lerp(a[:, None], b[:, None], weight)
+
+    return {name: each(tensor, end[name]) for name, tensor in start.items()}
+
+
+def evaluate_segment(
+    network: Network,
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    points: Float64[np.ndarray, " T"],
+    parts: Mapping[str, Part],
+    repair: Part | None = None,
+) -> dict[str, tuple[Float64[np.ndarray, "N T"], Float64[np.ndarray, "N T"]]]:
+    """Losses and accuracies on the segments between networks; one segment at a time, all its points together.
+
+    Args:
+        network: What they compute.
+        start: Networks `[N, *shape]`.
+        end: Networks `[N, *shape]`, one for each start.
+        points: Places on the segment, 0 at the start and 1 at the end.
+        parts: Images by name.
+        repair: Training images on which running statistics are reset at every point; None leaves them interpolated.
+
+    Returns:
+        For each part losses in nats and accuracies in [0, 1].
+    """
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in parts}
+    for i in range(len(next(iter(start.values())))):
+        a, b = ({name: tensor[i : i + 1] for name, tensor in ends.items()} for ends in (start, end))
+        networks = {name: tensor[0] for name, tensor in between(a, b, points).items()}
+        if repair is not None:
+            networks = reset_statistics(network, networks, repair.x)
+        for name, part in parts.items():
+            found[name].append(evaluate(network, networks, part))
+    return {name: (np.stack([v[0] for v in rows]), np.stack([v[1] for v in rows])) for name, rows in found.items()}
+
+
+def above_chord(values: Float[np.ndarray, "*N T"], points: Float64[np.ndarray, " T"]) -> Float[np.ndarray, "*N T"]:
+    """How far values on segments are above the straight line between their ends.
+
+    d(t) = L(t) - ((1 - t) L(0) + t L(1))
+
+    Args:
+        values: Values at the points.
+        points: Places on the segment, the first 0 and the last 1.
+
+    Returns:
+        The differences.
+    """
+    return values - (values[..., :1] * (1 - points) + values[..., -1:] * points)
+
+
+def midpoint(points: Float64[np.ndarray, " T"]) -> int:
+    """Number of the point in the middle.
+
+    Args:
+        points: Places on the segment.
+
+    Returns:
+        Its index.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not np.any(points == 0.5):
+        raise ValueError(f"expected the middle 0.5 among the points, got {points.tolist()}")
+    return int(np.flatnonzero(points == 0.5)[0])

@@ -1,0 +1,1 @@
+"""Study: the loss between two networks of a population."""

@@ -1,0 +1,200 @@
+"""Mode connectivity: the loss on the segment between two networks of a population, as they are and after alignment.
+
+Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population, with each alignment that has
+something to move there. Barriers are
+
+    middle = L((a + b) / 2) - (L(a) + L(b)) / 2        highest = max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b))
+
+References:
+    Lim et al. 2024, arXiv 2405.20231, section 5.1 and table 1; Ainsworth et al. 2023, arXiv 2209.04836.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from studies.common.alignments import ALIGNMENTS, Matching, can_move, check_alignments, match_weights, moved_share, standard_space
+from studies.common.base import StudyConfig, keep_rows, make_zoo
+from studies.connectivity.report import format_study, write_report
+from studies.common.evaluation import all_networks, choose_populations, load_parts, rms_distance
+from studies.common.grid import run_grid
+from studies.common.segments import evaluate_segment
+from zoo.store.population import Population, load
+from zoo.symmetry.action import act
+
+__all__ = ["CONFIG", "Connectivity", "format_study", "run", "write_report"]
+
+
+class Connectivity(StudyConfig):
+    """What to measure.
+
+    Attributes:
+        populations: Populations, all if None.
+        alignments: Names in `studies.common.alignments.ALIGNMENTS`; one that has nothing to move in a population is left out there.
+        pairs: Pairs of networks, as many as there are if None.
+        points: Places on each segment, both ends included; odd, so that the middle is among them.
+        num_train: Training images on which to evaluate, the first ones; all if None.
+        num_test: Test images, likewise.
+        match_images: Training images on which activations are matched.
+        num_restarts: Starts of weight matching.
+        repair: Whether to measure networks with running statistics also with statistics reset at every point.
+        seed: Seed of the order in which weight matching goes through groups.
+    """
+
+    populations: tuple[str, ...] | None = None
+    alignments: tuple[str, ...] = tuple(ALIGNMENTS)
+    pairs: int | None = Field(None, ge=1)
+    points: int = Field(25, ge=3)
+    num_train: int | None = Field(None, ge=1)
+    num_test: int | None = Field(None, ge=1)
+    match_images: int = Field(1000, ge=2)
+    num_restarts: int = Field(1, ge=1)
+    repair: bool = False
+    seed: int = Field(0, ge=0)
+
+    @field_validator("alignments")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return check_alignments(names)
+
+    @field_validator("points")
+    @classmethod
+    def _odd(cls, points: int) -> int:
+        if points % 2 == 0:
+            raise ValueError(f"expected an odd number, so that the middle is one of the points, found {points}")
+        return points
+
+
+CONFIG = Connectivity
+MODULES = ("studies.common.alignments", "studies.common.evaluation", "studies.common.segments")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One cell: all pairs of a population with one alignment; it depends on the population's content too."""
+
+    zoo: Path
+    fingerprint: str
+    task: str
+    population: str
+    alignment: str
+    repaired: bool
+    pairs: int | None
+    points: int
+    num_train: int | None
+    num_test: int | None
+    match_images: int
+    num_restarts: int
+    seed: int
+
+
+def run(config: Connectivity, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
+
+    Args:
+        config: What to measure.
+        out: Directory of the study, made if it is missing.
+        workers: Number of processes; as many as there are cores if None. One means this process.
+        quiet: Whether to show no progress on stderr.
+
+    Returns:
+        One row for each population, alignment, pair and point.
+    """
+    make_zoo(config, workers=workers, quiet=quiet)
+    populations = choose_populations(load(config.zoo), config.populations)
+    asked = [cell for population in populations for cell in plan(config, population)]
+    rows = run_grid(measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet)
+    keep_rows(config, rows, out)
+    return rows
+
+
+def plan(config: Connectivity, population: Population) -> list[Asked]:
+    """The cells of a population.
+
+    Args:
+        config: What to measure.
+        population: The population.
+
+    Returns:
+        A cell for each alignment that may move something, `none` always; twice where statistics are reset too.
+    """
+    moving = can_move(population.space)
+    repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
+    names = ("pairs", "points", "num_train", "num_test", "match_images", "num_restarts", "seed")
+    common = {name: getattr(config, name) for name in names}
+    task = json.dumps(population.manifest.config["task"], sort_keys=True)
+    return [
+        Asked(config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common)
+        for alignment in config.alignments
+        if moving or alignment == "none"
+        for repaired in repairs
+    ]
+
+
+def measure(asked: Asked) -> pd.DataFrame:
+    """Measure the pairs of a population with one alignment.
+
+    Args:
+        asked: Which.
+
+    Returns:
+        One row for each pair and point.
+
+    Raises:
+        ValueError: If there are not so many pairs.
+    """
+    population = load(asked.zoo)[asked.population]
+    table, params = all_networks(population)
+    pairs = pairs_of(table["network_id"].to_numpy(), asked.pairs)
+    train, test = load_parts(population)
+    parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
+    network, space = population.network, population.space
+    matching = Matching(network, train.first(asked.match_images), asked.num_restarts, asked.seed)
+    points, plain = np.linspace(0, 1, asked.points), standard_space(population)
+    rows = []
+    for first, second in pairs:
+        a, b = ({name: tensor[i] for name, tensor in params.items()} for i in (first, second))
+        element = ALIGNMENTS[asked.alignment](space, b, a, matching)
+        moved = act(space, element, b)
+        start, end = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
+        values = evaluate_segment(network, start, end, points, parts, parts["train"] if asked.repaired else None)
+        ids = table["network_id"].to_numpy()[[first, second]]
+        row = {
+            "population": asked.population,
+            "alignment": asked.alignment,
+            "repaired": asked.repaired,
+            "pair": ids[0] // 2,
+            "first_id": ids[0],
+            "second_id": ids[1],
+            "distance_before": rms_distance(population, a, b),
+            "distance": rms_distance(population, a, moved),
+            "moved": moved_share(space, element),
+            "unprompted": moved_share(plain, match_weights(plain, b, a, matching)),
+        }
+        metrics = {f"{part}_{kind}": v[k][0] for part, v in values.items() for k, kind in enumerate(("loss", "accuracy"))}
+        rows.append(pd.DataFrame({**row, "point": points, **metrics}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
+    """Rows of the networks `2 i` and `2 i + 1`, of the pairs that are whole: no network of theirs diverged.
+
+    Args:
+        ids: Ids of the networks that did not diverge, increasing.
+        count: Pairs to take, the first ones; all if None.
+
+    Returns:
+        Row numbers of both networks of each pair.
+
+    Raises:
+        ValueError: If there are fewer pairs than asked for, or none.
+    """
+    row = {int(network): i for i, network in enumerate(ids)}
+    whole = [(i, row[network + 1]) for network, i in row.items() if network % 2 == 0 and network + 1 in row]
+    if not whole or (count is not None and len(whole) < count):
+        raise ValueError(f"expected at least {count or 1} pairs of networks that did not diverge, found {len(whole)}")
+    return whole[:count]

@@ -1,0 +1,1 @@
+"""Study: conservation laws in training."""

@@ -1,0 +1,207 @@
+"""What the conserved quantities of an initialization tell about the network that comes of it."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from metanet.estimator import Metanet
+from studies.common.computed_targets import with_derived
+from studies.common.evaluation import evaluate, load_parts
+from zoo.params import Params
+from zoo.store.population import Population, load
+from zoo.weight_space import NeuronGroup, WeightSpace
+
+HALF_TIME = "half_time"
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A target of a population to be predicted; one cell of the study.
+
+    Attributes:
+        zoo: Directory of the zoo.
+        fingerprint: Identity of the population's content.
+        population: Its name.
+        target: What is predicted.
+        bridges: What it is predicted from.
+        num_train: Training images that `half_time` is measured on.
+        seed: Of the metanets.
+        num_bootstrap: Resamples of an interval.
+        folder: Where computed targets are kept.
+    """
+
+    zoo: Path
+    fingerprint: str
+    population: str
+    target: str
+    bridges: tuple[str, ...]
+    num_train: int
+    seed: int
+    num_bootstrap: int
+    folder: str
+
+
+def measure(asked: Bridge) -> pd.DataFrame:
+    """Fit trees on statistics of what each bridge shows of the training networks, and predict the test networks.
+
+    Args:
+        asked: What to predict.
+
+    Returns:
+        A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals, their number `n`, and the number
+        of test networks `dropped` that have no such target.
+    """
+    population, rows = load(asked.zoo)[asked.population], []
+    tables = {split: table_of(asked, population, split) for split in population.splits}
+    left_out = tables["test"]["diverged"].to_numpy(bool)
+    for bridge in asked.bridges:
+        seen = Seen(population, bridge, tables)
+        metanet = Metanet("hparams" if bridge == "hyperparameters" else "gbm", target=asked.target, seed=asked.seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*networks that diverged and have no finite")  # they are counted below
+            found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
+        metrics = {f"{name}{end}": getattr(found[name], part) for name in ("kendall_tau", "r2") for end, part in ENDS.items()}
+        rows.append({"bridge": bridge, **metrics, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
+    return pd.DataFrame(rows).assign(population=asked.population, target=asked.target)
+
+
+def table_of(asked: Bridge, population: Population, split: str) -> pd.DataFrame:
+    """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
+
+    Args:
+        asked: The target, and how it is computed.
+        population: The population.
+        split: Name of the split.
+
+    Returns:
+        One row a network.
+    """
+    table = with_derived(population, [asked.target], Path(asked.folder)).table(split)
+    if asked.target != HALF_TIME:
+        return table
+    reached = half_times(population, split, asked.num_train)
+    # metanets leave out networks that are marked so, and count them
+    return table.assign(half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached))
+
+
+ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A population of which a metanet sees one thing.
+
+    Attributes:
+        population: The population.
+        bridge: `"conserved"`, the quantities of the initialization; `"initial"` or `"final"`, the parameters; with
+            `"hyperparameters"` the parameters do not matter.
+        tables: For each split the table with the target.
+    """
+
+    population: Population
+    bridge: str
+    tables: Mapping[str, pd.DataFrame]
+
+    @property
+    def name(self) -> str:
+        """Name of the population."""
+        return self.population.name
+
+    @property
+    def space(self) -> WeightSpace:
+        """Space of what is seen; of quantities one group a law."""
+        return self._space
+
+    @cached_property
+    def _space(self) -> WeightSpace:
+        if self.bridge != "conserved":
+            return self.population.space
+        sizes = {law: values[0].numel() for law, values in self.params("train").items()}
+        return WeightSpace({law: NeuronGroup(size) for law, size in sizes.items()}, {law: law for law in sizes})
+
+    @property
+    def free(self) -> Mapping[str, Tensor]:
+        """Masks of parameters; quantities have none."""
+        return {} if self.bridge == "conserved" else self.population.free
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names of the hyperparameters."""
+        return self.population.hyperparameters
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return self.population.splits
+
+    def params(self, split: str) -> Params:
+        """What is seen of the networks of a split.
+
+        Args:
+            split: Its name.
+
+        Returns:
+            Parameters `[N, *shape]`, or quantities `[N, size]` by law.
+        """
+        if self.bridge == "conserved":
+            _, quantities, _ = self.population.conservation(split)
+            return {law: values[:, 0].flatten(1) for law, values in quantities.items()}
+        if self.bridge == "initial":
+            return {name: tensor[:, 0] for name, tensor in self.population.trajectory(split)[1].items()}
+        return self.population.params(split)
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Hyperparameters, metrics and the target.
+
+        Args:
+            split: Name of the split.
+
+        Returns:
+            One row a network.
+        """
+        return self.tables[split]
+
+
+def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:
+    """Steps until the training loss is half of that of the initialization, between checkpoints by a straight line.
+
+    Args:
+        population: A population with checkpoints.
+        split: Name of the split.
+        num_train: Training images, the first ones.
+
+    Returns:
+        Steps; NaN of networks that do not get there, or diverged.
+    """
+    steps, params = population.trajectory(split)
+    count, moments = steps.shape
+    part = load_parts(population)[0].first(num_train)
+    losses, _ = evaluate(population.network, {name: tensor.flatten(0, 1) for name, tensor in params.items()}, part)
+    return first_crossings(steps.astype(np.float64), losses.reshape(count, moments))
+
+
+def first_crossings(steps: Float[np.ndarray, "N T"], losses: Float[np.ndarray, "N T"]) -> Float[np.ndarray, " N"]:
+    """Where curves first come down to half of their first value.
+
+    Args:
+        steps: Where they were measured, increasing.
+        losses: Values.
+
+    Returns:
+        The places, NaN of curves that do not come down so far.
+    """
+    goal = losses[:, :1] / 2
+    below = losses <= goal
+    after = below.argmax(1)
+    row, before = np.arange(len(losses)), np.maximum(after - 1, 0)
+    drop = losses[row, before] - losses[row, after]
+    share = (losses[row, before] - goal[:, 0]) / np.where(drop > 0, drop, 1)
+    place = steps[row, before] + share * (steps[row, after] - steps[row, before])
+    return np.where(below.any(1) & np.isfinite(losses).all(1), place, np.nan)

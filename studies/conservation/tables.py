@@ -1,0 +1,165 @@
+"""Tables of a study of conserved quantities."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from studies.conservation.config import Conservation
+from studies.conservation.trajectories import TERMS
+from studies.common.intervals import Interval, mean_interval, split_by
+from studies.learnability.summary import render
+
+ROUNDING = 1e-12
+"""Changes of a quantity below this share of its size are rounding errors."""
+EXPLAIN = (
+    "Smallest step size of each way to train; laws of the standard architecture, in every population. Residual: |<gradient, "
+    "field>| over both norms, the largest of all networks, neurons and records. Drift: mean |Q - Q(0)| at the end over the "
+    "mean |Q(0)|, mean over networks with Student's 95% interval; then the share of each term, in the same unit: the size of "
+    "the steps, weight decay, an update that is not along the gradient, a law that does not hold. Slope: of log(change of Q in "
+    "one step) against log(step size); 2 means that a step changes Q by order of its square."
+)
+EXPLAIN_BRIDGES = (
+    "Kendall's tau on n test networks with its 95% bootstrap interval: trees on the hyperparameters, on statistics of the "
+    "conserved quantities of the initialization, of its parameters, and of the trained parameters. "
+    "Left out: test networks that diverged, or whose loss never came down to half, where that is predicted."
+)
+
+
+def kind_of(law: str) -> str:
+    """Kind of a law by its name."""
+    return law.rpartition(".")[2]
+
+
+def paths_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the training runs, with the kind of each law."""
+    found = rows.loc[rows["part"] == "paths"]
+    return found.assign(kind=found["law"].map(kind_of))
+
+
+def bridges_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the predictions."""
+    return rows.loc[rows["part"] == "bridges"]
+
+
+def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """What happened to the laws, a line for each population, way to train and kind of law, as texts.
+
+    Args:
+        rows: The study's rows.
+
+    Returns:
+        The table.
+    """
+    lines = []
+    for (population, descent, kind), own in split_by(paths_of(rows), ["population", "descent", "kind"]):
+        smallest = own.loc[own["lr"] == own["lr"].min()]
+        ends = smallest.loc[smallest["step"] == smallest["step"].max()]
+        shares = {name: relative(ends, name) for name in ("drift", *TERMS)}
+        line = {"population": str(population), "descent": str(descent), "law": str(kind)}
+        line |= {
+            "lr": f"{own['lr'].min():g}",
+            "residual": f"{smallest['residual_max'].max():.1e}",
+            "drift": _text(shares["drift"]),
+        }
+        line |= {term: f"{shares[term].mean:.1e}" for term in TERMS}
+        slope = slopes(own)
+        line["slope"] = "-" if slope is None else str(slope)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def relative(ends: pd.DataFrame, column: str) -> Interval:
+    """A column over the size of the quantities, networks by networks: mean over laws, then the interval over networks."""
+    return mean_interval(network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64)))
+
+
+def network_means(rows: pd.DataFrame, values: Float[np.ndarray, " R"]) -> Float[np.ndarray, " N"]:
+    """The mean of the values of each network.
+
+    Args:
+        rows: Rows.
+        values: One for each row.
+
+    Returns:
+        Means, by number of the network.
+    """
+    ids = rows["network"].to_numpy()
+    return np.array([values[ids == network].mean() for network in np.unique(ids)])
+
+
+def slopes(rows: pd.DataFrame) -> Interval | None:
+    """Slope of log(change in one step) against log(step size), a line for each network, over the laws of a kind.
+
+    Args:
+        rows: Rows of one population, way to train and kind of law, of all step sizes.
+
+    Returns:
+        Mean slope with its interval over networks; None with one step size, or if nothing changes but by rounding.
+    """
+    last = rows.loc[rows["step"] == rows.groupby("lr")["step"].transform("max")]
+    curves = last.groupby(["network", "lr"])[["step_drift", "size"]].mean()
+    change = curves["step_drift"].unstack()
+    if change.shape[1] < 2 or float((curves["step_drift"] / curves["size"]).min()) < ROUNDING:
+        return None
+    return mean_interval(fit_slopes(change.columns.to_numpy(np.float64), change.to_numpy(np.float64)))
+
+
+def fit_slopes(lrs: Float[np.ndarray, " L"], changes: Float[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
+    """Least-squares slope of each network's logarithms.
+
+    Args:
+        lrs: Step sizes.
+        changes: Changes.
+
+    Returns:
+        Slopes.
+    """
+    x = np.log(lrs) - np.log(lrs).mean()
+    return np.log(changes) @ x / (x @ x)
+
+
+def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """How well each bridge predicts each target, a line for each target and population, as texts.
+
+    Args:
+        rows: The study's rows.
+
+    Returns:
+        The table.
+    """
+    lines = []
+    for (target, population), own in split_by(bridges_of(rows), ["target", "population"]):
+        line = {
+            "target": str(target),
+            "population": str(population),
+            "n": f"{own['n'].iloc[0]:g}",
+            "left out": f"{own['dropped'].iloc[0]:g}",
+        }
+        for row in own.to_dict("records"):
+            line[str(row["bridge"])] = "{kendall_tau:.2f} [{kendall_tau_low:.2f}, {kendall_tau_high:.2f}]".format(**row)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def format_study(config: Conservation, rows: pd.DataFrame, out: Path) -> str:
+    """Tables for the terminal.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory.
+
+    Returns:
+        Text.
+    """
+    del out
+    parts = ["Laws along training", render(path_cells(rows)), EXPLAIN]
+    if config.bridges:
+        parts += ["", "What the initialization tells", render(bridge_cells(rows)), EXPLAIN_BRIDGES]
+    return "\n".join(parts)
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.mean:.1e} [{interval.low:.1e}, {interval.high:.1e}]" if interval.n > 1 else f"{interval.mean:.1e}"

@@ -1,0 +1,169 @@
+"""Laws along training paths, step by step: residuals, drift of quantities, and what the drift is made of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data_gen.config import Job
+from data_gen.training.conservation import batch_of, gradients_of
+from data_gen.training.runs import Networks, expose
+from data_gen.shard import Worker, full_table
+from data_gen.training.state import State
+from data_gen.training.trainer import Trainer
+from zoo.conservation.drift import split_drift
+from zoo.conservation.laws import Law
+from zoo.conservation.quantities import measure as measure_laws
+from zoo.params import Params
+
+TERMS = ("discretization", "decay", "optimizer", "broken")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Networks to train and watch; one cell of the study.
+
+    Attributes:
+        job: Configuration of the zoo's job, JSON: task, populations, seed.
+        population: Name of the population.
+        descent: What the study calls the way to train.
+        optimizer: Name of the optimizer.
+        lr: Step size.
+        momentum: Momentum.
+        weight_decay: Weight decay.
+        steps: Steps.
+        batch_size: Images in a batch.
+        records: Rows after the one at the start.
+        networks: Number of networks.
+    """
+
+    job: str
+    population: str
+    descent: str
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    steps: int
+    batch_size: int
+    records: int
+    networks: int
+
+
+def measure(asked: Run) -> pd.DataFrame:
+    """Train networks and watch the laws of their standard architecture at every step.
+
+    Args:
+        asked: What to train.
+
+    Returns:
+        A row for each network, law and record. Means are over the law's neurons, heads or columns: `residual`, and
+        `residual_max` the largest; `size`, the mean `|Q|` of the initialization; `drift`, the mean `|Q - Q(0)|`; `step_drift`,
+        the mean change of a step until now; of each term of the drift, summed over all steps, the mean of its magnitude; `gap`,
+        the largest difference between the drift and the sum of the terms.
+
+    Raises:
+        ValueError: If a network diverges.
+    """
+    job = job_of(asked)
+    worker = Worker(job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    trainer, table = worker.trainer(asked.population), full_table(job, worker.task, torch.arange(asked.networks))
+    networks, state = worker.start(trainer, table)
+    watch = Watch(trainer, networks, worker.laws(asked.population), asked)
+    trainer.run(networks, state, watch)
+    names = {name: getattr(asked, name) for name in ("population", "descent", "lr")}
+    return pd.DataFrame(watch.rows).assign(**names)
+
+
+def job_of(asked: Run) -> Job:
+    """The job of a run: task, populations and seed of the zoo's, equal hyperparameters for all networks."""
+    config = json.loads(asked.job)
+    told = {name: getattr(asked, name) for name in ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")}
+    populations = {asked.population: config["populations"][asked.population]}
+    fixed = {"populations": populations, "hyperparameters": told, "count": asked.networks, "checkpoints": 2, "laws": "found"}
+    return Job.model_validate({"task": config["task"], "seed": config["seed"], **fixed})
+
+
+class Watch:
+    """Shown the networks before the first and after every step, it keeps rows.
+
+    Args:
+        trainer: Who trains.
+        networks: The networks.
+        laws: The laws.
+        asked: Hyperparameters, and number of records.
+
+    Attributes:
+        rows: Rows so far.
+    """
+
+    def __init__(self, trainer: Trainer, networks: Networks, laws: Sequence[Law], asked: Run):
+        self._trainer, self._networks, self._laws, self._asked = trainer, networks, laws, asked
+        self._seen = expose(networks, trainer.task, trainer.seed)
+        self._kept = set(np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist())
+        self._start: Params = {}
+        self._before: tuple[Params, Params] = ({}, {})
+        self._terms: dict[str, dict[str, Tensor]] = {}
+        self._step_drift: dict[str, Tensor] = {}
+        self._next = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def __call__(self, state: State) -> None:
+        """Look at the networks.
+
+        Args:
+            state: Where training stands.
+
+        Raises:
+            ValueError: If a network has diverged.
+        """
+        step = int(state.step[0])
+        if step != self._next or bool((state.diverged_at >= 0).any()):
+            raise ValueError(f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}")
+        self._next += 1
+        params = {name: tensor.clone() for name, tensor in state.params.items()}
+        batch = batch_of(self._trainer, self._networks, self._seen, step)
+        gradients = gradients_of(self._trainer, self._networks, params, batch)
+        values, residuals = measure_laws(self._laws, params, gradients)
+        if step == 0:
+            self._start = values
+            self._terms = {law: {term: torch.zeros_like(value) for term in TERMS} for law, value in values.items()}
+            self._step_drift = {law: torch.zeros_like(value) for law, value in values.items()}
+        else:
+            self._add(params)
+        self._before = params, gradients
+        if step in self._kept:
+            self.rows += [row for law in values for row in self._rows(step, law, values[law], residuals[law])]
+
+    def _add(self, params: Params) -> None:
+        before, gradients = self._before
+        rate = torch.full((len(self._networks.ids),), self._asked.lr, dtype=torch.float64)
+        for law, drift in split_drift(self._laws, before, params, gradients, rate, self._asked.weight_decay).items():
+            self._step_drift[law] += drift.total.abs()
+            for term in TERMS:
+                self._terms[law][term] += getattr(drift, term)
+
+    def _rows(self, step: int, law: str, value: Tensor, residual: Tensor) -> list[dict[str, Any]]:
+        drift, terms = value - self._start[law], self._terms[law]
+        gap = (drift - sum(terms.values(), start=torch.zeros_like(drift))).abs()
+        columns = {
+            "residual": _mean(residual),
+            "residual_max": residual.flatten(1).amax(1),
+            "size": _mean(self._start[law].abs()),
+            "drift": _mean(drift.abs()),
+            "step_drift": _mean(self._step_drift[law]) / max(step, 1),
+            **{term: _mean(total.abs()) for term, total in terms.items()},
+            "gap": gap.flatten(1).amax(1),
+        }
+        ids = self._networks.ids.tolist()
+        return [{"network": i, "law": law, "step": step, **{n: float(c[i]) for n, c in columns.items()}} for i in ids]
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1)

@@ -1,0 +1,1 @@
+"""Study: the loss from the initialization to the trained network."""

@@ -1,0 +1,192 @@
+"""The report of the study of linear interpolation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from studies.interpolation.config import Interpolation
+from studies.interpolation.tables import bin_shares, blocks_of, varied
+from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
+
+RISES = (-100, -10, -1, -0.1, -0.01, -0.001, 0.001, 0.01, 0.1, 1, 10, 100)
+LOG_RATIO = 20  # hyperparameters that vary by more than this factor have a logarithmic axis
+
+
+def write_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Path:
+    """Write `report.html`.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory.
+
+    Returns:
+        The file.
+    """
+    populations = list(rows["population"].unique())
+    counts = ", ".join(f"{name} {count}" for name, count in _diverged(rows).items())
+    lead = (
+        f"The training loss at {config.num_points} evenly spaced points of the segment from the initialization of a network to "
+        f"its trained parameters, for {rows['network_id'].nunique()} networks in each of {len(populations)} populations of the "
+        f"zoo {config.zoo.name}. Nothing was trained for it: the ends are the first and the last checkpoint of each network."
+    )
+    parts = [heading("Linear interpolation from initialization to trained", 1), paragraph(lead)]
+    parts.append(quiet(f"Diverged networks, counted and left out of all means and curves: {counts}."))
+    with rc_context(STYLE):
+        for index, (title, cells, text) in enumerate(blocks_of(config, rows)):
+            parts += [heading(title), table(cells), quiet(text)]
+            parts += _first_figures(config, rows) if index == 0 else []
+        parts += _hyperparameters(config, rows)
+    facts = {"networks": f"{len(rows)}, with {config.num_points} points each", "training images": _images(config)}
+    parts.append(details("interpolation", out, facts, config.to_yaml()))
+    return write_page(out, f"Interpolation: {config.zoo.name}", parts)
+
+
+def _diverged(rows: pd.DataFrame) -> dict[str, int]:
+    return {str(name): int(here["diverged"].to_numpy(bool).sum()) for name, here in rows.groupby("population", sort=False)}
+
+
+def _images(config: Interpolation) -> str:
+    most = "all" if config.num_images is None else f"the first {config.num_images:,}"
+    loss = "with its label smoothing" if config.label_smoothing else "without label smoothing"
+    return f"{most} of those that a network saw, with the labels that it saw; cross-entropy {loss}, in {config.dtype}"
+
+
+def _first_figures(config: Interpolation, rows: pd.DataFrame) -> list[str]:
+    curves = (
+        f"Training loss along the segment, by population: median over networks; bands: first to third quartile. Thin dashes: "
+        f"the median of {config.baseline}."
+    )
+    rises = (
+        "Share of networks whose largest rise is at most the value on the axis; where a line meets 0 is the share of monotonic "
+        "networks. Between the ticks at 0.001 and -0.001 the axis is linear, outside logarithmic."
+    )
+    return [figure(plot_segments(rows, config.baseline), curves), figure(plot_rises(rows), rises)]
+
+
+def _hyperparameters(config: Interpolation, rows: pd.DataFrame) -> list[str]:
+    names = varied(rows)
+    if not names:
+        return []
+    caption = (
+        f"Share of monotonic networks against each hyperparameter that varies, in {config.num_bins} bins by quantiles over all "
+        f"networks (every value where there are fewer), drawn at their medians; bars: 95% Wilson interval over networks."
+    )
+    return [heading("Monotonic networks and hyperparameters"), figure(plot_shares(rows, names, config.num_bins), caption)]
+
+
+def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
+    """Loss curves, one panel a population.
+
+    Args:
+        rows: Rows of the study.
+        baseline: Population whose median is drawn in all panels.
+
+    Returns:
+        The figure.
+    """
+    usable = rows.loc[~rows["diverged"]]
+    names = list(rows["population"].unique())
+    columns = min(len(names), 5)
+    lines = -(-len(names) // columns)
+    drawn = Figure(figsize=(WIDTH, 0.5 + 2.5 * lines), layout="constrained")
+    panels = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    quartiles = {
+        name: np.quantile(np.stack(here["losses"].to_list()), [0.25, 0.5, 0.75], axis=0)
+        for name, here in usable.groupby("population", sort=False)
+    }
+    for i, (panel, name) in enumerate(zip(panels, names, strict=False)):
+        panel.set_title(f"{name}\n{int((usable['population'] == name).sum())} networks", fontsize=8)
+        if name in quartiles:
+            low, middle, high = quartiles[name]
+            position = np.linspace(0, 1, len(middle))
+            panel.fill_between(position, low, high, color=COLORS[i % len(COLORS)], alpha=0.2, lw=0)
+            panel.plot(position, middle, color=COLORS[i % len(COLORS)], lw=1.6)
+            if name != baseline and baseline in quartiles:
+                panel.plot(position, quartiles[baseline][1], color="#555", lw=0.9, ls=(0, (4, 2)))
+    panels[0].set_yscale("log")
+    plain_ticks(panels[0].yaxis)
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    drawn.supxlabel("position on the segment (0 initialization, 1 trained)", fontsize=9)
+    drawn.supylabel("training loss (nats)", fontsize=9)
+    return drawn
+
+
+def plot_rises(rows: pd.DataFrame) -> Figure:
+    """Distribution of the largest rise, one line a population.
+
+    Args:
+        rows: Rows of the study.
+
+    Returns:
+        The figure.
+    """
+    drawn = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
+    panel = drawn.subplots()
+    for i, (name, here) in enumerate(rows.loc[~rows["diverged"]].groupby("population", sort=False)):
+        values = np.sort(here["largest_rise"].to_numpy(np.float64))
+        shares = np.arange(1, len(values) + 1) / len(values)
+        panel.step(values, shares, where="post", color=COLORS[i % len(COLORS)], ls=LINES[i % len(LINES)], lw=1.4, label=name)
+    panel.axvline(0, color="#888", lw=0.8)
+    panel.set_xscale("symlog", linthresh=1e-3)
+    low, high = panel.get_xlim()
+    panel.set_xticks([tick for tick in RISES if low <= tick <= high])
+    plain_ticks(panel.xaxis)
+    panel.set_xlim(low, high)
+    panel.set(xlabel="largest rise between consecutive points (nats)", ylabel="share of networks", ylim=(0, 1.02))
+    drawn.legend(loc="outside right upper", handlelength=4)
+    return drawn
+
+
+def plot_shares(rows: pd.DataFrame, hyperparameters: Sequence[str], num_bins: int) -> Figure:
+    """Share of monotonic networks against hyperparameters, one panel each.
+
+    Args:
+        rows: Rows of the study.
+        hyperparameters: Their names.
+        num_bins: Bins of each.
+
+    Returns:
+        The figure.
+    """
+    columns = min(len(hyperparameters), 3)
+    lines = -(-len(hyperparameters) // columns)
+    drawn = Figure(figsize=(WIDTH, 0.5 + 2.4 * lines), layout="constrained")
+    panels = drawn.subplots(lines, columns, sharey=True, squeeze=False).ravel().tolist()
+    legend = {}
+    for panel, hyperparameter in zip(panels, hyperparameters, strict=False):
+        shares = bin_shares(rows, hyperparameter, num_bins)
+        for i, name in enumerate(rows["population"].unique()):
+            here = shares.loc[shares["population"] == name]
+            color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
+            bars = np.stack([here["value"] - here["low"], here["high"] - here["value"]]).clip(0)
+            style = {"color": color, "marker": marker, "ls": dashes, "ms": 4, "lw": 1.2, "elinewidth": 0.8, "capsize": 2}
+            legend[name] = panel.errorbar(here["center"], here["value"], yerr=bars, **style)
+        _dress(panel, hyperparameter, shares)
+    for panel in panels[len(hyperparameters) :]:
+        panel.set_visible(False)
+    drawn.supylabel("share of monotonic networks", fontsize=9)
+    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
+    return drawn
+
+
+def _dress(panel: Axes, hyperparameter: str, shares: pd.DataFrame) -> None:
+    centers = shares.drop_duplicates("bin")["center"].to_numpy(np.float64)
+    labels = shares.drop_duplicates("bin")["label"].to_list()
+    panel.set(xlabel=words(hyperparameter), ylim=(-0.04, 1.04))
+    if centers.min() > 0 and centers.max() > LOG_RATIO * centers.min():
+        panel.set_xscale("log")
+        plain_ticks(panel.xaxis)
+    elif any(not _is_number(label) and " to " not in label for label in labels):
+        panel.set_xticks(centers, labels)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "").replace("e", "").isdigit()

@@ -1,0 +1,1 @@
+"""Study: how well metanets predict a target."""

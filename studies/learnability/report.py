@@ -1,0 +1,148 @@
+"""The report of a learnability study."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+
+from metanet.inputs.treatments import NONE
+from studies.learnability.ablation import ablation_cells, explain_ablation
+from studies.learnability.fits import open_population, read_labels
+from studies.learnability.config import FLOOR, Learnability
+from studies.learnability.efficiency import efficiency, efficiency_cells, explain_efficiency
+from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.learnability.plan import choose_populations
+from studies.learnability.plots import LOWEST, STYLE, plot_curves, plot_labels, plot_predictions, words
+from studies.learnability.scores import MATCHED, TRUE
+from studies.learnability.summary import abroad, average_seeds, explain, home, largest, notes, table_cells, title
+from studies.learnability.transfer import impossible
+from zoo.store.population import load
+
+METRICS = ("r2", "kendall_tau", "spearman", "mae")
+NOT_FUNCTIONS = ("sharpness", "squared_weight_norm")
+NOT_A_FUNCTION = (
+    "{} is no property of the function that a network computes: networks with the same function can differ in it. A symmetry "
+    "that changes it, such as the scales of ReLU neurons, must not be taken away (treatment canonicalize with scales: false), "
+    "nor a metanet be invariant to it."
+)
+MATCHED_WHY = (
+    "Label-matched: in each bin of the target every population keeps as many test networks, drawn at random, as the population "
+    "with the fewest has there, so that “easier to predict” cannot mean “different labels”."
+)
+
+
+def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
+    """Write `report.html`.
+
+    Args:
+        config: The study's config.
+        rows: Its rows.
+        out: Its directory, with the cells in it.
+
+    Returns:
+        The file.
+    """
+    ablation = pd.read_parquet(out / "ablation.parquet")
+    with rc_context(STYLE):
+        sections = [
+            _section(config, rows.loc[rows["target"] == target], ablation.loc[ablation["target"] == target], target, out)
+            for target in config.targets
+        ]
+    populations, metanets = rows["population"].nunique(), rows["metanet"].nunique()
+    lead = (
+        f"How well {metanets} metanets predict a network's {', '.join(map(words, config.targets))} from its weights, in "
+        f"{populations} populations of the zoo {config.zoo.name}. The metanet {FLOOR} is the floor: it sees no weights, only "
+        f"the hyperparameters that a network was trained with."
+    )
+    parts = [heading("Learnability", 1), paragraph(lead), *sections, _details(config, rows, out)]
+    return write_page(out, f"Learnability: {config.zoo.name}", parts)
+
+
+def _section(config: Learnability, rows: pd.DataFrame, ablation: pd.DataFrame, target: str, out: Path) -> str:
+    averages = average_seeds(home(rows))
+    best = largest(averages)
+    zoo = load(config.zoo)
+    populations = {name: open_population(config.zoo, name, target, out) for name in choose_populations(config, zoo)}
+    labels = {
+        name: np.concatenate([read_labels(population, split, target).y.numpy() for split in population.splits])
+        for name, population in populations.items()
+    }
+    parts = [heading(f"Predicting {words(target)}"), table(table_cells(best, METRICS))]
+    parts += [quiet(text) for text in (" ".join(explain(best)), *notes(home(rows)))]
+    if target in NOT_FUNCTIONS or any(target in population.hyperparameters for population in populations.values()):
+        parts.append(quiet(NOT_A_FUNCTION.format(words(target).capitalize())))
+    parts += [*_curves(averages), *_ablation(ablation), *_efficiency(averages, config)]
+    caption = (
+        f"Predicted against true {words(target)} of the test networks, seed {rows['seed'].iloc[0]}; on the dashed line the "
+        f"prediction is exact."
+    )
+    plain = home(rows).query("labels == @TRUE and treatment == @NONE")
+    scatter = plot_predictions(plain, main_metanets(best), target, out)
+    parts += [heading("Predicted against true"), figure(scatter, caption)]
+    caption = f"{words(target).capitalize()} of all networks with a finite value, by population; dashed: the median."
+    parts += [heading("What there is to predict"), figure(plot_labels(labels, target), caption)]
+    matched = table(table_cells(best, [MATCHED + metric for metric in METRICS]))
+    parts += [heading("The same on label-matched test networks"), paragraph(MATCHED_WHY), matched]
+    return "".join([*parts, *_transfer(config, rows)])
+
+
+def _curves(averages: pd.DataFrame) -> list[str]:
+    """Learning curves without treatment, then those of each treated metanet with all its treatments."""
+    learned = averages.loc[averages["labels"] == TRUE]
+    plain = learned.loc[learned["treatment"] == NONE]
+    parts = [heading("Learning curves")]
+    for metric in ("r2", "kendall_tau"):
+        caption = (
+            f"{title(metric)} against the number of training networks, no treatment: mean over seeds; bands: 95% bootstrap "
+            f"interval over test networks, mean over seeds. Scores below {LOWEST} are cut off."
+        )
+        parts.append(figure(plot_curves(plain, metric), caption))
+    for metanet in learned.loc[learned["treatment"] != NONE, "metanet"].unique():
+        curves = learned.loc[learned["metanet"] == metanet]
+        sizes = curves.loc[curves["treatment"] != NONE, "num_train"].unique()
+        if len(sizes) > 1:
+            shown = plot_curves(curves.loc[curves["num_train"].isin(sizes)], "r2", "population", "treatment")
+            parts.append(figure(shown, f"{metanet}: {title('r2')} with each treatment, one panel a population; as above."))
+    return parts
+
+
+def _ablation(ablation: pd.DataFrame) -> list[str]:
+    parts = [heading("What each way to handle symmetry buys"), paragraph(explain_ablation(ablation))]
+    parts += [heading("All test networks", 3), table(ablation_cells(ablation))]
+    if np.isfinite(ablation[f"{MATCHED}r2"].to_numpy()).any():
+        parts += [heading("Label-matched test networks", 3), table(ablation_cells(ablation, MATCHED))]
+    return parts
+
+
+def _efficiency(averages: pd.DataFrame, config: Learnability) -> list[str]:
+    lines = efficiency(averages.loc[averages["labels"] == TRUE], config.reach)
+    if lines.empty:
+        return []
+    return [heading("Networks needed"), table(efficiency_cells(lines)), quiet(explain_efficiency(lines))]
+
+
+def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
+    if not config.transfer and not config.transfer_zoos:
+        return []
+    parts = [heading("Transfer to other populations")]
+    if not abroad(rows).empty:
+        parts.append(table(table_cells(largest(average_seeds(abroad(rows))), METRICS)))
+    return parts + [quiet(text) for text in impossible(config, choose_populations(config, load(config.zoo)))]
+
+
+def main_metanets(best: pd.DataFrame) -> list[str]:
+    """The metanets whose predictions are shown: the flat `mlp`, if there, and the best one but the floor, by mean R^2."""
+    plain = best.query("labels == @TRUE and treatment == @NONE")
+    means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
+    ranked = sorted((name for name in means if name != FLOOR or len(means) == 1), key=lambda name: -means[name])
+    return list(dict.fromkeys([*(["mlp"] if "mlp" in ranked else []), ranked[0]]))
+
+
+def _details(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
+    seconds = pd.Series(home(rows).groupby("metanet", sort=False)["seconds"].sum()).to_dict()
+    facts = {
+        "cells": f"{len(home(rows))}, seeds {', '.join(map(str, config.seeds))}",
+        "seconds of one core": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
+    }
+    return details("learnability", out, facts, config.to_yaml())

@@ -1,0 +1,192 @@
+"""The rows of a learnability study in short: means and spread over seeds, as numbers and as text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from metanet.inputs.treatments import NONE
+from studies.learnability.scores import TRUE
+
+GROUP = ["target", "labels", "metanet", "treatment", "population", "test_population"]
+SHOWN = ("r2", "kendall_tau", "matched_kendall_tau")
+TITLES = {
+    "r2": "R\u00b2",
+    "kendall_tau": "Kendall \u03c4",
+    "spearman": "Spearman \u03c1",
+    "mae": "MAE",
+}
+
+
+def title(metric: str) -> str:
+    """A metric's name for people; `matched_` stays as a word in front."""
+    plain = metric.removeprefix("matched_")
+    return ("matched " if plain != metric else "") + TITLES.get(plain, plain)
+
+
+def home(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are scored on the test networks of the population that was learned from."""
+    return rows.loc[rows["population"] == rows["test_population"]]
+
+
+def abroad(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are scored on another population."""
+    return rows.loc[rows["population"] != rows["test_population"]]
+
+
+def shown_name(line: Any) -> str:
+    """A metanet's name for people, with what its labels were."""
+    return line["metanet"] if line["labels"] == TRUE else f"{line['metanet']}, shuffled labels"
+
+
+def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average rows over seeds.
+
+    Args:
+        rows: Rows of a study.
+
+    Returns:
+        One row for each combination of the columns `GROUP` and `num_train`, in the order of the rows: the mean over seeds of
+        every numeric column (also of the ends of the intervals), the standard deviation over seeds of each metric in
+        `<metric>_seed_std` (NaN for one seed), and `num_seeds`.
+    """
+    keys = [*GROUP, "num_train"]
+    grouped = rows.groupby(keys, sort=False)
+    numbers = [name for name in rows.columns if name not in (*keys, "seed") and is_numeric_dtype(rows[name])]
+    metrics = [name for name in numbers if f"{name}_low" in numbers]
+    means = pd.DataFrame(grouped[numbers].mean())
+    spread = pd.DataFrame(grouped[metrics].std(ddof=1)).add_suffix("_seed_std")
+    return means.join(spread).assign(num_seeds=grouped.size()).reset_index()
+
+
+def largest(averages: pd.DataFrame) -> pd.DataFrame:
+    """Of each combination of the columns `GROUP` the line with the most training networks.
+
+    Args:
+        averages: What `average_seeds` returns.
+
+    Returns:
+        Those lines, by target, labels, metanet and so on, each in order of appearance.
+    """
+    best = averages.loc[averages.groupby(GROUP, sort=False)["num_train"].idxmax().to_list()]
+    order = [pd.factorize(best[name])[0] for name in reversed(GROUP)]
+    return best.iloc[np.lexsort(order)].reset_index(drop=True)
+
+
+def format_interval(line: Mapping[str, Any], metric: str) -> str:
+    """A metric as `0.84 [0.80, 0.88]`, with the spread over seeds `±0.02` if there are several.
+
+    Args:
+        line: A line of `average_seeds` by column.
+        metric: Name of a metric.
+
+    Returns:
+        The text, `n/a` if the metric was not scored.
+    """
+    value, low, high = line[metric], line[f"{metric}_low"], line[f"{metric}_high"]
+    if not np.isfinite(value):
+        return "n/a"
+    spread = line[f"{metric}_seed_std"]
+    digits = 2 if metric.removeprefix("matched_") != "mae" else 4
+    seeds = f" \u00b1{spread:.{digits}f}" if np.isfinite(spread) else ""
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{seeds}"
+
+
+def table_cells(lines: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The lines of a study's table as text.
+
+    Args:
+        lines: What `largest` returns, of one target.
+        metrics: Metrics to show.
+
+    Returns:
+        Columns metanet, treatment (if there are several), population, tested on (if that is another), then one for each metric.
+    """
+    records = lines.to_dict("records")
+    cells = pd.DataFrame({"metanet": [shown_name(line) for line in records]})
+    if set(lines["treatment"]) != {NONE}:
+        cells["treatment"] = lines["treatment"].to_list()
+    cells["population"] = lines["population"].to_list()
+    if lines["population"].to_list() != lines["test_population"].to_list():
+        cells["tested on"] = lines["test_population"].to_list()
+    for metric in metrics:
+        cells[title(metric)] = [format_interval(line, metric) for line in records]
+    return cells
+
+
+def explain(lines: pd.DataFrame) -> list[str]:
+    """What the numbers of a table are.
+
+    Args:
+        lines: What `largest` returns, of one target.
+
+    Returns:
+        Two sentences.
+    """
+    counts = {name: _span(lines[name]) for name in ("n_train", "n_test", "n_matched", "num_seeds")}
+    return [
+        f"{counts['n_train']} training and {counts['n_test']} test networks a population, {counts['n_matched']} of the latter "
+        f"label-matched.",
+        f"Mean over {counts['num_seeds']} seed{'' if counts['num_seeds'] == '1' else 's'}, "
+        f"[95% bootstrap interval over test networks], \u00b1 standard deviation over seeds.",
+    ]
+
+
+def format_table(rows: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
+    """The table of a study for the terminal, one block for each target, at the largest number of training networks.
+
+    Args:
+        rows: Rows of a study.
+        metrics: Metrics to show.
+
+    Returns:
+        Lines of text.
+    """
+    blocks = []
+    for target, lines in largest(average_seeds(home(rows))).groupby("target", sort=False):
+        text = [f"Predicting {target}", render(table_cells(lines, metrics)), *explain(lines)]
+        blocks.append("\n".join([*text, *notes(home(rows).loc[home(rows)["target"] == target])]))
+    return "\n\n".join(blocks)
+
+
+def render(cells: pd.DataFrame) -> str:
+    """A table of texts in columns, with an empty line where the first column changes.
+
+    Args:
+        cells: Texts.
+
+    Returns:
+        Lines of text.
+    """
+    widths = [max(map(len, [name, *cells[name]])) for name in cells.columns]
+    text, before = [_join(cells.columns, widths)], cells.iloc[0, 0]
+    for values in cells.to_numpy().tolist():
+        text += [""] * (values[0] != before) + [_join(values, widths)]
+        before = values[0]
+    return "\n".join(text)
+
+
+def _join(values: Iterable[str], widths: Sequence[int]) -> str:
+    return "  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)).rstrip()
+
+
+def notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader must know beside the numbers: metrics that were not scored, networks that were left out.
+
+    Args:
+        rows: Rows of one target.
+
+    Returns:
+        One sentence each.
+    """
+    found = [f"Matched metrics n/a: {note}." for note in sorted(set(rows["note"]) - {""})]
+    dropped = pd.Series(rows.groupby("population", sort=False)["num_dropped"].max()).to_dict()
+    counts = ", ".join(f"{name} {count}" for name, count in dropped.items() if count)
+    return found + [f"Diverged networks without a finite target, left out: {counts}."] * bool(counts)
+
+
+def _span(values: Any) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"

@@ -1,0 +1,114 @@
+"""Transfer: on which other populations a metanet that was fitted on one can be scored, and why not on the rest."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from metanet.inputs.checks import check_source, width_difference
+from metanet.contract import Source, network_of
+from metanet.models.table import METANETS
+from studies.learnability.fits import Place
+from studies.learnability.config import Learnability
+from zoo.store.population import Population, load
+
+
+def reads_weights(metanet: str) -> bool:
+    """Whether a metanet of the table reads weights, and not hyperparameters."""
+    return getattr(METANETS[metanet], "reads", "params") == "params"
+
+
+def candidates(config: Learnability, populations: Mapping[str, Population], fitted_on: str) -> dict[str, Population]:
+    """Where a metanet might be scored besides its own population.
+
+    Args:
+        config: The study's config.
+        populations: Its populations by name.
+        fitted_on: The population that the metanet is fitted on.
+
+    Returns:
+        Populations by what the rows call them: their name, or `zoo/name` in another zoo.
+
+    Raises:
+        ValueError: If two zoos have the same name.
+    """
+    found = {name: population for name, population in populations.items() if config.transfer and name != fitted_on}
+    names = [directory.name for directory in config.transfer_zoos]
+    if len(set(names)) < len(names):
+        raise ValueError(f"transfer_zoos: expected folders of different names, got {names}")
+    for directory in config.transfer_zoos:
+        if fitted_on in (zoo := load(directory)):
+            found[f"{directory.name}/{fitted_on}"] = zoo[fitted_on]
+    return found
+
+
+def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
+    """Why a metanet cannot be scored on another population than it was fitted on.
+
+    Args:
+        metanet: Name of the metanet.
+        fitted_on: Population that it was fitted on.
+        other: The other one.
+
+    Returns:
+        The reason, empty if there is none.
+    """
+    if not reads_weights(metanet):
+        missing = [name for name in fitted_on.hyperparameters if name not in other.hyperparameters]
+        return f"it has no hyperparameters {', '.join(missing)}" if missing else ""
+    builder = METANETS[metanet]
+    if hasattr(builder, "transfer") and fitted_on.space != other.space:
+        return "more than widths differ" if width_difference(fitted_on.space, other.space) else ""
+    source = Source(fitted_on.space, fitted_on.free, network=network_of(builder, fitted_on))
+    try:
+        check_source(source, other.space, other.free, "")
+    except ValueError:
+        if dict(fitted_on.space.shapes) != dict(other.space.shapes):
+            return "its tensors have other shapes"
+        return "its declared symmetry is another" if fitted_on.space != other.space else "other entries of it are fixed"
+    return "" if source.network is None or other.network.is_like(source.network) else "its networks compute another function"
+
+
+def find_places(config: Learnability, populations: Mapping[str, Population], metanet: str, fitted_on: str) -> tuple[Place, ...]:
+    """Where a metanet is scored besides its own population.
+
+    Args:
+        config: The study's config.
+        populations: Its populations by name.
+        metanet: Name of the metanet.
+        fitted_on: The population that it is fitted on.
+
+    Returns:
+        The places.
+    """
+    found = candidates(config, populations, fitted_on)
+    return tuple(
+        Place(Path(other.directory), other.name, other.fingerprint, name)
+        for name, other in found.items()
+        if not why_not(metanet, populations[fitted_on], other)
+    )
+
+
+def impossible(config: Learnability, populations: Mapping[str, Population]) -> list[str]:
+    """Combinations that have no row.
+
+    Args:
+        config: The study's config.
+        populations: Its populations by name.
+
+    Returns:
+        One sentence for each population and reason.
+    """
+    found = []
+    for fitted_on, population in populations.items():
+        reasons: dict[tuple[str, ...], dict[str, list[str]]] = {}
+        for name, other in candidates(config, populations, fitted_on).items():
+            refused = {metanet: why_not(metanet, population, other) for metanet in config.metanets}
+            for reason in dict.fromkeys(refused.values()):
+                metanets = tuple(metanet for metanet in config.metanets if refused[metanet] == reason)
+                if reason:
+                    reasons.setdefault(metanets, {}).setdefault(reason, []).append(name)
+        for metanets, by_reason in reasons.items():
+            words = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+            found.append(f"{', '.join(metanets)} fitted on {fitted_on} cannot be scored on {words}.")
+        missing = [directory.name for directory in config.transfer_zoos if fitted_on not in load(directory)]
+        found += [f"The zoo {name} has no population {fitted_on}." for name in missing]
+    return found

@@ -1,0 +1,1 @@
+"""Study: the average of the parameters of several networks."""

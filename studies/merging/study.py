@@ -1,0 +1,248 @@
+"""Merging: one network from the parameters of k networks of a population, beside their ensemble and one of them.
+
+Groups of k networks are disjoint as long as there are enough. Where networks learned from parts of the images (`train_parts`),
+those of a group come from different parts as far as possible, and each number of parts is a line of its own.
+
+References:
+    Ainsworth et al. 2023, arXiv 2209.04836, section 4 and algorithm 3; Lim et al. 2024, arXiv 2405.20231, section 5.1.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64, Int64
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from data_gen.training.runs import parts_of
+from studies.common.alignments import Matching, align_to_mean, can_move, match_weights
+from studies.common.base import StudyConfig, keep_rows, make_zoo
+from studies.common.evaluation import (
+    Part,
+    all_networks,
+    choose_populations,
+    evaluate,
+    load_parts,
+    log_probabilities,
+    reset_statistics,
+    table_of_all,
+)
+from studies.common.grid import run_grid
+from studies.merging.report import format_study, write_report
+from zoo.network import Network
+from zoo.params import Params, stack
+from zoo.store.population import Population, load
+from zoo.symmetry.action import act
+from zoo.weight_space import WeightSpace
+
+__all__ = ["CONFIG", "Merging", "format_study", "run", "write_report"]
+
+
+class Merging(StudyConfig):
+    """What to measure.
+
+    Attributes:
+        populations: Populations, all if None.
+        sizes: Numbers of networks to merge.
+        groups: Groups of each size, at most; they are disjoint where there are networks enough.
+        num_train: Training images on which to evaluate, the first ones; all if None.
+        num_test: Test images, likewise.
+        num_restarts: Starts of weight matching.
+        repair: Whether running statistics of merged networks are reset on the training images.
+        seed: Seed of the groups and of weight matching.
+    """
+
+    populations: tuple[str, ...] | None = None
+    sizes: tuple[int, ...] = (2, 4, 8, 16)
+    groups: int = Field(8, ge=1)
+    num_train: int | None = Field(None, ge=1)
+    num_test: int | None = Field(None, ge=1)
+    num_restarts: int = Field(1, ge=1)
+    repair: bool = True
+    seed: int = Field(0, ge=0)
+
+    @field_validator("sizes")
+    @classmethod
+    def _at_least_two(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or min(sizes) < 2:
+            raise ValueError(f"expected numbers of at least 2, found {list(sizes)}")
+        return sizes
+
+
+CONFIG = Merging
+MODULES = ("studies.common.alignments", "studies.common.evaluation")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One cell: all groups of one size of the networks of a population that saw one of so many parts of the images."""
+
+    zoo: Path
+    fingerprint: str
+    task: str
+    population: str
+    train_parts: int
+    size: int
+    groups: int
+    num_train: int | None
+    num_test: int | None
+    num_restarts: int
+    repair: bool
+    seed: int
+
+
+def run(config: Merging, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
+
+    Args:
+        config: What to measure.
+        out: Directory of the study, made if it is missing.
+        workers: Number of processes; as many as there are cores if None. One means this process.
+        quiet: Whether to show no progress on stderr.
+
+    Returns:
+        One row for each population, number of parts, size, group and way to merge.
+    """
+    make_zoo(config, workers=workers, quiet=quiet)
+    populations = choose_populations(load(config.zoo), config.populations)
+    asked = [cell for population in populations for cell in plan(config, population)]
+    rows = run_grid(measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet)
+    keep_rows(config, rows, out)
+    return rows
+
+
+def plan(config: Merging, population: Population) -> list[Asked]:
+    """The cells of a population.
+
+    Args:
+        config: What to measure.
+        population: The population.
+
+    Returns:
+        A cell for each number of parts and each size of which there are networks enough.
+
+    Raises:
+        ValueError: If there are not enough networks for any size.
+    """
+    table = table_of_all(population)
+    alive = table.loc[~table["diverged"].astype(bool)]
+    parts = parts_of(alive.get("train_parts"), len(alive))
+    task = json.dumps(population.manifest.config["task"], sort_keys=True)
+    common = {name: getattr(config, name) for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")}
+    cells = [
+        Asked(config.zoo, population.fingerprint, task, population.name, value, size, **common)
+        for value in np.unique(parts).tolist()
+        for size in config.sizes
+        if int((parts == value).sum()) >= size
+    ]
+    if not cells:
+        raise ValueError(f"population {population.name!r}: {len(parts)} networks, not enough for sizes {list(config.sizes)}")
+    return cells
+
+
+def draw_groups(part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int) -> list[list[int]]:
+    """Draw groups of networks; those of one shuffle share none, and a new shuffle begins when one is used up.
+
+    Args:
+        part: Part of the images that each network saw.
+        size: Networks in a group.
+        groups: Number of groups.
+        seed: Seed of the shuffles.
+
+    Returns:
+        Rows of the networks of each group. A shuffle takes one network of every part before a second one of any, so that a
+        group has networks of different parts as far as possible.
+    """
+    generator, found = np.random.default_rng(seed), []
+    while len(found) < groups:
+        order = generator.permutation(len(part))
+        turn = pd.Series(part[order]).groupby(part[order]).cumcount().to_numpy()
+        order = order[np.argsort(turn, kind="stable")]
+        found += [order[i : i + size].tolist() for i in range(0, len(part) - size + 1, size)]
+    return found[:groups]
+
+
+def measure(asked: Asked) -> pd.DataFrame:
+    """Merge the groups of a cell.
+
+    Args:
+        asked: Which.
+
+    Returns:
+        One row for each group and way.
+    """
+    population = load(asked.zoo)[asked.population]
+    table, params = all_networks(population)
+    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == asked.train_parts)
+    train, test = load_parts(population)
+    parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
+    matching = Matching(population.network, parts["train"], asked.num_restarts, asked.seed)
+    groups = draw_groups(table["network_id"].to_numpy()[rows] % asked.train_parts, asked.size, asked.groups, asked.seed)
+    found = []
+    for number, group in enumerate(groups):
+        ids = torch.from_numpy(rows[group])
+        own = {name: tensor[ids] for name, tensor in params.items()}
+        merged = merge_all(population.space, own, matching)
+        if asked.repair:
+            merged = {way: reset_statistics(population.network, p, parts["train"].x) for way, p in merged.items()}
+        values = {way: {n: evaluate(population.network, p, part) for n, part in parts.items()} for way, p in merged.items()}
+        values["single"] = {name: evaluate(population.network, own, part) for name, part in parts.items()}
+        values["ensemble"] = {name: evaluate_ensemble(population.network, own, part) for name, part in parts.items()}
+        key = {"population": asked.population, "train_parts": asked.train_parts, "size": asked.size, "group": number}
+        key["disjoint"] = len(groups) * asked.size <= len(rows)
+        for way, scores in values.items():
+            means = {f"{n}_{kind}": v[k].mean() for n, v in scores.items() for k, kind in enumerate(("loss", "accuracy"))}
+            found.append({**key, "way": way, **means})
+    return pd.DataFrame(found)
+
+
+def merge_all(space: WeightSpace, params: Mapping[str, Tensor], matching: Matching) -> dict[str, Params]:
+    """The averages of some networks, each as a population of one.
+
+    Args:
+        space: Their weight space.
+        params: At least two networks `[k, *shape]`.
+        matching: How weights are matched.
+
+    Returns:
+        `average`: of the networks as they are; where neurons may be permuted also `aligned to first` and `aligned to mean`.
+    """
+    merged = {"average": average(params)}
+    if can_move(space):
+        networks = [{name: tensor[i] for name, tensor in params.items()} for i in range(len(next(iter(params.values()))))]
+        first = networks[0]
+        moved = [first, *(act(space, match_weights(space, p, first, matching), p) for p in networks[1:])]
+        merged["aligned to first"] = average(stack(moved))
+        merged["aligned to mean"] = average(stack(align_to_mean(space, networks, matching)))
+    return merged
+
+
+def average(params: Mapping[str, Tensor]) -> Params:
+    """The mean of networks `[k, *shape]` as a population of one `[1, *shape]`."""
+    return {name: tensor.mean(0, keepdim=True) for name, tensor in params.items()}
+
+
+def evaluate_ensemble(
+    network: Network, params: Mapping[str, Tensor], part: Part
+) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "1"]]:
+    """Loss and accuracy of the ensemble, whose probabilities are the mean of those of the networks.
+
+    Args:
+        network: What they compute.
+        params: Networks `[k, *shape]`.
+        part: Images.
+
+    Returns:
+        Mean negative logarithm of the probability of the true class, and accuracy.
+    """
+    nll, correct = 0.0, 0
+    for log_p, y in log_probabilities(network, params, part):
+        mean = log_p.logsumexp(0) - np.log(len(log_p))
+        nll -= float(mean.gather(-1, y[:, None]).sum())
+        correct += int((mean.argmax(-1) == y).sum())
+    return np.array([nll / len(part.y)]), np.array([correct / len(part.y)])

@@ -1,0 +1,1 @@
+"""Asymmetric twins of torch modules."""

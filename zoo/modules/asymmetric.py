@@ -1,0 +1,286 @@
+"""Asymmetric twins of any torch module.
+
+twin = zoo.asymmetric(module)                                    # W-asymmetric
+twin = zoo.asymmetric(module, "w", n_fix={"*": 0.25, "head": 0}, kappa=0.5, seed=1)
+twin = zoo.asymmetric(module, "sigma", example_inputs=x)
+twin = zoo.asymmetric(module, "syre", std=0.01)
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.architectures.masks import Amount, draw_fixed
+from zoo.architectures.table import check_options, look_up
+from zoo.modules.figlu import sigma_asymmetric_
+from zoo.modules.tensors import Owned, check_plain, fit_any, is_conv1d, parameters_of, per_tensor, replace_by, skipped_modules
+
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_UNSUPPORTED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
+_LOOKED_FOR = "nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention and the Conv1D of transformers"
+
+
+class FixedEntries(nn.Module):
+    """The parametrization `W_eff = M * W + (1 - M) * F`; `W` is zero, and gets no gradient, where an entry is fixed."""
+
+    free: Tensor
+    fixed: Tensor
+
+    def __init__(self, free: Bool[Tensor, "*shape"], fixed: Float[Tensor, "*shape"]):
+        """Keep mask and values as buffers.
+
+        Args:
+            free: `M`, True = trained.
+            fixed: `(1 - M) * F`.
+        """
+        super().__init__()
+        self.register_buffer("free", free)
+        self.register_buffer("fixed", fixed)
+
+    def forward(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Put the fixed entries in.
+
+        Args:
+            weight: `W`.
+
+        Returns:
+            `W_eff`; its fixed entries are those of `F` bit by bit, even if `W` is not finite there.
+        """
+        return torch.where(self.free, weight, self.fixed)
+
+    def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Keep the free entries of a weight that is assigned.
+
+        Args:
+            weight: New weight.
+
+        Returns:
+            `W`, zero at fixed entries, so that norms and weight decay see only what is trained.
+        """
+        return torch.where(self.free, weight, 0)
+
+    def extra_repr(self) -> str:
+        """How much is fixed, for `print(module)`."""
+        return f"{int((~self.free).sum()):,} of {self.free.numel():,} entries fixed"
+
+
+class Offset(nn.Module):
+    """The parametrization `W_eff = F + W`: weight decay of `W` pulls `W_eff` to `F`."""
+
+    offset: Tensor
+
+    def __init__(self, offset: Float[Tensor, "*shape"]):
+        """Keep the offset as a buffer.
+
+        Args:
+            offset: `F`.
+        """
+        super().__init__()
+        self.register_buffer("offset", offset)
+
+    def forward(self, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Add the offset.
+
+        Args:
+            tensor: `W`.
+
+        Returns:
+            `W_eff`.
+        """
+        return self.offset + tensor
+
+    def right_inverse(self, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Subtract the offset.
+
+        Args:
+            tensor: `W_eff`.
+
+        Returns:
+            `W`.
+        """
+        return tensor - self.offset
+
+
+def asymmetric(module: nn.Module, kind: str = "w", *, seed: int = 0, **options: Any) -> nn.Module:
+    """Make the asymmetric twin of a module: a copy with the permutation symmetries of its neurons removed.
+
+    The copy has the weights of the module where they are free, is trained, moved, compiled, copied and saved (`state_dict`) as
+    any module, and shows in `print(twin)` what was done. The same seed gives the same masks, fixed entries, mixing matrices
+    and offsets in every process and on every device.
+
+    Args:
+        module: Any module; not changed.
+        kind: `"w"` (options of `w_asymmetric_`), `"sigma"` (of `sigma_asymmetric_`) or `"syre"` (of `syre_`).
+        seed: Seed of everything that is drawn.
+        **options: Options of that kind, among them `skip=[...]`: names of tensors or modules that stay as they are, with `*`
+            for anything, such as `"head"` or `"blocks.*.norm"`.
+
+    Returns:
+        The twin.
+
+    Raises:
+        ValueError: If the kind or an option is unknown, or the module cannot be made asymmetric; names the tensor.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231.
+
+    >>> twin = asymmetric(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)), n_fix=2)
+    >>> (~free_masks(twin)["0.weight"]).sum(1).tolist()
+    [2, 2, 2, 2]
+    """
+    change = look_up("kind of asymmetry", kind, KINDS)
+    check_options(f"asymmetry {kind!r}", change, options, given=("module", "generator"))
+    twin = copy.deepcopy(module)
+    change(twin, torch.Generator().manual_seed(seed), **options)
+    return twin
+
+
+def w_asymmetric_(
+    module: nn.Module,
+    generator: torch.Generator,
+    n_fix: Amount | Mapping[str, Amount] = 0.25,
+    kappa: Amount | Mapping[str, Amount] = 1.0,
+    fix: str = "entries",
+    embeddings: bool = False,
+    skip: Sequence[str] = (),
+) -> None:
+    """Fix some entries of every linear, convolutional and attention weight, in place: `W_eff = M * W + (1 - M) * F`.
+
+    `F ~ N(0, kappa^2)`; a row of `M` (one output neuron or filter) has `n_fix` zeros, no two rows of a tensor agree.
+    `n_fix` and `kappa` may be mappings from names of tensors or modules, `*` for anything; the last that fits a weight counts.
+
+    Args:
+        module: The module.
+        generator: Source of `M` and `F`, in the order of `named_modules`.
+        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the fan-in (rounded, at least
+            one). A weight with 0 is left as it is.
+        kappa: Standard deviation of the fixed entries, 0 included.
+        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution (`n_fix` counts filters then).
+        embeddings: Whether embeddings count too; a neuron reads the tokens, so that `n_fix` is a share of the vocabulary.
+        skip: Names of what stays as it is. A tied weight has one mask, and is left if one of its names is.
+
+    Raises:
+        ValueError: If an option does not fit a weight, nothing is found, or a layer is of a kind that cannot be changed.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.1.
+    """
+    _check_layers(module, embeddings, skip)
+    weights = [owned for owned in parameters_of(module, skip) if _written_axis(owned, embeddings) is not None]
+    if not weights:
+        raise ValueError(f"w: no weights to fix entries of; looked for {_LOOKED_FOR}")
+    check_plain(weights)
+    drawn = []
+    for owned, amount, scale in zip(
+        weights, per_tensor("n_fix", n_fix, weights), per_tensor("kappa", kappa, weights), strict=True
+    ):
+        # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how it stores its weight.
+        axis = _written_axis(owned, embeddings) or 0
+        shape = tuple(owned.tensor.movedim(axis, 0).shape)
+        kernel = [False, *[True] * (len(shape) - 2)]
+        constants = draw_fixed(owned.name, shape, kernel, amount, scale, fix, generator)
+        if constants is not None:
+            free, fixed = (constant.movedim(0, axis).contiguous().to(owned.tensor.device) for constant in constants)
+            drawn.append((owned, FixedEntries(free, fixed.to(owned.tensor.dtype))))
+    for owned, entries in drawn:
+        replace_by(owned, entries)
+
+
+def syre_(module: nn.Module, generator: torch.Generator, std: Amount = 0.01, skip: Sequence[str] = ()) -> None:
+    """Add a fixed random offset to every parameter, in place: `W_eff = F + W`, so that weight decay pulls to `F`, not to 0.
+
+    The effective parameters start where they were, up to rounding.
+
+    Args:
+        module: The module.
+        generator: Source of `F`, in the order of `named_parameters`.
+        std: Standard deviation of the entries of `F`.
+        skip: Names of what stays as it is. A tied parameter has one offset, and is left if one of its names is.
+
+    Raises:
+        ValueError: If `std` is not positive, or a parameter has a parametrization already.
+
+    References:
+        Ziyin et al. 2024, arXiv 2408.15495.
+    """
+    if not 0 < std < math.inf:
+        raise ValueError(f"syre: expected std > 0, got {std}")
+    tensors = parameters_of(module, skip)
+    check_plain(tensors)
+    for owned in tensors:
+        offset = std * torch.randn(owned.tensor.shape, generator=generator)
+        replace_by(owned, Offset(offset.to(owned.tensor.device, owned.tensor.dtype)))
+
+
+KINDS: dict[str, Callable[..., None]] = {"w": w_asymmetric_, "sigma": sigma_asymmetric_, "syre": syre_}
+
+
+def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
+    """The masks of a W-asymmetric module.
+
+    Args:
+        module: The module.
+
+    Returns:
+        By the name that the weight has in the standard module, True = trained; a tied weight by all its names.
+    """
+    masks = {}
+    for name, layer in module.named_modules(remove_duplicate=False):
+        for tensor, entries in getattr(layer, "parametrizations", {}).items():
+            if isinstance(entries[0], FixedEntries):
+                masks[f"{name}.{tensor}".removeprefix(".")] = entries[0].free
+    return masks
+
+
+def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """The state of an asymmetric module as its standard module names it: effective parameters, and buffers.
+
+    Args:
+        module: The module, of kind `"w"` or `"syre"`.
+
+    Returns:
+        What `load_state_dict` of the standard module takes to compute the same function; copies.
+    """
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items() if "parametrizations" not in name.split(".")}
+    for prefix, layer in module.named_modules(remove_duplicate=False):
+        for name, computed in getattr(layer, "parametrizations", {}).items():
+            state[f"{prefix}.{name}".removeprefix(".")] = computed().detach().clone()
+    return state
+
+
+def _weights(layer: nn.Module, embeddings: bool) -> dict[str, int]:
+    """Attributes of a layer that are weights, and the axis of each along which it writes."""
+    if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return {"weight": 0}
+    if isinstance(layer, nn.MultiheadAttention):
+        return dict.fromkeys(_PROJECTIONS, 0)
+    return {"weight": 1} if is_conv1d(layer) or (embeddings and isinstance(layer, nn.Embedding)) else {}
+
+
+def _written_axis(owned: Owned, embeddings: bool) -> int | None:
+    axes = (_weights(layer, embeddings).get(attribute) for layer, attribute in owned.owners)
+    return next((axis for axis in axes if axis is not None), None)
+
+
+def _check_layers(module: nn.Module, embeddings: bool, skip: Sequence[str]) -> None:
+    """Refuse layers whose neurons would silently keep their symmetry."""
+    skipped = skipped_modules(module, skip)
+    for name, layer in module.named_modules():
+        if layer in skipped:
+            continue
+        if isinstance(layer, _UNSUPPORTED):
+            raise ValueError(
+                f"w: {name!r} ({type(layer).__name__}) is not among {_LOOKED_FOR}; leave it as it is with skip=[{name!r}]"
+            )
+        for tensor in _weights(layer, embeddings):
+            full = f"{name}.{tensor}".removeprefix(".")
+            if tensor not in layer._parameters and not fit_any(skip, [full]):
+                raise ValueError(
+                    f"w: {full!r} is not a parameter but computed from others (weight norm, pruning or another "
+                    f"parametrization); make the module asymmetric first, or leave it as it is with skip=[{full!r}]"
+                )

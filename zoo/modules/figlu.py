@@ -1,0 +1,228 @@
+"""Sigma-asymmetric torch modules: non-linearities become FiGLU, their neurons found by running the module once."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo.architectures.base import figlu
+from zoo.modules.tensors import check_open, check_patterns, fit_any, fits, is_conv1d, skipped_modules
+
+# Sigmoid and softmax are left: they are gates and weights more often than non-linearities.
+_ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Softsign),
+)
+# What the functions behind them are called; in-place variants end with an underscore.
+_OPERATORS = {
+    *("relu", "relu6", "leaky_relu", "_prelu_kernel", "rrelu_with_noise", "elu", "gelu", "silu", "mish"),
+    *("hardswish", "hardtanh", "tanh", "softplus"),
+}
+
+
+class FiGLU(nn.Module):
+    """Fixed-gate linear unit `sigmoid(F x) * x` on one axis of neurons, with a fixed `F` for each width of that axis."""
+
+    def __init__(self, mixings: Sequence[Float[Tensor, "_ _"]], axis: int):
+        """Keep the mixing matrices as buffers `mixing_<width>`.
+
+        Args:
+            mixings: `F` of each width.
+            axis: Axis of the neurons.
+        """
+        super().__init__()
+        self.axis = axis
+        for mixing in mixings:
+            self.register_buffer(f"mixing_{len(mixing)}", mixing)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply the unit.
+
+        Args:
+            x: Pre-activations.
+
+        Returns:
+            Activations of the same shape.
+
+        References:
+            Lim et al. 2024, arXiv 2405.20231, section 3.2.
+        """
+        mixing = getattr(self, f"mixing_{x.shape[self.axis]}")
+        if x.dim() == 1:
+            return figlu(x[None], mixing)[0]
+        return figlu(x.movedim(self.axis, 1), mixing).movedim(1, self.axis)
+
+    def extra_repr(self) -> str:
+        """Widths and axis, for `print(module)`."""
+        return f"{', '.join(str(len(mixing)) for mixing in self.buffers())}, axis={self.axis}"
+
+
+def sigma_asymmetric_(
+    module: nn.Module,
+    generator: torch.Generator,
+    example_inputs: Any = None,
+    std: int | float | None = None,
+    activations: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> None:
+    """Replace every activation module by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F`, in place.
+
+    The module is run once, in evaluation mode, to see how many neurons each activation has and along which axis: the last one
+    after a linear, attention or embedding layer, that of the channels after a convolution. An activation that is called
+    several times has one `F` for each width. Gates (`nn.Sigmoid`, softmax) and what no activation follows stay as they are.
+
+    Args:
+        module: The module.
+        generator: Source of `F`, in the order of `named_modules`.
+        example_inputs: Inputs of the module: a tensor, a sequence of positional ones, or a mapping of named ones.
+        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for `d` neurons if None.
+        activations: Names of modules of your own that are activations too.
+        skip: Names of activations, or of modules in which all stay as they are.
+
+    Raises:
+        ValueError: If an activation is a function call, which cannot be replaced, is never called, or has no clear axis.
+
+    References:
+        Lim et al. 2024, arXiv 2405.20231, section 3.2.
+    """
+    if std is not None and not 0 < std < math.inf:
+        raise ValueError(f"sigma: expected std > 0, got {std}")
+    if example_inputs is None:
+        raise ValueError(
+            "sigma: example_inputs are needed to see how many neurons each activation has, such as a batch of data"
+        )
+    check_open(module, skip)
+    check_patterns("activations", activations, [name for name, _ in module.named_modules(remove_duplicate=False)])
+    found = {name: m for name, m in module.named_modules() if name and _is_activation(name, m, activations)}
+    skipped = skipped_modules(module, skip)
+    recorded = _record(module, set(found), skip, example_inputs)
+    if recorded.functional:
+        calls = [
+            f"{operator} in {name or 'the module itself'} ({kind})" for (name, kind), operator in recorded.functional.items()
+        ]
+        raise ValueError(
+            f"sigma: activations that are function calls cannot be replaced: {', '.join(calls)}; call modules such as "
+            "nn.ReLU() there, or leave those modules as they are with skip=[...]"
+        )
+    units = {m: _unit(n, recorded.calls.get(n, []), std, generator) for n, m in found.items() if m not in skipped}
+    if not units:
+        names = ", ".join(f"nn.{kind.__name__}" for kind in _ACTIVATIONS)
+        raise ValueError(
+            f"sigma: no activation modules found; looked for {names} and those of transformers.activations; name your own with "
+            "activations=[...]"
+        )
+    _replace(module, units)
+
+
+def _is_activation(name: str, module: nn.Module, own: Sequence[str]) -> bool:
+    kind = type(module)
+    is_theirs = kind.__module__ == "transformers.activations" and kind.__name__ != "LinearActivation"
+    return isinstance(module, _ACTIVATIONS) or is_theirs or any(fits(pattern, name) for pattern in own)
+
+
+def _unit(name: str, calls: Sequence[tuple[Tensor, int | None]], std: float | None, generator: torch.Generator) -> FiGLU:
+    if not calls:
+        raise ValueError(
+            f"sigma: activation {name!r} is not called with these example inputs; leave it out with skip=[{name!r}]"
+        )
+    axes = {axis for _, axis in calls}
+    if axes == {None} or len(axes) > 1:
+        shapes = [list(x.shape) for x, _ in calls]
+        raise ValueError(
+            f"sigma: cannot tell which axis of {shapes} holds the neurons of {name!r}; put FiGLU(mixings, axis) of "
+            f"zoo.modules.figlu there by hand, or leave it as it is with skip=[{name!r}]"
+        )
+    axis = axes.pop() or -1
+    mixings = []
+    for width in dict.fromkeys(x.shape[axis] for x, _ in calls):
+        scale = width**-0.5 if std is None else std
+        mixings.append((scale * torch.randn(width, width, generator=generator)).to(calls[0][0]))
+    return FiGLU(mixings, axis)
+
+
+def _replace(module: nn.Module, units: Mapping[nn.Module, nn.Module]) -> None:
+    for parent in list(module.modules()):
+        # Not named_children: it lists a module that has several names once.
+        for attribute, child in list(parent._modules.items()):
+            if child is not None and child in units:
+                setattr(parent, attribute, units[child])
+                if isinstance(parent, nn.TransformerEncoderLayer):
+                    # Its fused kernel, used in evaluation, would still compute the activation that it was built with.
+                    parent.activation_relu_or_gelu = 0
+    for encoder in module.modules():
+        if isinstance(encoder, nn.TransformerEncoder):
+            encoder.use_nested_tensor = False
+
+
+@dataclass
+class _Record:
+    """What happened while a module ran.
+
+    Attributes:
+        calls: Activation -> its inputs, and the axis of neurons where it is clear.
+        functional: Name and class of a module -> an operator that it called and no activation module did.
+    """
+
+    calls: dict[str, list[tuple[Tensor, int | None]]] = field(default_factory=dict)
+    functional: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operator and, by hooks, which module runs it."""
+
+    def __init__(self, module: nn.Module, activations: set[str], skip: Sequence[str]):
+        super().__init__()
+        self.record, self.running, self.written = _Record(), [], None
+        self.activations, self.skip = activations, skip
+        for name, child in module.named_modules():
+            child.register_forward_pre_hook(self._enter(name), with_kwargs=True)
+            child.register_forward_hook(self._leave)
+
+    def _enter(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if name in self.activations:
+                x = (*args, *kwargs.values())[0]
+                clear = self.written[0] if self.written is not None and self.written[1] == x.dim() else None
+                self.record.calls.setdefault(name, []).append((x.detach(), -1 if x.dim() <= 2 else clear))
+            self.running.append((name, type(module).__name__))
+
+        return hook
+
+    def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
+        self.running.pop()
+        axis = _neuron_axis(module)
+        if axis is not None:
+            self.written = axis, (output[0] if isinstance(output, tuple) else output).dim()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operator = func.overloadpacket.__name__.rstrip("_")
+        if operator in _OPERATORS and self.running:
+            inside = [name for name, _ in self.running]
+            if not self.activations.intersection(inside) and not fit_any(self.skip, inside[-1:]):
+                self.record.functional.setdefault(self.running[-1], operator)
+        return func(*args, **(kwargs or {}))
+
+
+def _neuron_axis(layer: nn.Module) -> int | None:
+    """Axis along which a layer writes neurons, None if it is not one that mixes them."""
+    if isinstance(layer, _ConvNd):
+        return -1 - len(layer.kernel_size)
+    return -1 if is_conv1d(layer) or isinstance(layer, nn.Linear | nn.Embedding | nn.MultiheadAttention) else None
+
+
+def _record(module: nn.Module, activations: set[str], skip: Sequence[str], example_inputs: Any) -> _Record:
+    # A copy, so that hooks, modes and gradients leave no trace; with gradients attention layers do not use fused kernels.
+    probe = copy.deepcopy(module).eval().requires_grad_(True)
+    recorder = _Recorder(probe, activations, skip)
+    args = () if isinstance(example_inputs, Mapping) else example_inputs
+    named = example_inputs if isinstance(example_inputs, Mapping) else {}
+    with torch.enable_grad(), recorder:
+        probe(*((args,) if isinstance(args, Tensor) else args), **named)
+    return recorder.record

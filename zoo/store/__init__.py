@@ -1,0 +1,1 @@
+"""Zoos on disk: manifest, columns, populations, cards, exports and the Hub."""

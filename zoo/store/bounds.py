@@ -1,0 +1,160 @@
+"""Bounds on what a stranger's manifest may ask for: its length, its depth, and the memory of what it describes."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from zoo.hdf5 import check_name, check_version
+from zoo.store.mapped import StoreError, map_file, refusals
+from zoo.weight_space import WeightSpace, labels
+
+MANIFEST_NAME = "zoo.json"
+MAX_JSON = 16 * 2**20
+"""Bytes of a manifest."""
+MAX_VALUES = 2**18
+"""Numbers, texts, lists and objects in a manifest."""
+MAX_TENSORS = 4000
+_LONGEST_PATTERN = 512
+_DEEPEST_PATTERN = 16
+_MOST_NODES = 4096
+_DEPTHS = ("depth", "layers")
+
+
+def escape(text: str) -> str:
+    r"""A text of unknown origin as a terminal may show it: without line ends and control characters.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same text where it is printable, escapes elsewhere.
+
+    >>> escape(chr(27) + "[2Jb")
+    '\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def read_json(path: Path) -> bytes:
+    """Read a manifest of unknown origin, which may be of another version.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes: JSON of bounded length, number of values and depth, of this version of the format.
+
+    Raises:
+        StoreError: If it is something else.
+    """
+    data = map_file(path)
+    if len(data) > MAX_JSON:
+        raise StoreError(f"{path}: {len(data)} bytes; expected at most {MAX_JSON} in a manifest")
+    raw = bytes(data)
+    values = sum(raw.count(character) for character in (b",", b"[", b"{"))
+    if values > MAX_VALUES:
+        raise StoreError(f"{path}: {values} values; expected at most {MAX_VALUES} in a manifest")
+    try:
+        found = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise StoreError(f"{path}: not JSON: {escape(str(error))}; run the same generate-zoo command to repair it") from error
+    version = found.get("version") if isinstance(found, dict) and found.get("format") == "symzoo" else None
+    if type(version) is int:
+        with refusals(path):
+            check_version(version)
+    return raw
+
+
+def inside(directory: Path, relative: str) -> Path:
+    """A file of a zoo, which may not be a link that leads out of it.
+
+    Args:
+        directory: The zoo.
+        relative: Path of the file in it, already checked.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: If it leads out of the zoo.
+    """
+    path = directory / relative
+    try:
+        leads_out = not path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise StoreError(f"{path}: cannot be followed ({error})") from error
+    if leads_out:
+        raise StoreError(f"{path}: a link that leads out of the zoo; put a copy of the file in its place")
+    return path
+
+
+def check_file(directory: Path, relative: str, size: int) -> Path:
+    """Check place and length of a file before it is opened.
+
+    Args:
+        directory: The zoo.
+        relative: Path of the file in it, already checked.
+        size: Its length in the manifest.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: If it leads out of the zoo, is missing or has another length.
+    """
+    path = inside(directory, relative)
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        state = "missing" if found is None else f"{found} bytes"
+        raise StoreError(f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to repair it")
+    return path
+
+
+def check_space(space: Mapping[str, Any]) -> None:
+    """Check a weight space of unknown origin: its patterns are short, and its groups are not larger than its tensors.
+
+    Args:
+        space: What the manifest holds, JSON as Python has it.
+
+    Raises:
+        ValueError: If it is not a weight space, or too large.
+    """
+    groups, tensors = space.get("groups"), space.get("tensors")
+    if set(space) != {"groups", "tensors"} or not isinstance(groups, dict) or not isinstance(tensors, dict):
+        raise ValueError("a weight space: expected the keys 'groups' and 'tensors'")
+    if not 1 <= len(tensors) <= MAX_TENSORS:
+        raise ValueError(f"a weight space of {len(tensors)} tensors; expected 1 to {MAX_TENSORS}")
+    for name, pattern in tensors.items():
+        check_name(name, "tensor")
+        if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN or pattern.count("(") > _DEEPEST_PATTERN:
+            raise ValueError(f"tensor {name!r}: expected a pattern of at most {_LONGEST_PATTERN} characters")
+    found = WeightSpace.from_json(json.dumps(space))
+    used = {label.group for name in found.tensors for axis in found.pattern(name).axes for label in labels(axis)}
+    unused = [name for name in groups if name not in used]
+    if unused:
+        raise ValueError(f"neuron group {unused[0]!r:.100} is no axis of a tensor")
+
+
+def check_options_fit(architecture: Mapping[str, Any], input_shape: Sequence[int], space: WeightSpace) -> None:
+    """Check that options of an architecture do not ask for much more than its stored weight space holds.
+
+    Args:
+        architecture: Its name and options.
+        input_shape: Shape of one input.
+        space: The stored weight space.
+
+    Raises:
+        StoreError: If it has more layers than the space has tensors, or a graph that is too large.
+    """
+    for name, value in architecture.items():
+        layers = len(value) if isinstance(value, list | tuple) and name != "edges" else value if name in _DEPTHS else 0
+        if isinstance(layers, int | float) and not layers <= len(space.tensors):
+            tensors = len(space.tensors)
+            raise StoreError(f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the weight space")
+    nodes = math.prod(input_shape[1:])
+    if architecture.get("name") == "gin" and architecture.get("edges") != "input" and nodes > _MOST_NODES:
+        raise StoreError(f"architecture: a graph of {nodes} nodes; expected at most {_MOST_NODES}")

@@ -1,0 +1,144 @@
+"""A zoo in the formats of others: Parquet and safetensors. Nothing is converted: every number keeps its bits.
+
+    OUT/<population>/<split>.parquet                    one row a network; a tensor is a list of fixed length
+    OUT/<population>/train-00000-of-00002.safetensors   one file a shard, tensors [N, *shape]
+    OUT/constants/<population>.safetensors              masks, fixed entries, mixing matrices, offsets
+
+Every file carries a JSON record under the key `symzoo`: population, split, weight space, architecture, hyperparameters and
+shapes; in safetensors also the columns of text, for which it has no type.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import save_file
+
+from zoo.store.atomic import check_new, publish_folder
+from zoo.store.manifest import SPLITS
+from zoo.params import Params
+from zoo.store.population import Population, Zoo
+from zoo.store.streaming import BLOCK_BYTES
+
+KEY = "symzoo"
+FORMATS = ("parquet", "safetensors")
+Format = Literal["parquet", "safetensors"]
+Table = dict[str, np.ndarray]
+
+
+def export(
+    zoo: Zoo, out: str | Path, format: Format, populations: Sequence[str] | None = None, splits: Sequence[str] | None = None
+) -> Path:
+    """Write final parameters, hyperparameters and metrics of a zoo in another format; memory holds some networks at a time.
+
+    Args:
+        zoo: The zoo.
+        out: Folder for the files; new or empty. It appears when all of them are complete.
+        format: `"parquet"` or `"safetensors"`.
+        populations: Which ones, all if None.
+        splits: Which ones, all that have networks if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If a name is unknown or the folder holds something.
+    """
+    out = Path(out)
+    check_new(out)
+    if format not in FORMATS:
+        raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
+    names = list(zoo) if populations is None else list(populations)
+    if unknown := [name for name in names if name not in zoo]:
+        raise ValueError(f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}")
+    if splits and (wrong := [split for split in splits if split not in SPLITS]):
+        raise ValueError(f"no splits {wrong}; splits are {list(SPLITS)}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    write = _write_parquet if format == "parquet" else _write_safetensors
+    try:
+        for name in names:
+            population = zoo[name]
+            for split in population.splits if splits is None else splits:
+                (temporary / name).mkdir(parents=True, exist_ok=True)
+                write(population, split, temporary / name)
+            if population.constants:
+                (temporary / "constants").mkdir(parents=True, exist_ok=True)
+                arrays = {key: tensor.numpy() for key, tensor in population.constants.items()}
+                save_file(arrays, temporary / "constants" / f"{name}.safetensors", {KEY: _record(population, None)})
+        publish_folder(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return out
+
+
+def _record(population: Population, split: str | None, **more: Any) -> str:
+    """What a reader of one file should know besides its columns."""
+    entry = population.manifest.populations[population.name]
+    record = {
+        "population": population.name,
+        "split": split,
+        "architecture": entry.architecture,
+        "asymmetry": entry.asymmetry,
+        "space": entry.space,
+        "hyperparameters": list(entry.hyperparameters),
+        "shapes": {name: list(shape) for name, shape in population.space.shapes.items()},
+        "config_sha256": population.manifest.config_sha256,
+    }
+    return json.dumps(record | more)
+
+
+def _columns(population: Population, split: str) -> Table:
+    """The table of a split; text as objects."""
+    table = population.table(split)
+    return {str(name): np.asarray(table[name]) for name in table.columns}
+
+
+def _write_parquet(population: Population, split: str, folder: Path) -> None:
+    table, shapes = _columns(population, split), population.space.shapes
+    fields = [
+        pa.field(name, pa.string() if _is_text(array) else pa.from_numpy_dtype(array.dtype)) for name, array in table.items()
+    ]
+    for name, shape in shapes.items():
+        of = pa.list_(pa.float32(), int(np.prod(shape)))
+        fields.append(pa.field(name, of, metadata={"shape": json.dumps(list(shape))}))
+    schema = pa.schema(fields, metadata={KEY: _record(population, split)})
+    stored = population.stored(split)
+    step = max(1, BLOCK_BYTES // (4 * stored.num_params))
+    texts = [name for name in table if _is_text(table[name])]
+    options: Any = {"use_dictionary": texts, "write_statistics": list(table)}
+    with pq.ParquetWriter(folder / f"{split}.parquet", schema, **options) as writer:
+        parts = torch.arange(len(stored)).split(step)
+        for part, params in zip(parts, stored.stream(parts), strict=True):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            columns = [pa.array(array[rows], field.type) for array, field in zip(table.values(), schema, strict=False)]
+            columns += [_lists(params[name], schema.field(name).type) for name in shapes]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _lists(tensor: torch.Tensor, of: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(tensor.flatten().numpy()), type=of)
+
+
+def _write_safetensors(population: Population, split: str, folder: Path) -> None:
+    table, stored = _columns(population, split), population.stored(split)
+    start = 0
+    for file in stored.files:
+        rows = slice(start, start + file.rows)
+        params: Params = stored.read(torch.arange(rows.start, rows.stop))
+        numbers = {name: np.ascontiguousarray(array[rows]) for name, array in table.items() if not _is_text(array)}
+        texts = {name: array[rows].tolist() for name, array in table.items() if _is_text(array)}
+        arrays = numbers | {name: tensor.numpy() for name, tensor in params.items()}
+        save_file(arrays, folder / f"{file.path.stem}.safetensors", {KEY: _record(population, split, text=texts)})
+        start = rows.stop
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind in "OU"

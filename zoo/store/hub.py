@@ -1,0 +1,204 @@
+"""Zoos on the Hugging Face Hub: push a complete zoo, pull one and check every byte of it.
+
+The token is the one of `hf auth login` or of the environment variable `HF_TOKEN`; none is ever taken as an argument.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from zoo.store.atomic import check_new, publish_folder
+from zoo.store.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.columns import StoreError, sha256
+
+CARD_NAME = "README.md"
+MAX_TEXT = 10**8
+"""Most bytes of a manifest or card that are downloaded."""
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+
+
+class HubError(OSError):
+    """What the Hub, or the way to it, refused."""
+
+
+def zoo_files(manifest: Manifest) -> dict[str, ShardEntry]:
+    """The files of a zoo besides manifest and card.
+
+    Args:
+        manifest: Its manifest.
+
+    Returns:
+        What each file must be, by its path in the zoo.
+    """
+    files: dict[str, ShardEntry] = {}
+    for name, population in manifest.populations.items():
+        files |= {**population.shards, **population.trajectory}
+        if population.constants is not None:
+            files[f"constants/{name}.h5"] = population.constants
+    return files
+
+
+def check_files(directory: Path, files: Mapping[str, ShardEntry]) -> None:
+    """Hold files to their hashes.
+
+    Args:
+        directory: Folder of the zoo.
+        files: What each file must be.
+
+    Raises:
+        StoreError: If one is missing, is not a plain file inside the folder, or has other bytes.
+    """
+    for relative, entry in files.items():
+        path = directory / relative
+        if not path.is_file() or path.resolve() != (directory.resolve() / relative):
+            raise StoreError(f"{path}: expected a file inside the zoo, found none")
+        if path.stat().st_size != entry.bytes:
+            raise StoreError(f"{path}: expected {entry.bytes} bytes, found {path.stat().st_size}")
+        if (found := sha256(path)) != entry.sha256:
+            raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {found}")
+
+
+def push(directory: str | Path, repo: str, private: bool = False) -> str:
+    """Upload a complete zoo as a data set, in one commit: all of it appears, or nothing.
+
+    Args:
+        directory: Folder of the zoo.
+        repo: Name on the Hub, `owner/name`; made if there is none.
+        private: Whether a repository that is made is private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        StoreError: If the zoo is not complete, or a file has other bytes than the manifest says.
+        HubError: If the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    directory, repo = Path(directory), _checked_name(repo)
+    files = zoo_files(read_manifest(directory))
+    if not (directory / CARD_NAME).is_file():
+        raise StoreError(f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to write it")
+    check_files(directory, files)
+    api = HfApi()
+    with _clear_errors(repo):
+        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=directory,
+            allow_patterns=[CARD_NAME, MANIFEST_NAME, *files],
+            delete_patterns=["*.h5"],
+            commit_message="Upload a zoo with symzoo",
+        )
+    return str(url)
+
+
+def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
+    """Download a zoo; it appears under its name when all of it has been checked.
+
+    Files go to a hidden folder beside it first. Where that was interrupted, the same call goes on.
+
+    Args:
+        repo: Name on the Hub, `owner/name`.
+        out: Folder that the zoo will be; must not exist, or be empty.
+        revision: Branch, tag or commit; the main branch if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StoreError: If what is there is not a whole zoo, or a file has other bytes than its manifest says.
+        HubError: If the Hub cannot be reached or refuses.
+        ValueError: If the folder holds something already.
+    """
+    from huggingface_hub import HfApi
+
+    out, repo = Path(out), _checked_name(repo)
+    check_new(out)
+    api, temporary = HfApi(), out.with_name(f".{out.name}.pull")
+    with _clear_errors(repo, revision):
+        info = api.dataset_info(repo, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+
+    def download(names: list[str]) -> None:
+        with _clear_errors(repo, revision):
+            api.snapshot_download(
+                repo, repo_type="dataset", revision=info.sha, local_dir=temporary, allow_patterns=names, max_workers=4
+            )
+
+    if not 0 < (sizes.get(MANIFEST_NAME) or 0) <= MAX_TEXT:
+        raise StoreError(f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes")
+    download([MANIFEST_NAME])
+    files = zoo_files(_manifest_of(temporary, repo))
+    for name, entry in files.items():
+        if sizes.get(name) != entry.bytes:
+            raise StoreError(f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has {sizes.get(name, 'no such file')}")
+    download([*files, *([CARD_NAME] if (sizes.get(CARD_NAME) or 0) <= MAX_TEXT else [])])
+    try:
+        check_files(temporary, files)
+    except StoreError as error:
+        shutil.rmtree(temporary)
+        raise StoreError(f"{repo}: {error}; nothing was kept: the data set itself is damaged, or try again") from error
+    _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
+    publish_folder(temporary, out)
+    return out
+
+
+def _checked_name(repo: str) -> str:
+    if not _REPO.fullmatch(repo):
+        raise ValueError(f"repository {repo!r}: expected owner/name, as in the address of a data set on the Hub")
+    return repo
+
+
+def _manifest_of(temporary: Path, repo: str) -> Manifest:
+    path = temporary / MANIFEST_NAME
+    if path.is_symlink() or not path.is_file():
+        raise StoreError(f"{repo}: not a zoo, it has no {MANIFEST_NAME}")
+    return read_manifest(temporary)
+
+
+def _keep_only(directory: Path, files: set[str]) -> None:
+    """Remove what the download left beside the files of the zoo, its own records among them."""
+    folders = {str(parent) for name in files for parent in Path(name).parents}
+    for path in sorted(directory.rglob("*"), reverse=True):
+        relative = str(path.relative_to(directory))
+        if path.is_dir() and not path.is_symlink():
+            if relative not in folders:
+                path.rmdir()
+        elif relative not in files:
+            path.unlink()
+
+
+@contextmanager
+def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the Hub's library raises into one line that says what to do."""
+    from huggingface_hub import errors
+
+    at = f"{repo} at revision {revision!r}" if revision else repo
+    try:
+        yield
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{at}: there is no such revision; give a branch, a tag or a whole commit hash") from error
+    except errors.GatedRepoError as error:
+        raise HubError(f"{at}: access must be asked for on the page of the data set, with the account of your token") from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"{at}: no such data set, or your token may not see it; check the name or run `hf auth login`"
+        ) from error
+    except errors.LocalTokenNotFoundError as error:
+        raise HubError(f"{at}: no token; run `hf auth login` or set HF_TOKEN") from error
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        raise HubError(f"{at}: the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "unknown")
+        hint = (
+            "no token, or one that may not do this: run `hf auth login` or set HF_TOKEN"
+            if status in (401, 403)
+            else "try again"
+        )
+        raise HubError(f"{at}: the Hub answered with status {status}; {hint}") from error
+    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise HubError(f"{at}: the Hub cannot be reached ({error}); run again when it can") from error

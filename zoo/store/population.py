@@ -1,0 +1,299 @@
+"""A zoo on disk as Python sees it: a mapping of populations, each read on demand."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.architectures import Architecture
+from zoo.architectures.base import constants_of, count_free
+from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
+from zoo.network import Network
+from zoo.params import Params, free_entries
+from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
+from zoo.store.columns import StoreError, read_columns, read_flat, read_names, read_tensors
+from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
+from zoo.weight_space import WeightSpace
+
+View = Literal["full", "free"]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """One population of a zoo: networks of one architecture and kind.
+
+    Attributes:
+        name: Its name, a configuration of the Hugging Face data set.
+        directory: Folder of the zoo.
+        manifest: Manifest of the zoo.
+    """
+
+    name: str
+    directory: Path
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self._entry.shards.values())
+
+    def __repr__(self) -> str:
+        return f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of {self.space.num_params} params)"
+
+    @property
+    def _entry(self) -> PopulationEntry:
+        return self.manifest.populations[self.name]
+
+    @property
+    def space(self) -> WeightSpace:
+        """Weight space of the effective parameters."""
+        return self._space
+
+    @cached_property
+    def _space(self) -> WeightSpace:
+        return self._entry.weight_space()
+
+    @cached_property
+    def constants(self) -> Params:
+        """Masks, fixed entries, mixing matrices and offsets, by name."""
+        if self._entry.constants is None:
+            return {}
+        arrays = check_constants(self.directory, self.name, self._entry.constants, self.space)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The architecture, constants included; `architecture.apply(params, x)` runs one network."""
+        return self._entry.build(self.manifest.input_shape, self.manifest.num_classes, self.constants)
+
+    @property
+    def network(self) -> Network:
+        """What the networks compute, with its description."""
+        task = {"input_shape": list(self.manifest.input_shape), "num_classes": self.manifest.num_classes}
+        return Network({"architecture": self._entry.architecture, **task}, self.architecture)
+
+    @property
+    def free(self) -> Params:
+        """Boolean masks, True = trained, of the tensors that have fixed entries."""
+        return constants_of(self.constants, "free")
+
+    @property
+    def num_free(self) -> int:
+        """Number of trained scalars of a network."""
+        return count_free(self.space, self.constants)
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names of the columns of `table` that are hyperparameters."""
+        return self._entry.hyperparameters
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have networks."""
+        return tuple(split for split in SPLITS if self.manifest.split.get(split, 0))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the content, hexadecimal: changes when a byte of a shard or of a constant, or the architecture does."""
+        return hashlib.sha256(self._entry.model_dump_json().encode()).hexdigest()
+
+    def params(self, split: str, view: View = "full") -> Params:
+        """Final parameters of the networks of a split, ordered by network id.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            view: `"full"` for all effective parameters; `"free"` without the fixed entries (such a tensor becomes `[N, F]`).
+
+        Returns:
+            Tensors `[N, *shape]`, float32.
+
+        Raises:
+            ValueError: If the view is unknown.
+        """
+        masks = self._masks(view)
+        params = read_tensors(self._paths(split), dict(self.space.shapes))
+        return free_entries(params, masks) if masks else params
+
+    def _masks(self, view: View) -> Params:
+        if view not in ("full", "free"):
+            raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
+        return self.free if view == "free" else {}
+
+    def stored(self, split: str, view: View = "full") -> StoredParams:
+        """The networks of a split without reading them, for zoos that do not fit into memory.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            view: As for `params`.
+
+        Returns:
+            What reads any of them, in the order of `params(split)`.
+        """
+        return open_stored(self._paths(split), dict(self.space.shapes), self._masks(view))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        columns: Sequence[str] = (),
+        view: View = "full",
+        num_networks: int | None = None,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> Iterator[Batch]:
+        """One pass over the networks of a split, read while it goes: memory holds a few batches, not the split.
+
+            for params, columns in population.batches("train", 64, seed=0, epoch=epoch, columns=["test_accuracy"]): ...
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            batch_size: Networks in a batch; the last has what is left.
+            seed: Of the order, a uniformly random one: that of `zoo.store.streaming.shuffled`. None for the order of network ids.
+            epoch: Number of the pass; under one seed each has an order of its own.
+            columns: Columns of `table(split)` that are wanted, too.
+            view: As for `params`.
+            num_networks: Only the first networks by id, all if None.
+            drop_last: Whether to leave out a last batch that is not full.
+            workers: Threads that read ahead; they change neither content nor order. 0 reads in this thread.
+
+        Returns:
+            Batches of params `[B, *shape]` and columns `[B]`.
+
+        Raises:
+            ValueError: If a size is out of range or there is no such split or column.
+        """
+        stored = self.stored(split, view)
+        count = len(stored) if num_networks is None else num_networks
+        if batch_size < 1 or workers < 0 or not 1 <= count <= len(stored):
+            raise ValueError(
+                f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= 0 and num_networks from 1 to "
+                f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
+            )
+        if unknown := [name for name in columns if name not in self._scalar_columns]:
+            raise ValueError(f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}")
+        order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
+        kept = count - count % batch_size if drop_last else count
+        found = read_columns(self._paths(split), columns) if columns else {}
+        return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
+
+    def flat(self, split: str) -> Float[Tensor, "N P"]:
+        """Final parameters of the networks of a split as one tensor; `zoo.params.unflatten` turns it back.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            `[N, P]`, float32: the same as `zoo.params.flatten(space, params(split))`, read at once.
+        """
+        return read_flat(self._paths(split), dict(self.space.shapes))
+
+    def trajectory(self, split: str) -> tuple[np.ndarray, Params]:
+        """Checkpoints along training.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            Steps `[N, T]`, evenly spaced from 0 (initialization) to each network's end, and tensors `[N, T, *shape]`.
+
+        Raises:
+            StoreError: If the zoo was generated without checkpoints.
+        """
+        steps, paths = self._checkpoint_steps(split)
+        return steps, read_tensors(paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()})
+
+    def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
+        """Conserved quantities along training, and how far gradients were from conserving them; see `zoo.conservation`.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            Steps `[N, T]`, quantities `[N, T, *law.shape]` and residuals by the name of the law.
+
+        Raises:
+            StoreError: If the zoo was generated without checkpoints or without `laws`.
+        """
+        steps, paths = self._checkpoint_steps(split)
+        names = [name for name in read_names(paths[0]) if name.startswith((QUANTITY, RESIDUAL))]
+        if not names:
+            raise StoreError(f"population {self.name!r}: no conserved quantities; the job asked for no laws")
+        columns = {name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()}
+        first, second = ({n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)} for k in (QUANTITY, RESIDUAL))
+        return steps, first, second
+
+    def _checkpoint_steps(self, split: str) -> tuple[np.ndarray, list[Path]]:
+        if not self._entry.trajectory:
+            raise StoreError(f"population {self.name!r}: no trajectory; the job asked for no checkpoints")
+        paths = self._paths(split, trajectory=True)
+        return read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"], paths
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Hyperparameters and metrics of the networks of a split, ordered by network id.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            One row a network, in the order of `params`.
+        """
+        return pd.DataFrame(read_columns(self._paths(split), self._scalar_columns))
+
+    @cached_property
+    def _scalar_columns(self) -> list[str]:
+        return list(scalar_columns(self.hyperparameters))
+
+    def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
+        if split not in self.splits:
+            raise ValueError(f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}")
+        return checked_paths(self.directory, self.manifest, self.name, split, trajectory)
+
+
+class Zoo(Mapping[str, Population]):
+    """The populations of a zoo by name."""
+
+    def __init__(self, directory: Path, manifest: Manifest):
+        """Wrap a manifest; use `load`.
+
+        Args:
+            directory: Folder of the zoo.
+            manifest: Its manifest.
+        """
+        self.directory = directory
+        self.manifest = manifest
+        self._populations = {name: Population(name, directory, manifest) for name in manifest.populations}
+
+    def __getitem__(self, name: str) -> Population:
+        if name not in self._populations:
+            raise KeyError(f"no population {name!r} in {self.directory}; populations are {list(self._populations)}")
+        return self._populations[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._populations)
+
+    def __len__(self) -> int:
+        return len(self._populations)
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
+
+
+def load(directory: str | Path) -> Zoo:
+    """Open a zoo.
+
+    Args:
+        directory: Folder that `generate-zoo` wrote.
+
+    Returns:
+        The zoo; nothing but its manifest has been read yet.
+    """
+    return Zoo(Path(directory), read_manifest(Path(directory)))

@@ -1,0 +1,234 @@
+"""Params of networks that stay on disk: any rows of a split are read when they are needed, so a zoo may exceed the memory.
+
+Columns are contiguous, so a network is one piece of the file for each tensor. Pieces are read into buffers, not mapped: what is
+in memory is what was asked for, and a file that becomes shorter is an error instead of a crash.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from zoo.params import Params, free_entries
+from zoo.store.columns import StoreError, locate
+
+GAP = 2**15
+"""Bytes between two wanted pieces that are read too, since one longer read is faster than two."""
+BLOCK_BYTES = 2**25
+"""Bytes of consecutive batches that are read together, in the order of the file."""
+
+
+class Batch(NamedTuple):
+    """Some networks of a split.
+
+    Attributes:
+        params: Tensors `[B, *shape]`, float32.
+        columns: Columns of the table by name: tensors `[B]`, or lists of texts.
+    """
+
+    params: Params
+    columns: dict[str, Tensor | list[str]]
+
+
+class _File(NamedTuple):
+    path: Path
+    rows: int
+    offsets: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredParams:
+    """Params of N networks on disk.
+
+    Attributes:
+        files: Checked files; rows of one after those of the one before it.
+        shapes: Shape of each tensor of one network.
+        rows: Row of each network, counted over all files.
+        free: Masks of tensors of which only the free entries are given; none for the full view.
+    """
+
+    files: tuple[_File, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    rows: Int64[np.ndarray, "N"]
+    free: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_params(self) -> int:
+        """Scalars of one network on disk."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def select(self, index: Int64[np.ndarray, "M"]) -> "StoredParams":
+        """Some of the networks, in the order of the index; nothing is read."""
+        return replace(self, rows=self.rows[index])
+
+    def read(self, index: Int64[Tensor, "B"]) -> Params:
+        """Read some of the networks.
+
+        Args:
+            index: Which, in any order, repeated or not.
+
+        Returns:
+            Tensors `[B, *shape]` in the order of the index.
+
+        Raises:
+            StoreError: If a file has become shorter since it was checked.
+        """
+        wanted = self.rows[index.numpy()]
+        order = np.argsort(wanted, kind="stable")
+        starts = np.cumsum([0, *(file.rows for file in self.files)])
+        bounds = np.searchsorted(wanted[order], starts)
+        targets = {name: np.empty((len(wanted), math.prod(shape)), np.float32) for name, shape in self.shapes.items()}
+        for file, start, (low, high) in zip(self.files, starts[:-1], pairwise(bounds), strict=True):
+            if low < high:
+                _read_rows(file, wanted[order[low:high]] - start, order[low:high], targets)
+        params = {name: torch.from_numpy(array).reshape(-1, *self.shapes[name]) for name, array in targets.items()}
+        return free_entries(params, self.free) if self.free else params
+
+    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
+        """Read one group of networks after the other.
+
+        Args:
+            parts: Index of each group, as `read` takes it.
+            workers: Threads that read ahead, one group each and one more; 0 reads each group when it is asked for. What is
+                given, and in which order, does not depend on it.
+
+        Yields:
+            Params of each group.
+        """
+        if not workers:
+            yield from map(self.read, parts)
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="zoo-reader") as pool:
+            todo = iter(parts)
+            ahead: deque[Future[Params]] = deque(pool.submit(self.read, part) for part in islice(todo, workers + 1))
+            try:
+                while ahead:
+                    params = ahead.popleft().result()
+                    ahead.extend(pool.submit(self.read, part) for part in islice(todo, 1))
+                    yield params
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+
+def open_stored(
+    paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]], free: Mapping[str, Tensor] | None = None
+) -> StoredParams:
+    """Check files and find their columns, without reading them.
+
+    Args:
+        paths: Shards of a split in order.
+        shapes: Shape of each tensor of one network.
+        free: Masks of tensors of which only the free entries are wanted.
+
+    Returns:
+        The networks, all rows in order.
+    """
+    files = tuple(_File(path, *locate(path, shapes)) for path in paths)
+    return StoredParams(files, shapes, np.arange(sum(file.rows for file in files)), free or {})
+
+
+def shuffled(count: int, seed: int, epoch: int = 0) -> Int64[Tensor, "N"]:
+    """A uniformly random order.
+
+    Args:
+        count: Number of networks.
+        seed: Of the order.
+        epoch: Each has an order of its own.
+
+    Returns:
+        Each of `0 .. count - 1` once.
+    """
+    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    return torch.randperm(count, generator=torch.Generator().manual_seed(state))
+
+
+def blocks_of(batches: Sequence[Tensor], most: int) -> list[list[Tensor]]:
+    """Group consecutive batches.
+
+    Args:
+        batches: Index of each batch.
+        most: Networks in a group, at most; a longer batch is a group of its own.
+
+    Returns:
+        The groups.
+    """
+    blocks: list[list[Tensor]] = []
+    size = most + 1
+    for batch in batches:
+        if size + len(batch) > most:
+            blocks.append([])
+            size = 0
+        blocks[-1].append(batch)
+        size += len(batch)
+    return blocks
+
+
+def in_batches(
+    stored: StoredParams, columns: Mapping[str, np.ndarray], batches: Sequence[Int64[Tensor, "_"]], workers: int
+) -> Iterator[Batch]:
+    """Networks with columns of their table, batch by batch.
+
+    Args:
+        stored: Networks on disk.
+        columns: Columns of the table, of all networks.
+        batches: Index of each batch.
+        workers: Threads that read ahead, see `StoredParams.stream`.
+
+    Yields:
+        The batches, in order.
+    """
+    blocks = blocks_of(batches, max(1, BLOCK_BYTES // (4 * stored.num_params)))
+    for block, params in zip(blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True):
+        start = 0
+        for batch in block:
+            own = {name: tensor[start : start + len(batch)] for name, tensor in params.items()}
+            chosen = {name: array[batch.numpy()] for name, array in columns.items()}
+            yield Batch(own, {n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a) for n, a in chosen.items()})
+            start += len(batch)
+
+
+def _read_rows(
+    file: _File, rows: Int64[np.ndarray, "R"], places: Int64[np.ndarray, "R"], targets: Mapping[str, np.ndarray]
+) -> None:
+    """Read ascending rows of one file into places of arrays."""
+    descriptor = os.open(file.path, os.O_RDONLY)
+    try:
+        for name, target in targets.items():
+            size = 4 * target.shape[1]
+            cuts = np.flatnonzero((np.diff(rows) - 1) * size > GAP) + 1
+            for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
+                first, last = int(rows[start]), int(rows[stop - 1])
+                at = file.offsets[name] + first * size
+                own = places[start:stop]
+                if last - first == stop - start - 1 == int(own[-1] - own[0]) and bool((np.diff(own) == 1).all()):
+                    _fill(file.path, descriptor, target[own[0] : own[0] + len(own)], at)
+                else:
+                    piece = np.empty((last - first + 1, target.shape[1]), np.float32)
+                    _fill(file.path, descriptor, piece, at)
+                    target[own] = piece[rows[start:stop] - first]
+    finally:
+        os.close(descriptor)
+
+
+def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:
+    """Read bytes of a file until an array in C order is full."""
+    view = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
+    while view:
+        count = os.preadv(descriptor, [view], offset)
+        if not count:
+            raise StoreError(f"{path}: expected {len(view)} more bytes at {offset}, found the end; it was cut meanwhile")
+        view, offset = view[count:], offset + count
