@@ -2,7 +2,8 @@
 
     python benchmarks/angular_momentum.py [--draws 5] [--save FILE]
 
-MLPs 2-16-16-3, PyTorch's initialization times 3, 32 normal points with random labels, whole batch, float64.
+MLPs 2-16-16-3, PyTorch's initialization times 3, 32 normal points with random labels, whole batch,
+float64.
 """
 
 import argparse
@@ -15,7 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures import mlp
-from zoo.dynamics.data_symmetry import angular_momentum_residual, one_parameter_orbit, orbit_gradient, rotation_generator
+from zoo.dynamics.data_symmetry import (
+    angular_momentum_residual,
+    one_parameter_orbit,
+    orbit_gradient,
+    rotation_generator,
+)
 from zoo.params import stack
 
 ANGLES, COUNT, WEIGHT = (1, 4, 16, 64), 20, "layers.0.weight"
@@ -35,17 +41,26 @@ def row(activation: str, loss: Callable[[Tensor, Tensor], Tensor], draws: int) -
         found = []
         for draw in range(draws):
             source = torch.Generator().manual_seed(draw)
-            batch = torch.randn(32, 2, generator=source, dtype=torch.float64), torch.randint(3, (32,), generator=source)
-            gradient = orbit_gradient(architecture.apply, params, batch, one_parameter_orbit(turns, angles), WEIGHT, loss)
+            batch = (
+                torch.randn(32, 2, generator=source, dtype=torch.float64),
+                torch.randint(3, (32,), generator=source),
+            )
+            gradient = orbit_gradient(
+                architecture.apply, params, batch, one_parameter_orbit(turns, angles), WEIGHT, loss
+            )
             found.append(angular_momentum_residual(gradient, params[WEIGHT], turns))
-        low, middle, high = torch.cat(found).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        low, middle, high = (
+            torch.cat(found).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        )
         cells.append(f"{middle:.0e} ({low:.0e} to {high:.0e})")
     return " | ".join(cells)
 
 
 def main() -> None:
     """Print the table, and write it to a file if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--save", type=Path)
     arguments = parser.parse_args()
@@ -61,7 +76,10 @@ def main() -> None:
     ]
     losses = {"cross-entropy": F.cross_entropy, "squared error": squared_error}
     for activation in ("gelu", "silu", "relu", "linear"):
-        lines += [f"| {activation} | {name} | {row(activation, loss, arguments.draws)} |" for name, loss in losses.items()]
+        lines += [
+            f"| {activation} | {name} | {row(activation, loss, arguments.draws)} |"
+            for name, loss in losses.items()
+        ]
     print("\n".join(lines))
     if arguments.save:
         arguments.save.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -25,11 +25,21 @@ def curves(study: Path, metric: str) -> str:
     """A line a metanet, a column a number of training networks, best metanet first."""
     averages = average_seeds(pd.read_parquet(study / "rows.parquet"))
     sizes = sorted(averages["num_train"].unique())
-    order = averages.loc[averages["num_train"] == sizes[-1]].sort_values(metric, ascending=False)["metanet"]
-    lines = [f"| metanet | {' | '.join(f'n = {size:,}' for size in sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    order = averages.loc[averages["num_train"] == sizes[-1]].sort_values(metric, ascending=False)[
+        "metanet"
+    ]
+    lines = [
+        f"| metanet | {' | '.join(f'n = {size:,}' for size in sizes)} |",
+        f"|---|{'---|' * len(sizes)}",
+    ]
     for name in order:
-        own = {line["num_train"]: line for line in averages.loc[averages["metanet"] == name].to_dict("records")}
-        lines.append(f"| `{name}` | {' | '.join(format_interval(own[size], metric) for size in sizes)} |")
+        own = {
+            line["num_train"]: line
+            for line in averages.loc[averages["metanet"] == name].to_dict("records")
+        }
+        lines.append(
+            f"| `{name}` | {' | '.join(format_interval(own[size], metric) for size in sizes)} |"
+        )
     return "\n".join(lines)
 
 
@@ -41,22 +51,34 @@ def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
         sides = []
         for name in (best, against):
             keys = rows.loc[(rows["metanet"] == name) & (rows["num_train"] == size), "cell"]
-            cells = [next(iter(load_predictions(study / "cells" / f"{key}.npz").values())) for key in keys]
+            cells = [
+                next(iter(load_predictions(study / "cells" / f"{key}.npz").values()))
+                for key in keys
+            ]
             count = len(cells[0].truth)
-            resampled = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples)
+            resampled = np.random.default_rng(0).multinomial(
+                count, np.full(count, 1 / count), resamples
+            )
             counts = np.concatenate([np.ones((1, count)), resampled])
-            sides.append(np.mean([resampled_tau(cell.truth, cell.prediction, counts) for cell in cells], axis=0))
+            sides.append(
+                np.mean(
+                    [resampled_tau(cell.truth, cell.prediction, counts) for cell in cells], axis=0
+                )
+            )
         found = sides[0] - sides[1]
         low, high = np.quantile(found[1:], [0.025, 0.975])
         lines.append(f"| {size:,} | {found[0]:.3f} [{low:.3f}, {high:.3f}] |")
-    return "\n".join([f"| n | Kendall τ of `{best}` less that of `{against}` |", "|---|---|", *lines])
+    return "\n".join(
+        [f"| n | Kendall τ of `{best}` less that of `{against}` |", "|---|---|", *lines]
+    )
 
 
 def resampled_tau(truth: np.ndarray, prediction: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of every resample, given how often each network is in it."""
     orders = [np.sign(values[:, None] - values[None]) for values in (truth, prediction)]
     both, first, second = (
-        ((counts @ product) * counts).sum(1) for product in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
+        ((counts @ product) * counts).sum(1)
+        for product in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
     )
     return both / np.sqrt(first * second)
 
@@ -66,7 +88,9 @@ def ablation(study: Path) -> str:
     rows = pd.read_parquet(study / "rows.parquet")
     rows = rows.loc[rows["num_train"] == rows["num_train"].max()]
     lines = average_seeds(rows).to_dict("records")
-    gains = pd.read_parquet(study / "ablation.parquet").set_index(["metanet", "treatment", "population"])
+    gains = pd.read_parquet(study / "ablation.parquet").set_index(
+        ["metanet", "treatment", "population"]
+    )
     shown = [
         "| metanet | treatment | population | R² | Kendall τ | less plain `mlp` | label-matched Kendall τ |",
         f"|{'---|' * 7}",
@@ -79,8 +103,14 @@ def ablation(study: Path) -> str:
         cells += [format_interval(line, metric) for metric in ("r2", "kendall_tau")]
         gain = gains.loc[(line["metanet"], line["treatment"], line["population"])]
         over = [f"{gain[f'kendall_tau_over_flat{end}']:+.2f}" for end in ("", "_low", "_high")]
-        plain = name == "`mlp`" and line["treatment"] == "none" and line["population"] == lines[0]["population"]
-        cells.append("-" if plain or line["labels"] != "true" else f"{over[0]} [{over[1]}, {over[2]}]")
+        plain = (
+            name == "`mlp`"
+            and line["treatment"] == "none"
+            and line["population"] == lines[0]["population"]
+        )
+        cells.append(
+            "-" if plain or line["labels"] != "true" else f"{over[0]} [{over[1]}, {over[2]}]"
+        )
         cells.append(format_interval(line, "matched_kendall_tau"))
         shown.append(f"| {' | '.join(cells)} |")
     return "\n".join(shown)
@@ -97,9 +127,23 @@ def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None
         for i, name in enumerate(averages["metanet"].unique()):
             own = averages.loc[averages["metanet"] == name].sort_values("num_train")
             color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
-            panel.fill_between(own["num_train"], own[f"{metric}_low"], own[f"{metric}_high"], color=color, alpha=0.06, lw=0)
+            panel.fill_between(
+                own["num_train"],
+                own[f"{metric}_low"],
+                own[f"{metric}_high"],
+                color=color,
+                alpha=0.06,
+                lw=0,
+            )
             face = color if i < len(COLORS) else "white"
-            style = {"color": color, "marker": marker, "ls": dashes, "mfc": face, "ms": 4.5, "lw": 1.3}
+            style = {
+                "color": color,
+                "marker": marker,
+                "ls": dashes,
+                "mfc": face,
+                "ms": 4.5,
+                "lw": 1.3,
+            }
             (legend[name],) = panel.plot(own["num_train"], own[metric], **style)
         sizes = sorted(averages["num_train"].unique())
         panel.set_xscale("log")

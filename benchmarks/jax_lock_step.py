@@ -6,7 +6,9 @@ from typing import Any
 STEPS, NETWORKS = 64, {"MLP": 256, "CNN": 32}
 
 
-def compiled_training(case: str, shape: tuple[int, ...], batch: int) -> tuple[Callable[[], Any], int]:
+def compiled_training(
+    case: str, shape: tuple[int, ...], batch: int
+) -> tuple[Callable[[], Any], int]:
     """Compile lock-step SGD with momentum and weight decay for many networks.
 
     Args:
@@ -15,7 +17,8 @@ def compiled_training(case: str, shape: tuple[int, ...], batch: int) -> tuple[Ca
         batch: Images in a batch.
 
     Returns:
-        A function that trains all networks for some steps, and the number of network-steps it takes.
+        A function that trains all networks for some steps, and the number of network-steps it
+        takes.
     """
     import jax  # type: ignore[import-not-found]
     import jax.numpy as jnp  # type: ignore[import-not-found]
@@ -40,7 +43,9 @@ def compiled_training(case: str, shape: tuple[int, ...], batch: int) -> tuple[Ca
 
     networks = NETWORKS[case[:3]]
     keys = jax.random.split(jax.random.PRNGKey(2), networks)
-    params = {name: 0.1 * jax.random.normal(keys[0], (networks, *size)) for name, size in shapes.items()}
+    params = {
+        name: 0.1 * jax.random.normal(keys[0], (networks, *size)) for name, size in shapes.items()
+    }
     compiled, lr = jax.jit(jax.vmap(train)), jnp.full((networks,), 0.01)
     jax.block_until_ready(compiled(params, keys, lr))
     return lambda: jax.block_until_ready(compiled(params, keys, lr)), networks * STEPS
@@ -48,7 +53,9 @@ def compiled_training(case: str, shape: tuple[int, ...], batch: int) -> tuple[Ca
 
 def _mlp(jnp: Any) -> tuple[dict[str, tuple[int, ...]], Callable[[Any, Any], Any]]:
     widths = (64, 32, 32, 10)
-    shapes = {f"w{i}": (widths[i + 1], widths[i]) for i in range(3)} | {f"b{i}": (widths[i + 1],) for i in range(3)}
+    shapes = {f"w{i}": (widths[i + 1], widths[i]) for i in range(3)} | {
+        f"b{i}": (widths[i + 1],) for i in range(3)
+    }
 
     def forward(params: Any, x: Any) -> Any:
         h = x.reshape(len(x), -1)

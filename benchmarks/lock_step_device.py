@@ -1,10 +1,12 @@
 """Lock step on one device by the number of networks: time of a step, ratio to the plain loop there, share of the peak, memory.
 
-    python -m benchmarks.lock_step_device [--device cuda] [--sizes 16 64 256 1024 4096 16384] [--repeats 3] [--save FILE]
+    python -m benchmarks.lock_step_device [--device cuda] [--sizes 16 64 256 1024 4096 16384]
+    [--repeats 3] [--save FILE]
 
-For a GPU; `--device cpu --sizes 2 4` tries the script without one. Times are of compiled training steps alone (no compilation,
-no evaluation), the variants in turn, in one run. The last lines project the seed zoo of Lim et al. 2024 (arXiv 2405.20231):
-20,000 ResNet8s, batch 512, 10 to 40 epochs of 50,000 images.
+For a GPU; `--device cpu --sizes 2 4` tries the script without one. Times are of compiled training
+steps alone (no compilation, no evaluation), the variants in turn, in one run. The last lines
+project the seed zoo of Lim et al. 2024 (arXiv 2405.20231): 20,000 ResNet8s, batch 512, 10 to 40
+epochs of 50,000 images.
 """
 
 import argparse
@@ -21,8 +23,8 @@ from benchmarks.train_networks import CASES, operations, plain_module, spread, s
 from data_gen.config import Job
 from data_gen.executors.scheduler import prepare_process
 from data_gen.footprint import training_bytes
-from data_gen.training.runs import expose
 from data_gen.shard import Worker, full_table
+from data_gen.training.runs import expose
 from data_gen.training.trainer import BLOCK_STEPS
 
 PROJECTED, NETWORKS, MEAN_STEPS = "ResNet8 of width 1, 32x32, batch 512", 20_000, 25 * 50_000 // 512
@@ -44,14 +46,29 @@ class LockStep:
     """Some networks of a case that train on a device."""
 
     def __init__(self, spec: dict[str, Any], device: torch.device, count: int):
-        hyperparameters = {"steps": 10**6, "batch_size": spec["batch"], "lr": 0.001, "momentum": 0.9, "weight_decay": 1e-4}
+        hyperparameters = {
+            "steps": 10**6,
+            "batch_size": spec["batch"],
+            "lr": 0.001,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+        }
         populations = {"p": {"architecture": spec["architecture"]}}
-        job = Job.model_validate({"task": {}, "populations": populations, "hyperparameters": hyperparameters, "count": count})
+        job = Job.model_validate(
+            {
+                "task": {},
+                "populations": populations,
+                "hyperparameters": hyperparameters,
+                "count": count,
+            }
+        )
         worker = Worker(job, Path(), device, allow_compile=True)
         worker.__dict__["task"] = synthetic_task(spec["shape"]).to(device, torch.float32)
         self.trainer, table = worker.trainer("p"), full_table(job, worker.task, torch.arange(count))
         one = {name: column[:1] for name, column in table.items()}
-        per_network = training_bytes(self.trainer.uncompiled(), worker.networks(one), worker.initial(self.trainer, one))
+        per_network = training_bytes(
+            self.trainer.uncompiled(), worker.networks(one), worker.initial(self.trainer, one)
+        )
         self.predicted = count * per_network
         self.networks, self.state = worker.start(self.trainer, table)
         self.seen = expose(self.networks, self.trainer.task, 0)
@@ -63,7 +80,10 @@ class LockStep:
 
 def plain_loop(spec: dict[str, Any], case: str, device: torch.device) -> Callable[[], None]:
     """Steps of one network as anyone would write them, images on the device."""
-    task, module = synthetic_task(spec["shape"]).to(device, torch.float32), plain_module(case).to(device)
+    task, module = (
+        synthetic_task(spec["shape"]).to(device, torch.float32),
+        plain_module(case).to(device),
+    )
     x, y = task.inputs(task.train.x), task.train.y
     optimizer = torch.optim.SGD(module.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
 
@@ -85,12 +105,16 @@ def peak_rate(device: torch.device) -> float:
     return 2 * 4096**3 * 10 / synchronized(lambda: [a @ b for _ in range(10)], device)
 
 
-def row(case: str, spec: dict[str, Any], device: torch.device, count: int, repeats: int, peak: float) -> tuple[str, float]:
+def row(
+    case: str, spec: dict[str, Any], device: torch.device, count: int, repeats: int, peak: float
+) -> tuple[str, float]:
     """One line of the table, and microseconds of a network-step."""
     is_cuda = device.type == "cuda"
     before = torch.cuda.memory_allocated() if is_cuda else 0
     lock_step, loop = LockStep(spec, device, count), plain_loop(spec, case, device)
-    compiling = sum(synchronized(lock_step.run, device) for _ in range(2))  # the second may compile the order of later passes
+    compiling = sum(
+        synchronized(lock_step.run, device) for _ in range(2)
+    )  # the second may compile the order of later passes
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     synchronized(loop, device)
@@ -102,7 +126,14 @@ def row(case: str, spec: dict[str, Any], device: torch.device, count: int, repea
     memory = f"{lock_step.predicted / 1e9:.2f}"
     if is_cuda:
         memory += f" / {(torch.cuda.max_memory_allocated() - before) / 1e9:.2f}"
-    columns = [f"{count:,}", spread(own, 2), spread(ratios, 1), f"{share:.3f}", memory, f"{compiling:.0f}"]
+    columns = [
+        f"{count:,}",
+        spread(own, 2),
+        spread(ratios, 1),
+        f"{share:.3f}",
+        memory,
+        f"{compiling:.0f}",
+    ]
     return f"| {' | '.join(columns)} |", sorted(own)[len(own) // 2]
 
 
@@ -115,14 +146,18 @@ def profile_of(spec: dict[str, Any], device: torch.device, count: int) -> list[s
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
         synchronized(lock_step.run, device)
     kind = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    times = sorted(((getattr(event, kind), event.key) for event in recorded.key_averages()), reverse=True)
+    times = sorted(
+        ((getattr(event, kind), event.key) for event in recorded.key_averages()), reverse=True
+    )
     total = sum(value for value, _ in times) or 1.0
     return [f"| `{name[:70]}` | {value / total:.0%} |" for value, name in times[:12]]
 
 
 def main() -> None:
     """Run and print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 256, 1024, 4096, 16384])
     parser.add_argument("--repeats", type=int, default=3)
@@ -138,7 +173,11 @@ def main() -> None:
     lines += [f"Products of 4096 x 4096 in float32 reach {peak / 1e12:.2f} TFLOP/s.", ""]
     cases = CASES | {PROJECTED: {**CASES["ResNet8 of width 1, 32x32, batch 64"], "batch": 512}}
     for case, spec in cases.items():
-        lines += [f"### {case}", "", "| networks | us a network-step | times faster than the plain loop | of the peak |"]
+        lines += [
+            f"### {case}",
+            "",
+            "| networks | us a network-step | times faster than the plain loop | of the peak |",
+        ]
         lines[-1] += " GB predicted / taken | compilation and first block, s |"
         lines += ["|---|---|---|---|---|---|"]
         best = float("inf")
@@ -152,8 +191,17 @@ def main() -> None:
             best = min(best, own)
         if case == PROJECTED:
             hours = best * 1e-6 * NETWORKS * MEAN_STEPS / 3600
-            lines += ["", f"{NETWORKS:,} networks with {MEAN_STEPS:,} steps on average: {hours:.1f} hours."]
-        lines += ["", "| kernel | share of a step |", "|---|---|", *profile_of(spec, device, options.sizes[0]), ""]
+            lines += [
+                "",
+                f"{NETWORKS:,} networks with {MEAN_STEPS:,} steps on average: {hours:.1f} hours.",
+            ]
+        lines += [
+            "",
+            "| kernel | share of a step |",
+            "|---|---|",
+            *profile_of(spec, device, options.sizes[0]),
+            "",
+        ]
     print("\n".join(lines))
     if options.save:
         options.save.write_text("\n".join(lines) + "\n", encoding="utf-8")

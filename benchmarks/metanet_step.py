@@ -2,10 +2,12 @@
 
     python benchmarks/metanet_step.py [--threads 1 2] [--repeats 5] [--save FILE]
 
-Batch 32, random params, synthetic targets. All rows of a case are timed in turn within each repeat, so that ratios hold while
-the machine's speed drifts. Memory is what a few steps add to the largest resident size of a process of their own. `gmn` is
-timed as it trains, on dense arrays, and with the same weights on the same networks as a batch of torch_geometric graphs, which
-is made outside the timed part. The arithmetic of a step is what torch's counter finds in matrix products and convolutions.
+Batch 32, random params, synthetic targets. All rows of a case are timed in turn within each repeat,
+so that ratios hold while the machine's speed drifts. Memory is what a few steps add to the largest
+resident size of a process of their own. `gmn` is timed as it trains, on dense arrays, and with the
+same weights on the same networks as a batch of torch_geometric graphs, which is made outside the
+timed part. The arithmetic of a step is what torch's counter finds in matrix products and
+convolutions.
 """
 
 import argparse
@@ -32,8 +34,12 @@ from zoo.testing import random_params
 
 BATCH = 32
 CASES = {
-    "MLP 64-32-32-10": lambda activation: mlp((1, 8, 8), 10, hidden=(32, 32), activation=activation),
-    "CNN 1-16-16-16-10": lambda activation: cnn((1, 14, 14), 10, channels=(16, 16, 16), activation=activation),
+    "MLP 64-32-32-10": lambda activation: mlp(
+        (1, 8, 8), 10, hidden=(32, 32), activation=activation
+    ),
+    "CNN 1-16-16-16-10": lambda activation: cnn(
+        (1, 14, 14), 10, channels=(16, 16, 16), activation=activation
+    ),
 }
 
 
@@ -60,17 +66,30 @@ class Row:
         """Its name in the table."""
         options = ", ".join(f"{name}={value}" for name, value in self.options) or "default"
         extra = f", {self.path}" * (self.path != "dense") + ", bfloat16" * self.bfloat16
-        return f"{self.metanet} ({options}){extra}" + ", tanh networks" * (self.activation == "tanh")
+        return f"{self.metanet} ({options}){extra}" + ", tanh networks" * (
+            self.activation == "tanh"
+        )
 
 
 LARGE = (("width", 64), ("edge_width", 64), ("layers", 4))
 MIDDLE = (("width", 64), ("edge_width", 16), ("layers", 4))
 ROWS = [
-    *(Row("gmn", options, path) for options in (LARGE, MIDDLE, ()) for path in ("dense", "torch_geometric")),
+    *(
+        Row("gmn", options, path)
+        for options in (LARGE, MIDDLE, ())
+        for path in ("dense", "torch_geometric")
+    ),
     *(Row("gmn", options, bfloat16=True) for options in (LARGE, MIDDLE, ())),
-    *(Row("scale_gmn", options, activation=activation) for options in (LARGE, ()) for activation in ("relu", "tanh")),
+    *(
+        Row("scale_gmn", options, activation=activation)
+        for options in (LARGE, ())
+        for activation in ("relu", "tanh")
+    ),
     Row("nfn", (("preset", "published"),)),
-    *(Row(name) for name in ("nfn", "width_gmn", "graph_transformer", "tokens", "probe", "mlp", "statnn")),
+    *(
+        Row(name)
+        for name in ("nfn", "width_gmn", "graph_transformer", "tokens", "probe", "mlp", "statnn")
+    ),
 ]
 
 
@@ -78,12 +97,24 @@ def step_of(case: str, row: Row) -> Callable[[], None]:
     """One training step on one batch."""
     generator, architecture = torch.Generator().manual_seed(0), CASES[case](row.activation)
     shape, name = ((1, 8, 8), "mlp") if case.startswith("MLP") else ((1, 14, 14), "cnn")
-    network = Network({"architecture": {"name": name}, "input_shape": list(shape), "num_classes": 10}, architecture)
+    network = Network(
+        {"architecture": {"name": name}, "input_shape": list(shape), "num_classes": 10},
+        architecture,
+    )
     with seeded(0):
-        module: Any = build(row.metanet, Source(architecture.space, network=network), dict(row.options))
-    features = features_of(module, random_params(architecture.space, generator, (BATCH,), torch.float32))
-    y, optimizer = torch.randn(BATCH, generator=generator), torch.optim.AdamW(module.parameters(), lr=1e-3)
-    graphs = batch([(module.graph, module.norm(features))]) if row.path == "torch_geometric" else None
+        module: Any = build(
+            row.metanet, Source(architecture.space, network=network), dict(row.options)
+        )
+    features = features_of(
+        module, random_params(architecture.space, generator, (BATCH,), torch.float32)
+    )
+    y, optimizer = (
+        torch.randn(BATCH, generator=generator),
+        torch.optim.AdamW(module.parameters(), lr=1e-3),
+    )
+    graphs = (
+        batch([(module.graph, module.norm(features))]) if row.path == "torch_geometric" else None
+    )
 
     def step() -> None:
         optimizer.zero_grad()
@@ -129,7 +160,13 @@ def product_gflops(bfloat16: bool) -> float:
     """The machine's rate of products of the shape that a large layer needs."""
     kind = torch.bfloat16 if bfloat16 else torch.float32
     a, b = torch.randn(4096, 1024, dtype=kind), torch.randn(1024, 1024, dtype=kind)
-    return 2 * 4096 * 1024**2 / statistics.median(seconds(lambda: torch.mm(a, b)) for _ in range(5)) / 1e9
+    return (
+        2
+        * 4096
+        * 1024**2
+        / statistics.median(seconds(lambda: torch.mm(a, b)) for _ in range(5))
+        / 1e9
+    )
 
 
 def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]:
@@ -151,7 +188,11 @@ def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]
         speeds = [BATCH / value for value in times[row]]
         share = statistics.median(speeds) * gflop[row] / statistics.median(rates[row.bfloat16])
         graphs = times.get(replace(row, path="torch_geometric", bfloat16=False), [])
-        ratio = spread([slow / own for slow, own in zip(graphs, times[row], strict=True)], 1) if graphs else ""
+        ratio = (
+            spread([slow / own for slow, own in zip(graphs, times[row], strict=True)], 1)
+            if graphs
+            else ""
+        )
         cells = [
             case,
             threads,

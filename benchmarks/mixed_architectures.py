@@ -3,9 +3,12 @@
     generate-zoo mixed
     python benchmarks/mixed_architectures.py runs/mixed [--seeds 0 1] [--save FILE]
 
-`gmn` learns from eight architectures at once, and is tested on the test networks of each population. Floors learn from the same
-networks: boosted trees on hyperparameters, with the size of the architecture; boosted trees on seven statistics of each of the
-first two and the last two tensors, which every architecture has; and the mean of the training targets.
+`gmn` learns from eight architectures at once, and is tested on the test networks of each
+population. Floors learn from the same
+networks: boosted trees on hyperparameters, with the size of the architecture; boosted trees on
+    seven statistics of each of the
+first two and the last two tensors, which every architecture has; and the mean of the training
+targets.
 """
 
 import argparse
@@ -23,8 +26,8 @@ import zoo
 from metanet import Metanet
 from metanet.inputs.dataset import read_examples
 from metanet.inputs.features import statistics
-from metanet.metrics import Estimate, bootstrap
 from metanet.inputs.reader import source_of
+from metanet.metrics import Estimate, bootstrap
 from zoo.store.population import Population
 
 HELD_OUT = {
@@ -45,7 +48,11 @@ def of_hyperparameters(population: Population, split: str) -> np.ndarray:
     table = read_examples(population, split, TARGET, "hyperparameters").networks
     columns = table.select_dtypes("number").to_numpy(dtype=float)  # type: ignore[union-attr]
     space = population.space
-    sizes = [space.num_params, len(space.tensors), sum(group.size for group in space.groups.values())]
+    sizes = [
+        space.num_params,
+        len(space.tensors),
+        sum(group.size for group in space.groups.values()),
+    ]
     return np.concatenate([columns, np.tile(sizes, (len(columns), 1))], axis=1)
 
 
@@ -61,12 +68,23 @@ def targets(population: Population, split: str) -> np.ndarray:
     return read_examples(population, split, TARGET, "hyperparameters").y.numpy()
 
 
-def boosted(features: Callable[[Population, str], np.ndarray], train: list[Population], seed: int) -> Predict:
+def boosted(
+    features: Callable[[Population, str], np.ndarray], train: list[Population], seed: int
+) -> Predict:
     """Boosted trees on features of all training populations together."""
-    parts = [(features(own, split), targets(own, split)) for own in train for split in ("train", "validation")]
-    trees = HistGradientBoostingRegressor(learning_rate=0.05, early_stopping=True, max_iter=1000, random_state=seed)  # type: ignore[arg-type]
+    parts = [
+        (features(own, split), targets(own, split))
+        for own in train
+        for split in ("train", "validation")
+    ]
+    trees = HistGradientBoostingRegressor(
+        learning_rate=0.05, early_stopping=True, max_iter=1000, random_state=seed
+    )  # type: ignore[arg-type]
     trees.fit(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
-    return lambda population: (targets(population, "test"), trees.predict(features(population, "test")))
+    return lambda population: (
+        targets(population, "test"),
+        trees.predict(features(population, "test")),
+    )
 
 
 def mean_of(train: list[Population]) -> Predict:
@@ -80,23 +98,31 @@ def text(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def rows_of(name: str, seed: int, predict: Predict, populations: Mapping[str, Population]) -> list[str]:
+def rows_of(
+    name: str, seed: int, predict: Predict, populations: Mapping[str, Population]
+) -> list[str]:
     """One row for each population."""
     rows = []
     for own, population in populations.items():
         found = bootstrap(*predict(population))
         kind = HELD_OUT.get(own, "fitted")
-        rows.append(f"| {own} | {kind} | {name} | {seed} | {text(found['r2'])} | {text(found['kendall_tau'])} |")
+        rows.append(
+            f"| {own} | {kind} | {name} | {seed} | {text(found['r2'])} | {text(found['kendall_tau'])} |"
+        )
     return rows
 
 
 def main() -> None:
     """Train, measure and print the report."""
-    parser = argparse.ArgumentParser(description="R^2 and Kendall's tau on architectures that were held out")
+    parser = argparse.ArgumentParser(
+        description="R^2 and Kendall's tau on architectures that were held out"
+    )
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--own", action="store_true", help="also fit gmn on each held-out population alone")
+    parser.add_argument(
+        "--own", action="store_true", help="also fit gmn on each held-out population alone"
+    )
     parser.add_argument("--save", type=Path)
     arguments = parser.parse_args()
     populations = dict(zoo.load(arguments.zoo))
@@ -108,13 +134,21 @@ def main() -> None:
         metanet = Metanet("gmn", target=TARGET, seed=seed, epochs=arguments.epochs).fit(train)
         seconds = time.perf_counter() - start
         lines += rows_of("gmn", seed, metanet.predict_examples, populations)
-        lines += rows_of("trees, hyperparameters", seed, boosted(of_hyperparameters, train, seed), held_out)
-        lines += rows_of("trees, first and last layer", seed, boosted(of_ends, train, seed), held_out)
+        lines += rows_of(
+            "trees, hyperparameters", seed, boosted(of_hyperparameters, train, seed), held_out
+        )
+        lines += rows_of(
+            "trees, first and last layer", seed, boosted(of_ends, train, seed), held_out
+        )
         if arguments.own:
             for name, population in held_out.items():
                 own = Metanet("gmn", target=TARGET, seed=seed).fit(population)
-                lines += rows_of("gmn fitted on it alone", seed, own.predict_examples, {name: population})
-        print(f"seed {seed}: {metanet.num_train_} networks, {len(metanet.history_.validation_loss)} passes, {seconds:.0f} s")
+                lines += rows_of(
+                    "gmn fitted on it alone", seed, own.predict_examples, {name: population}
+                )
+        print(
+            f"seed {seed}: {metanet.num_train_} networks, {len(metanet.history_.validation_loss)} passes, {seconds:.0f} s"
+        )
     lines += rows_of("mean", 0, mean_of(train), held_out)
     header = [
         "## Architectures that were held out",

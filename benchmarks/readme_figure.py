@@ -37,9 +37,21 @@ def main() -> None:
         (-0.14, "matched_kendall_tau", "D", "#c26a2e", "label-matched test networks"),
     ):
         middle = means.loc[names, metric]
-        low, high = middle - means.loc[names, f"{metric}_low"], means.loc[names, f"{metric}_high"] - middle
+        low, high = (
+            middle - means.loc[names, f"{metric}_low"],
+            means.loc[names, f"{metric}_high"] - middle,
+        )
         places = [i + offset for i in range(len(names))]
-        axes.errorbar(middle, places, xerr=[low, high], fmt=marker, color=color, capsize=2.5, markersize=5, label=label)
+        axes.errorbar(
+            middle,
+            places,
+            xerr=[low, high],
+            fmt=marker,
+            color=color,
+            capsize=2.5,
+            markersize=5,
+            label=label,
+        )
     axes.set_yticks(range(len(names)), [LABELS[name] for name in names])
     axes.set_xlabel("Kendall τ of predicted and true test accuracy, 95% intervals")
     axes.grid(axis="x", alpha=0.3)

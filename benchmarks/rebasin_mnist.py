@@ -1,9 +1,12 @@
 """Git Re-Basin on MNIST: the loss barrier between two networks without alignment, after weight and after activation matching.
 
-    python benchmarks/rebasin_mnist.py IMAGES [--networks FILE.npz] [--pairs 5] [--epochs 5] [--restarts 1] [--save FILE.md]
+    python benchmarks/rebasin_mnist.py IMAGES [--networks FILE.npz] [--pairs 5] [--epochs 5]
+    [--restarts 1] [--save FILE.md]
 
-IMAGES is a folder with MNIST, or its id on the Hugging Face Hub. The networks are those of Lim et al. 2024, arXiv 2405.20231,
-table 1: 784-512-512-512-10, LayerNorm, GELU, AdamW with rate 1e-3 and decay .03, batches of 64. They are trained one after
+IMAGES is a folder with MNIST, or its id on the Hugging Face Hub. The networks are those of Lim et
+al. 2024, arXiv 2405.20231,
+table 1: 784-512-512-512-10, LayerNorm, GELU, AdamW with rate 1e-3 and decay .03, batches of 64.
+    They are trained one after
 another with different seeds and kept in FILE.npz, from which a later run reads them.
 
     barrier = L((a + b) / 2) - (L(a) + L(b)) / 2        with L the test loss
@@ -21,11 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
-from zoo.symmetry.align import align, align_activations
 from zoo.architectures import mlp
 from zoo.architectures.record import activations
 from zoo.params import Params
 from zoo.symmetry.action import act
+from zoo.symmetry.align import align, align_activations
 
 NETWORK = mlp((1, 28, 28), 10, (512, 512, 512), activation="gelu", norm="layer")
 LR, WEIGHT_DECAY, BATCH = 1e-3, 0.03, 64
@@ -40,7 +43,9 @@ def train(task: Task, seed: int, epochs: int) -> Params:
     for _ in range(epochs):
         for rows in torch.randperm(len(task.train.x), generator=generator).split(BATCH):
             optimizer.zero_grad()
-            F.cross_entropy(NETWORK.apply(params, task.inputs(task.train.x[rows])), task.train.y[rows]).backward()
+            F.cross_entropy(
+                NETWORK.apply(params, task.inputs(task.train.x[rows])), task.train.y[rows]
+            ).backward()
             optimizer.step()
     return {name: tensor.detach() for name, tensor in params.items()}
 
@@ -51,23 +56,35 @@ def trained(task: Task, count: int, epochs: int, file: Path | None) -> Params:
     if file is not None and file.exists():
         with np.load(file) as arrays:
             known = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        networks = [{name: tensor[i] for name, tensor in known.items()} for i in range(len(next(iter(known.values()))))]
+        networks = [
+            {name: tensor[i] for name, tensor in known.items()}
+            for i in range(len(next(iter(known.values()))))
+        ]
     while len(networks) < count:
         start = time.perf_counter()
         networks.append(train(task, len(networks), epochs))
         loss, accuracy = score(networks[-1], task.test, task)
-        print(f"network {len(networks)}: {time.perf_counter() - start:.0f} s, test loss {loss:.4f}, accuracy {accuracy:.4f}")
+        print(
+            f"network {len(networks)}: {time.perf_counter() - start:.0f} s, test loss {loss:.4f}, accuracy {accuracy:.4f}"
+        )
         if file is not None:
-            stacked = {name: torch.stack([network[name] for network in networks]).numpy() for name in networks[0]}
+            stacked = {
+                name: torch.stack([network[name] for network in networks]).numpy()
+                for name in networks[0]
+            }
             np.savez(file, allow_pickle=False, **stacked)
-    return {name: torch.stack([network[name] for network in networks[:count]]) for name in networks[0]}
+    return {
+        name: torch.stack([network[name] for network in networks[:count]]) for name in networks[0]
+    }
 
 
 @torch.no_grad()
 def score(params: Params, part: Images, task: Task) -> tuple[float, float]:
     """Mean loss and accuracy of a network."""
     logits = NETWORK.apply(params, task.inputs(part.x))
-    return float(F.cross_entropy(logits, part.y)), float((logits.argmax(1) == part.y).double().mean())
+    return float(F.cross_entropy(logits, part.y)), float(
+        (logits.argmax(1) == part.y).double().mean()
+    )
 
 
 def barrier(a: Params, b: Params, part: Images, task: Task) -> float:
@@ -83,8 +100,13 @@ def barriers(a: Params, b: Params, task: Task, restarts: int) -> dict[str, float
     start = time.perf_counter()
     by_weights = align(NETWORK.space, b, a, num_restarts=restarts)
     between = time.perf_counter()
-    by_activations = align_activations(NETWORK.space, activations(NETWORK, b, x), activations(NETWORK, a, x))
-    print(f"weights: {between - start:.2f} s, activations: {time.perf_counter() - between:.2f} s", flush=True)
+    by_activations = align_activations(
+        NETWORK.space, activations(NETWORK, b, x), activations(NETWORK, a, x)
+    )
+    print(
+        f"weights: {between - start:.2f} s, activations: {time.perf_counter() - between:.2f} s",
+        flush=True,
+    )
     moved = {"none": b}
     moved |= {
         "weight matching": act(NETWORK.space, by_weights, b),
@@ -95,7 +117,9 @@ def barriers(a: Params, b: Params, task: Task, restarts: int) -> dict[str, float
 
 def main() -> None:
     """Train, align, print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images")
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--pairs", type=int, default=5)
@@ -103,11 +127,18 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    task = load_task(TaskConfig.model_validate({"name": "images", "path": options.images, "grey": True}))
+    task = load_task(
+        TaskConfig.model_validate({"name": "images", "path": options.images, "grey": True})
+    )
     stacked = trained(task, 2 * options.pairs, options.epochs, options.networks)
-    networks = [{name: tensor[i] for name, tensor in stacked.items()} for i in range(2 * options.pairs)]
+    networks = [
+        {name: tensor[i] for name, tensor in stacked.items()} for i in range(2 * options.pairs)
+    ]
     scores = [score(network, task.test, task) for network in networks]
-    rows = [barriers(a, b, task, options.restarts) for a, b in zip(networks[::2], networks[1::2], strict=True)]
+    rows = [
+        barriers(a, b, task, options.restarts)
+        for a, b in zip(networks[::2], networks[1::2], strict=True)
+    ]
     lines = [
         "## Loss barriers on MNIST",
         "",
@@ -124,7 +155,12 @@ def main() -> None:
     ]
     for kind in rows[0]:
         values = [row[kind] for row in rows]
-        figures = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, min(values), max(values)
+        figures = (
+            statistics.mean(values),
+            statistics.stdev(values) if len(values) > 1 else 0.0,
+            min(values),
+            max(values),
+        )
         lines.append(f"| {kind} | " + " | ".join(f"{figure:.4f}" for figure in figures) + " |")
     print("\n".join(lines))
     if options.save:

@@ -2,7 +2,8 @@
 
     python benchmarks/scaling.py [--repeats 3] [--save FILE]
 
-Each process trains MLPs on the digits as generate-zoo does, after one chunk that compiles. Nothing is written to disk.
+Each process trains MLPs on the digits as generate-zoo does, after one chunk that compiles. Nothing
+is written to disk.
 """
 
 import argparse
@@ -33,7 +34,14 @@ def start_process() -> None:
     hyperparameters = {"steps": 100, "batch_size": 64, "lr": 0.05, "momentum": 0.9}
     populations = {"p": {"architecture": {"name": "mlp", "hidden": [32, 32]}}}
     task = {"name": "digits", "train_size": 1200, "test_size": 500}
-    job = Job.model_validate({"task": task, "populations": populations, "hyperparameters": hyperparameters, "count": 10**5})
+    job = Job.model_validate(
+        {
+            "task": task,
+            "populations": populations,
+            "hyperparameters": hyperparameters,
+            "count": 10**5,
+        }
+    )
     _state["worker"] = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
     train(SHARD)
 
@@ -50,7 +58,9 @@ def train(count: int) -> tuple[float, float]:
 
 def main() -> None:
     """Run and print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
@@ -61,7 +71,10 @@ def main() -> None:
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.repeats):
         for processes in rates:
-            found = [future.result() for future in [pool.submit(train, 1000) for pool in pools[:processes]]]
+            found = [
+                future.result()
+                for future in [pool.submit(train, 1000) for pool in pools[:processes]]
+            ]
             rates[processes].append(sum(1000 / seconds for seconds, _ in found))
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     lines = [
@@ -76,12 +89,17 @@ def main() -> None:
         "| networks | ms a network | of 1,000 networks' | resident MB after them |",
         "|---|---|---|---|",
     ]
-    rows = [{count: pools[0].submit(train, count).result() for count in COUNTS} for _ in range(options.repeats)]
+    rows = [
+        {count: pools[0].submit(train, count).result() for count in COUNTS}
+        for _ in range(options.repeats)
+    ]
     for count in COUNTS:
         cost = [1e3 * row[count][0] / count for row in rows]
         relative = [row[count][0] / count / (row[COUNTS[0]][0] / COUNTS[0]) for row in rows]
         memory = [row[count][1] for row in rows]
-        lines.append(f"| {count:,} | {spread(cost, 2)} | {spread(relative, 2)} | {spread(memory, 0)} |")
+        lines.append(
+            f"| {count:,} | {spread(cost, 2)} | {spread(relative, 2)} | {spread(memory, 0)} |"
+        )
     print("\n".join(lines))
     if options.save:
         options.save.write_text("\n".join(lines) + "\n", encoding="utf-8")

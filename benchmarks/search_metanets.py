@@ -1,10 +1,13 @@
 """The search that chose each metanet's recommended settings: the same number of fits for each, judged on validation networks.
 
-    python benchmarks/search_metanets.py ZOO [--population standard] [--metanets gmn nfn] [--num-train 1000] [--workers 2]
+    python benchmarks/search_metanets.py ZOO [--population standard] [--metanets gmn nfn]
+    [--num-train 1000] [--workers 2]
 
-Six settings for each metanet: three learning rates by two values of the option that matters most. Every fit learns from the
-first networks of the train split and is scored by R^2 on the first networks of the validation split, which also stop it. Test
-networks are never read. Prints a table; the best line of a metanet is what its `recommended` and its defaults say.
+Six settings for each metanet: three learning rates by two values of the option that matters most.
+    Every fit learns from the
+first networks of the train split and is scored by R^2 on the first networks of the validation
+split, which also stop it. Test networks are never read. Prints a table; the best line of a metanet
+is what its `recommended` and its defaults say.
 """
 
 import argparse
@@ -46,7 +49,9 @@ def fit(job: tuple[str, str, str, float, str, Any, int]) -> str:
     torch.set_num_threads(1)
     networks = zoo.load(folder)[population]
     start = time.perf_counter()
-    model = Metanet(name, lr=rate, **{option: value}).fit(networks, num_train=count, num_validation=count // 2)
+    model = Metanet(name, lr=rate, **{option: value}).fit(
+        networks, num_train=count, num_validation=count // 2
+    )
     seconds = time.perf_counter() - start
     check = read_examples(networks, "validation", model.target, "params", count // 2)
     truth, prediction = check.y.numpy(), model.predict(check.networks)  # type: ignore[arg-type]
@@ -56,7 +61,9 @@ def fit(job: tuple[str, str, str, float, str, Any, int]) -> str:
 
 def main() -> None:
     """Fit and print."""
-    parser = argparse.ArgumentParser(description="search of learning rates and sizes, equal budget for every metanet")
+    parser = argparse.ArgumentParser(
+        description="search of learning rates and sizes, equal budget for every metanet"
+    )
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--population", default="standard")
     parser.add_argument("--metanets", nargs="+", default=list(SPACES), choices=list(SPACES))
@@ -69,9 +76,14 @@ def main() -> None:
         for rates, option, values in [SPACES[name]]
         for value, rate in itertools.product(values, rates)
     ]
-    print(f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, {arguments.zoo.name}, ", end="")
+    print(
+        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, {arguments.zoo.name}, ",
+        end="",
+    )
     print(f"{arguments.population}, {arguments.num_train} training networks, one seed.\n")
-    print("| metanet | lr | option | validation R2 | validation tau | best pass | s |\n|---|---|---|---|---|---|---|")
+    print(
+        "| metanet | lr | option | validation R2 | validation tau | best pass | s |\n|---|---|---|---|---|---|---|"
+    )
     with multiprocessing.get_context("spawn").Pool(arguments.workers, maxtasksperchild=1) as pool:
         for line in pool.imap(fit, jobs, chunksize=1):
             print(line, flush=True)

@@ -23,7 +23,12 @@ from zoo.weight_space import NeuronGroup, WeightSpace
 
 NETWORKS, SHARDS = 10_000, 20
 GROUPS = {name: NeuronGroup(size) for name, size in {"x": 64, "h1": 42, "h2": 42, "y": 10}.items()}
-TENSORS = {"layers.0.weight": "h1 <- x", "layers.0.bias": "h1", "layers.1.weight": "h2 <- h1", "layers.1.bias": "h2"}
+TENSORS = {
+    "layers.0.weight": "h1 <- x",
+    "layers.0.bias": "h1",
+    "layers.1.weight": "h2 <- h1",
+    "layers.1.bias": "h2",
+}
 SPACE = WeightSpace(GROUPS, {**TENSORS, "layers.2.weight": "y <- h2", "layers.2.bias": "y"})
 
 
@@ -33,11 +38,18 @@ def write_zoo(folder: Path) -> tuple[list[Path], Path]:
     paths, flats = [], []
     for number in range(SHARDS):
         rows = NETWORKS // SHARDS
-        params = {name: rng.standard_normal((rows, *shape), dtype=np.float32) for name, shape in SPACE.shapes.items()}
+        params = {
+            name: rng.standard_normal((rows, *shape), dtype=np.float32)
+            for name, shape in SPACE.shapes.items()
+        }
         path = folder / f"train-{number:05d}-of-{SHARDS:05d}.h5"
         write_columns(path, {"network_id": np.arange(rows), **params}, {"shard": number})
         paths.append(path)
-        flats.append(flatten(SPACE, {name: torch.from_numpy(array) for name, array in params.items()}).numpy())
+        flats.append(
+            flatten(
+                SPACE, {name: torch.from_numpy(array) for name, array in params.items()}
+            ).numpy()
+        )
     np.save(folder / "flat.npy", np.concatenate(flats))
     return paths, folder / "flat.npy"
 
@@ -51,7 +63,9 @@ def seconds(function: Callable[[], object]) -> float:
 
 def main() -> None:
     """Run and print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
@@ -65,7 +79,10 @@ def main() -> None:
         }
         for variant in variants.values():
             variant()
-        rounds = [{key: seconds(variant) for key, variant in variants.items()} for _ in range(options.repeats)]
+        rounds = [
+            {key: seconds(variant) for key, variant in variants.items()}
+            for _ in range(options.repeats)
+        ]
     size = NETWORKS * SPACE.num_params * 4 / 1e6
     lines = [
         "## Reading a zoo",

@@ -2,9 +2,10 @@
 
     python benchmarks/symmetry_speed.py [--repeats 7] [--threads 2] [--save FILE]
 
-The loop is Git Re-Basin as it is usually written: for each network, in random order for each group, products of all its
-tensors' slices with those of the reference, one linear assignment, until a round changes nothing. Both have the same orders and
-must reach the same objectives (checked in float64). They run in turn, in one process.
+The loop is Git Re-Basin as it is usually written: for each network, in random order for each group,
+products of all its tensors' slices with those of the reference, one linear assignment, until a
+round changes nothing. Both have the same orders and must reach the same objectives (checked in
+float64). They run in turn, in one process.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import zoo.symmetry.align
-from zoo.symmetry.align import align
 from zoo.architectures import mlp
-from zoo.symmetry.canonical import canonicalize
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, sample
+from zoo.symmetry.align import align
+from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
 
 NETWORK = mlp((64,), 10, (48, 32))
@@ -37,19 +38,26 @@ def population(count: int, seed: int) -> Params:
     """Networks with entries like those of PyTorch's initialization, but normal, and biases."""
     generator = torch.Generator().manual_seed(seed)
     shapes = NETWORK.space.shapes.items()
-    return {n: torch.randn(count, *shape, generator=generator) / shape[-1] ** 0.5 for n, shape in shapes}
+    return {
+        n: torch.randn(count, *shape, generator=generator) / shape[-1] ** 0.5 for n, shape in shapes
+    }
 
 
 def copies(reference: Mapping[str, Tensor], count: int, noise: float | None) -> Params:
     """Networks that are the reference, moved and with noise, or that have nothing to do with it."""
     if noise is None:
         return population(count, 2)
-    others, element = population(count, 2), sample(NETWORK.space, torch.Generator().manual_seed(3), (count,))
+    others, element = (
+        population(count, 2),
+        sample(NETWORK.space, torch.Generator().manual_seed(3), (count,)),
+    )
     noisy = {name: tensor + noise * others[name] for name, tensor in reference.items()}
     return act(NETWORK.space, GroupElement(element.permutations, {}), noisy)
 
 
-def loop(space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> list[GroupElement]:
+def loop(
+    space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> list[GroupElement]:
     """Align network by network, groups in the orders that `align` has."""
     seed = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(0)))
     axes = {name: [] for name, group in space.groups.items() if group.permutable}
@@ -76,7 +84,10 @@ def loop(space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[st
                         for owner, place in axes[other]:
                             if owner == tensor and other != name:
                                 moved = moved.index_select(place, permutations[other])
-                    own, target = moved.movedim(axis, 0).reshape(size, -1), reference[tensor].movedim(axis, 0).reshape(size, -1)
+                    own, target = (
+                        moved.movedim(axis, 0).reshape(size, -1),
+                        reference[tensor].movedim(axis, 0).reshape(size, -1),
+                    )
                     gains += target @ own.T
                 rows, order = linear_sum_assignment(gains.numpy(), maximize=True)
                 order = torch.from_numpy(order)
@@ -110,10 +121,21 @@ def check(params: Params, reference: Params) -> None:
     Raises:
         SystemExit: If the objectives differ.
     """
-    params, reference = ({name: tensor.double() for name, tensor in part.items()} for part in (params, reference))
-    element, elements = align(NETWORK.space, params, reference), loop(NETWORK.space, params, reference)
-    stacked = {name: torch.stack([one.permutations[name] for one in elements]) for name in element.permutations}
-    one, other = (objectives(act(NETWORK.space, e, params), reference) for e in (element, GroupElement(stacked, {})))
+    params, reference = (
+        {name: tensor.double() for name, tensor in part.items()} for part in (params, reference)
+    )
+    element, elements = (
+        align(NETWORK.space, params, reference),
+        loop(NETWORK.space, params, reference),
+    )
+    stacked = {
+        name: torch.stack([one.permutations[name] for one in elements])
+        for name in element.permutations
+    }
+    one, other = (
+        objectives(act(NETWORK.space, e, params), reference)
+        for e in (element, GroupElement(stacked, {}))
+    )
     if not torch.allclose(one, other, rtol=1e-9):
         raise SystemExit(f"the objectives differ by {float((one - other).abs().max())}")
 
@@ -144,7 +166,9 @@ def spread(values: list[float], digits: int) -> str:
 
 def main() -> None:
     """Run and print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path)
@@ -173,9 +197,15 @@ def main() -> None:
         params = copies(reference, ALIGNED, noise)
         check(params, reference)
         rounds = compare(params, reference, options.repeats)
-        fast, slow, ratios = [row[0] for row in rounds], [row[1] for row in rounds], [row[1] / row[0] for row in rounds]
+        fast, slow, ratios = (
+            [row[0] for row in rounds],
+            [row[1] for row in rounds],
+            [row[1] / row[0] for row in rounds],
+        )
         alone = solver_seconds(params, reference)
-        lines.append(f"| {label} | {spread(fast, 3)} | {spread(slow, 3)} | {spread(ratios, 1)} | {alone:.3f} |")
+        lines.append(
+            f"| {label} | {spread(fast, 3)} | {spread(slow, 3)} | {spread(ratios, 1)} | {alone:.3f} |"
+        )
     print("\n".join(lines))
     if options.save:
         options.save.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -2,8 +2,9 @@
 
     python benchmarks/tangent_kernel.py [--repeats 5] [--draws 5] [--save FILE]
 
-Products with vectors are the other usual way to a kernel: for each image and output a gradient, and the derivative of all
-outputs in its direction. Both kernels are compared first (float64). All run in turn, in one process, on one thread.
+Products with vectors are the other usual way to a kernel: for each image and output a gradient, and
+the derivative of all outputs in its direction. Both kernels are compared first (float64). All run
+in turn, in one process, on one thread.
 """
 
 import argparse
@@ -71,17 +72,24 @@ def speed(repeats: int) -> list[str]:
     """Rows of the table of times."""
     rows = []
     for name, (architecture, shape) in NETWORKS.items():
-        params = stack([architecture.init(torch.Generator().manual_seed(seed)) for seed in range(COUNT)])
+        params = stack(
+            [architecture.init(torch.Generator().manual_seed(seed)) for seed in range(COUNT)]
+        )
         x = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
         double = {key: tensor.double() for key, tensor in params.items()}
-        ours, theirs = tangent_kernel(architecture.apply, double, x.double()), products(architecture.apply, double, x.double())
+        ours, theirs = (
+            tangent_kernel(architecture.apply, double, x.double()),
+            products(architecture.apply, double, x.double()),
+        )
         torch.testing.assert_close(ours, theirs)
         ways = (
             lambda a=architecture, p=params, x=x: tangent_kernel(a.apply, p, x),
             lambda a=architecture, p=params, x=x: tangent_kernel_trace(a.apply, p, x),
             lambda a=architecture, p=params, x=x: products(a.apply, p, x),
         )
-        rows.append(f"| {name} | {architecture.space.num_params:,} | {' | '.join(seconds(way, repeats) for way in ways)} |")
+        rows.append(
+            f"| {name} | {architecture.space.num_params:,} | {' | '.join(seconds(way, repeats) for way in ways)} |"
+        )
     return rows
 
 
@@ -92,28 +100,41 @@ def by_width(activation: str, kernel_scaling: bool, draw: int) -> tuple[list[flo
     y, errors, drifts = torch.randn(6, 1, generator=source, dtype=torch.float64), [], []
     for width in WIDTHS:
         architecture = mlp((3,), 1, (width,), activation=activation)
-        scales = {"layers.0.weight": 3**-0.5, "layers.1.weight": width**-0.5} if kernel_scaling else {}
+        scales = (
+            {"layers.0.weight": 3**-0.5, "layers.1.weight": width**-0.5} if kernel_scaling else {}
+        )
         params = stack([architecture.init(source) for _ in range(16)])
         if kernel_scaling:
-            params = {name: torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
+            params = {
+                name: torch.randn(tensor.shape, generator=source) for name, tensor in params.items()
+            }
         params = {name: tensor.double() for name, tensor in params.items()}
 
-        def apply(own: Params, x: Tensor, architecture: Architecture = architecture, scales: dict = scales) -> Tensor:
-            return architecture.apply({name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x)
+        def apply(
+            own: Params, x: Tensor, architecture: Architecture = architecture, scales: dict = scales
+        ) -> Tensor:
+            return architecture.apply(
+                {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+            )
 
         before = tangent_kernel_trace(apply, params, x)
         duration = 4 / float(before.diagonal(dim1=1, dim2=2).mean())
         loss = lambda own, apply=apply: (apply(own, x) - y).square().sum() / 2  # noqa: E731
         after = flow(loss, params, duration, 40).params
         errors.append(float(prediction_error(apply, params, after, x, y, duration).median()))
-        drifts.append(float(kernel_distance(tangent_kernel_trace(apply, after, x), before).median()))
+        drifts.append(
+            float(kernel_distance(tangent_kernel_trace(apply, after, x), before).median())
+        )
     return errors, drifts
 
 
 def slope(values: list[float]) -> float:
     """The power of width in a least-squares fit of logarithms."""
     place = torch.tensor(WIDTHS).log()
-    return float(((place - place.mean()) * torch.tensor(values).log()).sum() / (place - place.mean()).square().sum())
+    return float(
+        ((place - place.mean()) * torch.tensor(values).log()).sum()
+        / (place - place.mean()).square().sum()
+    )
 
 
 def widths(draws: int) -> list[str]:
@@ -121,7 +142,9 @@ def widths(draws: int) -> list[str]:
     rows = []
     for name, (activation, kernel_scaling) in FAMILIES.items():
         found = [by_width(activation, kernel_scaling, draw) for draw in range(draws)]
-        cells = [f"{statistics.mean(errors[i] for errors, _ in found):.1e}" for i in range(len(WIDTHS))]
+        cells = [
+            f"{statistics.mean(errors[i] for errors, _ in found):.1e}" for i in range(len(WIDTHS))
+        ]
         for part in (0, 1):
             slopes = [slope(pair[part]) for pair in found]
             cells.append(f"{statistics.mean(slopes):.2f} ({min(slopes):.2f} to {max(slopes):.2f})")
@@ -131,7 +154,9 @@ def widths(draws: int) -> list[str]:
 
 def main() -> None:
     """Print both tables, and write them to a file if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--save", type=Path)

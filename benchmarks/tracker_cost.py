@@ -27,13 +27,18 @@ def perceptron(*widths: int) -> nn.Sequential:
 
 def small_cnn() -> nn.Sequential:
     """Three convolutions of 16 channels."""
-    convolutions = [m for i in range(3) for m in (nn.Conv2d(1 if i == 0 else 16, 16, 3, 2, 1), nn.ReLU())]
+    convolutions = [
+        m for i in range(3) for m in (nn.Conv2d(1 if i == 0 else 16, 16, 3, 2, 1), nn.ReLU())
+    ]
     return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 
 
 def measure(name: str, module: nn.Module, x: Tensor, y: Tensor, steps: int = 300) -> None:
     """Print the time of a step and of a record."""
-    tracker, optimizer = Tracker(laws(trace(module, x[:2]).space), every=1), torch.optim.SGD(module.parameters(), lr=1e-3)
+    tracker, optimizer = (
+        Tracker(laws(trace(module, x[:2]).space), every=1),
+        torch.optim.SGD(module.parameters(), lr=1e-3),
+    )
     stepping, recording = [], []
     for _ in range(steps):
         start = time.perf_counter()
@@ -46,7 +51,9 @@ def measure(name: str, module: nn.Module, x: Tensor, y: Tensor, steps: int = 300
         stepping.append(middle - start)
         recording.append(time.perf_counter() - middle)
     step, record = statistics.median(stepping) * 1e6, statistics.median(recording) * 1e6
-    print(f"| {name} | {step:.0f} us | {record:.0f} us | {record / step:.0%} | {record / step / 10:.1%} |")
+    print(
+        f"| {name} | {step:.0f} us | {record:.0f} us | {record / step:.0%} | {record / step / 10:.1%} |"
+    )
 
 
 def main() -> None:
@@ -54,10 +61,24 @@ def main() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(10, (64,), generator=generator)
-    print("| network, batch 64 | step | record | share | share with every=10 |\n|---|---|---|---|---|")
-    measure("MLP 64-32-32-10", perceptron(64, 32, 32, 10), torch.randn(64, 64, generator=generator), y)
-    measure("MLP 784-512-512-10", perceptron(784, 512, 512, 10), torch.randn(64, 784, generator=generator), y)
-    measure("CNN 1-16-16-16-10, 14 x 14", small_cnn(), torch.randn(64, 1, 14, 14, generator=generator), y)
+    print(
+        "| network, batch 64 | step | record | share | share with every=10 |\n|---|---|---|---|---|"
+    )
+    measure(
+        "MLP 64-32-32-10", perceptron(64, 32, 32, 10), torch.randn(64, 64, generator=generator), y
+    )
+    measure(
+        "MLP 784-512-512-10",
+        perceptron(784, 512, 512, 10),
+        torch.randn(64, 784, generator=generator),
+        y,
+    )
+    measure(
+        "CNN 1-16-16-16-10, 14 x 14",
+        small_cnn(),
+        torch.randn(64, 1, 14, 14, generator=generator),
+        y,
+    )
 
 
 if __name__ == "__main__":

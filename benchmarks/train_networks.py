@@ -2,10 +2,12 @@
 
     python benchmarks/train_networks.py [--repeats 5] [--save FILE]
 
-Everything is timed in one run, the variants in turn, so that ratios hold while the machine's speed drifts. Times are
-microseconds of wall clock for one step of one network, all cores working: `lock step` as generate-zoo runs it (one process a
-core; data order, metrics and transfers included; compilation reported apart), `loop` one `nn.Module` with `torch.optim` at a
-time with all threads, `loops` one such loop a core, `jax` vmap + jit + scan with all threads (skipped if jax is not installed).
+Everything is timed in one run, the variants in turn, so that ratios hold while the machine's speed
+drifts. Times are microseconds of wall clock for one step of one network, all cores working:
+`lock step` as generate-zoo runs it (one process a core; data order, metrics and transfers included;
+compilation reported apart), `loop` one `nn.Module` with `torch.optim` at a time with all threads,
+`loops` one such loop a core, `jax` vmap + jit + scan with all threads (skipped if jax is not
+installed).
 """
 
 import argparse
@@ -27,8 +29,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_gen.config import Job
-from data_gen.executors.scheduler import keep_memory
 from data_gen.executors.processes import num_cores
+from data_gen.executors.scheduler import keep_memory
 from data_gen.shard import Worker, full_table
 from data_gen.tasks.task import Images, Task
 
@@ -68,7 +70,13 @@ def synthetic_task(shape: tuple[int, ...]) -> Task:
     x = torch.randint(0, 256, (1300, *shape), generator=generator, dtype=torch.uint8)
     y = torch.randint(0, 10, (1300,), generator=generator)
     ones = (1,) * len(shape)
-    return Task(Images(x[:1200], y[:1200]), Images(x[1200:], y[1200:]), 10, torch.full(ones, 127.0), torch.full(ones, 70.0))
+    return Task(
+        Images(x[:1200], y[:1200]),
+        Images(x[1200:], y[1200:]),
+        10,
+        torch.full(ones, 127.0),
+        torch.full(ones, 70.0),
+    )
 
 
 def start_process(threads: int) -> None:
@@ -90,7 +98,14 @@ def lock_step(case: str) -> tuple[float, int, int]:
             "weight_decay": 1e-4,
         }
         populations = {"p": {"architecture": spec["architecture"]}}
-        job = Job.model_validate({"task": {}, "populations": populations, "hyperparameters": hyperparameters, "count": 10**6})
+        job = Job.model_validate(
+            {
+                "task": {},
+                "populations": populations,
+                "hyperparameters": hyperparameters,
+                "count": 10**6,
+            }
+        )
         worker = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
         worker.__dict__["task"] = synthetic_task(spec["shape"])
         size = worker.chunk_size("p", full_table(job, worker.task, torch.arange(10**6)))
@@ -119,10 +134,19 @@ class Block(nn.Module):
 
     def __init__(self, fan_in: int, fan_out: int, stride: int):
         super().__init__()
-        conv1, conv2 = nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.Conv2d(fan_out, fan_out, 3, 1, 1, bias=False)
-        self.body = nn.Sequential(conv1, nn.BatchNorm2d(fan_out), nn.ReLU(), conv2, nn.BatchNorm2d(fan_out))
+        conv1, conv2 = (
+            nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False),
+            nn.Conv2d(fan_out, fan_out, 3, 1, 1, bias=False),
+        )
+        self.body = nn.Sequential(
+            conv1, nn.BatchNorm2d(fan_out), nn.ReLU(), conv2, nn.BatchNorm2d(fan_out)
+        )
         projection = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False)
-        self.shortcut = nn.Identity() if fan_in == fan_out else nn.Sequential(projection, nn.BatchNorm2d(fan_out))
+        self.shortcut = (
+            nn.Identity()
+            if fan_in == fan_out
+            else nn.Sequential(projection, nn.BatchNorm2d(fan_out))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the block."""
@@ -138,7 +162,11 @@ def plain_resnet() -> nn.Module:
 
 def plain_loop(case: str) -> tuple[float, int]:
     """Seconds and steps of one network trained by a plain loop."""
-    task, module, batch = synthetic_task(CASES[case]["shape"]), plain_module(case), CASES[case]["batch"]
+    task, module, batch = (
+        synthetic_task(CASES[case]["shape"]),
+        plain_module(case),
+        CASES[case]["batch"],
+    )
     x, y = task.inputs(task.train.x), task.train.y
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
@@ -183,7 +211,14 @@ def operations(case: str, batch: int) -> float:
         layers = [49 * 16 * 9, 16 * 16 * 144, 4 * 16 * 144, 160]
     else:
         first, second, third = 1024 * 16, 256 * 32, 64 * 64
-        layers = [first * 27, first * 144, first * 144, second * (144 + 288 + 16), third * (288 + 576 + 32), 640]
+        layers = [
+            first * 27,
+            first * 144,
+            first * 144,
+            second * (144 + 288 + 16),
+            third * (288 + 576 + 32),
+            640,
+        ]
     return 2 * batch * (3 * sum(layers) - layers[0])
 
 
@@ -191,7 +226,12 @@ KINDS = {
     "matrix products": ("aten::bmm", "aten::baddbmm", "aten::mm", "aten::addmm"),
     "convolutions": ("mkldnn", "convolution"),
     "compiled elementwise kernels (non-linearities, loss, optimizer)": ("CompiledFxGraph",),
-    "guards and entry of compiled functions": ("Dynamo", "Torch-Compiled", "AOTDispatcher", "Pregraph"),
+    "guards and entry of compiled functions": (
+        "Dynamo",
+        "Torch-Compiled",
+        "AOTDispatcher",
+        "Pregraph",
+    ),
     "gathering images": ("aten::index_select",),
 }
 
@@ -205,7 +245,10 @@ def where_time_goes(case: str) -> list[str]:
         worker.train("p", torch.arange(size), lambda _: None)
     times = {event.key: event.self_cpu_time_total for event in recorded.key_averages()}
     total = sum(times.values())
-    shares = {name: sum(t for key, t in times.items() if any(p in key for p in parts)) / total for name, parts in KINDS.items()}
+    shares = {
+        name: sum(t for key, t in times.items() if any(p in key for p in parts)) / total
+        for name, parts in KINDS.items()
+    }
     shares["the rest (data order, exposure, metrics, copies)"] = 1 - sum(shares.values())
     return [f"| {name} | {share:.0%} |" for name, share in shares.items()]
 
@@ -239,7 +282,9 @@ class Bench:
         row["loops"] = self.per_step(self.everywhere(plain_loop, case))
         if with_jax:
             row["jax"] = self.per_step([self.whole.submit(jax_lock_step, case).result()])
-        row["GFLOP/s"] = sum(flops / seconds for seconds, flops in self.everywhere(product_rate, case)) / 1e9
+        row["GFLOP/s"] = (
+            sum(flops / seconds for seconds, flops in self.everywhere(product_rate, case)) / 1e9
+        )
         return row
 
 
@@ -257,7 +302,12 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
     if with_jax:
         bench.whole.submit(jax_lock_step, case).result()
     rows = [bench.measure(case, with_jax) for _ in range(repeats)]
-    lines = [f"### {case}", "", "| variant | us a network-step | times faster is lock step |", "|---|---|---|"]
+    lines = [
+        f"### {case}",
+        "",
+        "| variant | us a network-step | times faster is lock step |",
+        "|---|---|---|",
+    ]
     for name in [name for name in rows[0] if name != "GFLOP/s"]:
         ratios = [row[name] / row["lock step"] for row in rows]
         lines.append(f"| {name} | {spread([row[name] for row in rows])} | {spread(ratios)} |")
@@ -284,7 +334,9 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
 
 def main() -> None:
     """Run and print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()

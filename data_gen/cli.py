@@ -15,17 +15,55 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("job")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the zoo; runs/JOB by default.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace an entry of the job: --set count=100.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the zoo; runs/JOB by default."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace an entry of the job: --set count=100.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--address", help="Ray cluster to use, such as auto; one is started on this machine by default.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes; one for each core or GPU by default, 0 for this one.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of each process, 1 by default; others round differently.")
-@click.option("--shard", type=int, metavar="K", help="Make shard K only, from 0, in this process; for job arrays.")
-@click.option("--list-shards", is_flag=True, help="Show number, state, networks and path of each shard, and make none.")
-@click.option("--chunk-size", type=click.IntRange(min=1), help="Networks in lock step; chosen by memory by default.")
-@click.option("--compile/--no-compile", "compiled", default=True, help="Compile the training step where it pays.")
+@click.option(
+    "--address", help="Ray cluster to use, such as auto; one is started on this machine by default."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes; one for each core or GPU by default, 0 for this one.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of each process, 1 by default; others round differently.",
+)
+@click.option(
+    "--shard",
+    type=int,
+    metavar="K",
+    help="Make shard K only, from 0, in this process; for job arrays.",
+)
+@click.option(
+    "--list-shards",
+    is_flag=True,
+    help="Show number, state, networks and path of each shard, and make none.",
+)
+@click.option(
+    "--chunk-size",
+    type=click.IntRange(min=1),
+    help="Networks in lock step; chosen by memory by default.",
+)
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=True,
+    help="Compile the training step where it pays.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def main(
     job: str,
@@ -49,36 +87,59 @@ def main(
     _check_options(executor, address, workers, threads, shard, list_shards)
     folder = out or Path("runs") / Path(job).stem
     with _errors_are_one_line(folder):
-        from data_gen.config import load_job  # after the command line is parsed: --help must not import torch
+        from data_gen.config import (
+            load_job,  # after the command line is parsed: --help must not import torch
+        )
         from data_gen.generate import generate
 
         checked = load_job(job, overrides)
         if list_shards:
             _list_shards(checked, folder)
         elif shard is not None:
-            _generate_shard(checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1)
+            _generate_shard(
+                checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1
+            )
         else:
             chosen = _executor(executor, workers, threads or 1, address, device)
-            generate(checked, folder, device, chunk_size=chunk_size, compile=compiled, quiet=quiet, executor=chosen)
+            generate(
+                checked,
+                folder,
+                device,
+                chunk_size=chunk_size,
+                compile=compiled,
+                quiet=quiet,
+                executor=chosen,
+            )
             _say_complete(folder, quiet)
 
 
 def _check_options(
-    executor: str, address: str | None, workers: int | None, threads: int | None, shard: int | None, list_shards: bool
+    executor: str,
+    address: str | None,
+    workers: int | None,
+    threads: int | None,
+    shard: int | None,
+    list_shards: bool,
 ) -> None:
     if shard is not None and (executor == "ray" or workers is not None or list_shards):
-        raise click.UsageError("--shard makes one shard in this process; it goes with no --executor, --workers, --list-shards")
+        raise click.UsageError(
+            "--shard makes one shard in this process; it goes with no --executor, --workers, --list-shards"
+        )
     if address and executor != "ray":
         raise click.UsageError("--address is the address of a Ray cluster; add --executor ray")
     if workers == 0 and (executor == "ray" or threads):
-        raise click.UsageError("--workers 0 trains in this process; it goes with no --executor ray, --threads")
+        raise click.UsageError(
+            "--workers 0 trains in this process; it goes with no --executor ray, --threads"
+        )
 
 
-def _executor(name: str, workers: int | None, threads: int, address: str | None, device: str) -> "Executor":
-    from data_gen.executors.scheduler import InThisProcess, default_workers
-    from data_gen.generate import choose_device
+def _executor(
+    name: str, workers: int | None, threads: int, address: str | None, device: str
+) -> "Executor":
     from data_gen.executors.local import LocalProcesses
     from data_gen.executors.ray import RayActors, import_ray
+    from data_gen.executors.scheduler import InThisProcess, default_workers
+    from data_gen.generate import choose_device
 
     if name == "ray":
         import_ray()  # so that a missing library is the first thing to be told
@@ -98,7 +159,14 @@ def _list_shards(job: "Job", folder: Path) -> None:
 
 
 def _generate_shard(
-    job: "Job", folder: Path, number: int, device: str, chunk_size: int | None, compiled: bool, quiet: bool, threads: int
+    job: "Job",
+    folder: Path,
+    number: int,
+    device: str,
+    chunk_size: int | None,
+    compiled: bool,
+    quiet: bool,
+    threads: int,
 ) -> None:
     from data_gen.generate import generate_shard
 
@@ -106,7 +174,10 @@ def _generate_shard(
     if not missing:
         _say_complete(folder, quiet)
     elif not quiet:
-        click.echo(f"{folder}: shard {number} is complete, {len(missing)} others are still missing", err=True)
+        click.echo(
+            f"{folder}: shard {number} is complete, {len(missing)} others are still missing",
+            err=True,
+        )
 
 
 def _say_complete(folder: Path, quiet: bool) -> None:
@@ -130,5 +201,7 @@ def _errors_are_one_line(folder: Path) -> Iterator[None]:
         click.echo(f"generate-zoo: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        click.echo(f"generate-zoo: interrupted; run the same command again to go on ({folder})", err=True)
+        click.echo(
+            f"generate-zoo: interrupted; run the same command again to go on ({folder})", err=True
+        )
         sys.exit(130)

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from data_gen.training.optim import OPTIMIZERS, SCHEDULES
-from data_gen.training.precision import Precision
 from data_gen.sampling import Distribution, Hyperparameter
 from data_gen.tasks.task import TaskConfig
+from data_gen.training.optim import OPTIMIZERS, SCHEDULES
+from data_gen.training.precision import Precision
 from zoo.architectures.table import check_architecture, check_asymmetry
 from zoo.config import ConfigError, StrictModel, read_config
 from zoo.store.manifest import POPULATION_NAME, SPLITS
@@ -36,12 +36,16 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 
 
 def _known_architecture(value: dict[str, Any]) -> dict[str, Any]:
-    check_architecture(value.get("name"), {name: option for name, option in value.items() if name != "name"})
+    check_architecture(
+        value.get("name"), {name: option for name, option in value.items() if name != "name"}
+    )
     return value
 
 
 def _known_asymmetry(value: dict[str, Any]) -> dict[str, Any]:
-    check_asymmetry(value.get("kind"), {name: option for name, option in value.items() if name != "kind"})
+    check_asymmetry(
+        value.get("kind"), {name: option for name, option in value.items() if name != "kind"}
+    )
     return value
 
 
@@ -94,15 +98,18 @@ class Job(StrictModel):
 
     Attributes:
         task: What the networks are trained on.
-        populations: Populations by name; network `i` has the same hyperparameters, data order and initial draws in each.
-        hyperparameters: Distribution of each hyperparameter; see `HYPERPARAMETERS` for names, ranges and defaults.
+        populations: Populations by name; network `i` has the same hyperparameters, data order and
+            initial draws in each.
+        hyperparameters: Distribution of each hyperparameter; see `HYPERPARAMETERS` for names,
+            ranges and defaults.
         count: Networks in each population.
         seed: Seed of everything random.
         split: Shares of train, validation and test networks.
         shard_size: Networks in a file, at most.
-        checkpoints: Checkpoints of each network's training, evenly spaced over its own steps, both ends included; 0 for none.
-        laws: Conservation laws whose quantities and residuals are recorded at each checkpoint: `"declared"` by the weight
-            space, or `"found"` on gradients as well; None for none.
+        checkpoints: Checkpoints of each network's training, evenly spaced over its own steps, both
+            ends included; 0 for none.
+        laws: Conservation laws whose quantities and residuals are recorded at each checkpoint:
+            `"declared"` by the weight space, or `"found"` on gradients as well; None for none.
         precision: Products of the training step in `"tf32"` or `"bfloat16"`; float32 if None.
     """
 
@@ -119,10 +126,14 @@ class Job(StrictModel):
 
     @field_validator("populations")
     @classmethod
-    def _population_names(cls, populations: dict[str, PopulationConfig]) -> dict[str, PopulationConfig]:
+    def _population_names(
+        cls, populations: dict[str, PopulationConfig]
+    ) -> dict[str, PopulationConfig]:
         for name in populations:
             if not POPULATION_NAME.fullmatch(name) or name == "constants":
-                raise ValueError(f"population name {name!r}: expected lower-case letters, digits and '_'")
+                raise ValueError(
+                    f"population name {name!r}: expected lower-case letters, digits and '_'"
+                )
         return populations
 
     @field_validator("hyperparameters")
@@ -130,12 +141,16 @@ class Job(StrictModel):
     def _fill_and_check(cls, given: dict[str, Distribution]) -> dict[str, Distribution]:
         unknown = [name for name in given if name not in HYPERPARAMETERS]
         if unknown:
-            raise ValueError(f"unknown hyperparameter {unknown[0]!r}; known are {list(HYPERPARAMETERS)}")
+            raise ValueError(
+                f"unknown hyperparameter {unknown[0]!r}; known are {list(HYPERPARAMETERS)}"
+            )
         if ("steps" in given) == ("epochs" in given):
             raise ValueError("expected exactly one of 'steps' and 'epochs'")
         for name, distribution in given.items():
             HYPERPARAMETERS[name].check(name, distribution)
-        defaults = {name: rule.default for name, rule in HYPERPARAMETERS.items() if rule.default is not None}
+        defaults = {
+            name: rule.default for name, rule in HYPERPARAMETERS.items() if rule.default is not None
+        }
         return {
             name: given[name] if name in given else Distribution(fixed=defaults[name])
             for name in HYPERPARAMETERS
@@ -152,7 +167,9 @@ class Job(StrictModel):
     @model_validator(mode="after")
     def _laws_have_checkpoints(self) -> "Job":
         if self.laws and not self.checkpoints:
-            raise ValueError(f"laws: {self.laws!r} are recorded at checkpoints; expected checkpoints >= 2, found 0")
+            raise ValueError(
+                f"laws: {self.laws!r} are recorded at checkpoints; expected checkpoints >= 2, found 0"
+            )
         return self
 
     def as_json(self) -> str:
@@ -168,7 +185,9 @@ class Job(StrictModel):
 def recipe_names() -> list[str]:
     """Names of the jobs that come with the package."""
     folder = importlib.resources.files("data_gen.recipes")
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
 
 
 def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
@@ -187,6 +206,8 @@ def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
     if re.fullmatch(r"[a-z0-9-]+", job) and not Path(job).exists():
         if job not in recipe_names():
             raise ConfigError(f"no recipe {job!r} and no such file; recipes are {recipe_names()}")
-        with importlib.resources.as_file(importlib.resources.files("data_gen.recipes") / f"{job}.yaml") as path:
+        with importlib.resources.as_file(
+            importlib.resources.files("data_gen.recipes") / f"{job}.yaml"
+        ) as path:
             return read_config(Job, path, overrides)
     return read_config(Job, Path(job), overrides)

@@ -12,14 +12,18 @@ from pathlib import Path
 
 from data_gen.config import Job
 from data_gen.shard import Shard
-from zoo.store.manifest import MANIFEST_NAME
 from zoo.store.columns import StoreError, read_attributes, write_text
+from zoo.store.manifest import MANIFEST_NAME
 
 JOB_NAME = ".job.json"
 CARD_NAME = "README.md"
 _LOCK_NAME = ".lock"
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp")  # as zoo.store.columns.temporary_path makes them
-_OURS = re.compile(rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5")
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp"
+)  # as zoo.store.columns.temporary_path makes them
+_OURS = re.compile(
+    rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5"
+)
 
 
 def check_owner(out: Path, job: Job) -> None:
@@ -35,14 +39,20 @@ def check_owner(out: Path, job: Job) -> None:
     if (out / JOB_NAME).is_file():
         keys = differing_keys(read_job(out), json.loads(job.as_json()))
         if keys:
-            raise ValueError(f"{out} holds another job, which differs in {keys}; choose another --out or remove the folder")
-    elif out.exists() and (not out.is_dir() or not all(_is_ours(path.name) for path in out.iterdir())):
+            raise ValueError(
+                f"{out} holds another job, which differs in {keys}; choose another --out or remove the folder"
+            )
+    elif out.exists() and (
+        not out.is_dir() or not all(_is_ours(path.name) for path in out.iterdir())
+    ):
         raise ValueError(f"{out} exists and is not a zoo of this job; choose another --out")
 
 
 def _is_ours(name: str) -> bool:
     """Whether a run that was killed before it had written `.job.json` may have left a file of this name."""
-    return name == _LOCK_NAME or (name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None)
+    return name == _LOCK_NAME or (
+        name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None
+    )
 
 
 def claim(out: Path, job: Job) -> None:
@@ -83,7 +93,9 @@ def read_job(out: Path) -> dict[str, object]:
     except FileNotFoundError as error:
         raise ValueError(f"{out}: not a folder of generate-zoo, {JOB_NAME} is missing") from error
     except ValueError as error:
-        raise ValueError(f"{marker}: not JSON ({error}); it was not written by generate-zoo") from error
+        raise ValueError(
+            f"{marker}: not JSON ({error}); it was not written by generate-zoo"
+        ) from error
     if not isinstance(job, dict):
         raise ValueError(f"{marker}: expected a JSON object, found {type(job).__name__}")
     return job
@@ -96,26 +108,33 @@ def differing_keys(job: dict[str, object], other: dict[str, object]) -> list[str
 
 
 @contextmanager
-def claimed(out: Path, job: Job, number: int | None = None, paths: Sequence[str] = ()) -> Iterator[None]:
+def claimed(
+    out: Path, job: Job, number: int | None = None, paths: Sequence[str] = ()
+) -> Iterator[None]:
     """Make the folder of a zoo or check whose it is, and keep others from writing to it meanwhile.
 
-    Locks are the kernel's, so a killed process holds none. What killed processes have left behind is removed.
+    Locks are the kernel's, so a killed process holds none. What killed processes have left behind
+    is removed.
 
     Args:
         out: The folder.
         job: The job.
-        number: The only shard that is going to be made, so that others may make other shards; None for the whole folder.
+        number: The only shard that is going to be made, so that others may make other shards; None
+            for the whole folder.
         paths: Files of that shard, relative to the folder.
 
     Yields:
         Nothing.
 
     Raises:
-        ValueError: If the folder holds another job, or anything else, or another process writes to it.
+        ValueError: If the folder holds another job, or anything else, or another process writes to
+            it.
     """
     check_owner(out, job)
     out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(
+        out / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+    )
     try:
         is_locked = _lock(descriptor, out, number)
         mine = None if number is None else paths
@@ -143,7 +162,10 @@ def _lock(descriptor: int, out: Path, number: int | None) -> bool:
             raise ValueError(f"{out}: another process writes to {what}; {advice}") from error
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
             raise
-        print(f"{out}: no locks on this file system; do not run generate-zoo on this folder twice at once", file=sys.stderr)
+        print(
+            f"{out}: no locks on this file system; do not run generate-zoo on this folder twice at once",
+            file=sys.stderr,
+        )
         return False
     return True
 
@@ -182,7 +204,12 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for it.
     """
-    expected = {"population": shard.population, "split": shard.split, "shard": shard.number, "config_sha256": job.sha256}
+    expected = {
+        "population": shard.population,
+        "split": shard.split,
+        "shard": shard.number,
+        "config_sha256": job.sha256,
+    }
     return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
 
 
@@ -197,7 +224,10 @@ def has_constants(out: Path, population: str, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for them.
     """
-    return _has_attributes(out / "constants" / f"{population}.h5", {"population": population, "config_sha256": job.sha256})
+    return _has_attributes(
+        out / "constants" / f"{population}.h5",
+        {"population": population, "config_sha256": job.sha256},
+    )
 
 
 def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:

@@ -16,7 +16,8 @@ from zoo.params import Params
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make while it is active, until they are freed.
 
-    Working memory inside an operation, as of a convolution, is not seen; nor is what an allocator cannot use again.
+    Working memory inside an operation, as of a convolution, is not seen; nor is what an allocator
+    cannot use again.
 
     Attributes:
         peak: The largest number of bytes at once.
@@ -29,12 +30,19 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run an operation and count its results."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage())._cdata not in self._sizes:
+            if (
+                isinstance(leaf, Tensor)
+                and (storage := leaf.untyped_storage())._cdata not in self._sizes
+            ):
                 self._sizes[storage._cdata] = storage.nbytes()
                 self._now += storage.nbytes()
                 self.peak = max(self.peak, self._now)

@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import torch
 
-from data_gen.training.compilation import compiler_works
 from data_gen.config import Job
-from data_gen.executors.scheduler import Executor, InThisProcess, prepare_process
 from data_gen.executors.failures import raise_for_missing, writing_to
-from data_gen.folder import CARD_NAME, check_owner, claimed, has_constants, is_complete
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
+from data_gen.executors.scheduler import Executor, InThisProcess, prepare_process
+from data_gen.folder import CARD_NAME, check_owner, claimed, has_constants, is_complete
 from data_gen.shard import Shard, Worker, build_population, full_table
 from data_gen.tasks.task import Task, load_task
+from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
 from zoo.store.card import card
-from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.store.columns import sha256, write_columns, write_text
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
 _MAX_SHARD_BYTES = 256 * 10**6
 
@@ -66,8 +66,8 @@ def generate(
         The folder.
 
     Raises:
-        ValueError: If the job does not fit its task, the device is not there, the folder holds something else, or another
-            process writes to it.
+        ValueError: If the job does not fit its task, the device is not there, the folder holds
+            something else, or another process writes to it.
         FolderError: If the folder cannot be written.
         MissingShards: If shards could not be made; all others are on disk.
     """
@@ -114,7 +114,9 @@ def generate_shard(
     out, place, planned = Path(out), choose_device(device), make_plan(job)
     total = len(planned.shards)
     if not 0 <= number < total:
-        raise ValueError(f"--shard {number}: expected 0 to {total - 1}, this job has {total} shards")
+        raise ValueError(
+            f"--shard {number}: expected 0 to {total - 1}, this job has {total} shards"
+        )
     shard = planned.shards[number]
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
         if not is_complete(out, shard, job):
@@ -149,12 +151,18 @@ def missing_shards(job: Job, out: Path, planned: Plan) -> list[Shard]:
     return [shard for shard in planned.shards if not is_complete(out, shard, job)]
 
 
-def _worker(job: Job, out: Path, place: torch.device, chunk_size: int | None, compile: bool) -> Worker:
-    compiled = compile and Worker(job, out, torch.device("cpu")).compilation_pays and compiler_works(place)
+def _worker(
+    job: Job, out: Path, place: torch.device, chunk_size: int | None, compile: bool
+) -> Worker:
+    compiled = (
+        compile and Worker(job, out, torch.device("cpu")).compilation_pays and compiler_works(place)
+    )
     return Worker(job, out, place, chunk_size, allow_compile=compiled)
 
 
-def _make(executor: Executor, worker: Worker, planned: Plan, missing: Sequence[Shard], quiet: bool) -> None:
+def _make(
+    executor: Executor, worker: Worker, planned: Plan, missing: Sequence[Shard], quiet: bool
+) -> None:
     """Make shards; an error names those that are missing at the end."""
     with show_progress(planned.shards, missing, quiet) as progress:
         executor.run(worker, missing, progress)
@@ -198,7 +206,9 @@ def make_plan(job: Job) -> Plan:
     """
     task = load_task(job.task)
     architectures = {name: build_population(job, name, task) for name in job.populations}
-    full_table(job, task, torch.arange(job.count))  # a row that does not fit the task is refused before anything is made
+    full_table(
+        job, task, torch.arange(job.count)
+    )  # a row that does not fit the task is refused before anything is made
     return Plan(task, architectures, plan(job, architectures))
 
 
@@ -210,7 +220,8 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
         architectures: Architecture of each population.
 
     Returns:
-        Shards with at most `shard_size` networks and 256 MB each, the networks of a split spread evenly.
+        Shards with at most `shard_size` networks and 256 MB each, the networks of a split spread
+        evenly.
     """
     shards = []
     for name, architecture in architectures.items():
@@ -229,10 +240,14 @@ def _write_constants(out: Path, name: str, architecture: Architecture, job: Job)
     if architecture.constants and not has_constants(out, name, job):
         arrays = {key: tensor.numpy() for key, tensor in architecture.constants.items()}
         path = out / "constants" / f"{name}.h5"
-        write_columns(path, arrays, {"population": name, "config_sha256": job.sha256}, equal_rows=False)
+        write_columns(
+            path, arrays, {"population": name, "config_sha256": job.sha256}, equal_rows=False
+        )
 
 
-def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architecture], shards: Sequence[Shard]) -> Path:
+def finish(
+    out: Path, job: Job, task: Task, architectures: dict[str, Architecture], shards: Sequence[Shard]
+) -> Path:
     """Write constants that are missing, the card and, last, the manifest.
 
     Args:
@@ -260,7 +275,9 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
             asymmetry=job.populations[name].asymmetry,
             space=json.loads(architecture.space.to_json()),
             hyperparameters=tuple(job.hyperparameters),
-            constants=entry(constants, len(architecture.constants)) if architecture.constants else None,
+            constants=entry(constants, len(architecture.constants))
+            if architecture.constants
+            else None,
             shards={s.path(): entry(out / s.path(), s.stop - s.start) for s in own},
             trajectory={s.path(True): entry(out / s.path(True), s.stop - s.start) for s in kept},
         )
@@ -270,7 +287,11 @@ def finish(out: Path, job: Job, task: Task, architectures: dict[str, Architectur
         input_shape=task.input_shape,
         num_classes=task.num_classes,
         split=job.split.counts(job.count),
-        environment={"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
+        environment={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        },
         populations=populations,
     )
     write_text(out / CARD_NAME, card(out, manifest))

@@ -98,7 +98,8 @@ class Hyperparameter:
         open_low: Whether `low` itself is invalid.
         open_high: Whether `high` itself is invalid.
         integer: Whether only integers are valid.
-        options: The valid names, for a categorical one; a table counts as its names, rows added later included.
+        options: The valid names, for a categorical one; a table counts as its names, rows added
+            later included.
     """
 
     default: Value | None = None
@@ -122,16 +123,24 @@ class Hyperparameter:
         for value in distribution.extremes:
             if self.options:
                 if value not in self.options:
-                    raise ValueError(f"{name}: expected one of {list(self.options)}, found {value!r}")
+                    raise ValueError(
+                        f"{name}: expected one of {list(self.options)}, found {value!r}"
+                    )
                 continue
-            continuous = not isinstance(value, int) or distribution.uniform or distribution.log_uniform
+            continuous = (
+                not isinstance(value, int) or distribution.uniform or distribution.log_uniform
+            )
             if isinstance(value, (bool, str)) or (self.integer and continuous):
-                raise ValueError(f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}")
+                raise ValueError(
+                    f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
+                )
             above = value > self.low if self.open_low else value >= self.low
             below = value < self.high if self.open_high else value <= self.high
             if not (above and below):
                 left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-                raise ValueError(f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, found {value}")
+                raise ValueError(
+                    f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, found {value}"
+                )
 
 
 def sample_table(
@@ -153,7 +162,9 @@ def sample_table(
     }
 
 
-def group_rows(table: dict[str, Shaped[np.ndarray, " N"]], names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
+def group_rows(
+    table: dict[str, Shaped[np.ndarray, " N"]], names: Sequence[str]
+) -> dict[tuple[Any, ...], list[int]]:
     """Rows that agree in some columns, such as those that must share a compiled step.
 
     Args:

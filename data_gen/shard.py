@@ -10,26 +10,26 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from data_gen.training.memory import chunk_size, halve_until_it_fits
-from data_gen.training.compilation import compilation_pays
 from data_gen.config import Job, PopulationConfig
-from data_gen.training.conservation import conservation, laws_of
-from data_gen.training.evaluate import evaluate
 from data_gen.footprint import training_bytes
-from data_gen.training.lanes import Lanes
-from data_gen.training.runs import Networks, part_bounds, parts_of
-from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
-from data_gen.training.state import State
 from data_gen.tasks.task import Task, load_task
+from data_gen.training.compilation import compilation_pays
+from data_gen.training.conservation import conservation, laws_of
+from data_gen.training.evaluate import evaluate
+from data_gen.training.lanes import Lanes
+from data_gen.training.memory import chunk_size, halve_until_it_fits
+from data_gen.training.recorder import Recorder, checkpoint_steps
+from data_gen.training.runs import Networks, part_bounds, parts_of
+from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
-from zoo.store.schema import METRIC_COLUMNS
 from zoo.store.columns import write_columns
+from zoo.store.schema import METRIC_COLUMNS
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
 Table = dict[str, Shaped[np.ndarray, "N ..."]]
@@ -74,7 +74,9 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
         ValueError: If the architecture does not fit the task.
     """
     options = {option: value for option, value in config.architecture.items() if option != "name"}
-    return build_architecture(config.architecture["name"], options, task.input_shape, task.num_classes)
+    return build_architecture(
+        config.architecture["name"], options, task.input_shape, task.num_classes
+    )
 
 
 def build_population(job: Job, name: str, task: Task) -> Architecture:
@@ -86,8 +88,8 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
         task: The task.
 
     Returns:
-        The architecture, on the CPU. Constants depend on the job's seed and the kind of asymmetry, not on the name, so that
-        populations that differ in `kappa` alone share their masks.
+        The architecture, on the CPU. Constants depend on the job's seed and the kind of asymmetry,
+        not on the name, so that populations that differ in `kappa` alone share their masks.
 
     Raises:
         ValueError: If the architecture does not fit the task, or an option does not fit it.
@@ -97,13 +99,25 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
         architecture = build_standard(config, task)
         if config.asymmetry is not None:
             kind = config.asymmetry["kind"]
-            options = {option: value for option, value in config.asymmetry.items() if option != "kind"}
-            architecture = make_asymmetric(architecture, kind, options, key(job.seed, "constants", kind))
+            options = {
+                option: value for option, value in config.asymmetry.items() if option != "kind"
+            }
+            architecture = make_asymmetric(
+                architecture, kind, options, key(job.seed, "constants", kind)
+            )
     except ValueError as error:
         raise ValueError(f"population {name!r}: {error}") from error
-    clash = set(architecture.space.tensors) & {"network_id", "seed", "checkpoint_steps", *job.hyperparameters, *METRIC_COLUMNS}
+    clash = set(architecture.space.tensors) & {
+        "network_id",
+        "seed",
+        "checkpoint_steps",
+        *job.hyperparameters,
+        *METRIC_COLUMNS,
+    }
     if clash:
-        raise ValueError(f"population {name!r}: tensors {sorted(clash)} are named like columns of the table; rename them")
+        raise ValueError(
+            f"population {name!r}: tensors {sorted(clash)} are named like columns of the table; rename them"
+        )
     return architecture
 
 
@@ -125,9 +139,13 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
     total = len(task.train.y)
     parts = torch.from_numpy(parts_of(table.get("train_parts"), len(ids)))
     if int(parts.max()) > total:
-        raise ValueError(f"train_parts: expected at most {total}, the number of training images, found {int(parts.max())}")
+        raise ValueError(
+            f"train_parts: expected at most {total}, the number of training images, found {int(parts.max())}"
+        )
     start, stop = part_bounds(ids, parts, total)
-    train_size = np.maximum(1, np.round(table["train_fraction"].astype(float) * (stop - start).numpy())).astype(np.int64)
+    train_size = np.maximum(
+        1, np.round(table["train_fraction"].astype(float) * (stop - start).numpy())
+    ).astype(np.int64)
     if "steps" not in table:
         steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
         table["steps"] = np.maximum(1, steps).astype(np.int64)
@@ -168,21 +186,29 @@ class Worker:
     def compilation_pays(self) -> bool:
         """Whether populations of this job are large enough for compiled steps; a function of the job alone."""
         table = full_table(self.job, self.task, torch.arange(self.job.count))
-        return compilation_pays(float(table["steps"].sum()), len(group_rows(table, ("optimizer", "batch_size"))))
+        return compilation_pays(
+            float(table["steps"].sum()), len(group_rows(table, ("optimizer", "batch_size")))
+        )
 
     def trainer(self, population: str) -> Trainer:
         """The trainer of a population, made once."""
         if population not in self._trainers:
-            architecture = build_population(self.job, population, self.task).to(self.device, self.dtype)
+            architecture = build_population(self.job, population, self.task).to(
+                self.device, self.dtype
+            )
             compiled = self.allow_compile and self.compilation_pays
-            self._trainers[population] = Trainer(architecture, self.task, self.job.seed, compiled, self.job.precision)
+            self._trainers[population] = Trainer(
+                architecture, self.task, self.job.seed, compiled, self.job.precision
+            )
         return self._trainers[population]
 
     def laws(self, population: str) -> tuple[Law, ...]:
         """The laws that the job wants recorded for a population, found once."""
         if population not in self._laws:
             standard = build_standard(self.job.populations[population], self.task)
-            self._laws[population] = laws_of(standard, self.task, self.job.laws) if self.job.laws else ()
+            self._laws[population] = (
+                laws_of(standard, self.task, self.job.laws) if self.job.laws else ()
+            )
         return self._laws[population]
 
     def write(self, shard: Shard, report: Callable[[int], object]) -> None:
@@ -192,7 +218,9 @@ class Worker:
             shard: Which one.
             report: Called with the number of networks that have just been finished.
         """
-        table, params, trajectory = self.train(shard.population, torch.arange(shard.start, shard.stop), report)
+        table, params, trajectory = self.train(
+            shard.population, torch.arange(shard.start, shard.stop), report
+        )
         attributes = {
             "population": shard.population,
             "split": shard.split,
@@ -210,7 +238,9 @@ class Worker:
             write_columns(self.out / shard.path(trajectory=True), {**steps, **moments}, attributes)
         write_columns(self.out / shard.path(), {**table, **columns}, attributes)
 
-    def train(self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]) -> tuple[Table, Params, Params]:
+    def train(
+        self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]
+    ) -> tuple[Table, Params, Params]:
         """Train networks of a population, like ones in lock step.
 
         Args:
@@ -219,9 +249,10 @@ class Worker:
             report: Called with the number of networks that have just been finished.
 
         Returns:
-            One row a network: the table of hyperparameters and metrics, final parameters and, if the job asks for checkpoints,
-            trajectories `[N, T, *shape]`, with conserved quantities and residuals if it asks for laws; all on the CPU,
-            parameters in `store_dtype`.
+            One row a network: the table of hyperparameters and metrics, final parameters and, if
+                the job asks for checkpoints,
+            trajectories `[N, T, *shape]`, with conserved quantities and residuals if it asks for
+            laws; all on the CPU, parameters in `store_dtype`.
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
@@ -233,7 +264,11 @@ class Worker:
             train = partial(self._train_alike, trainer, self.laws(population), alike, report)
             results.append(halve_until_it_fits(train, self.chunk_size(population, alike)))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
-        return {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}}, params, trajectory
+        return (
+            {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}},
+            params,
+            trajectory,
+        )
 
     def chunk_size(self, population: str, table: Table) -> int:
         """How many networks of a population train in lock step.
@@ -248,11 +283,18 @@ class Worker:
         trainer = self.trainer(population).uncompiled()
         one = {name: column[:1] for name, column in table.items()}
         needed = training_bytes(trainer, self.networks(one), self.initial(trainer, one))
-        size = chunk_size(needed, self.device, len(table["network_id"]), self.trainer(population).compiled)
+        size = chunk_size(
+            needed, self.device, len(table["network_id"]), self.trainer(population).compiled
+        )
         return min(size, self.max_chunk or size)
 
     def _train_alike(
-        self, trainer: Trainer, laws: tuple[Law, ...], table: Table, report: Callable[[int], object], size: int
+        self,
+        trainer: Trainer,
+        laws: tuple[Law, ...],
+        table: Table,
+        report: Callable[[int], object],
+        size: int,
     ) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of networks that may train in lock step."""
         networks, initial = self.networks(table), self.initial(trainer, table)
@@ -297,7 +339,12 @@ class Worker:
         Returns:
             Effective parameters `[N, *shape]` on the device.
         """
-        drawn = stack([trainer.architecture.init(torch.Generator().manual_seed(int(seed))) for seed in table["seed"]])
+        drawn = stack(
+            [
+                trainer.architecture.init(torch.Generator().manual_seed(int(seed)))
+                for seed in table["seed"]
+            ]
+        )
         return {name: tensor.to(self.device, self.dtype) for name, tensor in drawn.items()}
 
     def networks(self, table: Table) -> Networks:
@@ -315,7 +362,9 @@ class Worker:
             hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
             steps=as_tensor(table["steps"], torch.int64).to(self.device),
             train_size=as_tensor(table["train_size"], torch.int64).to(self.device),
-            parts=torch.from_numpy(parts_of(table.get("train_parts"), len(table["network_id"]))).to(self.device),
+            parts=torch.from_numpy(parts_of(table.get("train_parts"), len(table["network_id"]))).to(
+                self.device
+            ),
             optimizer=str(table["optimizer"][0]),
             schedule=str(table["schedule"][0]),
             batch_size=int(table["batch_size"][0]),

@@ -13,7 +13,9 @@ folder = sys.argv[1] if len(sys.argv) > 1 else generate(tiny, tempfile.mkdtemp()
 networks = zoo.load(folder)
 for name, population in networks.items():
     table = population.table("train")
-    print(f"{name}: {len(population)} networks, {population.num_free} of {population.space.num_params} parameters trained")
+    print(
+        f"{name}: {len(population)} networks, {population.num_free} of {population.space.num_params} parameters trained"
+    )
     print(f"  mean test accuracy {table.test_accuracy.mean():.2f}, {table.diverged.sum()} diverged")
 
 population = networks["standard"]

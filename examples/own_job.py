@@ -14,4 +14,8 @@ from data_gen.generate import generate
 job = load_job(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).with_name("own_job.yaml")))
 folder = generate(job, tempfile.mkdtemp(), compile=False)
 for name, population in zoo.load(folder).items():
-    print(name, population.table("train")[["optimizer", "lr", "steps", "test_accuracy"]].head(), sep="\n")
+    print(
+        name,
+        population.table("train")[["optimizer", "lr", "steps", "test_accuracy"]].head(),
+        sep="\n",
+    )

@@ -1,29 +1,39 @@
 """What a metanet is: a torch module from networks to one raw number each, and what its builder may look at.
 
-A builder is any callable ``builder(source, *, option=default, ...) -> nn.Module``; one line ``METANETS["mine"] = builder``
-makes it known. Keyword-only arguments are the options that `Metanet` accepts for it. The module must have
+A builder is any callable ``builder(source, *, option=default, ...) -> nn.Module``; one line
+``METANETS["mine"] = builder`` makes it known. Keyword-only arguments are the options that `Metanet`
+accepts for it. The module must have
 
-* ``forward(features) -> Float[Tensor, "B"]``, raw and of order one; bounded and scaled outside, by the target.
+* ``forward(features) -> Float[Tensor, "B"]``, raw and of order one; bounded and scaled outside, by
+  the target.
 
 and may have, each with the default that its absence means:
 
-* ``features(networks) -> tensor or dict of tensors``, leading axis = networks, computed once per population, nothing learned
-  (default: the full parameters as they are, ``dict[str, Tensor]``, each ``[B, *shape]``);
-* ``calibrate(features)``: set normalization buffers from the *training* networks (default: nothing);
-* ``summarize(features) -> tensor [B, ...]`` and ``settle(summaries)``: the same in two steps, what must be known of each
-  network and what follows for all, so that no more than some networks are in memory at a time (default: ``calibrate``);
-* ``compact``: whether features are much smaller than networks, so that those of all networks fit into memory where the
-  networks do not (default: False);
-* ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees (default: `metanet.train.train`);
+* ``features(networks) -> tensor or dict of tensors``, leading axis = networks, computed once per
+  population, nothing learned (default: the full parameters as they are, ``dict[str, Tensor]``, each
+  ``[B, *shape]``);
+* ``calibrate(features)``: set normalization buffers from the *training* networks (default:
+  nothing);
+* ``summarize(features) -> tensor [B, ...]`` and ``settle(summaries)``: the same in two steps, what
+  must be known of each network and what follows for all, so that no more than some networks are in
+  memory at a time (default: ``calibrate``);
+* ``compact``: whether features are much smaller than networks, so that those of all networks fit
+  into memory where the networks do not (default: False);
+* ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees
+  (default: `metanet.train.train`);
 * ``recommended``: `Training` settings that suit it (default: ``Training()``);
-* ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default: ``"params"``);
-* ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"`` of neurons, or all declared
-  ``"symmetries"``, scales and signs among them (default: ``"nothing"``);
-* ``runs_networks``: whether it needs ``source.network``, to run the networks on inputs (default: False);
-* ``mixed``: a builder ``mixed(sources, *, option=default, ...)`` of a metanet for several populations, whose
-  ``features(networks, source)`` gives `Mixed` and whose ``admit(source)`` makes a new weight space readable or raises
-  ValueError (default: populations are read one at a time);
-* ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(..., preset="published")`` (default: none).
+* ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default:
+  ``"params"``);
+* ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"``
+  of neurons, or all declared ``"symmetries"``, scales and signs among them (default:
+  ``"nothing"``);
+* ``runs_networks``: whether it needs ``source.network``, to run the networks on inputs (default:
+  False);
+* ``mixed``: a builder ``mixed(sources, *, option=default, ...)`` of a metanet for several
+  populations, whose ``features(networks, source)`` gives `Mixed` and whose ``admit(source)`` makes
+  a new weight space readable or raises ValueError (default: populations are read one at a time);
+* ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(...,
+  preset="published")`` (default: none).
 """
 
 import hashlib
@@ -83,9 +93,11 @@ class Training:
         epochs: Most passes over the training networks; for trees, most boosting rounds.
         batch_size: Networks per step (about: batches of a pass differ by at most one network).
         lr: Peak learning rate; for trees, shrinkage.
-        weight_decay: Decoupled decay of matrices and kernels (not of biases and norms); for trees, the L2 penalty of leaves.
+        weight_decay: Decoupled decay of matrices and kernels (not of biases and norms); for trees,
+            the L2 penalty of leaves.
         patience: Stop after this many passes (rounds) without a better validation loss.
-        precision: `"float32"`, or `"bfloat16"` for the products of training steps; weights and predictions stay float32.
+        precision: `"float32"`, or `"bfloat16"` for the products of training steps; weights and
+            predictions stay float32.
     """
 
     epochs: int = 60
@@ -105,9 +117,13 @@ class Training:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not self.lr > 0 or not self.weight_decay >= 0:
-            raise ValueError(f"expected lr > 0 and weight_decay >= 0, got lr={self.lr}, weight_decay={self.weight_decay}")
+            raise ValueError(
+                f"expected lr > 0 and weight_decay >= 0, got lr={self.lr}, weight_decay={self.weight_decay}"
+            )
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {list(PRECISIONS)}, got {self.precision!r}")
+            raise ValueError(
+                f"precision: expected one of {list(PRECISIONS)}, got {self.precision!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -117,8 +133,10 @@ class Source:
     Attributes:
         space: Weight space of the full parameters.
         free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
-        hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for a numeric column.
-        network: What the networks compute; None if it is not known, or the metanet does not run networks.
+        hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for
+            a numeric column.
+        network: What the networks compute; None if it is not known, or the metanet does not run
+            networks.
     """
 
     space: WeightSpace
@@ -140,7 +158,10 @@ class Source:
 
 def source_key(source: Source) -> str:
     """Identity of a weight space with its masks, hexadecimal."""
-    masks = b"".join(name.encode() + source.free[name].bool().cpu().numpy().tobytes() for name in sorted(source.free))
+    masks = b"".join(
+        name.encode() + source.free[name].bool().cpu().numpy().tobytes()
+        for name in sorted(source.free)
+    )
     return hashlib.sha256(source.space.fingerprint.encode() + masks).hexdigest()
 
 
@@ -184,7 +205,9 @@ def reads(module: nn.Module) -> Reads:
 
 def network_of(builder: Builder, population: PopulationLike) -> Network | None:
     """What the networks of a population compute, if it is known and the metanet runs networks; else None."""
-    return getattr(population, "network", None) if getattr(builder, "runs_networks", False) else None
+    return (
+        getattr(population, "network", None) if getattr(builder, "runs_networks", False) else None
+    )
 
 
 def invariant_to(module: nn.Module) -> Invariance:
@@ -221,7 +244,9 @@ def needs_all(module: nn.Module) -> str | None:
     if getattr(module, "compact", False):
         return None
     if hasattr(module, "fit"):
-        return "it trains on the features of all networks at once and does not declare them `compact`"
+        return (
+            "it trains on the features of all networks at once and does not declare them `compact`"
+        )
     if hasattr(module, "calibrate") and not hasattr(module, "summarize"):
         return "its `calibrate` takes all networks at once; give it `summarize` and `settle`, or declare its features `compact`"
     return None
@@ -231,7 +256,11 @@ def rows(features: Features, index: Tensor | slice) -> Features:
     """Some of the networks."""
     if isinstance(features, Mixed):
         return features.take(index)
-    return features[index] if isinstance(features, Tensor) else {name: tensor[index] for name, tensor in features.items()}
+    return (
+        features[index]
+        if isinstance(features, Tensor)
+        else {name: tensor[index] for name, tensor in features.items()}
+    )
 
 
 def count_rows(features: Features) -> int:
@@ -245,11 +274,18 @@ def concatenate(parts: Sequence[Features]) -> Features:
     """Networks of several features, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    tensors, groups = [p for p in parts if isinstance(p, Tensor)], [p for p in parts if isinstance(p, dict)]
+    tensors, groups = (
+        [p for p in parts if isinstance(p, Tensor)],
+        [p for p in parts if isinstance(p, dict)],
+    )
     mixed = [p for p in parts if isinstance(p, Mixed)]
     if mixed:
         return _concatenate_mixed(mixed)
-    return torch.cat(tensors) if tensors else {name: torch.cat([part[name] for part in groups]) for name in groups[0]}
+    return (
+        torch.cat(tensors)
+        if tensors
+        else {name: torch.cat([part[name] for part in groups]) for name in groups[0]}
+    )
 
 
 def _concatenate_mixed(parts: Sequence[Mixed]) -> Mixed:
@@ -263,14 +299,24 @@ def _concatenate_mixed(parts: Sequence[Mixed]) -> Mixed:
             start += len(tensor)
         first += len(part.order)
     ranks = torch.cat([rank for own in found.values() for _, rank in own])
-    return Mixed({key: torch.cat([tensor for tensor, _ in own]) for key, own in found.items()}, ranks.argsort())
+    return Mixed(
+        {key: torch.cat([tensor for tensor, _ in own]) for key, own in found.items()},
+        ranks.argsort(),
+    )
 
 
 def to_device(features: Features, device: torch.device | str) -> Features:
     """Move to a device."""
     if isinstance(features, Mixed):
-        return Mixed({key: tensor.to(device) for key, tensor in features.parts.items()}, features.order.to(device))
-    return features.to(device) if isinstance(features, Tensor) else {n: t.to(device) for n, t in features.items()}
+        return Mixed(
+            {key: tensor.to(device) for key, tensor in features.parts.items()},
+            features.order.to(device),
+        )
+    return (
+        features.to(device)
+        if isinstance(features, Tensor)
+        else {n: t.to(device) for n, t in features.items()}
+    )
 
 
 @contextmanager
@@ -286,7 +332,9 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 def resolve_device(device: str) -> torch.device:
     """The device of a name, `"auto"` being a GPU where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
 
 
 def device_of(module: nn.Module) -> torch.device:

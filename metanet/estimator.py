@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from metanet import serialization as files
-from metanet.inputs.checks import check_network, check_shapes, check_source
 from metanet.contract import (
     PopulationLike,
     Training,
@@ -24,16 +23,17 @@ from metanet.contract import (
     resolve_device,
     seeded,
 )
-from metanet.inputs.dataset import check_loading, read_examples, read_networks, streams
 from metanet.fitting import fit_module, predict_raw
 from metanet.history import History
-from metanet.metrics import Estimate, bootstrap, r2
-from metanet.mixed import MixedReader, join
-from metanet.models.table import METANETS, build, build_mixed, check_options
 from metanet.inputs.batches import NetworkSet, as_set
+from metanet.inputs.checks import check_network, check_shapes, check_source
+from metanet.inputs.dataset import check_loading, read_examples, read_networks, streams
 from metanet.inputs.reader import Reader, source_of
 from metanet.inputs.targets import Target, fit_target
 from metanet.inputs.treatments import NONE, Spec, parse_treatment
+from metanet.metrics import Estimate, bootstrap, r2
+from metanet.mixed import MixedReader, join
+from metanet.models.table import METANETS, build, build_mixed, check_options
 
 
 class Metanet(BaseEstimator):
@@ -41,7 +41,8 @@ class Metanet(BaseEstimator):
 
     Attributes:
         module_: Fitted torch module.
-        reader_: What it reads, and how: source (weight space, masks, hyperparameter columns) and treatment.
+        reader_: What it reads, and how: source (weight space, masks, hyperparameter columns) and
+            treatment.
         target_: Units of its predictions.
         training_: Training settings that were used.
         history_: Validation loss along training.
@@ -78,18 +79,21 @@ class Metanet(BaseEstimator):
         Args:
             model: A name in `METANETS`.
             target: Numeric column of a population's table.
-            treatment: What is done about symmetry, see `metanet.inputs.treatments`: `"none"`, names such as `"align+augment"`, or a
-                mapping from names to options.
+            treatment: What is done about symmetry, see `metanet.inputs.treatments`: `"none"`, names
+                such as `"align+augment"`, or a mapping from names to options.
             seed: Of initialization, batches, dropout and augmentation.
             epochs: Most passes over the training networks (trees: most trees).
-            batch_size: Networks per step; if None, smaller than recommended where there are fewer than 16 batches.
+            batch_size: Networks per step; if None, smaller than recommended where there are fewer
+                than 16 batches.
             lr: Peak learning rate (trees: shrinkage).
             weight_decay: Decoupled weight decay (trees: L2 penalty).
             patience: Passes without improvement before training stops.
-            precision: Of the products of training steps, `"float32"` or `"bfloat16"`; predictions are in float32 in any case.
+            precision: Of the products of training steps, `"float32"` or `"bfloat16"`; predictions
+                are in float32 in any case.
             device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
-            stream: Whether params stay on disk and are read batch by batch, in training and at prediction; the result is the
-                same. `"auto"`: where they would take more than a third of the memory that is free.
+            stream: Whether params stay on disk and are read batch by batch, in training and at
+                prediction; the result is the same. `"auto"`: where they would take more than a
+                third of the memory that is free.
             workers: Threads that read ahead while they do.
             verbose: Show progress on stderr.
             **options: Options of that metanet, such as `width`; `preset` for a named set of them.
@@ -120,7 +124,10 @@ class Metanet(BaseEstimator):
     def set_params(self, **params: Any) -> "Metanet":
         """Change constructor arguments; unknown names are taken as options and checked against the metanet."""
         own = set(super().get_params())
-        options = {**self.options, **{name: value for name, value in params.items() if name not in own}}
+        options = {
+            **self.options,
+            **{name: value for name, value in params.items() if name not in own},
+        }
         check_options(params.get("model", self.model), options)
         parse_treatment(params.get("treatment", self.treatment))
         check_loading(params.get("stream", self.stream), params.get("workers", self.workers))
@@ -139,9 +146,11 @@ class Metanet(BaseEstimator):
         """Learn from the train split; choose the best pass, and when to stop, by the validation split.
 
         Args:
-            population: A population of a zoo; or several, of any weight spaces, for a metanet that reads several.
-            num_train: Use the first `num_train` networks of the split by network id, all if None: subsets are nested, and
-                the same networks in every population of a zoo. Of several populations, that many of each.
+            population: A population of a zoo; or several, of any weight spaces, for a metanet that
+                reads several.
+            num_train: Use the first `num_train` networks of the split by network id, all if None:
+                subsets are nested, and the same networks in every population of a zoo. Of several
+                populations, that many of each.
             num_validation: Likewise for the validation split.
 
         Returns:
@@ -155,18 +164,34 @@ class Metanet(BaseEstimator):
         populations = list(population) if mixed else [population]
         sources = [source_of(own, network_of(METANETS[self.model], own)) for own in populations]
         with seeded(self.seed, device):
-            module = build_mixed(self.model, sources, self.options) if mixed else build(self.model, sources[0], self.options)
+            module = (
+                build_mixed(self.model, sources, self.options)
+                if mixed
+                else build(self.model, sources[0], self.options)
+            )
             kind = reads(module)
             kept = streams(self.stream, populations, ("train", "validation"), kind)
-            learn = [read_examples(own, "train", self.target, kind, num_train, kept) for own in populations]
-            check = [read_examples(own, "validation", self.target, kind, num_validation, kept) for own in populations]
-            training_part, validation_part = (join(learn), join(check)) if mixed else (learn[0], check[0])
+            learn = [
+                read_examples(own, "train", self.target, kind, num_train, kept)
+                for own in populations
+            ]
+            check = [
+                read_examples(own, "validation", self.target, kind, num_validation, kept)
+                for own in populations
+            ]
+            training_part, validation_part = (
+                (join(learn), join(check)) if mixed else (learn[0], check[0])
+            )
             name = ", ".join(own.name for own in populations)
             if len(training_part) < 2:
-                raise ValueError(f"population {name!r}: expected 2 or more training networks, got {len(training_part)}")
+                raise ValueError(
+                    f"population {name!r}: expected 2 or more training networks, got {len(training_part)}"
+                )
             self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
             self.training_ = self._training(module, len(training_part))
-            readers = tuple(Reader(source, module, parse_treatment(self.treatment)) for source in sources)
+            readers = tuple(
+                Reader(source, module, parse_treatment(self.treatment)) for source in sources
+            )
             reader = MixedReader(readers) if mixed else readers[0]
             self.reader_, self.history_ = fit_module(
                 reader,
@@ -190,8 +215,9 @@ class Metanet(BaseEstimator):
         """Predict the target of networks.
 
         Args:
-            inputs: Full params ``[N, *shape]`` of a weight space that the metanet was fitted on; for a metanet that reads
-                hyperparameters a table with their columns; or a population, of any weight space if it was fitted on several.
+            inputs: Full params ``[N, *shape]`` of a weight space that the metanet was fitted on;
+                for a metanet that reads hyperparameters a table with their columns; or a
+                population, of any weight space if it was fitted on several.
             split: Split of a population, in the order of its `params(split)`; ignored otherwise.
 
         Returns:
@@ -205,10 +231,18 @@ class Metanet(BaseEstimator):
         reader = self._reader(inputs)
         networks: Any = inputs
         if not isinstance(inputs, Mapping | pd.DataFrame):
-            networks = read_networks(inputs, split, wanted, streams(self.stream, [inputs], [split], wanted))
+            networks = read_networks(
+                inputs, split, wanted, streams(self.stream, [inputs], [split], wanted)
+            )
         if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
-            expected = "params, a dict of tensors" if wanted == "params" else f"a table with columns {self._columns}"
-            raise ValueError(f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}")
+            expected = (
+                "params, a dict of tensors"
+                if wanted == "params"
+                else f"a table with columns {self._columns}"
+            )
+            raise ValueError(
+                f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}"
+            )
         return self._predict(reader, as_set(networks))
 
     def score(self, population: PopulationLike, split: str = "test") -> float:
@@ -223,7 +257,9 @@ class Metanet(BaseEstimator):
         """
         return r2(*self.predict_examples(population, split))
 
-    def evaluate(self, population: PopulationLike, split: str = "test", num_bootstrap: int = 1000) -> dict[str, Estimate]:
+    def evaluate(
+        self, population: PopulationLike, split: str = "test", num_bootstrap: int = 1000
+    ) -> dict[str, Estimate]:
         """R^2, Kendall's tau, Spearman's rho and mean absolute error, each with a 95% bootstrap interval over networks.
 
         Args:
@@ -234,7 +270,9 @@ class Metanet(BaseEstimator):
         Returns:
             Estimates by name: `r2`, `kendall_tau`, `spearman`, `mae`.
         """
-        return bootstrap(*self.predict_examples(population, split), num_bootstrap=num_bootstrap, seed=self.seed)
+        return bootstrap(
+            *self.predict_examples(population, split), num_bootstrap=num_bootstrap, seed=self.seed
+        )
 
     def predict_examples(
         self, population: PopulationLike, split: str = "test"
@@ -286,7 +324,9 @@ class Metanet(BaseEstimator):
         # Small training sets still get about 16 steps a pass.
         batch_size = min(recommended.batch_size, max(8, num_train // 16))
         if hasattr(module, "fit") and self.precision not in (None, recommended.precision):
-            raise ValueError(f"precision: metanet {self.model!r} has no training steps; expected None, got {self.precision!r}")
+            raise ValueError(
+                f"precision: metanet {self.model!r} has no training steps; expected None, got {self.precision!r}"
+            )
         names = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
@@ -305,17 +345,26 @@ def load(path: str | os.PathLike[str]) -> Metanet:
         The metanet; predicts what it predicted when it was saved.
 
     Raises:
-        ValueError: If the file is not a metanet, is of another format, or its weights do not fit the metanet of that name.
+        ValueError: If the file is not a metanet, is of another format, or its weights do not fit
+            the metanet of that name.
     """
     record, tensors = files.read(path)
     metanet = Metanet(**record["params"])
     sources, mixed = files.read_sources(record, tensors), "spaces" in record
     options = metanet.options
-    module = build_mixed(metanet.model, sources, options) if mixed else build(metanet.model, sources[0], options)
+    module = (
+        build_mixed(metanet.model, sources, options)
+        if mixed
+        else build(metanet.model, sources[0], options)
+    )
     try:
-        module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
+        module.load_state_dict(
+            {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+        )
     except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit metanet {metanet.model!r}: {error}") from error
+        raise ValueError(
+            f"{path}: its weights do not fit metanet {metanet.model!r}: {error}"
+        ) from error
     treatment = parse_treatment(metanet.treatment)
     known = files.read_treatment(tensors, len(treatment.steps))
     readers = tuple(Reader(source, module, treatment.with_known(known)) for source in sources)

@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Training, concatenate, device_of, needs_all, to_device
-from metanet.inputs.dataset import Examples
 from metanet.history import History
-from metanet.mixed import Joined, JoinedSets, MixedReader
-from metanet.inputs.normalize import calibrate
 from metanet.inputs.batches import Drawn, InMemory, NetworkSet, as_set, block_size, in_pieces
+from metanet.inputs.dataset import Examples
+from metanet.inputs.normalize import calibrate
 from metanet.inputs.reader import Reader
 from metanet.inputs.targets import Target
-from metanet.train import Labeled, evaluate, evaluation_batch, train
 from metanet.inputs.treatments import Treatment
+from metanet.mixed import Joined, JoinedSets, MixedReader
+from metanet.train import Labeled, evaluate, evaluation_batch, train
 from zoo.store.streaming import StoredParams
 
 
@@ -50,10 +50,14 @@ def fit_module(
         The reader with its fitted treatment, and the course of training.
 
     Raises:
-        ValueError: If networks are on disk, and the metanet or its treatment needs all of them at once.
+        ValueError: If networks are on disk, and the metanet or its treatment needs all of them at
+            once.
     """
     module, generator = reader.module, torch.Generator().manual_seed(seed)
-    sets = [part.networks if isinstance(part, Joined) else as_set(part.networks) for part in (learn, check)]
+    sets = [
+        part.networks if isinstance(part, Joined) else as_set(part.networks)
+        for part in (learn, check)
+    ]
     on_disk = any(_is_on_disk(own) for own in sets)
     if on_disk:
         _refuse_what_needs_all(module, reader.treatment)
@@ -68,13 +72,17 @@ def fit_module(
         features = concatenate([_kept(drawn, reader.treatment.is_random) for _ in range(copies)])
         calibrate(module, [features])
         linked = [target.standardize(part.y) for part in (learn, check)]
-        return reader, module.fit((features, linked[0].repeat(copies)), (held_out, linked[1]), training, seed)  # type: ignore[operator]
+        return reader, module.fit(
+            (features, linked[0].repeat(copies)), (held_out, linked[1]), training, seed
+        )  # type: ignore[operator]
     learned = _kept(drawn) if is_kept and not reader.treatment.is_random else drawn
     calibrate(module, _pieces(module, learned, most))
     parts = [(learned, learn.y), (held_out, check.y)]
     labeled = [Labeled(_moved(features, device), y.float().to(device)) for features, y in parts]
     at_once = evaluation_batch(reader.num_params)
-    return reader, train(module.to(device), target, labeled[0], labeled[1], training, progress, at_once)
+    return reader, train(
+        module.to(device), target, labeled[0], labeled[1], training, progress, at_once
+    )
 
 
 def predict_raw(reader: Reader, networks: NetworkSet, workers: int) -> Float[Tensor, "N"]:
@@ -92,7 +100,10 @@ def predict_raw(reader: Reader, networks: NetworkSet, workers: int) -> Float[Ten
     most = max(1, block_size(reader.num_params) // at_once) * at_once
     found = []
     for block in networks.stream(torch.arange(len(networks)).split(most), workers):
-        raw = [evaluate(reader.module, to_device(view, device), at_once).double() for view in reader.views(block)]
+        raw = [
+            evaluate(reader.module, to_device(view, device), at_once).double()
+            for view in reader.views(block)
+        ]
         found.append(torch.stack(raw).mean(0))
     return torch.cat(found)
 
@@ -105,9 +116,15 @@ def _is_on_disk(networks: NetworkSet) -> bool:
 def _refuse_what_needs_all(module: nn.Module, treatment: Treatment) -> None:
     """Networks on disk are seen some at a time."""
     if why := needs_all(module):
-        raise ValueError(f"stream: {type(module).__name__} cannot learn from networks on disk: {why}")
+        raise ValueError(
+            f"stream: {type(module).__name__} cannot learn from networks on disk: {why}"
+        )
     if treatment.num_fit is None:
-        learning = [step for step in treatment.steps if hasattr(step, "fit") and not hasattr(step, "num_fit")]
+        learning = [
+            step
+            for step in treatment.steps
+            if hasattr(step, "fit") and not hasattr(step, "num_fit")
+        ]
         raise ValueError(
             f"stream: treatment {type(learning[0]).__name__.lower()!r} learns from all training networks at once, which stay "
             "on disk; give it a property `num_fit`, the number of networks that are enough"
@@ -129,4 +146,8 @@ def _pieces(module: nn.Module, features: Features | Drawn, most: int) -> Iterabl
 
 
 def _moved(features: Features | Drawn, device: torch.device) -> Features | Drawn:
-    return replace(features, device=device) if isinstance(features, Drawn) else to_device(features, device)
+    return (
+        replace(features, device=device)
+        if isinstance(features, Drawn)
+        else to_device(features, device)
+    )

@@ -1,7 +1,9 @@
 """How good predictions are: R^2, Kendall's tau-b, Spearman's rho, mean absolute error, with intervals over test networks.
 
-Every metric is computed from *counts*: how often each test network is in a sample. The test set itself has counts of one; a
-bootstrap resample has multinomial counts, so that 1,000 resamples are a few matrix products, exact, ties included.
+Every metric is computed from *counts*: how often each test network is in a sample. The test set
+    itself has counts of one; a
+bootstrap resample has multinomial counts, so that 1,000 resamples are a few matrix products, exact,
+ties included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +99,8 @@ def bootstrap(
 ) -> dict[str, Estimate]:
     """All metrics, each with a percentile bootstrap interval over networks.
 
-    The metrics share the resamples. A resample in which a metric is undefined is left out of that metric's interval.
+    The metrics share the resamples. A resample in which a metric is undefined is left out of that
+    metric's interval.
 
     Args:
         y: Targets.
@@ -110,7 +113,9 @@ def bootstrap(
         One estimate per name in `METRICS`.
     """
     y, prediction = _checked(y, prediction)
-    counts = np.random.default_rng(seed).multinomial(len(y), np.full(len(y), 1 / len(y)), size=num_bootstrap)
+    counts = np.random.default_rng(seed).multinomial(
+        len(y), np.full(len(y), 1 / len(y)), size=num_bootstrap
+    )
     counts = np.concatenate([np.ones((1, len(y))), counts.astype(np.float64)])
     tail = (1 - level) / 2
     estimates = {}
@@ -140,7 +145,9 @@ def over_seeds(evaluations: Sequence[Mapping[str, Estimate]]) -> dict[str, Sprea
     for name in evaluations[0]:
         values = np.array([evaluation[name].value for evaluation in evaluations])
         deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        spreads[name] = Spread(float(values.mean()), deviation, float(values.min()), float(values.max()), len(values))
+        spreads[name] = Spread(
+            float(values.mean()), deviation, float(values.min()), float(values.max()), len(values)
+        )
     return spreads
 
 
@@ -169,13 +176,15 @@ def _kendall(y: np.ndarray, prediction: np.ndarray, counts: Counts) -> Values:
     for start in range(0, len(y), PAIR_BLOCK):
         block = slice(start, start + PAIR_BLOCK)
         # Sums of at most N signs, weighted: exact in float32 up to 2^24.
-        signs = np.sign(y[block, None] - y).astype(np.float32) * np.sign(prediction[block, None] - prediction).astype(
-            np.float32
-        )
+        signs = np.sign(y[block, None] - y).astype(np.float32) * np.sign(
+            prediction[block, None] - prediction
+        ).astype(np.float32)
         concordant += ((narrow[:, block] @ signs).astype(np.float64) * counts).sum(1)
     size = counts.sum(1)
     pairs = size * (size - 1) / 2
-    return _ratio(concordant / 2, *(pairs - _tied_pairs(values, counts) for values in (y, prediction)))
+    return _ratio(
+        concordant / 2, *(pairs - _tied_pairs(values, counts) for values in (y, prediction))
+    )
 
 
 def _ratio(product: Values, first: Values, second: Values) -> Values:
@@ -212,7 +221,11 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Counts], Values]] = {
 }
 
 
-def _single(metric: Callable[[np.ndarray, np.ndarray, Counts], Values], y: np.ndarray, prediction: np.ndarray) -> float:
+def _single(
+    metric: Callable[[np.ndarray, np.ndarray, Counts], Values],
+    y: np.ndarray,
+    prediction: np.ndarray,
+) -> float:
     y, prediction = _checked(y, prediction)
     return float(metric(y, prediction, np.ones((1, len(y))))[0])
 
@@ -220,7 +233,9 @@ def _single(metric: Callable[[np.ndarray, np.ndarray, Counts], Values], y: np.nd
 def _checked(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     if y.shape != prediction.shape or y.ndim != 1 or not len(y):
-        raise ValueError(f"metrics: expected two vectors of one length >= 1, got shapes {y.shape} and {prediction.shape}")
+        raise ValueError(
+            f"metrics: expected two vectors of one length >= 1, got shapes {y.shape} and {prediction.shape}"
+        )
     if not (np.isfinite(y).all() and np.isfinite(prediction).all()):
         raise ValueError(
             f"metrics: expected finite values, got {int((~np.isfinite(y)).sum())} targets and "

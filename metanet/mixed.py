@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Features, Networks, Source, concatenate, rows
-from metanet.inputs.dataset import Examples
 from metanet.inputs.batches import NetworkSet, as_set
+from metanet.inputs.dataset import Examples
 from metanet.inputs.reader import Reader
 from metanet.inputs.treatments import Treatment
 
@@ -44,7 +44,9 @@ class JoinedSets:
         """Networks of each group of rows, counted over all populations; see `NetworkSet`."""
         ordered, start, own = [index.sort().values for index in parts], 0, []
         for part in self.parts:
-            inside = [index[(index >= start) & (index < start + len(part))] - start for index in ordered]
+            inside = [
+                index[(index >= start) & (index < start + len(part))] - start for index in ordered
+            ]
             own.append((inside, part.stream([index for index in inside if len(index)], workers)))
             start += len(part)
         for at, index in enumerate(parts):
@@ -79,7 +81,10 @@ def join(parts: Sequence[Examples]) -> Joined:
     Returns:
         The examples.
     """
-    networks, dropped = tuple(as_set(part.networks) for part in parts), sum(part.num_dropped for part in parts)
+    networks, dropped = (
+        tuple(as_set(part.networks) for part in parts),
+        sum(part.num_dropped for part in parts),
+    )
     return Joined(JoinedSets(networks), torch.cat([part.y for part in parts]), dropped)
 
 
@@ -126,7 +131,12 @@ class MixedReader:
             ValueError: If a step learns.
         """
         fitted = [reader.fit(own) for reader, own in zip(self.readers, networks.parts, strict=True)]
-        learned = [type(step).__name__.lower() for reader in fitted for step in reader.treatment.steps if hasattr(step, "fit")]
+        learned = [
+            type(step).__name__.lower()
+            for reader in fitted
+            for step in reader.treatment.steps
+            if hasattr(step, "fit")
+        ]
         if learned:
             raise ValueError(
                 f"treatment {learned[0]!r} learns from networks of one weight space: expected treatments that learn nothing "
@@ -140,7 +150,10 @@ class MixedReader:
 
         def compute(chosen: Chosen) -> Features:
             found = zip(computes, chosen.networks, strict=True)
-            return rows(concatenate([own(networks) for own, networks in found if networks is not None]), chosen.order)
+            return rows(
+                concatenate([own(networks) for own, networks in found if networks is not None]),
+                chosen.order,
+            )
 
         return compute
 
@@ -154,7 +167,8 @@ class MixedReader:
         """The reader of networks of one weight space.
 
         Args:
-            inputs: A population of any weight space whose kinds are known; or params of a fitted space.
+            inputs: A population of any weight space whose kinds are known; or params of a fitted
+                space.
 
         Returns:
             The reader.
@@ -163,7 +177,9 @@ class MixedReader:
             ValueError: If the networks cannot be read.
         """
         if not isinstance(inputs, Mapping):
-            source = Source(inputs.space, {name: mask.bool().cpu() for name, mask in inputs.free.items()})
+            source = Source(
+                inputs.space, {name: mask.bool().cpu() for name, mask in inputs.free.items()}
+            )
             try:
                 self.module.admit(source)  # type: ignore[operator]
             except ValueError as error:

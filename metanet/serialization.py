@@ -1,11 +1,13 @@
 """A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
 
-Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their nodes), ``free.<tensor>``,
-the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet runs, and
-``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata key ``metanet``): format, constructor
-arguments, weight space, hyperparameter columns, description of networks that the metanet runs, target, course of training,
-where it was trained, versions. A metanet of several populations has a list ``spaces`` of weight spaces with their
-hyperparameter columns instead, and masks ``<place in it>.free.<tensor>``.
+Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their
+    nodes), ``free.<tensor>``,
+the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet
+runs, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata
+key ``metanet``): format, constructor arguments, weight space, hyperparameter columns, description
+of networks that the metanet runs, target, course of training, where it was trained, versions. A
+metanet of several populations has a list ``spaces`` of weight spaces with their hyperparameter
+columns instead, and masks ``<place in it>.free.<tensor>``.
 """
 
 import json
@@ -50,7 +52,9 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
     try:
         record = json.dumps(_record(metanet), allow_nan=False)
     except TypeError as error:
-        raise ValueError(f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}") from error
+        raise ValueError(
+            f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}"
+        ) from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
     for prefix, source in _sources(metanet):
         tensors |= {f"{prefix}free.{name}": mask for name, mask in source.free.items()}
@@ -64,7 +68,8 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
     try:
         # Copies, since safetensors refuses tensors that share memory or are not in C order.
         contiguous = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
         }
         save_file(contiguous, temporary, metadata={KEY: record})
         with Path(temporary).open("rb+") as written:
@@ -92,7 +97,9 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
         "target": asdict(metanet.target_),
         "training": asdict(metanet.training_),
         "history": {
-            "validation_loss": [loss if math.isfinite(loss) else None for loss in history.validation_loss],
+            "validation_loss": [
+                loss if math.isfinite(loss) else None for loss in history.validation_loss
+            ],
             "best_epoch": history.best_epoch,
         },
         "trained_on": {
@@ -141,7 +148,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             record = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a metanet, expected a file written by Metanet.save: {error}") from error
+        raise ValueError(
+            f"{path}: not a metanet, expected a file written by Metanet.save: {error}"
+        ) from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: not a metanet: a safetensors file without the record {KEY!r}")
     if record.get("format") != FORMAT:
@@ -163,7 +172,10 @@ def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> li
     for at, own in enumerate(record.get("spaces", [record])):
         prefix = f"{at}." if "spaces" in record else ""
         free, constants = (_below(f"{prefix}{kind}.", tensors) for kind in ("free", "network"))
-        columns = {name: None if values is None else tuple(values) for name, values in own["hyperparameters"].items()}
+        columns = {
+            name: None if values is None else tuple(values)
+            for name, values in own["hyperparameters"].items()
+        }
         space, description = WeightSpace.from_json(json.dumps(own["space"])), own.get("network")
         network = build_network(description, space, constants) if description else None
         sources.append(Source(space, free, columns, network))
@@ -185,4 +197,8 @@ def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[s
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names start with a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

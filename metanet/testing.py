@@ -3,9 +3,11 @@
     METANETS["mine"] = builder
     check_metanet("mine")
 
-The laws: a batch gives what its networks give one by one; gradients reach every weight; eight networks can be learned by
-heart; the same seed gives the same metanet and leaves the global random state alone; saving and loading changes nothing;
-another weight space is refused; and a metanet that declares itself `invariant` is, and one that does not, is not.
+The laws: a batch gives what its networks give one by one; gradients reach every weight; eight
+    networks can be learned by
+heart; the same seed gives the same metanet and leaves the global random state alone; saving and
+loading changes nothing; another weight space is refused; and a metanet that declares itself
+`invariant` is, and one that does not, is not.
 """
 
 import copy
@@ -74,19 +76,25 @@ class MemoryPopulation:
         return slice(start, start + self.sizes[split])
 
 
-def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32), masked: bool = False) -> MemoryPopulation:
+def random_population(
+    seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32), masked: bool = False
+) -> MemoryPopulation:
     """Random two-hidden-layer networks whose `test_accuracy` can be read off their weights, invariantly.
 
     Args:
         seed: Of the networks.
         sizes: Networks of each split.
-        masked: Whether about half of the entries of each weight are fixed (and the neurons not permutable).
+        masked: Whether about half of the entries of each weight are fixed (and the neurons not
+            permutable).
 
     Returns:
         The population; hyperparameters are `lr` (which the accuracy depends on) and `optimizer`.
     """
     generator = torch.Generator().manual_seed(seed)
-    hidden, ends = NeuronGroup(6, permutable=not masked, activation="relu"), NeuronGroup(5, permutable=False)
+    hidden, ends = (
+        NeuronGroup(6, permutable=not masked, activation="relu"),
+        NeuronGroup(5, permutable=False),
+    )
     patterns = {
         "layers.0.weight": "h1 <- x",
         "layers.0.bias": "h1",
@@ -95,7 +103,9 @@ def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32),
         "layers.2.weight": "y <- h2",
         "layers.2.bias": "y",
     }
-    space = WeightSpace({"x": ends, "h1": hidden, "h2": hidden, "y": replace(ends, size=3)}, patterns)
+    space = WeightSpace(
+        {"x": ends, "h1": hidden, "h2": hidden, "y": replace(ends, size=3)}, patterns
+    )
     count = sum(sizes)
     lr = 10 ** -(3 * torch.rand(count, generator=generator, dtype=torch.float64))
     size = 1 + lr.log10().float() / 4
@@ -105,7 +115,9 @@ def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32),
         tensors[name] = size.view(-1, *(1,) * len(shape)) * (draws + 0.5)
         if masked and len(shape) == 2:
             free[name] = torch.rand(shape, generator=generator) < 0.5
-            tensors[name] = torch.where(free[name], tensors[name], torch.randn(shape, generator=generator))
+            tensors[name] = torch.where(
+                free[name], tensors[name], torch.randn(shape, generator=generator)
+            )
     noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
     rows = pd.DataFrame(
         {
@@ -119,12 +131,27 @@ def random_population(seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32),
         }
     )
     kind, hyperparameters = "masked" if masked else "standard", ("lr", "optimizer")
-    description = {"architecture": {"name": "mlp", "hidden": [6, 6]}, "input_shape": [5], "num_classes": 3}
+    description = {
+        "architecture": {"name": "mlp", "hidden": [6, 6]},
+        "input_shape": [5],
+        "num_classes": 3,
+    }
     network = build_network(description, space, {})
-    return MemoryPopulation(kind, space, tensors, rows, dict(zip(SPLITS, sizes, strict=True)), hyperparameters, free, network)
+    return MemoryPopulation(
+        kind,
+        space,
+        tensors,
+        rows,
+        dict(zip(SPLITS, sizes, strict=True)),
+        hyperparameters,
+        free,
+        network,
+    )
 
 
-def permute_neurons(space: WeightSpace, params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
+def permute_neurons(
+    space: WeightSpace, params: Mapping[str, Tensor], generator: torch.Generator
+) -> Params:
     """Permute every permutable group, the same way wherever it appears, in every network.
 
     Args:
@@ -143,7 +170,8 @@ def check_metanet(model: str, population: Any = None, **options: Any) -> list[st
 
     Args:
         model: Name in `METANETS`.
-        population: Networks to check with (32 of its training networks), `random_population()` if None.
+        population: Networks to check with (32 of its training networks), `random_population()` if
+            None.
         **options: Arguments of `Metanet`.
 
     Returns:
@@ -152,7 +180,8 @@ def check_metanet(model: str, population: Any = None, **options: Any) -> list[st
     Raises:
         AssertionError: If a law is broken; says which and how.
     """
-    # Its own training networks as test networks: predictions that differ between networks, however little was learned.
+    # Its own training networks as test networks: predictions that differ between networks, however
+    # little was learned.
     networks = first_networks(population or random_population(), 32)
     for law in LAWS.values():
         law(model, networks, options)
@@ -164,12 +193,19 @@ def batch_is_loop(model: str, population: Any, options: Mapping[str, Any]) -> No
     metanet = _in_float64(_fitted(model, population, options))
     if reads(metanet.module_) == "params":
         networks = {name: tensor.double() for name, tensor in population.params("test").items()}
-        alone = [metanet.predict({n: t[i : i + 1] for n, t in networks.items()}) for i in range(count_rows(networks))]
+        alone = [
+            metanet.predict({n: t[i : i + 1] for n, t in networks.items()})
+            for i in range(count_rows(networks))
+        ]
     else:
         networks = population.table("test")
         alone = [metanet.predict(networks.iloc[i : i + 1]) for i in range(len(networks))]
     change = _change(metanet.predict(networks), np.concatenate(alone))
-    _expect(change < EXACT, model, f"a batch and a loop over its networks disagree by {change:.2g} spreads")
+    _expect(
+        change < EXACT,
+        model,
+        f"a batch and a loop over its networks disagree by {change:.2g} spreads",
+    )
 
 
 def gradients_reach_every_weight(model: str, population: Any, options: Mapping[str, Any]) -> None:
@@ -183,15 +219,27 @@ def gradients_reach_every_weight(model: str, population: Any, options: Mapping[s
         features = features_of(module, params)
         target = torch.tensor(population.table("train")[metanet.target].to_numpy()).float()
         metanet.target_.loss(module(features), target).backward()
-    idle = [name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
+    idle = [
+        name
+        for name, weight in module.named_parameters()
+        if weight.grad is None or not weight.grad.abs().sum() > 0
+    ]
     _expect(not idle, model, f"no gradient reaches the weights {idle}")
 
 
 def learns_eight_by_heart(model: str, population: Any, options: Mapping[str, Any]) -> None:
     """Eight networks, which are also the validation and the test networks, are predicted to R^2 above .9."""
     eight = first_networks(population, 8)
-    score = Metanet(model, **{"epochs": 80, "patience": 80, "batch_size": 8, **options}).fit(eight).score(eight)
-    _expect(score > 0.9, model, f"eight networks were not learned by heart: R^2 = {score:.3f}, expected above 0.9")
+    score = (
+        Metanet(model, **{"epochs": 80, "patience": 80, "batch_size": 8, **options})
+        .fit(eight)
+        .score(eight)
+    )
+    _expect(
+        score > 0.9,
+        model,
+        f"eight networks were not learned by heart: R^2 = {score:.3f}, expected above 0.9",
+    )
 
 
 def is_deterministic(model: str, population: Any, options: Mapping[str, Any]) -> None:
@@ -199,7 +247,11 @@ def is_deterministic(model: str, population: Any, options: Mapping[str, Any]) ->
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     first = _fitted(model, population, options).predict(population)
     after = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    _expect(torch.equal(before[0], after[0]) and before[1] == after[1], model, "fit changed the global random state")
+    _expect(
+        torch.equal(before[0], after[0]) and before[1] == after[1],
+        model,
+        "fit changed the global random state",
+    )
     second = _fitted(model, population, options).predict(population)
     _expect(np.array_equal(first, second), model, "two fits under one seed predict differently")
 
@@ -211,7 +263,11 @@ def survives_saving(model: str, population: Any, options: Mapping[str, Any]) -> 
         path = Path(folder) / "metanet.safetensors"
         metanet.save(path)
         again = load(path)
-    _expect(np.array_equal(metanet.predict(population), again.predict(population)), model, "predictions changed by saving")
+    _expect(
+        np.array_equal(metanet.predict(population), again.predict(population)),
+        model,
+        "predictions changed by saving",
+    )
     _expect(metanet.get_params() == again.get_params(), model, "arguments changed by saving")
 
 
@@ -225,7 +281,11 @@ def refuses_another_space(model: str, population: Any, options: Mapping[str, Any
     try:
         metanet.predict({**params, name: torch.stack([params[name], params[name]], dim=1)})
     except ValueError as error:
-        _expect(repr(name) in str(error), model, f"the refusal of another weight space does not name tensor {name!r}: {error}")
+        _expect(
+            repr(name) in str(error),
+            model,
+            f"the refusal of another weight space does not name tensor {name!r}: {error}",
+        )
         return
     raise AssertionError(f"metanet {model!r}: params of another weight space were not refused")
 
@@ -234,7 +294,9 @@ def is_as_invariant_as_declared(model: str, population: Any, options: Mapping[st
     """What the metanet declares `invariant` to changes nothing, in float64, what it does not does (vacuous without weights)."""
     metanet = _fitted(model, population, options)
     space, declared = population.space, invariant_to(metanet.module_)
-    if reads(metanet.module_) != "params" or not any(group.permutable for group in space.groups.values()):
+    if reads(metanet.module_) != "params" or not any(
+        group.permutable for group in space.groups.values()
+    ):
         return
     params = {name: tensor.double() for name, tensor in population.params("test").items()}
     generator, exact = torch.Generator().manual_seed(1), _in_float64(metanet)
@@ -244,9 +306,17 @@ def is_as_invariant_as_declared(model: str, population: Any, options: Mapping[st
     for kind, networks in moved.items():
         change = _change(exact.predict(params), exact.predict(networks))
         if declared in (kind, "symmetries"):
-            _expect(change < EXACT, model, f"declared invariant to {kind}, but those move predictions by {change:.2g} spreads")
+            _expect(
+                change < EXACT,
+                model,
+                f"declared invariant to {kind}, but those move predictions by {change:.2g} spreads",
+            )
         elif not hasattr(metanet.module_, "fit"):  # trees may ignore all that moved
-            _expect(change > EXACT, model, f"not declared invariant to {kind}, but those change nothing: declare it")
+            _expect(
+                change > EXACT,
+                model,
+                f"not declared invariant to {kind}, but those change nothing: declare it",
+            )
 
 
 def _in_float64(metanet: Metanet) -> Metanet:
@@ -271,7 +341,9 @@ LAWS: dict[str, Callable[[str, Any, Mapping[str, Any]], None]] = {
 
 
 def _fitted(model: str, population: Any, options: Mapping[str, Any]) -> Metanet:
-    return Metanet(model, **{"epochs": 12, "patience": 12, "batch_size": 8, **options}).fit(population)
+    return Metanet(model, **{"epochs": 12, "patience": 12, "batch_size": 8, **options}).fit(
+        population
+    )
 
 
 def first_networks(population: Any, count: int) -> MemoryPopulation:
@@ -286,12 +358,20 @@ def first_networks(population: Any, count: int) -> MemoryPopulation:
     """
     rows = pd.concat([population.table("train").head(count)] * 3, ignore_index=True)
     tensors = {
-        name: tensor[:count].repeat(3, *(1,) * (tensor.dim() - 1)) for name, tensor in population.params("train").items()
+        name: tensor[:count].repeat(3, *(1,) * (tensor.dim() - 1))
+        for name, tensor in population.params("train").items()
     }
     sizes: dict[str, int] = dict.fromkeys(SPLITS, count)
     network = getattr(population, "network", None)
     return MemoryPopulation(
-        population.name, population.space, tensors, rows, sizes, population.hyperparameters, population.free, network
+        population.name,
+        population.space,
+        tensors,
+        rows,
+        sizes,
+        population.hyperparameters,
+        population.free,
+        network,
     )
 
 

@@ -38,8 +38,9 @@ def train(
 ) -> History:
     """Train a metanet in place and leave it with the weights of its best validation loss.
 
-    AdamW; the learning rate rises over the first tenth of the steps and falls to zero along a cosine. Draws from torch's global
-    generator (batches, dropout): call it inside `metanet.contract.seeded`.
+    AdamW; the learning rate rises over the first tenth of the steps and falls to zero along a
+    cosine. Draws from torch's global generator (batches, dropout): call it inside
+    `metanet.contract.seeded`.
 
     Args:
         module: Untrained, calibrated metanet.
@@ -55,11 +56,17 @@ def train(
     """
     optimizer = torch.optim.AdamW(_decay_groups(module, training.weight_decay), lr=training.lr)
     num_batches = max(1, math.ceil(len(train.y) / training.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.epochs * num_batches))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _rate(step, training.epochs * num_batches)
+    )
     best, best_state, losses = math.inf, copy.deepcopy(module.state_dict()), []
-    for epoch in tqdm(range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False):
+    for epoch in tqdm(
+        range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False
+    ):
         _train_epoch(module, target, train, num_batches, optimizer, schedule, training.precision)
-        losses.append(float(target.loss(evaluate(module, validation.features, at_once), validation.y)))
+        losses.append(
+            float(target.loss(evaluate(module, validation.features, at_once), validation.y))
+        )
         if losses[-1] < best:
             best, best_state = losses[-1], copy.deepcopy(module.state_dict())
         if epoch - _argmin(losses) >= training.patience:
@@ -94,7 +101,9 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, features: Features | Drawn, at_once: int = EVALUATION_BATCH) -> Float[Tensor, "N"]:
+def evaluate(
+    module: nn.Module, features: Features | Drawn, at_once: int = EVALUATION_BATCH
+) -> Float[Tensor, "N"]:
     """Raw outputs of a metanet, in evaluation mode and in batches.
 
     Args:
@@ -107,7 +116,12 @@ def evaluate(module: nn.Module, features: Features | Drawn, at_once: int = EVALU
     """
     module.eval()
     if isinstance(features, Drawn):
-        return torch.cat([module(batch) for batch in features.batches(torch.arange(len(features)).split(at_once))])
+        return torch.cat(
+            [
+                module(batch)
+                for batch in features.batches(torch.arange(len(features)).split(at_once))
+            ]
+        )
     return torch.cat([module(batch) for batch in in_pieces(features, at_once)])
 
 
@@ -124,13 +138,20 @@ def evaluation_batch(num_params: int) -> int:
 
 
 def _in_batches(features: Features | Drawn, parts: Sequence[Tensor]) -> Iterator[Features]:
-    return features.batches(parts) if isinstance(features, Drawn) else (rows(features, part) for part in parts)
+    return (
+        features.batches(parts)
+        if isinstance(features, Drawn)
+        else (rows(features, part) for part in parts)
+    )
 
 
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     trained = [weight for weight in module.parameters() if weight.requires_grad]
     return [
-        {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": weight_decay},
+        {
+            "params": [weight for weight in trained if weight.dim() > 1],
+            "weight_decay": weight_decay,
+        },
         {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
     ]
 

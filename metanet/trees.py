@@ -30,7 +30,9 @@ class BoostedTrees(nn.Module):
     value: Tensor
     baseline: Tensor
 
-    def __init__(self, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5):
+    def __init__(
+        self, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5
+    ):
         """Remember the options; there are no trees before `fit` or `load_state_dict`.
 
         Args:
@@ -47,15 +49,19 @@ class BoostedTrees(nn.Module):
         self.register_load_state_dict_pre_hook(_resize_buffers)
 
     def fit(
-        self, train: tuple[Features, Tensor], validation: tuple[Features, Tensor], training: Training, seed: int
+        self,
+        train: tuple[Features, Tensor],
+        validation: tuple[Features, Tensor],
+        training: Training,
+        seed: int,
     ) -> History:
         """Grow the trees, as many as validation asks for.
 
         Args:
             train: Features ``[N, S]`` and raw targets ``[N]``.
             validation: Likewise; chooses the number of trees.
-            training: `epochs` is the most trees, `lr` the shrinkage, `weight_decay` the L2 penalty of leaves, `patience` how
-                many trees may pass without a better validation loss.
+            training: `epochs` is the most trees, `lr` the shrinkage, `weight_decay` the L2 penalty
+                of leaves, `patience` how many trees may pass without a better validation loss.
             seed: Chooses the columns that each split looks at.
 
         Returns:
@@ -116,7 +122,9 @@ class BoostedTrees(nn.Module):
         node = self.root.expand(len(x), -1)
         while True:
             value = x.gather(1, self.feature[node])
-            go_left = torch.where(value.isnan(), self.missing_left[node], value <= self.threshold[node])
+            go_left = torch.where(
+                value.isnan(), self.missing_left[node], value <= self.threshold[node]
+            )
             child = torch.where(go_left, self.left[node], self.right[node])
             if torch.equal(child, node):
                 return self.baseline + self.value[node].sum(1)
@@ -144,5 +152,7 @@ def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_
 def _arrays(part: tuple[Features, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     features, y = part
     if not isinstance(features, Tensor):
-        raise ValueError(f"boosted trees: expected one tensor of features [N, S], got {type(features).__name__}")
+        raise ValueError(
+            f"boosted trees: expected one tensor of features [N, S], got {type(features).__name__}"
+        )
     return features.double().cpu().numpy(), y.double().cpu().numpy()

@@ -43,9 +43,19 @@ def main() -> None:
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
-@click.option("--column", default="test_accuracy", show_default=True, help="Column to draw a histogram of.")
-@click.option("--bins", type=click.IntRange(1, 1000), default=20, show_default=True, help="Bars of the histogram.")
-@click.option("--population", "populations", multiple=True, help="Histograms of these populations only.")
+@click.option(
+    "--column", default="test_accuracy", show_default=True, help="Column to draw a histogram of."
+)
+@click.option(
+    "--bins",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="Bars of the histogram.",
+)
+@click.option(
+    "--population", "populations", multiple=True, help="Histograms of these populations only."
+)
 def info(zoo: Path, column: str, bins: int, populations: tuple[str, ...]) -> None:
     """Show what a zoo holds, with a histogram of one column."""
     from studies.commands.info import can_show_blocks, describe_column, describe_zoo
@@ -85,24 +95,48 @@ def pull(repo: str, out: Path, revision: str | None) -> None:
 @main.command()
 @click.argument("zoo", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@click.option("--format", "kind", type=click.Choice(["parquet", "safetensors"]), required=True, help="Format of the files.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet", "safetensors"]),
+    required=True,
+    help="Format of the files.",
+)
 @click.option("--population", "populations", multiple=True, help="Only these populations.")
-@click.option("--split", "splits", type=click.Choice(["train", "validation", "test"]), multiple=True, help="Only these splits.")
-def export(zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]) -> None:
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(["train", "validation", "test"]),
+    multiple=True,
+    help="Only these splits.",
+)
+def export(
+    zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]
+) -> None:
     """Write a zoo in another format, bit for bit, into the new folder OUT."""
     from zoo.store.export import export as write
     from zoo.store.population import load
 
-    click.echo(f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}")
+    click.echo(
+        f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}"
+    )
 
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
-@click.option("--sample", type=click.IntRange(min=0), help="Networks of each population to compute again; 4 by default.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    help="Networks of each population to compute again; 4 by default.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of their choice.")
-@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option(
+    "--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task."
+)
 @click.option("--task-path", help="Where the task's data is, instead of what the zoo says.")
-def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None) -> None:
+def verify(
+    zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None
+) -> None:
     """Check every file of a zoo against its manifest, and accuracies of some networks; status 1 if anything is wrong."""
     from studies.commands.integrity import run_verify
 
@@ -112,12 +146,26 @@ def verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path
 
 @main.command()
 @click.argument("zoo", type=FOLDER)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), help="Processes; one for each core or GPU by default, 0 for this one.")
-@click.option("--chunk-size", type=click.IntRange(min=1), help="Networks in lock step, as the zoo was made.")
-@click.option("--compile/--no-compile", "compiled", default=True, help="Which kind of step to try first.")
-@click.option("--accept-changed", is_flag=True, help="Take files that differ from the lost ones by rounding.")
-@click.option("--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes; one for each core or GPU by default, 0 for this one.",
+)
+@click.option(
+    "--chunk-size", type=click.IntRange(min=1), help="Networks in lock step, as the zoo was made."
+)
+@click.option(
+    "--compile/--no-compile", "compiled", default=True, help="Which kind of step to try first."
+)
+@click.option(
+    "--accept-changed", is_flag=True, help="Take files that differ from the lost ones by rounding."
+)
+@click.option(
+    "--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task."
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def repair(zoo: Path, **options: Any) -> None:
     """Make the damaged files of a zoo again; they are put in place if they are those of the manifest, byte for byte."""
@@ -132,7 +180,9 @@ def repair(zoo: Path, **options: Any) -> None:
 @click.option("--model", required=True, help="Name of a metanet, such as mlp.")
 @click.option("--target", default="test_accuracy", show_default=True, help="Column to predict.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--num-train", type=click.IntRange(min=1), help="Use the first N training networks only.")
+@click.option(
+    "--num-train", type=click.IntRange(min=1), help="Use the first N training networks only."
+)
 @click.option("--out", type=FILE, required=True, help="File to save the metanet in.")
 @click.option(
     "--set",
@@ -142,13 +192,22 @@ def repair(zoo: Path, **options: Any) -> None:
     help="Option of the metanet, such as epochs=50; JSON, or else text.",
 )
 def train(
-    zoo: Path, population: str, model: str, target: str, seed: int, num_train: int | None, out: Path, settings: tuple[str, ...]
+    zoo: Path,
+    population: str,
+    model: str,
+    target: str,
+    seed: int,
+    num_train: int | None,
+    out: Path,
+    settings: tuple[str, ...],
 ) -> None:
     """Train a metanet on one population of a zoo and save it."""
     from metanet.estimator import Metanet
 
     options = dict(_setting(text) for text in settings)
-    fitted = Metanet(model, target=target, seed=seed, **options).fit(_population(zoo, population), num_train=num_train)
+    fitted = Metanet(model, target=target, seed=seed, **options).fit(
+        _population(zoo, population), num_train=num_train
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     fitted.save(out)
     click.echo(f"saved {out}")
@@ -160,11 +219,15 @@ def train(
 @click.argument("population")
 @click.option("--split", default="test", show_default=True)
 @click.option("--num-bootstrap", default=1000, show_default=True)
-def evaluate(metanet_file: Path, zoo: Path, population: str, split: str, num_bootstrap: int) -> None:
+def evaluate(
+    metanet_file: Path, zoo: Path, population: str, split: str, num_bootstrap: int
+) -> None:
     """Score a saved metanet, with 95% bootstrap intervals over networks."""
     from metanet.estimator import load
 
-    scores = load(metanet_file).evaluate(_population(zoo, population), split=split, num_bootstrap=num_bootstrap)
+    scores = load(metanet_file).evaluate(
+        _population(zoo, population), split=split, num_bootstrap=num_bootstrap
+    )
     for name, estimate in scores.items():
         click.echo(f"{name:<12} {estimate.value:8.4f}  [{estimate.low:.4f}, {estimate.high:.4f}]")
 
@@ -201,7 +264,9 @@ def merge(out: Path, folders: tuple[Path, ...]) -> None:
 
     missing = merge_folders(out, folders)
     if missing:
-        raise ValueError(f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}")
+        raise ValueError(
+            f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}"
+        )
     click.echo(f"{out}: complete")
 
 
@@ -231,30 +296,57 @@ def _run_study(
     try:
         rows = module.run(config, folder, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo("stopped; finished cells are kept, the same command goes on from there", err=True)
+        click.echo(
+            "stopped; finished cells are kept, the same command goes on from there", err=True
+        )
         raise
     click.echo(module.format_study(config, rows, folder))
-    click.echo(f"\nrows {folder / 'rows.parquet'}, report {module.write_report(config, rows, folder)}")
+    click.echo(
+        f"\nrows {folder / 'rows.parquet'}, report {module.write_report(config, rows, folder)}"
+    )
 
 
 STUDY_OPTIONS = (
-    click.Option(["--recipe"], help="Name of a recipe; `small` if neither this nor --config is given."),
-    click.Option(["--config", "config_file"], type=FILE, help="YAML file instead of a recipe."),
-    click.Option(["--zoo"], type=FOLDER, help="The zoo; needed unless the config names one. Made if the config names a job."),
     click.Option(
-        ["--out"], type=FOLDER, help="Directory of the study; named after the recipe, and the zoo if there is one, by default."
+        ["--recipe"], help="Name of a recipe; `small` if neither this nor --config is given."
     ),
-    click.Option(["--set", "overrides"], multiple=True, metavar="KEY=VALUE", help="Replace an entry of the config."),
-    click.Option(["--workers"], type=click.IntRange(min=1), help="Number of processes; as many as cores if not given."),
+    click.Option(["--config", "config_file"], type=FILE, help="YAML file instead of a recipe."),
+    click.Option(
+        ["--zoo"],
+        type=FOLDER,
+        help="The zoo; needed unless the config names one. Made if the config names a job.",
+    ),
+    click.Option(
+        ["--out"],
+        type=FOLDER,
+        help="Directory of the study; named after the recipe, and the zoo if there is one, by default.",
+    ),
+    click.Option(
+        ["--set", "overrides"],
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Replace an entry of the config.",
+    ),
+    click.Option(
+        ["--workers"],
+        type=click.IntRange(min=1),
+        help="Number of processes; as many as cores if not given.",
+    ),
     click.Option(["--quiet"], is_flag=True, help="Show no progress."),
 )
 for _name, _study in STUDIES.items():
-    study.add_command(click.Command(_name, callback=partial(_run_study, _name), params=list(STUDY_OPTIONS), help=_study.help))
+    study.add_command(
+        click.Command(
+            _name, callback=partial(_run_study, _name), params=list(STUDY_OPTIONS), help=_study.help
+        )
+    )
 
 
 def _recipe_path(name: str, recipe: str) -> Path:
     folder = Path(__file__).parent / "recipes"
-    known = {path.stem.removeprefix(f"{name}-"): path for path in sorted(folder.glob(f"{name}-*.yaml"))}
+    known = {
+        path.stem.removeprefix(f"{name}-"): path for path in sorted(folder.glob(f"{name}-*.yaml"))
+    }
     short = recipe.removeprefix(f"{name}-")
     if short not in known:
         raise ValueError(f"unknown recipe {recipe!r} of study {name!r}; known are {list(known)}")

@@ -7,7 +7,9 @@ import pytest
 
 
 def mount(*arguments):
-    return subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["mount", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
     python -m tests.fuzz_store [--cases 10000] [--seed 0]
 
-A case is a copy of a tiny zoo with one or a few mutations: of bytes anywhere, of fields of the structure (with checksums that
-fit again), of the manifest, of the card, or of the files as such. It is opened through the public API in a process of its own
-with limits of memory and time. `StoreError` is the only exception that may come out.
+A case is a copy of a tiny zoo with one or a few mutations: of bytes anywhere, of fields of the
+structure (with checksums that fit again), of the manifest, of the card, or of the files as such. It
+is opened through the public API in a process of its own with limits of memory and time.
+`StoreError` is the only exception that may come out.
 """
 
 import argparse
@@ -33,8 +34,8 @@ from data_gen.config import Job
 from data_gen.generate import generate
 from data_gen.integrity.verify import verify
 from zoo.store.bounds import escape
-from zoo.store.population import load
 from zoo.store.columns import StoreError, sha256
+from zoo.store.population import load
 
 SECONDS = 5
 MEMORY = 256 * 2**20
@@ -44,18 +45,54 @@ JOB: dict[str, Any] = {
     "populations": {
         "w_asymmetric": {
             "architecture": {"name": "mlp", "hidden": [6]},
-            "asymmetry": {"kind": "w", "n_fix": {"layers.0.weight": 9, "layers.1.weight": 2}, "kappa": 0.5},
+            "asymmetry": {
+                "kind": "w",
+                "n_fix": {"layers.0.weight": 9, "layers.1.weight": 2},
+                "kappa": 0.5,
+            },
         },
-        "sigma_asymmetric": {"architecture": {"name": "mlp", "hidden": [6]}, "asymmetry": {"kind": "sigma"}},
+        "sigma_asymmetric": {
+            "architecture": {"name": "mlp", "hidden": [6]},
+            "asymmetry": {"kind": "sigma"},
+        },
     },
-    "hyperparameters": {"optimizer": {"choice": ["sgd", "adamw"]}, "lr": 0.1, "batch_size": 8, "steps": 2},
+    "hyperparameters": {
+        "optimizer": {"choice": ["sgd", "adamw"]},
+        "lr": 0.1,
+        "batch_size": 8,
+        "steps": 2,
+    },
     "split": {"train": 0.5, "validation": 0, "test": 0.5},
     "count": 8,
     "checkpoints": 2,
 }
-RESNET = {"resnet": {"architecture": {"name": "resnet", "channels": [2, 2, 2]}, "asymmetry": {"kind": "sigma"}}}
+RESNET = {
+    "resnet": {
+        "architecture": {"name": "resnet", "channels": [2, 2, 2]},
+        "asymmetry": {"kind": "sigma"},
+    }
+}
 """So many columns that the indices of a shard have inner nodes."""
-NUMBERS = [0, 1, 2, 3, 7, 8, 255, 256, 4096, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
+NUMBERS = [
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    255,
+    256,
+    4096,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+]
 VALUES: list[Any] = [
     *(
         -1,
@@ -85,7 +122,11 @@ VALUES: list[Any] = [
         [[]],
         [0] * 1000,
     ),
-    *({"name": "mlp", "hidden": [10**9]}, {"name": "resnet", "width": 1e9}, {"name": "transformer", "depth": 10**9}),
+    *(
+        {"name": "mlp", "hidden": [10**9]},
+        {"name": "resnet", "width": 1e9},
+        {"name": "transformer", "depth": 10**9},
+    ),
     {"name": "gin"},
 ]
 SIGNATURES = re.compile(rb"\x89HDF|OHDR|OCHK|FRHP|FHIB|FHDB|BTHD|BTLF|BTIN|GCOL")
@@ -159,7 +200,11 @@ def blank(rng: random.Random, data: bytearray) -> None:
 
 def swap_types(rng: random.Random, data: bytearray) -> None:
     """A datatype message becomes that of another type, allowed or not."""
-    types = [*zoo.hdf5.DTYPES, b"\x17\x00\x00\x00\x08\x00\x00\x00", b"\x15\x00\x00\x00\x04\x00\x00\x00"]
+    types = [
+        *zoo.hdf5.DTYPES,
+        b"\x17\x00\x00\x00\x08\x00\x00\x00",
+        b"\x15\x00\x00\x00\x04\x00\x00\x00",
+    ]
     found = [kind for kind in zoo.hdf5.DTYPES if kind in data]
     old, new = rng.choice(found), rng.choice(types)
     at = data.index(old, rng.choice([0, data.index(old)]))
@@ -175,7 +220,18 @@ def texts(rng: random.Random, data: bytearray) -> None:
 
 
 RAW = [flip, truncate, extend]
-STRUCTURED = [flip_metadata, overwrite, overwrite, overwrite, splice, duplicate, delete, blank, swap_types, texts]
+STRUCTURED = [
+    flip_metadata,
+    overwrite,
+    overwrite,
+    overwrite,
+    splice,
+    duplicate,
+    delete,
+    blank,
+    swap_types,
+    texts,
+]
 
 
 # mutations of the manifest, the card and the folder
@@ -183,7 +239,13 @@ STRUCTURED = [flip_metadata, overwrite, overwrite, overwrite, splice, duplicate,
 
 def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """All containers of a JSON value with their keys."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         found.append((value, key))
         places(inner, found)
@@ -255,12 +317,17 @@ def mutate(rng: random.Random, directory: Path) -> tuple[str, bool, bool]:
     """Change a zoo.
 
     Returns:
-        What was done; whether checksums of the structure fit afterwards; whether the manifest knows of the change.
+        What was done; whether checksums of the structure fit afterwards; whether the manifest knows
+        of the change.
     """
-    group = rng.choices(["raw", "structured", "manifest", "text", "card", "folder"], [15, 60, 15, 3, 2, 5])[0]
+    group = rng.choices(
+        ["raw", "structured", "manifest", "text", "card", "folder"], [15, 60, 15, 3, 2, 5]
+    )[0]
     if group in ("manifest", "text", "card"):
         path = directory / ("README.md" if group == "card" else "zoo.json")
-        change: Callable[..., None] = {"manifest": manifest, "text": manifest_text, "card": card}[group]
+        change: Callable[..., None] = {"manifest": manifest, "text": manifest_text, "card": card}[
+            group
+        ]
         data = bytearray(path.read_bytes())
         change(rng, data)
         path.write_bytes(data)
@@ -271,7 +338,9 @@ def mutate(rng: random.Random, directory: Path) -> tuple[str, bool, bool]:
         return "folder", False, False
     data = bytearray(path.read_bytes())
     before = bytes(data)
-    changes = [rng.choice(RAW if group == "raw" else STRUCTURED) for _ in range(rng.choice([1, 1, 1, 3]))]
+    changes = [
+        rng.choice(RAW if group == "raw" else STRUCTURED) for _ in range(rng.choice([1, 1, 1, 3]))
+    ]
     for change in changes:
         if len(data) > 512:
             change(rng, data)
@@ -279,7 +348,11 @@ def mutate(rng: random.Random, directory: Path) -> tuple[str, bool, bool]:
     told = rng.random() < 0.6 and len(data) > 0
     if told or bytes(data) == before:
         tell(directory, path)
-    return changes[0].__name__, group == "structured" and rng.random() < 0.8, told or bytes(data) == before
+    return (
+        changes[0].__name__,
+        group == "structured" and rng.random() < 0.8,
+        told or bytes(data) == before,
+    )
 
 
 def tell(directory: Path, path: Path) -> None:
@@ -287,7 +360,11 @@ def tell(directory: Path, path: Path) -> None:
     tree = json.loads((directory / "zoo.json").read_text())
     name = str(path.relative_to(directory))
     for population, entry in tree["populations"].items():
-        files = entry["shards"] | entry["trajectory"] | {f"constants/{population}.h5": entry["constants"]}
+        files = (
+            entry["shards"]
+            | entry["trajectory"]
+            | {f"constants/{population}.h5": entry["constants"]}
+        )
         if files.get(name):
             files[name].update(bytes=path.stat().st_size, sha256=sha256(path))
     (directory / "zoo.json").write_text(json.dumps(tree))
@@ -338,7 +415,13 @@ def watch(directory: Path) -> None:
     root = directory.resolve()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "pickle.find_class"):
+        if event in (
+            "socket.connect",
+            "subprocess.Popen",
+            "os.system",
+            "os.exec",
+            "pickle.find_class",
+        ):
             raise RuntimeError(f"outside: {event} {arguments!r:.200}")
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = Path(os.path.realpath(os.fsdecode(arguments[0])))
@@ -382,7 +465,9 @@ def in_a_process(work: Callable[[], tuple[str, int]]) -> tuple[str, int, int, fl
         os._exit(0)
     child.close()
     answer = "hang"
-    while answer == "hang" and seconds_of(pid) < SECONDS and time.monotonic() - start < 60 * SECONDS:
+    while (
+        answer == "hang" and seconds_of(pid) < SECONDS and time.monotonic() - start < 60 * SECONDS
+    ):
         if select.select([parent], [], [], 0.2)[0]:
             answer = parent.recv(65536).decode()
     seconds = time.monotonic() - start
@@ -432,7 +517,11 @@ def run_case(seed: int, original: Path, scratch: Path) -> tuple[str, str, int, f
 
 
 def fuzz(
-    cases: int, first: int, scratch: Path, log: Callable[[str], object], zoo_to_mutate: Path | None = None
+    cases: int,
+    first: int,
+    scratch: Path,
+    log: Callable[[str], object],
+    zoo_to_mutate: Path | None = None,
 ) -> tuple[collections.Counter[str], list[str]]:
     """Run cases.
 
@@ -440,7 +529,9 @@ def fuzz(
         Counts by mutation and outcome, and what went wrong.
     """
     original = zoo_to_mutate or base(scratch / "original", RESNET)
-    outcome, faults = read_everything(original)  # this and the next line import everything that a case needs
+    outcome, faults = read_everything(
+        original
+    )  # this and the next line import everything that a case needs
     escape("\x1b")
     if (outcome, faults) != ("read", 0):
         raise RuntimeError(f"the zoo itself: {outcome}, {faults} faults")
@@ -454,19 +545,29 @@ def fuzz(
         if bad:
             wrong.append(f"seed {seed} ({name}): {bad}")
             log(wrong[-1])
-    log(f"{cases} cases, {len(wrong)} wrong; slowest {slowest:.2f} s, largest {largest / 2**20:.0f} MB")
+    log(
+        f"{cases} cases, {len(wrong)} wrong; slowest {slowest:.2f} s, largest {largest / 2**20:.0f} MB"
+    )
     return counts, wrong
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--zoo", type=Path, help="The zoo to mutate; one is made if not given.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        counts, wrong = fuzz(options.cases, options.seed, Path(name), functools.partial(print, flush=True), options.zoo)
+        counts, wrong = fuzz(
+            options.cases,
+            options.seed,
+            Path(name),
+            functools.partial(print, flush=True),
+            options.zoo,
+        )
     for line, count in sorted(counts.items()):
         print(f"{line:<30}{count:6}")
     sys.exit(bool(wrong))

@@ -2,8 +2,9 @@
 
     python -m tests.repair_store [--cases 300] [--repaired 40] [--seed 0]
 
-Each case truncates a file or flips one bit of it, any file and any bit: shards, trajectories, constants, and the hashes,
-lengths and rows of the manifest. All cases go through `verify`; some through `repair` as well, which trains again.
+Each case truncates a file or flips one bit of it, any file and any bit: shards, trajectories,
+constants, and the hashes, lengths and rows of the manifest. All cases go through `verify`; some
+through `repair` as well, which trains again.
 """
 
 import argparse
@@ -22,7 +23,11 @@ from tests.fuzz_store import base
 def content(folder: Path) -> dict[str, bytes]:
     """Files that are part of a zoo."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not Path(name).name.startswith(".")}
+    return {
+        name: path.read_bytes()
+        for name, path in files.items()
+        if not Path(name).name.startswith(".")
+    }
 
 
 def damage(rng: random.Random, folder: Path) -> tuple[str, str]:
@@ -34,7 +39,9 @@ def damage(rng: random.Random, folder: Path) -> tuple[str, str]:
     name = rng.choice([name for name in sorted(content(folder)) if name != "README.md"])
     data = bytearray((folder / name).read_bytes())
     if name == "zoo.json":  # a digit of a hash, a length, a number of rows or a size
-        told = data.index(b'"environment"')  # what is said of the machine is not checked by anything
+        told = data.index(
+            b'"environment"'
+        )  # what is said of the machine is not checked by anything
         places = [match.start(1) for match in re.finditer(rb'": "?[0-9a-f]*([0-9])', data)]
         at = rng.choice([place for place in places if not told < place < data.index(b"}", told)])
         data[at] = rng.choice([digit for digit in b"0123456789" if digit != data[at]])
@@ -52,7 +59,9 @@ def damage(rng: random.Random, folder: Path) -> tuple[str, str]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--repaired", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
@@ -75,7 +84,9 @@ def main() -> None:
                     repair(folder, device="cpu", compile=False, quiet=True)
                 except ValueError as error:
                     print(f"case {case}: {name}, {done}: {error}", flush=True)
-                same = {n for n, data in content(folder).items() if data == expected[n]} | {"zoo.json"} == set(expected)
+                same = {n for n, data in content(folder).items() if data == expected[n]} | {
+                    "zoo.json"
+                } == set(expected)
                 mended += same and not verify(folder, sample=0)
     print(f"found {found} of {options.cases}, mended {mended} of {options.repaired}")
     sys.exit(found < options.cases or mended < options.repaired)

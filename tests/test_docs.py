@@ -28,7 +28,9 @@ from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-BLOCK = re.compile(r"(?P<before>[^\n]*\n)```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"(?P<before>[^\n]*\n)```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_RUN = "<!-- not run -->"
 SMALL_JOB = {
@@ -47,12 +49,18 @@ def name_of(path: Path) -> str:
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     """Line number and code of the blocks of a page, without those marked as not run."""
     text = page.read_text(encoding="utf-8")
-    found = [match for match in BLOCK.finditer(text) if match["language"] == language and NOT_RUN not in match["before"]]
+    found = [
+        match
+        for match in BLOCK.finditer(text)
+        if match["language"] == language and NOT_RUN not in match["before"]
+    ]
     return [(text.count("\n", 0, match.start("code")) + 1, match["code"]) for match in found]
 
 
 def prose(page: Path) -> str:
-    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
 
 
 def anchors(page: Path) -> set[str]:
@@ -65,7 +73,9 @@ def anchors(page: Path) -> set[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three populations of the demo, few networks, trained for a moment."""
     job = load_job("demo", ["count=48", "hyperparameters.steps={int_range: [5, 15]}"])
-    shown = {name: job.populations[name] for name in ("standard", "w_asymmetric", "sigma_asymmetric")}
+    shown = {
+        name: job.populations[name] for name in ("standard", "w_asymmetric", "sigma_asymmetric")
+    }
     job = job.model_copy(update={"populations": shown})
     return generate(job, tmp_path_factory.mktemp("docs") / "demo", compile=False, quiet=True)
 
@@ -107,7 +117,9 @@ def test_yaml_blocks_are_jobs(page: Path):
     for line, text in blocks(page, "yaml"):
         data = yaml.safe_load(text)
         if not set(data) <= set(Job.model_fields):
-            assert page.name == "store_format.md", f"{name_of(page)}:{line}: not keys of a job: {sorted(data)}"
+            assert page.name == "store_format.md", (
+                f"{name_of(page)}:{line}: not keys of a job: {sorted(data)}"
+            )
             continue
         job = Job.model_validate(data if set(data) >= set(SMALL_JOB) else SMALL_JOB | data)
         if job.task.name != "images":
@@ -124,14 +136,18 @@ def test_commands_parse(page: Path):
                 try:
                     parse(COMMANDS[words[0]], words[0], words[1:])
                 except click.ClickException as error:
-                    pytest.fail(f"{name_of(page)}:{line}: {shlex.join(words)}: {error.format_message()}")
+                    pytest.fail(
+                        f"{name_of(page)}:{line}: {shlex.join(words)}: {error.format_message()}"
+                    )
 
 
 def parse(command: click.Command, name: str, arguments: list[str]) -> None:
     """Check a command line as click does, without running it."""
     context = command.make_context(name, list(arguments))
     if isinstance(command, click.Group):
-        name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        name, inner, rest = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
         parse(inner, name, rest)
 
 
@@ -162,7 +178,11 @@ def test_every_key_of_a_job_is_listed():
     assert [name for name in names if name not in rows] == []
     for name, rule in HYPERPARAMETERS.items():
         shown = rows[name][1]
-        assert shown == "none" if rule.default is None else yaml.safe_load(shown.strip("`")) == rule.default
+        assert (
+            shown == "none"
+            if rule.default is None
+            else yaml.safe_load(shown.strip("`")) == rule.default
+        )
 
 
 def test_every_key_of_the_manifest_is_listed():
@@ -178,5 +198,14 @@ def test_every_metanet_is_listed():
 
 def table_rows(page: Path) -> dict[str, list[str]]:
     """Rows of the tables of a page by their first cell, where that is a name in backticks; earlier tables win."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in prose(page).splitlines() if line.startswith("|")]
-    return {name.strip("`"): row for row in reversed(rows) for name in row[0].split(", ") if name.startswith("`")}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in prose(page).splitlines()
+        if line.startswith("|")
+    ]
+    return {
+        name.strip("`"): row
+        for row in reversed(rows)
+        for name in row[0].split(", ")
+        if name.startswith("`")
+    }

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for package in ("zoo", "data_gen", "metanet", "studies") for path in (ROOT / package).rglob("*.py"))
+FILES = sorted(
+    path
+    for package in ("zoo", "data_gen", "metanet", "studies")
+    for path in (ROOT / package).rglob("*.py")
+)
 MAX_FILE, MAX_FUNCTION = 330, 40
 
 
@@ -15,13 +19,19 @@ def tree(path):
 
 
 def functions(path):
-    return [n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def length(function):
     """Lines of a function without its docstring, its signature and functions inside it."""
     body = function.body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+    if (
+        isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    ):
         body = body[1:]
     inner = [n for n in body if isinstance(n, ast.FunctionDef)]
     return sum(n.end_lineno - n.lineno + 1 for n in body if n not in inner)
@@ -45,10 +55,14 @@ def test_no_banned_constructs(path):
             found.append(f"line {node.lineno}: assert; raise ValueError for what a user can cause")
         elif isinstance(node, ast.ImportFrom) and node.module == "__future__":
             found.append(f"line {node.lineno}: from __future__ hides the types from the checker")
-        elif isinstance(node, ast.ExceptHandler) and all(isinstance(n, ast.Pass) for n in node.body):
+        elif isinstance(node, ast.ExceptHandler) and all(
+            isinstance(n, ast.Pass) for n in node.body
+        ):
             found.append(f"line {node.lineno}: an exception is swallowed")
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BANNED_CALLS:
-            found.append(f"line {node.lineno}: {ast.unparse(node.func)}: {BANNED_CALLS[ast.unparse(node.func)]}")
+            found.append(
+                f"line {node.lineno}: {ast.unparse(node.func)}: {BANNED_CALLS[ast.unparse(node.func)]}"
+            )
         elif isinstance(node, ast.Import | ast.ImportFrom) and "pickle" in ast.unparse(node):
             found.append(f"line {node.lineno}: no pickle anywhere")
     assert found == []
@@ -74,7 +88,11 @@ def test_public_functions_are_annotated(path):
         members = node.body if isinstance(node, ast.ClassDef) else [node]
         for f in members:
             if isinstance(f, ast.FunctionDef) and not f.name.startswith("_"):
-                arguments = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs] if a.arg not in ("self", "cls")]
+                arguments = [
+                    a
+                    for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]
+                    if a.arg not in ("self", "cls")
+                ]
                 missing += [f"{f.name}({a.arg})" for a in arguments if a.annotation is None]
                 missing += [f"{f.name} ->"] if f.returns is None else []
     assert missing == []

@@ -6,11 +6,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for package in ("zoo", "data_gen", "metanet", "studies") for path in (ROOT / package).rglob("*.py"))
+FILES = sorted(
+    path
+    for package in ("zoo", "data_gen", "metanet", "studies")
+    for path in (ROOT / package).rglob("*.py")
+)
 NEVER = {
     *("eval", "exec", "compile", "os.system", "os.popen", "os.execv", "os.spawnv", "pty.spawn"),
-    *("torch.load", "torch.hub.load", "pickle.load", "pickle.loads", "marshal.loads", "shelve.open", "joblib.load"),
-    *("yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "yaml.full_load_all", "yaml.unsafe_load_all"),
+    *(
+        "torch.load",
+        "torch.hub.load",
+        "pickle.load",
+        "pickle.loads",
+        "marshal.loads",
+        "shelve.open",
+        "joblib.load",
+    ),
+    *(
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "yaml.load_all",
+        "yaml.full_load_all",
+        "yaml.unsafe_load_all",
+    ),
     *("pd.read_pickle", "pandas.read_pickle", "np.fromregex", "string.Template"),
 }
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -20,8 +38,16 @@ def found_in(tree: ast.AST) -> list[str]:
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [f"line {node.lineno}: import {name}" for name in names if name.split(".")[0] in MODULES]
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+            )
+            found += [
+                f"line {node.lineno}: import {name}"
+                for name in names
+                if name.split(".")[0] in MODULES
+            ]
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -30,7 +56,10 @@ def found_in(tree: ast.AST) -> list[str]:
             name in NEVER
             or options.get("shell", "False") != "False"
             or (name == "yaml.load" and options.get("Loader") not in ("_Loader", "yaml.SafeLoader"))
-            or (name in ("np.load", "numpy.load") and options.get("allow_pickle", "False") != "False")
+            or (
+                name in ("np.load", "numpy.load")
+                and options.get("allow_pickle", "False") != "False"
+            )
             or options.get("trust_remote_code", "False") != "False"
             or _formats_a_variable(node)
         )
@@ -44,7 +73,9 @@ def _formats_a_variable(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in ("format", "format_map"):
         return False
     text = call.func.value
-    return not isinstance(text, ast.Constant) and not (isinstance(text, ast.Name) and text.id.isupper())
+    return not isinstance(text, ast.Constant) and not (
+        isinstance(text, ast.Name) and text.id.isupper()
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -2,9 +2,10 @@
 
     python -m tests.torture --kills 200 [--warm]
 
-Each strike is `kill -9` of the driver, of one of its processes, or of all of them; half of them at any time, half of them when
-a file has just appeared, hidden ones that are being written included. After each, every visible file must be that of an
-uninterrupted run, byte for byte. The driver must survive the death of a worker; its own death is followed by the same command.
+Each strike is `kill -9` of the driver, of one of its processes, or of all of them; half of them at
+any time, half of them when a file has just appeared, hidden ones that are being written included.
+After each, every visible file must be that of an uninterrupted run, byte for byte. The driver must
+survive the death of a worker; its own death is followed by the same command.
 """
 
 import argparse
@@ -30,10 +31,17 @@ JOB = {
     "count": 40,
     "shard_size": 10,
     "checkpoints": 2,
-    "hyperparameters": {"lr": {"log_uniform": [0.01, 0.1]}, "optimizer": {"choice": ["sgd", "adamw"]}, "steps": 20},
+    "hyperparameters": {
+        "lr": {"log_uniform": [0.01, 0.1]},
+        "optimizer": {"choice": ["sgd", "adamw"]},
+        "steps": 20,
+    },
     "populations": {
         "standard": {"architecture": {"name": "mlp", "hidden": [8]}},
-        "w_asymmetric": {"architecture": {"name": "mlp", "hidden": [8]}, "asymmetry": {"kind": "w"}},
+        "w_asymmetric": {
+            "architecture": {"name": "mlp", "hidden": [8]},
+            "asymmetry": {"kind": "w"},
+        },
     },
 }
 JOB_TEXT = json.dumps(JOB)
@@ -47,7 +55,17 @@ class Driver:
         job = folder.with_name("job.json")
         job.write_text(JOB_TEXT)
         self.log = folder.with_name(f"log-{time.monotonic_ns()}")
-        options = ["--executor", executor, "--workers", workers, "--no-compile", "--quiet", "--device", "cpu", *extra]
+        options = [
+            "--executor",
+            executor,
+            "--workers",
+            workers,
+            "--no-compile",
+            "--quiet",
+            "--device",
+            "cpu",
+            *extra,
+        ]
         arguments = [str(part) for part in (job, "--out", folder, *options)]
         self._process = self._fork(arguments) if warm else self._spawn(arguments)
         self.pid = self._process.pid
@@ -55,7 +73,12 @@ class Driver:
     def _spawn(self, arguments):
         code = "from data_gen.cli import main; main()"
         with self.log.open("w") as log:
-            return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                [sys.executable, "-c", code, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _fork(self, arguments):
         context = multiprocessing.get_context("forkserver")
@@ -65,7 +88,11 @@ class Driver:
         return process
 
     def is_running(self):
-        return self._process.is_alive() if hasattr(self._process, "is_alive") else self._process.poll() is None
+        return (
+            self._process.is_alive()
+            if hasattr(self._process, "is_alive")
+            else self._process.poll() is None
+        )
 
     def wait(self):
         """Its exit status, negative for a signal."""
@@ -102,7 +129,9 @@ def descendants(pid):
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit():
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                )
                 commands[int(entry.name)] = (entry / "cmdline").read_bytes()
         except OSError:
             continue  # it has ended meanwhile
@@ -110,18 +139,30 @@ def descendants(pid):
     while new:
         new = {child for child, parent in parents.items() if parent in new} - below
         below |= new
-    return {child: commands.get(child, b"") for child in below if b"resource_tracker" not in commands.get(child, b"")}
+    return {
+        child: commands.get(child, b"")
+        for child in below
+        if b"resource_tracker" not in commands.get(child, b"")
+    }
 
 
 def workers_of(driver, executor):
     found = descendants(driver.pid)
-    return [pid for pid, command in found.items() if executor == "local" or command.startswith(b"ray::_Member")]
+    return [
+        pid
+        for pid, command in found.items()
+        if executor == "local" or command.startswith(b"ray::_Member")
+    ]
 
 
 def contents(folder, hidden=True):
     """All files by path; temporary ones, which processes that live on may write, only to be counted."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tmp")
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files if hidden or not p.name.startswith(".")}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in files
+        if hidden or not p.name.startswith(".")
+    }
 
 
 def check_visible(folder, reference):
@@ -132,7 +173,9 @@ def check_visible(folder, reference):
         if path.endswith(".h5"):
             read_attributes(folder / path)  # after all of the file has been checked
     if "zoo.json" in found:
-        assert set(found) == {path for path in reference if not path.startswith(".")}, "a manifest without all files"
+        assert set(found) == {path for path in reference if not path.startswith(".")}, (
+            "a manifest without all files"
+        )
 
 
 def wait_for_moment(driver, folder, rng, duration):
@@ -167,7 +210,16 @@ def strike(driver, executor, target):
     return min(len(chosen), 1)
 
 
-def torture(kills, executor, place, reference, duration, seed=0, warm=False, targets=("driver", "worker", "everything")):
+def torture(
+    kills,
+    executor,
+    place,
+    reference,
+    duration,
+    seed=0,
+    warm=False,
+    targets=("driver", "worker", "everything"),
+):
     """Kill until there have been so many strikes and the zoo that was struck last is complete.
 
     Returns:
@@ -181,7 +233,11 @@ def torture(kills, executor, place, reference, duration, seed=0, warm=False, tar
         while status != 0:
             driver, target, strikes = Driver(folder, executor, warm=warm), rng.choice(targets), 0
             enough = sum(counts[name] for name in targets) >= kills
-            while not enough and strikes < MAX_STRIKES and wait_for_moment(driver, folder, rng, duration):
+            while (
+                not enough
+                and strikes < MAX_STRIKES
+                and wait_for_moment(driver, folder, rng, duration)
+            ):
                 hit = strike(driver, executor, target)
                 counts[target] += hit
                 strikes += 1
@@ -191,11 +247,15 @@ def torture(kills, executor, place, reference, duration, seed=0, warm=False, tar
             status = driver.wait()
             check_visible(folder, reference)
             expected = (0,) if target == "worker" or not strikes else (0, -signal.SIGKILL)
-            assert status in expected, f"{target}, {strikes} strikes: status {status}\n{driver.output()}"
+            assert status in expected, (
+                f"{target}, {strikes} strikes: status {status}\n{driver.output()}"
+            )
         assert contents(folder) == reference, "the resumed zoo is not that of an uninterrupted run"
         counts["zoos"] += 1
         print(f"{executor}: {dict(counts)}", file=sys.stderr, flush=True)
-    while any(Path(f"/proc/{path.name.split('.')[-3]}").exists() for path in place.glob("zoo/**/.*.tmp")):
+    while any(
+        Path(f"/proc/{path.name.split('.')[-3]}").exists() for path in place.glob("zoo/**/.*.tmp")
+    ):
         time.sleep(0.1)  # a killed process that waits for the disk is alive until that has answered
     assert Driver(folder, workers=1, warm=warm).wait() == 0
     left = [str(path) for path in place.glob("zoo/**/.*.tmp")]
@@ -210,7 +270,10 @@ def two_writers(place, reference, warm=False):
     ends = [(driver.wait(), driver.output()) for driver in drivers]
     assert 0 in [status for status, _ in ends], ends
     for status, output in ends:
-        assert status == 0 or (status == 2 and "another process writes to this folder" in output), (status, output)
+        assert status == 0 or (status == 2 and "another process writes to this folder" in output), (
+            status,
+            output,
+        )
     assert contents(place / "zoo") == reference
     return sum(status == 2 for status, _ in ends)
 
@@ -240,8 +303,17 @@ def make_reference(place, warm=False):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--ray-share", type=float, default=0.3, help="share of the kills in runs with --executor ray")
-    parser.add_argument("--warm", action="store_true", help="fork drivers from a server that has imported everything: quicker")
+    parser.add_argument(
+        "--ray-share",
+        type=float,
+        default=0.3,
+        help="share of the kills in runs with --executor ray",
+    )
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="fork drivers from a server that has imported everything: quicker",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -253,8 +325,15 @@ def main():
         print(f"two writers at once, 5 times: {refused} refused, all zoos equal", flush=True)
         for executor, kills in (("local", options.kills - of_ray), ("ray", of_ray)):
             start = time.monotonic()
-            counts = torture(kills, executor, place, reference, duration, options.seed, options.warm) if kills else {}
-            print(f"{executor}: {dict(counts)} in {time.monotonic() - start:.0f} s, no bad file, all zoos equal", flush=True)
+            counts = (
+                torture(kills, executor, place, reference, duration, options.seed, options.warm)
+                if kills
+                else {}
+            )
+            print(
+                f"{executor}: {dict(counts)} in {time.monotonic() - start:.0f} s, no bad file, all zoos equal",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

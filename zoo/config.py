@@ -13,7 +13,9 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-3` is a number, as everywhere else; the YAML 1.1 of the library wants `1.0e-3`."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 M = TypeVar("M", bound=BaseModel)
 Loc = tuple[str | int, ...]
@@ -35,7 +37,8 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
     Args:
         model: The model's class.
         path: YAML file.
-        overrides: `key=value` texts that replace single entries; keys are dotted paths, values YAML.
+        overrides: `key=value` texts that replace single entries; keys are dotted paths, values
+            YAML.
 
     Returns:
         The checked model.
@@ -55,7 +58,9 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(item, path, lines, set_by) for item in error.errors())) from error
+        raise ConfigError(
+            "\n".join(_describe(item, path, lines, set_by) for item in error.errors())
+        ) from error
 
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
@@ -66,7 +71,9 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys at the top, found {type(data).__name__}")
+        raise ConfigError(
+            f"{path}: expected a mapping of keys at the top, found {type(data).__name__}"
+        )
     lines: dict[Loc, int] = {}
     _collect_lines(root, (), lines, path)
     return data, lines
@@ -78,7 +85,9 @@ def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> No
             inner = (*loc, key.value)
             if inner in lines:
                 first = lines[inner]
-                raise ConfigError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})")
+                raise ConfigError(
+                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})"
+                )
             lines[inner] = key.start_mark.line + 1
             _collect_lines(value, inner, lines, path)
     elif isinstance(node, yaml.SequenceNode):
@@ -110,7 +119,9 @@ def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, st
     loc: Loc = item["loc"]
     key = ".".join(str(part) for part in loc) or "(top level)"
     prefixes = [loc[:length] for length in range(len(loc), 0, -1)]
-    places = [f"--set {set_by[prefix]}" for prefix in prefixes if prefix in set_by]  # an override hides the lines below it
+    places = [
+        f"--set {set_by[prefix]}" for prefix in prefixes if prefix in set_by
+    ]  # an override hides the lines below it
     places += [f"{path}:{lines[prefix]}" for prefix in prefixes if prefix in lines]
     where = places[0] if places else str(path)
     if item["type"] == "extra_forbidden":

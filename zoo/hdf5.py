@@ -1,7 +1,8 @@
 """The part of HDF5 that a zoo uses, read without libhdf5: files of strangers never reach its C code.
 
-`parse` checks the whole structure of a file before any of its data is read, and says where each column lies. It accepts what
-`zoo.store.columns.write_columns` writes and refuses everything else; `docs/store_format.md` has the rules.
+`parse` checks the whole structure of a file before any of its data is read, and says where each
+column lies. It accepts what `zoo.store.columns.write_columns` writes and refuses everything else;
+`docs/store_format.md` has the rules.
 """
 
 import math
@@ -60,7 +61,9 @@ class Column:
     @property
     def length(self) -> int:
         """Its bytes in the file; of text, those of the entries that point to it."""
-        return math.prod(self.shape) * (TEXT_ENTRY if self.dtype == TEXT else np.dtype(self.dtype).itemsize)
+        return math.prod(self.shape) * (
+            TEXT_ENTRY if self.dtype == TEXT else np.dtype(self.dtype).itemsize
+        )
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,17 @@ def parse(data: memoryview) -> Structure:
     inline = [message.body for message in messages if message.kind == _LINK]
     links = [_link(body) for body in inline + dense_links(blocks, info)]
     order = [place for place, _, _ in links]
-    if len(set(order)) != len(order) or len({name for _, name, _ in links}) != len(links) or not links:
+    if (
+        len(set(order)) != len(order)
+        or len({name for _, name, _ in links}) != len(links)
+        or not links
+    ):
         refuse("columns must have different names and places, and there must be one at least")
     columns = {name: _column(blocks, address, name) for _, name, address in sorted(links)}
-    heap = Heap(blocks, len(raw) + sum(column.shape[0] for column in columns.values() if column.dtype == TEXT))
+    heap = Heap(
+        blocks,
+        len(raw) + sum(column.shape[0] for column in columns.values() if column.dtype == TEXT),
+    )
     attributes = dict(_attribute(body, heap) for body in raw)
     if len(attributes) != len(raw):
         refuse("an attribute stands twice")
@@ -123,9 +133,13 @@ def _root(blocks: Blocks) -> int:
     if len(blocks.data) < 48 or blocks.data[8] not in (2, 3):
         refuse("the superblock has another version than 2 or 3")
     block = checked(blocks.block(0, 48, "the superblock"), "the superblock")
-    base, extension, end, root = (int.from_bytes(block[i : i + 8], "little") for i in (12, 20, 28, 36))
+    base, extension, end, root = (
+        int.from_bytes(block[i : i + 8], "little") for i in (12, 20, 28, 36)
+    )
     if block[9:12] != bytes([8, 8, 0]) or base != 0 or extension != 2**64 - 1:
-        refuse("the superblock: expected 8-byte addresses, a closed file, base address 0 and no extension")
+        refuse(
+            "the superblock: expected 8-byte addresses, a closed file, base address 0 and no extension"
+        )
     if end != len(blocks.data):
         refuse(f"not a complete file: expected {end} bytes, found {len(blocks.data)}")
     return root
@@ -156,7 +170,9 @@ def _continuation(blocks: Blocks, body: bytes, what: str) -> bytes:
         refuse(f"{what} has a damaged header")
     offset, length = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:], "little")
     if not 8 <= length <= _MAX_HEADER:
-        refuse(f"{what} has a header that goes on for {length} bytes; expected at most {_MAX_HEADER}")
+        refuse(
+            f"{what} has a header that goes on for {length} bytes; expected at most {_MAX_HEADER}"
+        )
     chunk = checked(blocks.block(offset, length, what), what)
     if chunk[:4] != b"OCHK":
         refuse(f"{what} has a damaged header")
@@ -166,7 +182,11 @@ def _continuation(blocks: Blocks, body: bytes, what: str) -> bytes:
 def _split(chunk: bytes, ordered: bool, what: str) -> Iterator[_Message]:
     head, at = 6 if ordered else 4, 0
     while at + head <= len(chunk):
-        kind, length, flags = chunk[at], int.from_bytes(chunk[at + 1 : at + 3], "little"), chunk[at + 3]
+        kind, length, flags = (
+            chunk[at],
+            int.from_bytes(chunk[at + 1 : at + 3], "little"),
+            chunk[at + 3],
+        )
         if at + head + length > len(chunk):
             refuse(f"{what} has a damaged header")
         yield _Message(kind, flags, chunk[at + head : at + head + length])
@@ -178,7 +198,11 @@ def _split(chunk: bytes, ordered: bool, what: str) -> Iterator[_Message]:
 def _check_version(attributes: list[bytes]) -> None:
     """Refuse another format version before anything else: all other rules may be different there."""
     start = b"\3\0" + bytes([15, 0, 12, 0, 4, 0, 0]) + b"format_version\0" + _INTEGER + _SCALAR
-    found = [int.from_bytes(body[len(start) :], "little", signed=True) for body in attributes if body.startswith(start)]
+    found = [
+        int.from_bytes(body[len(start) :], "little", signed=True)
+        for body in attributes
+        if body.startswith(start)
+    ]
     if len(found) != 1:
         refuse("no integer format_version in the header of the root group: not a file of a zoo")
     check_version(found[0])
@@ -191,17 +215,27 @@ def check_version(found: int) -> None:
         found: Format version of a file.
     """
     if found > FORMAT_VERSION:
-        refuse(f"written by a newer symzoo (format {found}; this one reads {FORMAT_VERSION}): upgrade symzoo")
+        refuse(
+            f"written by a newer symzoo (format {found}; this one reads {FORMAT_VERSION}): upgrade symzoo"
+        )
     if found < FORMAT_VERSION:
-        refuse(f"written by an older symzoo (format {found}; this one reads {FORMAT_VERSION}): generate it again")
+        refuse(
+            f"written by an older symzoo (format {found}; this one reads {FORMAT_VERSION}): generate it again"
+        )
 
 
 def _check_root_message(message: _Message) -> None:
     plain = {_LINK_INFO: 0, _GROUP_INFO: _CONSTANT, _ATTRIBUTE_INFO: 4, _ATTRIBUTE: 0, _LINK: 0}
     if plain.get(message.kind) != message.flags:
-        refuse(f"the root group has a message of kind {message.kind} with flags {message.flags}; the format has none")
-    if message.kind == _ATTRIBUTE_INFO and (message.body[:2] != b"\0\3" or message.body[4:] != b"\xff" * 24):
-        refuse(f"more than {MAX_ATTRIBUTES} attributes, or attributes that are not in the header of the root group")
+        refuse(
+            f"the root group has a message of kind {message.kind} with flags {message.flags}; the format has none"
+        )
+    if message.kind == _ATTRIBUTE_INFO and (
+        message.body[:2] != b"\0\3" or message.body[4:] != b"\xff" * 24
+    ):
+        refuse(
+            f"more than {MAX_ATTRIBUTES} attributes, or attributes that are not in the header of the root group"
+        )
     if message.kind == _GROUP_INFO and message.body != b"\0\0":
         refuse("the root group has another kind of header than the format wants")
 
@@ -229,13 +263,23 @@ def _link(body: bytes) -> tuple[int, str, int]:
     if flags & 8 and len(body) > 2 and body[2] != 0:
         refuse("a soft or external link; only hard links are allowed")
     at = 11 if flags & 16 else 10
-    if len(body) < at + 1 or body[0] != 1 or flags & 0xEB or not flags & 4 or (flags & 16 and body[10] != 1):
+    if (
+        len(body) < at + 1
+        or body[0] != 1
+        or flags & 0xEB
+        or not flags & 4
+        or (flags & 16 and body[10] != 1)
+    ):
         refuse("a link of another kind than the format wants")
     length = body[at]
     if len(body) != at + 1 + length + 8:
         refuse("a damaged link")
     order = int.from_bytes(body[2:10], "little")
-    return order, _name(body[at + 1 : at + 1 + length], "a column"), int.from_bytes(body[-8:], "little")
+    return (
+        order,
+        _name(body[at + 1 : at + 1 + length], "a column"),
+        int.from_bytes(body[-8:], "little"),
+    )
 
 
 def _name(raw: bytes, what: str) -> str:
@@ -255,7 +299,9 @@ def check_name(name: str, what: str) -> None:
         what: What it names, for errors.
     """
     if not name.isprintable() or not 0 < len(name.encode()) <= MAX_NAME or name == ".":
-        refuse(f"{what} {name[:80]!r}: expected a name of 1 to {MAX_NAME} bytes of printable characters")
+        refuse(
+            f"{what} {name[:80]!r}: expected a name of 1 to {MAX_NAME} bytes of printable characters"
+        )
     if "/" in name:
         refuse(f"{what} {name!r}: expected a name without '/', HDF5 would make groups of it")
 
@@ -267,14 +313,23 @@ def _column(blocks: Blocks, address: int, name: str) -> Column:
     if _LINK_INFO in kinds or (_DATATYPE in kinds and _LAYOUT not in kinds):
         refuse(f"{what} is a group or a named type; expected datasets at the root")
     if kinds != [_DATASPACE, _DATATYPE, _FILL, _LAYOUT]:
-        refuse(f"{what} must be contiguous, without filters, attributes and times, inside the file (messages {kinds})")
+        refuse(
+            f"{what} must be contiguous, without filters, attributes and times, inside the file (messages {kinds})"
+        )
     found = {message.kind: message for message in messages}
-    if [found[kind].flags for kind in (_DATASPACE, _DATATYPE, _FILL, _LAYOUT)] != [0, _CONSTANT, _CONSTANT, 0]:
+    if [found[kind].flags for kind in (_DATASPACE, _DATATYPE, _FILL, _LAYOUT)] != [
+        0,
+        _CONSTANT,
+        _CONSTANT,
+        0,
+    ]:
         refuse(f"{what} shares a part of its header with other columns")
     offset = _offset(found[_LAYOUT].body, what)
     dtype = DTYPES.get(found[_DATATYPE].body)
     if dtype is None:
-        refuse(f"{what} has type {_shown(found[_DATATYPE].body)}; expected one of {list(DTYPES.values())}")
+        refuse(
+            f"{what} has type {_shown(found[_DATATYPE].body)}; expected one of {list(DTYPES.values())}"
+        )
     shape = _shape(found[_DATASPACE].body, what)
     if dtype == TEXT and len(shape) != 1:
         refuse(f"{what} is text of rank {len(shape)}; expected rank 1")

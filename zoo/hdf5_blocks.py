@@ -1,6 +1,7 @@
 """Bytes of an HDF5 file of unknown origin: every block is read once, inside the file, with its checksum checked.
 
-The layouts are those of the HDF5 File Format Specification, version 3.0; `docs/store_format.md` names the part that a zoo uses.
+The layouts are those of the HDF5 File Format Specification, version 3.0; `docs/store_format.md`
+names the part that a zoo uses.
 """
 
 import struct
@@ -51,7 +52,9 @@ class Blocks:
             what: What it holds, for errors.
         """
         if length < 1 or offset + length > len(self.data):
-            refuse(f"{what} lies at bytes {offset} to {offset + length} of a file of {len(self.data)}")
+            refuse(
+                f"{what} lies at bytes {offset} to {offset + length} of a file of {len(self.data)}"
+            )
         place = bisect(self._taken, (offset, offset + length, what))
         for start, stop, other in self._taken[max(0, place - 1) : place + 1]:
             if start < offset + length and offset < stop:

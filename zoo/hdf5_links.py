@@ -59,7 +59,9 @@ def dense_links(blocks: Blocks, info: LinkInfo) -> list[bytes]:
     by_order = [record[8:] for record in _records(blocks, info.by_order, _BY_ORDER)]
     by_name = [record[4:] for record in _records(blocks, info.by_name, _BY_NAME)]
     if len(set(by_order)) != len(by_order) or sorted(by_order) != sorted(by_name):
-        refuse("the two indices of columns, by name and by order, do not name the same columns once each")
+        refuse(
+            "the two indices of columns, by name and by order, do not name the same columns once each"
+        )
     return [_object(heap, identity) for identity in by_order]
 
 
@@ -68,11 +70,17 @@ def _heap(blocks: Blocks, address: int) -> list[tuple[int, bytes]]:
     what = "the heap of links"
     header = checked(blocks.block(address, 146, what), what)
     expected = b"FRHP\0" + bytes([_HEAP_ID, 0, 0, 0, 2]) + (4096).to_bytes(4, "little")
-    table = b"".join(n.to_bytes(k, "little") for n, k in ((_WIDTH, 2), (_FIRST_BLOCK, 8), (_LARGEST_BLOCK, 8), (32, 2), (1, 2)))
+    table = b"".join(
+        n.to_bytes(k, "little")
+        for n, k in ((_WIDTH, 2), (_FIRST_BLOCK, 8), (_LARGEST_BLOCK, 8), (32, 2), (1, 2))
+    )
     huge_and_tiny = header[14:22] + header[78:110]
     if header[:14] != expected or any(huge_and_tiny) or header[110:132] != table:
         refuse(f"{what} is not as the format wants it")
-    root, rows = int.from_bytes(header[132:140], "little"), int.from_bytes(header[140:142], "little")
+    root, rows = (
+        int.from_bytes(header[132:140], "little"),
+        int.from_bytes(header[140:142], "little"),
+    )
     if rows == 0:
         return [(0, _heap_block(blocks, address, root, 0, _FIRST_BLOCK))]
     if rows > _ROWS_OF_BLOCKS:
@@ -104,7 +112,11 @@ def _object(heap: list[tuple[int, bytes]], identity: bytes) -> bytes:
     """An object of a heap."""
     place, length = int.from_bytes(identity[1:5], "little"), int.from_bytes(identity[5:7], "little")
     for start, block in heap:
-        if identity[0] == 0 and start + _BLOCK_HEADER <= place and place + length <= start + len(block):
+        if (
+            identity[0] == 0
+            and start + _BLOCK_HEADER <= place
+            and place + length <= start + len(block)
+        ):
             return block[place - start : place - start + length]
     return refuse(f"no object {identity.hex()} in the heap of links")
 
@@ -117,7 +129,9 @@ def _records(blocks: Blocks, address: int, kind: int) -> list[bytes]:
     expected = b"BTHD\0" + bytes([kind]) + _NODE.to_bytes(4, "little") + size.to_bytes(2, "little")
     total = int.from_bytes(header[26:34], "little")
     if header[:12] != expected or depth > _MAX_DEPTH or not 0 < total <= MAX_COLUMNS:
-        refuse(f"{what} is not as the format wants it: depth {depth}, {total} columns; at most {MAX_COLUMNS} are allowed")
+        refuse(
+            f"{what} is not as the format wants it: depth {depth}, {total} columns; at most {MAX_COLUMNS} are allowed"
+        )
     root, count = int.from_bytes(header[16:24], "little"), int.from_bytes(header[24:26], "little")
     records = list(_walk(blocks, root, kind, depth, count))
     if len(records) != total:

@@ -65,7 +65,10 @@ class Heap:
         objects: dict[int, tuple[int, int]] = {}
         at, stop = address + _HEADER, address + size
         while at + _HEADER <= stop:
-            number, length = int.from_bytes(data[at : at + 2], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
+            number, length = (
+                int.from_bytes(data[at : at + 2], "little"),
+                int.from_bytes(data[at + 8 : at + 16], "little"),
+            )
             if number == 0:
                 break  # the rest is free
             self._most -= 1

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import Architecture
-from zoo.store.manifest import rebuild
 from zoo.params import Params
+from zoo.store.manifest import rebuild
 from zoo.weight_space import WeightSpace
 
 
@@ -19,7 +19,8 @@ class Network:
     """What the networks of a population compute: one function of params and inputs, and what it takes to build it again.
 
     Attributes:
-        description: `architecture` (its name and options), `input_shape` and `num_classes`, as JSON holds them.
+        description: `architecture` (its name and options), `input_shape` and `num_classes`, as JSON
+            holds them.
         function: The architecture, constants included.
     """
 
@@ -77,4 +78,7 @@ def build_network(description: Mapping[str, Any], space: WeightSpace, constants:
         The function.
     """
     architecture, input_shape = description["architecture"], description["input_shape"]
-    return Network(description, rebuild(architecture, space, input_shape, description["num_classes"], constants))
+    return Network(
+        description,
+        rebuild(architecture, space, input_shape, description["num_classes"], constants),
+    )

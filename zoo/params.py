@@ -29,7 +29,10 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
     >>> batch_shape(WeightSpace({"h": NeuronGroup(3)}, {"bias": "h"}), {"bias": torch.zeros(5, 3)})
     (5,)
     """
-    missing, extra = [n for n in space.tensors if n not in params], [n for n in params if n not in space.tensors]
+    missing, extra = (
+        [n for n in space.tensors if n not in params],
+        [n for n in params if n not in space.tensors],
+    )
     if missing or extra:
         raise ValueError(f"params do not fit the weight space: missing {missing}, unknown {extra}")
     batch: tuple[int, ...] | None = None
@@ -37,9 +40,13 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
         got = tuple(params[name].shape)
         lead = got[: len(got) - len(shape)]
         if len(got) < len(shape) or got[len(lead) :] != shape:
-            raise ValueError(f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], got {list(got)}")
+            raise ValueError(
+                f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], got {list(got)}"
+            )
         if batch is not None and lead != batch:
-            raise ValueError(f"tensor {name!r}: expected leading axes {list(batch)} as before it, got {list(lead)}")
+            raise ValueError(
+                f"tensor {name!r}: expected leading axes {list(batch)} as before it, got {list(lead)}"
+            )
         batch = lead
     return batch if batch is not None else ()
 
@@ -55,7 +62,10 @@ def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, 
         One tensor ``[*batch, P]`` with ``P = space.num_params``.
     """
     batch = batch_shape(space, params)
-    return torch.cat([params[name].reshape((*batch, math.prod(shape))) for name, shape in space.shapes.items()], dim=-1)
+    return torch.cat(
+        [params[name].reshape((*batch, math.prod(shape))) for name, shape in space.shapes.items()],
+        dim=-1,
+    )
 
 
 def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
@@ -72,7 +82,9 @@ def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
         ValueError: If the last axis is not `space.num_params` long.
     """
     if flat.shape[-1] != space.num_params:
-        raise ValueError(f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}")
+        raise ValueError(
+            f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}"
+        )
     pieces = flat.split([math.prod(shape) for shape in space.shapes.values()], dim=-1)
     return {
         name: piece.reshape((*flat.shape[:-1], *shape))
@@ -102,10 +114,12 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
 
     Args:
         params: Tensors ``[*batch, *shape]``.
-        free: Boolean masks ``[*shape]``, True where an entry is trained, for the tensors that have fixed entries.
+        free: Boolean masks ``[*shape]``, True where an entry is trained, for the tensors that have
+            fixed entries.
 
     Returns:
-        For a tensor with a mask its free entries ``[*batch, F]`` in C order, every other tensor as it is.
+        For a tensor with a mask its free entries ``[*batch, F]`` in C order, every other tensor as
+        it is.
     """
     view = dict(params)
     for name, mask in free.items():
@@ -142,8 +156,12 @@ def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
     for name, given in params.items():
         tensor = given.detach().cpu().double()
         if tensor.dim() < 2:
-            near[name] = tensor + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            near[name] = tensor + 0.2 * torch.rand(
+                tensor.shape, generator=generator, dtype=torch.float64
+            )
         else:
             spread = 0.1 * tensor.square().mean().sqrt() + 1e-3
-            near[name] = tensor + spread * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+            near[name] = tensor + spread * torch.randn(
+                tensor.shape, generator=generator, dtype=torch.float64
+            )
     return near

@@ -1,15 +1,17 @@
 """Symbolic weight spaces: which axis of which parameter belongs to which group of neurons.
 
-A weight space is data. It names the neuron groups of an architecture and, for every parameter tensor, a *pattern*:
+A weight space is data. It names the neuron groups of an architecture and, for every parameter
+tensor, a *pattern*:
 
     "layers.0.weight": "h1 <- x"        "conv2.weight": "c2 <- c1 3 3"        "fc.weight": "y <- (c2 16)"
 
-Left of ``<-`` is written, right is read; ``x -> h`` is the same for a tensor that has its read axes first. Parentheses are
-composite axes, bare integers plain axes:
+Left of ``<-`` is written, right is read; ``x -> h`` is the same for a tensor that has its read axes
+first. Parentheses are composite axes, bare integers plain axes:
 
     "(3 heads dim)"  a product, in C order        "(c0 + c1)"  a direct sum (concatenation)        "c1^2"  the squared scale
 
-Group action, canonical form, alignment, parameter graphs and statistics are derived from it elsewhere. Standard library only.
+Group action, canonical form, alignment, parameter graphs and statistics are derived from it
+elsewhere. Standard library only.
 """
 
 import hashlib
@@ -62,9 +64,10 @@ class NeuronGroup:
     Attributes:
         size: Number of neurons.
         permutable: Whether any permutation of the group leaves the network's function unchanged.
-        scaling: Scales of single neurons that leave the function unchanged; ``s`` acts where the group is written, ``1/s``
-            where it is read.
-        activation: Name of the elementwise non-linearity that follows the group, ``"linear"`` if none does.
+        scaling: Scales of single neurons that leave the function unchanged; ``s`` acts where the
+            group is written, ``1/s`` where it is read.
+        activation: Name of the elementwise non-linearity that follows the group, ``"linear"`` if
+            none does.
     """
 
     size: int
@@ -76,12 +79,15 @@ class NeuronGroup:
         """Check the fields.
 
         Raises:
-            ValueError: If the size is not a positive integer, the scaling is unknown, or another field has the wrong type.
+            ValueError: If the size is not a positive integer, the scaling is unknown, or another
+                field has the wrong type.
         """
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
             raise ValueError(f"size of a neuron group: expected an integer >= 1, got {self.size!r}")
         if self.scaling not in get_args(Scaling):
-            raise ValueError(f"scaling of a neuron group: expected one of {get_args(Scaling)}, got {self.scaling!r}")
+            raise ValueError(
+                f"scaling of a neuron group: expected one of {get_args(Scaling)}, got {self.scaling!r}"
+            )
         if not isinstance(self.permutable, bool) or not isinstance(self.activation, str):
             raise ValueError(
                 "a neuron group: expected permutable as a boolean and activation as text, "
@@ -141,8 +147,8 @@ def parse_pattern(text: str) -> Pattern:
     """Parse a pattern such as ``"y <- (c2 16)"``.
 
     Args:
-        text: Axes that are written, then optionally ``<-`` and axes that are read; or axes that are read, ``->`` and axes that
-            are written. Empty for a scalar.
+        text: Axes that are written, then optionally ``<-`` and axes that are read; or axes that are
+            read, ``->`` and axes that are written. Empty for a scalar.
 
     Returns:
         The parsed pattern.
@@ -151,7 +157,8 @@ def parse_pattern(text: str) -> Pattern:
         ValueError: If the text is not a pattern; the message shows where.
 
     >>> parse_pattern("y <- (c2 16)")
-    Pattern(written=((Label(group='y', power=1),),), read=((Label(group='c2', power=1), 16),), read_first=False)
+    Pattern(written=((Label(group='y', power=1),),), read=((Label(group='c2', power=1), 16),),
+    read_first=False)
     """
     sides: list[list[Axis]] = [[]]
     arrow = None
@@ -161,7 +168,9 @@ def parse_pattern(text: str) -> Pattern:
         position = len(text) - len(rest)
         match = _TOKEN.match(text, position)
         if match is None:
-            _refuse(text, position, "expected a group name, an integer, '(', ')', '+', '<-' or '->'")
+            _refuse(
+                text, position, "expected a group name, an integer, '(', ')', '+', '<-' or '->'"
+            )
         kind, token = match.lastgroup, match.group()
         if kind == "arrow":
             if arrow is not None or stack:
@@ -184,7 +193,9 @@ def parse_pattern(text: str) -> Pattern:
     if stack:
         _refuse(text, len(text), "'(' is never closed")
     first, second = tuple(sides[0]), tuple(sides[1]) if arrow else ()
-    return Pattern(second, first, read_first=bool(first)) if arrow == "->" else Pattern(first, second)
+    return (
+        Pattern(second, first, read_first=bool(first)) if arrow == "->" else Pattern(first, second)
+    )
 
 
 def _factor(text: str, position: int, match: re.Match[str]) -> Factor:
@@ -208,11 +219,13 @@ def _refuse(text: str, position: int, why: str) -> NoReturn:
 class WeightSpace:
     """The symbolic description of an architecture's parameters.
 
-    The symmetry it declares is a sound subgroup of the architecture's symmetries, never a claim of completeness.
+    The symmetry it declares is a sound subgroup of the architecture's symmetries, never a claim of
+    completeness.
 
     Attributes:
         groups: Neuron groups by name.
-        tensors: Pattern of each parameter by its state-dict name, in state-dict order; blanks and superfluous parentheses go.
+        tensors: Pattern of each parameter by its state-dict name, in state-dict order; blanks and
+            superfluous parentheses go.
 
     >>> space = WeightSpace({"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3)}, {"weight": "h <- x", "bias": "h"})
     >>> space.shapes["weight"], space.num_params
@@ -252,7 +265,9 @@ class WeightSpace:
             ValueError: If the space has no such tensor.
         """
         if tensor not in self.tensors:
-            raise ValueError(f"no tensor {tensor!r} in this weight space; tensors are {list(self.tensors)}")
+            raise ValueError(
+                f"no tensor {tensor!r} in this weight space; tensors are {list(self.tensors)}"
+            )
         return parse_pattern(self.tensors[tensor])
 
     def size(self, axis: Axis) -> int:
@@ -267,7 +282,9 @@ class WeightSpace:
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every tensor, without leading axes."""
-        return MappingProxyType({n: tuple(self.size(axis) for axis in self.pattern(n).axes) for n in self.tensors})
+        return MappingProxyType(
+            {n: tuple(self.size(axis) for axis in self.pattern(n).axes) for n in self.tensors}
+        )
 
     @cached_property
     def num_params(self) -> int:
@@ -304,8 +321,13 @@ class WeightSpace:
         """SHA-256 of the JSON text, hexadecimal: the identity of the space across files."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def __reduce__(self) -> tuple[type["WeightSpace"], tuple[dict[str, NeuronGroup], dict[str, str]]]:
-        return WeightSpace, (dict(self.groups), dict(self.tensors))  # mapping proxies cannot be pickled
+    def __reduce__(
+        self,
+    ) -> tuple[type["WeightSpace"], tuple[dict[str, NeuronGroup], dict[str, str]]]:
+        return WeightSpace, (
+            dict(self.groups),
+            dict(self.tensors),
+        )  # mapping proxies cannot be pickled
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WeightSpace) and self.to_json() == other.to_json()

@@ -57,7 +57,9 @@ def failure_of(error: Exception) -> Failure:
         return Failure(f"{_FOLDER_ERRORS[error.errno]}{named}", errno=error.errno)
     if isinstance(error, (ValueError, OSError)):
         return Failure(lines[0])
-    return Failure(f"{type(error).__name__}: {lines[0]}", "".join(traceback.format_exception(error)))
+    return Failure(
+        f"{type(error).__name__}: {lines[0]}", "".join(traceback.format_exception(error))
+    )
 
 
 @contextmanager
@@ -82,7 +84,9 @@ def writing_to(out: Path) -> Iterator[None]:
         raise FolderError(f"{out}: {_FOLDER_ERRORS[error.errno]}") from error
 
 
-def raise_for_missing(out: Path, total: int, missing: list[str], failures: Mapping[str, Failure]) -> None:
+def raise_for_missing(
+    out: Path, total: int, missing: list[str], failures: Mapping[str, Failure]
+) -> None:
     """End with an error that names the shards that are not there, and why.
 
     Args:
@@ -101,9 +105,16 @@ def raise_for_missing(out: Path, total: int, missing: list[str], failures: Mappi
     for failure in failures.values():
         if failure.errno:
             raise FolderError(f"{out}: {failure.reason} ({count}, the others are kept)")
-    named = [f"  {path}: {failures[path].reason if path in failures else 'not made'}" for path in missing[:_MOST_NAMED]]
+    named = [
+        f"  {path}: {failures[path].reason if path in failures else 'not made'}"
+        for path in missing[:_MOST_NAMED]
+    ]
     more = [f"  and {len(missing) - _MOST_NAMED} more"] if len(missing) > _MOST_NAMED else []
-    error = MissingShards("\n".join([f"{out}: {count}; the others are kept, run the same command again:", *named, *more]))
+    error = MissingShards(
+        "\n".join(
+            [f"{out}: {count}; the others are kept, run the same command again:", *named, *more]
+        )
+    )
     for trace in dict.fromkeys(failure.trace for failure in failures.values() if failure.trace):
         error.add_note(trace)
     raise error

@@ -11,9 +11,17 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from data_gen.executors.scheduler import Advanced, Died, Ended, Ready, attempt, hand_out, prepare_process
 from data_gen.executors.processes import end_with_parent
 from data_gen.executors.progress import Progress, keep_locks_to_threads
+from data_gen.executors.scheduler import (
+    Advanced,
+    Died,
+    Ended,
+    Ready,
+    attempt,
+    hand_out,
+    prepare_process,
+)
 from data_gen.shard import Shard, Worker
 
 _PRELOADED = [__name__, "torch._dynamo"]  # torch imports the latter when it first vectorizes
@@ -56,8 +64,11 @@ class _Processes:
     def __init__(self, worker: Worker, threads: int):
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
-        resource_tracker.ensure_running()  # or the server starts it, and that would let Ctrl-C through again
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: the parent decides what Ctrl-C means
+        # or the server starts it, and that would let Ctrl-C through again
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # inherited: the parent decides what Ctrl-C means
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._worker, self._threads = worker, threads
@@ -66,12 +77,16 @@ class _Processes:
 
     def start(self, rank: int) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._worker, self._threads, rank))
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._worker, self._threads, rank)
+        )
         try:
             process.start()
         except (EOFError, OSError) as error:  # the server was killed; the next start makes another
             ours.close()
-            self._not_started.append(Died(rank, f"could not be started ({type(error).__name__}: {error})"))
+            self._not_started.append(
+                Died(rank, f"could not be started ({type(error).__name__}: {error})")
+            )
         else:
             self._members[rank] = process, ours
         theirs.close()
@@ -83,7 +98,9 @@ class _Processes:
     def events(self) -> list[Ready | Advanced | Ended | Died]:
         found: list[Ready | Advanced | Ended | Died] = [*self._not_started]
         self._not_started = []
-        readable = wait([connection for _, connection in self._members.values()], 0 if found else None)
+        readable = wait(
+            [connection for _, connection in self._members.values()], 0 if found else None
+        )
         for rank, (process, connection) in list(self._members.items()):
             if connection in readable:
                 try:
@@ -97,7 +114,11 @@ class _Processes:
         connection.close()
         process.join()
         code = process.exitcode or 0
-        return f"was ended by signal {-code} (9: killed, maybe for want of memory)" if code < 0 else f"ended with status {code}"
+        return (
+            f"was ended by signal {-code} (9: killed, maybe for want of memory)"
+            if code < 0
+            else f"ended with status {code}"
+        )
 
     def stop(self) -> None:
         """End all processes at once."""
@@ -122,4 +143,9 @@ def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> N
         connection.send(Ready(rank))
         while True:
             shard = connection.recv()
-            connection.send(Ended(rank, attempt(worker, shard, lambda count: connection.send(Advanced(rank, count)))))
+            connection.send(
+                Ended(
+                    rank,
+                    attempt(worker, shard, lambda count: connection.send(Advanced(rank, count))),
+                )
+            )

@@ -82,11 +82,15 @@ class Progress:
         if not self._bar.disable:
             self._bar.write(line, file=sys.stderr)
         counts = {"retried": self._retries, "failed": len(self.failures)}
-        self._bar.set_postfix_str(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+        self._bar.set_postfix_str(
+            ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        )
 
 
 @contextmanager
-def show_progress(shards: Sequence[Shard], missing: Sequence[Shard], quiet: bool) -> Iterator[Progress]:
+def show_progress(
+    shards: Sequence[Shard], missing: Sequence[Shard], quiet: bool
+) -> Iterator[Progress]:
     """Show progress on standard error, in networks; those of complete shards count as done.
 
     Args:
@@ -98,8 +102,17 @@ def show_progress(shards: Sequence[Shard], missing: Sequence[Shard], quiet: bool
         What workers report to.
     """
     total, to_do = (sum(shard.stop - shard.start for shard in some) for some in (shards, missing))
-    unit, form = " networks", "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]"
-    options = {"unit": unit, "bar_format": form, "disable": quiet, "smoothing": 0.1, "mininterval": 0.5}
+    unit, form = (
+        " networks",
+        "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]",
+    )
+    options = {
+        "unit": unit,
+        "bar_format": form,
+        "disable": quiet,
+        "smoothing": 0.1,
+        "mininterval": 0.5,
+    }
     with tqdm(total=total, initial=total - to_do, **options) as bar:
         yield Progress(bar)
 

@@ -11,9 +11,18 @@ from typing import Any
 
 import torch
 
-from data_gen.executors.scheduler import Advanced, Died, Ended, Ready, attempt, default_workers, hand_out, prepare_process
 from data_gen.executors.failures import Failure
 from data_gen.executors.progress import Progress
+from data_gen.executors.scheduler import (
+    Advanced,
+    Died,
+    Ended,
+    Ready,
+    attempt,
+    default_workers,
+    hand_out,
+    prepare_process,
+)
 from data_gen.shard import Shard, Worker
 
 _REPORT_EVERY = 0.5  # seconds between two counts of the networks that an actor has trained
@@ -33,7 +42,8 @@ class RayActors:
     Attributes:
         workers: Number of actors; None for as many as the cluster has room for.
         threads: Threads of each on a CPU; another number may round differently.
-        address: Of the cluster, `auto` for one on this machine; None starts one here and ends it at the end.
+        address: Of the cluster, `auto` for one on this machine; None starts one here and ends it at
+            the end.
     """
 
     workers: int | None = None
@@ -60,8 +70,16 @@ class RayActors:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self.address is None:
-                cores = (self.workers or default_workers(torch.device("cpu"), self.threads)) * self.threads
-                ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+                cores = (
+                    self.workers or default_workers(torch.device("cpu"), self.threads)
+                ) * self.threads
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE,
+                    **quiet,
+                )
             else:
                 _connect(ray, self.address, quiet)
             size = self.workers or _room(ray, worker.device, self.threads)
@@ -83,7 +101,9 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ValueError("the executor ray needs Ray, which is not installed: pip install 'symzoo[ray]'") from error
+        raise ValueError(
+            "the executor ray needs Ray, which is not installed: pip install 'symzoo[ray]'"
+        ) from error
     return ray
 
 
@@ -95,7 +115,9 @@ def _connect(ray: ModuleType, address: str, quiet: dict[str, Any]) -> None:
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"--address {address}: no Ray cluster can be reached there ({reason})") from error
+        raise ValueError(
+            f"--address {address}: no Ray cluster can be reached there ({reason})"
+        ) from error
 
 
 def _room(ray: ModuleType, device: torch.device, threads: int) -> int:
@@ -103,7 +125,9 @@ def _room(ray: ModuleType, device: torch.device, threads: int) -> int:
     kind, each = ("GPU", 1) if device.type == "cuda" else ("CPU", threads)
     room = int(ray.cluster_resources().get(kind, 0)) // each
     if not room:
-        raise ValueError(f"the Ray cluster has no {kind} for a worker; add a node or choose another --device or --threads")
+        raise ValueError(
+            f"the Ray cluster has no {kind} for a worker; add a node or choose another --device or --threads"
+        )
     return room
 
 
@@ -141,9 +165,13 @@ class _Actors:
         try:
             result = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            self._calls = {other: (of, name) for other, (of, name) in self._calls.items() if of != rank}
+            self._calls = {
+                other: (of, name) for other, (of, name) in self._calls.items() if of != rank
+            }
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            told_last = isinstance(error, self._ray.exceptions.RayTaskError)  # a trace, which ends with the message
+            told_last = isinstance(
+                error, self._ray.exceptions.RayTaskError
+            )  # a trace, which ends with the message
             return [Died(rank, f"was lost: {lines[-1 if told_last else 0]}")]
         if method == "ready":
             return [Ready(rank)]

@@ -52,7 +52,9 @@ class InThisProcess:
             progress: Is told what becomes of them.
         """
         for shard in shards:
-            failure = attempt(worker, shard, lambda count, shard=shard: progress.advance(shard, count))
+            failure = attempt(
+                worker, shard, lambda count, shard=shard: progress.advance(shard, count)
+            )
             if failure is None:
                 progress.complete(shard)
             else:
@@ -206,10 +208,15 @@ def prepare_process(threads: int) -> None:
 def keep_memory() -> None:
     """Ask glibc to reuse freed memory instead of returning it to the system after every step.
 
-    Returning it makes each step fault its pages in again, which took half of the time of an uncompiled step.
+    Returning it makes each step fault its pages in again, which took half of the time of an
+    uncompiled step.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for parameter, value in ((-1, 1 << 30), (-3, 1 << 30), (-2, 1 << 26)):  # TRIM_THRESHOLD, MMAP_THRESHOLD, TOP_PAD
+        for parameter, value in (
+            (-1, 1 << 30),
+            (-3, 1 << 30),
+            (-2, 1 << 26),
+        ):  # TRIM_THRESHOLD, MMAP_THRESHOLD, TOP_PAD
             libc.mallopt(parameter, value)
 
 

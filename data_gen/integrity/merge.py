@@ -28,15 +28,18 @@ def merge(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
         Shards that no folder has; none if the merged zoo is complete.
 
     Raises:
-        ValueError: If the folders are not of the same job, two of them have different files for one shard, or the task of the
-            job cannot be loaded.
+        ValueError: If the folders are not of the same job, two of them have different files for one
+            shard, or the task of the job cannot be loaded.
         FolderError: If the merged folder cannot be written.
     """
     out, folders = Path(out), [Path(source) for source in sources]
     job = _common_job(folders)
     planned = make_plan(job)
     with writing_to(out), claimed(out, job):
-        holders = {shard: [f for f in (out, *folders) if is_complete(f, shard, job)] for shard in planned.shards}
+        holders = {
+            shard: [f for f in (out, *folders) if is_complete(f, shard, job)]
+            for shard in planned.shards
+        }
         trajectory = job.checkpoints > 0
         for shard, found in holders.items():
             for path in shard.paths(trajectory):
@@ -63,10 +66,14 @@ def _common_job(folders: Sequence[Path]) -> Job:
         job = Job.model_validate(stored)
     except ValidationError as error:
         detail = error.errors()[0]
-        raise ValueError(f"{first}: not a job: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+        raise ValueError(
+            f"{first}: not a job: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+        ) from error
     keys = differing_keys(stored, json.loads(job.as_json()))
     if keys:
-        raise ValueError(f"{first}: this version of symzoo reads the job in another way, which differs in {keys}")
+        raise ValueError(
+            f"{first}: this version of symzoo reads the job in another way, which differs in {keys}"
+        )
     return job
 
 
@@ -78,7 +85,9 @@ def _refuse_different_files(paths: Sequence[Path]) -> None:
     expected = sha256(first)
     for other in others:
         if not first.samefile(other) and sha256(other) != expected:
-            raise ValueError(f"{first} and {other} differ; find out which one is right and remove the other")
+            raise ValueError(
+                f"{first} and {other} differ; find out which one is right and remove the other"
+            )
 
 
 def _copy(source: Path, target: Path) -> None:

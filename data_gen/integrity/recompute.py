@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Int64
 
 from data_gen.config import Job
+from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate
 from data_gen.training.runs import Networks, parts_of
-from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.trainer import Trainer
+from zoo.store.columns import StoreError, read_tensors
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import open_checked
 from zoo.store.schema import METRIC_COLUMNS
-from zoo.store.columns import StoreError, read_tensors
 
 DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", "mnist1d", "sbm")
@@ -26,7 +26,9 @@ _IMAGES_OFF = 2
 """How many images another machine's rounding may move to the other side."""
 
 
-def task_to_sample(job: Job, sample: int | None, trust_task: bool, task_path: str | None) -> tuple[Task | None, int, str]:
+def task_to_sample(
+    job: Job, sample: int | None, trust_task: bool, task_path: str | None
+) -> tuple[Task | None, int, str]:
     """Load the task of a job, unless a stranger's manifest would decide which files are opened for it.
 
     Args:
@@ -36,7 +38,8 @@ def task_to_sample(job: Job, sample: int | None, trust_task: bool, task_path: st
         task_path: Where the task's data is; None for what the job says.
 
     Returns:
-        The task, how many networks of each population to compute again, and what is to be said about it.
+        The task, how many networks of each population to compute again, and what is to be said
+        about it.
 
     Raises:
         ValueError: If networks were asked for and the task is not to be had.
@@ -44,7 +47,11 @@ def task_to_sample(job: Job, sample: int | None, trust_task: bool, task_path: st
     config = job.task if task_path is None else job.task.model_copy(update={"path": task_path})
     allowed = not needs_files(config) or trust_task or task_path is not None
     if sample == 0 or (sample is None and not allowed):
-        why = "as asked" if sample == 0 else f"the task is {described(config)}; give --task-path or --trust-task"
+        why = (
+            "as asked"
+            if sample == 0
+            else f"the task is {described(config)}; give --task-path or --trust-task"
+        )
         return None, 0, f"accuracies not computed again: {why}"
     if not allowed:
         raise ValueError(
@@ -55,8 +62,14 @@ def task_to_sample(job: Job, sample: int | None, trust_task: bool, task_path: st
     try:
         task = load_task(config)
     except (ValueError, OSError, ImportError) as error:
-        raise ValueError(f"the data of the task is not on this machine ({error}); give --task-path, or --sample 0") from error
-    return task, count, f"train and test accuracies of {count} networks of each population computed again"
+        raise ValueError(
+            f"the data of the task is not on this machine ({error}); give --task-path, or --sample 0"
+        ) from error
+    return (
+        task,
+        count,
+        f"train and test accuracies of {count} networks of each population computed again",
+    )
 
 
 def needs_files(config: TaskConfig) -> bool:
@@ -68,7 +81,10 @@ def needs_files(config: TaskConfig) -> bool:
     Returns:
         Whether it does.
     """
-    return config.name not in _WITHOUT_FILES or max(config.train_size or 1, config.test_size or 1) > _MOST_IMAGES
+    return (
+        config.name not in _WITHOUT_FILES
+        or max(config.train_size or 1, config.test_size or 1) > _MOST_IMAGES
+    )
 
 
 def described(config: TaskConfig) -> str:
@@ -84,7 +100,13 @@ def described(config: TaskConfig) -> str:
 
 
 def recompute(
-    directory: Path, manifest: Manifest, population: str, job: Job, task: Task, count: int, seed: int
+    directory: Path,
+    manifest: Manifest,
+    population: str,
+    job: Job,
+    task: Task,
+    count: int,
+    seed: int,
 ) -> Iterator[tuple[str, str]]:
     """Compute accuracies of random networks again and compare them with their rows.
 
@@ -102,7 +124,10 @@ def recompute(
     """
     entry = manifest.populations[population]
     if task.input_shape != manifest.input_shape or task.num_classes != manifest.num_classes:
-        yield "zoo.json", f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes"
+        yield (
+            "zoo.json",
+            f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes",
+        )
         return
     constants = {}
     if entry.constants is not None:
@@ -120,18 +145,30 @@ def recompute(
         rows = chosen[(chosen >= file.first) & (chosen < file.first + file.entry.rows)] - file.first
         if len(rows):
             path = directory / file.path
-            yield from ((file.path, reason) for reason in _compare(path, rows, trainer, dict(architecture.space.shapes)))
+            yield from (
+                (file.path, reason)
+                for reason in _compare(path, rows, trainer, dict(architecture.space.shapes))
+            )
 
 
-def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+def _compare(
+    path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes: dict[str, tuple[int, ...]]
+) -> Iterator[str]:
     checked = open_checked(path)
     table = {name: checked.array(name)[rows] for name in checked.columns if name not in shapes}
-    params = {name: tensor[torch.from_numpy(rows)] for name, tensor in read_tensors([path], shapes).items()}
+    params = {
+        name: tensor[torch.from_numpy(rows)]
+        for name, tensor in read_tensors([path], shapes).items()
+    }
     if wrong := [name for name, kinds in _KINDS.items() if table[name].dtype.kind not in kinds]:
         yield f"{wrong[0]!r} is not of the type that training wants"
         return
     parts = parts_of(table.get("train_parts"), len(rows))
-    if (table["train_size"] < 1).any() or (table["train_size"] > len(trainer.task.train.y)).any() or (parts < 1).any():
+    if (
+        (table["train_size"] < 1).any()
+        or (table["train_size"] > len(trainer.task.train.y)).any()
+        or (parts < 1).any()
+    ):
         yield f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training images of the task"
         return
     networks = Networks(
@@ -145,7 +182,10 @@ def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes
         batch_size=int(table["batch_size"][0]),
     )
     found = evaluate(trainer, networks, params, min(len(rows), _TOGETHER))
-    sizes = {"train_accuracy": table["train_size"], "test_accuracy": np.full(len(rows), len(trainer.task.test.y))}
+    sizes = {
+        "train_accuracy": table["train_size"],
+        "test_accuracy": np.full(len(rows), len(trainer.task.test.y)),
+    }
     for name in (n for n in METRIC_COLUMNS if n in sizes):
         for network, stored, computed, size in zip(
             table["network_id"], table[name], found[name].tolist(), sizes[name], strict=True

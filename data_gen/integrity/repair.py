@@ -14,13 +14,19 @@ from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import Fault, verify
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
 from zoo.store.card import card
+from zoo.store.columns import StoreError, publish, sha256, write_text
 from zoo.store.manifest import Manifest, ShardEntry, read_manifest
 from zoo.store.mapped import map_file
-from zoo.store.columns import StoreError, publish, sha256, write_text
 
 STAGE = ".repair"
 _LARGEST_JOB = 2**20
-_NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)  # what validators say to any JSON
+_NO_JOB = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)  # what validators say to any JSON
 
 
 def repair(
@@ -36,8 +42,9 @@ def repair(
 ) -> list[Fault]:
     """Make every file that `verify` finds wrong again, from the job in the manifest.
 
-    Files are made in a hidden folder of the zoo and compared with the hashes of the manifest; if they differ, the step is tried
-    compiled instead of uncompiled, or the other way round. A damaged file is kept under a hidden name, `.<name>.damaged`.
+    Files are made in a hidden folder of the zoo and compared with the hashes of the manifest; if
+    they differ, the step is tried compiled instead of uncompiled, or the other way round. A damaged
+    file is kept under a hidden name, `.<name>.damaged`.
 
     Args:
         directory: The zoo.
@@ -45,7 +52,8 @@ def repair(
         workers: Processes to spawn; 0 trains in this process.
         chunk_size: Networks in lock step, at most, as the zoo was made.
         compile: Whether to try compiled steps first.
-        accept_changed: Whether files may take the place of damaged ones whose hash they do not have.
+        accept_changed: Whether files may take the place of damaged ones whose hash they do not
+            have.
         trust_task: Whether files and downloads that the manifest names may be used for the task.
         quiet: Whether to show no progress.
         report: Told each thing that was done, in words.
@@ -58,19 +66,33 @@ def repair(
     """
     directory = Path(directory)
     faults: list[Fault] = []
-    for _ in range(2):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
+    for _ in range(
+        2
+    ):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
         found = verify(directory, sample=0)
         if not found:
             return faults
         faults += found
         manifest, job = _job(directory)
         if needs_files(job.task) and not trust_task:
-            raise ValueError(f"{directory}: the task is {described(job.task)}, which is not opened unasked; give --trust-task")
+            raise ValueError(
+                f"{directory}: the task is {described(job.task)}, which is not opened unasked; give --trust-task"
+            )
         _own(directory, manifest, job)
         with claimed(directory, job):
-            make = partial(generate, job, directory / STAGE, device, workers, chunk_size, quiet=quiet)
+            make = partial(
+                generate, job, directory / STAGE, device, workers, chunk_size, quiet=quiet
+            )
             attempts = (partial(make, compile=compile), partial(make, compile=not compile))
-            _repair_once(directory, manifest, job, {fault.path for fault in found}, attempts, accept_changed, report)
+            _repair_once(
+                directory,
+                manifest,
+                job,
+                {fault.path for fault in found},
+                attempts,
+                accept_changed,
+                report,
+            )
     left = verify(directory, sample=0)
     if left:
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
@@ -111,7 +133,9 @@ def _repair_once(
         if misdescribed:
             wrong.add(MANIFEST_NAME)
         if manifest is not None and not changed:
-            write_text(stage / CARD_NAME, card(stage, manifest))  # the same job may have been written in another order
+            write_text(
+                stage / CARD_NAME, card(stage, manifest)
+            )  # the same job may have been written in another order
         _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -139,7 +163,11 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
         manifest = read_manifest(directory)
         job = Job.model_validate_json(json.dumps(manifest.config))
         if job.sha256 == manifest.config_sha256:
-            in_order = {name: job.populations[name] for name in manifest.populations if name in job.populations}
+            in_order = {
+                name: job.populations[name]
+                for name in manifest.populations
+                if name in job.populations
+            }
             return manifest, job.model_copy(update={"populations": in_order | job.populations})
     except _NO_JOB:
         manifest = None
@@ -161,7 +189,12 @@ def _stage(directory: Path, stage: Path, job: Job, wrong: set[str]) -> None:
     claim(stage, job)
     for path in sorted(directory.glob("*/*.h5")):
         relative = str(path.relative_to(directory))
-        if path.name.startswith(".") or relative.startswith(".") or path.is_symlink() or not path.is_file():
+        if (
+            path.name.startswith(".")
+            or relative.startswith(".")
+            or path.is_symlink()
+            or not path.is_file()
+        ):
             continue
         inside(directory, relative)
         if relative in wrong:
@@ -188,7 +221,8 @@ def _entries(manifest: Manifest) -> Iterator[tuple[str, ShardEntry]]:
 def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[str], set[str]]:
     """Files that are not those of the old manifest, and those that it describes wrongly.
 
-    A file that lies in the zoo as it was made now is right, whatever the manifest says. Without a manifest nothing is known.
+    A file that lies in the zoo as it was made now is right, whatever the manifest says. Without a
+    manifest nothing is known.
 
     Args:
         directory: The zoo.
@@ -199,7 +233,9 @@ def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[
         Paths of either kind.
     """
     expected = dict(_entries(old)) if old is not None else {}
-    other = {path: entry for path, entry in _entries(new) if path in expected and expected[path] != entry}
+    other = {
+        path: entry for path, entry in _entries(new) if path in expected and expected[path] != entry
+    }
     misdescribed = {path for path, entry in other.items() if _is(directory, path, entry)}
     misdescribed |= {path for path, entry in other.items() if expected[path].sha256 == entry.sha256}
     return set(other) - misdescribed, misdescribed
@@ -214,7 +250,9 @@ def _explain(changed: set[str], old: Manifest | None, new: Manifest) -> str:
     )
 
 
-def _install(directory: Path, stage: Path, paths: Sequence[str], report: Callable[[str], object]) -> None:
+def _install(
+    directory: Path, stage: Path, paths: Sequence[str], report: Callable[[str], object]
+) -> None:
     """Put files in place, each at once, the manifest last; what they replace stays under a hidden name."""
     for relative in paths:
         path, made = directory / relative, stage / relative

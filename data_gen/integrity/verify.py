@@ -13,10 +13,17 @@ from data_gen.config import Job
 from data_gen.folder import CARD_NAME
 from data_gen.integrity.recompute import recompute, task_to_sample
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
-from zoo.store.manifest import SPLITS, Manifest, PlannedFile, PopulationEntry, ShardEntry, read_manifest
+from zoo.store.columns import StoreError, sha256
+from zoo.store.manifest import (
+    SPLITS,
+    Manifest,
+    PlannedFile,
+    PopulationEntry,
+    ShardEntry,
+    read_manifest,
+)
 from zoo.store.mapped import Checked, map_file, open_checked
 from zoo.store.schema import METRIC_COLUMNS, check_constants, check_shard, scalar_columns
-from zoo.store.columns import StoreError, sha256
 
 _LARGEST_CARD = 2**20
 _PAIRED = ("network_id", "seed")
@@ -50,11 +57,12 @@ def verify(
 
     Args:
         directory: The zoo.
-        sample: Networks of each population whose metrics are computed again; None for 4 if the task needs neither files nor
-            downloads, 0 otherwise.
+        sample: Networks of each population whose metrics are computed again; None for 4 if the task
+            needs neither files nor downloads, 0 otherwise.
         seed: Of the choice of these networks.
         trust_task: Whether files and downloads that the manifest names may be used for the task.
-        task_path: Where the task's data is, instead of what the manifest says; implies `trust_task`.
+        task_path: Where the task's data is, instead of what the manifest says; implies
+            `trust_task`.
         report: Told each thing that was checked, in words.
 
     Returns:
@@ -72,21 +80,37 @@ def verify(
         faults += found
         if found:
             tables.pop(name, None)
-    faults += [*_check_pairs(manifest, tables), *_check_card(directory, manifest), *_strays(directory, manifest)]
-    files = [file for e in manifest.populations.values() for file in (*e.shards, *e.trajectory, *filter(None, [e.constants]))]
-    report(f"{len(files)} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries")
+    faults += [
+        *_check_pairs(manifest, tables),
+        *_check_card(directory, manifest),
+        *_strays(directory, manifest),
+    ]
+    files = [
+        file
+        for e in manifest.populations.values()
+        for file in (*e.shards, *e.trajectory, *filter(None, [e.constants]))
+    ]
+    report(
+        f"{len(files)} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries"
+    )
     if job is not None and not any(fault.path == MANIFEST_NAME for fault in faults):
         task, count, why = task_to_sample(job, sample, trust_task, task_path)
         report(why)
         if task is not None:
             for name in tables:
-                faults += [Fault(path, reason) for path, reason in recompute(directory, manifest, name, job, task, count, seed)]
+                faults += [
+                    Fault(path, reason)
+                    for path, reason in recompute(directory, manifest, name, job, task, count, seed)
+                ]
     return faults
 
 
 def _fault(directory: Path, path: str, error: Exception) -> Fault:
     """A fault, its text without the path that it begins with."""
-    return Fault(path, escape(str(error)).removeprefix(f"{directory / path}: ").removeprefix(f"{directory}: "))
+    return Fault(
+        path,
+        escape(str(error)).removeprefix(f"{directory / path}: ").removeprefix(f"{directory}: "),
+    )
 
 
 def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
@@ -97,11 +121,25 @@ def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
         faults.append(Fault(MANIFEST_NAME, "config_sha256 is not the hash of config"))
     try:
         job = Job.model_validate_json(text)
-    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:  # validators meet any JSON here
-        return None, [*faults, Fault(MANIFEST_NAME, f"config is not a job: {escape(str(error)):.300}")]
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+    ) as error:  # validators meet any JSON here
+        return None, [
+            *faults,
+            Fault(MANIFEST_NAME, f"config is not a job: {escape(str(error)):.300}"),
+        ]
     hyperparameters = tuple(job.hyperparameters)
-    wanted = {name: (p.architecture, p.asymmetry, hyperparameters) for name, p in job.populations.items()}
-    found = {name: (e.architecture, e.asymmetry, e.hyperparameters) for name, e in manifest.populations.items()}
+    wanted = {
+        name: (p.architecture, p.asymmetry, hyperparameters) for name, p in job.populations.items()
+    }
+    found = {
+        name: (e.architecture, e.asymmetry, e.hyperparameters)
+        for name, e in manifest.populations.items()
+    }
     if wanted != found:
         faults.append(Fault(MANIFEST_NAME, "populations: not those of the job in config"))
     if job.split.counts(job.count) != manifest.split:
@@ -110,7 +148,11 @@ def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
 
 
 def _check_population(
-    directory: Path, manifest: Manifest, name: str, entry: PopulationEntry, tables: dict[str, dict[str, np.ndarray]]
+    directory: Path,
+    manifest: Manifest,
+    name: str,
+    entry: PopulationEntry,
+    tables: dict[str, dict[str, np.ndarray]],
 ) -> Iterator[Fault]:
     """Check all files of a population; what is paired with other populations goes to `tables`."""
     constants: dict[str, np.ndarray] = {}
@@ -136,16 +178,24 @@ def _check_population(
             wrong.add(file.path)
         else:
             checked = open_checked(directory / file.path)
-            parts.append({column: checked.array(column) for column in (*_PAIRED, *entry.hyperparameters)})
+            parts.append(
+                {column: checked.array(column) for column in (*_PAIRED, *entry.hyperparameters)}
+            )
     for file in manifest.files(name, trajectory=True):
         faults = list(_check_one(directory, manifest, name, file, constants, trajectory=True))
         yield from faults
         last = final[file.path.split("/")[1]]
         if not faults and last.path not in wrong:
-            ends = _check_ends(open_checked(directory / file.path), open_checked(directory / last.path), tuple(space.tensors))
+            ends = _check_ends(
+                open_checked(directory / file.path),
+                open_checked(directory / last.path),
+                tuple(space.tensors),
+            )
             yield from (Fault(file.path, reason) for reason in ends)
     if len(parts) == len(entry.shards):
-        tables[name] = {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
+        tables[name] = {
+            column: np.concatenate([part[column] for part in parts]) for column in parts[0]
+        }
 
 
 def _check_one(
@@ -176,9 +226,15 @@ def _check_hash(directory: Path, path: str, entry: ShardEntry) -> Iterator[Fault
         yield Fault(path, f"expected sha256 {entry.sha256}, found {found}")
 
 
-def _check_attributes(checked: Checked, manifest: Manifest, name: str, file: PlannedFile) -> Iterator[str]:
+def _check_attributes(
+    checked: Checked, manifest: Manifest, name: str, file: PlannedFile
+) -> Iterator[str]:
     numbers = re.findall(r"\d{5}", file.path)
-    expected: dict[str, str | int] = {"population": name, "split": file.split, "config_sha256": manifest.config_sha256}
+    expected: dict[str, str | int] = {
+        "population": name,
+        "split": file.split,
+        "config_sha256": manifest.config_sha256,
+    }
     expected |= {"shard": int(numbers[0]), "shards": int(numbers[1])}
     for key, value in expected.items():
         found = checked.structure.attributes.get(key)
@@ -186,7 +242,9 @@ def _check_attributes(checked: Checked, manifest: Manifest, name: str, file: Pla
             yield f"attribute {key!r}: expected {value!r}, found {found!r:.200}"
 
 
-def _check_values(checked: Checked, tensors: tuple[str, ...], constants: dict[str, np.ndarray]) -> Iterator[str]:
+def _check_values(
+    checked: Checked, tensors: tuple[str, ...], constants: dict[str, np.ndarray]
+) -> Iterator[str]:
     """Order of columns, finite parameters, fixed entries as in the constants, bit for bit."""
     names = list(checked.columns)
     scalars = [name for name in names if name not in tensors]
@@ -211,7 +269,9 @@ def _check_metrics(checked: Checked, hyperparameters: tuple[str, ...]) -> Iterat
         yield "'diverged' and 'diverged_at' contradict each other"
     for name in METRIC_COLUMNS[:5]:
         values = checked.array(name)[fine]
-        low, high = (0, np.inf) if name.endswith("loss") else (-1 if name == "generalization_gap" else 0, 1)
+        low, high = (
+            (0, np.inf) if name.endswith("loss") else (-1 if name == "generalization_gap" else 0, 1)
+        )
         if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
             yield f"{name!r} has values that are not finite or out of range, of networks that did not diverge"
     for name in hyperparameters:
@@ -226,7 +286,11 @@ def _check_metrics(checked: Checked, hyperparameters: tuple[str, ...]) -> Iterat
 def _check_ends(checked: Checked, last: Checked, tensors: tuple[str, ...]) -> Iterator[str]:
     """Trajectories begin at step 0, never go back, and end at the final parameters."""
     steps = checked.array("checkpoint_steps")
-    if (steps[:, 0] != 0).any() or (np.diff(steps) < 0).any() or (steps[:, -1] != last.array("steps")).any():
+    if (
+        (steps[:, 0] != 0).any()
+        or (np.diff(steps) < 0).any()
+        or (steps[:, -1] != last.array("steps")).any()
+    ):
         yield "'checkpoint_steps' do not go from 0 to the last step"
     for name in tensors:
         if checked.array(name)[:, -1].tobytes() != last.array(name).tobytes():
@@ -242,7 +306,10 @@ def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -
         for column, values in table.items():
             other = tables[first].get(column)
             if other is None or values.dtype != other.dtype or not np.array_equal(values, other):
-                yield Fault(next(iter(manifest.populations[name].shards)), f"{column!r} differs from population {first!r}")
+                yield Fault(
+                    next(iter(manifest.populations[name].shards)),
+                    f"{column!r} differs from population {first!r}",
+                )
 
 
 def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:

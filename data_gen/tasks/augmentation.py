@@ -16,12 +16,14 @@ class Augmentation(StrictModel):
 
     Attributes:
         flip: Whether to mirror left and right with probability 1/2.
-        shift: Largest shift in pixels, down or up and right or left, uniform; what comes in is 0 (black).
-        cutout: Side of a square in pixels, centered anywhere in the image and cut at its border, that is filled with each
-            channel's mean; 0 for none.
+        shift: Largest shift in pixels, down or up and right or left, uniform; what comes in is 0
+            (black).
+        cutout: Side of a square in pixels, centered anywhere in the image and cut at its border,
+            that is filled with each channel's mean; 0 for none.
 
     References:
-        He et al. 2016, arXiv 1512.03385, section 4.2 (flip, shift by 4); DeVries and Taylor 2017, arXiv 1708.04552 (cutout).
+        He et al. 2016, arXiv 1512.03385, section 4.2 (flip, shift by 4); DeVries and Taylor 2017,
+        arXiv 1708.04552 (cutout).
     """
 
     flip: bool = False
@@ -31,12 +33,18 @@ class Augmentation(StrictModel):
     @model_validator(mode="after")
     def _does_something(self) -> "Augmentation":
         if not (self.flip or self.shift or self.cutout):
-            raise ValueError("expected at least one of flip, shift and cutout; leave the key out for none")
+            raise ValueError(
+                "expected at least one of flip, shift and cutout; leave the key out for none"
+            )
         return self
 
 
 def draw_moves(
-    augmentation: Augmentation, seed: int, ids: Int64[Tensor, " N"], position: Int64[Tensor, "N M"], size: tuple[int, int]
+    augmentation: Augmentation,
+    seed: int,
+    ids: Int64[Tensor, " N"],
+    position: Int64[Tensor, "N M"],
+    size: tuple[int, int],
 ) -> Int64[Tensor, "N M draws"]:
     """What to do with the image at each position of each network's sequence of training images.
 
@@ -48,13 +56,16 @@ def draw_moves(
         size: Height and width of an image.
 
     Returns:
-        Whether to flip (0 or 1), shift down, shift right, row and column of the center of the cut square.
+        Whether to flip (0 or 1), shift down, shift right, row and column of the center of the cut
+        square.
     """
     keys = fold(fold(key(seed, "augmentation"), ids)[:, None], position)
     span = 2 * augmentation.shift + 1
     bounds = torch.tensor([1 + augmentation.flip, span, span, *size], device=ids.device)
     draws = integers(keys[..., None], torch.arange(NUM_DRAWS, device=ids.device), bounds)
-    return draws - torch.tensor([0, augmentation.shift, augmentation.shift, 0, 0], device=ids.device)
+    return draws - torch.tensor(
+        [0, augmentation.shift, augmentation.shift, 0, 0], device=ids.device
+    )
 
 
 def augment(
@@ -78,9 +89,13 @@ def augment(
     flip, down, right, row, column = (move[..., None] for move in moves.unbind(-1))
     rows = torch.arange(height, device=images.device) - down
     columns = torch.arange(width, device=images.device) - right
-    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[
+        ..., None, :
+    ]
     columns = torch.where(flip == 1, width - 1 - columns, columns)
-    source = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    source = (
+        rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    )
     index = source.flatten(-2)[..., None, :].expand(*images.shape[:-2], -1)
     moved = images.flatten(-2).gather(-1, index).unflatten(-1, (height, width))
     moved = torch.where(inside[..., None, :, :], moved, 0)

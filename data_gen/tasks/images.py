@@ -29,7 +29,8 @@ def load_images(
         Images, labels and the number of classes.
 
     Raises:
-        ValueError: If there is no such set or split, it has no image and label columns, or too few images.
+        ValueError: If there is no such set or split, it has no image and label columns, or too few
+            images.
     """
     try:
         dataset: Any = datasets.load_dataset(
@@ -40,21 +41,31 @@ def load_images(
     image_column, label_column = _columns(dataset, path)
     count = len(dataset) if size is None else size
     if not 1 <= count <= len(dataset):
-        raise ValueError(f"task.{split}_size: expected 1 to {len(dataset)} images of {path!r}, found {count}")
+        raise ValueError(
+            f"task.{split}_size: expected 1 to {len(dataset)} images of {path!r}, found {count}"
+        )
     rows = torch.randperm(len(dataset), generator=generator(seed, "images", split))[:count]
     chosen = dataset.select(rows.tolist())
     arrays = [_as_array(image, grey, resize) for image in chosen[image_column]]
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
-        raise ValueError(f"{path!r}: images have {len(shapes)} different shapes; give task.resize (and task.grey)")
+        raise ValueError(
+            f"{path!r}: images have {len(shapes)} different shapes; give task.resize (and task.grey)"
+        )
     labels = np.asarray(chosen[label_column], dtype=np.int64)
     x = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous()
     return x, torch.from_numpy(labels), dataset.features[label_column].num_classes
 
 
 def _columns(dataset: Any, path: str) -> tuple[str, str]:
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    labels = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
+    images = [
+        name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)
+    ]
+    labels = [
+        name
+        for name, feature in dataset.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    ]
     if len(images) != 1 or not labels:
         raise ValueError(
             f"{path!r}: expected one Image column and a ClassLabel column, found "

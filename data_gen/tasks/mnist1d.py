@@ -25,7 +25,9 @@ _CORRELATED_NOISE, _NOISE_WIDTH, _IID_NOISE = 0.25, 2.0, 0.02
 _LENGTH = 40
 
 
-def make_mnist1d(count: int, generator: torch.Generator) -> tuple[Float[Tensor, "X 1 L"], Int64[Tensor, " X"]]:
+def make_mnist1d(
+    count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "X 1 L"], Int64[Tensor, " X"]]:
     """Draw signals and labels.
 
     Args:
@@ -36,7 +38,8 @@ def make_mnist1d(count: int, generator: torch.Generator) -> tuple[Float[Tensor, 
         Signals of length 40, and their classes.
 
     References:
-        Greydanus and Kobak 2024, "Scaling down deep learning with MNIST-1D", arXiv 2011.14439, section 2.
+        Greydanus and Kobak 2024, "Scaling down deep learning with MNIST-1D", arXiv 2011.14439,
+        section 2.
     """
     templates = np.array(_TEMPLATES)
     templates = (templates - templates.mean(1, keepdims=True)) / templates.std(1, keepdims=True)
@@ -46,10 +49,14 @@ def make_mnist1d(count: int, generator: torch.Generator) -> tuple[Float[Tensor, 
     labels = np.arange(count) % 10
     order = rng.permutation(count)
     signals = np.stack([_transform(templates[label] / 6, rng) for label in labels])
-    return torch.from_numpy(signals[order, None].astype(np.float32)), torch.from_numpy(labels[order])
+    return torch.from_numpy(signals[order, None].astype(np.float32)), torch.from_numpy(
+        labels[order]
+    )
 
 
-def _transform(template: Float[np.ndarray, " D"], rng: np.random.Generator) -> Float[np.ndarray, " L"]:
+def _transform(
+    template: Float[np.ndarray, " D"], rng: np.random.Generator
+) -> Float[np.ndarray, " L"]:
     padding = int(rng.integers(*_PADDING))
     signal = np.concatenate([template, np.zeros(padding)])
     signal = _resample(signal, len(template) + _PADDING[1])

@@ -13,43 +13,56 @@ _CENTER_STD = 0.7
 _MAX_COUNT = 5000  # the graph is drawn as all pairs of nodes
 
 
-def make_sbm(count: int, generator: torch.Generator) -> tuple[Float[Tensor, "X C V"], Int64[Tensor, " X"]]:
+def make_sbm(
+    count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "X C V"], Int64[Tensor, " X"]]:
     """Draw a graph, features of its nodes, and the neighborhood of every node.
 
-    Features are those of a node's block, drawn once for each block, plus unit noise: alone they say little, together with
-    those of the neighbors much. An input is a graph by itself, for the architecture `gin` with `edges: input`: its first
-    channels are features of the nodes (the last of them marks the node that is asked for), the others the rows of the
-    adjacency matrix. A node with more neighbors than fit keeps some, drawn at random.
+    Features are those of a node's block, drawn once for each block, plus unit noise: alone they say
+    little, together with those of the neighbors much. An input is a graph by itself, for the
+    architecture `gin` with `edges: input`: its first channels are features of the nodes (the last
+    of them marks the node that is asked for), the others the rows of the adjacency matrix. A node
+    with more neighbors than fit keeps some, drawn at random.
 
     Args:
         count: Nodes `X` of the graph; blocks are as equal as can be.
         generator: Source of randomness.
 
     Returns:
-        Neighborhoods `[X, C, V]` as `data_gen.tasks.graphs.neighborhoods` makes them, and the block of each node, in random order.
+        Neighborhoods `[X, C, V]` as `data_gen.tasks.graphs.neighborhoods` makes them, and the block
+        of each node, in random order.
 
     Raises:
         ValueError: If there are too few or too many nodes.
 
     References:
-        Holland, Laskey and Leinhardt 1983, "Stochastic blockmodels: first steps", Social Networks 5; Zeng et al. 2021, arXiv
-        2201.07858 (nodes classified by their neighborhoods).
+        Holland, Laskey and Leinhardt 1983, "Stochastic blockmodels: first steps", Social Networks
+        5; Zeng et al. 2021, arXiv 2201.07858 (nodes classified by their neighborhoods).
     """
-    from torch_geometric.utils import stochastic_blockmodel_graph  # seconds of import that other tasks need not pay
+    from torch_geometric.utils import (
+        stochastic_blockmodel_graph,  # seconds of import that other tasks need not pay
+    )
 
     if not 4 * WITHIN <= count / NUM_BLOCKS <= _MAX_COUNT / NUM_BLOCKS:
         least = round(4 * WITHIN * NUM_BLOCKS)
-        raise ValueError(f"sbm: expected {least} to {_MAX_COUNT} nodes in train_size and test_size together, found {count}")
+        raise ValueError(
+            f"sbm: expected {least} to {_MAX_COUNT} nodes in train_size and test_size together, found {count}"
+        )
     sizes = [count // NUM_BLOCKS + (block < count % NUM_BLOCKS) for block in range(NUM_BLOCKS)]
-    within, across = (float(degree) / count for degree in (WITHIN * NUM_BLOCKS, ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1)))
+    within, across = (
+        float(degree) / count
+        for degree in (WITHIN * NUM_BLOCKS, ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1))
+    )
     odds = across + (within - across) * torch.eye(NUM_BLOCKS)
-    # The library draws from the global state, which is lent the caller's generator and gets its own back.
+    # The library draws from the global state, which is lent the caller's generator and gets its own
+    # back.
     with torch.random.fork_rng(devices=()):
         torch.set_rng_state(generator.get_state())
         edges = stochastic_blockmodel_graph(sizes, odds)
         generator.set_state(torch.get_rng_state())
     y = torch.arange(NUM_BLOCKS).repeat_interleave(torch.tensor(sizes))
-    # In random order "the first neighbors" is a random choice, and the first nodes are a random training part.
+    # In random order "the first neighbors" is a random choice, and the first nodes are a random
+    # training part.
     order = torch.randperm(count, generator=generator)
     edges, y = order.argsort()[edges], y[order]
     centers = _CENTER_STD * torch.randn(NUM_BLOCKS, NUM_FEATURES, generator=generator)

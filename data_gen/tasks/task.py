@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64, Shaped
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from data_gen.rng import generator
 from data_gen.tasks.augmentation import Augmentation
 from data_gen.tasks.graphs import load_graph, neighborhoods
 from data_gen.tasks.mnist1d import make_mnist1d
-from data_gen.rng import generator
 from data_gen.tasks.sbm import NUM_BLOCKS, make_sbm
 from zoo.config import StrictModel
 
@@ -23,11 +23,12 @@ class TaskConfig(StrictModel):
     """What the networks of a zoo are trained on.
 
     Attributes:
-        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), `sbm` (nodes of a random graph),
-            `graph` (nodes of a graph of torch_geometric), or `images` (any image classification set that `datasets` loads); or
-            a row that you added to `TASKS`.
-        path: For `images`: a local folder or the id of a data set on the Hugging Face Hub. For `graph`: the folder that the
-            data set keeps its files in.
+        name: `digits` (8x8 handwritten digits of scikit-learn), `mnist1d` (procedural), `sbm`
+            (nodes of a random graph), `graph` (nodes of a graph of torch_geometric), or `images`
+            (any image classification set that `datasets` loads); or a row that you added to
+            `TASKS`.
+        path: For `images`: a local folder or the id of a data set on the Hugging Face Hub. For
+            `graph`: the folder that the data set keeps its files in.
         dataset: For `graph`: a class of `torch_geometric.datasets`.
         options: For `graph`: its arguments but the folder.
         grey: For `images`: convert to one channel.
@@ -128,7 +129,9 @@ class Task:
         """
 
         def move(part: Images) -> Images:
-            return Images(part.x.to(device, dtype if part.x.is_floating_point() else None), part.y.to(device))
+            return Images(
+                part.x.to(device, dtype if part.x.is_floating_point() else None), part.y.to(device)
+            )
 
         mean, std = self.mean.to(device, dtype), self.std.to(device, dtype)
         return replace(self, train=move(self.train), test=move(self.test), mean=mean, std=std)
@@ -144,17 +147,27 @@ def load_task(config: TaskConfig) -> Task:
         The task, on the CPU, float32.
 
     Raises:
-        ValueError: If its images cannot be loaded, there are fewer than asked for, or what is to be augmented is no image.
+        ValueError: If its images cannot be loaded, there are fewer than asked for, or what is to be
+            augmented is no image.
     """
     train, test, num_classes = TASKS[config.name](config)
     if config.augment is not None and train.x.dim() != 4:
-        raise ValueError(f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}")
+        raise ValueError(
+            f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}"
+        )
     values = train.x.double()
     axes = [axis for axis in range(values.dim()) if axis != 1]
     mean, std = values.mean(axes), values.std(axes)
     std = torch.where(std > 0, std, 1)  # a channel that never varies in training stays as it is
     ones = (-1, *(1 for _ in train.x.shape[2:]))
-    return Task(train, test, num_classes, mean.reshape(ones).float(), std.reshape(ones).float(), config.augment)
+    return Task(
+        train,
+        test,
+        num_classes,
+        mean.reshape(ones).float(),
+        std.reshape(ones).float(),
+        config.augment,
+    )
 
 
 def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
@@ -166,14 +179,22 @@ def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
     order = torch.randperm(len(x), generator=generator(config.seed, "digits"))
     train_size = 1200 if config.train_size is None else config.train_size
     test_size = len(x) - train_size if config.test_size is None else config.test_size
-    return _subset(x, y, order, train_size, 0, "train_size"), _subset(x, y, order, test_size, train_size, "test_size"), 10
+    return (
+        _subset(x, y, order, train_size, 0, "train_size"),
+        _subset(x, y, order, test_size, train_size, "test_size"),
+        10,
+    )
 
 
 def _mnist1d(config: TaskConfig) -> tuple[Images, Images, int]:
     train_size, test_size = config.train_size or 4000, config.test_size or 1000
     x, y = make_mnist1d(train_size + test_size, generator(config.seed, "mnist1d"))
     order = torch.arange(len(x))
-    return _subset(x, y, order, train_size, 0, "train_size"), _subset(x, y, order, test_size, train_size, "test_size"), 10
+    return (
+        _subset(x, y, order, train_size, 0, "train_size"),
+        _subset(x, y, order, test_size, train_size, "test_size"),
+        10,
+    )
 
 
 def _sbm(config: TaskConfig) -> tuple[Images, Images, int]:
@@ -189,14 +210,19 @@ def _sbm(config: TaskConfig) -> tuple[Images, Images, int]:
 
 def _graph(config: TaskConfig) -> tuple[Images, Images, int]:
     if config.dataset is None:
-        raise ValueError("task.dataset: needed for task.name: graph; a class of torch_geometric.datasets")
-    edges, features, y = load_graph(config.dataset, config.options or {}, config.path, generator(config.seed, "graph"))
+        raise ValueError(
+            "task.dataset: needed for task.name: graph; a class of torch_geometric.datasets"
+        )
+    edges, features, y = load_graph(
+        config.dataset, config.options or {}, config.path, generator(config.seed, "graph")
+    )
     train_size = len(y) // 2 if config.train_size is None else config.train_size
     test_size = len(y) - train_size if config.test_size is None else config.test_size
     x = neighborhoods(edges, features, min(train_size + test_size, len(y)))
     order = torch.arange(len(x))
     train, test = (
-        _subset(x, y, order, *part) for part in ((train_size, 0, "train_size"), (test_size, train_size, "test_size"))
+        _subset(x, y, order, *part)
+        for part in ((train_size, 0, "train_size"), (test_size, train_size, "test_size"))
     )
     return train, test, int(y.max()) + 1
 
@@ -205,14 +231,18 @@ def _images(config: TaskConfig) -> tuple[Images, Images, int]:
     from data_gen.tasks.images import load_images  # loads the datasets library
 
     if config.path is None:
-        raise ValueError("task.path: needed for task.name: images; a local folder or an id on the Hugging Face Hub")
+        raise ValueError(
+            "task.path: needed for task.name: images; a local folder or an id on the Hugging Face Hub"
+        )
     is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
     if is_folder and not Path(config.path).expanduser().is_dir():
         raise ValueError(f"task.path: no such folder: {config.path}")
     parts = []
     num_classes = 0
     for split, size in (("train", config.train_size), ("test", config.test_size)):
-        x, y, num_classes = load_images(config.path, split, size, config.seed, config.grey, config.resize)
+        x, y, num_classes = load_images(
+            config.path, split, size, config.seed, config.grey, config.resize
+        )
         parts.append(Images(x, y))
     return parts[0], parts[1], num_classes
 

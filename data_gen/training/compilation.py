@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-# A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to compile.
+# A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to
+# compile.
 _NETWORK_STEPS_WORTH_COMPILING = 200_000
 
 
 def compile_apart(method: types.MethodType) -> Callable[..., Any]:
     """Compile a method for arguments of one shape.
 
-    torch keeps all compiled forms of a function with its code, searches through them at every call, and fails after the
-    eighth, whichever object it belongs to. So each form gets a copy of the code.
+    torch keeps all compiled forms of a function with its code, searches through them at every call,
+    and fails after the eighth, whichever object it belongs to. So each form gets a copy of the
+    code.
 
     Args:
         method: A method in plain Python.
@@ -26,7 +28,11 @@ def compile_apart(method: types.MethodType) -> Callable[..., Any]:
     """
     function = method.__func__
     copy = types.FunctionType(
-        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
     return torch.compile(types.MethodType(copy, method.__self__), dynamic=False, fullgraph=True)
 
@@ -63,6 +69,7 @@ def compiler_works(device: torch.device) -> bool:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if reason:
         warnings.warn(
-            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower", stacklevel=2
+            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower",
+            stacklevel=2,
         )
     return not reason

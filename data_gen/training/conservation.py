@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from data_gen.training.runs import Exposure, Networks, expose
 from data_gen.rng import generator
-from data_gen.training.state import State
 from data_gen.tasks.task import Task
+from data_gen.training.runs import Exposure, Networks, expose
+from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
@@ -28,8 +28,9 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
     Args:
         standard: The standard architecture, on the CPU.
         task: The task.
-        which: `"declared"` for those of its weight space, which hold for every loss; `"found"` for all that gradients of
-            cross-entropy on some training images confirm, at three generic points.
+        which: `"declared"` for those of its weight space, which hold for every loss; `"found"` for
+            all that gradients of cross-entropy on some training images confirm, at three generic
+            points.
 
     Returns:
         The laws.
@@ -46,12 +47,16 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
 
 
 def conservation(
-    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: dict[str, Float[Tensor, "N T ..."]], size: int
+    trainer: Trainer,
+    networks: Networks,
+    found: tuple[Law, ...],
+    trajectory: dict[str, Float[Tensor, "N T ..."]],
+    size: int,
 ) -> dict[str, Float[Tensor, "N T ..."]]:
     """Quantities and residuals at the checkpoints of networks.
 
-    Residuals are those of the gradient that training has on the network's first batch, the same batch at all checkpoints; fixed
-    entries have no gradient.
+    Residuals are those of the gradient that training has on the network's first batch, the same
+    batch at all checkpoints; fixed entries have no gradient.
 
     Args:
         trainer: Who trained them.
@@ -70,8 +75,13 @@ def conservation(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _conservation_together(trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: Params) -> Params:
-    batch, moments = batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0), []
+def _conservation_together(
+    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: Params
+) -> Params:
+    batch, moments = (
+        batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0),
+        [],
+    )
     device, dtype = networks.ids.device, trainer.task.mean.dtype
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
@@ -79,7 +89,9 @@ def _conservation_together(trainer: Trainer, networks: Networks, found: tuple[La
         now, off = measure(found, params, gradients)
         columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
         moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
-    return {name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]}
+    return {
+        name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]
+    }
 
 
 def batch_of(
@@ -96,12 +108,16 @@ def batch_of(
     Returns:
         Images after augmentation, and labels.
     """
-    before = State({}, {}, torch.full((len(networks.ids),), step), torch.full_like(networks.ids, -1))
+    before = State(
+        {}, {}, torch.full((len(networks.ids),), step), torch.full_like(networks.ids, -1)
+    )
     block = trainer.block(networks, seen, before, 1)
     return trainer.images(block, 0), block.target[0]
 
 
-def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]) -> Params:
+def gradients_of(
+    trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]
+) -> Params:
     """Gradients of the training loss, 0 at fixed entries.
 
     Args:
@@ -116,4 +132,7 @@ def gradients_of(trainer: Trainer, networks: Networks, params: Params, batch: tu
     images, target = batch
     gradients, _ = trainer.gradients(params, images, target, networks.hparams["label_smoothing"])
     free = trainer.architecture.free
-    return {name: gradient * free[name] if name in free else gradient for name, gradient in gradients.items()}
+    return {
+        name: gradient * free[name] if name in free else gradient
+        for name, gradient in gradients.items()
+    }

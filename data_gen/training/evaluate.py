@@ -11,11 +11,14 @@ from zoo.params import Params
 _IMAGES_AT_ONCE = 256
 
 
-def evaluate(trainer: Trainer, networks: Networks, params: Params, size: int) -> dict[str, Float64[Tensor, " N"]]:
+def evaluate(
+    trainer: Trainer, networks: Networks, params: Params, size: int
+) -> dict[str, Float64[Tensor, " N"]]:
     """Metrics of networks.
 
-    Training metrics are over the images that a network saw, with the labels that it saw (its part of the training images, its
-    label noise; no augmentation); test metrics are over the whole test part. No label smoothing.
+    Training metrics are over the images that a network saw, with the labels that it saw (its part
+    of the training images, its label noise; no augmentation); test metrics are over the whole test
+    part. No label smoothing.
 
     Args:
         trainer: Who trained them.
@@ -24,12 +27,14 @@ def evaluate(trainer: Trainer, networks: Networks, params: Params, size: int) ->
         size: Networks to evaluate together.
 
     Returns:
-        `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train minus test accuracy),
-        `[N]`; losses in nats, accuracies in [0, 1].
+        `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train
+        minus test accuracy), `[N]`; losses in nats, accuracies in [0, 1].
     """
     parts = []
     for rows in torch.arange(len(networks.ids)).split(size):
-        padded = torch.cat([rows, rows[-1:].expand(size - len(rows))])  # one shape, so one compilation
+        padded = torch.cat(
+            [rows, rows[-1:].expand(size - len(rows))]
+        )  # one shape, so one compilation
         there = padded.to(networks.ids.device)
         some = {name: tensor[there] for name, tensor in params.items()}
         metrics = _evaluate_together(trainer, networks.take(padded), some)
@@ -37,15 +42,23 @@ def evaluate(trainer: Trainer, networks: Networks, params: Params, size: int) ->
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _evaluate_together(trainer: Trainer, networks: Networks, params: Params) -> dict[str, Float64[Tensor, " N"]]:
+def _evaluate_together(
+    trainer: Trainer, networks: Networks, params: Params
+) -> dict[str, Float64[Tensor, " N"]]:
     task, count = trainer.task, len(networks.ids)
     exposure = expose(networks, task, trainer.seed)
-    counted = torch.arange(len(task.train.y), device=networks.ids.device) < networks.train_size[:, None]
+    counted = (
+        torch.arange(len(task.train.y), device=networks.ids.device) < networks.train_size[:, None]
+    )
     if exposure.own is not None:
         counted = torch.zeros_like(counted).scatter_(1, exposure.own, counted)
-    train_loss, train_accuracy = _metrics(trainer, params, task.train.x, exposure.labels.expand(count, -1), counted)
+    train_loss, train_accuracy = _metrics(
+        trainer, params, task.train.x, exposure.labels.expand(count, -1), counted
+    )
     every = torch.ones(count, len(task.test.y), dtype=torch.bool, device=counted.device)
-    test_loss, test_accuracy = _metrics(trainer, params, task.test.x, task.test.y.expand(count, -1), every)
+    test_loss, test_accuracy = _metrics(
+        trainer, params, task.test.x, task.test.y.expand(count, -1), every
+    )
     return {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
@@ -69,7 +82,10 @@ def _metrics(
     with torch.no_grad():
         for start in range(0, len(x), together):
             images = torch.arange(start, start + together, device=y.device)
-            inside, images = images < len(x), images.clamp(max=len(x) - 1)  # one shape, so one compilation
+            inside, images = (
+                images < len(x),
+                images.clamp(max=len(x) - 1),
+            )  # one shape, so one compilation
             sums = trainer.score(params, x[images], y[:, images], counted[:, images] & inside)
             loss += sums[0]
             correct += sums[1]

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from data_gen.training.runs import Networks, expose
 from data_gen.training.recorder import Recorder
+from data_gen.training.runs import Networks, expose
 from data_gen.training.state import State
 from data_gen.training.trainer import BLOCK_STEPS, Trainer
 from zoo.params import Params
@@ -16,8 +16,8 @@ from zoo.params import Params
 class Lanes:
     """Trains networks in lock step, longest training first; every network's result is as if it trained alone.
 
-    A lane whose network has stopped is given to the next network at the end of a block of steps. Lanes that nobody waits for
-    are closed, unless the step is compiled for their number.
+    A lane whose network has stopped is given to the next network at the end of a block of steps.
+    Lanes that nobody waits for are closed, unless the step is compiled for their number.
 
     Args:
         trainer: Who trains.
@@ -49,7 +49,8 @@ class Lanes:
         """Train all networks.
 
         Returns:
-            Final parameters, of a diverged network the last finite ones, and the step at which a network diverged, or -1.
+            Final parameters, of a diverged network the last finite ones, and the step at which a
+            network diverged, or -1.
         """
         rows, state = self._next(self._count)
         while self._trains.any():
@@ -79,7 +80,9 @@ class Lanes:
 
     def _ended(self, rows: list[int], state: State) -> Bool[Tensor, " N"]:
         """Which lanes hold a network that trained until now."""
-        return self._trains[rows] & ((state.step >= self._steps[rows]) | (state.diverged_at.cpu() >= 0))
+        return self._trains[rows] & (
+            (state.step >= self._steps[rows]) | (state.diverged_at.cpu() >= 0)
+        )
 
     def _keep(self, rows: list[int], state: State) -> None:
         lanes = self._ended(rows, state).nonzero()[:, 0]
@@ -100,7 +103,10 @@ class Lanes:
         joining = min(len(free), len(self._waiting))
         if self._trainer.compiled:
             stay += free[joining:]
-        state, rows = state.take(torch.tensor(stay, dtype=torch.int64)), [rows[lane] for lane in stay]
+        state, rows = (
+            state.take(torch.tensor(stay, dtype=torch.int64)),
+            [rows[lane] for lane in stay],
+        )
         if not joining:
             return rows, state
         new_rows, new_state = self._next(joining)

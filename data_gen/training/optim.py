@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules in which every network has its own hyperparameters.
 
-An optimizer is two functions of single tensors `[N, *shape]`; hyperparameters arrive as `[N]`. Weight decay pulls to a center,
-0 unless the architecture has offsets.
+An optimizer is two functions of single tensors `[N, *shape]`; hyperparameters arrive as `[N]`.
+Weight decay pulls to a center, 0 unless the architecture has offsets.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +23,15 @@ class Optimizer:
 
     Attributes:
         num_slots: Tensors of state for each parameter, all zero at the start.
-        update: `update(param, grad, slots, center, hparams, step) -> (param, slots)`, with `hparams` holding `lr` (after the
-            schedule), `weight_decay` and `momentum` as `[N]`, and `step` `[N]` counting from 1.
+        update: `update(param, grad, slots, center, hparams, step) -> (param, slots)`, with
+            `hparams` holding `lr` (after the schedule), `weight_decay` and `momentum` as `[N]`, and
+            `step` `[N]` counting from 1.
     """
 
     num_slots: int
-    update: Callable[[Tensor, Tensor, Slots, Tensor | None, Mapping[str, Tensor], Tensor], tuple[Tensor, Slots]]
+    update: Callable[
+        [Tensor, Tensor, Slots, Tensor | None, Mapping[str, Tensor], Tensor], tuple[Tensor, Slots]
+    ]
 
 
 def sgd(
@@ -55,7 +58,9 @@ def sgd(
         New parameters and slots.
     """
     del step
-    lr, decay, momentum = (expand_right(hparams[name], param) for name in ("lr", "weight_decay", "momentum"))
+    lr, decay, momentum = (
+        expand_right(hparams[name], param) for name in ("lr", "weight_decay", "momentum")
+    )
     grad = grad + decay * (param if center is None else param - center)
     velocity = momentum * slots[0] + grad
     return param - lr * (grad + momentum * velocity if nesterov else velocity), (velocity,)
@@ -106,7 +111,11 @@ def adamw(
     return param - lr * (first / unbiased_1) / root, (first, second)
 
 
-OPTIMIZERS: dict[str, Optimizer] = {"sgd": Optimizer(1, sgd), "nesterov": Optimizer(1, nesterov), "adamw": Optimizer(2, adamw)}
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": Optimizer(1, sgd),
+    "nesterov": Optimizer(1, nesterov),
+    "adamw": Optimizer(2, adamw),
+}
 
 
 def constant(progress: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
@@ -124,11 +133,18 @@ def triangular(progress: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
     return 1 - (2 * progress - 1).abs()
 
 
-# name -> factor of the learning rate as a function of progress, the middle of step t of T: (t + 1/2) / T
-SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"constant": constant, "cosine": cosine, "triangular": triangular}
+# name -> factor of the learning rate as a function of progress, the middle of step t of T: (t +
+# 1/2) / T
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "triangular": triangular,
+}
 
 
-def schedule_factor(name: str, step: Int64[Tensor, "*shape"], steps: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+def schedule_factor(
+    name: str, step: Int64[Tensor, "*shape"], steps: Int64[Tensor, "*shape"]
+) -> Float64[Tensor, "*shape"]:
     """Factor of the learning rate at a step.
 
     Args:

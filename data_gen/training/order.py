@@ -1,6 +1,7 @@
 """The order in which a network sees its training images: endless shuffled passes, computed where they are needed.
 
-No permutation is stored and none has to be replayed: position `p` of a network's sequence is a function of its key.
+No permutation is stored and none has to be replayed: position `p` of a network's sequence is a
+function of its key.
 """
 
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def shuffled(
 ) -> Int64[Tensor, "N M"]:
     """Look positions up in endless shuffled passes over `range(length)`.
 
-    Position `p` is in pass `p // length`; each pass is a keyed bijection of `Z_a x Z_b` with `a b >= length`, applied again
-    until it lands below `length`.
+    Position `p` is in pass `p // length`; each pass is a keyed bijection of `Z_a x Z_b` with
+    `a b >= length`, applied again until it lands below `length`.
 
     Args:
         keys: One key a network.
@@ -44,7 +45,8 @@ def shuffled(
         Indices in `[0, length)`; each occurs exactly once in a pass.
 
     References:
-        Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 5 (generalized Feistel, cycle walking).
+        Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 5 (generalized
+        Feistel, cycle walking).
     """
     kernels = kernels or EAGER
     b = length.double().sqrt().ceil().long()
@@ -53,20 +55,26 @@ def shuffled(
     first = epoch.amin(1, keepdim=True)  # networks may be at different places of their training
     passes = first + torch.arange(int((epoch - first).max()) + 1, device=keys.device)
     arguments = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
-    tables = kernels.round_tables(keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b)
+    tables = kernels.round_tables(
+        keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b
+    )
     width, row = len(arguments), torch.arange(len(keys), device=keys.device)[:, None]
     start = (row * passes.shape[1] + (epoch - first)) * (_ROUNDS * width)
     index = kernels.feistel(tables, width, start, x, a[:, None], b[:, None])
     rows, columns = (index >= length[:, None]).nonzero(as_tuple=True)
     while len(rows):
-        walked = feistel(tables, width, start[rows, columns], index[rows, columns], a[rows], b[rows])
+        walked = feistel(
+            tables, width, start[rows, columns], index[rows, columns], a[rows], b[rows]
+        )
         index[rows, columns] = walked
         outside = walked >= length[rows]
         rows, columns = rows[outside], columns[outside]
     return index
 
 
-def divide(x: Int64[Tensor, "*shape"], by: Int64[Tensor, "..."]) -> tuple[Int64[Tensor, "*shape"], Int64[Tensor, "*shape"]]:
+def divide(
+    x: Int64[Tensor, "*shape"], by: Int64[Tensor, "..."]
+) -> tuple[Int64[Tensor, "*shape"], Int64[Tensor, "*shape"]]:
     """Quotient and remainder of integers below 2^52, by way of float64: several times faster than integer division.
 
     The quotient of such integers is rounded to an integer above it only if it is one.
@@ -92,7 +100,8 @@ def round_tables(
 ) -> Int64[Tensor, " T"]:
     """Random round functions of every network and pass: even rounds map `Z_b` to `Z_a`, odd rounds `Z_a` to `Z_b`.
 
-    The ranges are arguments, not made here: a compiled `arange` is folded into index arithmetic that overflows.
+    The ranges are arguments, not made here: a compiled `arange` is folded into index arithmetic
+        that overflows.
 
     Args:
         keys: One key a network.
@@ -121,7 +130,8 @@ def feistel(
     """A bijection of `Z_a x Z_b` for each element: four Feistel rounds with tabulated round functions.
 
     Args:
-        tables: Round functions of all bijections, flat; round `r` maps `v` to `tables[start + r * width + v]`.
+        tables: Round functions of all bijections, flat; round `r` maps `v` to
+            `tables[start + r * width + v]`.
         width: Length of one round function.
         start: Where the round functions of an element's bijection start.
         x: Elements below `a * b`.
@@ -132,7 +142,8 @@ def feistel(
         Images below `a * b`.
 
     References:
-        Luby and Rackoff 1988, "How to construct pseudorandom permutations from pseudorandom functions".
+        Luby and Rackoff 1988, "How to construct pseudorandom permutations from pseudorandom
+        functions".
     """
     left, right = divide(x, b)
     for r in range(_ROUNDS):

@@ -14,8 +14,9 @@ def products_in(precision: Precision | None, device: torch.device) -> Iterator[N
     """Run a block with matrix products and convolutions in a given arithmetic; parameters and optimizers stay float32.
 
     Args:
-        precision: None for float32, in which convolutions on a GPU are float32 too (PyTorch's own default is TF32); `"tf32"`
-            for TensorFloat-32 products on a GPU, which changes nothing on a CPU; `"bfloat16"` for autocast.
+        precision: None for float32, in which convolutions on a GPU are float32 too (PyTorch's own
+            default is TF32); `"tf32"` for TensorFloat-32 products on a GPU, which changes nothing
+            on a CPU; `"bfloat16"` for autocast.
         device: Where the block computes.
 
     Yields:
@@ -26,7 +27,9 @@ def products_in(precision: Precision | None, device: torch.device) -> Iterator[N
     for backend in backends:
         backend.allow_tf32 = precision == "tf32"
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+        ):
             yield
     finally:
         for backend, value in zip(backends, before, strict=True):

@@ -23,7 +23,9 @@ class Recorder:
     def __init__(self, steps: Int64[Tensor, "N T"], params: Params, dtype: torch.dtype):
         self._steps = steps
         self._dtype = dtype
-        self.params = {n: torch.empty(*steps.shape, *p.shape[1:], dtype=dtype) for n, p in params.items()}
+        self.params = {
+            n: torch.empty(*steps.shape, *p.shape[1:], dtype=dtype) for n, p in params.items()
+        }
 
     def see(self, rows: Sequence[int], state: State) -> None:
         """Keep the networks whose turn it is.
@@ -49,7 +51,9 @@ class Recorder:
         if len(lanes):
             kept = torch.tensor(rows)[lanes]
             for name, tensor in state.params.items():
-                self.params[name][kept, columns] = tensor[lanes.to(tensor.device)].cpu().to(self._dtype)
+                self.params[name][kept, columns] = (
+                    tensor[lanes.to(tensor.device)].cpu().to(self._dtype)
+                )
 
 
 def checkpoint_steps(count: int, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from data_gen.training.order import shuffled
 from data_gen.rng import fold, integers, key, uniform
 from data_gen.tasks.task import Task
+from data_gen.training.order import shuffled
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Networks:
         hparams: Numeric hyperparameters by name, in the dtype of the training.
         steps: Steps of each network's training, int64.
         train_size: Number of training images that each network sees, int64.
-        parts: Into how many parts the training images are divided for each network, int64; network `i` sees part `i mod parts`.
+        parts: Into how many parts the training images are divided for each network, int64; network
+            `i` sees part `i mod parts`.
         optimizer: Name in `OPTIMIZERS`, one for the chunk.
         schedule: Name in `SCHEDULES`, one for the chunk.
         batch_size: Images in a batch, one for the chunk.
@@ -49,7 +50,9 @@ class Networks:
         """
         rows = rows.to(self.ids.device)
         hparams = {name: value[rows] for name, value in self.hparams.items()}
-        moved = {name: getattr(self, name)[rows] for name in ("ids", "steps", "train_size", "parts")}
+        moved = {
+            name: getattr(self, name)[rows] for name in ("ids", "steps", "train_size", "parts")
+        }
         return replace(self, hparams=hparams, **moved)
 
 
@@ -58,15 +61,18 @@ class Exposure:
     """What networks see of the training part.
 
     Attributes:
-        own: Training images in the order in which a network owns them (it sees the first `train_size`); None if every
-            network sees all.
-        labels: Labels of all training images as a network sees them, `[N, X]` or, without label noise, `[1, X]`.
+        own: Training images in the order in which a network owns them (it sees the first
+            `train_size`); None if every network sees all.
+        labels: Labels of all training images as a network sees them, `[N, X]` or, without label
+            noise, `[1, X]`.
     """
 
     own: Int64[Tensor, "N X"] | None
     labels: Int64[Tensor, "_ X"]
 
-    def batch(self, index: Int64[Tensor, "N M"]) -> tuple[Int64[Tensor, "N M"], Int64[Tensor, "N M"]]:
+    def batch(
+        self, index: Int64[Tensor, "N M"]
+    ) -> tuple[Int64[Tensor, "N M"], Int64[Tensor, "N M"]]:
         """Look up images among those a network owns.
 
         Args:
@@ -83,8 +89,9 @@ class Exposure:
 def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
 
-    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With probability `label_noise` an image
-    has, for this network and for good, a label drawn uniformly from all classes.
+    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With
+    probability `label_noise` an image has, for this network and for good, a label drawn uniformly
+    from all classes.
 
     Args:
         networks: The networks.
@@ -101,7 +108,11 @@ def expose(networks: Networks, task: Task, seed: int) -> Exposure:
         divided = networks.parts > 1
         keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), networks.ids))
         start = part_bounds(networks.ids, networks.parts, len(labels))[0]
-        own = shuffled(keys, (start[:, None] + image) % len(labels), torch.full_like(networks.train_size, len(labels)))
+        own = shuffled(
+            keys,
+            (start[:, None] + image) % len(labels),
+            torch.full_like(networks.train_size, len(labels)),
+        )
     noise = networks.hparams["label_noise"].double()[:, None]
     if not bool(noise.any()):
         return Exposure(own, labels[None])

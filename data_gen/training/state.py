@@ -16,8 +16,10 @@ class State:
     Attributes:
         params: Effective parameters `[N, *shape]`; of a diverged network the last finite ones.
         slots: Optimizer state of each parameter; running statistics have none.
-        step: Steps taken by each network, on the CPU so that nobody has to wait for the device; goes on after its end.
-        diverged_at: Step at which a network's parameters stopped being finite, -1 while they are, `[N]`.
+        step: Steps taken by each network, on the CPU so that nobody has to wait for the device;
+            goes on after its end.
+        diverged_at: Step at which a network's parameters stopped being finite, -1 while they are,
+            `[N]`.
     """
 
     params: Params
@@ -36,18 +38,32 @@ class State:
         """
         here = rows.to(self.diverged_at.device)
         slots = {name: tuple(slot[here] for slot in slots) for name, slots in self.slots.items()}
-        return State({n: p[here] for n, p in self.params.items()}, slots, self.step[rows], self.diverged_at[here])
+        return State(
+            {n: p[here] for n, p in self.params.items()},
+            slots,
+            self.step[rows],
+            self.diverged_at[here],
+        )
 
     def join(self, other: "State") -> "State":
         """Both states as one, these networks first."""
-        slots = {name: tuple(map(_cat, mine, other.slots[name])) for name, mine in self.slots.items()}
+        slots = {
+            name: tuple(map(_cat, mine, other.slots[name])) for name, mine in self.slots.items()
+        }
         params = {name: _cat(mine, other.params[name]) for name, mine in self.params.items()}
-        return State(params, slots, _cat(self.step, other.step), _cat(self.diverged_at, other.diverged_at))
+        return State(
+            params, slots, _cat(self.step, other.step), _cat(self.diverged_at, other.diverged_at)
+        )
 
     def copy(self) -> "State":
         """A copy that shares no memory."""
         slots = {name: tuple(slot.clone() for slot in slots) for name, slots in self.slots.items()}
-        return State({n: p.clone() for n, p in self.params.items()}, slots, self.step.clone(), self.diverged_at.clone())
+        return State(
+            {n: p.clone() for n, p in self.params.items()},
+            slots,
+            self.step.clone(),
+            self.diverged_at.clone(),
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,8 @@ class Block:
         lr: Learning rate after the schedule `[S, N]`.
         active: Whether a network still trains `[S, N]`.
         count: Number of each step for each network, from 1, `[S, N]`.
-        moves: What augmentation does to each image, as `draw_moves` says; None without augmentation.
+        moves: What augmentation does to each image, as `draw_moves` says; None without
+            augmentation.
     """
 
     index: Int64[Tensor, "S N B"]
@@ -73,7 +90,9 @@ class Block:
 
 def finite(params: Params) -> Bool[Tensor, " N"]:
     """Which networks have only finite parameters."""
-    return torch.stack([torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in params.values()]).all(0)
+    return torch.stack(
+        [torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in params.values()]
+    ).all(0)
 
 
 def _cat(first: Tensor, second: Tensor) -> Tensor:

@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.func import grad, vmap
 
+from data_gen.rng import fold, key
 from data_gen.tasks.augmentation import augment, draw_moves
+from data_gen.tasks.task import Task
 from data_gen.training.compilation import compile_apart
-from data_gen.training.runs import Exposure, Networks, expose
 from data_gen.training.optim import OPTIMIZERS, schedule_factor
 from data_gen.training.order import EAGER, Kernels, feistel, round_tables, shuffled
 from data_gen.training.precision import Precision, products_in
-from data_gen.rng import fold, key
+from data_gen.training.runs import Exposure, Networks, expose
 from data_gen.training.state import Block, State, finite
-from data_gen.tasks.task import Task
 from zoo.architectures.base import Architecture, constants_of
 from zoo.params import Params, expand_right
 
@@ -31,7 +31,8 @@ class Trainer:
         architecture: The architecture, on the task's device.
         task: The task, on its device and in its dtype.
         seed: Seed of the job.
-        compile: Whether to compile the step; one compilation for each shape of chunk, optimizer and batch size.
+        compile: Whether to compile the step; one compilation for each shape of chunk, optimizer and
+            batch size.
         precision: Arithmetic of the step, as `products_in` says.
 
     Attributes:
@@ -39,7 +40,12 @@ class Trainer:
     """
 
     def __init__(
-        self, architecture: Architecture, task: Task, seed: int, compile: bool = False, precision: Precision | None = None
+        self,
+        architecture: Architecture,
+        task: Task,
+        seed: int,
+        compile: bool = False,
+        precision: Precision | None = None,
     ):
         self.architecture = architecture
         self.task = task
@@ -49,21 +55,28 @@ class Trainer:
         self._forms: dict[tuple[object, ...], Callable[..., Any]] = {}
         self._kernels = EAGER
         if compile:
-            self._kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
+            self._kernels = Kernels(
+                *(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel))
+            )
         self._free = architecture.free
         self._statistics = architecture.statistics
         self._centers = constants_of(architecture.constants, "offset")
 
     def uncompiled(self) -> "Trainer":
         """One that does the same without a compiled step."""
-        return Trainer(self.architecture, self.task, self.seed, precision=self._precision) if self.compiled else self
+        return (
+            Trainer(self.architecture, self.task, self.seed, precision=self._precision)
+            if self.compiled
+            else self
+        )
 
     def start(self, networks: Networks, params: Params) -> State:
         """State before the first step.
 
         Args:
             networks: Who is trained.
-            params: Initial effective parameters `[N, *shape]`, before the scale of the initialization; not changed.
+            params: Initial effective parameters `[N, *shape]`, before the scale of the
+                initialization; not changed.
 
         Returns:
             The state.
@@ -74,20 +87,32 @@ class Trainer:
             if self.architecture.space.pattern(name).read:
                 factor = expand_right(networks.hparams["init_scale"], tensor)
                 mask = self._free.get(name)
-                scaled[name] = factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
+                scaled[name] = (
+                    factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
+                )
         num_slots = OPTIMIZERS[networks.optimizer].num_slots
         num_slots_of = {name: 0 if name in self._statistics else num_slots for name in scaled}
-        slots = {name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name])) for name, p in scaled.items()}
-        return State(scaled, slots, torch.zeros(len(networks.ids), dtype=torch.int64), torch.full_like(networks.ids, -1))
+        slots = {
+            name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name]))
+            for name, p in scaled.items()
+        }
+        return State(
+            scaled,
+            slots,
+            torch.zeros(len(networks.ids), dtype=torch.int64),
+            torch.full_like(networks.ids, -1),
+        )
 
-    def run(self, networks: Networks, state: State, watch: Callable[[State], None] | None = None) -> None:
+    def run(
+        self, networks: Networks, state: State, watch: Callable[[State], None] | None = None
+    ) -> None:
         """Train until every network has taken its steps.
 
         Args:
             networks: Who is trained.
             state: From `start`; changed in place.
-            watch: Called with the state before the first and after every step; the steps of a block that is run again are
-                shown again.
+            watch: Called with the state before the first and after every step; the steps of a block
+                that is run again are shown again.
         """
         watch = watch or _look_away
         watch(state)
@@ -96,19 +121,25 @@ class Trainer:
             self.advance(networks, seen, state, min(left, BLOCK_STEPS), watch)
 
     def advance(
-        self, networks: Networks, seen: Exposure, state: State, length: int, watch: Callable[[State], None] | None = None
+        self,
+        networks: Networks,
+        seen: Exposure,
+        state: State,
+        length: int,
+        watch: Callable[[State], None] | None = None,
     ) -> None:
         """Take some steps; networks that have stopped stay as they are.
 
-        The steps run without checks; if a network's parameters are not finite after them, they are run again from their start,
-        and each such network stops at its last finite parameters.
+        The steps run without checks; if a network's parameters are not finite after them, they are
+        run again from their start, and each such network stops at its last finite parameters.
 
         Args:
             networks: Who is trained.
             seen: What they see of the training part.
             state: Where training stands; changed in place.
             length: Number of steps.
-            watch: Called with the state after every step; the steps that are run again are shown again.
+            watch: Called with the state after every step; the steps that are run again are shown
+                again.
         """
         watch = watch or _look_away
         block, before = self.block(networks, seen, state, length), state.copy()
@@ -120,7 +151,9 @@ class Trainer:
                 self._restore(state, before)
                 self._run_checked(networks, state, block, watch)
 
-    def _run_checked(self, networks: Networks, state: State, block: Block, watch: Callable[[State], None]) -> None:
+    def _run_checked(
+        self, networks: Networks, state: State, block: Block, watch: Callable[[State], None]
+    ) -> None:
         for i in range(len(block.count)):
             before = state.copy()
             self._take(networks, state, block, i, allowed=state.diverged_at < 0)
@@ -139,10 +172,14 @@ class Trainer:
         state.step.copy_(saved.step)
         state.diverged_at.copy_(saved.diverged_at)
 
-    def _take(self, networks: Networks, state: State, block: Block, i: int, allowed: Tensor | None = None) -> None:
+    def _take(
+        self, networks: Networks, state: State, block: Block, i: int, allowed: Tensor | None = None
+    ) -> None:
         """One step of all networks, in place."""
         active = block.active[i] if allowed is None else block.active[i] & allowed
-        hparams = {name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")}
+        hparams = {
+            name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")
+        }
         hparams["lr"] = block.lr[i]
         batch = (self._stored(block, i), block.target[i], active, block.count[i])
         moves = None if block.moves is None else block.moves[i]
@@ -152,7 +189,9 @@ class Trainer:
 
     def _stored(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
         """Images of one step of a block as they are stored."""
-        return self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(0, block.index[i].shape)
+        return self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(
+            0, block.index[i].shape
+        )
 
     def images(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
         """Images of one step of a block as the networks see them.
@@ -164,11 +203,17 @@ class Trainer:
         Returns:
             Images after augmentation, in the units in which they are stored.
         """
-        return self._augment(self._stored(block, i), None if block.moves is None else block.moves[i])
+        return self._augment(
+            self._stored(block, i), None if block.moves is None else block.moves[i]
+        )
 
     def _augment(self, images: Tensor, moves: Tensor | None) -> Tensor:
         augmentation = self.task.augmentation
-        return images if augmentation is None or moves is None else augment(augmentation, images, moves, self.task.mean)
+        return (
+            images
+            if augmentation is None or moves is None
+            else augment(augmentation, images, moves, self.task.mean)
+        )
 
     def gradients(
         self,
@@ -186,7 +231,8 @@ class Trainer:
             smoothing: Label smoothing.
 
         Returns:
-            Gradients `[N, *shape]` of all tensors but running statistics, fixed entries included; running statistics after it.
+            Gradients `[N, *shape]` of all tensors but running statistics, fixed entries included;
+            running statistics after it.
         """
         statistics = {name: params[name] for name in self._statistics}
         trained = {name: param for name, param in params.items() if name not in statistics}
@@ -196,7 +242,9 @@ class Trainer:
         self, trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
     ) -> tuple[Tensor, Params]:
         """Loss of one network on its batch, and its running statistics after it."""
-        logits, moved = self.architecture.apply_training({**trained, **statistics}, self.task.inputs(images))
+        logits, moved = self.architecture.apply_training(
+            {**trained, **statistics}, self.task.inputs(images)
+        )
         return smoothed_cross_entropy(logits, target, smoothing), moved
 
     def _step(
@@ -212,11 +260,15 @@ class Trainer:
         images = self._augment(stored, moves)
         grads, moved = self.gradients(params, images, target, hparams["label_smoothing"])
         for name in self._statistics:
-            params[name].copy_(torch.where(expand_right(active, params[name]), moved[name], params[name]))
+            params[name].copy_(
+                torch.where(expand_right(active, params[name]), moved[name], params[name])
+            )
         update = OPTIMIZERS[optimizer].update
         for name, grad_of in grads.items():
             param = params[name]
-            new, new_slots = update(param, grad_of, slots[name], self._centers.get(name), hparams, count)
+            new, new_slots = update(
+                param, grad_of, slots[name], self._centers.get(name), hparams, count
+            )
             write = expand_right(active, param)
             if name in self._free:
                 write = write & self._free[name]
@@ -225,7 +277,11 @@ class Trainer:
                 slot.copy_(value)
 
     def score(
-        self, params: Params, images: Shaped[Tensor, "X ..."], target: Int64[Tensor, "N X"], counted: Bool[Tensor, "N X"]
+        self,
+        params: Params,
+        images: Shaped[Tensor, "X ..."],
+        target: Int64[Tensor, "N X"],
+        counted: Bool[Tensor, "N X"],
     ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
         """How networks do on some images.
 
@@ -236,12 +292,17 @@ class Trainer:
             counted: Which images count for which network.
 
         Returns:
-            Sum of the cross-entropies in nats, and number of right answers, over the images that count.
+            Sum of the cross-entropies in nats, and number of right answers, over the images that
+            count.
         """
         return self._form(self._score, *target.shape)(params, images, target, counted)
 
     def _score(
-        self, params: Params, images: Shaped[Tensor, "X ..."], target: Int64[Tensor, "N X"], counted: Bool[Tensor, "N X"]
+        self,
+        params: Params,
+        images: Shaped[Tensor, "X ..."],
+        target: Int64[Tensor, "N X"],
+        counted: Bool[Tensor, "N X"],
     ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
         logits = vmap(self.architecture.apply, in_dims=(0, None))(params, self.task.inputs(images))
         nll = -F.log_softmax(logits.double(), dim=-1).gather(-1, target[..., None])[..., 0]
@@ -269,15 +330,26 @@ class Trainer:
             The block.
         """
         device, dtype = networks.ids.device, networks.hparams["lr"].dtype
-        steps = state.step.to(device, non_blocking=True) + torch.arange(length, device=device)[:, None]
+        steps = (
+            state.step.to(device, non_blocking=True) + torch.arange(length, device=device)[:, None]
+        )
         shape = (len(networks.ids), length, networks.batch_size)
-        position = (steps.T[..., None] * shape[2] + torch.arange(shape[2], device=device)).reshape(shape[0], -1)
-        index = shuffled(fold(key(self.seed, "order"), networks.ids), position, networks.train_size, self._kernels)
+        position = (steps.T[..., None] * shape[2] + torch.arange(shape[2], device=device)).reshape(
+            shape[0], -1
+        )
+        index = shuffled(
+            fold(key(self.seed, "order"), networks.ids),
+            position,
+            networks.train_size,
+            self._kernels,
+        )
         index, target = seen.batch(index)
         moves = None
         if self.task.augmentation is not None:
             height, width = self.task.input_shape[1:]
-            moves = draw_moves(self.task.augmentation, self.seed, networks.ids, position, (height, width))
+            moves = draw_moves(
+                self.task.augmentation, self.seed, networks.ids, position, (height, width)
+            )
             moves = moves.unflatten(1, shape[1:]).transpose(0, 1).contiguous()
         factor = schedule_factor(networks.schedule, steps, networks.steps.expand(length, -1))
         return Block(

@@ -4,9 +4,10 @@
     data = graph_data(graph, params, 3)                            # one network
     many = batch([(graph, params), (other_graph, other_params)])   # all networks of both
 
-Fields of a graph with V nodes and E edges: `x` `[V, C]` and `edge_attr` `[E, C']` (features, zero where a node or an edge has
-fewer channels), `edge_index` `[2, E]` (read, written), and the kinds that a metanet embeds: `orbit` and `node_set` `[V]`,
-`edge_type` `[E]`, numbered within the weight space.
+Fields of a graph with V nodes and E edges: `x` `[V, C]` and `edge_attr` `[E, C']` (features, zero
+where a node or an edge has fewer channels), `edge_index` `[2, E]` (read, written), and the kinds
+that a metanet embeds: `orbit` and `node_set` `[V]`, `edge_type` `[E]`, numbered within the weight
+space.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,25 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from metanet.graphs.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
+from metanet.graphs.topology import (
+    GraphSizes,
+    ParameterGraph,
+    edge_features,
+    node_features,
+    parameter_graph,
+)
 
-__all__ = ["Batch", "Data", "GraphSizes", "ParameterGraph", "batch", "flat_edges", "graph_data", "parameter_graph", "sizes_of"]
+__all__ = [
+    "Batch",
+    "Data",
+    "GraphSizes",
+    "ParameterGraph",
+    "batch",
+    "flat_edges",
+    "graph_data",
+    "parameter_graph",
+    "sizes_of",
+]
 
 
 def sizes_of(graphs: Sequence[ParameterGraph]) -> GraphSizes:
@@ -36,7 +53,9 @@ def sizes_of(graphs: Sequence[ParameterGraph]) -> GraphSizes:
     return reduce(or_, (graph.sizes for graph in graphs))
 
 
-def flat_edges(graph: ParameterGraph, params: Mapping[str, Tensor], channels: int) -> Float[Tensor, "N E C"]:
+def flat_edges(
+    graph: ParameterGraph, params: Mapping[str, Tensor], channels: int
+) -> Float[Tensor, "N E C"]:
     """Features of all edges in the order of `edge_index`.
 
     Args:
@@ -48,11 +67,16 @@ def flat_edges(graph: ParameterGraph, params: Mapping[str, Tensor], channels: in
         The features.
     """
     like = next(iter(params.values()))
-    parts = [pad(part.flatten(1, 2), (0, channels - part.shape[-1])) for part in edge_features(graph, params)]
+    parts = [
+        pad(part.flatten(1, 2), (0, channels - part.shape[-1]))
+        for part in edge_features(graph, params)
+    ]
     return torch.cat([like.new_zeros(len(like), 0, channels), *parts], dim=1)
 
 
-def graph_data(graph: ParameterGraph, params: Mapping[str, Tensor], index: int, sizes: GraphSizes | None = None) -> Data:
+def graph_data(
+    graph: ParameterGraph, params: Mapping[str, Tensor], index: int, sizes: GraphSizes | None = None
+) -> Data:
     """The graph of one network.
 
     Args:
@@ -68,7 +92,10 @@ def graph_data(graph: ParameterGraph, params: Mapping[str, Tensor], index: int, 
     return _networks(graph, one, sizes or graph.sizes)[0]
 
 
-def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], sizes: GraphSizes | None = None) -> Data:
+def batch(
+    populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]],
+    sizes: GraphSizes | None = None,
+) -> Data:
     """The graphs of networks of one or more weight spaces, side by side.
 
     Args:
@@ -95,7 +122,10 @@ def batch(populations: Sequence[tuple[ParameterGraph, Mapping[str, Tensor]]], si
 def _networks(graph: ParameterGraph, params: Mapping[str, Tensor], sizes: GraphSizes) -> list[Data]:
     nodes = node_features(graph, params, sizes.node_channels)
     edges = flat_edges(graph, params, sizes.edge_channels)
-    shared = {name: getattr(graph, name).to(nodes.device) for name in ("edge_index", "edge_type", "node_set", "orbit")}
+    shared = {
+        name: getattr(graph, name).to(nodes.device)
+        for name in ("edge_index", "edge_type", "node_set", "orbit")
+    }
     return [
         Data(x=x, edge_attr=edge_attr, num_nodes=len(x), **shared)  # type: ignore[arg-type]
         for x, edge_attr in zip(nodes, edges, strict=True)

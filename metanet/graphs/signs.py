@@ -1,13 +1,15 @@
 """How the signs that a space declares act on its parameter graph.
 
-A node has one sign: the product of the signs of those of its neurons that have any. A part of the graph is
+A node has one sign: the product of the signs of those of its neurons that have any. A part of the
+    graph is
 
     "odd"               if it flips with the signs of its nodes: `e_vu -> s_v s_u e_vu`, and `b_v -> s_v b_v` for a vector
     "written", "read"   if it flips with those of its written nodes v, or of its read nodes u, alone
     "even"              if no sign flips it
     "mixed"             if it flips otherwise, as `(a b^2)` with the signs of `a` alone; its absolute value is even
 
-Nodes without signs, such as inputs and outputs, count as of sign 1: to them, everything is as odd as it is even.
+Nodes without signs, such as inputs and outputs, count as of sign 1: to them, everything is as odd
+as it is even.
 """
 
 from typing import Literal
@@ -43,7 +45,13 @@ def parity(graph: ParameterGraph, part: Part | Relation) -> Parity:
     for at in (part.written,) if part.read is None else (part.written, part.read):
         end = start + len(graph.node_sets[at].axis)
         dims = [part.block.dims[place] for place in part.order[start:end]]
-        sides.append({dim.power % 2 == 1 for dim in dims if graph.space.groups[str(dim.group)].scaling in ("sign", "any")})
+        sides.append(
+            {
+                dim.power % 2 == 1
+                for dim in dims
+                if graph.space.groups[str(dim.group)].scaling in ("sign", "any")
+            }
+        )
         start = end
     if any(len(odd) == 2 for odd in sides):
         return "mixed"
@@ -57,7 +65,9 @@ def parity(graph: ParameterGraph, part: Part | Relation) -> Parity:
 def signed_nodes(graph: ParameterGraph) -> Bool[Tensor, " V"]:
     """Which nodes have a sign."""
     groups = graph.space.groups
-    signed = [any(groups[name].scaling in ("sign", "any") for name in own.axis) for own in graph.node_sets]
+    signed = [
+        any(groups[name].scaling in ("sign", "any") for name in own.axis) for own in graph.node_sets
+    ]
     return torch.tensor(signed, dtype=torch.bool)[graph.node_set]
 
 
@@ -74,7 +84,10 @@ def parity_of_channels(graph: ParameterGraph) -> tuple[Bool[Tensor, "V C"], Bool
     even, odd = (torch.zeros(shape, dtype=torch.bool) for _ in range(2))
     signed = signed_nodes(graph)
     for part in graph.vectors:
-        nodes, channels = graph.node_sets[part.written].nodes, slice(part.slot, part.slot + part.shape[-1])
+        nodes, channels = (
+            graph.node_sets[part.written].nodes,
+            slice(part.slot, part.slot + part.shape[-1]),
+        )
         kind = parity(graph, part)
         even[nodes, channels] = kind == "even"
         odd[nodes, channels] = kind == "odd" or not bool(signed[nodes].any())

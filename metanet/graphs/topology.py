@@ -1,8 +1,9 @@
 """The parameter graph of a weight space: which neurons there are, and which parameter joins which of them.
 
-Nodes are the positions of the *node axes* of a space: the product of the neuron groups on one side of a tensor, most often one
-group. Edges run read -> written. What follows from the space alone is here, in `parameter_graph`; `metanet.graphs.pyg` fills it with
-the parameters of networks, as torch_geometric data.
+Nodes are the positions of the *node axes* of a space: the product of the neuron groups on one side
+of a tensor, most often one group. Edges run read -> written. What follows from the space alone is
+here, in `parameter_graph`; `metanet.graphs.pyg` fills it with the parameters of networks, as
+torch_geometric data.
 
     "h2 <- h1"                an edge from every neuron of h1 to every neuron of h2, with one channel
     "c2 <- c1 3 3"            likewise, with nine channels: plain axes become channels
@@ -12,8 +13,9 @@ the parameters of networks, as torch_geometric data.
     "h <- (a + b)"            edges from a and edges from b
     ""                        one channel of a virtual node, whose axis is the empty product
 
-Node axes that share a group, as queries `(head qk)` and values `(head v)` do, are joined without a parameter: edges from all
-nodes of one to all of the other, with a channel that is 1 where the shared groups agree and 0 elsewhere.
+Node axes that share a group, as queries `(head qk)` and values `(head v)` do, are joined without a
+parameter: edges from all nodes of one to all of the other, with a channel that is 1 where the
+shared groups agree and 0 elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +28,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from zoo.symmetry.blocks import Block, blocks
 from zoo.symmetry.action import orbit_ids
+from zoo.symmetry.blocks import Block, blocks
 from zoo.weight_space import WeightSpace
 
 NodeAxis = tuple[str, ...]
@@ -176,14 +178,17 @@ class GraphSizes:
 
     def __or__(self, other: "GraphSizes") -> "GraphSizes":
         """Sizes that hold the graphs of both."""
-        return GraphSizes(**{name: max(value, getattr(other, name)) for name, value in vars(self).items()})
+        return GraphSizes(
+            **{name: max(value, getattr(other, name)) for name, value in vars(self).items()}
+        )
 
 
 @lru_cache(maxsize=64)
 def parameter_graph(space: WeightSpace) -> ParameterGraph:
     """The parameter graph of a weight space.
 
-    A tensor whose groups all stand on one side, on several axes, is read as edges from the later axes to the first one.
+    A tensor whose groups all stand on one side, on several axes, is read as edges from the later
+    axes to the first one.
 
     Args:
         space: The weight space.
@@ -192,7 +197,8 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
         The graph, made once for each space.
 
     References:
-        Lim et al. 2024, arXiv 2312.04501, section 3; Kofinas et al. 2024, arXiv 2403.12143, section 2.
+        Lim et al. 2024, arXiv 2312.04501, section 3; Kofinas et al. 2024, arXiv 2403.12143, section
+        2.
 
     >>> from zoo.weight_space import NeuronGroup
     >>> groups = {"x": NeuronGroup(2, permutable=False), "h": NeuronGroup(3)}
@@ -211,13 +217,21 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
         plain = [at for at, dim in enumerate(block.dims) if dim.group is None]
         sides = [written] if read is None else [written, read]
         shape = tuple(prod(block.dims[at].size for at in side) for side in [*sides, plain])
-        order, node_set = (*(at for side in sides for at in side), *plain), axes[_axis(block, written)]
+        order, node_set = (
+            (*(at for side in sides for at in side), *plain),
+            axes[_axis(block, written)],
+        )
         if read is None:
             vectors.append(Part(block, order, shape, node_set, None, channels[node_set]))
             channels[node_set] += shape[-1]
         else:
             edges.append(Part(block, order, shape, node_set, axes[_axis(block, read)]))
-    return _graph(space, _node_sets(space, list(axes), channels), vectors, [*edges, *_relations(space, list(axes))])
+    return _graph(
+        space,
+        _node_sets(space, list(axes), channels),
+        vectors,
+        [*edges, *_relations(space, list(axes))],
+    )
 
 
 def _sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int] | None]:
@@ -250,7 +264,9 @@ def _relations(space: WeightSpace, axes: list[NodeAxis]) -> Iterator[Relation]:
         if shared:
             agree = torch.ones(1, 1)
             for group in sorted(shared):
-                agree = agree * (_places(space, second, group)[:, None] == _places(space, first, group))
+                agree = agree * (
+                    _places(space, second, group)[:, None] == _places(space, first, group)
+                )
             yield Relation(agree[..., None], written, read)
 
 
@@ -260,7 +276,9 @@ def _places(space: WeightSpace, axis: NodeAxis, group: str) -> Int64[Tensor, " _
     return torch.unravel_index(torch.arange(prod(sizes)), sizes)[axis.index(group)]
 
 
-def _graph(space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: Sequence[Part | Relation]) -> ParameterGraph:
+def _graph(
+    space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: Sequence[Part | Relation]
+) -> ParameterGraph:
     empty = torch.zeros(0, dtype=torch.int64)
     index, orbits, count = [empty.reshape(2, 0)], [empty], 0
     for part in edges:
@@ -277,7 +295,9 @@ def _graph(space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: 
         vectors=tuple(vectors),
         edges=tuple(edges),
         edge_index=torch.cat(index, dim=1),
-        edge_type=torch.cat([empty, *(torch.full((prod(p.shape[:2]),), at) for at, p in enumerate(edges))]),
+        edge_type=torch.cat(
+            [empty, *(torch.full((prod(p.shape[:2]),), at) for at, p in enumerate(edges))]
+        ),
         node_set=torch.cat([empty, *(torch.full((own.size,), at) for at, own in enumerate(sets))]),
         orbit=torch.cat(orbits),
     )
@@ -292,7 +312,9 @@ def _orbits(space: WeightSpace, axis: NodeAxis) -> Int64[Tensor, " _"]:
     return ids
 
 
-def node_features(graph: ParameterGraph, params: Mapping[str, Tensor], channels: int | None = None) -> Float[Tensor, "N V C"]:
+def node_features(
+    graph: ParameterGraph, params: Mapping[str, Tensor], channels: int | None = None
+) -> Float[Tensor, "N V C"]:
     """What the vectors of N networks say of their nodes, zero where a set has fewer channels.
 
     Args:
@@ -304,13 +326,19 @@ def node_features(graph: ParameterGraph, params: Mapping[str, Tensor], channels:
         The features.
     """
     like = next(iter(params.values()))
-    features = like.new_zeros(len(like), len(graph.orbit), graph.sizes.node_channels if channels is None else channels)
+    features = like.new_zeros(
+        len(like), len(graph.orbit), graph.sizes.node_channels if channels is None else channels
+    )
     for part in graph.vectors:
-        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.shape[-1]] = part.view(params)
+        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.shape[-1]] = (
+            part.view(params)
+        )
     return features
 
 
-def edge_features(graph: ParameterGraph, params: Mapping[str, Tensor]) -> list[Float[Tensor, "N _ _ _"]]:
+def edge_features(
+    graph: ParameterGraph, params: Mapping[str, Tensor]
+) -> list[Float[Tensor, "N _ _ _"]]:
     """The parameters of N networks that join nodes.
 
     Args:

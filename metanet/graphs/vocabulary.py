@@ -1,13 +1,15 @@
 """What parameter graphs of different weight spaces have in common, read off the spaces alone: no names of groups or tensors.
 
-Kinds of node sets are their *roles*: `input` (not permutable, only read), `output` (not permutable, only written), `hidden`
-(with a permutable group), `fixed` (any other), `virtual`. Kinds of edges are the roles they join and how many plain axes they
-have:
+Kinds of node sets are their *roles*: `input` (not permutable, only read), `output` (not permutable,
+    only written), `hidden`
+(with a permutable group), `fixed` (any other), `virtual`. Kinds of edges are the roles they join
+and how many plain axes they have:
 
     "hidden <- input 2"      a convolution from the inputs            "output <- hidden 0"      a matrix onto the outputs
 
-Positions of a kernel are counted from its center outward: a matrix is the center of a 3 x 3 kernel, which is the middle of a
-5 x 5 one. A vector is known by the power of its scale and by its place among the vectors of that power on its nodes.
+Positions of a kernel are counted from its center outward: a matrix is the center of a 3 x 3 kernel,
+which is the middle of a 5 x 5 one. A vector is known by the power of its scale and by its place
+among the vectors of that power on its nodes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +39,10 @@ class Description:
         edges: Kind of each part with edges.
         orders: For each part with edges, its channels from the center outward.
         slots: For each part that is features of nodes, power, place and channel of its channels.
-        constants: What is known of a node from the space, `[V, F]`: its place between inputs and outputs, which of the neurons
-            of a fixed group it is (waves over its orbit's number; zero where all share one), and log sizes of its set, of what
-            it reads and sends, and of the network.
+        constants: What is known of a node from the space, `[V, F]`: its place between inputs and
+            outputs, which of the neurons of a fixed group it is (waves over its orbit's number;
+            zero where all share one), and log sizes of its set, of what it reads and sends, and of
+            the network.
     """
 
     graph: ParameterGraph
@@ -70,10 +73,18 @@ def describe(space: WeightSpace) -> Description:
     roles = tuple(_role(graph, at) for at in range(len(graph.node_sets)))
     kinds, orders = [], []
     for part in graph.edges:
-        plain = [dim.size for dim in part.block.dims if dim.group is None] if isinstance(part, Part) else []
-        kinds.append(f"{roles[part.written]} <- {roles[part.read or 0]} {len(plain) if isinstance(part, Part) else 'shared'}")
+        plain = (
+            [dim.size for dim in part.block.dims if dim.group is None]
+            if isinstance(part, Part)
+            else []
+        )
+        kinds.append(
+            f"{roles[part.written]} <- {roles[part.read or 0]} {len(plain) if isinstance(part, Part) else 'shared'}"
+        )
         orders.append(_outward(plain))
-    return Description(graph, roles, tuple(kinds), tuple(orders), tuple(_slots(graph)), _constants(graph, roles))
+    return Description(
+        graph, roles, tuple(kinds), tuple(orders), tuple(_slots(graph)), _constants(graph, roles)
+    )
 
 
 def _role(graph: ParameterGraph, at: int) -> str:
@@ -83,15 +94,27 @@ def _role(graph: ParameterGraph, at: int) -> str:
     if any(graph.space.groups[group].permutable for group in axis):
         return "hidden"
     parts = [part for part in graph.edges if isinstance(part, Part)]
-    is_written, is_read = any(part.written == at for part in parts), any(part.read == at for part in parts)
-    return "input" if is_read and not is_written else "output" if is_written and not is_read else "fixed"
+    is_written, is_read = (
+        any(part.written == at for part in parts),
+        any(part.read == at for part in parts),
+    )
+    return (
+        "input"
+        if is_read and not is_written
+        else "output"
+        if is_written and not is_read
+        else "fixed"
+    )
 
 
 def _outward(plain: Sequence[int]) -> list[int]:
     """Places of the positions of a kernel in C order, sorted by their distance from its center."""
     offsets = [[at - size // 2 for at in range(size)] for size in plain]
     positions = list(product(*offsets))
-    return sorted(range(len(positions)), key=lambda at: (max(map(abs, positions[at]), default=0), positions[at]))
+    return sorted(
+        range(len(positions)),
+        key=lambda at: (max(map(abs, positions[at]), default=0), positions[at]),
+    )
 
 
 def _slots(graph: ParameterGraph) -> Iterator[tuple[Slot, ...]]:
@@ -110,8 +133,12 @@ def _constants(graph: ParameterGraph, roles: tuple[str, ...]) -> Float[Tensor, "
         place = torch.tensor(from_inputs[at] / max(1, from_inputs[at] + to_outputs[at])) * torch.pi
         reads = sum(prod(part.shape[1:]) for part in graph.edges if part.written == at)
         sends = sum(part.shape[0] * prod(part.shape[2:]) for part in graph.edges if part.read == at)
-        sizes = torch.tensor([own.size, 1 + reads, 1 + sends, len(graph.orbit), graph.space.num_params]).log() / log(1000)
-        shared = torch.cat([torch.stack([place.sin(), place.cos(), (2 * place).sin(), (2 * place).cos()]), sizes])
+        sizes = torch.tensor(
+            [own.size, 1 + reads, 1 + sends, len(graph.orbit), graph.space.num_params]
+        ).log() / log(1000)
+        shared = torch.cat(
+            [torch.stack([place.sin(), place.cos(), (2 * place).sin(), (2 * place).cos()]), sizes]
+        )
         orbit = graph.orbit[own.nodes] - graph.orbit[own.start]
         angles = orbit[:, None] / 4.0 ** torch.arange(WAVES)
         waves = torch.cat([angles.sin(), angles.cos()], dim=1) * (1 if int(orbit.max()) else 0)
@@ -156,18 +183,25 @@ class Vocabulary:
             Its description.
 
         Raises:
-            ValueError: If it has a kind of nodes, edges or vectors that is unknown, or a larger kernel; names the first.
+            ValueError: If it has a kind of nodes, edges or vectors that is unknown, or a larger
+                kernel; names the first.
         """
         found = describe(space)
         for role in found.roles:
             if role not in self.roles:
-                raise ValueError(f"weight space with nodes {role!r}: expected one of those fitted, {list(self.roles)}")
+                raise ValueError(
+                    f"weight space with nodes {role!r}: expected one of those fitted, {list(self.roles)}"
+                )
         for kind, part in zip(found.edges, found.graph.edges, strict=True):
             tensor = f"tensor {part.block.tensor!r}" if isinstance(part, Part) else "a shared group"
             if kind not in self.edges:
-                raise ValueError(f"{tensor} is of the kind {kind!r}: expected one of those fitted, {list(self.edges)}")
+                raise ValueError(
+                    f"{tensor} is of the kind {kind!r}: expected one of those fitted, {list(self.edges)}"
+                )
             if part.shape[-1] > self.edges[kind]:
-                raise ValueError(f"{tensor} has {part.shape[-1]} positions, expected at most {self.edges[kind]} for {kind!r}")
+                raise ValueError(
+                    f"{tensor} has {part.shape[-1]} positions, expected at most {self.edges[kind]} for {kind!r}"
+                )
         for slots, part in zip(found.slots, found.graph.vectors, strict=True):
             if unknown := sorted(set(slots) - set(self.slots)):
                 raise ValueError(
@@ -186,9 +220,13 @@ class Vocabulary:
             The graph with other `orbit`, `node_set` and `edge_type`.
         """
         roles = torch.tensor([self.roles.index(role) for role in found.roles])
-        kinds = torch.tensor([list(self.edges).index(kind) for kind in found.edges], dtype=torch.int64)
+        kinds = torch.tensor(
+            [list(self.edges).index(kind) for kind in found.edges], dtype=torch.int64
+        )
         of_nodes = roles[found.graph.node_set]
-        return replace(found.graph, orbit=of_nodes, node_set=of_nodes, edge_type=kinds[found.graph.edge_type])
+        return replace(
+            found.graph, orbit=of_nodes, node_set=of_nodes, edge_type=kinds[found.graph.edge_type]
+        )
 
 
 def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:

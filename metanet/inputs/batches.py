@@ -51,7 +51,9 @@ class InMemory:
             if isinstance(self.networks, pd.DataFrame):
                 yield self.networks.iloc[part.numpy()]
             else:
-                yield {name: tensor[part.to(tensor.device)] for name, tensor in self.networks.items()}
+                yield {
+                    name: tensor[part.to(tensor.device)] for name, tensor in self.networks.items()
+                }
 
 
 def as_set(networks: Networks | StoredParams) -> NetworkSet:
@@ -63,8 +65,8 @@ def as_set(networks: Networks | StoredParams) -> NetworkSet:
 class Drawn:
     """Features that are made when they are needed: drawn anew for each pass, or of networks that do not fit into memory.
 
-    Networks are read and treated in blocks of several batches, which depend on nothing but the batches, so that random
-    treatments draw the same wherever the networks are.
+    Networks are read and treated in blocks of several batches, which depend on nothing but the
+    batches, so that random treatments draw the same wherever the networks are.
 
     Attributes:
         networks: Where from.
@@ -123,4 +125,6 @@ def block_size(num_params: int) -> int:
 
 def in_pieces(features: Features, most: int) -> Iterable[Features]:
     """Features that are in memory, some networks at a time, without a copy."""
-    return (rows(features, slice(start, start + most)) for start in range(0, count_rows(features), most))
+    return (
+        rows(features, slice(start, start + most)) for start in range(0, count_rows(features), most)
+    )

@@ -21,7 +21,8 @@ def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor],
         what: Name of the networks, for the message.
 
     Raises:
-        ValueError: If the spaces or the masks differ; names the differing tensors and both fingerprints.
+        ValueError: If the spaces or the masks differ; names the differing tensors and both
+            fingerprints.
     """
     if space != source.space:
         raise ValueError(
@@ -31,10 +32,14 @@ def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor],
     differ = [
         name
         for name in source.free.keys() | free.keys()
-        if name not in free or name not in source.free or not torch.equal(free[name].cpu(), source.free[name].cpu())
+        if name not in free
+        or name not in source.free
+        or not torch.equal(free[name].cpu(), source.free[name].cpu())
     ]
     if differ:
-        raise ValueError(f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}")
+        raise ValueError(
+            f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}"
+        )
 
 
 def check_network(source: Source, network: Network | None, what: str) -> None:
@@ -46,7 +51,8 @@ def check_network(source: Source, network: Network | None, what: str) -> None:
         what: Name of the networks, for the message.
 
     Raises:
-        ValueError: If the metanet runs networks, and these compute another function, or what they compute is unknown.
+        ValueError: If the metanet runs networks, and these compute another function, or what they
+            compute is unknown.
     """
     if source.network is not None and (network is None or not network.is_like(source.network)):
         got = "unknown" if network is None else dict(network.description)
@@ -94,9 +100,15 @@ def check_params(source: Source, params: Params) -> int:
         ValueError: As `check_shapes`, or if an entry is not finite.
     """
     count = check_shapes(source, params)
-    bad = {name: number for name, tensor in params.items() if (number := int((~tensor.isfinite()).sum()))}
+    bad = {
+        name: number
+        for name, tensor in params.items()
+        if (number := int((~tensor.isfinite()).sum()))
+    }
     if bad:
-        raise ValueError(f"params: expected finite entries, got entries that are not, per tensor {bad}")
+        raise ValueError(
+            f"params: expected finite entries, got entries that are not, per tensor {bad}"
+        )
     return count
 
 

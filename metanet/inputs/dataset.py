@@ -21,7 +21,8 @@ class Examples:
     """Networks and their targets.
 
     Attributes:
-        networks: Full params ``[N, *shape]`` or a table of N rows, whichever the metanet reads; params may stay on disk.
+        networks: Full params ``[N, *shape]`` or a table of N rows, whichever the metanet reads;
+            params may stay on disk.
         y: Targets ``[N]``, finite, float64.
         network_id: Identity of each network ``[N]``.
         num_dropped: Diverged networks that were left out because their target is not finite.
@@ -37,7 +38,12 @@ class Examples:
 
 
 def read_examples(
-    population: PopulationLike, split: str, target: str, reads: Reads, count: int | None = None, stream: bool = False
+    population: PopulationLike,
+    split: str,
+    target: str,
+    reads: Reads,
+    count: int | None = None,
+    stream: bool = False,
 ) -> Examples:
     """Read the networks of a split, in the order of their ids, and one target.
 
@@ -46,16 +52,17 @@ def read_examples(
         split: Name of the split.
         target: A numeric column of the population's table.
         reads: What the metanet reads of each network.
-        count: Keep the first `count` networks by id (all of them if None), so that subsets are nested, and the same networks in
-            every population of a zoo. Diverged networks are dropped after that.
+        count: Keep the first `count` networks by id (all of them if None), so that subsets are
+            nested, and the same networks in every population of a zoo. Diverged networks are
+            dropped after that.
         stream: Leave params on disk, see `streams`.
 
     Returns:
         The examples. Warns if networks were dropped.
 
     Raises:
-        ValueError: If the target column is missing or not numeric, a network that did not diverge has no finite target,
-            `count` is out of range, or no network is left.
+        ValueError: If the target column is missing or not numeric, a network that did not diverge
+            has no finite target, `count` is out of range, or no network is left.
     """
     table = population.table(split)
     y = _target_column(population, split, table, target)
@@ -80,10 +87,14 @@ def read_examples(
         networks = _stored(population, split).select(kept)
     else:
         networks = _take(population.params(split), kept)
-    return Examples(networks, torch.from_numpy(y[kept]), table["network_id"].to_numpy()[kept], dropped)
+    return Examples(
+        networks, torch.from_numpy(y[kept]), table["network_id"].to_numpy()[kept], dropped
+    )
 
 
-def read_networks(population: PopulationLike, split: str, reads: Reads, stream: bool) -> Networks | StoredParams:
+def read_networks(
+    population: PopulationLike, split: str, reads: Reads, stream: bool
+) -> Networks | StoredParams:
     """The networks of a split, diverged ones among them, in the order of the population's table.
 
     Args:
@@ -100,11 +111,14 @@ def read_networks(population: PopulationLike, split: str, reads: Reads, stream: 
     return _stored(population, split) if stream else population.params(split)
 
 
-def streams(option: bool | str, populations: Sequence[PopulationLike], splits: Sequence[str], reads: Reads) -> bool:
+def streams(
+    option: bool | str, populations: Sequence[PopulationLike], splits: Sequence[str], reads: Reads
+) -> bool:
     """Whether networks should stay on disk and be read batch by batch.
 
     Args:
-        option: True, False, or `"auto"`: if their params would take more than a third of the memory that is free.
+        option: True, False, or `"auto"`: if their params would take more than a third of the memory
+            that is free.
         populations: Where from.
         splits: Splits that are needed at the same time.
         reads: What the metanet reads; tables are always in memory.
@@ -140,7 +154,9 @@ def check_loading(stream: bool | str, workers: int) -> None:
 
 def _stored(population: PopulationLike, split: str) -> StoredParams:
     if not hasattr(population, "stored"):
-        raise ValueError(f"population {population.name!r} is in memory: expected stream=False or 'auto', got True")
+        raise ValueError(
+            f"population {population.name!r} is in memory: expected stream=False or 'auto', got True"
+        )
     return population.stored(split)  # type: ignore[attr-defined]
 
 
@@ -152,7 +168,9 @@ def _take(params: Params, rows: np.ndarray) -> Params:
     return {name: tensor[index] for name, tensor in params.items()}
 
 
-def _target_column(population: PopulationLike, split: str, table: pd.DataFrame, target: str) -> np.ndarray:
+def _target_column(
+    population: PopulationLike, split: str, table: pd.DataFrame, target: str
+) -> np.ndarray:
     numeric = [name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
     if target not in numeric:
         why = "is not numeric" if target in table.columns else "does not exist"
@@ -162,8 +180,14 @@ def _target_column(population: PopulationLike, split: str, table: pd.DataFrame, 
     return table[target].to_numpy(dtype="float64")
 
 
-def _check_dropped(population: PopulationLike, split: str, table: pd.DataFrame, target: str, y: np.ndarray) -> None:
-    diverged = table["diverged"].to_numpy(dtype=bool) if "diverged" in table.columns else np.zeros(len(y), dtype=bool)
+def _check_dropped(
+    population: PopulationLike, split: str, table: pd.DataFrame, target: str, y: np.ndarray
+) -> None:
+    diverged = (
+        table["diverged"].to_numpy(dtype=bool)
+        if "diverged" in table.columns
+        else np.zeros(len(y), dtype=bool)
+    )
     unexplained = ~np.isfinite(y) & ~diverged
     if unexplained.any():
         ids = table["network_id"].to_numpy()[unexplained][:5].tolist()
@@ -172,4 +196,6 @@ def _check_dropped(population: PopulationLike, split: str, table: pd.DataFrame, 
             f"{len(y)} networks that did not diverge (network_id {ids}{', ...' if unexplained.sum() > 5 else ''})"
         )
     if not np.isfinite(y).any():
-        raise ValueError(f"population {population.name!r}, split {split!r}: no network has a finite {target!r}")
+        raise ValueError(
+            f"population {population.name!r}, split {split!r}: no network has a finite {target!r}"
+        )

@@ -26,7 +26,9 @@ def free_tensors(source: Source, params: Mapping[str, Tensor]) -> dict[str, Floa
     views = {}
     for name in source.free_sizes:
         flat = params[name].reshape(len(params[name]), -1)
-        views[name] = flat[:, source.free[name].flatten().to(flat.device)] if name in source.free else flat
+        views[name] = (
+            flat[:, source.free[name].flatten().to(flat.device)] if name in source.free else flat
+        )
     return views
 
 
@@ -46,8 +48,9 @@ def flat_free(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N 
 def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
     """Mean, variance, minimum, maximum and quartiles of the free entries, tensor by tensor.
 
-    Variance divides by the number of entries, so that a tensor of one entry has variance 0; quartiles interpolate linearly.
-    Computed in float64, since weights of a diverged network may be huge, and cut off at the largest number of the params' type.
+    Variance divides by the number of entries, so that a tensor of one entry has variance 0;
+    quartiles interpolate linearly. Computed in float64, since weights of a diverged network may be
+    huge, and cut off at the largest number of the params' type.
 
     Args:
         source: Weight space and masks.
@@ -57,9 +60,12 @@ def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N
         ``[N, 7 T]``, the 7 statistics of the first tensor, then those of the second, ...
 
     References:
-        Unterthiner et al. 2020, arXiv 2002.11448, section 3; Lim et al. 2024, arXiv 2405.20231, Table 3 ("StatNN").
+        Unterthiner et al. 2020, arXiv 2002.11448, section 3; Lim et al. 2024, arXiv 2405.20231,
+        Table 3 ("StatNN").
     """
-    return torch.cat([_tensor_statistics(view) for view in free_tensors(source, params).values()], dim=1)
+    return torch.cat(
+        [_tensor_statistics(view) for view in free_tensors(source, params).values()], dim=1
+    )
 
 
 def _tensor_statistics(view: Float[Tensor, "N F"]) -> Float[Tensor, "N 7"]:
@@ -70,7 +76,9 @@ def _tensor_statistics(view: Float[Tensor, "N F"]) -> Float[Tensor, "N 7"]:
         ordered = chunk.sort(dim=1).values.double()
         variance, mean = torch.var_mean(ordered, dim=1, correction=0)
         quartiles = [_quantile_of_sorted(ordered, q) for q in (0.25, 0.5, 0.75)]
-        chunks.append(torch.stack([mean, variance, ordered[:, 0], ordered[:, -1], *quartiles], dim=1))
+        chunks.append(
+            torch.stack([mean, variance, ordered[:, 0], ordered[:, -1], *quartiles], dim=1)
+        )
     return torch.cat(chunks).clamp(-largest, largest).to(view.dtype)
 
 
@@ -97,7 +105,9 @@ def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple
         What `Source.hyperparameters` holds.
     """
     return {
-        name: None if pd.api.types.is_numeric_dtype(table[name]) else tuple(sorted(map(str, table[name].unique())))
+        name: None
+        if pd.api.types.is_numeric_dtype(table[name])
+        else tuple(sorted(map(str, table[name].unique())))
         for name in columns
     }
 
@@ -105,7 +115,8 @@ def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple
 def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor, "N H"]:
     """Hyperparameters as numbers: numeric columns as they are, a column of strings as one column of 0 or 1 per known value.
 
-    A value that no training network had is 0 in all its columns; a missing number stays NaN (trees send it its own way).
+    A value that no training network had is 0 in all its columns; a missing number stays NaN (trees
+    send it its own way).
 
     Args:
         source: Names the columns and their values.
@@ -119,7 +130,9 @@ def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor,
     """
     missing = [name for name in source.hyperparameters if name not in table.columns]
     if missing:
-        raise ValueError(f"hyperparameters: expected columns {list(source.hyperparameters)}, missing {missing}")
+        raise ValueError(
+            f"hyperparameters: expected columns {list(source.hyperparameters)}, missing {missing}"
+        )
     encoded = []
     for name, values in source.hyperparameters.items():
         if values is None:
@@ -127,4 +140,6 @@ def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor,
         else:
             column = table[name].astype(str).to_numpy()
             encoded += [torch.tensor((column == value).astype("float64")) for value in values]
-    return torch.stack(encoded, dim=1) if encoded else torch.zeros(len(table), 0, dtype=torch.float64)
+    return (
+        torch.stack(encoded, dim=1) if encoded else torch.zeros(len(table), 0, dtype=torch.float64)
+    )

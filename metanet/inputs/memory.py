@@ -13,7 +13,8 @@ def free_memory() -> int:
     """Memory that this process can take before it swaps, is refused or is killed.
 
     Returns:
-        Bytes: the least of what the system has available, what the control group allows and what `ulimit -v` allows.
+        Bytes: the least of what the system has available, what the control group allows and what
+            `ulimit -v` allows.
     """
     limits = [_of_system()]
     limits += [_of_group()] if (_CGROUP / "memory.max").is_file() else []

@@ -16,8 +16,9 @@ class TensorNorm(nn.Module):
 
         z = clamp((x - center_t) / scale_t, -limit, limit)
 
-    Center and scale are medians, over the training networks, of the mean and the root mean square around the center. (Scaling
-    every *entry* separately breaks permutation invariance and did worse even for the flat MLP, which has none to break.)
+    Center and scale are medians, over the training networks, of the mean and the root mean square
+    around the center. (Scaling every *entry* separately breaks permutation invariance and did worse
+    even for the flat MLP, which has none to break.)
     """
 
     center: Tensor
@@ -82,7 +83,8 @@ class ParamsNorm(nn.Module):
         Args:
             source: Weight space and masks.
             factors: For some tensors, what their entries are multiplied with first, `[*shape]`.
-            centered: Whether there is a center; without one, flipping signs of neurons commutes with it, too.
+            centered: Whether there is a center; without one, flipping signs of neurons commutes
+                with it, too.
             limit: Largest absolute output.
         """
         super().__init__()
@@ -107,7 +109,10 @@ class ParamsNorm(nn.Module):
         """
         found = []
         for name in self.names:
-            x, free = self._scaled(name, features[name]).reshape(len(features[name]), -1), self._free(name)
+            x, free = (
+                self._scaled(name, features[name]).reshape(len(features[name]), -1),
+                self._free(name),
+            )
             found.append(moments(x if free is None else x[:, free.flatten()]))
         return torch.stack(found, dim=1)
 
@@ -127,13 +132,18 @@ class ParamsNorm(nn.Module):
         """
         normal = {}
         for at, name in enumerate(self.names):
-            x, free = (self._scaled(name, params[name]) - self.center[at]) / self.scale[at], self._free(name)
+            x, free = (
+                (self._scaled(name, params[name]) - self.center[at]) / self.scale[at],
+                self._free(name),
+            )
             x = x.clamp(-self.limit, self.limit)
             normal[name] = x if free is None else torch.where(free, x, torch.zeros_like(x))
         return normal
 
     def _scaled(self, name: str, x: Tensor) -> Tensor:
-        return x * getattr(self, f"factor_{self.factored.index(name)}") if name in self.factored else x
+        return (
+            x * getattr(self, f"factor_{self.factored.index(name)}") if name in self.factored else x
+        )
 
     def _free(self, name: str) -> Tensor | None:
         return getattr(self, f"free_{self.masked.index(name)}") if name in self.masked else None
@@ -144,7 +154,8 @@ class ColumnNorm(nn.Module):
 
         z = asinh((x - median) / (interquartile range / 1.349))
 
-    The inverse hyperbolic sine is the identity near 0 and a logarithm far out: variances span many decades.
+    The inverse hyperbolic sine is the identity near 0 and a logarithm far out: variances span many
+    decades.
     """
 
     center: Tensor
@@ -175,7 +186,8 @@ class ColumnNorm(nn.Module):
         return ((x - self.center) / self.scale).clamp(-_HUGE, _HUGE).asinh()
 
 
-_HUGE = 1e15  # its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
+# its square is finite in float32, which asinh needs; statistics of diverged networks go far beyond
+_HUGE = 1e15
 
 
 def moments(x: Float[Tensor, "N F"]) -> Float[Tensor, "N 2"]:
@@ -197,7 +209,9 @@ def moments(x: Float[Tensor, "N F"]) -> Float[Tensor, "N 2"]:
     return torch.stack([mean, variance], dim=1)
 
 
-def center_and_scale(found: Float[Tensor, "N 2"], centered: bool = True) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def center_and_scale(
+    found: Float[Tensor, "N 2"], centered: bool = True
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Medians over networks of the mean (0 if not centered) and of the root mean square around it.
 
     Args:
@@ -248,7 +262,8 @@ def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
 def _joined(parts: Iterable[Tensor]) -> Tensor:
     """Concatenate small tensors that are made between large ones.
 
-    Each is copied as it comes: one that stays in between keeps an allocator from joining the room of the large ones.
+    Each is copied as it comes: one that stays in between keeps an allocator from joining the room
+        of the large ones.
 
     Args:
         parts: Tensors with one leading axis, at least one of them.

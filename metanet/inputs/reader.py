@@ -7,10 +7,18 @@ import pandas as pd
 import torch
 from torch import nn
 
-from metanet.inputs.checks import check_params
-from metanet.contract import Features, Networks, PopulationLike, Source, features_of, is_mixed, reads
-from metanet.inputs.features import categories
+from metanet.contract import (
+    Features,
+    Networks,
+    PopulationLike,
+    Source,
+    features_of,
+    is_mixed,
+    reads,
+)
 from metanet.inputs.batches import NetworkSet
+from metanet.inputs.checks import check_params
+from metanet.inputs.features import categories
 from metanet.inputs.treatments import Treatment
 from zoo.network import Network
 from zoo.params import Params
@@ -66,7 +74,9 @@ class Reader:
             ValueError: If there is a treatment, and the metanet reads no params.
         """
         if self.treatment.steps and reads(self.module) != "params":
-            raise ValueError("treatment: expected 'none' for a metanet that reads no weights; there is nothing to treat")
+            raise ValueError(
+                "treatment: expected 'none' for a metanet that reads no weights; there is nothing to treat"
+            )
         needed = self.treatment.num_fit
         count = len(networks) if needed is None else min(needed, len(networks))
         if not count:
@@ -122,10 +132,13 @@ class Reader:
             The reader.
 
         Raises:
-            ValueError: If the metanet, or what its treatment has learned, is bound to the sizes that it was fitted on.
+            ValueError: If the metanet, or what its treatment has learned, is bound to the sizes
+                that it was fitted on.
         """
         if any(self.treatment.known):
-            raise ValueError("treatment: what it has learned from networks of one size does not fit another ('align')")
+            raise ValueError(
+                "treatment: what it has learned from networks of one size does not fit another ('align')"
+            )
         return replace(self, source=source, module=self.module.transfer(source))  # type: ignore[operator]
 
     def _checked(self, networks: Networks) -> Networks:

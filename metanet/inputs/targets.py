@@ -35,10 +35,13 @@ class Target:
         log:       prediction = exp(clamp(center + scale * raw, low, high))      loss: Huber, of the standardized log target
         identity:  prediction = clamp(center + scale * raw, low, high)           loss: Huber, of the standardized target
 
-    Center and scale are mean and standard deviation of the (linked) training targets; for `log` and `identity` median and
-    interquartile range / 1.349, since losses and gaps have outliers. The bounds are the training targets' range widened by a
-    tenth on either side: an outlier network may not throw its prediction (and with it R^2) far outside what was ever seen.
-    Binary cross-entropy has its minimum at the true accuracy, as the squared error has, but does not go flat near 0 and 1.
+    Center and scale are mean and standard deviation of the (linked) training targets; for `log` and
+    `identity` median and interquartile range / 1.349, since losses and gaps have outliers. The
+    bounds are the training targets' range widened by a
+    tenth on either side: an outlier network may not throw its prediction (and with it R^2) far
+        outside what was ever seen.
+    Binary cross-entropy has its minimum at the true accuracy, as the squared error has, but does
+    not go flat near 0 and 1.
 
     Attributes:
         name: Column of the population's table.
@@ -80,8 +83,8 @@ def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Targ
     Args:
         name: Column.
         y: Training targets, finite.
-        trees: Whether trees will predict it. Their leaves are means of targets, hence within the range anyway, so that they
-            take accuracies as they are.
+        trees: Whether trees will predict it. Their leaves are means of targets, hence within the
+            range anyway, so that they take accuracies as they are.
 
     Returns:
         The target.
@@ -92,7 +95,9 @@ def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Targ
     y = y.double()
     link = KNOWN_LINKS.get(name) or _guess(y)
     if link == "logit" and bool(((y < 0) | (y > 1)).any()):
-        raise ValueError(f"target {name!r}: expected values in [0, 1], got {float(y.min()):.4g} to {float(y.max()):.4g}")
+        raise ValueError(
+            f"target {name!r}: expected values in [0, 1], got {float(y.min()):.4g} to {float(y.max()):.4g}"
+        )
     if link == "log" and bool((y < 0).any()):
         raise ValueError(f"target {name!r}: expected values >= 0, got {float(y.min()):.4g}")
     if link == "log" and not _positive(y):
@@ -101,14 +106,28 @@ def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Targ
         link = "identity"
     linked = _linked(y, link)
     if link == "logit":
-        return Target(name, link, float(linked.mean()), _spread(linked.std(correction=0)), -LOGIT_BOUND, LOGIT_BOUND)
+        return Target(
+            name,
+            link,
+            float(linked.mean()),
+            _spread(linked.std(correction=0)),
+            -LOGIT_BOUND,
+            LOGIT_BOUND,
+        )
     quartiles = linked.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     scale = (quartiles[2] - quartiles[0]) / 1.349
     margin = 0.1 * float(linked.max() - linked.min())
     low, high = float(linked.min()) - margin, float(linked.max()) + margin
     if name.endswith("accuracy"):
         low, high = max(low, 0.0), min(high, 1.0)
-    return Target(name, link, float(quartiles[1]), _spread(scale if scale > 0 else linked.std(correction=0)), low, high)
+    return Target(
+        name,
+        link,
+        float(quartiles[1]),
+        _spread(scale if scale > 0 else linked.std(correction=0)),
+        low,
+        high,
+    )
 
 
 def _guess(y: Tensor) -> Link:

@@ -4,19 +4,21 @@
     Metanet("mlp", treatment="align+augment")
     Metanet("mlp", treatment={"augment": {"noise": 0.05}, "orbit_average": {"samples": 16}})
 
-A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass whose fields are its
-options, and has one or more of the methods
+A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass
+whose fields are its options, and has one or more of the methods
 
 * ``treat(source, params) -> params``: networks, in training and at prediction;
-* ``augment(source, params, generator) -> params``: training networks, drawn anew for each pass over them; an option `copies`
-  says how many passes a metanet sees that has no passes of its own (trees);
-* ``views(source, params) -> list of params``: networks to predict, several views of each, whose raw predictions are averaged,
-  the first of them that of validation;
-* ``fit(source, params) -> step``: what the step must know of the training networks, in its field ``known`` of tensors by name;
-  a property ``num_fit`` says how many, the first ones, are enough (default: all, which must then fit into memory).
+* ``augment(source, params, generator) -> params``: training networks, drawn anew for each pass over
+  them; an option `copies` says how many passes a metanet sees that has no passes of its own
+  (trees);
+* ``views(source, params) -> list of params``: networks to predict, several views of each, whose raw
+  predictions are averaged, the first of them that of validation;
+* ``fit(source, params) -> step``: what the step must know of the training networks, in its field
+  ``known`` of tensors by name; a property ``num_fit`` says how many, the first ones, are enough
+  (default: all, which must then fit into memory).
 
-Params are ``[N, *shape]``. Treatments act by the symmetry that a space declares, and leave fixed entries alone: what has no
-declared symmetry left, as asymmetric networks do, passes through.
+Params are ``[N, *shape]``. Treatments act by the symmetry that a space declares, and leave fixed
+entries alone: what has no declared symmetry left, as asymmetric networks do, passes through.
 """
 
 import inspect
@@ -28,10 +30,10 @@ import torch
 from torch import Tensor
 
 from metanet.contract import Source
-from zoo.symmetry.align import align
-from zoo.symmetry.canonical import canonicalize
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, identity, sample
+from zoo.symmetry.align import align
+from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
 
 Spec = str | Mapping[str, Mapping[str, Any]]
@@ -46,13 +48,16 @@ class Augment:
     Attributes:
         permutations: Whether to permute neurons.
         signs: Whether to flip signs, where declared.
-        scale: Spread of the logarithm of positive scales, where declared: uniform in [-scale, scale]. 0 for none.
-        noise: Standard deviation of normal noise, in units of the root mean square of the tensor's free entries.
+        scale: Spread of the logarithm of positive scales, where declared: uniform in [-scale,
+            scale]. 0 for none.
+        noise: Standard deviation of normal noise, in units of the root mean square of the tensor's
+            free entries.
         dropout: Share of the free entries that are set to zero.
         copies: Passes that a metanet without passes of its own (trees) sees, side by side.
 
     References:
-        Navon et al. 2023, arXiv 2301.12780, section 6 and appendix; Shamsian et al. 2024, arXiv 2402.04081.
+        Navon et al. 2023, arXiv 2301.12780, section 6 and appendix; Shamsian et al. 2024, arXiv
+        2402.04081.
     """
 
     permutations: bool = True
@@ -69,21 +74,30 @@ class Augment:
             ValueError: If one is out of range.
         """
         if self.scale < 0 or self.noise < 0 or not 0 <= self.dropout < 1 or self.copies < 1:
-            raise ValueError(f"treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, got {self}")
+            raise ValueError(
+                f"treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, got {self}"
+            )
 
     def augment(self, source: Source, params: Params, generator: torch.Generator) -> Params:
         """Another point of each orbit, disturbed."""
         count = len(next(iter(params.values())))
         drawn = sample(source.space, generator, (count,))
-        moved = act(source.space, _restricted(drawn, self.permutations, self.signs, self.scale), params)
-        return {name: self._disturb(tensor, source.free.get(name), generator) for name, tensor in moved.items()}
+        moved = act(
+            source.space, _restricted(drawn, self.permutations, self.signs, self.scale), params
+        )
+        return {
+            name: self._disturb(tensor, source.free.get(name), generator)
+            for name, tensor in moved.items()
+        }
 
     def _disturb(self, tensor: Tensor, free: Tensor | None, generator: torch.Generator) -> Tensor:
         out = tensor
         if self.noise:
             chosen = tensor.flatten(1) if free is None else tensor.flatten(1)[:, free.flatten()]
             size = chosen.square().mean(1).sqrt().reshape(-1, *(1,) * (tensor.dim() - 1))
-            out = out + self.noise * size * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+            out = out + self.noise * size * torch.randn(
+                tensor.shape, generator=generator, dtype=tensor.dtype
+            )
         if self.dropout:
             out = out * (torch.rand(tensor.shape, generator=generator) >= self.dropout)
         return out if free is None or out is tensor else torch.where(free, out, tensor)
@@ -94,7 +108,8 @@ class Canonicalize:
     """The canonical point of each orbit (`zoo.symmetry.canonical`): one representative of all networks that a symmetry makes equal.
 
     Attributes:
-        scales: Whether to quotient declared scales and signs too. Not for targets that are no functions of the function.
+        scales: Whether to quotient declared scales and signs too. Not for targets that are no
+            functions of the function.
     """
 
     scales: bool = True
@@ -109,8 +124,8 @@ class Align:
     """Every network aligned to a reference by weight matching (`zoo.symmetry.align`).
 
     Attributes:
-        rounds: 0: the reference is the first training network. Else that many times the mean of the networks aligned to the
-            reference so far becomes the next one: a barycentre.
+        rounds: 0: the reference is the first training network. Else that many times the mean of the
+            networks aligned to the reference so far becomes the next one: a barycentre.
         num_reference: Most networks that the barycentre is the mean of.
         scales: Whether to match declared scales and signs too.
         known: The reference, once fitted; not an option.
@@ -131,7 +146,9 @@ class Align:
             ValueError: If one is out of range.
         """
         if self.rounds < 0 or self.num_reference < 1:
-            raise ValueError(f"treatment align: expected rounds >= 0 and num_reference >= 1, got {self}")
+            raise ValueError(
+                f"treatment align: expected rounds >= 0 and num_reference >= 1, got {self}"
+            )
 
     @property
     def num_fit(self) -> int:
@@ -143,12 +160,17 @@ class Align:
         found = replace(self, known={name: tensor[0] for name, tensor in params.items()})
         some = {name: tensor[: self.num_reference] for name, tensor in params.items()}
         for _ in range(self.rounds):
-            found = replace(self, known={name: tensor.mean(0) for name, tensor in found.treat(source, some).items()})
+            found = replace(
+                self,
+                known={name: tensor.mean(0) for name, tensor in found.treat(source, some).items()},
+            )
         return found
 
     def treat(self, source: Source, params: Params) -> Params:
         """Aligned networks."""
-        return act(source.space, align(source.space, params, self.known, scales=self.scales), params)
+        return act(
+            source.space, align(source.space, params, self.known, scales=self.scales), params
+        )
 
 
 @dataclass(frozen=True)
@@ -179,13 +201,18 @@ class OrbitAverage:
             ValueError: If one is out of range.
         """
         if self.samples < 1 or self.scale < 0:
-            raise ValueError(f"treatment orbit_average: expected samples >= 1 and scale >= 0, got {self}")
+            raise ValueError(
+                f"treatment orbit_average: expected samples >= 1 and scale >= 0, got {self}"
+            )
 
     def views(self, source: Source, params: Params) -> list[Params]:
         """Points of the orbits."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = [sample(source.space, generator) for _ in range(self.samples - 1)]
-        points = [identity(source.space), *(_restricted(element, True, self.signs, self.scale) for element in drawn)]
+        points = [
+            identity(source.space),
+            *(_restricted(element, True, self.signs, self.scale) for element in drawn),
+        ]
         return [act(source.space, element, params) for element in points]
 
 
@@ -245,8 +272,14 @@ class Treatment:
         """Views of networks to predict, equally many for each."""
         views = [params]
         for step in self.steps:
-            views = [point for view in views for point in step.views(source, view)] if hasattr(step, "views") else views
-            views = [step.treat(source, view) for view in views] if hasattr(step, "treat") else views
+            views = (
+                [point for view in views for point in step.views(source, view)]
+                if hasattr(step, "views")
+                else views
+            )
+            views = (
+                [step.treat(source, view) for view in views] if hasattr(step, "treat") else views
+            )
         return views
 
     @property
@@ -256,7 +289,12 @@ class Treatment:
 
     def with_known(self, known: list[Params]) -> "Treatment":
         """The same chain with what it had learned."""
-        return Treatment(tuple(replace(step, known=own) if own else step for step, own in zip(self.steps, known, strict=True)))
+        return Treatment(
+            tuple(
+                replace(step, known=own) if own else step
+                for step, own in zip(self.steps, known, strict=True)
+            )
+        )
 
 
 def parse_treatment(spec: Spec) -> Treatment:
@@ -272,21 +310,31 @@ def parse_treatment(spec: Spec) -> Treatment:
         ValueError: If a step or an option is unknown or out of range; lists the valid ones.
     """
     if isinstance(spec, str):
-        named: Mapping[str, Mapping[str, Any]] = {} if spec == NONE else {name.strip(): {} for name in spec.split("+")}
+        named: Mapping[str, Mapping[str, Any]] = (
+            {} if spec == NONE else {name.strip(): {} for name in spec.split("+")}
+        )
     else:
         named = spec
     steps = []
     for name, options in named.items():
         if name not in TREATMENTS:
-            raise ValueError(f"unknown treatment {name!r}; treatments are {[NONE, *TREATMENTS]}, joined by '+'")
-        valid = [option for option in inspect.signature(TREATMENTS[name]).parameters if option != KNOWN]
+            raise ValueError(
+                f"unknown treatment {name!r}; treatments are {[NONE, *TREATMENTS]}, joined by '+'"
+            )
+        valid = [
+            option for option in inspect.signature(TREATMENTS[name]).parameters if option != KNOWN
+        ]
         if unknown := [option for option in options if option not in valid]:
-            raise ValueError(f"treatment {name!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}")
+            raise ValueError(
+                f"treatment {name!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
+            )
         steps.append(TREATMENTS[name](**options))
     return Treatment(tuple(steps))
 
 
-def _restricted(element: GroupElement, permutations: bool, signs: bool, scale: float) -> GroupElement:
+def _restricted(
+    element: GroupElement, permutations: bool, signs: bool, scale: float
+) -> GroupElement:
     """A drawn element with the chosen kinds of symmetry only; its positive scales are uniform in [-1, 1] as logarithms."""
     scales = {}
     for name, values in element.scales.items():

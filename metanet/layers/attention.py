@@ -1,7 +1,7 @@
 """Attention along the edges of a parameter graph, in both directions, run on dense arrays part by part.
 
-For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an edge, A heads of H / A, and
-y = LN(x):
+For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an
+edge, A heads of H / A, and y = LN(x):
 
     e_uv <- e_uv + relu(E e_uv + P y_v + Q y_u)
     (b, g, b', g')_uv = D e_uv                                                one number a head each
@@ -9,8 +9,9 @@ y = LN(x):
     g_u = sum over v of softmax_v(q'_u k'_v / sqrt(H / A) + b'_uv) (v'_v + g'_uv (1, s'_v))   against them
     x <- x + O (f, g)       x <- x + MLP(LN(x))
 
-A softmax runs over all edges that enter (leave) a node, whatever tensors they come from; a node without any receives zeros.
-The edge enters as a bias of the logits, and as a scale and a shift of the values.
+A softmax runs over all edges that enter (leave) a node, whatever tensors they come from; a node
+without any receives zeros. The edge enters as a bias of the logits, and as a scale and a shift of
+the values.
 """
 
 from typing import NamedTuple
@@ -41,9 +42,9 @@ class AttentionLayer(nn.Module):
     """One round of attention; see the module's formula.
 
     References:
-        Diao and Loynd 2023, arXiv 2210.05062, section 3 (edges in attention); Kofinas et al. 2024, arXiv 2403.12143, section 3
-        and equation 6 (edges scale and shift the values). There, keys and queries have edge terms too, and all pairs of nodes
-        attend to each other.
+        Diao and Loynd 2023, arXiv 2210.05062, section 3 (edges in attention); Kofinas et al. 2024,
+        arXiv 2403.12143, section 3 and equation 6 (edges scale and shift the values). There, keys
+        and queries have edge terms too, and all pairs of nodes attend to each other.
     """
 
     def __init__(self, width: int, edge_width: int, heads: int):
@@ -59,7 +60,9 @@ class AttentionLayer(nn.Module):
         """
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(f"expected heads a divisor of width, got width {width} and {heads} heads")
+            raise ValueError(
+                f"expected heads a divisor of width, got width {width} and {heads} heads"
+            )
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, 2 * edge_width + 8 * width)
@@ -72,15 +75,24 @@ class AttentionLayer(nn.Module):
     def projections(self, x: Float[Tensor, "*nodes H"]) -> tuple[Tensor, Tensor, Side, Side]:
         """What the nodes bring to their edges: written and read ends `[..., K]`, then both directions of attention."""
         width, edge_width = x.shape[-1], self.edge.in_features
-        written, read, *rest = self.project(self.norm(x)).split([edge_width, edge_width, 4 * width, 4 * width], dim=-1)
+        written, read, *rest = self.project(self.norm(x)).split(
+            [edge_width, edge_width, 4 * width, 4 * width], dim=-1
+        )
         return written, read, self._side(rest[0]), self._side(rest[1])
 
     def _side(self, values: Tensor) -> Side:
         query, key, value, scaled = values.unflatten(-1, (4, self.heads, -1)).unbind(-3)
-        return Side(query * query.shape[-1] ** -0.5, key, torch.cat([value, F.pad(scaled, (1, 0), value=1.0)], dim=-1))
+        return Side(
+            query * query.shape[-1] ** -0.5,
+            key,
+            torch.cat([value, F.pad(scaled, (1, 0), value=1.0)], dim=-1),
+        )
 
     def update(
-        self, x: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes A D"], backward: Float[Tensor, "*nodes A D"]
+        self,
+        x: Float[Tensor, "*nodes H"],
+        forward: Float[Tensor, "*nodes A D"],
+        backward: Float[Tensor, "*nodes A D"],
     ) -> Float[Tensor, "*nodes H"]:
         """New features of the nodes from what they attended to."""
         x = x + self.out(torch.cat([forward.flatten(-2), backward.flatten(-2)], dim=-1))
@@ -107,7 +119,9 @@ class DenseAttention(Runner):
             to, of = part.written, part.read or 0
             ends = written[:, :, sets[to].nodes, None] + read[:, :, None, sets[of].nodes]
             e[at] = e[at] + torch.relu(_mix(layer.edge, e[at]) + ends)
-            bias, scale, back_bias, back_scale = _mix(layer.to_heads, e[at]).unflatten(1, (4, -1)).unbind(1)
+            bias, scale, back_bias, back_scale = (
+                _mix(layer.to_heads, e[at]).unflatten(1, (4, -1)).unbind(1)
+            )
             entering[to].append(_Edges(of, bias, scale))
             leaving[of].append(_Edges(to, back_bias.mT, back_scale.mT))
         return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving))
@@ -121,8 +135,15 @@ class DenseAttention(Runner):
                 received.append(query.new_zeros(*query.shape[:-1], side.value.shape[-1]))
                 continue
             others = [self.graph.node_sets[part.other].nodes for part in parts]
-            logits = [part.bias + query @ side.key[:, :, at].mT for part, at in zip(parts, others, strict=True)]
-            weights = torch.cat(logits, dim=-1).softmax(-1).split([part.bias.shape[-1] for part in parts], dim=-1)
+            logits = [
+                part.bias + query @ side.key[:, :, at].mT
+                for part, at in zip(parts, others, strict=True)
+            ]
+            weights = (
+                torch.cat(logits, dim=-1)
+                .softmax(-1)
+                .split([part.bias.shape[-1] for part in parts], dim=-1)
+            )
             plain, scaled = 0, 0
             for part, at, weight in zip(parts, others, weights, strict=True):
                 value = side.value[:, :, at]

@@ -1,7 +1,7 @@
 """Message passing for networks of one weight space: edges are dense arrays `[B, K, W, R]`, and nothing is gathered.
 
-Edges are what takes time and memory. `edge_messages` goes through them network by network, so that a network's edges stay in a
-core's cache, and keeps only its inputs for the backward pass.
+Edges are what takes time and memory. `edge_messages` goes through them network by network, so that
+a network's edges stay in a core's cache, and keeps only its inputs for the backward pass.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from metanet.graphs.topology import ParameterGraph
 from metanet.layers.message_passing import MessageLayer, Projections
 from metanet.layers.runner import Runner
-from metanet.graphs.topology import ParameterGraph
 
 CHUNK_FLOATS = 2**17
 """Edge channels of a chunk: half a megabyte of float32, so that the few arrays at work fit a core's second-level cache."""
@@ -33,15 +33,25 @@ class DenseGraph(Runner):
             graph: Topology of all networks.
         """
         super().__init__(graph)
-        sent, received = (end.bincount(minlength=len(graph.orbit)).clamp(min=1)[:, None] for end in graph.edge_index)
+        sent, received = (
+            end.bincount(minlength=len(graph.orbit)).clamp(min=1)[:, None]
+            for end in graph.edge_index
+        )
         for name, counts in {"num_received": received, "num_sent": sent}.items():
             self.register_buffer(name, counts.to(self.members), persistent=False)
 
     def run_layer(
-        self, layer: MessageLayer, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B K _ _"]], last: bool
+        self,
+        layer: MessageLayer,
+        x: Float[Tensor, "B V H"],
+        e: list[Float[Tensor, "B K _ _"]],
+        last: bool,
     ) -> Float[Tensor, "B V H"]:
         """One round of messages."""
-        sets, of_nodes = self.graph.node_sets, Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
+        sets, of_nodes = (
+            self.graph.node_sets,
+            Projections(*(values.transpose(1, 2) for values in layer.projections(x))),
+        )
         received: list[list[Tensor]] = [[] for _ in sets]
         sent: list[list[Tensor]] = [[] for _ in sets]
         for at, part in enumerate(self.graph.edges):
@@ -50,11 +60,17 @@ class DenseGraph(Runner):
             e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
             received[written].append(forward)
             sent[read].append(backward)
-        means = (self.mean(of_nodes.forward, *sums) for sums in ((received, self.num_received), (sent, self.num_sent)))
+        means = (
+            self.mean(of_nodes.forward, *sums)
+            for sums in ((received, self.num_received), (sent, self.num_sent))
+        )
         return layer.update(x, *means)
 
     def mean(
-        self, like: Float[Tensor, "B K V D"], sums: Sequence[Sequence[Tensor]], count: Float[Tensor, "V 1"]
+        self,
+        like: Float[Tensor, "B K V D"],
+        sums: Sequence[Sequence[Tensor]],
+        count: Float[Tensor, "V 1"],
     ) -> Float[Tensor, "B V K D"]:
         """Means of the messages of all nodes.
 
@@ -67,7 +83,10 @@ class DenseGraph(Runner):
             The means.
         """
         sets = zip(self.graph.node_sets, sums, strict=True)
-        total = [sum(own[1:], own[0]) if own else torch.zeros_like(like[:, :, part.nodes]) for part, own in sets]
+        total = [
+            sum(own[1:], own[0]) if own else torch.zeros_like(like[:, :, part.nodes])
+            for part, own in sets
+        ]
         return (torch.cat(total, dim=2) / count).transpose(1, 2)
 
 
@@ -91,10 +110,13 @@ def edge_messages(
         keep: Whether new edge features are wanted.
 
     Returns:
-        New edge features `e + a` (the old ones if they are not wanted), sums at the written and at the read end. All are of the
-        type of `e`, which under autocast may be another than that of the rest.
+        New edge features `e + a` (the old ones if they are not wanted), sums at the written and at
+        the read end. All are of the type of `e`, which under autocast may be another than that of
+        the rest.
     """
-    results = _EdgeMessages.apply(e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends)), keep)
+    results = _EdgeMessages.apply(
+        e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends)), keep
+    )
     return results if keep else (e, *results)  # type: ignore[return-value]
 
 
@@ -128,7 +150,9 @@ class _EdgeMessages(torch.autograd.Function):
         of_e, of_weight = torch.empty_like(e), torch.zeros_like(weight)
         of_ends = [torch.empty_like(end) for end in ends]
         for part in chunks(e):
-            own, written, read, _, _, to_w, to_r = (values[part] for values in (e, *ends, received, sent))
+            own, written, read, _, _, to_w, to_r = (
+                values[part] for values in (e, *ends, received, sent)
+            )
             a = _activations(own, weight, written, read)
             delta = torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1).mT).view_as(a)
             if kept is not None:

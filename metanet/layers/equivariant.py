@@ -1,21 +1,24 @@
 """Permutation-equivariant layers on the tensors of a weight space, by pooling: no basis is ever written down.
 
-Features live on the parameter graph (`metanet.graphs.topology`): node set s (a product of neuron groups) has channels `v_s [B, S, C]`,
-part p (a block of a tensor, cut along sums) has channels `e_p [B, C, W, R]`, W its written and R its read node set. A layer is
+Features live on the parameter graph (`metanet.graphs.topology`): node set s (a product of neuron
+groups) has channels `v_s [B, S, C]`, part p (a block of a tensor, cut along sums) has channels
+`e_p [B, C, W, R]`, W its written and R its read node set. A layer is
 
     z_s  = (v_s, means over R of the parts that write s, means over W of those that read it)       per neuron, n_s C channels
     t_s  = L_s z_s + sum over groups g of s: up_g down_g (means over all but g of the z that have g) + up down (means of all z)
     v_s' = v_s + act(first C channels of t_s)
     e_p' = act(M_p e_p + its channels of t_W, along R + its channels of t_R, along W)
 
-so that an entry collects itself, its row, its column, everything that shares a neuron with it and the means of all tensors, and
-only `M_p e_p` costs [entries x C x C]. Entries are what takes memory: `pointwise` goes through them network by network, in a
-core's cache, and fresh memory for them is asked for once a part.
+so that an entry collects itself, its row, its column, everything that shares a neuron with it and
+the means of all tensors, and only `M_p e_p` costs [entries x C x C]. Entries are what takes memory:
+`pointwise` goes through them network by network, in a core's cache, and fresh memory for them is
+asked for once a part.
 
-Where every tensor has at most two groups and no two alike, as in an MLP or a CNN, these are the terms of NFN (the means of all
-tensors through 2 C channels), without maps between tensors that have the same two groups. Elsewhere the layer is a sub-family:
-it has no diagonals and transposes of a tensor with one group on both sides, and no means that keep one group of each side of a
-tensor with three groups or more.
+Where every tensor has at most two groups and no two alike, as in an MLP or a CNN, these are the
+terms of NFN (the means of all tensors through 2 C channels), without maps between tensors that have
+the same two groups. Elsewhere the layer is a sub-family: it has no diagonals and transposes of a
+tensor with one group on both sides, and no means that keep one group of each side of a tensor with
+three groups or more.
 """
 
 from collections.abc import Sequence
@@ -37,7 +40,8 @@ class Features(NamedTuple):
 
     Attributes:
         nodes: For each node set, `[B, S, C]`.
-        edges: For each part, `[B, C, W, R]`; at the input, its plain axes stand for C. None after the last layer.
+        edges: For each part, `[B, C, W, R]`; at the input, its plain axes stand for C. None after
+            the last layer.
         rows: For each part, `[B, W, C]`, means over R.
         columns: For each part, `[B, R, C]`, means over W.
     """
@@ -68,9 +72,16 @@ class Incidence:
         self.graph = graph
         self.parts = [part for part in graph.edges if isinstance(part, Part)]
         places = range(len(graph.node_sets))
-        self.written = [[at for at, part in enumerate(self.parts) if part.written == place] for place in places]
-        self.read = [[at for at, part in enumerate(self.parts) if part.read == place] for place in places]
-        self.counts = [1 + len(rows) + len(columns) for rows, columns in zip(self.written, self.read, strict=True)]
+        self.written = [
+            [at for at, part in enumerate(self.parts) if part.written == place] for place in places
+        ]
+        self.read = [
+            [at for at, part in enumerate(self.parts) if part.read == place] for place in places
+        ]
+        self.counts = [
+            1 + len(rows) + len(columns)
+            for rows, columns in zip(self.written, self.read, strict=True)
+        ]
         self.exchanges: list[tuple[str | None, list[int]]] = [(None, list(places))]
         for group in dict.fromkeys(group for own in graph.node_sets for group in own.axis):
             have = [place for place in places if group in graph.node_sets[place].axis]
@@ -82,7 +93,9 @@ class Incidence:
         own = self.graph.orbit[self.graph.node_sets[place].nodes]
         return own - own.min()
 
-    def pool(self, values: Float[Tensor, "B S C"], place: int, group: str | None) -> Float[Tensor, "B G C"]:
+    def pool(
+        self, values: Float[Tensor, "B S C"], place: int, group: str | None
+    ) -> Float[Tensor, "B G C"]:
         """Means over all but one group of a set; over everything, G = 1, if it is None.
 
         Args:
@@ -98,7 +111,9 @@ class Incidence:
         before, size, after = self._around(place, group)
         return values.unflatten(1, (before, size, after)).mean((1, 3))
 
-    def spread(self, values: Float[Tensor, "B G C"], place: int, group: str | None) -> Float[Tensor, "B _ C"]:
+    def spread(
+        self, values: Float[Tensor, "B G C"], place: int, group: str | None
+    ) -> Float[Tensor, "B _ C"]:
         """Features of a group on all nodes of a set that it is a factor of; on one node that stands for all if it is None.
 
         Args:
@@ -153,10 +168,13 @@ class EquivariantLayer(nn.Module):
     """One layer; see the module's formula.
 
     References:
-        Zhou et al. 2023, arXiv 2302.14040, section 3 (NP layers); Zhou et al. 2024, arXiv 2402.05232 (axes of any tensors).
+        Zhou et al. 2023, arXiv 2302.14040, section 3 (NP layers); Zhou et al. 2024, arXiv
+        2402.05232 (axes of any tensors).
     """
 
-    def __init__(self, incidence: Incidence, channels: Sequence[int], width: int, slope: float = 0.0):
+    def __init__(
+        self, incidence: Incidence, channels: Sequence[int], width: int, slope: float = 0.0
+    ):
         """Build.
 
         Args:
@@ -167,8 +185,12 @@ class EquivariantLayer(nn.Module):
         """
         super().__init__()
         self.incidence, self.width, self.slope = incidence, width, slope
-        self.own = nn.ParameterList(torch.randn(width, inputs) * (2 / inputs) ** 0.5 for inputs in channels)
-        self.mix = nn.ModuleList(nn.Linear(count * width, count * width) for count in incidence.counts)
+        self.own = nn.ParameterList(
+            torch.randn(width, inputs) * (2 / inputs) ** 0.5 for inputs in channels
+        )
+        self.mix = nn.ModuleList(
+            nn.Linear(count * width, count * width) for count in incidence.counts
+        )
         shares = [sum(incidence.counts[place] for place in sets) for _, sets in incidence.exchanges]
         self.exchange = nn.ModuleList(Exchange(count, width) for count in shares)
 
@@ -186,11 +208,23 @@ class EquivariantLayer(nn.Module):
             ValueError: If the features have no edges.
         """
         if features.edges is None:
-            raise ValueError("an equivariant layer: expected features with edges, got those of a last layer")
+            raise ValueError(
+                "an equivariant layer: expected features with edges, got those of a last layer"
+            )
         terms = [list(own.split(self.width, dim=-1)) for own in self._terms(features)]
-        nodes = [self._activate(v, own.pop(0)) for v, own in zip(features.nodes, terms, strict=True)]
-        rows = {at: own.pop(0) for own, parts in zip(terms, self.incidence.written, strict=True) for at in parts}
-        columns = {at: own.pop(0) for own, parts in zip(terms, self.incidence.read, strict=True) for at in parts}
+        nodes = [
+            self._activate(v, own.pop(0)) for v, own in zip(features.nodes, terms, strict=True)
+        ]
+        rows = {
+            at: own.pop(0)
+            for own, parts in zip(terms, self.incidence.written, strict=True)
+            for at in parts
+        }
+        columns = {
+            at: own.pop(0)
+            for own, parts in zip(terms, self.incidence.read, strict=True)
+            for at in parts
+        }
         new = Features(nodes, [] if keep else None, [], [])
         for at, e in enumerate(features.edges):
             row, column = (values[at].transpose(1, 2).contiguous() for values in (rows, columns))
@@ -208,7 +242,16 @@ class EquivariantLayer(nn.Module):
         """For each node set, what it, rows and columns receive at its nodes, side by side."""
         incidence, z = self.incidence, []
         for v, written, read in zip(features.nodes, incidence.written, incidence.read, strict=True):
-            z.append(torch.cat([v, *(features.rows[at] for at in written), *(features.columns[at] for at in read)], dim=-1))
+            z.append(
+                torch.cat(
+                    [
+                        v,
+                        *(features.rows[at] for at in written),
+                        *(features.columns[at] for at in read),
+                    ],
+                    dim=-1,
+                )
+            )
         terms = [mix(values) for mix, values in zip(self.mix, z, strict=True)]
         for exchange, (group, sets) in zip(self.exchange, incidence.exchanges, strict=True):
             pooled = torch.cat([incidence.pool(z[place], place, group) for place in sets], dim=-1)
@@ -239,8 +282,8 @@ def pointwise(
         keep: Whether a itself is wanted.
 
     Returns:
-        a (the old features if it is not wanted), its sums over R and over W. All are of the type of `e`, which under
-        autocast may be another than that of the rest.
+        a (the old features if it is not wanted), its sums over R and over W. All are of the type of
+        `e`, which under autocast may be another than that of the rest.
     """
     results = _Pointwise.apply(e, *(value.to(e) for value in (weight, row, column)), slope, keep)
     return results if keep else (e, *results)  # type: ignore[return-value]
@@ -255,7 +298,9 @@ class _Pointwise(torch.autograd.Function):
         a = _empty(e, weight, len(e) if keep else chunks[0].stop)
         rows, columns = torch.empty_like(row), torch.empty_like(column)
         for part in chunks:
-            own = _activations(e[part], weight, row[part], column[part], ctx.slope, a[part] if keep else a)
+            own = _activations(
+                e[part], weight, row[part], column[part], ctx.slope, a[part] if keep else a
+            )
             torch.sum(own, 3, out=rows[part])
             torch.sum(own, 2, out=columns[part])
         ctx.save_for_backward(e, weight, row, column, *[a] * keep)
@@ -269,16 +314,28 @@ class _Pointwise(torch.autograd.Function):
         rows = torch.zeros_like(row) if rows is None else rows
         columns = torch.zeros_like(column) if columns is None else columns
         of_e = torch.empty_like(e) if ctx.needs_input_grad[0] else None
-        of_weight, of_row, of_column = torch.zeros_like(weight), torch.empty_like(row), torch.empty_like(column)
+        of_weight, of_row, of_column = (
+            torch.zeros_like(weight),
+            torch.empty_like(row),
+            torch.empty_like(column),
+        )
         chunks = _chunks(e, weight)
         buffers = [_empty(e, weight, chunks[0].stop) for _ in range(1 if known else 2)]
         for part in chunks:
             ends = row[part], column[part]
-            a = known[0][part] if known else _activations(e[part], weight, *ends, ctx.slope, buffers[1])
-            delta = torch.add(rows[part][..., None], columns[part][..., None, :], out=buffers[0][: len(a)])
+            a = (
+                known[0][part]
+                if known
+                else _activations(e[part], weight, *ends, ctx.slope, buffers[1])
+            )
+            delta = torch.add(
+                rows[part][..., None], columns[part][..., None, :], out=buffers[0][: len(a)]
+            )
             if kept is not None:
                 delta.add_(kept[part])
-            torch.ops.aten.leaky_relu_backward.grad_input(delta, a, ctx.slope, True, grad_input=delta)
+            torch.ops.aten.leaky_relu_backward.grad_input(
+                delta, a, ctx.slope, True, grad_input=delta
+            )
             torch.sum(delta, 3, out=of_row[part])
             torch.sum(delta, 2, out=of_column[part])
             flat = delta.flatten(2)
@@ -288,7 +345,9 @@ class _Pointwise(torch.autograd.Function):
         return of_e, of_weight, of_row, of_column, None, None
 
 
-def _activations(e: Tensor, weight: Tensor, row: Tensor, column: Tensor, slope: float, out: Tensor) -> Tensor:
+def _activations(
+    e: Tensor, weight: Tensor, row: Tensor, column: Tensor, slope: float, out: Tensor
+) -> Tensor:
     a = torch.add(row[..., None], column[..., None, :], out=out[: len(e)])
     a.flatten(2).baddbmm_(weight.expand(len(e), -1, -1), e.flatten(2))
     return nn.functional.leaky_relu_(a, slope)

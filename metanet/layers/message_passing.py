@@ -1,15 +1,16 @@
 """The learned parts of message passing on parameter graphs; `metanet.layers.dense` and `.sparse` run them.
 
-For an edge from node u (read) to node v (written), with H channels x of a node and K channels e of an edge, K heads of H / K:
+For an edge from node u (read) to node v (written), with H channels x of a node and K channels e of
+an edge, K heads of H / K:
 
     a_uv = relu(E e_uv + P LN(x_v) + Q LN(x_u))                     e_uv <- e_uv + a_uv
     f_v  = mean over u of a_uv[k] * (1, (R LN(x_u))[k])             messages forward, along the edges, head by head
     g_u  = mean over v of a_uv[k] * (1, (S LN(x_v))[k])             messages backward, against them
     x_v  <- x_v + MLP(x_v, f_v, g_v)
 
-Every channel of an edge scales one head of its neighbor, and is a message of its own (the 1). There is no perceptron over
-(x_u, x_v, e_uv): one K x K map for each edge and layer is all the arithmetic that grows with the number of edges, and in dense
-arrays messages are matrix products.
+Every channel of an edge scales one head of its neighbor, and is a message of its own (the 1). There
+is no perceptron over (x_u, x_v, e_uv): one K x K map for each edge and layer is all the arithmetic
+that grows with the number of edges, and in dense arrays messages are matrix products.
 """
 
 from collections.abc import Callable
@@ -43,8 +44,9 @@ class MessageLayer(nn.Module):
     """One round of messages; see the module's formula.
 
     References:
-        Lim et al. 2024, arXiv 2312.04501, section 3.3 (node and edge updates); Kofinas et al. 2024, arXiv 2403.12143, equation
-        4 (messages with a scale and a shift from the edge); Bresson and Laurent 2017, arXiv 1711.07553, equation 11 (gates).
+        Lim et al. 2024, arXiv 2312.04501, section 3.3 (node and edge updates); Kofinas et al. 2024,
+        arXiv 2403.12143, equation 4 (messages with a scale and a shift from the edge); Bresson and
+        Laurent 2017, arXiv 1711.07553, equation 11 (gates).
     """
 
     def __init__(self, width: int, edge_width: int):
@@ -59,22 +61,32 @@ class MessageLayer(nn.Module):
         """
         super().__init__()
         if width % edge_width:
-            raise ValueError(f"expected edge_width a divisor of width, got width {width} and edge_width {edge_width}")
+            raise ValueError(
+                f"expected edge_width a divisor of width, got width {width} and edge_width {edge_width}"
+            )
         self.sizes = [edge_width, edge_width, width, width]
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, sum(self.sizes))
         self.edge = nn.Linear(edge_width, edge_width, bias=False)
-        self.first, self.first_norm = nn.Linear(3 * width + 2 * edge_width, width), nn.LayerNorm(width)
+        self.first, self.first_norm = (
+            nn.Linear(3 * width + 2 * edge_width, width),
+            nn.LayerNorm(width),
+        )
         self.second = nn.Linear(width, width)
 
     def projections(self, x: Float[Tensor, "*nodes H"]) -> Projections:
         """What the nodes bring to their edges."""
         written, read, *sent = self.project(self.norm(x)).split(self.sizes, dim=-1)
-        heads = (F.pad(values.unflatten(-1, (self.sizes[0], -1)), (1, 0), value=1.0) for values in sent)
+        heads = (
+            F.pad(values.unflatten(-1, (self.sizes[0], -1)), (1, 0), value=1.0) for values in sent
+        )
         return Projections(written, read, *heads)
 
     def update(
-        self, x: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes K D"], backward: Float[Tensor, "*nodes K D"]
+        self,
+        x: Float[Tensor, "*nodes H"],
+        forward: Float[Tensor, "*nodes K D"],
+        backward: Float[Tensor, "*nodes K D"],
     ) -> Float[Tensor, "*nodes H"]:
         """New features of the nodes from their messages."""
         hidden = self.first(torch.cat([x, forward.flatten(-2), backward.flatten(-2)], dim=-1))
@@ -144,7 +156,9 @@ class Encoder(nn.Module):
         self.scale = nn.Parameter(0.1 * torch.randn(kinds, width))
         self.shift = nn.Parameter(torch.randn(kinds, width))
 
-    def forward(self, features: Float[Tensor, "*entries C"], kind: Int64[Tensor, "*kinds"]) -> Float[Tensor, "*entries H"]:
+    def forward(
+        self, features: Float[Tensor, "*entries C"], kind: Int64[Tensor, "*kinds"]
+    ) -> Float[Tensor, "*entries H"]:
         """Encode.
 
         Args:
@@ -154,7 +168,9 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        return features @ self.weight[: features.shape[-1]] * (1 + self.scale[kind]) + self.shift[kind]
+        return (
+            features @ self.weight[: features.shape[-1]] * (1 + self.scale[kind]) + self.shift[kind]
+        )
 
     def dense(self, features: Float[Tensor, "B W R C"], kind: int) -> Float[Tensor, "B H W R"]:
         """Encode edges that are all of one kind, channels first.
@@ -166,6 +182,10 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T.expand(len(features), -1, -1)
-        flat = torch.baddbmm(self.shift[kind][:, None], weight, features.flatten(1, 2).transpose(1, 2))
+        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T.expand(
+            len(features), -1, -1
+        )
+        flat = torch.baddbmm(
+            self.shift[kind][:, None], weight, features.flatten(1, 2).transpose(1, 2)
+        )
         return flat.unflatten(2, features.shape[1:3])

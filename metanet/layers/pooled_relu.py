@@ -12,7 +12,9 @@ CHUNK_FLOATS = 2**18
 
 
 def mean_relu(
-    u: Float[Tensor, "B D inputs"], weight: Float[Tensor, "inputs outputs"], bias: Float[Tensor, "outputs"]
+    u: Float[Tensor, "B D inputs"],
+    weight: Float[Tensor, "inputs outputs"],
+    bias: Float[Tensor, "outputs"],
 ) -> Float[Tensor, "B outputs"]:
     """Mean over the set axis of ``relu(u @ weight + bias)``; channels are recomputed in the backward pass.
 
@@ -32,14 +34,20 @@ class _MeanReLU(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(u, weight, bias)
         size = _chunk_size(u, weight)
-        return torch.cat([_channels(piece, weight, bias).relu_().mean(1) for piece in u.split(size)])
+        return torch.cat(
+            [_channels(piece, weight, bias).relu_().mean(1) for piece in u.split(size)]
+        )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         u, weight, bias = ctx.saved_tensors
         size = _chunk_size(u, weight)
-        pieces, weight_gradient, bias_gradient = [], torch.zeros_like(weight), torch.zeros_like(bias)
+        pieces, weight_gradient, bias_gradient = (
+            [],
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+        )
         for piece, gradient in zip(u.split(size), gradients[0].split(size), strict=True):
             channels = _channels(piece, weight, bias)
             share = (gradient / u.shape[1])[:, None].expand_as(channels)

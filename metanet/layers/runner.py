@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.layers.message_passing import GraphNetwork
 from metanet.graphs.topology import ParameterGraph
+from metanet.layers.message_passing import GraphNetwork
 
 
 class Runner(nn.Module):
@@ -29,13 +29,18 @@ class Runner(nn.Module):
         super().__init__()
         self.graph = graph
         starts = accumulate((prod(part.shape[:2]) for part in graph.edges[:-1]), initial=0)
-        self.kinds = [int(graph.edge_type[start]) for start, _ in zip(starts, graph.edges, strict=True)]
+        self.kinds = [
+            int(graph.edge_type[start]) for start, _ in zip(starts, graph.edges, strict=True)
+        ]
         members = F.one_hot(graph.node_set).T.to(torch.get_default_dtype())
         self.register_buffer("orbit", graph.orbit, persistent=False)
         self.register_buffer("members", members, persistent=False)
 
     def forward(
-        self, network: GraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
+        self,
+        network: GraphNetwork,
+        nodes: Float[Tensor, "B V C"],
+        edges: Sequence[Float[Tensor, "B _ _ _"]],
     ) -> Float[Tensor, "B"]:
         """Raw predictions.
 
@@ -53,9 +58,14 @@ class Runner(nn.Module):
             x = self.run_layer(layer, x, e, at + 1 == len(network.layers))
         return network.decode(self.means(network.norm(x)))
 
-    def encode(self, network: GraphNetwork, edges: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B K _ _"]]:
+    def encode(
+        self, network: GraphNetwork, edges: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> list[Float[Tensor, "B K _ _"]]:
         """Edges at the start, part by part, channels first."""
-        return [network.edge_encoder.dense(part, kind) for kind, part in zip(self.kinds, edges, strict=True)]
+        return [
+            network.edge_encoder.dense(part, kind)
+            for kind, part in zip(self.kinds, edges, strict=True)
+        ]
 
     def run_layer(
         self, layer: Any, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B K _ _"]], last: bool

@@ -1,16 +1,18 @@
 """Message passing that knows the signs of nodes: what a `GraphNetwork` learns, and odd channels beside it.
 
-A node has H even channels x, which no sign changes, and H odd channels z, which flip with its sign s_v. So does an odd edge
-with those of both its nodes, `e_vu -> s_v s_u e_vu`; its activations come in pairs, which a flip exchanges:
+A node has H even channels x, which no sign changes, and H odd channels z, which flip with its sign
+s_v. So does an odd edge with those of both its nodes, `e_vu -> s_v s_u e_vu`; its activations come
+in pairs, which a flip exchanges:
 
     a+_vu, a-_vu = relu(+-E e_vu + t + P LN(x_v) + Q LN(x_u))            t: shift of the type of the edge
     f_v  = mean over u of (a+ + a-)[k] / 2 * (1, (R LN(x_u))[k])         even; g_u against the edges likewise
     f'_v = mean over u of (a+ - a-)[k] / 2 * (R' RMS(z_u))[k]            odd;  g'_u likewise
     e_vu <- e_vu + (a+ - a-) / 2
 
-Edges that flip with the sign of one of their nodes alone send `(a+ - a-) / 2` times odd channels from that node, which makes
-even messages, added to the others, and times even channels towards it, which makes odd ones. Even edges are as in
-`metanet.layers.message_passing` and send even messages only. With `o = (RMS(z), f', g')`, all odd,
+Edges that flip with the sign of one of their nodes alone send `(a+ - a-) / 2` times odd channels
+from that node, which makes even messages, added to the others, and times even channels towards it,
+which makes odd ones. Even edges are as in `metanet.layers.message_passing` and send even messages
+only. With `o = (RMS(z), f', g')`, all odd,
 
     x <- x + B |A o|, then as in `MessageLayer`            z <- z + (C o) * (G LN(x)) + [s_v = 1] D LN(x)
 
@@ -21,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from metanet.layers.message_passing import Encoder, GraphNetwork
 from metanet.graphs.topology import GraphSizes
+from metanet.layers.message_passing import Encoder, GraphNetwork
 
 SMALL = 1e-2
 """Mean square below which odd channels fade in `RMS(z)`, so that neurons whose channels vanish have no sign all of a sudden."""
@@ -32,7 +34,8 @@ class OddLayer(nn.Module):
     """The odd half of a round of messages; see the module's formula.
 
     References:
-        Kalogeropoulos et al. 2024, arXiv 2406.10685, section 4 (sign-equivariant nets `x * phi(|x|)`, messages as products).
+        Kalogeropoulos et al. 2024, arXiv 2406.10685, section 4 (sign-equivariant nets
+        `x * phi(|x|)`, messages as products).
     """
 
     def __init__(self, width: int, edge_width: int):
@@ -51,13 +54,20 @@ class OddLayer(nn.Module):
         self.even_norm, self.gate = nn.LayerNorm(width), nn.Linear(width, width)
         self.plain = nn.Linear(width, width)
 
-    def messages(self, z: Float[Tensor, "*nodes H"]) -> tuple[Float[Tensor, "*nodes K D"], Float[Tensor, "*nodes K D"]]:
+    def messages(
+        self, z: Float[Tensor, "*nodes H"]
+    ) -> tuple[Float[Tensor, "*nodes K D"], Float[Tensor, "*nodes K D"]]:
         """What the nodes send forward and backward, `D = H / K`."""
         forward, backward = self.send(self.norm(z)).chunk(2, dim=-1)
-        return forward.unflatten(-1, (self.edge_width, -1)), backward.unflatten(-1, (self.edge_width, -1))
+        return forward.unflatten(-1, (self.edge_width, -1)), backward.unflatten(
+            -1, (self.edge_width, -1)
+        )
 
     def all_odd(
-        self, z: Float[Tensor, "*nodes H"], forward: Float[Tensor, "*nodes K D"], backward: Float[Tensor, "*nodes K D"]
+        self,
+        z: Float[Tensor, "*nodes H"],
+        forward: Float[Tensor, "*nodes K D"],
+        backward: Float[Tensor, "*nodes K D"],
     ) -> Float[Tensor, "*nodes _"]:
         """The odd features of nodes and the odd messages that they got."""
         return torch.cat([self.norm(z), forward.flatten(-2), backward.flatten(-2)], dim=-1)
@@ -95,7 +105,10 @@ class Invariant(nn.Module):
             width: Channels of the result.
         """
         super().__init__()
-        self.first, self.second = nn.Linear(inputs, width, bias=False), nn.Linear(width, width, bias=False)
+        self.first, self.second = (
+            nn.Linear(inputs, width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
 
     def forward(self, odd: Float[Tensor, "*nodes _"]) -> Float[Tensor, "*nodes H"]:
         """Map."""
@@ -124,7 +137,10 @@ class SignedGraphNetwork(nn.Module):
         self.odd_norm, self.invariant = nn.RMSNorm(width, eps=SMALL), Invariant(width, width)
 
     def encode_odd(
-        self, features: Float[Tensor, "*nodes C"], orbit: Int64[Tensor, " V"], signed: Bool[Tensor, " V"]
+        self,
+        features: Float[Tensor, "*nodes C"],
+        orbit: Int64[Tensor, " V"],
+        signed: Bool[Tensor, " V"],
     ) -> Float[Tensor, "*nodes H"]:
         """Odd features of nodes at the start.
 
@@ -140,6 +156,8 @@ class SignedGraphNetwork(nn.Module):
         linear = features @ encoder.weight[: features.shape[-1]] * (1 + encoder.scale[orbit])
         return linear + torch.where(signed[:, None], 0.0, encoder.shift[orbit])
 
-    def finish(self, x: Float[Tensor, "*nodes H"], z: Float[Tensor, "*nodes H"]) -> Float[Tensor, "*nodes H"]:
+    def finish(
+        self, x: Float[Tensor, "*nodes H"], z: Float[Tensor, "*nodes H"]
+    ) -> Float[Tensor, "*nodes H"]:
         """Even features of nodes that the readout averages."""
         return self.even.norm(x + self.invariant(self.odd_norm(z)))

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from metanet.graphs.signs import Parity, parity, parity_of_channels, signed_nodes
+from metanet.graphs.topology import ParameterGraph
 from metanet.layers.dense import DenseGraph, chunks, edge_messages
 from metanet.layers.message_passing import Projections
 from metanet.layers.signed import SignedGraphNetwork
-from metanet.graphs.signs import Parity, parity, parity_of_channels, signed_nodes
-from metanet.graphs.topology import ParameterGraph
 
 
 class Messages(NamedTuple):
@@ -47,7 +47,11 @@ class Values(NamedTuple):
     odd_backward: Tensor
 
 
-FLIPS: dict[Parity, tuple[bool, bool]] = {"odd": (True, True), "written": (True, False), "read": (False, True)}
+FLIPS: dict[Parity, tuple[bool, bool]] = {
+    "odd": (True, True),
+    "written": (True, False),
+    "read": (False, True),
+}
 """Whether edges flip with the signs of the written nodes, and of the read nodes."""
 
 
@@ -72,7 +76,10 @@ class SignedDenseGraph(nn.Module):
             self.register_buffer(name, mask, persistent=False)
 
     def forward(
-        self, network: SignedGraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
+        self,
+        network: SignedGraphNetwork,
+        nodes: Float[Tensor, "B V C"],
+        edges: Sequence[Float[Tensor, "B _ _ _"]],
     ) -> Float[Tensor, "B"]:
         """Raw predictions.
 
@@ -84,19 +91,30 @@ class SignedDenseGraph(nn.Module):
         Returns:
             One number a network.
         """
-        return network.even.decode(self.dense.means(network.finish(*self.features(network, nodes, edges))))
+        return network.even.decode(
+            self.dense.means(network.finish(*self.features(network, nodes, edges)))
+        )
 
     def features(
-        self, network: SignedGraphNetwork, nodes: Float[Tensor, "B V C"], edges: Sequence[Float[Tensor, "B _ _ _"]]
+        self,
+        network: SignedGraphNetwork,
+        nodes: Float[Tensor, "B V C"],
+        edges: Sequence[Float[Tensor, "B _ _ _"]],
     ) -> tuple[Float[Tensor, "B V H"], Float[Tensor, "B V H"]]:
         """Even and odd features of nodes after all layers; arguments as for `forward`."""
-        x = network.even.node_encoder(torch.where(self.is_even, nodes, nodes.abs()), self.dense.orbit)
+        x = network.even.node_encoder(
+            torch.where(self.is_even, nodes, nodes.abs()), self.dense.orbit
+        )
         z = network.encode_odd(torch.where(self.is_odd, nodes, 0.0), self.dense.orbit, self.signed)
         shifts = network.even.edge_encoder.shift
         e = [self._encode(network, part, kind) for kind, part in enumerate(edges)]
-        for at, (layer, odd_layer) in enumerate(zip(network.even.layers, network.odd_layers, strict=True)):
+        for at, (layer, odd_layer) in enumerate(
+            zip(network.even.layers, network.odd_layers, strict=True)
+        ):
             last = at + 1 == len(network.odd_layers)
-            values = Values(*(v.transpose(1, 2) for v in (*layer.projections(x), *odd_layer.messages(z))))  # type: ignore[operator]
+            values = Values(
+                *(v.transpose(1, 2) for v in (*layer.projections(x), *odd_layer.messages(z)))
+            )  # type: ignore[operator]
             sums = [
                 self._messages(kind, layer.edge.weight, shifts[kind], e, values, not last)  # type: ignore[union-attr]
                 for kind in range(len(e))
@@ -111,7 +129,9 @@ class SignedDenseGraph(nn.Module):
         """Edges at the start; those that flip without a shift, which is added to what their nodes bring instead."""
         encoder = network.even.edge_encoder
         if self.parities[kind] in FLIPS:
-            weight = (encoder.weight[: part.shape[-1]] * (1 + encoder.scale[kind])).T.expand(len(part), -1, -1)
+            weight = (encoder.weight[: part.shape[-1]] * (1 + encoder.scale[kind])).T.expand(
+                len(part), -1, -1
+            )
             return (weight @ part.flatten(1, 2).mT).unflatten(2, part.shape[1:3])
         return encoder.dense(part if self.parities[kind] == "even" else part.abs(), kind)
 
@@ -121,7 +141,10 @@ class SignedDenseGraph(nn.Module):
         """Messages along one part, at its written and its read nodes; replaces its edges if they are kept."""
         part, flips = self.graph.edges[kind], FLIPS.get(self.parities[kind])
         written, read = (self.graph.node_sets[at].nodes for at in (part.written, part.read or 0))
-        ends = [v[:, :, side] for v, side in zip(values, (written, read, read, written, read, written), strict=True)]
+        ends = [
+            v[:, :, side]
+            for v, side in zip(values, (written, read, read, written, read, written), strict=True)
+        ]
         if flips is None:
             e[kind], *sums = edge_messages(e[kind], weight, Projections(*ends[:4]), keep)
             return Messages(sums[0], None), Messages(sums[1], None)
@@ -142,7 +165,12 @@ class SignedDenseGraph(nn.Module):
                 at = part.written if end == 0 else part.read or 0
                 even[at].append(own[end].even)
                 odd[at] += [] if own[end].odd is None else [own[end].odd]
-            means.append((self.dense.mean(values.forward, even, count), self.dense.mean(values.odd_forward, odd, count)))
+            means.append(
+                (
+                    self.dense.mean(values.forward, even, count),
+                    self.dense.mean(values.odd_forward, odd, count),
+                )
+            )
         (even_forward, odd_forward), (even_backward, odd_backward) = means
         return (even_forward, even_backward), (odd_forward, odd_backward)
 
@@ -151,7 +179,9 @@ def _routed(messages: Messages, odd: bool) -> Messages:
     """Messages at nodes with whose signs the edges flip, or else all of them as even ones."""
     if odd or messages.odd is None:
         return messages
-    return Messages(torch.cat([messages.even[..., :1], messages.even[..., 1:] + messages.odd], dim=-1), None)
+    return Messages(
+        torch.cat([messages.even[..., :1], messages.even[..., 1:] + messages.odd], dim=-1), None
+    )
 
 
 def odd_edge_messages(
@@ -164,11 +194,13 @@ def odd_edge_messages(
     Args:
         e: Edge features `[B, K, W, R]`.
         weight: E.
-        ends: What both ends bring; of the `1 + 2 H / K` values that they send, the last `H / K` go with `a+ - a-`.
+        ends: What both ends bring; of the `1 + 2 H / K` values that they send, the last `H / K` go
+            with `a+ - a-`.
         keep: Whether new edge features are wanted.
 
     Returns:
-        New edge features `e + (a+ - a-) / 2` (the old ones if they are not wanted), sums at the written and at the read end.
+        New edge features `e + (a+ - a-) / 2` (the old ones if they are not wanted), sums at the
+        written and at the read end.
     """
     e, *rest = e.contiguous(), *(value.to(e).contiguous() for value in (weight, *ends))
     new, *sums = _OddEdgeMessages.apply(e, *rest, keep)  # type: ignore[misc]
@@ -194,8 +226,12 @@ class _OddEdgeMessages(torch.autograd.Function):
             both, difference = (plus + minus).div_(2), plus.sub_(minus).div_(2)
             if new is not None:
                 torch.add(own, difference, out=new[part])
-            received[part] = torch.cat([both @ forward[..., :width], difference @ forward[..., width:]], dim=-1)
-            returned[part] = torch.cat([both.mT @ backward[..., :width], difference.mT @ backward[..., width:]], dim=-1)
+            received[part] = torch.cat(
+                [both @ forward[..., :width], difference @ forward[..., width:]], dim=-1
+            )
+            returned[part] = torch.cat(
+                [both.mT @ backward[..., :width], difference.mT @ backward[..., width:]], dim=-1
+            )
         return new, received, returned
 
     @staticmethod
@@ -204,12 +240,19 @@ class _OddEdgeMessages(torch.autograd.Function):
         e, weight, *ends = ctx.saved_tensors
         kept = gradients[0]
         received, returned = (
-            torch.zeros_like(v) if g is None else g for g, v in zip(gradients[1:], (ends[3], ends[2]), strict=True)
+            torch.zeros_like(v) if g is None else g
+            for g, v in zip(gradients[1:], (ends[3], ends[2]), strict=True)
         )
         width = (ends[2].shape[-1] + 1) // 2
-        of_e, of_weight, of_ends = torch.empty_like(e), torch.zeros_like(weight), [torch.empty_like(end) for end in ends]
+        of_e, of_weight, of_ends = (
+            torch.empty_like(e),
+            torch.zeros_like(weight),
+            [torch.empty_like(end) for end in ends],
+        )
         for part in chunks(e):
-            own, written, read, forward, backward, to_w, to_r = (values[part] for values in (e, *ends, received, returned))
+            own, written, read, forward, backward, to_w, to_r = (
+                values[part] for values in (e, *ends, received, returned)
+            )
             plus, minus = _pair(own, weight, written, read)
             of_both, of_difference = (
                 torch.cat([to_w[..., side], backward[..., side]], dim=-1)
@@ -219,9 +262,14 @@ class _OddEdgeMessages(torch.autograd.Function):
             if kept is not None:
                 of_difference.add_(kept[part])
             up = torch.ops.aten.threshold_backward(of_both + of_difference, plus, 0.0).div_(2)
-            down = torch.ops.aten.threshold_backward(of_both.sub_(of_difference), minus, 0.0).div_(2)
+            down = torch.ops.aten.threshold_backward(of_both.sub_(of_difference), minus, 0.0).div_(
+                2
+            )
             both, difference = (plus + minus).div_(2), plus.sub_(minus).div_(2)
-            for at, values, to in ((2, (both.mT, difference.mT), to_w), (3, (both, difference), to_r)):
+            for at, values, to in (
+                (2, (both.mT, difference.mT), to_w),
+                (3, (both, difference), to_r),
+            ):
                 sides = (values[0] @ to[..., :width], values[1] @ to[..., width:])
                 of_ends[at][part] = torch.cat(sides, dim=-1)
             flat = (up - down).flatten(2)

@@ -1,6 +1,7 @@
 """Message passing on torch_geometric graphs by gathering and scattering: any weight spaces in one batch.
 
-The obvious implementation of the formula in `metanet.layers.message_passing`, and the oracle of `metanet.layers.dense`.
+The obvious implementation of the formula in `metanet.layers.message_passing`, and the oracle of
+`metanet.layers.dense`.
 """
 
 import torch
@@ -29,7 +30,9 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
     own = torch.zeros_like(data.orbit) if data.batch is None else data.batch
     count = 1 if data.batch is None else data.num_graphs
     num_sets = int(data.node_set.max()) + 1
-    means = scatter(network.norm(x), own * num_sets + data.node_set, dim_size=count * num_sets, reduce="mean")
+    means = scatter(
+        network.norm(x), own * num_sets + data.node_set, dim_size=count * num_sets, reduce="mean"
+    )
     return network.decode(means.unflatten(0, (count, num_sets)))
 
 

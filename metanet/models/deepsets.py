@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from metanet.contract import Source, Training
 from metanet.inputs.features import flat_free
-from metanet.layers.pooled_relu import mean_relu
 from metanet.inputs.normalize import Normalized, TensorNorm
+from metanet.layers.pooled_relu import mean_relu
 
 
 class ScalarDeepSets(Normalized):
@@ -17,12 +17,14 @@ class ScalarDeepSets(Normalized):
 
         out = rho( mean_i relu(LayerNorm(w x_i + b)) )
 
-    Invariant to every permutation of the entries within a tensor, neuron permutations among them. The LayerNorm of
-    ``w x + b``, a function of one scalar, is computed in closed form: with ``a = w - mean(w)``, ``d = b - mean(b)`` and
-    ``r = 1 / sqrt(mean((a x + d)^2) + eps)`` it is ``gain * (a x r + d r) + shift``, linear in the pair ``(x r, r)``.
+    Invariant to every permutation of the entries within a tensor, neuron permutations among them.
+    The LayerNorm of ``w x + b``, a function of one scalar, is computed in closed form: with ``a = w
+    - mean(w)``, ``d = b - mean(b)`` and ``r = 1 / sqrt(mean((a x + d)^2) + eps)`` it is ``gain * (a
+    x r + d r) + shift``, linear in the pair ``(x r, r)``.
 
     References:
-        Zaheer et al. 2017, arXiv 1703.06114, equation 4; Lim et al. 2024, arXiv 2405.20231, Table 3 ("DeepSets").
+        Zaheer et al. 2017, arXiv 1703.06114, equation 4; Lim et al. 2024, arXiv 2405.20231, Table 3
+        ("DeepSets").
     """
 
     recommended = Training(epochs=30, batch_size=64, lr=3e-3, weight_decay=0.01, patience=8)
@@ -39,7 +41,11 @@ class ScalarDeepSets(Normalized):
         self.source = source
         self.norm = TensorNorm(list(source.free_sizes.values()))
         self.lift, self.lift_norm = nn.Linear(1, width), nn.LayerNorm(width)
-        hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())]
+        hidden = [
+            layer
+            for _ in range(2)
+            for layer in (nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
+        ]
         self.readout = nn.Sequential(*hidden, nn.Linear(width, 1))
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
@@ -53,7 +59,9 @@ class ScalarDeepSets(Normalized):
         square = ((a * a).mean() * x + 2 * (a * d).mean()) * x + (d * d).mean()
         r = (square + self.lift_norm.eps).rsqrt()
         gain = self.lift_norm.weight
-        return mean_relu(torch.stack([x * r, r], dim=-1), torch.stack([a * gain, d * gain]), self.lift_norm.bias)
+        return mean_relu(
+            torch.stack([x * r, r], dim=-1), torch.stack([a * gain, d * gain]), self.lift_norm.bias
+        )
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

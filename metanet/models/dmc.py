@@ -18,12 +18,14 @@ KERNEL = 5
 class DMC(Normalized):
     """Ten convolutions of kernel 5, a mean over positions, a small perceptron. No symmetry of the networks is built in.
 
-    Channels double from width / 32 to width over six layers and stay; each layer is convolution, ReLU, BatchNorm; the first six
-    and then every second one halve the length by max pooling. Then width -> width with LayerNorm and ReLU at every position,
-    the mean, and width -> width -> 1. Borders are padded with zeros, so that networks of any size pass.
+    Channels double from width / 32 to width over six layers and stay; each layer is convolution,
+    ReLU, BatchNorm; the first six and then every second one halve the length by max pooling. Then
+    width -> width with LayerNorm and ReLU at every position, the mean, and width -> width -> 1.
+    Borders are padded with zeros, so that networks of any size pass.
 
     References:
-        Eilertsen et al. 2020, arXiv 2002.05688 ("DMC"); Lim et al. 2024, arXiv 2405.20231, Table 3 (these sizes).
+        Eilertsen et al. 2020, arXiv 2002.05688 ("DMC"); Lim et al. 2024, arXiv 2405.20231, Table 3
+        (these sizes).
     """
 
     recommended = Training(epochs=24, batch_size=64, lr=3e-3, weight_decay=0.1, patience=6)
@@ -45,10 +47,14 @@ class DMC(Normalized):
         self.norm = TensorNorm(list(source.free_sizes.values()))
         channels = [1] + [width // 2 ** max(5 - layer, 0) for layer in range(NUM_LAYERS)]
         pooled = [layer < 6 or layer % 2 == 1 for layer in range(NUM_LAYERS)]
-        stages = [_stage(*ends, pool) for ends, pool in zip(pairwise(channels), pooled, strict=True)]
+        stages = [
+            _stage(*ends, pool) for ends, pool in zip(pairwise(channels), pooled, strict=True)
+        ]
         self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.position = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
-        self.readout = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 1))
+        self.readout = nn.Sequential(
+            nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 1)
+        )
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
@@ -62,7 +68,8 @@ class DMC(Normalized):
 
 
 def _stage(inputs: int, outputs: int, pool: bool) -> nn.Sequential:
-    # Images of height 1, channels last: 2 to 7 times faster on a CPU than Conv1d at 1 to 4 channels.
+    # Images of height 1, channels last: 2 to 7 times faster on a CPU than Conv1d at 1 to 4
+    # channels.
     convolution = nn.Conv2d(inputs, outputs, (1, KERNEL), padding=(0, KERNEL // 2))
     layers = [convolution, nn.ReLU(), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.MaxPool2d((1, 2), ceil_mode=True)] if pool else []))

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Source, Training
-from metanet.inputs.features import statistics
 from metanet.history import History
+from metanet.inputs.features import statistics
 from metanet.trees import BoostedTrees
 
 
@@ -22,7 +22,14 @@ class StatisticsBoosting(nn.Module):
     invariant = "permutations"
     compact = True
 
-    def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_leaf_nodes: int = 15,
+        min_samples_leaf: int = 10,
+        max_features: float = 0.5,
+    ):
         """Build.
 
         Args:
@@ -33,14 +40,22 @@ class StatisticsBoosting(nn.Module):
         """
         super().__init__()
         self.source = source
-        self.trees = BoostedTrees(max_leaf_nodes=max_leaf_nodes, min_samples_leaf=min_samples_leaf, max_features=max_features)
+        self.trees = BoostedTrees(
+            max_leaf_nodes=max_leaf_nodes,
+            min_samples_leaf=min_samples_leaf,
+            max_features=max_features,
+        )
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
         """Seven statistics of each tensor."""
         return statistics(self.source, networks)
 
     def fit(
-        self, train: tuple[Features, Tensor], validation: tuple[Features, Tensor], training: Training, seed: int
+        self,
+        train: tuple[Features, Tensor],
+        validation: tuple[Features, Tensor],
+        training: Training,
+        seed: int,
     ) -> History:
         """Grow the trees; see `BoostedTrees.fit`."""
         return self.trees.fit(train, validation, training, seed)

@@ -7,8 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source
+from metanet.graphs.topology import (
+    GraphSizes,
+    ParameterGraph,
+    edge_features,
+    node_features,
+    parameter_graph,
+)
 from metanet.inputs.normalize import Normalized, ParamsNorm
-from metanet.graphs.topology import GraphSizes, ParameterGraph, edge_features, node_features, parameter_graph
 from zoo.params import Params
 
 
@@ -42,4 +48,6 @@ class GraphModel(Normalized):
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
         params = self.norm(features)
-        return self.dense(self.network, node_features(self.graph, params), edge_features(self.graph, params))
+        return self.dense(
+            self.network, node_features(self.graph, params), edge_features(self.graph, params)
+        )

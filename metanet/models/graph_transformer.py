@@ -5,21 +5,22 @@ from functools import partial
 from typing import ClassVar
 
 from metanet.contract import Source, Training
+from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
 from metanet.models.graph_model import GraphModel
-from metanet.inputs.normalize import ParamsNorm
 
 
 class GraphTransformer(GraphModel):
     """A relational transformer whose tokens are neurons and whose relations are weights. Invariant to declared permutations.
 
-    Neurons attend to the neurons that their weights join them with, along and against the weights, and each weight biases the
-    attention and scales what is attended to. Neurons of a permutable group share one embedding, those of a fixed group have one
-    each. Fixed entries read as zero.
+    Neurons attend to the neurons that their weights join them with, along and against the weights,
+    and each weight biases the attention and scales what is attended to. Neurons of a permutable
+    group share one embedding, those of a fixed group have one each. Fixed entries read as zero.
 
     References:
-        Kofinas et al. 2024, arXiv 2403.12143, section 3 ("NG-T"); Diao and Loynd 2023, arXiv 2210.05062.
+        Kofinas et al. 2024, arXiv 2403.12143, section 3 ("NG-T"); Diao and Loynd 2023, arXiv
+        2210.05062.
     """
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
@@ -28,7 +29,15 @@ class GraphTransformer(GraphModel):
         "published": {"width": 64, "heads": 8, "layers": 4, "edge_width": 32}
     }
 
-    def __init__(self, source: Source, *, width: int = 32, heads: int = 4, layers: int = 3, edge_width: int = 8):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        width: int = 32,
+        heads: int = 4,
+        layers: int = 3,
+        edge_width: int = 8,
+    ):
         """Build.
 
         Args:
@@ -42,5 +51,7 @@ class GraphTransformer(GraphModel):
             ValueError: If there is no layer or no channel, or `heads` does not divide `width`.
         """
         layer = partial(AttentionLayer, heads=heads)
-        network = partial(GraphNetwork, width=width, edge_width=edge_width, layers=layers, layer=layer)
+        network = partial(
+            GraphNetwork, width=width, edge_width=edge_width, layers=layers, layer=layer
+        )
         super().__init__(source, ParamsNorm(source), network, DenseAttention)

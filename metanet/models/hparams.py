@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Features, Source, Training
-from metanet.inputs.features import encode_hyperparameters
 from metanet.history import History
+from metanet.inputs.features import encode_hyperparameters
 from metanet.trees import BoostedTrees
 
 
@@ -16,7 +16,14 @@ class HyperparameterBoosting(nn.Module):
     recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     reads = "hyperparameters"
 
-    def __init__(self, source: Source, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 1.0):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_leaf_nodes: int = 15,
+        min_samples_leaf: int = 10,
+        max_features: float = 1.0,
+    ):
         """Build.
 
         Args:
@@ -30,16 +37,26 @@ class HyperparameterBoosting(nn.Module):
         """
         super().__init__()
         if not source.hyperparameters:
-            raise ValueError("metanet 'hparams': the population has no hyperparameter columns to learn from")
+            raise ValueError(
+                "metanet 'hparams': the population has no hyperparameter columns to learn from"
+            )
         self.source = source
-        self.trees = BoostedTrees(max_leaf_nodes=max_leaf_nodes, min_samples_leaf=min_samples_leaf, max_features=max_features)
+        self.trees = BoostedTrees(
+            max_leaf_nodes=max_leaf_nodes,
+            min_samples_leaf=min_samples_leaf,
+            max_features=max_features,
+        )
 
     def features(self, networks: pd.DataFrame) -> Float[Tensor, "N H"]:
         """Hyperparameters as numbers."""
         return encode_hyperparameters(self.source, networks)
 
     def fit(
-        self, train: tuple[Features, Tensor], validation: tuple[Features, Tensor], training: Training, seed: int
+        self,
+        train: tuple[Features, Tensor],
+        validation: tuple[Features, Tensor],
+        training: Training,
+        seed: int,
     ) -> History:
         """Grow the trees; see `BoostedTrees.fit`."""
         return self.trees.fit(train, validation, training, seed)

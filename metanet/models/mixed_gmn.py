@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Mixed, Source, Training, source_key
-from metanet.layers.dense import DenseGraph
-from metanet.layers.message_passing import GraphNetwork
-from metanet.inputs.normalize import center_and_scale, moments
 from metanet.graphs.topology import GraphSizes, Part
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
+from metanet.inputs.normalize import center_and_scale, moments
+from metanet.layers.dense import DenseGraph
+from metanet.layers.message_passing import GraphNetwork
 from zoo.params import flatten, unflatten
 
 LIMIT = 20.0
@@ -22,12 +22,14 @@ class MixedGraphMetanet(nn.Module):
 
         z = clamp((x sqrt(fan in) - center_kind) / scale_kind)
 
-    where the fan in of an edge is the number of entries of its tensor that its written node reads, and 1 for vectors; one
-    center and scale for each kind of edges and each slot of nodes, so that nothing is measured on an unseen space. See
-    `metanet.graphs.vocabulary` for kinds. The networks of each weight space run together as dense arrays.
+    where the fan in of an edge is the number of entries of its tensor that its written node reads,
+    and 1 for vectors; one center and scale for each kind of edges and each slot of nodes, so that
+    nothing is measured on an unseen space. See `metanet.graphs.vocabulary` for kinds. The networks
+    of each weight space run together as dense arrays.
 
     References:
-        Lim et al. 2024, arXiv 2312.04501; Kofinas et al. 2024, arXiv 2403.12143 (one metanet for several architectures).
+        Lim et al. 2024, arXiv 2312.04501; Kofinas et al. 2024, arXiv 2403.12143 (one metanet for
+        several architectures).
     """
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
@@ -35,7 +37,9 @@ class MixedGraphMetanet(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, sources: Sequence[Source], *, width: int = 32, edge_width: int = 8, layers: int = 3):
+    def __init__(
+        self, sources: Sequence[Source], *, width: int = 32, edge_width: int = 8, layers: int = 3
+    ):
         """Build.
 
         Args:
@@ -54,7 +58,13 @@ class MixedGraphMetanet(nn.Module):
         for source in sources:
             self.admit(source)
         constants = self.space_graph(source_key(sources[0])).constants.shape[1]
-        sizes = GraphSizes(len(slots) + constants, max(edges.values(), default=0), len(roles), len(edges), len(roles))
+        sizes = GraphSizes(
+            len(slots) + constants,
+            max(edges.values(), default=0),
+            len(roles),
+            len(edges),
+            len(roles),
+        )
         self.network = GraphNetwork(sizes, width, edge_width, layers)
         self.register_buffer("center", torch.zeros(len(edges) + len(slots)))
         self.register_buffer("scale", torch.ones(len(edges) + len(slots)))
@@ -88,7 +98,9 @@ class MixedGraphMetanet(nn.Module):
         found = []
         for key, flat in features.parts.items():
             graph, kinds = self.space_graph(key), range(len(self.center))
-            own = torch.full((len(flat), len(kinds), 2), torch.nan, dtype=torch.float64, device=flat.device)
+            own = torch.full(
+                (len(flat), len(kinds), 2), torch.nan, dtype=torch.float64, device=flat.device
+            )
             for kind in kinds:
                 if (entries := graph.entries(flat, kind)).shape[1]:
                     own[:, kind] = moments(entries)
@@ -128,7 +140,10 @@ class SpaceGraph(nn.Module):
         self.dense = DenseGraph(vocabulary.relabeled(self.found))
         self.slots = [[vocabulary.slots.index(slot) for slot in part] for part in self.found.slots]
         places = unflatten(self.space, torch.arange(self.space.num_params)[None])
-        kind, gain = torch.zeros(self.space.num_params, dtype=torch.int64), torch.ones(self.space.num_params)
+        kind, gain = (
+            torch.zeros(self.space.num_params, dtype=torch.int64),
+            torch.ones(self.space.num_params),
+        )
         for name, part in zip(self.found.edges, self.found.graph.edges, strict=True):
             if isinstance(part, Part):
                 own = part.view(places).flatten()
@@ -136,8 +151,16 @@ class SpaceGraph(nn.Module):
                 gain[own] = (part.shape[1] * part.shape[2]) ** 0.5
         for slots, part in zip(self.slots, self.found.graph.vectors, strict=True):
             kind[part.view(places)[0]] = len(vocabulary.edges) + torch.tensor(slots)
-        masks = [source.free.get(name, torch.ones(shape)).flatten().bool() for name, shape in self.space.shapes.items()]
-        prepared = {"kind": kind, "gain": gain, "free": torch.cat(masks), "constants": self.found.constants}
+        masks = [
+            source.free.get(name, torch.ones(shape)).flatten().bool()
+            for name, shape in self.space.shapes.items()
+        ]
+        prepared = {
+            "kind": kind,
+            "gain": gain,
+            "free": torch.cat(masks),
+            "constants": self.found.constants,
+        }
         for name, values in prepared.items():
             self.register_buffer(name, values, persistent=False)
         self.num_slots = len(vocabulary.slots)
@@ -166,7 +189,10 @@ class SpaceGraph(nn.Module):
         for slots, part in zip(self.slots, graph.vectors, strict=True):
             vectors[:, graph.node_sets[part.written].nodes, slots] = part.view(params)
         nodes = torch.cat([vectors, self.constants.to(flat).expand(len(flat), -1, -1)], dim=2)
-        ordered = [part.view(params)[..., order] for part, order in zip(graph.edges, self.found.orders, strict=True)]
+        ordered = [
+            part.view(params)[..., order]
+            for part, order in zip(graph.edges, self.found.orders, strict=True)
+        ]
         return nodes, ordered
 
     def predict(self, metanet: MixedGraphMetanet, flat: Float[Tensor, "B P"]) -> Float[Tensor, "B"]:

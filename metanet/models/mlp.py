@@ -14,7 +14,8 @@ from metanet.inputs.normalize import Normalized, TensorNorm
 class FlatMLP(Normalized):
     """Linear D -> width, ReLU, LayerNorm, linear width -> 1. Knows every entry by its place, and no symmetry.
 
-    Dropout of input entries is what makes it generalize with fewer networks than entries; ``dropout=0`` is the paper's.
+    Dropout of input entries is what makes it generalize with fewer networks than entries;
+    ``dropout=0`` is the paper's.
 
     References:
         Lim et al. 2024, arXiv 2405.20231, Table 3 ("MLP").

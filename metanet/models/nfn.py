@@ -8,28 +8,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
-from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.graphs.topology import node_features, parameter_graph
+from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from zoo.params import Params
 
 
 class NeuralFunctional(Normalized):
     """Equivariant layers, means of all tensors, a perceptron. Invariant to declared permutations.
 
-    Every entry of a tensor is mixed with its row, its column, everything that shares a neuron with it, and the means of all
-    tensors. Positions of groups that are not permutable (inputs, outputs, all neurons of an asymmetric network) have parameters
+    Every entry of a tensor is mixed with its row, its column, everything that shares a neuron with
+    it, and the means of all tensors. Positions of groups that are not permutable (inputs, outputs,
+    all neurons of an asymmetric network) have parameters
     of their own in the encoder: one map and one embedding each. Fixed entries read as zero.
 
     References:
-        Zhou et al. 2023, arXiv 2302.14040 ("NFN", variant NP); Zhou et al. 2024, arXiv 2402.05232 ("UNF").
+        Zhou et al. 2023, arXiv 2302.14040 ("NFN", variant NP); Zhou et al. 2024, arXiv 2402.05232
+        ("UNF").
     """
 
     recommended = Training(epochs=40, batch_size=32, lr=3e-3, weight_decay=0.1, patience=10)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 16, "layers": 3, "hidden": 1150}}
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+        "published": {"width": 16, "layers": 3, "hidden": 1150}
+    }
 
-    def __init__(self, source: Source, *, width: int = 16, layers: int = 3, hidden: int = 128, dropout: float = 0.2):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        width: int = 16,
+        layers: int = 3,
+        hidden: int = 128,
+        dropout: float = 0.2,
+    ):
         """Build.
 
         Args:
@@ -44,14 +56,17 @@ class NeuralFunctional(Normalized):
         """
         super().__init__()
         if min(layers, width, hidden) < 1:
-            raise ValueError(f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}")
+            raise ValueError(
+                f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}"
+            )
         self.norm = ParamsNorm(source)
         self.graph = parameter_graph(source.space)
         incidence = Incidence(self.graph)
         self.encoder = PositionEncoder(incidence, width)
         channels = [part.shape[-1] for part in incidence.parts]
         self.layers = nn.ModuleList(
-            EquivariantLayer(incidence, [width] * len(channels) if at else channels, width) for at in range(layers)
+            EquivariantLayer(incidence, [width] * len(channels) if at else channels, width)
+            for at in range(layers)
         )
         pooled = width * (len(incidence.counts) + len(channels))
         self.readout = nn.Sequential(
@@ -97,10 +112,18 @@ class PositionEncoder(nn.Module):
             self.register_buffer(f"orbit{place}", incidence.orbits(place), persistent=False)
         self.shift = nn.ParameterList(torch.randn(kind, width) for kind in kinds)
         self.node = nn.ParameterDict(
-            {str(at): _maps(kinds[at], own.channels, width) for at, own in enumerate(sets) if own.channels}
+            {
+                str(at): _maps(kinds[at], own.channels, width)
+                for at, own in enumerate(sets)
+                if own.channels
+            }
         )
-        self.row = nn.ParameterList(_maps(kinds[part.read or 0], part.shape[-1], width) for part in incidence.parts)
-        self.column = nn.ParameterList(_maps(kinds[part.written], part.shape[-1], width) for part in incidence.parts)
+        self.row = nn.ParameterList(
+            _maps(kinds[part.read or 0], part.shape[-1], width) for part in incidence.parts
+        )
+        self.column = nn.ParameterList(
+            _maps(kinds[part.written], part.shape[-1], width) for part in incidence.parts
+        )
 
     def forward(self, params: Params) -> Features:
         """Encode.
@@ -111,16 +134,24 @@ class PositionEncoder(nn.Module):
         Returns:
             Features whose edges have the channels of the parts, not yet C.
         """
-        graph, orbit = self.incidence.graph, [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))]
+        graph, orbit = (
+            self.incidence.graph,
+            [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))],
+        )
         vectors, nodes, edges, rows, columns = node_features(graph, params), [], [], [], []
         for at, own in enumerate(graph.node_sets):
             nodes.append(self.shift[at][orbit[at]].expand(len(vectors), -1, -1))
             if own.channels:
                 maps = self.node[str(at)][orbit[at]]
-                nodes[at] = nodes[at] + torch.einsum("bvk,vkc->bvc", vectors[:, own.nodes, : own.channels], maps)
+                nodes[at] = nodes[at] + torch.einsum(
+                    "bvk,vkc->bvc", vectors[:, own.nodes, : own.channels], maps
+                )
         for at, part in enumerate(self.incidence.parts):
             e = part.view(params)
-            along_r, along_w = self.row[at][orbit[part.read or 0]], self.column[at][orbit[part.written]]
+            along_r, along_w = (
+                self.row[at][orbit[part.read or 0]],
+                self.column[at][orbit[part.written]],
+            )
             rows.append(torch.einsum("bwrk,rkc->bwc", e, along_r) / e.shape[2] ** 0.5)
             columns.append(torch.einsum("bwrk,wkc->brc", e, along_w) / e.shape[1] ** 0.5)
             edges.append(e.permute(0, 3, 1, 2).contiguous())

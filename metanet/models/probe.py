@@ -26,13 +26,15 @@ class Probe(nn.Module):
         answers = -log softmax(logits of the network at probes)       [B, X, K]
         z = log(1 + answers / scale)                                  -> perceptron -> [B]
 
-    The linear generator, shared by all probes, learns better probes than free pixels are. Probes are in the units of the
-    networks' inputs. The logarithm keeps networks with huge logits in range. The one output of a network with K = 1 is read as
-    the logit of two classes. Fixed entries are read where the function has them, as constants of it.
+    The linear generator, shared by all probes, learns better probes than free pixels are. Probes
+    are in the units of the networks' inputs. The logarithm keeps networks with huge logits in
+    range. The one output of a network with K = 1 is read as the logit of two classes. Fixed entries
+    are read where the function has them, as constants of it.
 
     References:
-        Kahana et al. 2024, arXiv 2410.10811, section 4 ("ProbeGen"). Theirs reads logits, and its generator of images is made
-        of transposed convolutions; this one is dense for inputs of every shape, as theirs of coordinates is.
+        Kahana et al. 2024, arXiv 2410.10811, section 4 ("ProbeGen"). Theirs reads logits, and its
+        generator of images is made of transposed convolutions; this one is dense for inputs of
+        every shape, as theirs of coordinates is.
     """
 
     recommended = Training(epochs=60, batch_size=64, lr=1e-2, weight_decay=0.01, patience=15)
@@ -79,14 +81,19 @@ class Probe(nn.Module):
             )
         self.network = source.network
         self.codes = nn.Parameter(torch.randn(num_probes, latent))
-        first, second = nn.Linear(latent, latent, bias=False), nn.Linear(latent, math.prod(self.network.input_shape))
+        first, second = (
+            nn.Linear(latent, latent, bias=False),
+            nn.Linear(latent, math.prod(self.network.input_shape)),
+        )
         for layer in (first, second):
             # At the start, probes are about as large as inputs.
             nn.init.normal_(layer.weight, std=latent**-0.5)
         self.generator = nn.Sequential(first, second)
         sizes = [num_probes * max(self.network.num_outputs, 2), *[width] * layers]
         hidden = [
-            nn.Sequential(nn.Linear(read, written), nn.ReLU(), nn.LayerNorm(written), nn.Dropout(dropout))
+            nn.Sequential(
+                nn.Linear(read, written), nn.ReLU(), nn.LayerNorm(written), nn.Dropout(dropout)
+            )
             for read, written in pairwise(sizes)
         ]
         self.perceptron = nn.Sequential(*hidden, nn.Linear(width, 1))
@@ -100,12 +107,19 @@ class Probe(nn.Module):
         """What every network says about every probe: -log of the probability of each class."""
         probes = self.probes()
         if probes.requires_grad:
-            # The gradient of a network that overflows is not a number: its batch then moves everything but the probes.
+            # The gradient of a network that overflows is not a number: its batch then moves
+            # everything but the probes.
             probes.register_hook(lambda gradient: gradient.nan_to_num(0, 0, 0))
         network = self.network.to(probes.device, probes.dtype)
-        run = vmap(network.apply, in_dims=(0, None), chunk_size=NETWORKS_AT_ONCE.get(probes.device.type))
+        run = vmap(
+            network.apply, in_dims=(0, None), chunk_size=NETWORKS_AT_ONCE.get(probes.device.type)
+        )
         logits = run(dict(features), probes).nan_to_num(0, HUGE, -HUGE).clamp(-HUGE, HUGE)
-        logits = torch.cat([logits, torch.zeros_like(logits)], dim=-1) if logits.shape[-1] == 1 else logits
+        logits = (
+            torch.cat([logits, torch.zeros_like(logits)], dim=-1)
+            if logits.shape[-1] == 1
+            else logits
+        )
         return -logits.log_softmax(-1)
 
     @torch.no_grad()

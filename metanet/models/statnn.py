@@ -14,11 +14,12 @@ from metanet.inputs.normalize import ColumnNorm
 class StatNN(nn.Module):
     """Statistics -> width -> width -> 1, each hidden layer linear, ReLU, LayerNorm.
 
-    Invariant to permutations within a tensor. ``dropout=0`` is the paper's; on zoos of thousands of networks it overfits.
+    Invariant to permutations within a tensor. ``dropout=0`` is the paper's; on zoos of thousands of
+    networks it overfits.
 
     References:
-        Unterthiner et al. 2020, arXiv 2002.11448, section 3 (the statistics); Lim et al. 2024, arXiv 2405.20231, Table 3
-        ("StatNN", width 256).
+        Unterthiner et al. 2020, arXiv 2002.11448, section 3 (the statistics); Lim et al. 2024,
+        arXiv 2405.20231, Table 3 ("StatNN", width 256).
     """
 
     recommended = Training(epochs=60, batch_size=64, lr=2e-3, weight_decay=0.1, patience=15)

@@ -55,13 +55,17 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
         raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
     presets = getattr(METANETS[model], "presets", {})
     if "preset" in options and options["preset"] not in presets:
-        raise ValueError(f"metanet {model!r} has no preset {options['preset']!r}; its presets are {list(presets)}")
+        raise ValueError(
+            f"metanet {model!r} has no preset {options['preset']!r}; its presets are {list(presets)}"
+        )
     parameters = inspect.signature(METANETS[model]).parameters.values()
     valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     valid += ["preset"] * bool(presets)
     unknown = [name for name in options if name not in valid]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}")
+        raise ValueError(
+            f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
+        )
     return METANETS[model]
 
 
@@ -96,7 +100,9 @@ def build_mixed(model: str, sources: Sequence[Source], options: Mapping[str, Any
     check_options(model, options)
     able = [name for name, builder in METANETS.items() if hasattr(builder, "mixed")]
     if model not in able:
-        raise ValueError(f"metanet {model!r} reads one population at a time; metanets that read several are {able}")
+        raise ValueError(
+            f"metanet {model!r} reads one population at a time; metanets that read several are {able}"
+        )
     if not sources:
         raise ValueError(f"metanet {model!r}: expected at least one population, got none")
     return METANETS[model].mixed(sources, **_resolved(model, options))  # type: ignore[attr-defined]
@@ -104,5 +110,7 @@ def build_mixed(model: str, sources: Sequence[Source], options: Mapping[str, Any
 
 def _resolved(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options, with those of the preset that they name."""
-    preset = getattr(METANETS[model], "presets", {})[options["preset"]] if "preset" in options else {}
+    preset = (
+        getattr(METANETS[model], "presets", {})[options["preset"]] if "preset" in options else {}
+    )
     return {**preset, **{name: value for name, value in options.items() if name != "preset"}}

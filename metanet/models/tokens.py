@@ -9,20 +9,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import Source, Training
-from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.graphs.topology import ParameterGraph, Part, node_features, parameter_graph
+from metanet.inputs.normalize import Normalized, ParamsNorm
 from zoo.params import Params
 
 
 class TokenTransformer(Normalized):
     """All that a neuron is written by, as one or more tokens; a transformer over the tokens of a network; their mean.
 
-    Tokens carry three position embeddings: node set, neuron, piece. It knows every neuron by its place, so it is not invariant.
+    Tokens carry three position embeddings: node set, neuron, piece. It knows every neuron by its
+        place, so it is not invariant.
     Fixed entries and padding read as zero.
 
     References:
-        Schuerholt et al. 2024, arXiv 2406.09997 ("SANE": tokens, positions, encoder; here without a decoder, trained by the
-        target alone).
+        Schuerholt et al. 2024, arXiv 2406.09997 ("SANE": tokens, positions, encoder; here without a
+        decoder, trained by the target alone).
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
@@ -47,10 +48,12 @@ class TokenTransformer(Normalized):
             width: Channels of a token.
             layers: Blocks of attention and perceptron.
             heads: Of attention, a divisor of `width`.
-            dropout: Share of channels set to zero after each attention and perceptron, at each training step.
+            dropout: Share of channels set to zero after each attention and perceptron, at each
+                training step.
 
         Raises:
-            ValueError: If there is no layer or no entry in a token, or `heads` does not divide `width`.
+            ValueError: If there is no layer or no entry in a token, or `heads` does not divide
+                `width`.
         """
         super().__init__()
         if min(token_size, width, layers, heads) < 1 or width % heads:
@@ -58,17 +61,24 @@ class TokenTransformer(Normalized):
                 "tokens: expected token_size and layers of at least 1 and heads a divisor of width, "
                 f"got token_size {token_size}, {layers} layers, {heads} heads and width {width}"
             )
-        # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published one, as there.
-        self.recommended = Training(epochs=30, batch_size=32, lr=min(1e-3, 0.1 / width), weight_decay=0.1, patience=8)
+        # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published
+        # one, as there.
+        self.recommended = Training(
+            epochs=30, batch_size=32, lr=min(1e-3, 0.1 / width), weight_decay=0.1, patience=8
+        )
         self.norm = ParamsNorm(source)
         self.graph, self.token_size = parameter_graph(source.space), token_size
         places = positions(self.graph, token_size)
         self.register_buffer("places", places, persistent=False)
         self.embed = nn.Linear(token_size, width)
-        self.position = nn.ParameterList(0.3 * torch.randn(int(ids.max()) + 1, width) for ids in places)
+        self.position = nn.ParameterList(
+            0.3 * torch.randn(int(ids.max()) + 1, width) for ids in places
+        )
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
-        self.readout = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))
+        self.readout = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 1)
+        )
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
@@ -95,12 +105,18 @@ class Block(nn.Module):
         self.heads = heads
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """New tokens."""
-        query, key, value = self.project(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.project(self.attention_norm(x))
+            .unflatten(-1, (3, self.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.merge(attended))
         return x + self.dropout(self.perceptron(self.norm(x)))
@@ -109,7 +125,8 @@ class Block(nn.Module):
 def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Tensor, "B T _"]:
     """Tokens of B networks, node set after node set, neuron after neuron.
 
-    What a neuron is written by, part after part, then its vectors, is cut into tokens; the last one is filled up with zeros.
+    What a neuron is written by, part after part, then its vectors, is cut into tokens; the last one
+    is filled up with zeros.
 
     Args:
         graph: Topology.
@@ -121,7 +138,9 @@ def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Te
     """
     vectors, tokens = node_features(graph, params), []
     for own, parts in _written(graph):
-        entries = [part.view(params).flatten(2) for part in parts] + [vectors[:, own.nodes, : own.channels]]
+        entries = [part.view(params).flatten(2) for part in parts] + [
+            vectors[:, own.nodes, : own.channels]
+        ]
         row = torch.cat(entries, dim=-1)
         if row.shape[-1]:
             padded = F.pad(row, (0, -row.shape[-1] % token_size))
@@ -140,7 +159,8 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
         The three numbers, each from 0.
     """
     lengths = [
-        (own.size, own.channels + sum(part.shape[1] * part.shape[2] for part in parts)) for own, parts in _written(graph)
+        (own.size, own.channels + sum(part.shape[1] * part.shape[2] for part in parts))
+        for own, parts in _written(graph)
     ]
     pieces = [(size, -(-length // token_size)) for size, length in lengths if length]
     ids = [
@@ -153,4 +173,7 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
 def _written(graph: ParameterGraph) -> list[tuple]:
     """Each node set and the parts that write it."""
     parts = [part for part in graph.edges if isinstance(part, Part)]
-    return [(own, [part for part in parts if part.written == at]) for at, own in enumerate(graph.node_sets)]
+    return [
+        (own, [part for part in parts if part.written == at])
+        for at, own in enumerate(graph.node_sets)
+    ]

@@ -4,29 +4,33 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.inputs.checks import width_difference
 from metanet.contract import Source, Training, seeded
+from metanet.inputs.checks import width_difference
+from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.widths import WidthGraph, fan_in
 from metanet.models.graph_model import GraphModel
-from metanet.inputs.normalize import ParamsNorm
 
 
 class WidthGraphMetanet(GraphModel):
     """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
 
-    Copying every neuron of a group k times and dividing what reads the group by k leaves a network's function as it is, and
-    this metanet's prediction too. Weights are read as weight times fan-in, on the scale of the training networks. Invariant to
-    declared permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries read as zero.
+    Copying every neuron of a group k times and dividing what reads the group by k leaves a
+    network's function as it is, and this metanet's prediction too. Weights are read as weight times
+    fan-in, on the scale of the training networks. Invariant to declared permutations; neurons of a
+    fixed group, and hence its size, are known one by one. Fixed entries read as zero.
 
     References:
-        Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks" (duplication-compatible GMN: fan-in
-        rescaling, mean aggregation, mean readout of each layer); Lim et al. 2024, arXiv 2312.04501.
+        Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks"
+        (duplication-compatible GMN: fan-in rescaling, mean aggregation, mean readout of each
+        layer); Lim et al. 2024, arXiv 2312.04501.
     """
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {"published": {"width": 128, "edge_width": 128, "layers": 4}}
+    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+        "published": {"width": 128, "edge_width": 128, "layers": 4}
+    }
 
     def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
@@ -41,14 +45,20 @@ class WidthGraphMetanet(GraphModel):
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         options = {"width": width, "edge_width": edge_width, "layers": layers}
-        super().__init__(source, ParamsNorm(source, fan_in(source.space)), partial(GraphNetwork, **options), WidthGraph)
+        super().__init__(
+            source,
+            ParamsNorm(source, fan_in(source.space)),
+            partial(GraphNetwork, **options),
+            WidthGraph,
+        )
         self.options = options
 
     def transfer(self, source: Source) -> "WidthGraphMetanet":
         """The same metanet for networks of other widths.
 
         Args:
-            source: A weight space with the same patterns and the same fixed groups; permutable groups may have other sizes.
+            source: A weight space with the same patterns and the same fixed groups; permutable
+                groups may have other sizes.
 
         Returns:
             A module that shares what was learned: all weights, and the normalization.
@@ -57,7 +67,9 @@ class WidthGraphMetanet(GraphModel):
             ValueError: If patterns or fixed groups differ; names them.
         """
         if difference := width_difference(self.source.space, source.space):
-            raise ValueError(f"width_gmn transfers to other sizes of permutable groups only: {difference}")
+            raise ValueError(
+                f"width_gmn transfers to other sizes of permutable groups only: {difference}"
+            )
         with seeded(0):
             other = WidthGraphMetanet(source, **self.options)
         other.to(self.norm.center).train(self.training)

@@ -28,7 +28,9 @@ def calibration_error(
     return total.scatter_add(-1, index, gap).abs().sum(-1) / labels.numel()
 
 
-def brier_score(probabilities: Float[Tensor, "*batch X K"], labels: Int64[Tensor, " X"]) -> Float[Tensor, "*batch"]:
+def brier_score(
+    probabilities: Float[Tensor, "*batch X K"], labels: Int64[Tensor, " X"]
+) -> Float[Tensor, "*batch"]:
     """Mean over images of `sum_k (p_k - [k = label])^2`.
 
     Args:

@@ -12,18 +12,23 @@ from torch.func import vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator, key
-from studies.common.alignments import can_move
 from studies.bayesian.hmc import sample_chains
 from studies.bayesian.posterior import support_of
 from studies.bayesian.rhat import rhat
-from zoo.symmetry.align import align
+from studies.common.alignments import can_move
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten, stack, unflatten
 from zoo.symmetry.action import act
+from zoo.symmetry.align import align
 from zoo.weight_space import WeightSpace
 
-HELPERS = ("studies.common.alignments", "studies.bayesian.hmc", "studies.bayesian.posterior", "studies.bayesian.rhat")
+HELPERS = (
+    "studies.common.alignments",
+    "studies.bayesian.hmc",
+    "studies.bayesian.posterior",
+    "studies.bayesian.rhat",
+)
 WEIGHTS, ALIGNED, FUNCTION = "weights", "aligned", "function"
 
 
@@ -65,25 +70,39 @@ def measure(asked: Sampling) -> pd.DataFrame:
         asked: What to run.
 
     Returns:
-        A row for each free entry (`space` is `weights`) and each test point (`function`) with its R-hat; where neurons may be
-        permuted, one for each free entry after every draw was aligned to the last of the first chain (`aligned`). Acceptance
-        and accuracy of the whole cell on every row.
+        A row for each free entry (`space` is `weights`) and each test point (`function`) with its
+        R-hat; where neurons may be permuted, one for each free entry after every draw was aligned
+        to the last of the first chain (`aligned`). Acceptance and accuracy of the whole cell on
+        every row.
     """
     options = dict(asked.population.architecture)
-    architecture = build_architecture(options.pop("name"), options, (2,), 2).to("cpu", torch.float64)
+    architecture = build_architecture(options.pop("name"), options, (2,), 2).to(
+        "cpu", torch.float64
+    )
     if asked.population.asymmetry is not None:
         options = dict(asked.population.asymmetry)
         constants_seed = key(0, "bayesian constants")
-        architecture = make_asymmetric(architecture, options.pop("kind"), options, constants_seed).to("cpu", torch.float64)
+        architecture = make_asymmetric(
+            architecture, options.pop("kind"), options, constants_seed
+        ).to("cpu", torch.float64)
     free = support_of(architecture).free
     weights, accepted = run_chains(asked, architecture)
     x, y = two_moons(asked.test_points, asked.noise, generator(0, "test moons"))
-    apply = vmap(vmap(lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[:, 1]))
+    apply = vmap(
+        vmap(
+            lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[
+                :, 1
+            ]
+        )
+    )
     probability = apply(weights)
     compared = {WEIGHTS: weights[..., free], FUNCTION: probability}
     if can_move(architecture.space):
         compared[ALIGNED] = aligned(architecture.space, weights)[..., free]
-    found = [pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()}) for name, draws in compared.items()]
+    found = [
+        pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()})
+        for name, draws in compared.items()
+    ]
     accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())
     shares = {"acceptance": float(accepted.mean()), "test_accuracy": accuracy}
     return pd.concat(found, ignore_index=True).assign(asymmetry=asked.asymmetry, **shares)
@@ -92,7 +111,8 @@ def measure(asked: Sampling) -> pd.DataFrame:
 def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, "M C P"]:
     """Draws with their neurons in the order that is nearest to the last draw of the first chain.
 
-    Chains that differ by the order of neurons alone agree after it: what remains is not due to permutations.
+    Chains that differ by the order of neurons alone agree after it: what remains is not due to
+    permutations.
 
     Args:
         space: The weight space.
@@ -109,7 +129,9 @@ def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, 
     return flatten(space, act(space, align(space, params, reference), params))
 
 
-def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:
+def run_chains(
+    asked: Sampling, architecture: Architecture
+) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:
     """Sample the posterior `exp(-sum of cross-entropies - |free entries|^2 / (2 s^2))` from starts drawn from the prior.
 
     Args:
@@ -117,7 +139,8 @@ def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tenso
         architecture: The network, float64.
 
     Returns:
-        Effective parameters, flat, without the warm-up, and whether the proposals were accepted (0 or 1).
+        Effective parameters, flat, without the warm-up, and whether the proposals were accepted (0
+        or 1).
     """
     space, free = architecture.space, support_of(architecture).free
     x, y = two_moons(asked.points, asked.noise, generator(0, "train moons"))
@@ -130,7 +153,9 @@ def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tenso
     fixed = stack([architecture.init(generator(chain, "chain")) for chain in range(asked.chains)])
     random = generator(0, "chains")
     flat = flatten(space, fixed).double()
-    start = torch.where(free, asked.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat)
+    start = torch.where(
+        free, asked.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat
+    )
     found = sample_chains(
         potential,
         start,
@@ -143,7 +168,9 @@ def run_chains(asked: Sampling, architecture: Architecture) -> tuple[Float[Tenso
     return found.position[asked.warmup :], found.accepted[asked.warmup :].double()
 
 
-def two_moons(count: int, noise: int | float, random: torch.Generator) -> tuple[Float[Tensor, "X 2"], Int64[Tensor, " X"]]:
+def two_moons(
+    count: int, noise: int | float, random: torch.Generator
+) -> tuple[Float[Tensor, "X 2"], Int64[Tensor, " X"]]:
     """Two half circles of radius 1 that reach into each other, with Gaussian noise.
 
     Args:

@@ -22,12 +22,14 @@ class Chains(StrictModel):
         points: Training points.
         test_points: Points at which chains are compared in function space.
         noise: Standard deviation of the noise on the moons, whose radius is 1.
-        prior_std: Standard deviation of the Gaussian prior of every free entry; chains start at draws of the prior.
+        prior_std: Standard deviation of the Gaussian prior of every free entry; chains start at
+            draws of the prior.
         chains: Number of chains.
         warmup: First draws of a chain, which are dropped.
         draws: Draws that are kept of each chain.
         leapfrog: Leapfrog steps of a proposal.
-        step_size: Size of a leapfrog step; each proposal has one of its own, uniform within 20% of this.
+        step_size: Size of a leapfrog step; each proposal has one of its own, uniform within 20% of
+            this.
     """
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (8, 8)
@@ -58,10 +60,12 @@ class Bayesian(PlainConfig):
         lr: Learning rate of Adam.
         batch_size: Images in a batch.
         epochs: Passes over the training images.
-        records: Number of times, evenly spaced and with the end, at which networks are evaluated; at the start too.
+        records: Number of times, evenly spaced and with the end, at which networks are evaluated;
+            at the start too.
         seeds: Number of networks in lock step: seeds 0, 1, ....
         samples: Draws of the posterior that predictions are averaged over.
-        train_images: Training images, the first ones, that training loss and ELBO are computed on; all if none.
+        train_images: Training images, the first ones, that training loss and ELBO are computed on;
+            all if none.
         chains: The Markov chains; nothing is sampled without.
         num_bootstrap: Resamples of an interval.
     """
@@ -86,5 +90,7 @@ class Bayesian(PlainConfig):
     @model_validator(mode="after")
     def _records_fit(self) -> "Bayesian":
         if self.records > self.epochs:
-            raise ValueError(f"records: expected at most epochs ({self.epochs}), found {self.records}")
+            raise ValueError(
+                f"records: expected at most epochs ({self.epochs}), found {self.records}"
+            )
         return self

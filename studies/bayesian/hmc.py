@@ -1,8 +1,10 @@
 """Hamiltonian Monte Carlo of many chains at once.
 
-Sixty lines of our own instead of a probabilistic programming library: the libraries would be a second tensor framework, or a
-modelling language around a function that is here already, for what is a leapfrog loop and one comparison. There is no
-adaptation: a fixed step size leaves nothing to hide between chains, and whether it was good is told by the acceptance rate.
+Sixty lines of our own instead of a probabilistic programming library: the libraries would be a
+second tensor framework, or a modelling language around a function that is here already, for what is
+a leapfrog loop and one comparison. There is no
+adaptation: a fixed step size leaves nothing to hide between chains, and whether it was good is told
+    by the acceptance rate.
 """
 
 from collections.abc import Callable
@@ -42,8 +44,8 @@ def sample_chains(
 ) -> Draws:
     """Draw from `exp(-potential(q))` with independent chains of unit mass.
 
-    A proposal follows `H(q, p) = potential(q) + |p|^2 / 2` from a fresh `p ~ N(0, I)`; it is accepted with probability
-    `min(1, exp(H_before - H_after))`, and never where `H` is not finite.
+    A proposal follows `H(q, p) = potential(q) + |p|^2 / 2` from a fresh `p ~ N(0, I)`; it is
+    accepted with probability `min(1, exp(H_before - H_after))`, and never where `H` is not finite.
 
     Args:
         potential: Negative log density of one position, up to a constant.
@@ -66,8 +68,12 @@ def sample_chains(
     positions, accepted = [], []
     for _ in range(draws):
         momentum = moving * torch.randn(start.shape, generator=generator, dtype=start.dtype)
-        jitter = 1 + STEP_JITTER * (2 * torch.rand(len(start), 1, generator=generator, dtype=start.dtype) - 1)
-        q, p, new_slope, new_energy = leapfrog(gradient, position, momentum, slope, moving, step_size * jitter, leapfrog_steps)
+        jitter = 1 + STEP_JITTER * (
+            2 * torch.rand(len(start), 1, generator=generator, dtype=start.dtype) - 1
+        )
+        q, p, new_slope, new_energy = leapfrog(
+            gradient, position, momentum, slope, moving, step_size * jitter, leapfrog_steps
+        )
         log_ratio = energy + (momentum**2).sum(1) / 2 - new_energy - (p**2).sum(1) / 2
         coin = torch.rand(len(start), generator=generator, dtype=start.dtype)
         accept = coin.log() < log_ratio  # nan is no acceptance

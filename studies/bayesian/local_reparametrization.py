@@ -20,20 +20,28 @@ def is_mlp(architecture: Architecture) -> bool:
         Whether `sample_outputs` can run it.
     """
     space = architecture.space
-    return all(name.split(".")[0] in ("layers", "norms") and len(shape) <= 2 for name, shape in space.shapes.items())
+    return all(
+        name.split(".")[0] in ("layers", "norms") and len(shape) <= 2
+        for name, shape in space.shapes.items()
+    )
 
 
 def sample_outputs(
-    architecture: Architecture, posterior: Posterior, x: Float[Tensor, "X ..."], noise: Float[Tensor, "X E"]
+    architecture: Architecture,
+    posterior: Posterior,
+    x: Float[Tensor, "X ..."],
+    noise: Float[Tensor, "X E"],
 ) -> Float[Tensor, "X K"]:
     """Logits of one network, each image with weights of its own drawn from the posterior, none of which is ever made.
 
     A layer with inputs `h` has, for neuron `i` and standard normal `e`, `z`,
 
-        a_i = mean_i h + bias_i + sum_k z_k (V_k h)_i + sqrt(sum_j std_ij^2 h_j^2 + bias_std_i^2) e_i
+        a_i = mean_i h + bias_i + sum_k z_k (V_k h)_i + sqrt(sum_j std_ij^2 h_j^2 + bias_std_i^2)
+        e_i
 
-    which is distributed as `W h + b`, jointly over the neurons. Gradients have a lower variance than those of one draw of
-    the weights for the whole batch. Scales and shifts of norms are sampled likewise, one draw an image.
+    which is distributed as `W h + b`, jointly over the neurons. Gradients have a lower variance
+    than those of one draw of the weights for the whole batch. Scales and shifts of norms are
+    sampled likewise, one draw an image.
 
     Args:
         architecture: An mlp, `is_mlp`; its masks, fixed entries and non-linearities are respected.
@@ -45,8 +53,9 @@ def sample_outputs(
         Logits.
 
     References:
-        Kingma, Salimans and Welling 2015, arXiv 1506.02557, section 2.3; Tomczak, Swaroop and Turner 2020, "Efficient low
-        rank Gaussian variational inference for neural networks", NeurIPS, section 3.
+        Kingma, Salimans and Welling 2015, arXiv 1506.02557, section 2.3; Tomczak, Swaroop and
+        Turner 2020, "Efficient low rank Gaussian variational inference for neural networks",
+        NeurIPS, section 3.
     """
     support = support_of(architecture)
     mean, std, factor = (unflatten(support.space, part) for part in spread(support, posterior))
@@ -69,7 +78,9 @@ def sample_outputs(
             scale, shift = (
                 mean[name] + std[name] * part
                 for name, part in zip(
-                    (f"norms.{i}.weight", f"norms.{i}.bias"), noise[:, start : start + 2 * width].chunk(2, 1), strict=True
+                    (f"norms.{i}.weight", f"norms.{i}.bias"),
+                    noise[:, start : start + 2 * width].chunk(2, 1),
+                    strict=True,
                 )
             )
             a = F.layer_norm(a, (width,)) * scale + shift

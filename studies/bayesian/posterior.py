@@ -17,9 +17,12 @@ class Posterior(NamedTuple):
     """`q(w) = N(mean, diag(exp(2 log_std)) + V V^T)` with one block `V` a tensor; a pytree for `torch.func`.
 
     Attributes:
-        mean: Means of all entries, flat as in `zoo.params.flatten`; the fixed values at fixed entries.
-        log_std: Logarithms of the standard deviations of the diagonal part; of no meaning at fixed entries.
-        factor: Columns of all `V`; of no meaning at fixed entries and where a tensor has no low-rank part.
+        mean: Means of all entries, flat as in `zoo.params.flatten`; the fixed values at fixed
+            entries.
+        log_std: Logarithms of the standard deviations of the diagonal part; of no meaning at fixed
+            entries.
+        factor: Columns of all `V`; of no meaning at fixed entries and where a tensor has no
+            low-rank part.
     """
 
     mean: Float[Tensor, "*batch P"]
@@ -31,7 +34,8 @@ class Posterior(NamedTuple):
 class Support:
     """Which entries are random.
 
-    Weights (tensors that read a group) have a low-rank part; biases and norms are few and stay diagonal.
+    Weights (tensors that read a group) have a low-rank part; biases and norms are few and stay
+    diagonal.
 
     Attributes:
         space: The weight space.
@@ -64,22 +68,33 @@ def support_of(architecture: Architecture) -> Support:
         )
     space = architecture.space
     weights = tuple(name for name in space.tensors if space.pattern(name).read)
-    free = {name: architecture.free.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in space.shapes.items()}
-    correlated = {name: mask if name in weights else torch.zeros_like(mask) for name, mask in free.items()}
+    free = {
+        name: architecture.free.get(name, torch.ones(shape, dtype=torch.bool))
+        for name, shape in space.shapes.items()
+    }
+    correlated = {
+        name: mask if name in weights else torch.zeros_like(mask) for name, mask in free.items()
+    }
     return Support(space, flatten(space, free), flatten(space, correlated), weights)
 
 
 def initial_posterior(
-    architecture: Architecture, generator: torch.Generator, *, rank: int, std: int | float, init_scale: int | float = 1.0
+    architecture: Architecture,
+    generator: torch.Generator,
+    *,
+    rank: int,
+    std: int | float,
+    init_scale: int | float = 1.0,
 ) -> Posterior:
     """Posterior of one network before training: the initial parameters, blurred.
 
-    Where there is a low-rank part, it and the diagonal each have half of the variance. `V` cannot start at 0, which is a
-    saddle of the ELBO.
+    Where there is a low-rank part, it and the diagonal each have half of the variance. `V` cannot
+    start at 0, which is a saddle of the ELBO.
 
     Args:
         architecture: What computes.
-        generator: Source of randomness; the means are the first draws, the same as those of `Architecture.init`.
+        generator: Source of randomness; the means are the first draws, the same as those of
+            `Architecture.init`.
         rank: Columns of `V`, 0 for a diagonal posterior.
         std: Standard deviation of every free entry.
         init_scale: Factor of the free entries of weights, as the hyperparameter of that name.
@@ -96,7 +111,9 @@ def initial_posterior(
     return Posterior(mean, log_std, factor)
 
 
-def spread(support: Support, posterior: Posterior) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, "R P"]]:
+def spread(
+    support: Support, posterior: Posterior
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, "R P"]]:
     """Means, standard deviations of the diagonal part and columns of `V`, the last two 0 where they must be.
 
     No gradient reaches fixed entries: they are constants, not means of a narrow posterior.
@@ -118,7 +135,8 @@ def sample_weights(support: Support, posterior: Posterior, noise: Float[Tensor, 
     Args:
         support: What is random.
         posterior: Of one network.
-        noise: `e` of all entries and `z` of all tensors, standard normal, `weight_noise_size` numbers.
+        noise: `e` of all entries and `z` of all tensors, standard normal, `weight_noise_size`
+            numbers.
 
     Returns:
         Effective parameters.
@@ -144,12 +162,15 @@ def weight_noise_size(support: Support, rank: int) -> int:
     return support.space.num_params + rank * len(support.space.tensors)
 
 
-def kl_divergence(support: Support, posterior: Posterior, prior_std: int | float) -> Float[Tensor, ""]:
+def kl_divergence(
+    support: Support, posterior: Posterior, prior_std: int | float
+) -> Float[Tensor, ""]:
     """`KL(q || N(0, s^2))` over the free entries; fixed entries are constants, not random.
 
     A tensor with `d` free entries, `D = diag(std^2)` and `C = D + V V^T` has
 
-        KL = 1/2 (tr(C) / s^2 + |mean|^2 / s^2 - d + d log s^2 - log det D - log det(I + V^T D^-1 V))
+        KL = 1/2 (tr(C) / s^2 + |mean|^2 / s^2 - d + d log s^2 - log det D - log det(I + V^T D^-1
+        V))
 
     Args:
         support: What is random.
@@ -160,10 +181,13 @@ def kl_divergence(support: Support, posterior: Posterior, prior_std: int | float
         The divergence in nats.
 
     References:
-        Tomczak, Swaroop and Turner 2020, "Efficient low rank Gaussian variational inference for neural networks", NeurIPS.
+        Tomczak, Swaroop and Turner 2020, "Efficient low rank Gaussian variational inference for
+        neural networks", NeurIPS.
     """
     mean, log_std = posterior.mean, posterior.log_std
-    terms = ((2 * log_std).exp() + mean**2) / prior_std**2 - 1 + 2 * math.log(prior_std) - 2 * log_std
+    terms = (
+        ((2 * log_std).exp() + mean**2) / prior_std**2 - 1 + 2 * math.log(prior_std) - 2 * log_std
+    )
     total = torch.where(support.free, terms, 0).sum()
     rank = posterior.factor.shape[-2]
     if rank == 0:
@@ -171,7 +195,9 @@ def kl_divergence(support: Support, posterior: Posterior, prior_std: int | float
     _, _, factor = spread(support, posterior)
     whitened = unflatten(support.space, factor * (-log_std).exp())
     rows = [whitened[name].flatten(1) for name in support.weights]
-    gram = torch.eye(rank, dtype=mean.dtype, device=mean.device) + torch.stack([row @ row.T for row in rows])
+    gram = torch.eye(rank, dtype=mean.dtype, device=mean.device) + torch.stack(
+        [row @ row.T for row in rows]
+    )
     # I + A A^T always has a Cholesky factor; logdet would go through a pivoted LU
     log_det = 2 * torch.linalg.cholesky(gram).diagonal(dim1=-2, dim2=-1).log().sum()
     return (total + (factor**2).sum() / prior_std**2 - log_det) / 2

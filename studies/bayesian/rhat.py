@@ -9,10 +9,12 @@ from torch import Tensor
 def split_rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
     """Potential scale reduction of half chains, `sqrt(((m - 1) / m W + B / m) / W)`.
 
-    `W` is the mean of the variances within half chains of `m` draws, `B / m` the variance of their means.
+    `W` is the mean of the variances within half chains of `m` draws, `B / m` the variance of their
+    means.
 
     Args:
-        draws: `M` draws of `C` chains of each quantity; with an odd number the draw in the middle is left out.
+        draws: `M` draws of `C` chains of each quantity; with an odd number the draw in the middle
+            is left out.
 
     Returns:
         R-hat of each quantity; 1 where half chains agree, nan where nothing moves.
@@ -29,7 +31,8 @@ def split_rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
 def rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
     """Rank-normalized R-hat: the larger one of location and of scale.
 
-    That of location is `split_rhat` of normal scores, that of scale is the same of distances to the median.
+    That of location is `split_rhat` of normal scores, that of scale is the same of distances to the
+    median.
 
     Args:
         draws: `M` draws of `C` chains of each quantity.
@@ -55,4 +58,8 @@ def normal_scores(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, "M C Q"]:
     """
     flat = draws.flatten(0, 1)
     ranks = torch.tensor(pd.DataFrame(flat.numpy()).rank().to_numpy())
-    return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).reshape(draws.shape).to(draws.dtype)
+    return (
+        torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25))
+        .reshape(draws.shape)
+        .to(draws.dtype)
+    )

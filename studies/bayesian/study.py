@@ -1,7 +1,8 @@
 """Bayesian networks: does removing symmetry help variational inference and Markov chains?
 
-Part one trains deep networks by variational inference, many seeds in lock step, one row for each record of each seed. Part two
-runs Hamiltonian Monte Carlo on small networks from independent starts and compares chains in weight and in function space.
+Part one trains deep networks by variational inference, many seeds in lock step, one row for each
+record of each seed. Part two runs Hamiltonian Monte Carlo on small networks from independent starts
+and compares chains in weight and in function space.
 
 References:
     Lim, Putterman, Walters, Maron and Jegelka 2024, arXiv 2405.20231, section 5.2 and table 2.
@@ -14,12 +15,11 @@ from typing import Any
 import pandas as pd
 
 from data_gen.config import PopulationConfig
-from studies.bayesian import chains
-from studies.bayesian import variational
-from studies.common.base import keep_rows
+from studies.bayesian import chains, variational
 from studies.bayesian.config import Bayesian, Chains
 from studies.bayesian.report import write_report
 from studies.bayesian.tables import format_study
+from studies.common.base import keep_rows
 from studies.common.grid import run_grid
 
 CONFIG = Bayesian
@@ -27,7 +27,9 @@ VARIATIONAL, CHAINS = "variational", "chains"
 __all__ = ["CONFIG", "Bayesian", "Chains", "format_study", "run", "write_report"]
 
 
-def run(config: Bayesian, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+def run(
+    config: Bayesian, out: Path, *, workers: int | None = None, quiet: bool = False
+) -> pd.DataFrame:
     """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
 
     Args:
@@ -37,14 +39,20 @@ def run(config: Bayesian, out: Path, *, workers: int | None = None, quiet: bool 
         quiet: Whether to show no progress on stderr.
 
     Returns:
-        Rows of both parts, told apart by `part`: of the variational part one for each architecture, asymmetry, rank, scale of
-        the initialization, seed and record; of the chains one for each asymmetry and entry or test point.
+        Rows of both parts, told apart by `part`: of the variational part one for each architecture,
+            asymmetry, rank, scale of
+        the initialization, seed and record; of the chains one for each asymmetry and entry or test
+        point.
     """
     progress: dict[str, Any] = {"name": "bayesian", "workers": workers, "quiet": quiet}
-    found = run_grid(variational.measure, inferences(config), out, modules=variational.HELPERS, **progress)
+    found = run_grid(
+        variational.measure, inferences(config), out, modules=variational.HELPERS, **progress
+    )
     rows = [found.assign(part=VARIATIONAL)]
     if config.chains is not None:
-        found = run_grid(chains.measure, samplings(config.chains), out, modules=chains.HELPERS, **progress)
+        found = run_grid(
+            chains.measure, samplings(config.chains), out, modules=chains.HELPERS, **progress
+        )
         rows.append(found.assign(part=CHAINS))
     found = pd.concat(rows, ignore_index=True)
     keep_rows(config, found, out)
@@ -64,7 +72,9 @@ def inferences(config: Bayesian) -> list[variational.Inference]:
     for architecture, init_scale, rank, asymmetry in product(
         config.architectures, config.init_scales, config.ranks, config.asymmetries
     ):
-        population = PopulationConfig(architecture=config.architectures[architecture], asymmetry=config.asymmetries[asymmetry])
+        population = PopulationConfig(
+            architecture=config.architectures[architecture], asymmetry=config.asymmetries[asymmetry]
+        )
         cell = variational.Inference(
             architecture=architecture,
             asymmetry=asymmetry,

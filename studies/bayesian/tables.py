@@ -42,10 +42,17 @@ def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     groups: Any = last_records(rows).groupby(KEYS, sort=False)
     for (architecture, init_scale, rank, kind), own in groups:
-        line = {"networks": str(architecture), "init scale": f"{init_scale:g}", "rank": f"{rank:g}", "kind": str(kind)}
+        line = {
+            "networks": str(architecture),
+            "init scale": f"{init_scale:g}",
+            "rank": f"{rank:g}",
+            "kind": str(kind),
+        }
         line["n"] = str(len(own))
         for metric, title in METRICS.items():
-            found = bootstrap_mean(own[metric].to_numpy(np.float64), config.num_bootstrap, RESAMPLES)
+            found = bootstrap_mean(
+                own[metric].to_numpy(np.float64), config.num_bootstrap, RESAMPLES
+            )
             line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
         lines.append(line)
     return pd.DataFrame(lines)
@@ -65,11 +72,16 @@ def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"kind": str(kind)}
         for space, title in SPACES.items():
             values = own.loc[own["space"] == space, "rhat"].to_numpy(np.float64)
-            text = "{:.3f}, {:.3f}".format(*np.quantile(values, [0.5, 0.95])) if len(values) else "-"
+            text = (
+                "{:.3f}, {:.3f}".format(*np.quantile(values, [0.5, 0.95])) if len(values) else "-"
+            )
             line[f"R-hat of {title}"] = text
         counts = own["space"].value_counts()
         line |= {"entries": str(counts["weights"]), "points": str(counts["function"])}
-        line |= {"acceptance": f"{own['acceptance'].iloc[0]:.2f}", "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}"}
+        line |= {
+            "acceptance": f"{own['acceptance'].iloc[0]:.2f}",
+            "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}",
+        }
         lines.append(line)
     return pd.DataFrame(lines)
 

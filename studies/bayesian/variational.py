@@ -11,18 +11,29 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from data_gen.config import PopulationConfig
-from data_gen.training.order import shuffled
 from data_gen.rng import fold, generator, key
 from data_gen.shard import build_standard
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
-from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from data_gen.training.order import shuffled
 from studies.bayesian.calibration import brier_score, calibration_error
-from studies.bayesian.posterior import Posterior, initial_posterior, kl_divergence, sample_weights, support_of, weight_noise_size
+from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian.posterior import (
+    Posterior,
+    initial_posterior,
+    kl_divergence,
+    sample_weights,
+    support_of,
+    weight_noise_size,
+)
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import make_asymmetric
 from zoo.params import Params, unflatten
 
-HELPERS = ("studies.bayesian.local_reparametrization", "studies.bayesian.calibration", "studies.bayesian.posterior")
+HELPERS = (
+    "studies.bayesian.local_reparametrization",
+    "studies.bayesian.calibration",
+    "studies.bayesian.posterior",
+)
 _IMAGES_AT_ONCE = 512
 
 
@@ -43,7 +54,8 @@ class Inference:
         batch_size: Images in a batch.
         epochs: Passes over the training images.
         records: Number of evaluations after the start.
-        seeds: Which networks: seeds of start, data order and noise. Equal ones share them across populations.
+        seeds: Which networks: seeds of start, data order and noise. Equal ones share them across
+            populations.
         samples: Draws of the posterior that predictions are averaged over.
         train_images: Training images of the evaluation, all if None.
     """
@@ -79,8 +91,18 @@ def measure(asked: Inference) -> pd.DataFrame:
     rows = []
     for epoch, posterior in infer(asked, architecture, task):
         found = evaluate(asked, architecture, task, posterior, epoch)
-        rows.append(pd.DataFrame({"seed": asked.seeds, "epoch": epoch, **{name: value.cpu() for name, value in found.items()}}))
-    names = {name: getattr(asked, name) for name in ("architecture", "asymmetry", "rank", "init_scale")}
+        rows.append(
+            pd.DataFrame(
+                {
+                    "seed": asked.seeds,
+                    "epoch": epoch,
+                    **{name: value.cpu() for name, value in found.items()},
+                }
+            )
+        )
+    names = {
+        name: getattr(asked, name) for name in ("architecture", "asymmetry", "rank", "init_scale")
+    }
     return pd.concat(rows, ignore_index=True).assign(**names, num_free=architecture.num_free)
 
 
@@ -101,24 +123,33 @@ def build(population: PopulationConfig, task: Task) -> Architecture:
     return make_asymmetric(architecture, options.pop("kind"), options, key(0, "bayesian constants"))
 
 
-def infer(asked: Inference, architecture: Architecture, task: Task) -> Iterator[tuple[int, Posterior]]:
+def infer(
+    asked: Inference, architecture: Architecture, task: Task
+) -> Iterator[tuple[int, Posterior]]:
     """Maximize the ELBO, with Adam, by batches: minimize mean cross-entropy + KL / number of training images.
 
-    An `mlp` samples pre-activations, each image its own (`studies.bayesian.local_reparametrization`); any other architecture draws its weights
-    once a batch. A network whose numbers overflow stays at nan and does not touch the others.
+    An `mlp` samples pre-activations, each image its own
+    (`studies.bayesian.local_reparametrization`); any other architecture draws its weights once a
+    batch. A network whose numbers overflow stays at nan and does not touch the others.
 
     Args:
         asked: What to train.
-        architecture: The architecture; its constants give the dtype if there are any, else the task does.
+        architecture: The architecture; its constants give the dtype if there are any, else the task
+            does.
         task: The task.
 
     Yields:
-        Epoch and the posteriors of all seeds, every tensor `[S, ...]`, changed in place by going on.
+        Epoch and the posteriors of all seeds, every tensor `[S, ...]`, changed in place by going
+        on.
     """
     dtype = task.mean.dtype
     starts = [
         initial_posterior(
-            architecture, generator(seed, "init"), rank=asked.rank, std=asked.initial_std, init_scale=asked.init_scale
+            architecture,
+            generator(seed, "init"),
+            rank=asked.rank,
+            std=asked.initial_std,
+            init_scale=asked.init_scale,
         )
         for seed in asked.seeds
     ]
@@ -127,7 +158,9 @@ def infer(asked: Inference, architecture: Architecture, task: Task) -> Iterator[
     noise = [generator(seed, "noise") for seed in asked.seeds]
     support, local = support_of(architecture), is_mlp(architecture)
     size = (
-        (asked.batch_size, output_noise_size(architecture, asked.rank)) if local else (weight_noise_size(support, asked.rank),)
+        (asked.batch_size, output_noise_size(architecture, asked.rank))
+        if local
+        else (weight_noise_size(support, asked.rank),)
     )
 
     def loss(posterior: Posterior, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
@@ -135,7 +168,9 @@ def infer(asked: Inference, architecture: Architecture, task: Task) -> Iterator[
             logits = sample_outputs(architecture, posterior, x, noise)
         else:
             logits = architecture.apply(sample_weights(support, posterior, noise), x)
-        return F.cross_entropy(logits, y) + kl_divergence(support, posterior, asked.prior_std) / len(task.train.y)
+        return F.cross_entropy(logits, y) + kl_divergence(
+            support, posterior, asked.prior_std
+        ) / len(task.train.y)
 
     gradients = vmap(grad(loss))
     yield 0, posterior
@@ -183,9 +218,10 @@ def evaluate(
         epoch: For the noise, which depends on seed and epoch only.
 
     Returns:
-        `train_loss` (expectation under the posterior), `kl` and `elbo`, the last two for each training image; `test_loss`,
-        `test_accuracy`, `ece`, `brier` of probabilities averaged over draws; `mean_test_loss` and `mean_test_accuracy` of the
-        network at the posterior's mean. Losses in nats.
+        `train_loss` (expectation under the posterior), `kl` and `elbo`, the last two for each
+        training image; `test_loss`, `test_accuracy`, `ece`, `brier` of probabilities averaged over
+        draws; `mean_test_loss` and `mean_test_accuracy` of the network at the posterior's mean.
+        Losses in nats.
     """
     train = Images(task.train.x[: asked.train_images], task.train.y[: asked.train_images])
     noise = [generator(seed, "evaluation", epoch) for seed in asked.seeds]
@@ -193,13 +229,23 @@ def evaluate(
     size = weight_noise_size(support, asked.rank)
     train_loss, average = torch.zeros(len(noise), dtype=dtype), torch.zeros((), dtype=dtype)
     with torch.no_grad():
-        kl = vmap(lambda own: kl_divergence(support, own, asked.prior_std))(posterior) / len(task.train.y)
+        kl = vmap(lambda own: kl_divergence(support, own, asked.prior_std))(posterior) / len(
+            task.train.y
+        )
         for _ in range(asked.samples):
             drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
             params = vmap(lambda own, e: sample_weights(support, own, e))(posterior, drawn)
-            train_loss += _cross_entropy(_log_probabilities(architecture, task, params, train.x), train.y) / asked.samples
-            average = average + _log_probabilities(architecture, task, params, task.test.x).exp() / asked.samples
-        mean = _log_probabilities(architecture, task, unflatten(support.space, posterior.mean), task.test.x)
+            train_loss += (
+                _cross_entropy(_log_probabilities(architecture, task, params, train.x), train.y)
+                / asked.samples
+            )
+            average = (
+                average
+                + _log_probabilities(architecture, task, params, task.test.x).exp() / asked.samples
+            )
+        mean = _log_probabilities(
+            architecture, task, unflatten(support.space, posterior.mean), task.test.x
+        )
     test = task.test.y
     return {
         "train_loss": train_loss,
@@ -217,12 +263,16 @@ def evaluate(
 def _log_probabilities(architecture: Architecture, task: Task, params: Params, x: Tensor) -> Tensor:
     """`[S, X, K]`."""
     apply = vmap(architecture.apply, in_dims=(0, None))
-    parts = [F.log_softmax(apply(params, task.inputs(part)), dim=-1) for part in x.split(_IMAGES_AT_ONCE)]
+    parts = [
+        F.log_softmax(apply(params, task.inputs(part)), dim=-1) for part in x.split(_IMAGES_AT_ONCE)
+    ]
     return torch.cat(parts, dim=1)
 
 
 def _cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    return -log_probabilities.gather(-1, labels.expand(len(log_probabilities), -1)[..., None])[..., 0].mean(-1)
+    return -log_probabilities.gather(-1, labels.expand(len(log_probabilities), -1)[..., None])[
+        ..., 0
+    ].mean(-1)
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> Tensor:

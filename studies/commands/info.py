@@ -28,12 +28,19 @@ def describe_zoo(zoo: Zoo) -> str:
         f"{zoo.directory}: {len(zoo)} populations, {size_on_disk(zoo.directory) / 1e6:.1f} MB",
         f"input {list(zoo.manifest.input_shape)}, {zoo.manifest.num_classes} classes; networks a population: {split}",
     ]
-    blocks = [_describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()]
+    blocks = [
+        _describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()
+    ]
     return "\n\n".join(["\n".join(head), *blocks])
 
 
 def describe_column(
-    zoo: Zoo, column: str, populations: Sequence[str] = (), bins: int = 20, width: int = 80, blocks: bool = True
+    zoo: Zoo,
+    column: str,
+    populations: Sequence[str] = (),
+    bins: int = 20,
+    width: int = 80,
+    blocks: bool = True,
 ) -> str:
     """A histogram of one column for each population, on the same bins; networks that diverged are counted apart.
 
@@ -53,9 +60,17 @@ def describe_column(
     """
     names = list(populations) or list(zoo)
     if unknown := [name for name in names if name not in zoo]:
-        raise ValueError(f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}")
-    tables = {name: pd.concat([zoo[name].table(split) for split in zoo[name].splits]) for name in names}
-    numeric = [str(name) for name in tables[names[0]] if pd.api.types.is_numeric_dtype(tables[names[0]][name])]
+        raise ValueError(
+            f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}"
+        )
+    tables = {
+        name: pd.concat([zoo[name].table(split) for split in zoo[name].splits]) for name in names
+    }
+    numeric = [
+        str(name)
+        for name in tables[names[0]]
+        if pd.api.types.is_numeric_dtype(tables[names[0]][name])
+    ]
     if column not in numeric:
         raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
     values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
@@ -66,7 +81,9 @@ def describe_column(
     blocks_of_text = []
     for name, own in shown.items():
         lost = len(own) - int(np.isfinite(own).sum())
-        head = f"{name}: {column} of {len(own) - lost} networks; {int(diverged[name].sum())} diverged"
+        head = (
+            f"{name}: {column} of {len(own) - lost} networks; {int(diverged[name].sum())} diverged"
+        )
         head += f", {lost} more without a finite value" * bool(lost)
         blocks_of_text.append("\n".join([head, *histogram_lines(own, bins, width, bounds, blocks)]))
     return "\n\n".join(blocks_of_text)
@@ -91,7 +108,11 @@ def _describe(population: Population, entry: PopulationEntry) -> str:
     accuracy = np.concatenate([table["test_accuracy"].to_numpy(np.float64) for table in tables])
     diverged = sum(int(table["diverged"].to_numpy().sum()) for table in tables)
     finite = accuracy[np.isfinite(accuracy)]
-    quantiles = " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES)) if finite.size else "none finite"
+    quantiles = (
+        " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES))
+        if finite.size
+        else "none finite"
+    )
     kind = json.dumps(entry.asymmetry) if entry.asymmetry else "none"
     lines = {
         "networks": f"{len(population)}, {diverged} diverged",

@@ -11,7 +11,9 @@ from data_gen.integrity.repair import repair
 from data_gen.integrity.verify import verify
 
 
-def run_verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None) -> bool:
+def run_verify(
+    zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None
+) -> bool:
     """Check a zoo and print what was found.
 
     Args:
@@ -30,7 +32,11 @@ def run_verify(zoo: Path, sample: int | None, seed: int, trust_task: bool, task_
         click.echo(f"checked: {line}" if not line.startswith("accuracies not") else line)
     for fault in faults:
         click.echo(f"{zoo}/{fault}")
-    click.echo(f"{zoo}: {_counted(faults)}; symzoo repair mends what can be made again" if faults else f"{zoo}: whole")
+    click.echo(
+        f"{zoo}: {_counted(faults)}; symzoo repair mends what can be made again"
+        if faults
+        else f"{zoo}: whole"
+    )
     return not faults
 
 
@@ -57,7 +63,9 @@ def run_repair(
         quiet: Whether to show no progress.
     """
     count = default_workers(choose_device(device)) if workers is None else workers
-    faults = repair(zoo, device, count, chunk_size, compiled, accept_changed, trust_task, quiet, click.echo)
+    faults = repair(
+        zoo, device, count, chunk_size, compiled, accept_changed, trust_task, quiet, click.echo
+    )
     click.echo(f"{zoo}: {_counted(faults)} mended" if faults else f"{zoo}: nothing to repair")
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from studies.common.evaluation import Part
-from zoo.symmetry.align import align, align_activations
 from zoo.architectures.record import activations
 from zoo.architectures.table import build_architecture
 from zoo.network import Network
 from zoo.params import Params
 from zoo.store.population import Population
 from zoo.symmetry.action import GroupElement, act
+from zoo.symmetry.align import align, align_activations
 from zoo.weight_space import WeightSpace
 
 
@@ -34,26 +34,37 @@ class Matching:
     seed: int
 
 
-def match_nothing(_space: WeightSpace, _params: Mapping[str, Tensor], _reference: Params, _matching: Matching) -> GroupElement:
+def match_nothing(
+    _space: WeightSpace, _params: Mapping[str, Tensor], _reference: Params, _matching: Matching
+) -> GroupElement:
     """The element that changes nothing."""
     return GroupElement({}, {})
 
 
-def match_weights(space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching) -> GroupElement:
+def match_weights(
+    space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching
+) -> GroupElement:
     """Weight matching, see `zoo.symmetry.align.align`."""
     generator = torch.Generator().manual_seed(matching.seed)
     return align(space, params, reference, matching.num_restarts, generator)
 
 
-def match_activations(space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching) -> GroupElement:
+def match_activations(
+    space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching
+) -> GroupElement:
     """Activation matching, see `zoo.symmetry.align.align_activations`."""
     with torch.no_grad():
-        own, other = (activations(matching.network.function, dict(p), matching.images.x) for p in (params, reference))
+        own, other = (
+            activations(matching.network.function, dict(p), matching.images.x)
+            for p in (params, reference)
+        )
     return align_activations(space, own, other)
 
 
 # name -> element(space, params, reference, matching) that brings one network to the reference
-ALIGNMENTS: dict[str, Callable[[WeightSpace, Mapping[str, Tensor], Params, Matching], GroupElement]] = {
+ALIGNMENTS: dict[
+    str, Callable[[WeightSpace, Mapping[str, Tensor], Params, Matching], GroupElement]
+] = {
     "none": match_nothing,
     "weights": match_weights,
     "activations": match_activations,
@@ -86,7 +97,9 @@ def can_move(space: WeightSpace) -> bool:
 def moved_share(space: WeightSpace, element: GroupElement) -> float:
     """Share of the neurons of permutable groups that an element puts into another place; 0 if there are none."""
     sizes = [group.size for group in space.groups.values() if group.permutable]
-    moved = [int((order != torch.arange(len(order))).sum()) for order in element.permutations.values()]
+    moved = [
+        int((order != torch.arange(len(order))).sum()) for order in element.permutations.values()
+    ]
     return sum(moved) / sum(sizes) if sizes else 0.0
 
 
@@ -95,14 +108,19 @@ def standard_space(population: Population) -> WeightSpace:
     described = population.network.description["architecture"]
     options = {name: value for name, value in described.items() if name != "name"}
     network = population.network
-    return build_architecture(described["name"], options, network.input_shape, network.num_outputs).space
+    return build_architecture(
+        described["name"], options, network.input_shape, network.num_outputs
+    ).space
 
 
-def align_to_mean(space: WeightSpace, networks: list[Params], matching: Matching, max_rounds: int = 50) -> list[Params]:
+def align_to_mean(
+    space: WeightSpace, networks: list[Params], matching: Matching, max_rounds: int = 50
+) -> list[Params]:
     """Align networks with each other: in turn, each to the mean of the others, until none moves any more.
 
-    Every step raises the sum of all inner products between networks or leaves it, so that the squared distance to the mean
-    never rises. The first step of all is to align them with the first network.
+    Every step raises the sum of all inner products between networks or leaves it, so that the
+    squared distance to the mean never rises. The first step of all is to align them with the first
+    network.
 
     Args:
         space: The weight space.
@@ -114,16 +132,24 @@ def align_to_mean(space: WeightSpace, networks: list[Params], matching: Matching
         The networks, moved.
 
     References:
-        Ainsworth et al. 2023, arXiv 2209.04836, algorithm 3 (which starts from the networks as they are).
+        Ainsworth et al. 2023, arXiv 2209.04836, algorithm 3 (which starts from the networks as they
+        are).
     """
-    moved = [networks[0], *(act(space, match_weights(space, p, networks[0], matching), p) for p in networks[1:])]
+    moved = [
+        networks[0],
+        *(act(space, match_weights(space, p, networks[0], matching), p) for p in networks[1:]),
+    ]
     generator = torch.Generator().manual_seed(matching.seed)
     for _ in range(max_rounds):
         still = True
         for i in torch.randperm(len(moved), generator=generator).tolist():
             others = [p for j, p in enumerate(moved) if j != i]
-            reference = {name: torch.stack([p[name] for p in others]).mean(0) for name in space.tensors}
-            element = align(space, moved[i], reference, generator=torch.Generator().manual_seed(matching.seed))
+            reference = {
+                name: torch.stack([p[name] for p in others]).mean(0) for name in space.tensors
+            }
+            element = align(
+                space, moved[i], reference, generator=torch.Generator().manual_seed(matching.seed)
+            )
             still = still and moved_share(space, element) == 0
             moved[i] = act(space, element, moved[i])
         if still:

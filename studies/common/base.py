@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoo.config import StrictModel
-from zoo.store.manifest import MANIFEST_NAME
 from zoo.store.columns import write_text
+from zoo.store.manifest import MANIFEST_NAME
 
 
 class PlainConfig(StrictModel):
@@ -28,7 +28,9 @@ class PlainConfig(StrictModel):
     def to_yaml(self) -> str:
         """The config as YAML, one key a line."""
         values = self.model_dump(mode="json").items()
-        return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
+        return "".join(
+            f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in values
+        )
 
 
 class StudyConfig(PlainConfig):

@@ -3,8 +3,8 @@
     population = with_derived(zoo["standard"], ["sharpness"], folder)
     Metanet("gmn", target="sharpness").fit(population)
 
-Rescaling the neurons of a ReLU network changes its sharpness and the norm of its weights, and nothing that it computes: a
-metanet that is invariant to scales cannot know them.
+Rescaling the neurons of a ReLU network changes its sharpness and the norm of its weights, and
+nothing that it computes: a metanet that is invariant to scales cannot know them.
 """
 
 import os
@@ -25,8 +25,8 @@ from torch.func import grad, jvp, vmap
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet.contract import PopulationLike
 from zoo.params import Params, flatten, unflatten
-from zoo.store.population import Population
 from zoo.store.columns import publish
+from zoo.store.population import Population
 from zoo.weight_space import WeightSpace
 
 NUM_IMAGES = 512
@@ -80,11 +80,15 @@ class WithDerived:
         Returns:
             One row a network.
         """
-        return self.population.table(split).assign(**{target: self._column(target, split) for target in self.targets})
+        return self.population.table(split).assign(
+            **{target: self._column(target, split) for target in self.targets}
+        )
 
     def _column(self, target: str, split: str) -> Float[np.ndarray, "N"]:
         derived = DERIVED[target]
-        path = self.folder / f"{target}-{split}-v{derived.version}-{self.population.fingerprint}.npy"
+        path = (
+            self.folder / f"{target}-{split}-v{derived.version}-{self.population.fingerprint}.npy"
+        )
         if not path.is_file():
             _save(path, derived.compute(self.population, self.population.params(split)))
         return np.load(path, allow_pickle=False)
@@ -96,7 +100,8 @@ def with_derived(population: Population, targets: Iterable[str], folder: Path) -
     Args:
         population: A population of a zoo.
         targets: Names of columns, those of `DERIVED` among them.
-        folder: Where computed columns are kept, one file for a target and a split, named by the population's fingerprint.
+        folder: Where computed columns are kept, one file for a target and a split, named by the
+            population's fingerprint.
 
     Returns:
         The population.
@@ -124,8 +129,9 @@ def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
 
         lambda_max(d^2 L / d theta^2),    L = mean over the first 512 training images of -log softmax(f_theta(x))_y
 
-    The images are those of the task's training part in its own order, the same for all networks, with their true labels: no
-    label noise, no label smoothing, no weight decay, no part left out. Fixed entries and running statistics are constants.
+    The images are those of the task's training part in its own order, the same for all networks,
+    with their true labels: no label noise, no label smoothing, no weight decay, no part left out.
+    Fixed entries and running statistics are constants.
 
     Args:
         population: Of the networks.
@@ -155,18 +161,23 @@ DERIVED: dict[str, Derived] = {
 def trained(population: Population) -> Bool[Tensor, "P"]:
     """Which entries of flat params are trained: neither fixed nor running statistics."""
     space: WeightSpace = population.space
-    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in space.shapes.items()} | dict(population.free)
+    masks = {
+        name: torch.ones(shape, dtype=torch.bool) for name, shape in space.shapes.items()
+    } | dict(population.free)
     masks |= {name: torch.zeros_like(masks[name]) for name in population.architecture.statistics}
     return flatten(space, masks)
 
 
-def largest_eigenvalue(loss: Loss, at: Float[Tensor, "N P"], entries: Bool[Tensor, "P"]) -> Float[Tensor, "N"]:
+def largest_eigenvalue(
+    loss: Loss, at: Float[Tensor, "N P"], entries: Bool[Tensor, "P"]
+) -> Float[Tensor, "N"]:
     """Largest eigenvalue of the Hessian of a loss, for N points at once, by Lanczos iteration.
 
         T = Q^T H Q tridiagonal, Q = basis of span(q, Hq, H^2 q, ...);   theta = max eig T;   |theta - lambda| <= residual
 
-    The largest, not the largest in absolute value: no shift is needed, and it takes far fewer products with the Hessian than
-    power iteration. Every vector is made orthogonal to all before it.
+    The largest, not the largest in absolute value: no shift is needed, and it takes far fewer
+    products with the Hessian than power iteration. Every vector is made orthogonal to all before
+    it.
 
     Args:
         loss: Of one point `[P]`.
@@ -174,17 +185,25 @@ def largest_eigenvalue(loss: Loss, at: Float[Tensor, "N P"], entries: Bool[Tenso
         entries: Entries of the Hessian; the other ones of a point are constants.
 
     Returns:
-        Eigenvalues, float64, NaN where the loss or a product with the Hessian is not finite. Warns where an eigenvalue did
-        not converge to `TOLERANCE`.
+        Eigenvalues, float64, NaN where the loss or a product with the Hessian is not finite. Warns
+        where an eigenvalue did not converge to `TOLERANCE`.
 
     References:
         Golub and Van Loan 2013, Matrix Computations, 4th edition, section 10.1.
     """
     mask, steps = entries.to(at), min(MAX_STEPS, int(entries.sum()))
     product = vmap(lambda point, v: jvp(grad(loss), (point,), (v,))[1] * mask)
-    start = torch.randn(len(mask), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(at) * mask
+    start = (
+        torch.randn(len(mask), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+            at
+        )
+        * mask
+    )
     basis, diagonal, off_diagonal = [(start / start.norm()).expand(len(at), -1)], [], []
-    found, residual = torch.zeros(len(at), dtype=torch.float64), torch.full((len(at),), torch.inf, dtype=torch.float64)
+    found, residual = (
+        torch.zeros(len(at), dtype=torch.float64),
+        torch.full((len(at),), torch.inf, dtype=torch.float64),
+    )
     for step in range(1, steps + 1):
         pushed = product(at, basis[-1])
         diagonal.append((pushed * basis[-1]).sum(1))
@@ -200,11 +219,16 @@ def largest_eigenvalue(loss: Loss, at: Float[Tensor, "N P"], entries: Bool[Tenso
                 break
         basis.append(pushed / off_diagonal[-1].clamp_min(torch.finfo(at.dtype).tiny)[:, None])
     if count := int((residual > TOLERANCE * found.abs()).sum()):
-        warnings.warn(f"sharpness: {count} of {len(at)} networks did not converge in {steps} steps", stacklevel=2)
+        warnings.warn(
+            f"sharpness: {count} of {len(at)} networks did not converge in {steps} steps",
+            stacklevel=2,
+        )
     return torch.where(vmap(loss)(at).isfinite(), found, torch.nan)
 
 
-def _ritz(diagonal: Float[Tensor, "N k"], off_diagonal: Float[Tensor, "N k"]) -> Float[Tensor, "2 N"]:
+def _ritz(
+    diagonal: Float[Tensor, "N k"], off_diagonal: Float[Tensor, "N k"]
+) -> Float[Tensor, "2 N"]:
     """Largest eigenvalue of the tridiagonal matrices, and the norm of its residual; NaN where an entry is not finite."""
     finite = (diagonal.isfinite() & off_diagonal.isfinite()).all(1)
     inner = off_diagonal[:, :-1]

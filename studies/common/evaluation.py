@@ -56,7 +56,9 @@ def load_parts(population: Population) -> tuple[Part, Part]:
         Training and test part, all images of the task.
     """
     task = _task(TaskConfig.model_validate(population.manifest.config["task"]).model_dump_json())
-    return Part(task.inputs(task.train.x), task.train.y), Part(task.inputs(task.test.x), task.test.y)
+    return Part(task.inputs(task.train.x), task.train.y), Part(
+        task.inputs(task.test.x), task.test.y
+    )
 
 
 @lru_cache(maxsize=1)
@@ -77,13 +79,16 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
         population: The population.
 
     Returns:
-        Table with a row a network, ordered by network id, and their parameters `[N, *shape]` in the same order.
+        Table with a row a network, ordered by network id, and their parameters `[N, *shape]` in the
+        same order.
     """
     table = table_of_all(population)
     parts = [population.params(split) for split in population.splits]
     params = {name: torch.cat([part[name] for part in parts]) for name in population.space.tensors}
     keep = torch.from_numpy(~table["diverged"].to_numpy(bool))
-    return table.loc[keep.numpy()].reset_index(drop=True), {name: tensor[keep] for name, tensor in params.items()}
+    return table.loc[keep.numpy()].reset_index(drop=True), {
+        name: tensor[keep] for name, tensor in params.items()
+    }
 
 
 def evaluate(
@@ -101,7 +106,9 @@ def evaluate(
     """
     loss, accuracy = [], []
     for block in blocks(network, params, part.x):
-        nll, correct = (torch.zeros(len(next(iter(block.values()))), dtype=torch.float64) for _ in range(2))
+        nll, correct = (
+            torch.zeros(len(next(iter(block.values()))), dtype=torch.float64) for _ in range(2)
+        )
         for log_p, y in log_probabilities(network, block, part):
             nll -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
             correct += (log_p.argmax(-1) == y).sum(1)
@@ -128,7 +135,9 @@ def log_probabilities(network: Network, params: Mapping[str, Tensor], part: Part
         yield F.log_softmax(logits.double(), dim=-1), y
 
 
-def blocks(network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]) -> list[Params]:
+def blocks(
+    network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
+) -> list[Params]:
     """Cut networks into blocks whose parameters and activations fit into memory together.
 
     Args:
@@ -144,17 +153,23 @@ def blocks(network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C
         recorded = activations(network.function, first, x[:1]).values()
     each_image = x[0].numel() + sum(value.numel() for value in recorded)
     num_params = sum(tensor[0].numel() for tensor in params.values())
-    size = min(_PARAMS_AT_ONCE // num_params, _ACTIVATIONS_AT_ONCE // (each_image * min(_IMAGES_AT_ONCE, len(x))))
+    size = min(
+        _PARAMS_AT_ONCE // num_params,
+        _ACTIVATIONS_AT_ONCE // (each_image * min(_IMAGES_AT_ONCE, len(x))),
+    )
     count = len(next(iter(params.values())))
     starts = range(0, count, max(size, 1))
     return [{name: tensor[i : i + max(size, 1)] for name, tensor in params.items()} for i in starts]
 
 
-def reset_statistics(network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]) -> Params:
+def reset_statistics(
+    network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
+) -> Params:
     """Give networks the running statistics that they have on some images, as torch's batch norm with `momentum=None` does.
 
-    Each batch of images is run as training runs it; statistics are the averages over batches. An average of two networks has
-    neurons of too small variance; new statistics undo that wherever a batch norm follows.
+    Each batch of images is run as training runs it; statistics are the averages over batches. An
+    average of two networks has neurons of too small variance; new statistics undo that wherever a
+    batch norm follows.
 
     Args:
         network: What the networks compute.
@@ -170,7 +185,9 @@ def reset_statistics(network: Network, params: Mapping[str, Tensor], x: Float[Te
     names = network.function.statistics
     if not names:
         return dict(params)
-    batches = [batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == min(len(x), _IMAGES_AT_ONCE)]
+    batches = [
+        batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == min(len(x), _IMAGES_AT_ONCE)
+    ]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     for block in blocks(network, params, x):
         zero = {name: torch.zeros_like(block[name]) for name in names}
@@ -179,21 +196,31 @@ def reset_statistics(network: Network, params: Mapping[str, Tensor], x: Float[Te
         for batch in batches:
             with torch.no_grad():
                 moved = run({**block, **zero}, batch)[1]
-            for name in names:  # from 0, the statistics after one batch are MOMENTUM times those of the batch
+            for name in (
+                names
+            ):  # from 0, the statistics after one batch are MOMENTUM times those of the batch
                 total[name] += moved[name] / (MOMENTUM * len(batches))
         for name in names:
             found[name].append(total[name])
     return {**params, **{name: torch.cat(parts) for name, parts in found.items()}}
 
 
-def rms_distance(population: Population, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+def rms_distance(
+    population: Population, one: Mapping[str, Tensor], other: Mapping[str, Tensor]
+) -> float:
     """Distance of two networks for each trained parameter: the root of the mean of `(a - b)^2`; statistics do not count."""
-    trained = [name for name in population.space.tensors if name not in population.architecture.statistics]
-    squares = sum(float((one[name].double() - other[name].double()).square().sum()) for name in trained)
+    trained = [
+        name for name in population.space.tensors if name not in population.architecture.statistics
+    ]
+    squares = sum(
+        float((one[name].double() - other[name].double()).square().sum()) for name in trained
+    )
     return math.sqrt(squares / population.num_free)
 
 
-def choose_populations(zoo: Mapping[str, Population], names: tuple[str, ...] | None) -> list[Population]:
+def choose_populations(
+    zoo: Mapping[str, Population], names: tuple[str, ...] | None
+) -> list[Population]:
     """Populations of a zoo by name.
 
     Args:

@@ -28,9 +28,11 @@ class Cell:
     """Something to measure.
 
     Attributes:
-        measure: Measures it: `measure(asked) -> rows`; at the top of a module, as processes import it.
-        asked: What it is told, a frozen dataclass of names, numbers, tuples and paths; attributes named `zoo` and `folder` say
-            where things lie and are not part of a cell's identity, so that what depends on a zoo carries its `fingerprint` too.
+        measure: Measures it: `measure(asked) -> rows`; at the top of a module, as processes import
+            it.
+        asked: What it is told, a frozen dataclass of names, numbers, tuples and paths; attributes
+            named `zoo` and `folder` say where things lie and are not part of a cell's identity, so
+            that what depends on a zoo carries its `fingerprint` too.
         out: Directory of the study.
         code: What `code_fingerprint` was when the study was planned.
     """
@@ -45,7 +47,9 @@ class Cell:
         """File of its rows."""
         asked = {name: value for name, value in vars(self.asked).items() if name not in PLACES}
         identity = [FORMAT, self.code, self.measure.__module__, self.measure.__qualname__, asked]
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=_plain).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps(identity, sort_keys=True, default=_plain).encode()
+        ).hexdigest()
         return self.out / "cells" / f"{key}.parquet"
 
 
@@ -66,8 +70,10 @@ def run_grid(
         asked: What to measure, a frozen dataclass a cell.
         out: Directory of the study, made if it is missing.
         name: Of the study, for the progress bar.
-        modules: Names of the modules of `studies` that `measure` calls; their source is part of the cells' identity.
-        workers: Number of processes of one thread each; as many as there are cores if None. One means this process.
+        modules: Names of the modules of `studies` that `measure` calls; their source is part of the
+            cells' identity.
+        workers: Number of processes of one thread each; as many as there are cores if None. One
+            means this process.
         quiet: Whether to show no progress on stderr.
 
     Returns:
@@ -77,8 +83,14 @@ def run_grid(
     cells = [Cell(measure, part, out, code) for part in asked]
     waiting = [cell for cell in cells if not cell.path.is_file()]
     workers = min(workers or num_cores(), max(len(waiting), 1))
-    done = run_here(complete, waiting) if workers == 1 else run_in_processes(complete, waiting, workers)
-    bar = tqdm(total=len(cells), initial=len(cells) - len(waiting), unit="cell", desc=name, disable=quiet)
+    done = (
+        run_here(complete, waiting)
+        if workers == 1
+        else run_in_processes(complete, waiting, workers)
+    )
+    bar = tqdm(
+        total=len(cells), initial=len(cells) - len(waiting), unit="cell", desc=name, disable=quiet
+    )
     with bar, closing(done):
         for _ in done:
             bar.update()
@@ -119,7 +131,11 @@ def code_fingerprint(*names: str) -> str:
     digest = hashlib.sha256()
     for name in names:
         module = import_module(name)
-        files = sorted(Path(module.__path__[0]).rglob("*.py")) if hasattr(module, "__path__") else [Path(module.__file__ or "")]
+        files = (
+            sorted(Path(module.__path__[0]).rglob("*.py"))
+            if hasattr(module, "__path__")
+            else [Path(module.__file__ or "")]
+        )
         for path in files:
             digest.update(f"{name}/{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -38,7 +38,11 @@ def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
     '2.000 [-0.484, 4.484]'
     """
     n, mean = len(values), float(values.mean())
-    half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    half = (
+        float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
+        if n > 1
+        else math.nan
+    )
     return Interval(mean, mean - half, mean + half, n)
 
 

@@ -113,13 +113,25 @@ def details(name: str, out: Path, facts: Mapping[str, str], config: str) -> str:
         HTML.
     """
     told = {
-        "command": shlex.join(["symzoo", "study", name, "--config", str(out / "config.yaml"), "--out", str(out)]),
+        "command": shlex.join(
+            ["symzoo", "study", name, "--config", str(out / "config.yaml"), "--out", str(out)]
+        ),
         **facts,
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]),
+        "versions": ", ".join(
+            [
+                f"Python {platform.python_version()}",
+                *(f"{name} {_version(name)}" for name in PACKAGES),
+            ]
+        ),
         "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} (where this page was written)",
     }
-    lines = "".join(f'<tr><td>{name}</td><td class="long">{escape(text)}</td></tr>' for name, text in told.items())
-    return f"<h2>How it was made</h2><table><tbody>{lines}</tbody></table><pre>{escape(config)}</pre>"
+    lines = "".join(
+        f'<tr><td>{name}</td><td class="long">{escape(text)}</td></tr>'
+        for name, text in told.items()
+    )
+    return (
+        f"<h2>How it was made</h2><table><tbody>{lines}</tbody></table><pre>{escape(config)}</pre>"
+    )
 
 
 def escape(text: str) -> str:
@@ -136,5 +148,11 @@ def _version(package: str) -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return (
+        names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    )

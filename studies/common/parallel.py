@@ -35,11 +35,13 @@ def run_here(function: Callable[[T], None], tasks: Sequence[T]) -> Generator[T, 
         torch.set_num_threads(num_threads)
 
 
-def run_in_processes(function: Callable[[T], None], tasks: Sequence[T], num_workers: int) -> Generator[T, None, None]:
+def run_in_processes(
+    function: Callable[[T], None], tasks: Sequence[T], num_workers: int
+) -> Generator[T, None, None]:
     """Run tasks in spawned processes.
 
-    An error in a task, Ctrl-C, or closing the iterator drops the tasks that wait and ends the workers at once; a task must
-    therefore keep its result by an atomic write.
+    An error in a task, Ctrl-C, or closing the iterator drops the tasks that wait and ends the
+    workers at once; a task must therefore keep its result by an atomic write.
 
     Args:
         function: Does one task; importable, as the processes are spawned.

@@ -12,7 +12,9 @@ from zoo.network import Network
 from zoo.params import Params
 
 
-def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], points: Float64[np.ndarray, " T"]) -> Params:
+def between(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], points: Float64[np.ndarray, " T"]
+) -> Params:
     """Networks `(1 - t) a + t b`; exact at both ends, and in all entries in which both agree.
 
     Args:
@@ -47,7 +49,8 @@ def evaluate_segment(
         end: Networks `[N, *shape]`, one for each start.
         points: Places on the segment, 0 at the start and 1 at the end.
         parts: Images by name.
-        repair: Training images on which running statistics are reset at every point; None leaves them interpolated.
+        repair: Training images on which running statistics are reset at every point; None leaves
+            them interpolated.
 
     Returns:
         For each part losses in nats and accuracies in [0, 1].
@@ -60,10 +63,15 @@ def evaluate_segment(
             networks = reset_statistics(network, networks, repair.x)
         for name, part in parts.items():
             found[name].append(evaluate(network, networks, part))
-    return {name: (np.stack([v[0] for v in rows]), np.stack([v[1] for v in rows])) for name, rows in found.items()}
+    return {
+        name: (np.stack([v[0] for v in rows]), np.stack([v[1] for v in rows]))
+        for name, rows in found.items()
+    }
 
 
-def above_chord(values: Float[np.ndarray, "*N T"], points: Float64[np.ndarray, " T"]) -> Float[np.ndarray, "*N T"]:
+def above_chord(
+    values: Float[np.ndarray, "*N T"], points: Float64[np.ndarray, " T"]
+) -> Float[np.ndarray, "*N T"]:
     """How far values on segments are above the straight line between their ends.
 
     d(t) = L(t) - ((1 - t) L(0) + t L(1))

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from studies.common.base import StudyConfig
 from studies.common.intervals import mean_interval, split_by
 from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.common.segments import above_chord, midpoint
+from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.learnability.summary import render
 
 GROUP = ["population", "way"]
@@ -39,12 +39,15 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
         rows: Rows of the study.
 
     Returns:
-        One row for each population, way (alignment, and whether statistics were reset) and pair, in the order of the rows:
-        `<metric>_barrier` in the middle and `<metric>_highest` for every metric, positive if the segment is worse than its
-        ends, and what the rows say about the pair.
+        One row for each population, way (alignment, and whether statistics were reset) and pair, in
+        the order of the rows: `<metric>_barrier` in the middle and `<metric>_highest` for every
+        metric, positive if the segment is worse than its ends, and what the rows say about the
+        pair.
     """
     found = []
-    named = rows.assign(way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)])
+    named = rows.assign(
+        way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)]
+    )
     for (population, way, pair), lines in split_by(named, [*GROUP, "pair"]):
         segment = lines.sort_values("point")
         points = segment["point"].to_numpy(np.float64)
@@ -55,7 +58,13 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{metric}_barrier": above[midpoint(points)], f"{metric}_highest": above.max()}
         ends = segment[["test_loss", "test_accuracy"]].iloc[[0, -1]].mean()
         row |= {"end_loss": ends["test_loss"], "end_accuracy": ends["test_accuracy"]}
-        found.append(row | {name: segment[name].iloc[0] for name in ("distance_before", "distance", "moved", "unprompted")})
+        found.append(
+            row
+            | {
+                name: segment[name].iloc[0]
+                for name in ("distance_before", "distance", "moved", "unprompted")
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -84,7 +93,9 @@ def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
                 "test loss barrier": str(mean_interval(own["test_loss_barrier"].to_numpy())),
                 "highest": str(mean_interval(own["test_loss_highest"].to_numpy())),
                 "train loss barrier": str(mean_interval(own["train_loss_barrier"].to_numpy())),
-                "test accuracy barrier": str(mean_interval(own["test_accuracy_barrier"].to_numpy())),
+                "test accuracy barrier": str(
+                    mean_interval(own["test_accuracy_barrier"].to_numpy())
+                ),
                 "distance": f"{own['distance_before'].mean():.4f} > {own['distance'].mean():.4f}",
                 "moved": f"{own['moved'].mean():.2f}",
                 "unprompted": f"{own['unprompted'].mean():.2f}",
@@ -124,7 +135,13 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
         f"{config.zoo.name}. If two minima are the same up to a permutation of neurons, alignment takes the barrier between "
         f"them away; if a population has no such symmetry, there should be none to begin with."
     )
-    parts = [heading("Mode connectivity", 1), paragraph(lead), heading("Barriers"), table(table_cells(pairs)), quiet(EXPLAIN)]
+    parts = [
+        heading("Mode connectivity", 1),
+        paragraph(lead),
+        heading("Barriers"),
+        table(table_cells(pairs)),
+        quiet(EXPLAIN),
+    ]
     with rc_context(STYLE):
         caption = "Barrier in test loss, one small mark a pair; large mark and bar: mean and Student's 95% interval over pairs."
         parts += [figure(plot_barriers(pairs), caption), heading("Along the segment")]
@@ -153,9 +170,15 @@ def plot_barriers(pairs: pd.DataFrame) -> Figure:
     drawn = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(lines)), layout="constrained")
     panel = drawn.subplots()
     for i, ((_, way), own) in enumerate(lines):
-        values, color, marker = own["test_loss_barrier"].to_numpy(), COLORS[ways.index(way)], MARKERS[ways.index(way)]
+        values, color, marker = (
+            own["test_loss_barrier"].to_numpy(),
+            COLORS[ways.index(way)],
+            MARKERS[ways.index(way)],
+        )
         mean, low, high, _ = mean_interval(values)
-        panel.plot(values, np.full(len(values), i), ls="", marker="|", ms=7, color=color, alpha=0.45)
+        panel.plot(
+            values, np.full(len(values), i), ls="", marker="|", ms=7, color=color, alpha=0.45
+        )
         panel.plot([low, high], [i, i], color=color, lw=1.6)
         panel.plot([mean], [i], marker=marker, ms=6, color=color)
     panel.axvline(0, color="#444", lw=0.8)
@@ -175,18 +198,24 @@ def plot_segments(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    named = rows.assign(way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)])
+    named = rows.assign(
+        way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)]
+    )
     populations, ways = named["population"].unique(), named["way"].unique()
     columns = min(len(populations), 4)
     lines = -(-len(populations) // columns)
     drawn = Figure(figsize=(WIDTH, 0.6 + 2.3 * lines), layout="constrained")
-    panels = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    panels = (
+        drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    )
     legend = {}
     for panel, population in zip(panels, populations, strict=False):
         for i, way in enumerate(ways):
             own = named.loc[(named["population"] == population) & (named["way"] == way)]
             if len(own):
-                legend[way] = _plot_mean(panel, own.pivot(index="pair", columns="point", values=metric), i)
+                legend[way] = _plot_mean(
+                    panel, own.pivot(index="pair", columns="point", values=metric), i
+                )
         panel.set_title(population)
     for panel in panels[len(populations) :]:
         panel.set_visible(False)
@@ -202,7 +231,9 @@ def _plot_mean(panel: Axes, curves: pd.DataFrame, i: int) -> object:
     spread = [mean_interval(column) for column in above_chord(values, points).T]
     mean, half = values.mean(0), np.array([interval.high - interval.mean for interval in spread])
     panel.fill_between(points, mean - half, mean + half, color=COLORS[i], alpha=0.18, lw=0)
-    (line,) = panel.plot(points, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], markevery=4, ms=4, lw=1.3)
+    (line,) = panel.plot(
+        points, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], markevery=4, ms=4, lw=1.3
+    )
     return line
 
 

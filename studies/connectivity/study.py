@@ -1,12 +1,13 @@
 """Mode connectivity: the loss on the segment between two networks of a population, as they are and after alignment.
 
-Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population, with each alignment that has
-something to move there. Barriers are
+Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population,
+with each alignment that has something to move there. Barriers are
 
     middle = L((a + b) / 2) - (L(a) + L(b)) / 2        highest = max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b))
 
 References:
-    Lim et al. 2024, arXiv 2405.20231, section 5.1 and table 1; Ainsworth et al. 2023, arXiv 2209.04836.
+    Lim et al. 2024, arXiv 2405.20231, section 5.1 and table 1; Ainsworth et al. 2023, arXiv
+    2209.04836.
 """
 
 import json
@@ -17,12 +18,20 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from studies.common.alignments import ALIGNMENTS, Matching, can_move, check_alignments, match_weights, moved_share, standard_space
+from studies.common.alignments import (
+    ALIGNMENTS,
+    Matching,
+    can_move,
+    check_alignments,
+    match_weights,
+    moved_share,
+    standard_space,
+)
 from studies.common.base import StudyConfig, keep_rows, make_zoo
-from studies.connectivity.report import format_study, write_report
 from studies.common.evaluation import all_networks, choose_populations, load_parts, rms_distance
 from studies.common.grid import run_grid
 from studies.common.segments import evaluate_segment
+from studies.connectivity.report import format_study, write_report
 from zoo.store.population import Population, load
 from zoo.symmetry.action import act
 
@@ -34,14 +43,16 @@ class Connectivity(StudyConfig):
 
     Attributes:
         populations: Populations, all if None.
-        alignments: Names in `studies.common.alignments.ALIGNMENTS`; one that has nothing to move in a population is left out there.
+        alignments: Names in `studies.common.alignments.ALIGNMENTS`; one that has nothing to move in
+            a population is left out there.
         pairs: Pairs of networks, as many as there are if None.
         points: Places on each segment, both ends included; odd, so that the middle is among them.
         num_train: Training images on which to evaluate, the first ones; all if None.
         num_test: Test images, likewise.
         match_images: Training images on which activations are matched.
         num_restarts: Starts of weight matching.
-        repair: Whether to measure networks with running statistics also with statistics reset at every point.
+        repair: Whether to measure networks with running statistics also with statistics reset at
+            every point.
         seed: Seed of the order in which weight matching goes through groups.
     """
 
@@ -65,7 +76,9 @@ class Connectivity(StudyConfig):
     @classmethod
     def _odd(cls, points: int) -> int:
         if points % 2 == 0:
-            raise ValueError(f"expected an odd number, so that the middle is one of the points, found {points}")
+            raise ValueError(
+                f"expected an odd number, so that the middle is one of the points, found {points}"
+            )
         return points
 
 
@@ -92,7 +105,9 @@ class Asked:
     seed: int
 
 
-def run(config: Connectivity, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+def run(
+    config: Connectivity, out: Path, *, workers: int | None = None, quiet: bool = False
+) -> pd.DataFrame:
     """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
 
     Args:
@@ -107,7 +122,9 @@ def run(config: Connectivity, out: Path, *, workers: int | None = None, quiet: b
     make_zoo(config, workers=workers, quiet=quiet)
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet)
+    rows = run_grid(
+        measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet
+    )
     keep_rows(config, rows, out)
     return rows
 
@@ -120,7 +137,8 @@ def plan(config: Connectivity, population: Population) -> list[Asked]:
         population: The population.
 
     Returns:
-        A cell for each alignment that may move something, `none` always; twice where statistics are reset too.
+        A cell for each alignment that may move something, `none` always; twice where statistics are
+        reset too.
     """
     moving = can_move(population.space)
     repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
@@ -128,7 +146,9 @@ def plan(config: Connectivity, population: Population) -> list[Asked]:
     common = {name: getattr(config, name) for name in names}
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     return [
-        Asked(config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common)
+        Asked(
+            config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common
+        )
         for alignment in config.alignments
         if moving or alignment == "none"
         for repaired in repairs
@@ -161,7 +181,9 @@ def measure(asked: Asked) -> pd.DataFrame:
         element = ALIGNMENTS[asked.alignment](space, b, a, matching)
         moved = act(space, element, b)
         start, end = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
-        values = evaluate_segment(network, start, end, points, parts, parts["train"] if asked.repaired else None)
+        values = evaluate_segment(
+            network, start, end, points, parts, parts["train"] if asked.repaired else None
+        )
         ids = table["network_id"].to_numpy()[[first, second]]
         row = {
             "population": asked.population,
@@ -175,7 +197,11 @@ def measure(asked: Asked) -> pd.DataFrame:
             "moved": moved_share(space, element),
             "unprompted": moved_share(plain, match_weights(plain, b, a, matching)),
         }
-        metrics = {f"{part}_{kind}": v[k][0] for part, v in values.items() for k, kind in enumerate(("loss", "accuracy"))}
+        metrics = {
+            f"{part}_{kind}": v[k][0]
+            for part, v in values.items()
+            for k, kind in enumerate(("loss", "accuracy"))
+        }
         rows.append(pd.DataFrame({**row, "point": points, **metrics}))
     return pd.concat(rows, ignore_index=True)
 
@@ -194,7 +220,13 @@ def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
         ValueError: If there are fewer pairs than asked for, or none.
     """
     row = {int(network): i for i, network in enumerate(ids)}
-    whole = [(i, row[network + 1]) for network, i in row.items() if network % 2 == 0 and network + 1 in row]
+    whole = [
+        (i, row[network + 1])
+        for network, i in row.items()
+        if network % 2 == 0 and network + 1 in row
+    ]
     if not whole or (count is not None and len(whole) < count):
-        raise ValueError(f"expected at least {count or 1} pairs of networks that did not diverge, found {len(whole)}")
+        raise ValueError(
+            f"expected at least {count or 1} pairs of networks that did not diverge, found {len(whole)}"
+        )
     return whole[:count]

@@ -2,7 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from data_gen.training.optim import OPTIMIZERS
 from studies.common.base import StudyConfig
@@ -39,17 +46,18 @@ class Conservation(StudyConfig):
 
     Attributes:
         populations: Populations of the zoo, all if None.
-        descents: Ways to train by name. Networks of the zoo's populations are trained anew, in float64, and watched at every
-            step.
+        descents: Ways to train by name. Networks of the zoo's populations are trained anew, in
+            float64, and watched at every step.
         steps: Steps of a run with the smallest step size; a run with a larger one has fewer.
         batch_size: Images in a batch.
         records: Rows of a run, evenly spaced, after the one at the start.
         networks: Networks of each run, in lock step.
-        bridges: What the zoo's networks are told by when their future is predicted: `hyperparameters`, the `conserved`
-            quantities of the initialization, statistics of the `initial` or of the `final` parameters; nothing is predicted if
-            empty.
-        targets: What is predicted: columns of the zoo, computed targets such as `sharpness`, or `half_time`, the number of
-            steps until the training loss is half of that of the initialization.
+        bridges: What the zoo's networks are told by when their future is predicted:
+            `hyperparameters`, the `conserved` quantities of the initialization, statistics of the
+            `initial` or of the `final` parameters; nothing is predicted if empty.
+        targets: What is predicted: columns of the zoo, computed targets such as `sharpness`, or
+            `half_time`, the number of steps until the training loss is half of that of the
+            initialization.
         num_train: Training images that `half_time` is measured on, the first ones.
         seed: Of the metanets.
         num_bootstrap: Resamples of an interval.
@@ -62,7 +70,11 @@ class Conservation(StudyConfig):
     records: PositiveInt = 10
     networks: PositiveInt = 8
     bridges: tuple[str, ...] = BRIDGES
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_accuracy", "half_time", "sharpness")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "test_accuracy",
+        "half_time",
+        "sharpness",
+    )
     num_train: PositiveInt = 500
     seed: NonNegativeInt = 0
     num_bootstrap: PositiveInt = 1000

@@ -55,7 +55,8 @@ def measure(asked: Bridge) -> pd.DataFrame:
         asked: What to predict.
 
     Returns:
-        A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals, their number `n`, and the number
+        A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals,
+            their number `n`, and the number
         of test networks `dropped` that have no such target.
     """
     population, rows = load(asked.zoo)[asked.population], []
@@ -63,12 +64,29 @@ def measure(asked: Bridge) -> pd.DataFrame:
     left_out = tables["test"]["diverged"].to_numpy(bool)
     for bridge in asked.bridges:
         seen = Seen(population, bridge, tables)
-        metanet = Metanet("hparams" if bridge == "hyperparameters" else "gbm", target=asked.target, seed=asked.seed)
+        metanet = Metanet(
+            "hparams" if bridge == "hyperparameters" else "gbm",
+            target=asked.target,
+            seed=asked.seed,
+        )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*networks that diverged and have no finite")  # they are counted below
+            warnings.filterwarnings(
+                "ignore", message=".*networks that diverged and have no finite"
+            )  # they are counted below
             found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
-        metrics = {f"{name}{end}": getattr(found[name], part) for name in ("kendall_tau", "r2") for end, part in ENDS.items()}
-        rows.append({"bridge": bridge, **metrics, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
+        metrics = {
+            f"{name}{end}": getattr(found[name], part)
+            for name in ("kendall_tau", "r2")
+            for end, part in ENDS.items()
+        }
+        rows.append(
+            {
+                "bridge": bridge,
+                **metrics,
+                "n": int((~left_out).sum()),
+                "dropped": int(left_out.sum()),
+            }
+        )
     return pd.DataFrame(rows).assign(population=asked.population, target=asked.target)
 
 
@@ -88,7 +106,9 @@ def table_of(asked: Bridge, population: Population, split: str) -> pd.DataFrame:
         return table
     reached = half_times(population, split, asked.num_train)
     # metanets leave out networks that are marked so, and count them
-    return table.assign(half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached))
+    return table.assign(
+        half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached)
+    )
 
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
@@ -100,8 +120,8 @@ class Seen:
 
     Attributes:
         population: The population.
-        bridge: `"conserved"`, the quantities of the initialization; `"initial"` or `"final"`, the parameters; with
-            `"hyperparameters"` the parameters do not matter.
+        bridge: `"conserved"`, the quantities of the initialization; `"initial"` or `"final"`, the
+            parameters; with `"hyperparameters"` the parameters do not matter.
         tables: For each split the table with the target.
     """
 
@@ -124,7 +144,9 @@ class Seen:
         if self.bridge != "conserved":
             return self.population.space
         sizes = {law: values[0].numel() for law, values in self.params("train").items()}
-        return WeightSpace({law: NeuronGroup(size) for law, size in sizes.items()}, {law: law for law in sizes})
+        return WeightSpace(
+            {law: NeuronGroup(size) for law, size in sizes.items()}, {law: law for law in sizes}
+        )
 
     @property
     def free(self) -> Mapping[str, Tensor]:
@@ -154,7 +176,9 @@ class Seen:
             _, quantities, _ = self.population.conservation(split)
             return {law: values[:, 0].flatten(1) for law, values in quantities.items()}
         if self.bridge == "initial":
-            return {name: tensor[:, 0] for name, tensor in self.population.trajectory(split)[1].items()}
+            return {
+                name: tensor[:, 0] for name, tensor in self.population.trajectory(split)[1].items()
+            }
         return self.population.params(split)
 
     def table(self, split: str) -> pd.DataFrame:
@@ -183,11 +207,15 @@ def half_times(population: Population, split: str, num_train: int) -> Float[np.n
     steps, params = population.trajectory(split)
     count, moments = steps.shape
     part = load_parts(population)[0].first(num_train)
-    losses, _ = evaluate(population.network, {name: tensor.flatten(0, 1) for name, tensor in params.items()}, part)
+    losses, _ = evaluate(
+        population.network, {name: tensor.flatten(0, 1) for name, tensor in params.items()}, part
+    )
     return first_crossings(steps.astype(np.float64), losses.reshape(count, moments))
 
 
-def first_crossings(steps: Float[np.ndarray, "N T"], losses: Float[np.ndarray, "N T"]) -> Float[np.ndarray, " N"]:
+def first_crossings(
+    steps: Float[np.ndarray, "N T"], losses: Float[np.ndarray, "N T"]
+) -> Float[np.ndarray, " N"]:
     """Where curves first come down to half of their first value.
 
     Args:

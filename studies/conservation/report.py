@@ -7,6 +7,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from studies.common.intervals import mean_interval, split_by
+from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.conservation.config import Conservation
 from studies.conservation.tables import (
     EXPLAIN,
@@ -18,8 +20,6 @@ from studies.conservation.tables import (
     path_cells,
     paths_of,
 )
-from studies.common.intervals import mean_interval, split_by
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
 
 LEAD = (
@@ -45,7 +45,12 @@ def write_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Path:
     """
     found = paths_of(rows)
     with rc_context(STYLE):
-        parts = [heading("Conserved quantities", 1), paragraph(LEAD), heading("Laws along training"), table(path_cells(rows))]
+        parts = [
+            heading("Conserved quantities", 1),
+            paragraph(LEAD),
+            heading("Laws along training"),
+            table(path_cells(rows)),
+        ]
         caption = "Mean residual of each kind of law along training by the first way to train; below 1e-12 it is rounding."
         parts += [quiet(EXPLAIN), figure(plot_residuals(found), caption)]
         caption = (
@@ -54,11 +59,20 @@ def write_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Path:
         )
         parts.append(figure(plot_steps(found), caption))
         if config.bridges:
-            parts += [heading("What the initialization tells"), table(bridge_cells(rows)), quiet(EXPLAIN_BRIDGES)]
+            parts += [
+                heading("What the initialization tells"),
+                table(bridge_cells(rows)),
+                quiet(EXPLAIN_BRIDGES),
+            ]
             caption = "Kendall's tau on the test networks; bars: 95% bootstrap interval."
             parts.append(figure(plot_bridges(bridges_of(rows)), caption))
-    facts = {"networks of a run": str(config.networks), "steps of the longest run": str(config.steps)}
-    return write_page(out, "Conserved quantities", [*parts, details("conservation", out, facts, config.to_yaml())])
+    facts = {
+        "networks of a run": str(config.networks),
+        "steps of the longest run": str(config.steps),
+    }
+    return write_page(
+        out, "Conserved quantities", [*parts, details("conservation", out, facts, config.to_yaml())]
+    )
 
 
 def plot_residuals(rows: pd.DataFrame) -> Figure:
@@ -77,7 +91,9 @@ def plot_residuals(rows: pd.DataFrame) -> Figure:
     panels = drawn.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
     legend = {}
     for panel, kind in zip(panels, kinds, strict=True):
-        for i, (name, own) in enumerate(first.loc[first["kind"] == kind].groupby("population", sort=False)):
+        for i, (name, own) in enumerate(
+            first.loc[first["kind"] == kind].groupby("population", sort=False)
+        ):
             curve = own.groupby("step")["residual"].mean().clip(lower=FLOOR)
             style = {"color": COLORS[i], "ls": LINES[i], "marker": MARKERS[i], "ms": 4, "lw": 1.3}
             (legend[name],) = panel.plot(curve.index, curve.to_numpy(), **style)
@@ -116,11 +132,20 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
                 curve.append((lr, change.mean, change.mean - change.low, change.high - change.mean))
             lr, mean, below, above = np.nan_to_num(np.array(sorted(curve))).T
             bars = np.stack([np.minimum(below, 0.99 * mean), above])
-            style = {"color": COLORS[i], "ls": LINES[i], "marker": MARKERS[i], "ms": 4, "lw": 1.3, "capsize": 2}
+            style = {
+                "color": COLORS[i],
+                "ls": LINES[i],
+                "marker": MARKERS[i],
+                "ms": 4,
+                "lw": 1.3,
+                "capsize": 2,
+            }
             legend[name] = panel.errorbar(lr, np.maximum(mean, FLOOR), yerr=bars, **style)
             if i == 0:
                 for slope in (1, 2):
-                    panel.plot(lr, mean[-1] * (lr / lr[-1]) ** slope, color="#aaa", lw=0.8, zorder=0)
+                    panel.plot(
+                        lr, mean[-1] * (lr / lr[-1]) ** slope, color="#aaa", lw=0.8, zorder=0
+                    )
         panel.set_title(str(descent))
         panel.set_xscale("log")
         panel.set_xticks(lrs, [f"{rate:g}" for rate in lrs])
@@ -142,13 +167,19 @@ def plot_bridges(rows: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    targets, bridges, names = (rows[column].unique() for column in ("target", "bridge", "population"))
+    targets, bridges, names = (
+        rows[column].unique() for column in ("target", "bridge", "population")
+    )
     drawn = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(names) * len(bridges) / 2), layout="constrained")
     panels = drawn.subplots(1, len(targets), sharey=True, sharex=True, squeeze=False)[0]
     legend = {}
     for panel, target in zip(panels, targets, strict=True):
         for i, bridge in enumerate(bridges):
-            own = rows.loc[(rows["target"] == target) & (rows["bridge"] == bridge)].set_index("population").loc[names]
+            own = (
+                rows.loc[(rows["target"] == target) & (rows["bridge"] == bridge)]
+                .set_index("population")
+                .loc[names]
+            )
             tau = own["kendall_tau"].to_numpy(np.float64)
             ends = np.stack([tau - own["kendall_tau_low"], own["kendall_tau_high"] - tau]).clip(0)
             place = np.arange(len(names)) + 0.16 * (i - (len(bridges) - 1) / 2)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from studies.common.intervals import Interval, mean_interval, split_by
 from studies.conservation.config import Conservation
 from studies.conservation.trajectories import TERMS
-from studies.common.intervals import Interval, mean_interval, split_by
 from studies.learnability.summary import render
 
 ROUNDING = 1e-12
@@ -53,7 +53,9 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
         The table.
     """
     lines = []
-    for (population, descent, kind), own in split_by(paths_of(rows), ["population", "descent", "kind"]):
+    for (population, descent, kind), own in split_by(
+        paths_of(rows), ["population", "descent", "kind"]
+    ):
         smallest = own.loc[own["lr"] == own["lr"].min()]
         ends = smallest.loc[smallest["step"] == smallest["step"].max()]
         shares = {name: relative(ends, name) for name in ("drift", *TERMS)}
@@ -72,7 +74,9 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 def relative(ends: pd.DataFrame, column: str) -> Interval:
     """A column over the size of the quantities, networks by networks: mean over laws, then the interval over networks."""
-    return mean_interval(network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64)))
+    return mean_interval(
+        network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64))
+    )
 
 
 def network_means(rows: pd.DataFrame, values: Float[np.ndarray, " R"]) -> Float[np.ndarray, " N"]:
@@ -96,17 +100,22 @@ def slopes(rows: pd.DataFrame) -> Interval | None:
         rows: Rows of one population, way to train and kind of law, of all step sizes.
 
     Returns:
-        Mean slope with its interval over networks; None with one step size, or if nothing changes but by rounding.
+        Mean slope with its interval over networks; None with one step size, or if nothing changes
+        but by rounding.
     """
     last = rows.loc[rows["step"] == rows.groupby("lr")["step"].transform("max")]
     curves = last.groupby(["network", "lr"])[["step_drift", "size"]].mean()
     change = curves["step_drift"].unstack()
     if change.shape[1] < 2 or float((curves["step_drift"] / curves["size"]).min()) < ROUNDING:
         return None
-    return mean_interval(fit_slopes(change.columns.to_numpy(np.float64), change.to_numpy(np.float64)))
+    return mean_interval(
+        fit_slopes(change.columns.to_numpy(np.float64), change.to_numpy(np.float64))
+    )
 
 
-def fit_slopes(lrs: Float[np.ndarray, " L"], changes: Float[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
+def fit_slopes(
+    lrs: Float[np.ndarray, " L"], changes: Float[np.ndarray, "N L"]
+) -> Float[np.ndarray, " N"]:
     """Least-squares slope of each network's logarithms.
 
     Args:
@@ -138,7 +147,9 @@ def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
             "left out": f"{own['dropped'].iloc[0]:g}",
         }
         for row in own.to_dict("records"):
-            line[str(row["bridge"])] = "{kendall_tau:.2f} [{kendall_tau_low:.2f}, {kendall_tau_high:.2f}]".format(**row)
+            line[str(row["bridge"])] = (
+                "{kendall_tau:.2f} [{kendall_tau_low:.2f}, {kendall_tau_high:.2f}]".format(**row)
+            )
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -162,4 +173,8 @@ def format_study(config: Conservation, rows: pd.DataFrame, out: Path) -> str:
 
 
 def _text(interval: Interval) -> str:
-    return f"{interval.mean:.1e} [{interval.low:.1e}, {interval.high:.1e}]" if interval.n > 1 else f"{interval.mean:.1e}"
+    return (
+        f"{interval.mean:.1e} [{interval.low:.1e}, {interval.high:.1e}]"
+        if interval.n > 1
+        else f"{interval.mean:.1e}"
+    )

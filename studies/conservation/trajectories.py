@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from data_gen.config import Job
+from data_gen.shard import Worker, full_table
 from data_gen.training.conservation import batch_of, gradients_of
 from data_gen.training.runs import Networks, expose
-from data_gen.shard import Worker, full_table
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.conservation.drift import split_drift
@@ -63,17 +63,23 @@ def measure(asked: Run) -> pd.DataFrame:
         asked: What to train.
 
     Returns:
-        A row for each network, law and record. Means are over the law's neurons, heads or columns: `residual`, and
-        `residual_max` the largest; `size`, the mean `|Q|` of the initialization; `drift`, the mean `|Q - Q(0)|`; `step_drift`,
-        the mean change of a step until now; of each term of the drift, summed over all steps, the mean of its magnitude; `gap`,
-        the largest difference between the drift and the sum of the terms.
+        A row for each network, law and record. Means are over the law's neurons, heads or columns:
+        `residual`, and `residual_max` the largest; `size`, the mean `|Q|` of the initialization;
+        `drift`, the mean `|Q - Q(0)|`; `step_drift`, the mean change of a step until now; of each
+        term of the drift, summed over all steps, the mean of its magnitude; `gap`, the largest
+        difference between the drift and the sum of the terms.
 
     Raises:
         ValueError: If a network diverges.
     """
     job = job_of(asked)
-    worker = Worker(job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
-    trainer, table = worker.trainer(asked.population), full_table(job, worker.task, torch.arange(asked.networks))
+    worker = Worker(
+        job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
+    trainer, table = (
+        worker.trainer(asked.population),
+        full_table(job, worker.task, torch.arange(asked.networks)),
+    )
     networks, state = worker.start(trainer, table)
     watch = Watch(trainer, networks, worker.laws(asked.population), asked)
     trainer.run(networks, state, watch)
@@ -84,9 +90,18 @@ def measure(asked: Run) -> pd.DataFrame:
 def job_of(asked: Run) -> Job:
     """The job of a run: task, populations and seed of the zoo's, equal hyperparameters for all networks."""
     config = json.loads(asked.job)
-    told = {name: getattr(asked, name) for name in ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")}
+    told = {
+        name: getattr(asked, name)
+        for name in ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")
+    }
     populations = {asked.population: config["populations"][asked.population]}
-    fixed = {"populations": populations, "hyperparameters": told, "count": asked.networks, "checkpoints": 2, "laws": "found"}
+    fixed = {
+        "populations": populations,
+        "hyperparameters": told,
+        "count": asked.networks,
+        "checkpoints": 2,
+        "laws": "found",
+    }
     return Job.model_validate({"task": config["task"], "seed": config["seed"], **fixed})
 
 
@@ -106,7 +121,9 @@ class Watch:
     def __init__(self, trainer: Trainer, networks: Networks, laws: Sequence[Law], asked: Run):
         self._trainer, self._networks, self._laws, self._asked = trainer, networks, laws, asked
         self._seen = expose(networks, trainer.task, trainer.seed)
-        self._kept = set(np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist())
+        self._kept = set(
+            np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist()
+        )
         self._start: Params = {}
         self._before: tuple[Params, Params] = ({}, {})
         self._terms: dict[str, dict[str, Tensor]] = {}
@@ -125,7 +142,9 @@ class Watch:
         """
         step = int(state.step[0])
         if step != self._next or bool((state.diverged_at >= 0).any()):
-            raise ValueError(f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}")
+            raise ValueError(
+                f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}"
+            )
         self._next += 1
         params = {name: tensor.clone() for name, tensor in state.params.items()}
         batch = batch_of(self._trainer, self._networks, self._seen, step)
@@ -133,18 +152,25 @@ class Watch:
         values, residuals = measure_laws(self._laws, params, gradients)
         if step == 0:
             self._start = values
-            self._terms = {law: {term: torch.zeros_like(value) for term in TERMS} for law, value in values.items()}
+            self._terms = {
+                law: {term: torch.zeros_like(value) for term in TERMS}
+                for law, value in values.items()
+            }
             self._step_drift = {law: torch.zeros_like(value) for law, value in values.items()}
         else:
             self._add(params)
         self._before = params, gradients
         if step in self._kept:
-            self.rows += [row for law in values for row in self._rows(step, law, values[law], residuals[law])]
+            self.rows += [
+                row for law in values for row in self._rows(step, law, values[law], residuals[law])
+            ]
 
     def _add(self, params: Params) -> None:
         before, gradients = self._before
         rate = torch.full((len(self._networks.ids),), self._asked.lr, dtype=torch.float64)
-        for law, drift in split_drift(self._laws, before, params, gradients, rate, self._asked.weight_decay).items():
+        for law, drift in split_drift(
+            self._laws, before, params, gradients, rate, self._asked.weight_decay
+        ).items():
             self._step_drift[law] += drift.total.abs()
             for term in TERMS:
                 self._terms[law][term] += getattr(drift, term)
@@ -162,7 +188,10 @@ class Watch:
             "gap": gap.flatten(1).amax(1),
         }
         ids = self._networks.ids.tolist()
-        return [{"network": i, "law": law, "step": step, **{n: float(c[i]) for n, c in columns.items()}} for i in ids]
+        return [
+            {"network": i, "law": law, "step": step, **{n: float(c[i]) for n, c in columns.items()}}
+            for i in ids
+        ]
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ class Interpolation(StudyConfig):
         baseline: The population that others are compared with, network by network.
         num_points: Points of a segment, both ends included.
         num_networks: Networks of each population, the first ids; all if None.
-        num_images: Training images that the loss is over, the first ones that a network saw; all that it saw if None.
-        label_smoothing: Whether the loss has the network's own label smoothing, as its training had.
+        num_images: Training images that the loss is over, the first ones that a network saw; all
+            that it saw if None.
+        label_smoothing: Whether the loss has the network's own label smoothing, as its training
+            had.
         dtype: Floating type of the networks.
         block: Networks in a cell.
         num_bins: Bins of each hyperparameter in the report.

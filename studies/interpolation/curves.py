@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.func import vmap
 
 from data_gen.footprint import running_bytes
-from data_gen.training.runs import Exposure
 from data_gen.tasks.task import Task
+from data_gen.training.runs import Exposure
 from studies.common.segments import between
 from zoo.architectures.base import Architecture
 from zoo.params import Params
 
-MEMORY = 64 * 2**20  # bytes for the params and activations of all points of the networks that run together
+MEMORY = (
+    64 * 2**20
+)  # bytes for the params and activations of all points of the networks that run together
 MAX_IMAGES = 256
 
 
@@ -49,7 +51,8 @@ def segment_losses(
         Losses in nats; not finite where a network's outputs are not.
 
     Raises:
-        ValueError: If the architecture has running statistics, which belong to one network and not to a point between two.
+        ValueError: If the architecture has running statistics, which belong to one network and not
+            to a point between two.
     """
     if architecture.statistics:
         raise ValueError(
@@ -84,7 +87,9 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
     Returns:
         Number of images and number of networks.
     """
-    params = {name: tensor.to(task.mean) for name, tensor in architecture.init(torch.Generator()).items()}
+    params = {
+        name: tensor.to(task.mean) for name, tensor in architecture.init(torch.Generator()).items()
+    }
     images = (task.inputs(task.train.x[:1].expand(count, *task.input_shape)) for count in (1, 2))
     with torch.no_grad():
         one, two = (running_bytes(partial(architecture.apply, params, x)) for x in images)
@@ -113,12 +118,14 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
         losses: Losses at evenly spaced points, at least three.
 
     Returns:
-        `largest_rise`, `max_t L_{t+1} - L_t`, below 0 where the loss always falls; `monotonic`, 1 if that is at most 0, else
-        0; `convex`, the share of interior points with `L_{t+1} - 2 L_t + L_{t-1} >= 0`; `below_chord`, the share of interior
-        points that are not above the chord through both ends.
+        `largest_rise`, `max_t L_{t+1} - L_t`, below 0 where the loss always falls; `monotonic`, 1
+        if that is at most 0, else 0; `convex`, the share of interior points with
+        `L_{t+1} - 2 L_t + L_{t-1} >= 0`; `below_chord`, the share of interior points that are not
+        above the chord through both ends.
 
     References:
-        Lim et al. 2024, arXiv 2405.20231, section 5.4; their code draws the chord through the first two points instead.
+        Lim et al. 2024, arXiv 2405.20231, section 5.4; their code draws the chord through the first
+        two points instead.
 
     >>> {name: values.tolist() for name, values in measure_curves(np.array([[4.0, 1.0, 2.0, 0.0]])).items()}
     {'largest_rise': [1.0], 'monotonic': [0.0], 'convex': [0.5], 'below_chord': [0.5]}

@@ -9,9 +9,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.interpolation.config import Interpolation
 from studies.interpolation.tables import bin_shares, blocks_of, varied
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
 
 RISES = (-100, -10, -1, -0.1, -0.01, -0.001, 0.001, 0.01, 0.1, 1, 10, 100)
@@ -37,19 +37,27 @@ def write_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Path:
         f"zoo {config.zoo.name}. Nothing was trained for it: the ends are the first and the last checkpoint of each network."
     )
     parts = [heading("Linear interpolation from initialization to trained", 1), paragraph(lead)]
-    parts.append(quiet(f"Diverged networks, counted and left out of all means and curves: {counts}."))
+    parts.append(
+        quiet(f"Diverged networks, counted and left out of all means and curves: {counts}.")
+    )
     with rc_context(STYLE):
         for index, (title, cells, text) in enumerate(blocks_of(config, rows)):
             parts += [heading(title), table(cells), quiet(text)]
             parts += _first_figures(config, rows) if index == 0 else []
         parts += _hyperparameters(config, rows)
-    facts = {"networks": f"{len(rows)}, with {config.num_points} points each", "training images": _images(config)}
+    facts = {
+        "networks": f"{len(rows)}, with {config.num_points} points each",
+        "training images": _images(config),
+    }
     parts.append(details("interpolation", out, facts, config.to_yaml()))
     return write_page(out, f"Interpolation: {config.zoo.name}", parts)
 
 
 def _diverged(rows: pd.DataFrame) -> dict[str, int]:
-    return {str(name): int(here["diverged"].to_numpy(bool).sum()) for name, here in rows.groupby("population", sort=False)}
+    return {
+        str(name): int(here["diverged"].to_numpy(bool).sum())
+        for name, here in rows.groupby("population", sort=False)
+    }
 
 
 def _images(config: Interpolation) -> str:
@@ -78,7 +86,10 @@ def _hyperparameters(config: Interpolation, rows: pd.DataFrame) -> list[str]:
         f"Share of monotonic networks against each hyperparameter that varies, in {config.num_bins} bins by quantiles over all "
         f"networks (every value where there are fewer), drawn at their medians; bars: 95% Wilson interval over networks."
     )
-    return [heading("Monotonic networks and hyperparameters"), figure(plot_shares(rows, names, config.num_bins), caption)]
+    return [
+        heading("Monotonic networks and hyperparameters"),
+        figure(plot_shares(rows, names, config.num_bins), caption),
+    ]
 
 
 def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
@@ -96,7 +107,9 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)
     drawn = Figure(figsize=(WIDTH, 0.5 + 2.5 * lines), layout="constrained")
-    panels = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    panels = (
+        drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    )
     quartiles = {
         name: np.quantile(np.stack(here["losses"].to_list()), [0.25, 0.5, 0.75], axis=0)
         for name, here in usable.groupby("population", sort=False)
@@ -133,14 +146,26 @@ def plot_rises(rows: pd.DataFrame) -> Figure:
     for i, (name, here) in enumerate(rows.loc[~rows["diverged"]].groupby("population", sort=False)):
         values = np.sort(here["largest_rise"].to_numpy(np.float64))
         shares = np.arange(1, len(values) + 1) / len(values)
-        panel.step(values, shares, where="post", color=COLORS[i % len(COLORS)], ls=LINES[i % len(LINES)], lw=1.4, label=name)
+        panel.step(
+            values,
+            shares,
+            where="post",
+            color=COLORS[i % len(COLORS)],
+            ls=LINES[i % len(LINES)],
+            lw=1.4,
+            label=name,
+        )
     panel.axvline(0, color="#888", lw=0.8)
     panel.set_xscale("symlog", linthresh=1e-3)
     low, high = panel.get_xlim()
     panel.set_xticks([tick for tick in RISES if low <= tick <= high])
     plain_ticks(panel.xaxis)
     panel.set_xlim(low, high)
-    panel.set(xlabel="largest rise between consecutive points (nats)", ylabel="share of networks", ylim=(0, 1.02))
+    panel.set(
+        xlabel="largest rise between consecutive points (nats)",
+        ylabel="share of networks",
+        ylim=(0, 1.02),
+    )
     drawn.legend(loc="outside right upper", handlelength=4)
     return drawn
 
@@ -167,7 +192,15 @@ def plot_shares(rows: pd.DataFrame, hyperparameters: Sequence[str], num_bins: in
             here = shares.loc[shares["population"] == name]
             color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
             bars = np.stack([here["value"] - here["low"], here["high"] - here["value"]]).clip(0)
-            style = {"color": color, "marker": marker, "ls": dashes, "ms": 4, "lw": 1.2, "elinewidth": 0.8, "capsize": 2}
+            style = {
+                "color": color,
+                "marker": marker,
+                "ls": dashes,
+                "ms": 4,
+                "lw": 1.2,
+                "elinewidth": 0.8,
+                "capsize": 2,
+            }
             legend[name] = panel.errorbar(here["center"], here["value"], yerr=bars, **style)
         _dress(panel, hyperparameter, shares)
     for panel in panels[len(hyperparameters) :]:

@@ -1,12 +1,13 @@
 """Monotonic linear interpolation: the training loss on the segment from the initialization to the trained network.
 
-Goodfellow et al. found that it mostly falls all the way; Lucas et al. studied when it does not, and Lim et al. found that it
-does so more often for networks without parameter symmetries. The study reads the first and the last checkpoint of every
-network of a zoo and trains nothing.
+Goodfellow et al. found that it mostly falls all the way; Lucas et al. studied when it does not, and
+Lim et al. found that it does so more often for networks without parameter symmetries. The study
+reads the first and the last checkpoint of every network of a zoo and trains nothing.
 
 References:
-    Goodfellow, Vinyals and Saxe 2015, arXiv 1412.6544; Lucas, Bae, Zhang, Fort, Zemel and Grosse 2021, arXiv 2104.11044;
-    Lim, Putterman, Walters, Maron and Jegelka 2024, arXiv 2405.20231, section 5.4 and table 4.
+    Goodfellow, Vinyals and Saxe 2015, arXiv 1412.6544; Lucas, Bae, Zhang, Fort, Zemel and Grosse
+    2021, arXiv 2104.11044; Lim, Putterman, Walters, Maron and Jegelka 2024, arXiv 2405.20231,
+    section 5.4 and table 4.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ import pandas as pd
 import torch
 
 from data_gen.config import Job
-from data_gen.training.runs import Networks, expose, parts_of
 from data_gen.sampling import as_tensor
 from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.training.runs import Networks, expose, parts_of
 from studies.common.base import keep_rows, make_zoo
 from studies.common.grid import run_grid
 from studies.interpolation.config import Interpolation
@@ -68,7 +69,9 @@ class Block:
     dtype: str
 
 
-def run(config: Interpolation, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+def run(
+    config: Interpolation, out: Path, *, workers: int | None = None, quiet: bool = False
+) -> pd.DataFrame:
     """Measure every block of networks that is not there yet, then write `rows.parquet` and `config.yaml`.
 
     Args:
@@ -78,13 +81,16 @@ def run(config: Interpolation, out: Path, *, workers: int | None = None, quiet: 
         quiet: Whether to show no progress on stderr.
 
     Returns:
-        One row for each population and network: hyperparameters, `diverged`, the measures of `measure_curves` (NaN if
+        One row for each population and network: hyperparameters, `diverged`, the measures of
+            `measure_curves` (NaN if
         diverged) and `losses`, the curve.
     """
     make_zoo(config, workers=workers, quiet=quiet)
     blocks = plan(config, load(config.zoo))
     modules = ("studies.interpolation.curves", "studies.common.segments")
-    rows = run_grid(measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet)
+    rows = run_grid(
+        measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet
+    )
     keep_rows(config, rows, out)
     return rows
 
@@ -105,9 +111,13 @@ def plan(config: Interpolation, zoo: Zoo) -> list[Block]:
     chosen = tuple(zoo) if config.populations is None else config.populations
     for name in dict.fromkeys((config.baseline, *chosen)):
         if name not in zoo or name not in chosen:
-            raise ValueError(f"population {name!r}: expected one of the populations {[p for p in zoo if p in chosen]}")
+            raise ValueError(
+                f"population {name!r}: expected one of the populations {[p for p in zoo if p in chosen]}"
+            )
         if not zoo.manifest.populations[name].trajectory:
-            raise ValueError(f"population {name!r} has no initial parameters; expected a zoo of a job with checkpoints >= 2")
+            raise ValueError(
+                f"population {name!r} has no initial parameters; expected a zoo of a job with checkpoints >= 2"
+            )
     return [block for name in chosen for block in _blocks(config, zoo, name)]
 
 
@@ -119,7 +129,14 @@ def _blocks(config: Interpolation, zoo: Zoo, name: str) -> Iterator[Block]:
         stop = count if config.num_networks is None else min(count, config.num_networks - taken)
         for start in range(0, stop, config.block):
             rows = (split, start, min(stop, start + config.block))
-            yield Block(config.zoo, zoo.manifest.config_sha256, name, population.fingerprint, *rows, *options)
+            yield Block(
+                config.zoo,
+                zoo.manifest.config_sha256,
+                name,
+                population.fingerprint,
+                *rows,
+                *options,
+            )
         taken += max(stop, 0)
 
 
@@ -140,11 +157,18 @@ def measure(block: Block) -> pd.DataFrame:
     seen_size = as_tensor(table["train_size"].to_numpy(copy=True), torch.int64)
     size = seen_size if block.num_images is None else seen_size.clamp(max=block.num_images)
     seen = expose(_networks(table, seen_size), task, job.seed)
-    smoothing = as_tensor(table["label_smoothing"].to_numpy() * block.label_smoothing, torch.float64)
+    smoothing = as_tensor(
+        table["label_smoothing"].to_numpy() * block.label_smoothing, torch.float64
+    )
     ends = _ends(block.zoo, block.population, block.split, block.fingerprint)
-    start, end = ({name: tensor[block.start : block.stop].to(dtype) for name, tensor in part.items()} for part in ends)
+    start, end = (
+        {name: tensor[block.start : block.stop].to(dtype) for name, tensor in part.items()}
+        for part in ends
+    )
     architecture = population.architecture.to("cpu", dtype)
-    losses = segment_losses(architecture, task, seen, (start, end), size, smoothing, block.num_points).numpy()
+    losses = segment_losses(
+        architecture, task, seen, (start, end), size, smoothing, block.num_points
+    ).numpy()
     diverged = table["diverged"].to_numpy(bool) | ~np.isfinite(losses).all(1)
     rows = table[["network_id", *population.hyperparameters]].copy()
     rows.insert(0, "population", block.population)
@@ -164,13 +188,17 @@ def _task(config: str, dtype: torch.dtype) -> Task:
 def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Params, Params]:
     """Initial and final parameters of a split; the blocks of a split come one after the other."""
     _, params = load(zoo)[population].trajectory(split)
-    start, end = ({name: tensor[:, moment].clone() for name, tensor in params.items()} for moment in (0, -1))
+    start, end = (
+        {name: tensor[:, moment].clone() for name, tensor in params.items()} for moment in (0, -1)
+    )
     return start, end
 
 
 def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> Networks:
     """What `expose` has to know of networks; who trained them and how does not matter to what they saw."""
-    ids, steps = (as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps"))
+    ids, steps = (
+        as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps")
+    )
     # In the type of training, on which the draws depend.
     noise = as_tensor(table["label_noise"].to_numpy(copy=True), torch.float32)
     parts = torch.from_numpy(parts_of(table.get("train_parts"), len(table)))

@@ -9,8 +9,8 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from metanet.metrics import Estimate, bootstrap
-from studies.interpolation.config import Interpolation
 from studies.common.intervals import bootstrap_mean
+from studies.interpolation.config import Interpolation
 
 MEASURES = {
     "largest_rise": "largest rise (nats)",
@@ -41,13 +41,16 @@ def share_interval(hits: Shaped[np.ndarray, " n"]) -> Estimate:
         The interval; NaN if there are no networks.
 
     References:
-        Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22.
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA
+        22.
     """
     if not len(hits):
         return Estimate(np.nan, np.nan, np.nan)
     n, p, z = len(hits), float(np.mean(hits)), LEVEL_Z
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return Estimate(p, *(max(0.0, min(1.0, (middle + side * half) / (1 + z**2 / n))) for side in (-1, 1)))
+    return Estimate(
+        p, *(max(0.0, min(1.0, (middle + side * half) / (1 + z**2 / n))) for side in (-1, 1))
+    )
 
 
 def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
@@ -58,7 +61,8 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         num_bootstrap: Resamples.
 
     Returns:
-        One line a population: `population`, each measure with `_low` and `_high`, `start` and `end` (medians of the losses at
+        One line a population: `population`, each measure with `_low` and `_high`, `start` and `end`
+            (medians of the losses at
         both ends), `n` and `diverged`.
     """
     lines = []
@@ -67,10 +71,18 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         line: dict[str, Any] = {"population": name}
         for measure in MEASURES:
             values = usable[measure].to_numpy(np.float64)
-            found = share_interval(values) if measure == "monotonic" else bootstrap_mean(values, num_bootstrap)
+            found = (
+                share_interval(values)
+                if measure == "monotonic"
+                else bootstrap_mean(values, num_bootstrap)
+            )
             line |= _columns(measure, found)
         for end, place in (("start", 0), ("end", -1)):
-            line[end] = float(np.median([losses[place] for losses in usable["losses"]])) if len(usable) else np.nan
+            line[end] = (
+                float(np.median([losses[place] for losses in usable["losses"]]))
+                if len(usable)
+                else np.nan
+            )
         lines.append({**line, "n": len(usable), "diverged": len(here) - len(usable)})
     return pd.DataFrame(lines)
 
@@ -84,7 +96,8 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
         num_bootstrap: Resamples.
 
     Returns:
-        One line for every other population: `population`, each measure with `_low` and `_high`, and `n`, the number of pairs.
+        One line for every other population: `population`, each measure with `_low` and `_high`, and
+            `n`, the number of pairs.
     """
     usable = rows.loc[~rows["diverged"]]
     measures = list(MEASURES)
@@ -96,7 +109,9 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
             pairs = own.merge(reference, on="network_id", suffixes=("", "_reference"))
             line: dict[str, Any] = {"population": name}
             for measure in measures:
-                change = pairs[measure].to_numpy(np.float64) - pairs[f"{measure}_reference"].to_numpy(np.float64)
+                change = pairs[measure].to_numpy(np.float64) - pairs[
+                    f"{measure}_reference"
+                ].to_numpy(np.float64)
                 line |= _columns(measure, bootstrap_mean(change, num_bootstrap))
             lines.append({**line, "n": len(pairs)})
     return pd.DataFrame(lines)
@@ -117,15 +132,17 @@ def correlate(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         num_bootstrap: Resamples.
 
     Returns:
-        One line for each hyperparameter and population: `hyperparameter`, `population`, `spearman`, `spearman_low`,
-        `spearman_high`, `n`.
+        One line for each hyperparameter and population: `hyperparameter`, `population`, `spearman`,
+        `spearman_low`, `spearman_high`, `n`.
     """
     lines = []
     for hyperparameter in varied(rows):
         if not pd.api.types.is_numeric_dtype(rows[hyperparameter]):
             continue
         for name, here in rows.loc[~rows["diverged"]].groupby("population", sort=False):
-            values, rise = (here[column].to_numpy(np.float64) for column in (hyperparameter, "largest_rise"))
+            values, rise = (
+                here[column].to_numpy(np.float64) for column in (hyperparameter, "largest_rise")
+            )
             found = bootstrap(values, rise, num_bootstrap)["spearman"]
             line = {"hyperparameter": hyperparameter, "population": name, "n": len(here)}
             lines.append({**line, **_columns("spearman", found)})
@@ -137,12 +154,13 @@ def bin_shares(rows: pd.DataFrame, hyperparameter: str, num_bins: int) -> pd.Dat
 
     Args:
         rows: Rows of the study.
-        hyperparameter: Its name. Numbers are binned by quantiles over all rows if they have more distinct values than there
-            are bins; otherwise every value is a bin.
+        hyperparameter: Its name. Numbers are binned by quantiles over all rows if they have more
+            distinct values than there are bins; otherwise every value is a bin.
         num_bins: Number of bins.
 
     Returns:
-        One line for each population and bin: `population`, `bin` (from 0), `label`, `center` (median of the bin's values, its
+        One line for each population and bin: `population`, `bin` (from 0), `label`, `center`
+            (median of the bin's values, its
         number if they are no numbers), `value`, `low`, `high`, `n`.
     """
     values = rows[hyperparameter]
@@ -157,7 +175,11 @@ def bin_shares(rows: pd.DataFrame, hyperparameter: str, num_bins: int) -> pd.Dat
     for number in np.unique(bins).tolist():
         everyone = binned.loc[binned["bin"] == number]
         own = everyone[hyperparameter]
-        label = f"{own.min():.3g} to {own.max():.3g}" if numeric and _num_distinct(own) > 1 else str(own.iloc[0])
+        label = (
+            f"{own.min():.3g} to {own.max():.3g}"
+            if numeric and _num_distinct(own) > 1
+            else str(own.iloc[0])
+        )
         center = float(np.median(own.to_numpy(np.float64))) if numeric else float(number)
         for name, here in everyone.loc[~everyone["diverged"]].groupby("population", sort=False):
             found = share_interval(here["monotonic"].to_numpy(np.float64))
@@ -173,7 +195,9 @@ def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
         digits = 4 if measure == "largest_rise" else 3
         cells[title] = [_text(line, measure, digits, signed) for line in lines.to_dict("records")]
     if "start" in lines:
-        cells["median loss at both ends"] = [f"{line['start']:.3g}, {line['end']:.3g}" for line in lines.to_dict("records")]
+        cells["median loss at both ends"] = [
+            f"{line['start']:.3g}, {line['end']:.3g}" for line in lines.to_dict("records")
+        ]
     for name in ("n", "diverged"):
         if name in lines:
             cells[name] = lines[name].astype(str)
@@ -182,21 +206,39 @@ def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
 
 def correlation_cells(lines: pd.DataFrame) -> pd.DataFrame:
     """What `correlate` returns, as text: a line for each hyperparameter, a column for each population."""
-    cells = lines.assign(text=[_text(line, "spearman", 2, True) for line in lines.to_dict("records")])
+    cells = lines.assign(
+        text=[_text(line, "spearman", 2, True) for line in lines.to_dict("records")]
+    )
     order = [lines[name].unique() for name in ("hyperparameter", "population")]
-    wide = cells.pivot(index="hyperparameter", columns="population", values="text").loc[order[0], order[1]]
+    wide = cells.pivot(index="hyperparameter", columns="population", values="text").loc[
+        order[0], order[1]
+    ]
     return wide.reset_index().rename_axis(columns=None).astype(str)
 
 
 def blocks_of(config: Interpolation, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
     """Title, cells and explanation of each table that there is something to show in."""
-    found = [("The segment from initialization to trained", summary_cells(summarize(rows, config.num_bootstrap)), EXPLAINED)]
+    found = [
+        (
+            "The segment from initialization to trained",
+            summary_cells(summarize(rows, config.num_bootstrap)),
+            EXPLAINED,
+        )
+    ]
     paired = differences(rows, config.baseline, config.num_bootstrap)
     if len(paired):
-        found.append((f"Difference to {config.baseline}", summary_cells(paired, True), PAIRED.format(config.baseline)))
+        found.append(
+            (
+                f"Difference to {config.baseline}",
+                summary_cells(paired, True),
+                PAIRED.format(config.baseline),
+            )
+        )
     correlations = correlate(rows, config.num_bootstrap)
     if len(correlations):
-        found.append(("Largest rise and hyperparameters", correlation_cells(correlations), CORRELATED))
+        found.append(
+            ("Largest rise and hyperparameters", correlation_cells(correlations), CORRELATED)
+        )
     return found
 
 
@@ -212,7 +254,9 @@ def format_study(config: Interpolation, rows: pd.DataFrame, _out: Path) -> str:
         Lines of text.
     """
     blocks = blocks_of(config, rows)
-    return "\n\n".join("\n".join([title, cells.to_string(index=False), text]) for title, cells, text in blocks)
+    return "\n\n".join(
+        "\n".join([title, cells.to_string(index=False), text]) for title, cells, text in blocks
+    )
 
 
 def _num_distinct(values: Any) -> int:

@@ -31,19 +31,25 @@ class Learnability(StudyConfig):
     Attributes:
         populations: Names of populations, or `all`.
         metanets: Names of metanets; the floor `hparams` is added if it is not among them.
-        treatments: Treatments as texts, such as `augment` or `align+augment`, or a mapping from labels to treatments with
-            options; `none` is added if it is not among them.
-        treated: Metanets that the treatments apply to: names, a mapping from names to labels of treatments, or `all`, which
-            stands for all that read weights. The others run with `none` only.
-        treated_num_train: Numbers of training networks of treated metanets; those of `num_train` if not given.
+        treatments: Treatments as texts, such as `augment` or `align+augment`, or a mapping from
+            labels to treatments with options; `none` is added if it is not among them.
+        treated: Metanets that the treatments apply to: names, a mapping from names to labels of
+            treatments, or `all`, which stands for all that read weights. The others run with `none`
+            only.
+        treated_num_train: Numbers of training networks of treated metanets; those of `num_train` if
+            not given.
         num_train: Numbers of training networks; `all` stands for as many as a population has.
         seeds: Seeds of the metanets.
         targets: Columns to predict.
         options: Further options of single metanets, such as `{mlp: {epochs: 50}}`.
-        shuffled: Whether to fit the first metanet but the floor on shuffled labels too; or the name of the one to fit.
-        transfer: Whether to score each fitted metanet on the other populations of its weight space too.
-        transfer_zoos: Further zoos, on whose equally named populations each fitted metanet is scored too.
-        reach: Values of R^2 for which the number of training networks that reaches them is looked up.
+        shuffled: Whether to fit the first metanet but the floor on shuffled labels too; or the name
+            of the one to fit.
+        transfer: Whether to score each fitted metanet on the other populations of its weight space
+            too.
+        transfer_zoos: Further zoos, on whose equally named populations each fitted metanet is
+            scored too.
+        reach: Values of R^2 for which the number of training networks that reaches them is looked
+            up.
         num_bootstrap: Number of bootstrap samples of an interval.
         match_bins: Largest number of bins of label matching.
         match_minimum: With fewer matched test networks, matched metrics are NaN.
@@ -52,16 +58,22 @@ class Learnability(StudyConfig):
     populations: All | tuple[str, ...] = "all"
     metanets: tuple[str, ...] = Field(min_length=1)
     treatments: Annotated[dict[str, Steps] | tuple[str, ...], BeforeValidator(_as_tuple)] = (NONE,)
-    treated: Annotated[All | dict[str, Names] | tuple[str, ...], BeforeValidator(_names_or_all)] = "all"
+    treated: Annotated[All | dict[str, Names] | tuple[str, ...], BeforeValidator(_names_or_all)] = (
+        "all"
+    )
     treated_num_train: Sizes | None = None
     num_train: Sizes = ("all",)
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ] = (0,)
     targets: Names = ("test_accuracy",)
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     shuffled: bool | str = False
     transfer: bool = False
     transfer_zoos: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
-    reach: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(_as_tuple)] = (0.5, 0.8)
+    reach: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(_as_tuple)
+    ] = (0.5, 0.8)
     num_bootstrap: PositiveInt = 1000
     match_bins: PositiveInt = 16
     match_minimum: PositiveInt = 30
@@ -73,14 +85,22 @@ class Learnability(StudyConfig):
 
     @field_validator("treatments")
     @classmethod
-    def _with_none(cls, treatments: dict[str, Steps] | tuple[str, ...]) -> dict[str, Steps] | tuple[str, ...]:
+    def _with_none(
+        cls, treatments: dict[str, Steps] | tuple[str, ...]
+    ) -> dict[str, Steps] | tuple[str, ...]:
         if not isinstance(treatments, dict):
             return tuple(dict.fromkeys((NONE, *treatments)))
         if treatments.get(NONE, NONE) != NONE:
-            raise ValueError(f"the label {NONE!r} stands for no treatment, found {treatments[NONE]!r}; choose another label")
+            raise ValueError(
+                f"the label {NONE!r} stands for no treatment, found {treatments[NONE]!r}; choose another label"
+            )
         return {NONE: NONE, **treatments}
 
     @property
     def chains(self) -> dict[str, Steps]:
         """The treatments by label, `none` first."""
-        return self.treatments if isinstance(self.treatments, dict) else {name: name for name in self.treatments}
+        return (
+            self.treatments
+            if isinstance(self.treatments, dict)
+            else {name: name for name in self.treatments}
+        )

@@ -12,7 +12,9 @@ from metanet.inputs.treatments import NONE
 from studies.learnability.summary import GROUP, shown_name
 
 
-def networks_needed(sizes: Float[np.ndarray, "k"], curve: Float[np.ndarray, "k"], level: int | float) -> float:
+def networks_needed(
+    sizes: Float[np.ndarray, "k"], curve: Float[np.ndarray, "k"], level: int | float
+) -> float:
     """Where a learning curve first reaches a level, by linear interpolation in ``log n``.
 
     Args:
@@ -37,9 +39,9 @@ def networks_needed(sizes: Float[np.ndarray, "k"], curve: Float[np.ndarray, "k"]
 def efficiency(averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2") -> pd.DataFrame:
     """Numbers of training networks that reach given scores, of every line with two numbers of training networks or more.
 
-    The interval is where the curves of the interval's ends reach the score (both means over seeds of the ends of the 95%
-    bootstrap interval over test networks): the upper ends reach it first, which gives `low`, the lower ends last, which gives
-    `high`.
+    The interval is where the curves of the interval's ends reach the score (both means over seeds
+    of the ends of the 95% bootstrap interval over test networks): the upper ends reach it first,
+    which gives `low`, the lower ends last, which gives `high`.
 
     Args:
         averages: What `average_seeds` returns.
@@ -47,7 +49,8 @@ def efficiency(averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2
         metric: The score.
 
     Returns:
-        One row for each line and score: `level`, `networks`, `low`, `high` as `networks_needed` gives them, and `smallest` and
+        One row for each line and score: `level`, `networks`, `low`, `high` as `networks_needed`
+            gives them, and `smallest` and
         `largest`, the ends of the curve.
     """
     found: list[dict[str, Any]] = []
@@ -58,9 +61,20 @@ def efficiency(averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2
             continue
         ends = {"networks": metric, "low": f"{metric}_high", "high": f"{metric}_low"}
         for level in reach:
-            needed = {name: networks_needed(sizes, curve[column].to_numpy(np.float64), level) for name, column in ends.items()}
+            needed = {
+                name: networks_needed(sizes, curve[column].to_numpy(np.float64), level)
+                for name, column in ends.items()
+            }
             line = dict(zip(GROUP, key if isinstance(key, tuple) else (key,), strict=True))
-            found.append({**line, "level": level, **needed, "smallest": int(sizes[0]), "largest": int(sizes[-1])})
+            found.append(
+                {
+                    **line,
+                    "level": level,
+                    **needed,
+                    "smallest": int(sizes[0]),
+                    "largest": int(sizes[-1]),
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -71,18 +85,25 @@ def efficiency_cells(lines: pd.DataFrame) -> pd.DataFrame:
         lines: Lines of one target of `efficiency`.
 
     Returns:
-        Columns metanet, treatment, population, then one for each level: `180 [150, 260]`; `<=100` where the smallest number is
-        enough, `not reached` or, as an end, `>400` where the largest is not.
+        Columns metanet, treatment, population, then one for each level: `180 [150, 260]`; `<=100`
+        where the smallest number is enough, `not reached` or, as an end, `>400` where the largest
+        is not.
     """
     keys = ["metanet", "treatment", "population"]
     records = []
     for _, group in lines.groupby(GROUP, sort=False):
         first = group.iloc[0]
-        record = {"metanet": shown_name(first), "treatment": first["treatment"], "population": first["population"]}
+        record = {
+            "metanet": shown_name(first),
+            "treatment": first["treatment"],
+            "population": first["population"],
+        }
         for line in group.to_dict("records"):
             record[f"R\u00b2 = {line['level']:g}"] = _text(line)
         records.append(record)
-    cells = pd.DataFrame(records).sort_values(keys[:2], key=lambda names: pd.factorize(names)[0], kind="stable")
+    cells = pd.DataFrame(records).sort_values(
+        keys[:2], key=lambda names: pd.factorize(names)[0], kind="stable"
+    )
     return cells if set(cells["treatment"]) != {NONE} else cells.drop(columns="treatment")
 
 
@@ -106,7 +127,11 @@ def _text(line: Any) -> str:
     low, value, high = (_number(line[name], line) for name in ("low", "networks", "high"))
     if not math.isfinite(line["networks"]):
         value = "not reached"
-    return value if low == value == high or not math.isfinite(line["low"]) else f"{value} [{low}, {high}]"
+    return (
+        value
+        if low == value == high or not math.isfinite(line["low"])
+        else f"{value} [{low}, {high}]"
+    )
 
 
 def _number(value: float, line: Any) -> str:

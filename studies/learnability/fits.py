@@ -19,8 +19,8 @@ from metanet.inputs.dataset import Examples, read_examples
 from metanet.inputs.treatments import NONE, Spec, parse_treatment
 from studies.common.computed_targets import with_derived
 from studies.learnability.shuffled import ShuffledLabels
-from zoo.store.population import load
 from zoo.store.columns import publish
+from zoo.store.population import load
 
 FORMAT = 2  # raise it when the meaning of a stored cell changes
 
@@ -54,7 +54,8 @@ class Cell:
         target: Column that the metanet predicts.
         num_train: Number of training networks asked for.
         seed: Seed of the metanet.
-        code: What `code_fingerprint` was when the study was planned, and the code of metanets and treatments from elsewhere.
+        code: What `code_fingerprint` was when the study was planned, and the code of metanets and
+            treatments from elsewhere.
         options: Further options of the metanet.
         treatment: What is done about symmetry.
         shuffled: Whether the labels that it learns from are shuffled.
@@ -95,7 +96,10 @@ class Cell:
     @property
     def places(self) -> tuple[Place, ...]:
         """Where it predicts, its own population first."""
-        return (Place(self.zoo, self.population, self.fingerprint, self.population), *self.elsewhere)
+        return (
+            Place(self.zoo, self.population, self.fingerprint, self.population),
+            *self.elsewhere,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,10 @@ class Predictions:
         truth: Target of each test network.
         prediction: What the metanet predicts for it.
         num_train: Number of networks that it was fitted on, after dropping.
-        num_dropped: Number of diverged networks without a finite target, left out of training, validation and test.
-        seconds: Duration of predicting and, for its own population, of loading and fitting, on one thread.
+        num_dropped: Number of diverged networks without a finite target, left out of training,
+            validation and test.
+        seconds: Duration of predicting and, for its own population, of loading and fitting, on one
+            thread.
     """
 
     network_id: Int[np.ndarray, "n"]
@@ -148,8 +154,12 @@ def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
 
     start = time.perf_counter()
     population = open_population(cell.zoo, cell.population, cell.target, out)
-    learned: Any = ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
-    model = Metanet(cell.metanet, target=cell.target, treatment=cell.treatment, seed=cell.seed, **cell.options)
+    learned: Any = (
+        ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
+    )
+    model = Metanet(
+        cell.metanet, target=cell.target, treatment=cell.treatment, seed=cell.seed, **cell.options
+    )
     with warnings.catch_warnings():
         _ignore_dropped()
         model.fit(learned, num_train=cell.num_train)
@@ -160,12 +170,16 @@ def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
             truth, prediction = model.predict_examples(there, "test")
             dropped = model.num_dropped_ + test.num_dropped
             now = time.perf_counter()
-            found[place.name] = Predictions(test.network_id, truth, prediction, model.num_train_, dropped, now - start)
+            found[place.name] = Predictions(
+                test.network_id, truth, prediction, model.num_train_, dropped, now - start
+            )
             start = now
     return found
 
 
-def read_labels(population: PopulationLike, split: str, target: str, count: int | None = None) -> Examples:
+def read_labels(
+    population: PopulationLike, split: str, target: str, count: int | None = None
+) -> Examples:
     """The targets of a split's networks, without those that diverged and have none; the rows of a study say how many.
 
     Args:
@@ -200,7 +214,11 @@ def save_predictions(path: Path, found: Mapping[str, Predictions]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    arrays = {f"{i}.{name}": value for i, part in enumerate(found.values()) for name, value in vars(part).items()}
+    arrays = {
+        f"{i}.{name}": value
+        for i, part in enumerate(found.values())
+        for name, value in vars(part).items()
+    }
     try:
         with temporary.open("wb") as file:
             np.savez(file, places=np.array(list(found)), **arrays)
@@ -226,7 +244,9 @@ def load_predictions(path: Path) -> dict[str, Predictions]:
             places = arrays["places"].tolist()
             return {place: _read_part(arrays, index) for index, place in enumerate(places)}
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not the predictions of a cell ({error}); delete the file and run again") from error
+        raise ValueError(
+            f"{path}: not the predictions of a cell ({error}); delete the file and run again"
+        ) from error
 
 
 def _read_part(arrays: Mapping[str, np.ndarray], index: int) -> Predictions:

@@ -1,7 +1,8 @@
 """Label matching: test networks of several populations, subsampled so that their label histograms agree.
 
-A population whose networks all have nearly the same accuracy is hard to score well on, one whose accuracies spread widely is
-easy, whatever the weights look like. On matched networks a difference between populations cannot come from the labels.
+A population whose networks all have nearly the same accuracy is hard to score well on, one whose
+accuracies spread widely is easy, whatever the weights look like. On matched networks a difference
+between populations cannot come from the labels.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def bin_edges(labels: Mapping[str, Float[np.ndarray, "_"]], num_bins: int) -> Float[np.ndarray, "_"]:
+def bin_edges(
+    labels: Mapping[str, Float[np.ndarray, "_"]], num_bins: int
+) -> Float[np.ndarray, "_"]:
     """Bins shared by all populations.
 
-    Half of the edges are equally spaced over the pooled labels, half are their quantiles: the first keep bins narrow in the
-    tails, the second where the labels are dense.
+    Half of the edges are equally spaced over the pooled labels, half are their quantiles: the first
+    keep bins narrow in the tails, the second where the labels are dense.
 
     Args:
         labels: Finite labels of each population.
@@ -36,7 +39,9 @@ def bin_edges(labels: Mapping[str, Float[np.ndarray, "_"]], num_bins: int) -> Fl
     return edges if edges.size > 1 else np.repeat(edges, 2)
 
 
-def histogram(labels: Float[np.ndarray, "n"], edges: Float[np.ndarray, "_"]) -> Int[np.ndarray, "_"]:
+def histogram(
+    labels: Float[np.ndarray, "n"], edges: Float[np.ndarray, "_"]
+) -> Int[np.ndarray, "_"]:
     """Number of labels in each bin.
 
     Args:
@@ -49,10 +54,13 @@ def histogram(labels: Float[np.ndarray, "n"], edges: Float[np.ndarray, "_"]) -> 
     return np.bincount(_bin_of(labels, edges), minlength=edges.size - 1)
 
 
-def match_labels(labels: Mapping[str, Float[np.ndarray, "_"]], *, num_bins: int, seed: int) -> dict[str, Int[np.ndarray, "_"]]:
+def match_labels(
+    labels: Mapping[str, Float[np.ndarray, "_"]], *, num_bins: int, seed: int
+) -> dict[str, Int[np.ndarray, "_"]]:
     """Choose networks so that every population has the same number in each bin.
 
-    In each bin every population keeps as many networks as the population with the fewest has there, drawn at random.
+    In each bin every population keeps as many networks as the population with the fewest has there,
+    drawn at random.
 
     Args:
         labels: Finite labels of each population's networks; the lengths may differ.
@@ -68,7 +76,10 @@ def match_labels(labels: Mapping[str, Float[np.ndarray, "_"]], *, num_bins: int,
     for name in sorted(labels):
         generator = np.random.default_rng([seed, *name.encode()])
         bins = _bin_of(labels[name], edges)
-        picks = [generator.permutation(np.flatnonzero(bins == i))[:count] for i, count in enumerate(counts)]
+        picks = [
+            generator.permutation(np.flatnonzero(bins == i))[:count]
+            for i, count in enumerate(counts)
+        ]
         chosen[name] = np.sort(np.concatenate(picks))
     return chosen
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from metanet.contract import PopulationLike
 from metanet.estimator import Metanet
-from metanet.models.table import METANETS
 from metanet.inputs.treatments import NONE, parse_treatment
-from studies.learnability.fits import Cell, Place, open_population, read_labels
-from studies.learnability.config import FLOOR, Learnability, Steps
+from metanet.models.table import METANETS
 from studies.common.grid import code_fingerprint
+from studies.learnability.config import FLOOR, Learnability, Steps
+from studies.learnability.fits import Cell, Place, open_population, read_labels
 from studies.learnability.matching import match_labels
 from studies.learnability.plugins import find_plugin
 from studies.learnability.scores import Task
@@ -33,8 +33,8 @@ def plan(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
         One task a fit.
 
     Raises:
-        ValueError: If the zoo has no such population or column, a metanet or treatment is unknown, or a population has too few
-            networks.
+        ValueError: If the zoo has no such population or column, a metanet or treatment is unknown,
+            or a population has too few networks.
     """
     check(config)
     populations = choose_populations(config, zoo)
@@ -47,11 +47,25 @@ def plan(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
             places = find_places(config, populations, metanet, name)
             scorer.match_elsewhere(places)
             for treatment in treatments_of(config, metanet):
-                for num_train, seed in product(sizes(config, populations[name], metanet, treatment), config.seeds):
-                    tasks.append(scorer.task(populations[name], metanet, treatment, num_train, seed, places))
+                for num_train, seed in product(
+                    sizes(config, populations[name], metanet, treatment), config.seeds
+                ):
+                    tasks.append(
+                        scorer.task(populations[name], metanet, treatment, num_train, seed, places)
+                    )
             if metanet == shuffled_metanet(config):
                 num_train = sizes(config, populations[name], metanet, NONE)[-1]
-                tasks.append(scorer.task(populations[name], metanet, NONE, num_train, config.seeds[0], (), shuffled=True))
+                tasks.append(
+                    scorer.task(
+                        populations[name],
+                        metanet,
+                        NONE,
+                        num_train,
+                        config.seeds[0],
+                        (),
+                        shuffled=True,
+                    )
+                )
     return tasks
 
 
@@ -84,7 +98,10 @@ class _Scorer:
         shuffled: bool = False,
     ) -> Task:
         config, spec = self.config, self.config.chains[treatment]
-        used = [find_plugin("metanet", metanet), *(find_plugin("treatment", step) for step in _steps(spec))]
+        used = [
+            find_plugin("metanet", metanet),
+            *(find_plugin("treatment", step) for step in _steps(spec)),
+        ]
         plugins = tuple(plugin for plugin in used if plugin is not None)
         cell = Cell(
             zoo=config.zoo,
@@ -101,7 +118,9 @@ class _Scorer:
             elsewhere=places,
         )
         matched = {place.name: self.matched[place.name] for place in cell.places}
-        return Task(cell, treatment, matched, config.match_minimum, config.num_bootstrap, self.out, plugins)
+        return Task(
+            cell, treatment, matched, config.match_minimum, config.num_bootstrap, self.out, plugins
+        )
 
 
 def choose_populations(config: Learnability, zoo: Zoo) -> dict[str, Population]:
@@ -124,7 +143,9 @@ def match_test_networks(
     Returns:
         Increasing network ids for each population, equally many.
     """
-    found = {name: read_labels(population, "test", target) for name, population in populations.items()}
+    found = {
+        name: read_labels(population, "test", target) for name, population in populations.items()
+    }
     labels = {name: examples.y.numpy() for name, examples in found.items()}
     chosen = match_labels(labels, num_bins=config.match_bins, seed=0)
     return {name: tuple(found[name].network_id[chosen[name]].tolist()) for name in populations}
@@ -144,14 +165,18 @@ def shuffled_metanet(config: Learnability) -> str | None:
     """The metanet that is fitted on shuffled labels too, None for none."""
     if isinstance(config.shuffled, str):
         return config.shuffled
-    return next((name for name in config.metanets if name != FLOOR), FLOOR) if config.shuffled else None
+    return (
+        next((name for name in config.metanets if name != FLOOR), FLOOR)
+        if config.shuffled
+        else None
+    )
 
 
 def sizes(config: Learnability, population: Population, metanet: str, treatment: str) -> list[int]:
     """Numbers of training networks of one line of the study, increasing, without repetition.
 
-    Without treatment a metanet runs with those of `num_train` and, as what the treatments are compared with, of
-    `treated_num_train` if it is treated.
+    Without treatment a metanet runs with those of `num_train` and, as what the treatments are
+    compared with, of `treated_num_train` if it is treated.
 
     Args:
         config: The study's config.
@@ -176,7 +201,9 @@ def sizes(config: Learnability, population: Population, metanet: str, treatment:
                     f"{key}: {count} is more than the {available} training networks of population {population.name!r}; "
                     f"use a smaller number, or 'all'"
                 )
-    return sorted({available if count == "all" else count for counts in asked.values() for count in counts})
+    return sorted(
+        {available if count == "all" else count for counts in asked.values() for count in counts}
+    )
 
 
 def _steps(spec: Steps) -> list[str]:
@@ -192,14 +219,17 @@ def check(config: Learnability) -> None:
         config: What to measure.
 
     Raises:
-        ValueError: If a name is unknown, an option is not valid, or two labels stand for the same treatment.
+        ValueError: If a name is unknown, an option is not valid, or two labels stand for the same
+            treatment.
     """
     named = [config.shuffled] if isinstance(config.shuffled, str) else []
     _check_names("metanet", (*config.metanets, *config.options), METANETS)
     _check_names("metanet of the study", named, config.metanets)
     for name, options in config.options.items():
         if taken := SET_BY_STUDY & set(options):
-            raise ValueError(f"options of metanet {name!r}: {sorted(taken)} are set by the study, not by its options")
+            raise ValueError(
+                f"options of metanet {name!r}: {sorted(taken)} are set by the study, not by its options"
+            )
         Metanet(name, **options)
     _check_treatments(config)
 
@@ -210,14 +240,18 @@ def _check_treatments(config: Learnability) -> None:
         parsed = parse_treatment(spec)
         same = [other for other, chain in chains if chain == parsed]
         if same:
-            raise ValueError(f"treatments {same[0]!r} and {label!r} are the same; name each one once")
+            raise ValueError(
+                f"treatments {same[0]!r} and {label!r} are the same; name each one once"
+            )
         chains.append((label, parsed))
     if config.treated == "all":
         return
     _check_names("metanet of the study", config.treated, config.metanets)
     for name in config.treated:
         if not reads_weights(name):
-            raise ValueError(f"treated: metanet {name!r} reads no weights; there is nothing to treat")
+            raise ValueError(
+                f"treated: metanet {name!r} reads no weights; there is nothing to treat"
+            )
     if isinstance(config.treated, dict):
         for labels in config.treated.values():
             _check_names("treatment", labels, config.chains)

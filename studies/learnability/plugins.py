@@ -1,7 +1,7 @@
 """Metanets and treatments of your own in worker processes: found again by module and name, as functions and classes are.
 
-A spawned worker knows the tables of this package only. Where a study uses an entry from elsewhere, each of its tasks says
-where that entry can be imported from.
+A spawned worker knows the tables of this package only. Where a study uses an entry from elsewhere,
+each of its tasks says where that entry can be imported from.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
-from metanet.models.table import METANETS
 from metanet.inputs.treatments import TREATMENTS
+from metanet.models.table import METANETS
 
 Kind = Literal["metanet", "treatment"]
 OURS = "metanet"
@@ -31,7 +31,8 @@ class Plugin:
         name: Its name there.
         module: Module that defines it.
         path: Its name in that module, dotted.
-        code: SHA-256 of the module's file, or something no other process has if it cannot be imported.
+        code: SHA-256 of the module's file, or something no other process has if it cannot be
+            imported.
     """
 
     kind: Kind
@@ -76,7 +77,8 @@ def check_workers(plugin: Plugin, workers: int) -> None:
         workers: Number of processes.
 
     Raises:
-        ValueError: If there are several, and the entry is not defined at the top of a module with a file.
+        ValueError: If there are several, and the entry is not defined at the top of a module with a
+            file.
     """
     if workers > 1 and not plugin.is_importable:
         raise ValueError(

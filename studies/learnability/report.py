@@ -7,15 +7,31 @@ import pandas as pd
 from matplotlib import rc_context
 
 from metanet.inputs.treatments import NONE
+from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.learnability.ablation import ablation_cells, explain_ablation
-from studies.learnability.fits import open_population, read_labels
 from studies.learnability.config import FLOOR, Learnability
 from studies.learnability.efficiency import efficiency, efficiency_cells, explain_efficiency
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.learnability.fits import open_population, read_labels
 from studies.learnability.plan import choose_populations
-from studies.learnability.plots import LOWEST, STYLE, plot_curves, plot_labels, plot_predictions, words
+from studies.learnability.plots import (
+    LOWEST,
+    STYLE,
+    plot_curves,
+    plot_labels,
+    plot_predictions,
+    words,
+)
 from studies.learnability.scores import MATCHED, TRUE
-from studies.learnability.summary import abroad, average_seeds, explain, home, largest, notes, table_cells, title
+from studies.learnability.summary import (
+    abroad,
+    average_seeds,
+    explain,
+    home,
+    largest,
+    notes,
+    table_cells,
+    title,
+)
 from studies.learnability.transfer import impossible
 from zoo.store.population import load
 
@@ -46,7 +62,13 @@ def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
     ablation = pd.read_parquet(out / "ablation.parquet")
     with rc_context(STYLE):
         sections = [
-            _section(config, rows.loc[rows["target"] == target], ablation.loc[ablation["target"] == target], target, out)
+            _section(
+                config,
+                rows.loc[rows["target"] == target],
+                ablation.loc[ablation["target"] == target],
+                target,
+                out,
+            )
             for target in config.targets
         ]
     populations, metanets = rows["population"].nunique(), rows["metanet"].nunique()
@@ -59,18 +81,27 @@ def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
     return write_page(out, f"Learnability: {config.zoo.name}", parts)
 
 
-def _section(config: Learnability, rows: pd.DataFrame, ablation: pd.DataFrame, target: str, out: Path) -> str:
+def _section(
+    config: Learnability, rows: pd.DataFrame, ablation: pd.DataFrame, target: str, out: Path
+) -> str:
     averages = average_seeds(home(rows))
     best = largest(averages)
     zoo = load(config.zoo)
-    populations = {name: open_population(config.zoo, name, target, out) for name in choose_populations(config, zoo)}
+    populations = {
+        name: open_population(config.zoo, name, target, out)
+        for name in choose_populations(config, zoo)
+    }
     labels = {
-        name: np.concatenate([read_labels(population, split, target).y.numpy() for split in population.splits])
+        name: np.concatenate(
+            [read_labels(population, split, target).y.numpy() for split in population.splits]
+        )
         for name, population in populations.items()
     }
     parts = [heading(f"Predicting {words(target)}"), table(table_cells(best, METRICS))]
     parts += [quiet(text) for text in (" ".join(explain(best)), *notes(home(rows)))]
-    if target in NOT_FUNCTIONS or any(target in population.hyperparameters for population in populations.values()):
+    if target in NOT_FUNCTIONS or any(
+        target in population.hyperparameters for population in populations.values()
+    ):
         parts.append(quiet(NOT_A_FUNCTION.format(words(target).capitalize())))
     parts += [*_curves(averages), *_ablation(ablation), *_efficiency(averages, config)]
     caption = (
@@ -102,16 +133,29 @@ def _curves(averages: pd.DataFrame) -> list[str]:
         curves = learned.loc[learned["metanet"] == metanet]
         sizes = curves.loc[curves["treatment"] != NONE, "num_train"].unique()
         if len(sizes) > 1:
-            shown = plot_curves(curves.loc[curves["num_train"].isin(sizes)], "r2", "population", "treatment")
-            parts.append(figure(shown, f"{metanet}: {title('r2')} with each treatment, one panel a population; as above."))
+            shown = plot_curves(
+                curves.loc[curves["num_train"].isin(sizes)], "r2", "population", "treatment"
+            )
+            parts.append(
+                figure(
+                    shown,
+                    f"{metanet}: {title('r2')} with each treatment, one panel a population; as above.",
+                )
+            )
     return parts
 
 
 def _ablation(ablation: pd.DataFrame) -> list[str]:
-    parts = [heading("What each way to handle symmetry buys"), paragraph(explain_ablation(ablation))]
+    parts = [
+        heading("What each way to handle symmetry buys"),
+        paragraph(explain_ablation(ablation)),
+    ]
     parts += [heading("All test networks", 3), table(ablation_cells(ablation))]
     if np.isfinite(ablation[f"{MATCHED}r2"].to_numpy()).any():
-        parts += [heading("Label-matched test networks", 3), table(ablation_cells(ablation, MATCHED))]
+        parts += [
+            heading("Label-matched test networks", 3),
+            table(ablation_cells(ablation, MATCHED)),
+        ]
     return parts
 
 
@@ -119,7 +163,11 @@ def _efficiency(averages: pd.DataFrame, config: Learnability) -> list[str]:
     lines = efficiency(averages.loc[averages["labels"] == TRUE], config.reach)
     if lines.empty:
         return []
-    return [heading("Networks needed"), table(efficiency_cells(lines)), quiet(explain_efficiency(lines))]
+    return [
+        heading("Networks needed"),
+        table(efficiency_cells(lines)),
+        quiet(explain_efficiency(lines)),
+    ]
 
 
 def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
@@ -128,14 +176,18 @@ def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
     parts = [heading("Transfer to other populations")]
     if not abroad(rows).empty:
         parts.append(table(table_cells(largest(average_seeds(abroad(rows))), METRICS)))
-    return parts + [quiet(text) for text in impossible(config, choose_populations(config, load(config.zoo)))]
+    return parts + [
+        quiet(text) for text in impossible(config, choose_populations(config, load(config.zoo)))
+    ]
 
 
 def main_metanets(best: pd.DataFrame) -> list[str]:
     """The metanets whose predictions are shown: the flat `mlp`, if there, and the best one but the floor, by mean R^2."""
     plain = best.query("labels == @TRUE and treatment == @NONE")
     means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
-    ranked = sorted((name for name in means if name != FLOOR or len(means) == 1), key=lambda name: -means[name])
+    ranked = sorted(
+        (name for name in means if name != FLOOR or len(means) == 1), key=lambda name: -means[name]
+    )
     return list(dict.fromkeys([*(["mlp"] if "mlp" in ranked else []), ranked[0]]))
 
 

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from metanet.metrics import METRICS, bootstrap
 from metanet.inputs.treatments import NONE
-from studies.learnability.fits import Cell, Predictions, cell_path, fit, load_predictions, save_predictions
+from metanet.metrics import METRICS, bootstrap
+from studies.learnability.fits import (
+    Cell,
+    Predictions,
+    cell_path,
+    fit,
+    load_predictions,
+    save_predictions,
+)
 from studies.learnability.plugins import Plugin
 from zoo.store.columns import write_text
 
@@ -50,13 +57,18 @@ class Task:
 
     def scores_path(self, place: str) -> Path:
         """File of the metrics; its name changes when the cell, the matched networks or the bootstrap do."""
-        identity = json.dumps([self.cell.key, place, self.matched[place], self.match_minimum, self.num_bootstrap])
+        identity = json.dumps(
+            [self.cell.key, place, self.matched[place], self.match_minimum, self.num_bootstrap]
+        )
         return self.out / "scores" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to compute."""
-        paths = (self.predictions_path, *(self.scores_path(place.name) for place in self.cell.places))
+        paths = (
+            self.predictions_path,
+            *(self.scores_path(place.name) for place in self.cell.places),
+        )
         return all(path.is_file() for path in paths)
 
 
@@ -92,8 +104,8 @@ def read_rows(task: Task) -> list[dict[str, Any]]:
         task: The task.
 
     Returns:
-        Values by column, for each place; a metric `m` has its 95% interval in `m_low` and `m_high`, its label-matched twin is
-        `matched_m`.
+        Values by column, for each place; a metric `m` has its 95% interval in `m_low` and `m_high`,
+        its label-matched twin is `matched_m`.
     """
     cell = task.cell
     asked = {
@@ -123,7 +135,9 @@ def _scores(task: Task, place: str, predictions: Predictions) -> dict[str, Any]:
     if num_matched < task.match_minimum:
         note = f"only {num_matched} label-matched test networks, {task.match_minimum} needed"
     truth, prediction = predictions.truth, predictions.prediction
-    matched_metrics = _metrics(truth[matched], prediction[matched], task.num_bootstrap if not note else 0)
+    matched_metrics = _metrics(
+        truth[matched], prediction[matched], task.num_bootstrap if not note else 0
+    )
     return {
         "n_train": predictions.num_train,
         "n_test": truth.size,
@@ -136,11 +150,17 @@ def _scores(task: Task, place: str, predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _metrics(truth: Float[np.ndarray, "n"], prediction: Float[np.ndarray, "n"], num_bootstrap: int) -> dict[str, float]:
+def _metrics(
+    truth: Float[np.ndarray, "n"], prediction: Float[np.ndarray, "n"], num_bootstrap: int
+) -> dict[str, float]:
     """Each metric and its interval; NaN without bootstrap samples, or with fewer than two networks."""
     if not num_bootstrap or truth.size < 2:
         return {f"{metric}{end}": math.nan for metric in METRICS for end in ("", "_low", "_high")}
     values = {}
     for metric, estimate in bootstrap(truth, prediction, num_bootstrap=num_bootstrap).items():
-        values |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+        values |= {
+            metric: estimate.value,
+            f"{metric}_low": estimate.low,
+            f"{metric}_high": estimate.high,
+        }
     return values

@@ -48,13 +48,18 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         rows: Rows of a study.
 
     Returns:
-        One row for each combination of the columns `GROUP` and `num_train`, in the order of the rows: the mean over seeds of
-        every numeric column (also of the ends of the intervals), the standard deviation over seeds of each metric in
-        `<metric>_seed_std` (NaN for one seed), and `num_seeds`.
+        One row for each combination of the columns `GROUP` and `num_train`, in the order of the
+        rows: the mean over seeds of every numeric column (also of the ends of the intervals), the
+        standard deviation over seeds of each metric in `<metric>_seed_std` (NaN for one seed), and
+        `num_seeds`.
     """
     keys = [*GROUP, "num_train"]
     grouped = rows.groupby(keys, sort=False)
-    numbers = [name for name in rows.columns if name not in (*keys, "seed") and is_numeric_dtype(rows[name])]
+    numbers = [
+        name
+        for name in rows.columns
+        if name not in (*keys, "seed") and is_numeric_dtype(rows[name])
+    ]
     metrics = [name for name in numbers if f"{name}_low" in numbers]
     means = pd.DataFrame(grouped[numbers].mean())
     spread = pd.DataFrame(grouped[metrics].std(ddof=1)).add_suffix("_seed_std")
@@ -102,7 +107,8 @@ def table_cells(lines: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         metrics: Metrics to show.
 
     Returns:
-        Columns metanet, treatment (if there are several), population, tested on (if that is another), then one for each metric.
+        Columns metanet, treatment (if there are several), population, tested on (if that is
+        another), then one for each metric.
     """
     records = lines.to_dict("records")
     cells = pd.DataFrame({"metanet": [shown_name(line) for line in records]})
@@ -169,7 +175,9 @@ def render(cells: pd.DataFrame) -> str:
 
 
 def _join(values: Iterable[str], widths: Sequence[int]) -> str:
-    return "  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)).rstrip()
+    return "  ".join(
+        value.ljust(width) for value, width in zip(values, widths, strict=True)
+    ).rstrip()
 
 
 def notes(rows: pd.DataFrame) -> list[str]:
@@ -184,7 +192,9 @@ def notes(rows: pd.DataFrame) -> list[str]:
     found = [f"Matched metrics n/a: {note}." for note in sorted(set(rows["note"]) - {""})]
     dropped = pd.Series(rows.groupby("population", sort=False)["num_dropped"].max()).to_dict()
     counts = ", ".join(f"{name} {count}" for name, count in dropped.items() if count)
-    return found + [f"Diverged networks without a finite target, left out: {counts}."] * bool(counts)
+    return found + [f"Diverged networks without a finite target, left out: {counts}."] * bool(
+        counts
+    )
 
 
 def _span(values: Any) -> str:

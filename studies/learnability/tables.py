@@ -8,7 +8,16 @@ from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import Learnability
 from studies.learnability.efficiency import efficiency, efficiency_cells, explain_efficiency
 from studies.learnability.scores import TRUE
-from studies.learnability.summary import SHOWN, abroad, average_seeds, format_table, home, largest, render, table_cells
+from studies.learnability.summary import (
+    SHOWN,
+    abroad,
+    average_seeds,
+    format_table,
+    home,
+    largest,
+    render,
+    table_cells,
+)
 
 
 def format_study(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
@@ -33,5 +42,7 @@ def format_study(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
         blocks.append("\n".join([head, render(efficiency_cells(lines)), explain_efficiency(lines)]))
     if not abroad(rows).empty:
         for target, lines in largest(average_seeds(abroad(rows))).groupby("target", sort=False):
-            blocks.append("\n".join([f"Transfer, predicting {target}", render(table_cells(lines, SHOWN))]))
+            blocks.append(
+                "\n".join([f"Transfer, predicting {target}", render(table_cells(lines, SHOWN))])
+            )
     return "\n\n".join(blocks)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from metanet.inputs.checks import check_source, width_difference
 from metanet.contract import Source, network_of
+from metanet.inputs.checks import check_source, width_difference
 from metanet.models.table import METANETS
-from studies.learnability.fits import Place
 from studies.learnability.config import Learnability
+from studies.learnability.fits import Place
 from zoo.store.population import Population, load
 
 
@@ -16,7 +16,9 @@ def reads_weights(metanet: str) -> bool:
     return getattr(METANETS[metanet], "reads", "params") == "params"
 
 
-def candidates(config: Learnability, populations: Mapping[str, Population], fitted_on: str) -> dict[str, Population]:
+def candidates(
+    config: Learnability, populations: Mapping[str, Population], fitted_on: str
+) -> dict[str, Population]:
     """Where a metanet might be scored besides its own population.
 
     Args:
@@ -30,7 +32,11 @@ def candidates(config: Learnability, populations: Mapping[str, Population], fitt
     Raises:
         ValueError: If two zoos have the same name.
     """
-    found = {name: population for name, population in populations.items() if config.transfer and name != fitted_on}
+    found = {
+        name: population
+        for name, population in populations.items()
+        if config.transfer and name != fitted_on
+    }
     names = [directory.name for directory in config.transfer_zoos]
     if len(set(names)) < len(names):
         raise ValueError(f"transfer_zoos: expected folders of different names, got {names}")
@@ -63,11 +69,21 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
     except ValueError:
         if dict(fitted_on.space.shapes) != dict(other.space.shapes):
             return "its tensors have other shapes"
-        return "its declared symmetry is another" if fitted_on.space != other.space else "other entries of it are fixed"
-    return "" if source.network is None or other.network.is_like(source.network) else "its networks compute another function"
+        return (
+            "its declared symmetry is another"
+            if fitted_on.space != other.space
+            else "other entries of it are fixed"
+        )
+    return (
+        ""
+        if source.network is None or other.network.is_like(source.network)
+        else "its networks compute another function"
+    )
 
 
-def find_places(config: Learnability, populations: Mapping[str, Population], metanet: str, fitted_on: str) -> tuple[Place, ...]:
+def find_places(
+    config: Learnability, populations: Mapping[str, Population], metanet: str, fitted_on: str
+) -> tuple[Place, ...]:
     """Where a metanet is scored besides its own population.
 
     Args:
@@ -103,12 +119,20 @@ def impossible(config: Learnability, populations: Mapping[str, Population]) -> l
         for name, other in candidates(config, populations, fitted_on).items():
             refused = {metanet: why_not(metanet, population, other) for metanet in config.metanets}
             for reason in dict.fromkeys(refused.values()):
-                metanets = tuple(metanet for metanet in config.metanets if refused[metanet] == reason)
+                metanets = tuple(
+                    metanet for metanet in config.metanets if refused[metanet] == reason
+                )
                 if reason:
                     reasons.setdefault(metanets, {}).setdefault(reason, []).append(name)
         for metanets, by_reason in reasons.items():
-            words = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
-            found.append(f"{', '.join(metanets)} fitted on {fitted_on} cannot be scored on {words}.")
-        missing = [directory.name for directory in config.transfer_zoos if fitted_on not in load(directory)]
+            words = "; ".join(
+                f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()
+            )
+            found.append(
+                f"{', '.join(metanets)} fitted on {fitted_on} cannot be scored on {words}."
+            )
+        missing = [
+            directory.name for directory in config.transfer_zoos if fitted_on not in load(directory)
+        ]
         found += [f"The zoo {name} has no population {fitted_on}." for name in missing]
     return found

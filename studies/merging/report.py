@@ -14,7 +14,11 @@ from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
 from studies.learnability.summary import render
 
 GROUP = ["population", "train_parts", "size", "way"]
-WORDS = {"test_loss": "test loss (nats)", "test_accuracy": "test accuracy (fraction)", "train_loss": "training loss (nats)"}
+WORDS = {
+    "test_loss": "test loss (nats)",
+    "test_accuracy": "test accuracy (fraction)",
+    "train_loss": "training loss (nats)",
+}
 EXPLAIN = (
     "Mean over groups of k networks with Student's 95% interval; n is the number of groups. A star: groups share networks, so "
     "the interval is too narrow. Single: the mean of the networks of a group, each alone. Ensemble: mean of their "
@@ -78,7 +82,14 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
             parts.append(figure(plot_sizes(rows, metric), caption))
     parts += [heading("All numbers"), table(table_cells(rows)), quiet(EXPLAIN)]
     counts = rows.groupby(GROUP).size()
-    parts.append(details("merging", out, {"groups": f"{counts.min()} to {counts.max()} of each size"}, config.to_yaml()))
+    parts.append(
+        details(
+            "merging",
+            out,
+            {"groups": f"{counts.min()} to {counts.max()} of each size"},
+            config.to_yaml(),
+        )
+    )
     return write_page(out, f"Merging: {config.zoo.name}", parts)
 
 
@@ -105,10 +116,15 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
         here = rows.loc[(rows["train_parts"] == parts) & (rows["population"] == population)]
         for way in here["way"].unique():
             i, own = ways.index(way), here.loc[here["way"] == way]
-            curve = [(size, *mean_interval(v.to_numpy(np.float64))) for size, v in own.groupby("size")[metric]]
+            curve = [
+                (size, *mean_interval(v.to_numpy(np.float64)))
+                for size, v in own.groupby("size")[metric]
+            ]
             size, mean, low, high, _ = np.array(curve).T
             panel.fill_between(size, low, high, color=COLORS[i], alpha=0.15, lw=0)
-            (legend[way],) = panel.plot(size, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], ms=4, lw=1.3)
+            (legend[way],) = panel.plot(
+                size, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], ms=4, lw=1.3
+            )
         panel.set_xscale("log", base=2)
         sizes = sorted(rows["size"].unique())
         panel.set_xticks(sizes, [str(size) for size in sizes])

@@ -1,10 +1,12 @@
 """Merging: one network from the parameters of k networks of a population, beside their ensemble and one of them.
 
-Groups of k networks are disjoint as long as there are enough. Where networks learned from parts of the images (`train_parts`),
-those of a group come from different parts as far as possible, and each number of parts is a line of its own.
+Groups of k networks are disjoint as long as there are enough. Where networks learned from parts of
+the images (`train_parts`), those of a group come from different parts as far as possible, and each
+number of parts is a line of its own.
 
 References:
-    Ainsworth et al. 2023, arXiv 2209.04836, section 4 and algorithm 3; Lim et al. 2024, arXiv 2405.20231, section 5.1.
+    Ainsworth et al. 2023, arXiv 2209.04836, section 4 and algorithm 3; Lim et al. 2024, arXiv
+    2405.20231, section 5.1.
 """
 
 import json
@@ -96,7 +98,9 @@ class Asked:
     seed: int
 
 
-def run(config: Merging, out: Path, *, workers: int | None = None, quiet: bool = False) -> pd.DataFrame:
+def run(
+    config: Merging, out: Path, *, workers: int | None = None, quiet: bool = False
+) -> pd.DataFrame:
     """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
 
     Args:
@@ -111,7 +115,9 @@ def run(config: Merging, out: Path, *, workers: int | None = None, quiet: bool =
     make_zoo(config, workers=workers, quiet=quiet)
     populations = choose_populations(load(config.zoo), config.populations)
     asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet)
+    rows = run_grid(
+        measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet
+    )
     keep_rows(config, rows, out)
     return rows
 
@@ -133,7 +139,10 @@ def plan(config: Merging, population: Population) -> list[Asked]:
     alive = table.loc[~table["diverged"].astype(bool)]
     parts = parts_of(alive.get("train_parts"), len(alive))
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
-    common = {name: getattr(config, name) for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")}
+    common = {
+        name: getattr(config, name)
+        for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")
+    }
     cells = [
         Asked(config.zoo, population.fingerprint, task, population.name, value, size, **common)
         for value in np.unique(parts).tolist()
@@ -141,11 +150,15 @@ def plan(config: Merging, population: Population) -> list[Asked]:
         if int((parts == value).sum()) >= size
     ]
     if not cells:
-        raise ValueError(f"population {population.name!r}: {len(parts)} networks, not enough for sizes {list(config.sizes)}")
+        raise ValueError(
+            f"population {population.name!r}: {len(parts)} networks, not enough for sizes {list(config.sizes)}"
+        )
     return cells
 
 
-def draw_groups(part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int) -> list[list[int]]:
+def draw_groups(
+    part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int
+) -> list[list[int]]:
     """Draw groups of networks; those of one shuffle share none, and a new shuffle begins when one is used up.
 
     Args:
@@ -155,8 +168,8 @@ def draw_groups(part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int
         seed: Seed of the shuffles.
 
     Returns:
-        Rows of the networks of each group. A shuffle takes one network of every part before a second one of any, so that a
-        group has networks of different parts as far as possible.
+        Rows of the networks of each group. A shuffle takes one network of every part before a
+        second one of any, so that a group has networks of different parts as far as possible.
     """
     generator, found = np.random.default_rng(seed), []
     while len(found) < groups:
@@ -182,26 +195,52 @@ def measure(asked: Asked) -> pd.DataFrame:
     train, test = load_parts(population)
     parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
     matching = Matching(population.network, parts["train"], asked.num_restarts, asked.seed)
-    groups = draw_groups(table["network_id"].to_numpy()[rows] % asked.train_parts, asked.size, asked.groups, asked.seed)
+    groups = draw_groups(
+        table["network_id"].to_numpy()[rows] % asked.train_parts,
+        asked.size,
+        asked.groups,
+        asked.seed,
+    )
     found = []
     for number, group in enumerate(groups):
         ids = torch.from_numpy(rows[group])
         own = {name: tensor[ids] for name, tensor in params.items()}
         merged = merge_all(population.space, own, matching)
         if asked.repair:
-            merged = {way: reset_statistics(population.network, p, parts["train"].x) for way, p in merged.items()}
-        values = {way: {n: evaluate(population.network, p, part) for n, part in parts.items()} for way, p in merged.items()}
-        values["single"] = {name: evaluate(population.network, own, part) for name, part in parts.items()}
-        values["ensemble"] = {name: evaluate_ensemble(population.network, own, part) for name, part in parts.items()}
-        key = {"population": asked.population, "train_parts": asked.train_parts, "size": asked.size, "group": number}
+            merged = {
+                way: reset_statistics(population.network, p, parts["train"].x)
+                for way, p in merged.items()
+            }
+        values = {
+            way: {n: evaluate(population.network, p, part) for n, part in parts.items()}
+            for way, p in merged.items()
+        }
+        values["single"] = {
+            name: evaluate(population.network, own, part) for name, part in parts.items()
+        }
+        values["ensemble"] = {
+            name: evaluate_ensemble(population.network, own, part) for name, part in parts.items()
+        }
+        key = {
+            "population": asked.population,
+            "train_parts": asked.train_parts,
+            "size": asked.size,
+            "group": number,
+        }
         key["disjoint"] = len(groups) * asked.size <= len(rows)
         for way, scores in values.items():
-            means = {f"{n}_{kind}": v[k].mean() for n, v in scores.items() for k, kind in enumerate(("loss", "accuracy"))}
+            means = {
+                f"{n}_{kind}": v[k].mean()
+                for n, v in scores.items()
+                for k, kind in enumerate(("loss", "accuracy"))
+            }
             found.append({**key, "way": way, **means})
     return pd.DataFrame(found)
 
 
-def merge_all(space: WeightSpace, params: Mapping[str, Tensor], matching: Matching) -> dict[str, Params]:
+def merge_all(
+    space: WeightSpace, params: Mapping[str, Tensor], matching: Matching
+) -> dict[str, Params]:
     """The averages of some networks, each as a population of one.
 
     Args:
@@ -210,13 +249,20 @@ def merge_all(space: WeightSpace, params: Mapping[str, Tensor], matching: Matchi
         matching: How weights are matched.
 
     Returns:
-        `average`: of the networks as they are; where neurons may be permuted also `aligned to first` and `aligned to mean`.
+        `average`: of the networks as they are; where neurons may be permuted also
+            `aligned to first` and `aligned to mean`.
     """
     merged = {"average": average(params)}
     if can_move(space):
-        networks = [{name: tensor[i] for name, tensor in params.items()} for i in range(len(next(iter(params.values()))))]
+        networks = [
+            {name: tensor[i] for name, tensor in params.items()}
+            for i in range(len(next(iter(params.values()))))
+        ]
         first = networks[0]
-        moved = [first, *(act(space, match_weights(space, p, first, matching), p) for p in networks[1:])]
+        moved = [
+            first,
+            *(act(space, match_weights(space, p, first, matching), p) for p in networks[1:]),
+        ]
         merged["aligned to first"] = average(stack(moved))
         merged["aligned to mean"] = average(stack(align_to_mean(space, networks, matching)))
     return merged

@@ -20,8 +20,16 @@ def tiny_job(**changes):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def visible(folder):
-    return {name: data for name, data in contents(folder).items() if not name.split("/")[-1].startswith(".")}
+    return {
+        name: data
+        for name, data in contents(folder).items()
+        if not name.split("/")[-1].startswith(".")
+    }

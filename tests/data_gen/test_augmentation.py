@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from data_gen.tasks.augmentation import Augmentation, augment, draw_moves
 from data_gen.config import Job
+from data_gen.tasks.augmentation import Augmentation, augment, draw_moves
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
 from tests.data_gen.test_training_oracle import ARCHITECTURES, assert_equals_plain_loop, make_job
 from tests.reference.data_gen_training import moved
@@ -12,7 +12,9 @@ from tests.reference.data_gen_training import moved
 ALL = Augmentation(flip=True, shift=2, cutout=3)
 
 
-@pytest.mark.parametrize("augmentation", [ALL, Augmentation(flip=True), Augmentation(shift=3), Augmentation(cutout=4)])
+@pytest.mark.parametrize(
+    "augmentation", [ALL, Augmentation(flip=True), Augmentation(shift=3), Augmentation(cutout=4)]
+)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_augmentation_is_that_of_a_loop(augmentation, dtype):
     generator = torch.Generator().manual_seed(0)
@@ -22,7 +24,10 @@ def test_augmentation_is_that_of_a_loop(augmentation, dtype):
     task = Task(part, part, 2, mean, torch.ones(3, 1, 1), augmentation)
     moves = draw_moves(augmentation, 0, torch.arange(2), torch.arange(20).expand(2, -1), (7, 5))
     found = augment(augmentation, x.reshape(2, 20, 3, 7, 5), moves, mean)
-    expected = [moved(image, *move, task) for image, move in zip(x, moves.flatten(0, 1).tolist(), strict=True)]
+    expected = [
+        moved(image, *move, task)
+        for image, move in zip(x, moves.flatten(0, 1).tolist(), strict=True)
+    ]
     assert found.dtype == dtype
     assert torch.equal(found.flatten(0, 1), torch.stack(expected))
     assert (found.flatten(0, 1) != x).any()
@@ -36,14 +41,18 @@ def test_draws_cover_their_ranges_evenly_and_differ_between_networks_and_positio
         assert counts.sum() == moves[..., column].numel()
         assert (counts / counts.mean() - 1).abs().max() < 0.06
     assert (moves[0] != moves[1]).any() and (moves[:, 0] != moves[:, 1]).any()
-    assert torch.equal(draw_moves(ALL, 0, ids[7:8], position[:1, 30:31], (7, 5))[0, 0], moves[7, 30])
+    assert torch.equal(
+        draw_moves(ALL, 0, ids[7:8], position[:1, 30:31], (7, 5))[0, 0], moves[7, 30]
+    )
     assert (draw_moves(ALL, 1, ids, position, (7, 5)) != moves).any()
 
 
 def test_networks_trained_with_augmentation_are_those_of_a_plain_loop(tmp_path):
     architecture, module = ARCHITECTURES["cnn"]
     task = {"name": "digits", "train_size": 60, "test_size": 40, "augment": ALL.model_dump()}
-    assert_equals_plain_loop(make_job(architecture, None, "nesterov", "cosine", task=task), module, tmp_path)
+    assert_equals_plain_loop(
+        make_job(architecture, None, "nesterov", "cosine", task=task), module, tmp_path
+    )
 
 
 def test_what_is_no_image_cannot_be_augmented_and_jobs_without_it_keep_their_identity():
@@ -51,7 +60,15 @@ def test_what_is_no_image_cannot_be_augmented_and_jobs_without_it_keep_their_ide
         load_task(TaskConfig(name="mnist1d", train_size=20, test_size=20, augment=ALL))
     with pytest.raises(ValueError, match="at least one of flip, shift and cutout"):
         Augmentation()
-    plain = {"task": {}, "populations": {"p": {"architecture": {"name": "mlp"}}}, "hyperparameters": {"steps": 3}, "count": 2}
+    plain = {
+        "task": {},
+        "populations": {"p": {"architecture": {"name": "mlp"}}},
+        "hyperparameters": {"steps": 3},
+        "count": 2,
+    }
     assert "augment" not in Job.model_validate(plain).as_json()
     assert "precision" not in Job.model_validate(plain).as_json()
-    assert '"shift": 2' in Job.model_validate(plain | {"task": {"augment": ALL.model_dump()}}).as_json()
+    assert (
+        '"shift": 2'
+        in Job.model_validate(plain | {"task": {"augment": ALL.model_dump()}}).as_json()
+    )

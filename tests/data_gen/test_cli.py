@@ -58,9 +58,21 @@ def test_a_job_becomes_a_zoo(job, tmp_path):
             "job.yaml:7: hyperparameters.lr: log_uniform: expected low <= high",
         ),
         ("activation: relu", "activation: rleu", "unknown activation 'rleu'; known are"),
-        ("n_fix: 0.25", "n_fix: 64", "tensor 'layers.0.weight': n_fix=64 would freeze all 64 entries"),
-        ("kappa: 1.0", "kapa: 1.0", "job.yaml:14: populations.w_asymmetric.asymmetry: unknown option 'kapa' of asymmetry 'w'"),
-        ("name: digits", "name: images\n  path: ./no/such/folder", "task.path: no such folder: ./no/such/folder"),
+        (
+            "n_fix: 0.25",
+            "n_fix: 64",
+            "tensor 'layers.0.weight': n_fix=64 would freeze all 64 entries",
+        ),
+        (
+            "kappa: 1.0",
+            "kapa: 1.0",
+            "job.yaml:14: populations.w_asymmetric.asymmetry: unknown option 'kapa' of asymmetry 'w'",
+        ),
+        (
+            "name: digits",
+            "name: images\n  path: ./no/such/folder",
+            "task.path: no such folder: ./no/such/folder",
+        ),
         (
             "name: mlp, hidden: [6], act",
             "name: mpl, hidden: [6], act",
@@ -98,12 +110,16 @@ def test_every_recipe_is_a_valid_job(name):
     job = load_job(name)
     for_pairs = name.startswith(("connectivity", "merging"))
     assert job.count >= (10 if for_pairs else 300)
-    assert ({"mlp_32", "cnn_12_12"} if name == "mixed" else {"standard", "w_asymmetric"}) <= set(job.populations)
+    assert ({"mlp_32", "cnn_12_12"} if name == "mixed" else {"standard", "w_asymmetric"}) <= set(
+        job.populations
+    )
 
 
 def test_every_option_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
-    options = [option for parameter in main.params for option in parameter.opts if option.startswith("--")]
+    options = [
+        option for parameter in main.params for option in parameter.opts if option.startswith("--")
+    ]
     assert [option for option in options if f"| `{option}" not in text] == []
 
 

@@ -5,16 +5,18 @@ from functools import partial
 import pytest
 import torch
 
-from data_gen.training.compilation import compiler_works
-from data_gen.training.order import Kernels, feistel, round_tables, shuffled
 from data_gen.rng import fold
 from data_gen.shard import Worker
+from data_gen.training.compilation import compiler_works
+from data_gen.training.order import Kernels, feistel, round_tables, shuffled
 from data_gen.training.trainer import Trainer
 from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, TWINS, make_job
 
 pytestmark = pytest.mark.compile
 # Importing parts of the compiler raises deprecation warnings of its own.
-IGNORED = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+IGNORED = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,13 +27,21 @@ def _compiler():
 
 @IGNORED
 def test_compiled_order_is_the_same():
-    kernels = Kernels(*(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel)))
-    for networks, low, high, width in ((7, 100, 1200, 500), (3, 3000, 9000, 700), (5, 1297, 1298, 900)):
+    kernels = Kernels(
+        *(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel))
+    )
+    for networks, low, high, width in (
+        (7, 100, 1200, 500),
+        (3, 3000, 9000, 700),
+        (5, 1297, 1298, 900),
+    ):
         generator = torch.Generator().manual_seed(networks)
         length = torch.randint(low, high, (networks,), generator=generator)
         position = torch.arange(5000, 5000 + width).expand(networks, -1)
         keys = fold(0, torch.arange(networks))
-        assert torch.equal(shuffled(keys, position, length, kernels), shuffled(keys, position, length))
+        assert torch.equal(
+            shuffled(keys, position, length, kernels), shuffled(keys, position, length)
+        )
 
 
 @IGNORED
@@ -49,7 +59,9 @@ def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
     job = make_job((ARCHITECTURES | TWINS)[name][0], KINDS[kind], optimizer, "cosine")
     results = []
     for compiled in (False, True):
-        worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+        worker = Worker(
+            job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+        )
         plain = worker.trainer("p")
         worker._trainers["p"] = Trainer(plain.architecture, worker.task, job.seed, compiled)
         results.append(worker.train("p", torch.arange(3), lambda _: None)[1])
@@ -61,7 +73,9 @@ def test_any_number_of_shapes_may_be_compiled(tmp_path, monkeypatch):
     """torch gives up after the eighth form of a function, whichever trainer it belongs to."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     hyperparameters = {"lr": 0.05, "steps": 5, "batch_size": {"int_range": [1, 11]}}
-    job = make_job({"name": "mlp", "hidden": [3]}, None, "sgd", "constant", hyperparameters=hyperparameters)
+    job = make_job(
+        {"name": "mlp", "hidden": [3]}, None, "sgd", "constant", hyperparameters=hyperparameters
+    )
     final = []
     for allowed in (False, True):
         worker = Worker(job, tmp_path, torch.device("cpu"))

@@ -6,14 +6,22 @@ from data_gen.shard import Worker, full_table
 from tests.data_gen.test_training_oracle import ARCHITECTURES, make_job
 from tests.reference.data_gen_training import PlainMLP, train_alone
 
-WILD = {"lr": {"choice": [0.02, 1e6]}, "label_noise": 0.0, "train_fraction": 1.0, "weight_decay": 1.0, "momentum": 0.5}
+WILD = {
+    "lr": {"choice": [0.02, 1e6]},
+    "label_noise": 0.0,
+    "train_fraction": 1.0,
+    "weight_decay": 1.0,
+    "momentum": 0.5,
+}
 
 
 def train(tmp_path, **changes):
     job = make_job(ARCHITECTURES["mlp"][0], None, "sgd", "constant", count=8, **changes)
     base = job.model_dump(mode="json", exclude_none=True)
     job = type(job).model_validate(base | {"hyperparameters": base["hyperparameters"] | WILD})
-    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    worker = Worker(
+        job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
     return job, worker, *worker.train("p", torch.arange(8), lambda _: None)
 
 
@@ -33,7 +41,9 @@ def test_diverged_networks_keep_their_last_finite_parameters(tmp_path):
         row = {column: values[i].item() for column, values in rows.items()}
         stop = int(table["diverged_at"][i])
         assert 1 <= stop <= row["steps"]
-        before, after = (_alone(blueprint, worker.task, job.seed, i, row, steps) for steps in (stop - 1, stop))
+        before, after = (
+            _alone(blueprint, worker.task, job.seed, i, row, steps) for steps in (stop - 1, stop)
+        )
         assert all(torch.isfinite(tensor).all() for tensor in before.values())
         assert not all(torch.isfinite(tensor).all() for tensor in after.values())
         for name, expected in before.items():
@@ -49,9 +59,13 @@ def test_neighbors_of_a_diverged_network_train_as_if_alone(tmp_path):
 
 
 def _alone(blueprint, task, seed, i, row, steps):
-    initial = {n: p.double() for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()}
+    initial = {
+        n: p.double() for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()
+    }
     initial = {n: row["init_scale"] * p if n.endswith("weight") else p for n, p in initial.items()}
-    return train_alone(PlainMLP(initial, {}, 2, "relu", "none"), task, seed, i, row | {"steps": steps})
+    return train_alone(
+        PlainMLP(initial, {}, 2, "relu", "none"), task, seed, i, row | {"steps": steps}
+    )
 
 
 def test_a_diverged_network_with_running_statistics_is_what_it_was_before_the_step(tmp_path):
@@ -69,8 +83,15 @@ def test_a_diverged_network_with_running_statistics_is_what_it_was_before_the_st
 def train_resnets(tmp_path, steps):
     """Batch norm keeps networks finite for long, unless the learning rate is beyond all bounds."""
     architecture = {"name": "resnet", "channels": [3, 3, 3]}
-    hyperparameters = {"lr": {"choice": [0.02, 1e30]}, "weight_decay": 1.0, "batch_size": 8, "steps": steps}
+    hyperparameters = {
+        "lr": {"choice": [0.02, 1e30]},
+        "weight_decay": 1.0,
+        "batch_size": 8,
+        "steps": steps,
+    }
     job = make_job(architecture, None, "sgd", "constant", count=8, hyperparameters=hyperparameters)
-    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    worker = Worker(
+        job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
     table, params, _ = worker.train("p", torch.arange(8), lambda _: None)
     return table, params

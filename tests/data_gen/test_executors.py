@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_gen.executors.failures import (
+    Failure,
+    FolderError,
+    MissingShards,
+    failure_of,
+    raise_for_missing,
+)
+from data_gen.executors.progress import show_progress
 from data_gen.executors.scheduler import (
     MAX_RETRIES,
     Advanced,
@@ -19,13 +27,13 @@ from data_gen.executors.scheduler import (
     hand_out,
     prepare_process,
 )
-from data_gen.executors.failures import Failure, FolderError, MissingShards, failure_of, raise_for_missing
 from data_gen.generate import generate
-from data_gen.executors.progress import show_progress
 from data_gen.shard import Shard, Worker
 from tests.data_gen.jobs import tiny_job, visible
 
-SHARDS = [Shard("standard", "train", number, 4, 10 * number, 10 * number + 10) for number in range(4)]
+SHARDS = [
+    Shard("standard", "train", number, 4, 10 * number, 10 * number + 10) for number in range(4)
+]
 FULL = Failure("the disk is full", errno=errno.ENOSPC)
 
 
@@ -33,13 +41,19 @@ class Script:
     """A crew whose processes do, for each shard in turn, what a script says: "ok", "die" or a failure; then "ok"."""
 
     def __init__(self, script, start="ok", late=()):
-        self.script, self.starts, self.start_deaths = {s: list(acts) for s, acts in script.items()}, Counter(), start
+        self.script, self.starts, self.start_deaths = (
+            {s: list(acts) for s, acts in script.items()},
+            Counter(),
+            start,
+        )
         self.queue, self.made, self.tried, self.fresh = [], [], Counter(), set()
         self.late = list(late)
 
     def start(self, rank):
         self.starts[rank] += 1
-        self.queue.append(Ready(rank) if self.start_deaths == "ok" else Died(rank, "ended with status 1"))
+        self.queue.append(
+            Ready(rank) if self.start_deaths == "ok" else Died(rank, "ended with status 1")
+        )
         self.fresh.add(rank)
 
     def submit(self, rank, shard):
@@ -91,7 +105,9 @@ def test_a_shard_that_kills_every_process_is_given_up_and_the_others_are_made():
     crew = Script({SHARDS[1]: ["die"] * 9})
     failures = run(crew).failures
     assert list(failures) == [SHARDS[1]]
-    assert failures[SHARDS[1]].reason == "its process died 3 times; the last one was ended by signal 9"
+    assert (
+        failures[SHARDS[1]].reason == "its process died 3 times; the last one was ended by signal 9"
+    )
     assert set(crew.made) == {SHARDS[0], SHARDS[2], SHARDS[3]}
 
 
@@ -111,14 +127,21 @@ def test_when_the_folder_takes_no_more_files_only_what_is_begun_is_ended():
 
 def test_processes_that_die_before_they_are_ready_are_an_error():
     crew = Script({}, start="die")
-    with pytest.raises(MissingShards, match=r"no worker process can be started: ended with status 1 .*__main__"):
+    with pytest.raises(
+        MissingShards, match=r"no worker process can be started: ended with status 1 .*__main__"
+    ):
         run(crew)
     assert 2 <= sum(crew.starts.values()) <= 2 + MAX_RETRIES
 
 
 def test_the_bar_counts_what_is_there_and_tells_of_retries_and_failures(capsys):
     with show_progress(SHARDS, SHARDS[1:], quiet=False) as progress:
-        hand_out(Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("ValueError: no")]}), 2, SHARDS[1:], progress)
+        hand_out(
+            Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("ValueError: no")]}),
+            2,
+            SHARDS[1:],
+            progress,
+        )
     shown = capsys.readouterr().err.replace("\r", "\n")
     assert "10/40 [00:00" in shown, "a complete shard counts as done"
     assert f"{SHARDS[1].path()}: was ended by signal 9; trying again" in shown
@@ -168,16 +191,27 @@ def test_one_failed_shard_does_not_stop_the_others(tmp_path, monkeypatch):
 def test_a_folder_that_takes_no_files_ends_the_run_at_once(tmp_path, monkeypatch, number):
     tried = []
     failing = boom(OSError(number, "the system's words"))
-    monkeypatch.setattr(Worker, "write", lambda self, shard, report: (tried.append(shard.path()), failing(self, shard, report)))
-    with pytest.raises(FolderError, match=r"zoo: .*; .* \(5 of 6 shards are missing, the others are kept\)") as caught:
+    monkeypatch.setattr(
+        Worker,
+        "write",
+        lambda self, shard, report: (tried.append(shard.path()), failing(self, shard, report)),
+    )
+    with pytest.raises(
+        FolderError, match=r"zoo: .*; .* \(5 of 6 shards are missing, the others are kept\)"
+    ) as caught:
         generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
     assert len(str(caught.value).splitlines()) == 1
-    assert tried == ["w_asymmetric/train-00000-of-00001.h5", "w_asymmetric/validation-00000-of-00001.h5"]
+    assert tried == [
+        "w_asymmetric/train-00000-of-00001.h5",
+        "w_asymmetric/validation-00000-of-00001.h5",
+    ]
 
 
 def test_what_is_remembered_of_errors(tmp_path, monkeypatch):
     def fail(error):
-        monkeypatch.setattr(Worker, "write", lambda self, shard, report: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(
+            Worker, "write", lambda self, shard, report: (_ for _ in ()).throw(error)
+        )
         return attempt(Worker(tiny_job(), tmp_path, torch.device("cpu")), SHARDS[0], print)
 
     assert fail(ValueError("two\nlines")) == Failure("two")
@@ -212,5 +246,7 @@ def test_threads_divide_the_cores(monkeypatch):
 
 
 def test_this_process_is_an_executor(tmp_path):
-    folder = generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True, executor=InThisProcess())
+    folder = generate(
+        tiny_job(), tmp_path / "zoo", compile=False, quiet=True, executor=InThisProcess()
+    )
     assert len(list(folder.glob("*/*.h5"))) == 13

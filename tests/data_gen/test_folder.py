@@ -55,7 +55,9 @@ def hold(tmp_path):
 
 def test_two_writers_at_once_and_the_second_is_refused(tmp_path, hold):
     holder = hold(0, 0)
-    with pytest.raises(ValueError, match="zoo: another process writes to this folder; wait until it has ended"):
+    with pytest.raises(
+        ValueError, match="zoo: another process writes to this folder; wait until it has ended"
+    ):
         make(tmp_path / "zoo")
     with pytest.raises(ValueError, match="another process writes to this folder or this shard"):
         generate_shard(tiny_job(), tmp_path / "zoo", 0, compile=False, quiet=True)
@@ -74,7 +76,9 @@ def test_different_shards_may_be_made_at_once_but_not_the_same(tmp_path, hold):
     assert len(generate_shard(tiny_job(), tmp_path / "zoo", 3, compile=False, quiet=True)) == 5
 
 
-def test_a_file_system_without_locks_is_told_and_nothing_is_cleaned(tmp_path, monkeypatch, capsys, finished):
+def test_a_file_system_without_locks_is_told_and_nothing_is_cleaned(
+    tmp_path, monkeypatch, capsys, finished
+):
     def no_locks(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -86,7 +90,10 @@ def test_a_file_system_without_locks_is_told_and_nothing_is_cleaned(tmp_path, mo
     maybe_alive = tmp_path / "zoo" / "standard" / ".train-00000-of-00001.h5.999999999.0123abcd.tmp"
     maybe_alive.write_bytes(b"")
     make(tmp_path / "zoo")
-    assert "no locks on this file system; do not run generate-zoo on this folder twice at once" in capsys.readouterr().err
+    assert (
+        "no locks on this file system; do not run generate-zoo on this folder twice at once"
+        in capsys.readouterr().err
+    )
     assert maybe_alive.exists()
     assert visible(tmp_path / "zoo") == visible(finished)
 
@@ -139,7 +146,9 @@ def test_a_failed_run_cleans_up_after_its_killed_workers(tmp_path):
 def test_a_shard_of_an_array_removes_what_its_own_killed_runs_left_behind(tmp_path):
     (tmp_path / "zoo" / "w_asymmetric").mkdir(parents=True)
     (tmp_path / "zoo" / ".job.json").write_text(tiny_job().as_json())
-    names = [f".{split}-00000-of-00001.h5.{dead_pid()}.0123abcd.tmp" for split in ("train", "validation")]
+    names = [
+        f".{split}-00000-of-00001.h5.{dead_pid()}.0123abcd.tmp" for split in ("train", "validation")
+    ]
     for name in names:
         (tmp_path / "zoo" / "w_asymmetric" / name).write_bytes(b"half")
     generate_shard(tiny_job(), tmp_path / "zoo", 0, compile=False, quiet=True)
@@ -161,7 +170,9 @@ def test_a_run_killed_before_its_first_file_leaves_a_folder_that_can_be_used(tmp
 
 def test_a_marker_that_is_not_ours(tmp_path):
     (tmp_path / ".job.json").write_text("{")
-    with pytest.raises(ValueError, match=r"\.job\.json: not JSON .* it was not written by generate-zoo"):
+    with pytest.raises(
+        ValueError, match=r"\.job\.json: not JSON .* it was not written by generate-zoo"
+    ):
         make(tmp_path)
     (tmp_path / ".job.json").write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object, found list"):
@@ -185,7 +196,9 @@ def test_a_full_disk_at_any_point(tmp_path, finished):
             size += 4096 * max(1, size // 6144)
             resize(disk, size)
         assert contents(disk / "zoo") == contents(finished)
-        assert messages == {f"{disk / 'zoo'}: no space left on the disk; free some and run the same command again"}
+        assert messages == {
+            f"{disk / 'zoo'}: no space left on the disk; free some and run the same command again"
+        }
 
 
 def test_a_read_only_folder(tmp_path, finished):
@@ -194,7 +207,10 @@ def test_a_read_only_folder(tmp_path, finished):
         (disk / "zoo" / "standard" / "train-00000-of-00001.h5").unlink()
         make_read_only(disk)
         for folder in (disk / "zoo", disk / "new"):
-            with pytest.raises(FolderError, match="the file system is read-only; make it writable or choose another"):
+            with pytest.raises(
+                FolderError,
+                match="the file system is read-only; make it writable or choose another",
+            ):
                 make(folder)
     assert visible(finished)
 
@@ -219,18 +235,33 @@ def test_whatever_file_cannot_be_written_it_is_one_line(tmp_path, monkeypatch, n
         publish(temporary, path)
 
     monkeypatch.setattr("zoo.store.columns.publish", fail)
-    (tmp_path / "job.json").write_text(tiny_job(populations={"standard": {"architecture": {"name": "mlp"}}}).as_json())
-    arguments = [str(tmp_path / "job.json"), "--out", str(tmp_path / "zoo"), "--workers", "0", "--quiet", "--no-compile"]
+    (tmp_path / "job.json").write_text(
+        tiny_job(populations={"standard": {"architecture": {"name": "mlp"}}}).as_json()
+    )
+    arguments = [
+        str(tmp_path / "job.json"),
+        "--out",
+        str(tmp_path / "zoo"),
+        "--workers",
+        "0",
+        "--quiet",
+        "--no-compile",
+    ]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith(f"generate-zoo: {tmp_path / 'zoo'}: ")
-    assert not [path for path in (tmp_path / "zoo").rglob("*") if path.name == name or path.suffix == ".tmp"]
+    assert not [
+        path for path in (tmp_path / "zoo").rglob("*") if path.name == name or path.suffix == ".tmp"
+    ]
 
 
 @pytest.mark.parametrize("out", ["file", "file/zoo"])
 def test_out_is_a_file(tmp_path, out):
     (tmp_path / "file").write_text("precious")
-    with pytest.raises((ValueError, FolderError), match=r"exists and is not a zoo of this job|is a file, not a folder"):
+    with pytest.raises(
+        (ValueError, FolderError),
+        match=r"exists and is not a zoo of this job|is a file, not a folder",
+    ):
         make(tmp_path / out)
     assert (tmp_path / "file").read_text() == "precious"

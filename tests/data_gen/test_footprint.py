@@ -32,7 +32,8 @@ one = full_table(job, worker.task, torch.arange(1))
 found = training_bytes(trainer, worker.networks(one), worker.initial(trainer, one))
 print(json.dumps({"predicted": found, "measured": (peaks[1] - peaks[0]) / (counts[1] - counts[0])}))
 """
-# Large blocks come from the system and go back to it at once, so that what the process holds is what it uses.
+# Large blocks come from the system and go back to it at once, so that what the process holds is
+# what it uses.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_MMAP_MAX_": "1000000", "OMP_NUM_THREADS": "1"}
 
 
@@ -50,11 +51,19 @@ def test_memory_is_predicted_within_a_fifth(architecture, optimizer, counts):
     job = {
         "task": {"name": "digits"},
         "populations": {"p": {"architecture": architecture}},
-        "hyperparameters": {"optimizer": optimizer, "lr": 1e-3, "momentum": 0.9, "batch_size": 64, "steps": 32},
+        "hyperparameters": {
+            "optimizer": optimizer,
+            "lr": 1e-3,
+            "momentum": 0.9,
+            "batch_size": 64,
+            "steps": 32,
+        },
         "count": 10**4,
     }
     words = [sys.executable, "-c", MEASURE, json.dumps(job), json.dumps(counts)]
-    output = subprocess.run(words, env=os.environ | EXACT, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        words, env=os.environ | EXACT, capture_output=True, text=True, check=True
+    ).stdout
     found = json.loads(output)
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.2)
 

@@ -20,7 +20,11 @@ def make_job(**changes):
             "standard": {"architecture": mlp},
             "w_asymmetric": {"architecture": mlp, "asymmetry": {"kind": "w"}},
         },
-        "hyperparameters": {"steps": {"int_range": [5, 40]}, "optimizer": {"choice": ["sgd", "adamw"]}, "lr": 0.01},
+        "hyperparameters": {
+            "steps": {"int_range": [5, 40]},
+            "optimizer": {"choice": ["sgd", "adamw"]},
+            "lr": 0.01,
+        },
         "count": 21,
         "shard_size": 6,
         "checkpoints": 3,
@@ -33,7 +37,11 @@ def run(job, out, **options):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,9 @@ def test_chunk_size_changes_nothing_but_rounding(finished, chunk, tmp_path):
     for name, population in zoo.load(finished).items():
         for split in population.splits:
             for tensor_name, tensor in population.params(split).items():
-                torch.testing.assert_close(other[name].params(split)[tensor_name], tensor, rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(
+                    other[name].params(split)[tensor_name], tensor, rtol=1e-3, atol=1e-4
+                )
 
 
 def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
@@ -78,9 +88,16 @@ def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
     damaged.write_bytes(damaged.read_bytes()[:-100])
     written = []
     write = Worker.write
-    monkeypatch.setattr(Worker, "write", lambda self, shard, report: (written.append(shard.path()), write(self, shard, report)))
+    monkeypatch.setattr(
+        Worker,
+        "write",
+        lambda self, shard, report: (written.append(shard.path()), write(self, shard, report)),
+    )
     run(make_job(), partial)
-    assert sorted(written) == ["standard/train-00001-of-00002.h5", "w_asymmetric/test-00000-of-00001.h5"]
+    assert sorted(written) == [
+        "standard/train-00001-of-00002.h5",
+        "w_asymmetric/test-00000-of-00001.h5",
+    ]
     assert contents(partial) == contents(finished)
 
 
@@ -105,7 +122,9 @@ def test_interruption_leaves_complete_shards_only(tmp_path, monkeypatch, finishe
 
 
 def test_another_jobs_folder_is_refused(finished, tmp_path):
-    with pytest.raises(ValueError, match=r"holds another job, which differs in \['count', 'seed'\]"):
+    with pytest.raises(
+        ValueError, match=r"holds another job, which differs in \['count', 'seed'\]"
+    ):
         run(make_job(count=22, seed=5), finished)
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="exists and is not a zoo of this job"):
@@ -130,7 +149,9 @@ def test_populations_are_paired(finished):
     _, start = first.trajectory("train")
     _, twin = second.trajectory("train")
     free = second.free["layers.0.weight"]
-    assert torch.equal(start["layers.0.weight"][:, 0][:, free], twin["layers.0.weight"][:, 0][:, free])
+    assert torch.equal(
+        start["layers.0.weight"][:, 0][:, free], twin["layers.0.weight"][:, 0][:, free]
+    )
 
 
 def test_devices():
@@ -144,7 +165,11 @@ def test_devices():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_gpu_trains_the_same_networks(finished, tmp_path):
-    other = zoo.load(generate(make_job(), tmp_path / "zoo", device="cuda", compile=False, quiet=True))
+    other = zoo.load(
+        generate(make_job(), tmp_path / "zoo", device="cuda", compile=False, quiet=True)
+    )
     for name, population in zoo.load(finished).items():
         for tensor_name, tensor in population.params("train").items():
-            torch.testing.assert_close(other[name].params("train")[tensor_name], tensor, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(
+                other[name].params("train")[tensor_name], tensor, rtol=1e-2, atol=1e-3
+            )

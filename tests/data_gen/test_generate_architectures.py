@@ -31,7 +31,10 @@ ARCHITECTURES = {
 
 def test_the_recipe_of_resnets_has_the_networks_of_lim_et_al():
     """60,634 free ones of the W-asymmetric network, and the 432 of the first layer, which theirs freeze."""
-    recipe, images = load_job("cifar10-resnet8"), Images(torch.zeros(10, 3, 32, 32), torch.arange(10))
+    recipe, images = (
+        load_job("cifar10-resnet8"),
+        Images(torch.zeros(10, 3, 32, 32), torch.arange(10)),
+    )
     task = Task(images, images, 10, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     counts = {name: build_population(recipe, name, task).num_free for name in recipe.populations}
     assert counts == {
@@ -51,10 +54,18 @@ def make_job(name):
             "task": {"name": "digits", "train_size": 60, "test_size": 40},
             "populations": {
                 "standard": {"architecture": architecture},
-                "w_asymmetric": {"architecture": architecture, "asymmetry": {"kind": "w", "n_fix": n_fix, "kappa": 0.5}},
+                "w_asymmetric": {
+                    "architecture": architecture,
+                    "asymmetry": {"kind": "w", "n_fix": n_fix, "kappa": 0.5},
+                },
                 "sigma_asymmetric": {"architecture": architecture, "asymmetry": {"kind": "sigma"}},
             },
-            "hyperparameters": {"optimizer": "adamw", "lr": 0.003, "steps": {"int_range": [3, 5]}, "batch_size": 16},
+            "hyperparameters": {
+                "optimizer": "adamw",
+                "lr": 0.003,
+                "steps": {"int_range": [3, 5]},
+                "batch_size": 16,
+            },
             "count": 4,
             "checkpoints": 2,
         }
@@ -77,12 +88,19 @@ def test_zoos_hold_the_networks_that_were_measured(name, tmp_path):
 
         free = population.params("train", view="free")
         moved = [n for n in population.space.tensors if n not in population.architecture.statistics]
-        assert population.num_free == population.architecture.num_free == sum(free[n][0].numel() for n in moved)
+        assert (
+            population.num_free
+            == population.architecture.num_free
+            == sum(free[n][0].numel() for n in moved)
+        )
         _, trajectory = population.trajectory("train")
         for n, tensor in trajectory.items():
             assert torch.equal(tensor[:, 1], params[n])
             assert not torch.equal(tensor[:, 0], tensor[:, 1]), n
 
         source = Source(population.space, population.free)
-        assert flat_free(source, params).shape == (len(table), sum(tensor[0].numel() for tensor in free.values()))
+        assert flat_free(source, params).shape == (
+            len(table),
+            sum(tensor[0].numel() for tensor in free.values()),
+        )
         assert statistics(source, params).isfinite().all()

@@ -9,8 +9,8 @@ from torch_geometric.datasets import KarateClub
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.tasks.graphs import NUM_NODES, load_graph, neighborhoods
 from data_gen.rng import generator
+from data_gen.tasks.graphs import NUM_NODES, load_graph, neighborhoods
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.config import ConfigError, read_config
 from zoo.store.population import load
@@ -49,14 +49,18 @@ def test_a_graph_by_name_is_that_graph_in_another_order():
     assert sorted(old.tolist()) == list(range(34))
     assert old.tolist() != list(range(34))
     assert torch.equal(y, graph.y[old])
-    assert {tuple(e) for e in old[edges].T.tolist()} == {tuple(e) for e in graph.edge_index.T.tolist()}
+    assert {tuple(e) for e in old[edges].T.tolist()} == {
+        tuple(e) for e in graph.edge_index.T.tolist()
+    }
 
 
 def test_a_task_on_a_graph():
     task = load_task(TaskConfig(name="graph", dataset="KarateClub", train_size=20))
     assert (task.input_shape, task.num_classes) == ((34 + 1 + NUM_NODES, NUM_NODES), 4)
     assert (len(task.train.y), len(task.test.y)) == (20, 14)
-    assert float(task.inputs(task.test.x).abs().max()) < 1e3, "features that no training node has are not blown up"
+    assert float(task.inputs(task.test.x).abs().max()) < 1e3, (
+        "features that no training node has are not blown up"
+    )
     other = load_task(TaskConfig(name="graph", dataset="KarateClub", train_size=20, seed=1))
     assert not torch.equal(task.train.y, other.train.y)
 
@@ -77,10 +81,19 @@ class Kept:
 def test_a_zoo_on_a_graph_that_keeps_files(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_geometric.datasets, "Planetoid", Kept)
     job = {
-        "task": {"name": "graph", "dataset": "Planetoid", "options": {"name": "Cora"}, "path": str(tmp_path / "graph")},
+        "task": {
+            "name": "graph",
+            "dataset": "Planetoid",
+            "options": {"name": "Cora"},
+            "path": str(tmp_path / "graph"),
+        },
         "count": 4,
         "hyperparameters": {"steps": 60, "batch_size": 17, "lr": 0.01, "optimizer": "adamw"},
-        "populations": {"standard": {"architecture": {"name": "gin", "hidden": 8, "layers": 1, "edges": "input"}}},
+        "populations": {
+            "standard": {
+                "architecture": {"name": "gin", "hidden": 8, "layers": 1, "edges": "input"}
+            }
+        },
     }
     zoo = load(generate(Job.model_validate(job), tmp_path / "zoo", quiet=True, compile=False))
     assert (tmp_path / "graph" / "Cora").is_dir()

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from data_gen.config import Job
+from data_gen.shard import Worker, full_table
 from data_gen.training.lanes import Lanes
 from data_gen.training.recorder import Recorder, checkpoint_steps
-from data_gen.shard import Worker, full_table
 from data_gen.training.trainer import Trainer
 
 NETWORKS = 8
@@ -46,12 +46,17 @@ class Counting(Trainer):
 
 
 def train(worker, rows, lanes, compiled=False):
-    table = {name: column[rows] for name, column in full_table(worker.job, worker.task, torch.arange(NETWORKS)).items()}
+    table = {
+        name: column[rows]
+        for name, column in full_table(worker.job, worker.task, torch.arange(NETWORKS)).items()
+    }
     plain = worker.trainer("p")
     trainer = Counting(plain.architecture, worker.task, worker.job.seed)
     trainer.compiled = compiled
     networks, initial = worker.networks(table), worker.initial(trainer, table)
-    recorder = Recorder(torch.from_numpy(checkpoint_steps(4, table["steps"])), initial, torch.float64)
+    recorder = Recorder(
+        torch.from_numpy(checkpoint_steps(4, table["steps"])), initial, torch.float64
+    )
     reported = []
     final, diverged_at = Lanes(trainer, networks, initial, lanes, recorder, reported.append).run()
     assert sum(reported) == len(rows)
@@ -80,7 +85,8 @@ def test_every_network_is_trained_as_if_alone(worker, alone, lanes, compiled):
 def test_stopped_networks_are_not_computed(worker):
     table, *_, computed = train(worker, np.arange(NETWORKS), 4)
     needed = int(table["steps"][table["lr"] < 1].sum())
-    # A network leaves at the end of a block of 32 steps; of those that wait, none is computed, nor are lanes without a network.
+    # A network leaves at the end of a block of 32 steps; of those that wait, none is computed, nor
+    # are lanes without a network.
     assert needed < computed <= needed + NETWORKS * 32
     assert computed < int(np.sort(table["steps"])[::-1][::4].sum() * 4)
     *_, kept_shape = train(worker, np.arange(NETWORKS), 4, compiled=True)

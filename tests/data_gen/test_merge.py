@@ -41,7 +41,9 @@ def halves(finished, tmp_path):
 def command(tmp_path, *arguments):
     job = tmp_path / "job.json"
     job.write_text(job_record(tiny_job()))
-    result = CliRunner().invoke(generate_zoo, [str(job), "--out", str(tmp_path / "zoo"), *map(str, arguments)])
+    result = CliRunner().invoke(
+        generate_zoo, [str(job), "--out", str(tmp_path / "zoo"), *map(str, arguments)]
+    )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -76,7 +78,9 @@ def test_the_number_of_threads_is_that_of_before(tmp_path):
 
 def test_shards_are_listed_before_there_is_a_folder(tmp_path):
     result = command(tmp_path, "--list-shards")
-    assert [line.split()[:2] for line in result.stdout.splitlines()] == [[str(number), "missing"] for number in range(6)]
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
+        [str(number), "missing"] for number in range(6)
+    ]
     assert not (tmp_path / "zoo").exists()
 
 
@@ -111,7 +115,9 @@ def test_folders_become_one_zoo(halves, finished, tmp_path):
     assert zoo.load(tmp_path / "out")["standard"].params("train")
     stamp = (tmp_path / "out" / FIRST).stat().st_mtime_ns
     assert merge(tmp_path / "out", halves) == []
-    assert (tmp_path / "out" / FIRST).stat().st_mtime_ns == stamp, "what is there is not copied again"
+    assert (tmp_path / "out" / FIRST).stat().st_mtime_ns == stamp, (
+        "what is there is not copied again"
+    )
 
 
 def test_a_folder_may_be_merged_into_one_of_them(halves, finished):
@@ -134,7 +140,10 @@ def test_shards_that_nobody_has_are_named(halves, tmp_path):
 def test_two_different_files_for_one_shard_are_refused(halves, finished, tmp_path):
     for folder in halves:
         shutil.copy(finished / FIRST, folder / FIRST)
-        shutil.copy(finished / FIRST.replace("w_asymmetric", "w_asymmetric.trajectory"), folder / "w_asymmetric.trajectory")
+        shutil.copy(
+            finished / FIRST.replace("w_asymmetric", "w_asymmetric.trajectory"),
+            folder / "w_asymmetric.trajectory",
+        )
     data = bytearray((halves[0] / FIRST).read_bytes())
     data[-1] ^= 1
     (halves[0] / FIRST).write_bytes(data)
@@ -146,9 +155,13 @@ def test_two_different_files_for_one_shard_are_refused(halves, finished, tmp_pat
 def test_folders_of_other_jobs_are_refused(halves, finished, tmp_path):
     other = json.loads(tiny_job(seed=7, shard_size=9).as_json())
     (halves[1] / ".job.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match=r"a and .*b hold different jobs, which differ in \['seed', 'shard_size'\]"):
+    with pytest.raises(
+        ValueError, match=r"a and .*b hold different jobs, which differ in \['seed', 'shard_size'\]"
+    ):
         merge(tmp_path / "out", halves)
-    with pytest.raises(ValueError, match=r"holds another job, which differs in \['seed', 'shard_size'\]"):
+    with pytest.raises(
+        ValueError, match=r"holds another job, which differs in \['seed', 'shard_size'\]"
+    ):
         merge(halves[1], halves[:1])
     with pytest.raises(ValueError, match=r"not a folder of generate-zoo, \.job\.json is missing"):
         merge(tmp_path / "out", [tmp_path])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.training.runs import expose
 from data_gen.shard import Worker, full_table
 from data_gen.tasks.task import load_task
+from data_gen.training.runs import expose
 from tests.reference.data_gen_training import PlainMLP, train_alone
 
 TOTAL, PARTS = 50, 4
@@ -17,7 +17,8 @@ def make_job(**hyperparameters):
         {
             "task": {"name": "digits", "train_size": TOTAL, "test_size": 20},
             "populations": {"p": {"architecture": {"name": "mlp", "hidden": [5]}}},
-            "hyperparameters": {"steps": 20, "batch_size": 8, "train_parts": PARTS} | hyperparameters,
+            "hyperparameters": {"steps": 20, "batch_size": 8, "train_parts": PARTS}
+            | hyperparameters,
             "count": 12,
             "seed": 5,
         }
@@ -48,7 +49,10 @@ def test_parts_are_no_intervals_and_depend_on_the_seed(tmp_path):
 
 def test_a_fraction_is_one_of_the_part(tmp_path):
     whole, half = images_of(make_job(), tmp_path), images_of(make_job(train_fraction=0.5), tmp_path)
-    assert all(part < full and len(part) == round(0.5 * len(full)) for part, full in zip(half, whole, strict=True))
+    assert all(
+        part < full and len(part) == round(0.5 * len(full))
+        for part, full in zip(half, whole, strict=True)
+    )
 
 
 def test_networks_with_one_part_see_what_they_saw_without_the_hyperparameter(tmp_path):
@@ -64,7 +68,9 @@ def test_networks_with_one_part_see_what_they_saw_without_the_hyperparameter(tmp
 def test_a_network_trains_on_its_part_alone(tmp_path):
     """The twin gets a task with nothing but the images of the part, in the order in which the network owns them."""
     job = make_job(lr=0.05)
-    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    worker = Worker(
+        job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
     metrics, params, _ = worker.train("p", torch.arange(job.count), lambda _: None)
     table = full_table(job, worker.task, torch.arange(job.count))
     architecture = worker.trainer("p").architecture
@@ -74,7 +80,10 @@ def test_a_network_trains_on_its_part_alone(tmp_path):
         own = exposure.own[i, : row["train_size"]]
         part = type(worker.task.train)(worker.task.train.x[own], worker.task.train.y[own])
         task = type(worker.task)(part, worker.task.test, 10, worker.task.mean, worker.task.std)
-        initial = {n: p.double() for n, p in architecture.init(torch.Generator().manual_seed(row["seed"])).items()}
+        initial = {
+            n: p.double()
+            for n, p in architecture.init(torch.Generator().manual_seed(row["seed"])).items()
+        }
         module = PlainMLP(initial, {}, 1, "relu", "none")
         for name, expected in train_alone(module, task, job.seed, i, row).items():
             torch.testing.assert_close(params[name][i], expected, rtol=0, atol=1e-9)
@@ -85,5 +94,8 @@ def test_a_network_trains_on_its_part_alone(tmp_path):
 
 def test_more_parts_than_images_are_refused():
     job = make_job(train_parts=TOTAL + 1)
-    with pytest.raises(ValueError, match="train_parts: expected at most 50, the number of training images, found 51"):
+    with pytest.raises(
+        ValueError,
+        match="train_parts: expected at most 50, the number of training images, found 51",
+    ):
         full_table(job, load_task(job.task), torch.arange(2))

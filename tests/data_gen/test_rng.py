@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.training.order import shuffled
 from data_gen.rng import fold, generator, integers, key, uniform
+from data_gen.training.order import shuffled
 
 WORD = 2**64
 
@@ -49,7 +49,9 @@ def test_integers_stay_below_their_bound(high, k):
 
 
 def test_integers_are_uniform():
-    counts = torch.bincount(integers(key(0, "integers"), torch.arange(70_000), 7), minlength=7).double()
+    counts = torch.bincount(
+        integers(key(0, "integers"), torch.arange(70_000), 7), minlength=7
+    ).double()
     chi_square = float(((counts - 10_000) ** 2 / 10_000).sum())
     assert chi_square < 38.3  # 6 degrees of freedom, probability 1e-6
 
@@ -62,7 +64,9 @@ def test_generator_is_seeded_by_its_names():
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 2**32))
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 2**32)
+)
 def test_every_pass_is_a_permutation(lengths, epoch, seed):
     n = torch.tensor(lengths)
     keys = fold(seed, torch.arange(len(lengths)))
@@ -80,7 +84,9 @@ def test_order_is_a_function_of_key_and_position_alone(seed, start):
     together = shuffled(keys, position, n)
     for i in range(5):
         for j in (0, 17, 59):
-            assert int(shuffled(keys[i : i + 1], position[:1, j : j + 1], n[i : i + 1])) == int(together[i, j])
+            assert int(shuffled(keys[i : i + 1], position[:1, j : j + 1], n[i : i + 1])) == int(
+                together[i, j]
+            )
 
 
 def test_order_looks_random():
@@ -89,7 +95,9 @@ def test_order_looks_random():
     correlation = float(torch.corrcoef(index.double().T)[0, 1])
     assert abs(correlation) < 5 / 4000**0.5
     counts = torch.bincount(index[:, 0] // 100, minlength=12).double()
-    assert float(((counts - 4000 / 12) ** 2 / (4000 / 12)).sum()) < 47.1  # 11 degrees of freedom, probability 2e-6
+    assert (
+        float(((counts - 4000 / 12) ** 2 / (4000 / 12)).sum()) < 47.1
+    )  # 11 degrees of freedom, probability 2e-6
     passes = shuffled(keys[:1], torch.arange(2400)[None], torch.tensor([1200]))[0]
     assert (passes[:1200] != passes[1200:]).double().mean() > 0.99
 

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 
 from data_gen.config import load_job
 from data_gen.generate import generate
-from data_gen.tasks.graphs import NUM_NODES
 from data_gen.rng import generator
+from data_gen.tasks.graphs import NUM_NODES
 from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_architecture
@@ -41,12 +41,19 @@ def test_neighborhoods_are_graphs_with_the_node_first(nodes):
 
 def test_degrees_and_blocks_of_neighbors_are_as_told(nodes):
     x, y = nodes
-    own = {tuple(features.tolist()): int(block) for features, block in zip(x[:, :NUM_FEATURES, 0], y, strict=True)}
+    own = {
+        tuple(features.tolist()): int(block)
+        for features, block in zip(x[:, :NUM_FEATURES, 0], y, strict=True)
+    }
     degrees = x[:, NUM_FEATURES + 1].sum(1)
     untruncated = degrees < NUM_NODES - 1
-    assert abs(float(degrees[untruncated].mean()) - (WITHIN + ACROSS)) < 2  # the largest are left out
+    assert (
+        abs(float(degrees[untruncated].mean()) - (WITHIN + ACROSS)) < 2
+    )  # the largest are left out
     same = [
-        own[tuple(x[i, :NUM_FEATURES, j].tolist())] == int(y[i]) for i in range(len(x)) for j in range(1, 1 + int(degrees[i]))
+        own[tuple(x[i, :NUM_FEATURES, j].tolist())] == int(y[i])
+        for i in range(len(x))
+        for j in range(1, 1 + int(degrees[i]))
     ]
     # A neighborhood that is full keeps neighbors at random: the share is that of all neighbors.
     assert abs(sum(same) / len(same) - WITHIN / (WITHIN + ACROSS)) < 0.04
@@ -54,7 +61,11 @@ def test_degrees_and_blocks_of_neighbors_are_as_told(nodes):
 
 def test_the_task_depends_on_its_seed_only_and_leaves_the_global_state_alone():
     state = torch.get_rng_state()
-    first, same, other = load_task(CONFIG), load_task(CONFIG), load_task(CONFIG.model_copy(update={"seed": 1}))
+    first, same, other = (
+        load_task(CONFIG),
+        load_task(CONFIG),
+        load_task(CONFIG.model_copy(update={"seed": 1})),
+    )
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.train.x, same.train.x)
     assert torch.equal(first.test.y, same.test.y)
@@ -67,7 +78,9 @@ def test_neighbors_tell_more_than_a_node_alone():
 
     def score(features):
         model = LogisticRegression(max_iter=500)
-        return model.fit(features(task.train.x), task.train.y).score(features(task.test.x), task.test.y)
+        return model.fit(features(task.train.x), task.train.y).score(
+            features(task.test.x), task.test.y
+        )
 
     alone = score(lambda x: x[:, :NUM_FEATURES, 0])
     together = score(lambda x: x[:, :NUM_FEATURES].mean(2))
@@ -94,8 +107,12 @@ def test_a_gin_with_the_graph_in_its_input_is_the_gin_of_that_graph():
     found = brought.apply(params, inputs)
     for image, x, logits in zip(task.test.x, inputs, found, strict=False):
         edges = image[NUM_FEATURES + 1 :].nonzero().tolist()
-        fixed = build_architecture("gin", {**options, "edges": edges}, (NUM_FEATURES + 1, NUM_NODES), NUM_BLOCKS)
-        torch.testing.assert_close(fixed.apply(params, x[None, : NUM_FEATURES + 1])[0], logits, rtol=1e-12, atol=0)
+        fixed = build_architecture(
+            "gin", {**options, "edges": edges}, (NUM_FEATURES + 1, NUM_NODES), NUM_BLOCKS
+        )
+        torch.testing.assert_close(
+            fixed.apply(params, x[None, : NUM_FEATURES + 1])[0], logits, rtol=1e-12, atol=0
+        )
 
 
 def test_the_architecture_keeps_its_contract():
@@ -110,7 +127,12 @@ def test_inputs_without_room_for_a_graph_are_refused(shape):
 
 
 def test_networks_of_the_recipe_learn(tmp_path):
-    changes = ["count=4", "hyperparameters.steps=60", "hyperparameters.lr=0.01", "hyperparameters.init_scale=1"]
+    changes = [
+        "count=4",
+        "hyperparameters.steps=60",
+        "hyperparameters.lr=0.01",
+        "hyperparameters.init_scale=1",
+    ]
     job = load_job("sbm-gin", changes)
     zoo = load(generate(job, tmp_path / "zoo", compile=False, quiet=True))
     assert list(zoo) == ["standard", "w_asymmetric"]

@@ -13,7 +13,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def needs(folder):
-    return pytest.mark.skipif(not (SHARED / folder).is_dir(), reason=f"{folder} images are not beside the checkout")
+    return pytest.mark.skipif(
+        not (SHARED / folder).is_dir(), reason=f"{folder} images are not beside the checkout"
+    )
 
 
 def rows(x):
@@ -41,7 +43,11 @@ def test_inputs_are_standardized_over_the_training_part(name):
 
 def test_tasks_depend_on_their_seed_only():
     config = TaskConfig(name="mnist1d", train_size=50, test_size=20)
-    first, same, other = load_task(config), load_task(config), load_task(config.model_copy(update={"seed": 1}))
+    first, same, other = (
+        load_task(config),
+        load_task(config),
+        load_task(config.model_copy(update={"seed": 1})),
+    )
     assert torch.equal(first.train.x, same.train.x)
     assert not torch.equal(first.train.x, other.train.x)
 
@@ -84,12 +90,24 @@ def test_color_and_grey():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "digit"}, r"expected one of \['digits', 'graph', 'images', 'mnist1d', 'sbm'\], found 'digit'"),
+        (
+            {"name": "digit"},
+            r"expected one of \['digits', 'graph', 'images', 'mnist1d', 'sbm'\], found 'digit'",
+        ),
         ({"name": "digits", "grey": True}, "grey: not an option of the task 'digits'"),
-        ({"name": "digits", "train_size": 2000}, "task.train_size: expected 1 to 1797 images, found 2000"),
-        ({"name": "digits", "train_size": 1000, "test_size": 900}, "task.test_size: expected 1 to 797 images, found 900"),
+        (
+            {"name": "digits", "train_size": 2000},
+            "task.train_size: expected 1 to 1797 images, found 2000",
+        ),
+        (
+            {"name": "digits", "train_size": 1000, "test_size": 900},
+            "task.test_size: expected 1 to 797 images, found 900",
+        ),
         ({"name": "images"}, "task.path: needed for task.name: images"),
-        ({"name": "images", "path": "/no/such/folder"}, "task.path: no such folder: /no/such/folder"),
+        (
+            {"name": "images", "path": "/no/such/folder"},
+            "task.path: no such folder: /no/such/folder",
+        ),
     ],
 )
 def test_bad_tasks_say_what_is_wrong(config, message):

@@ -13,7 +13,9 @@ from data_gen.config import Job
 from data_gen.generate import generate
 from tests import torture
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="finds processes in /proc"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def test_a_process_that_cannot_be_started_is_started_again(place, reference, mon
 
     monkeypatch.setattr(ForkServerProcess, "start", fail_once)
     job = Job.model_validate(torture.JOB)
-    assert torture.contents(generate(job, place / "started", workers=1, compile=False, quiet=True)) == reference
+    assert (
+        torture.contents(generate(job, place / "started", workers=1, compile=False, quiet=True))
+        == reference
+    )
     assert failed
 
 
@@ -72,10 +77,20 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
 def test_a_ray_cluster_that_is_not_there(tmp_path, address):
     pytest.importorskip("ray", reason="Ray is an extra")
     (tmp_path / "job.json").write_text(torture.JOB_TEXT)
-    arguments = [str(tmp_path / "job.json"), "--out", str(tmp_path / "zoo"), "--executor", "ray", "--address", address]
+    arguments = [
+        str(tmp_path / "job.json"),
+        "--out",
+        str(tmp_path / "zoo"),
+        "--executor",
+        "ray",
+        "--address",
+        address,
+    ]
     result = CliRunner().invoke(main, [*arguments, "--quiet", "--no-compile"])
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"generate-zoo: --address {address}: no Ray cluster can be reached there (")
+    assert result.stderr.startswith(
+        f"generate-zoo: --address {address}: no Ray cluster can be reached there ("
+    )
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -16,9 +16,19 @@ ARCHITECTURES = {
         {"name": "mlp", "hidden": [6, 5], "activation": "gelu", "norm": "layer"},
         lambda p, c: PlainMLP(p, c, 2, "gelu", "layer"),
     ),
-    "cnn": ({"name": "cnn", "channels": [4, 5]}, lambda p, c: PlainCNN(p, c, 2, "relu", "none", 1, 2, "average")),
+    "cnn": (
+        {"name": "cnn", "channels": [4, 5]},
+        lambda p, c: PlainCNN(p, c, 2, "relu", "none", 1, 2, "average"),
+    ),
     "cnn_group_norm": (
-        {"name": "cnn", "channels": [4, 4], "norm": "group", "norm_groups": 2, "pool": "flatten", "activation": "tanh"},
+        {
+            "name": "cnn",
+            "channels": [4, 4],
+            "norm": "group",
+            "norm_groups": 2,
+            "pool": "flatten",
+            "activation": "tanh",
+        },
         lambda p, c: PlainCNN(p, c, 2, "tanh", "group", 2, 2, "flatten"),
     ),
 }
@@ -61,20 +71,29 @@ def make_job(architecture, kind, optimizer, schedule, **changes):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_chunk_equals_plain_loop(name, kind, optimizer, schedule, tmp_path):
     architecture, module = ARCHITECTURES[name]
-    assert_equals_plain_loop(make_job(architecture, KINDS[kind], optimizer, schedule), module, tmp_path)
+    assert_equals_plain_loop(
+        make_job(architecture, KINDS[kind], optimizer, schedule), module, tmp_path
+    )
 
 
-# name -> (options, fixed entries in each row); the plain loop trains the twin in `torch.nn`, batch norm in training mode
+# name -> (options, fixed entries in each row); the plain loop trains the twin in `torch.nn`, batch
+# norm in training mode
 TWINS = {
     "resnet_batch_norm": ({"name": "resnet", "channels": [4, 5, 6]}, 2),
-    "resnet_layer_norm": ({"name": "resnet", "channels": [4, 4, 5], "norm": "layer", "activation": "gelu"}, 2),
+    "resnet_layer_norm": (
+        {"name": "resnet", "channels": [4, 4, 5], "norm": "layer", "activation": "gelu"},
+        2,
+    ),
     "resnet": ({"name": "resnet", "channels": [4, 4, 5], "norm": "none"}, 2),
     "transformer": ({"name": "transformer", "dim": 6, "heads": 2, "depth": 1}, 2),
     "gin": (
         {"name": "gin", "hidden": 5, "layers": 1, "norm": "layer"},
         {"layers.0.first.weight": 0, "layers.0.second.weight": 2, "classifier.weight": 2},
     ),
-    "siren": ({"name": "siren", "hidden": [7, 6], "omega": 1.5}, 2),  # a large omega makes rounding errors grow
+    "siren": (
+        {"name": "siren", "hidden": [7, 6], "omega": 1.5},
+        2,
+    ),  # a large omega makes rounding errors grow
 }
 STEPS = {"steps": {"int_range": [14, 16]}}
 
@@ -83,17 +102,25 @@ STEPS = {"steps": {"int_range": [14, 16]}}
 @pytest.mark.parametrize("name", TWINS)
 def test_chunk_equals_plain_loop_of_a_module(name, kind, tmp_path):
     """Optimizers are the same for all architectures, so each kind has one."""
-    optimizer, schedule = {"standard": ("sgd", "triangular"), "w": ("nesterov", "constant")}.get(kind, ("adamw", "cosine"))
+    optimizer, schedule = {"standard": ("sgd", "triangular"), "w": ("nesterov", "constant")}.get(
+        kind, ("adamw", "cosine")
+    )
     architecture, n_fix = TWINS[name]
     asymmetry = KINDS[kind] and KINDS[kind] | ({"n_fix": n_fix} if kind == "w" else {})
     job = make_job(architecture, asymmetry, optimizer, schedule)
     hyperparameters = job.model_dump(mode="json", exclude_none=True)["hyperparameters"]
-    job = make_job(architecture, asymmetry, optimizer, schedule, hyperparameters=hyperparameters | STEPS)
+    job = make_job(
+        architecture, asymmetry, optimizer, schedule, hyperparameters=hyperparameters | STEPS
+    )
     options = {option: value for option, value in architecture.items() if option != "name"}
 
     def module(params, constants):
         mixing = {group: constants[f"mixing.{group}"] for group in groups_with_gate(constants)}
-        return PlainModule(params, constants, MODULES[architecture["name"]]((1, 8, 8), 10, mixing=mixing or None, **options))
+        return PlainModule(
+            params,
+            constants,
+            MODULES[architecture["name"]]((1, 8, 8), 10, mixing=mixing or None, **options),
+        )
 
     assert_equals_plain_loop(job, module, tmp_path)
 
@@ -103,14 +130,19 @@ def groups_with_gate(constants):
 
 
 def assert_equals_plain_loop(job, module, tmp_path):
-    worker = Worker(job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    worker = Worker(
+        job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
     _, params, _ = worker.train("p", torch.arange(NETWORKS), lambda _: None)
 
     table = full_table(job, worker.task, torch.arange(NETWORKS))
     blueprint = worker.trainer("p").architecture
     for i in range(NETWORKS - 1):
         row = {column: values[i].item() for column, values in table.items()}
-        initial = {n: p.double() for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()}
+        initial = {
+            n: p.double()
+            for n, p in blueprint.init(torch.Generator().manual_seed(row["seed"])).items()
+        }
         for n in initial:
             if blueprint.space.pattern(n).read:
                 free = blueprint.constants.get(f"free.{n}", torch.tensor(True))
@@ -124,10 +156,19 @@ def assert_equals_plain_loop(job, module, tmp_path):
 
 @pytest.mark.parametrize("chunk", [3, 8, 64])
 def test_chunks_of_any_size_train_the_same_networks(chunk, tmp_path):
-    job = make_job(ARCHITECTURES["mlp"][0], KINDS["w"], {"choice": ["sgd", "adamw"]}, "cosine", count=20)
+    job = make_job(
+        ARCHITECTURES["mlp"][0], KINDS["w"], {"choice": ["sgd", "adamw"]}, "cosine", count=20
+    )
 
     def train(ids, size):
-        worker = Worker(job, tmp_path, torch.device("cpu"), max_chunk=size, dtype=torch.float64, store_dtype=torch.float64)
+        worker = Worker(
+            job,
+            tmp_path,
+            torch.device("cpu"),
+            max_chunk=size,
+            dtype=torch.float64,
+            store_dtype=torch.float64,
+        )
         return worker.train("p", ids, lambda _: None)
 
     table, params, _ = train(torch.arange(20), 5)

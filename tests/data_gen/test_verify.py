@@ -42,7 +42,11 @@ def edit(folder: Path, change) -> None:
 def rewrite(folder: Path, change, name: str = SHARD, attributes=()) -> None:
     """Change a file as a stranger would: columns, attributes, and the manifest's hash of it."""
     columns = read_columns([folder / name])
-    kept = {key: value for key, value in read_attributes(folder / name).items() if key != "format_version"}
+    kept = {
+        key: value
+        for key, value in read_attributes(folder / name).items()
+        if key != "format_version"
+    }
     change(columns)
     write_columns(folder / name, columns, kept | dict(attributes), equal_rows=False)
     fuzz_store.tell(folder, folder / name)
@@ -50,7 +54,11 @@ def rewrite(folder: Path, change, name: str = SHARD, attributes=()) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not Path(name).name.startswith(".")}
+    return {
+        name: path.read_bytes()
+        for name, path in files.items()
+        if not Path(name).name.startswith(".")
+    }
 
 
 def flip(path: Path, bit: int) -> None:
@@ -77,20 +85,48 @@ def at(index, value):
 
 
 CHANGES = {
-    "parameter not finite": (at(("layers.0.bias", 0, 0), np.inf), SHARD, "'layers.0.bias' has parameters that are not finite"),
-    "fixed entry": (lambda c: c["layers.0.weight"].__iadd__(1), SHARD, "has fixed entries that are not those of the constants"),
+    "parameter not finite": (
+        at(("layers.0.bias", 0, 0), np.inf),
+        SHARD,
+        "'layers.0.bias' has parameters that are not finite",
+    ),
+    "fixed entry": (
+        lambda c: c["layers.0.weight"].__iadd__(1),
+        SHARD,
+        "has fixed entries that are not those of the constants",
+    ),
     "sign of a zero": (None, SHARD, "has fixed entries that are not those of the constants"),
-    "metric": (at(("test_loss", 1), np.nan), SHARD, "'test_loss' has values that are not finite or out of range"),
+    "metric": (
+        at(("test_loss", 1), np.nan),
+        SHARD,
+        "'test_loss' has values that are not finite or out of range",
+    ),
     "accuracy": (at(("test_accuracy", 1), 1.5), SHARD, "'test_accuracy' has values"),
-    "diverged": (at(("diverged_at", 1), 1), SHARD, "'diverged' and 'diverged_at' contradict each other"),
+    "diverged": (
+        at(("diverged_at", 1), 1),
+        SHARD,
+        "'diverged' and 'diverged_at' contradict each other",
+    ),
     "pairing": (at(("lr", 2), 0.2), SHARD, "differs from population"),
     "pairing of text": (at(("optimizer", 2), "adam"), SHARD, "'optimizer' differs from population"),
     "seed": (at(("seed", 2), 3), SHARD, "'seed' differs from population"),
     "hyperparameter": (at(("lr", 2), np.nan), SHARD, "'lr' has values that are not finite"),
-    "order": (lambda c: c.update(network_id=c.pop("network_id")), SHARD, "columns are not in the order of the format"),
+    "order": (
+        lambda c: c.update(network_id=c.pop("network_id")),
+        SHARD,
+        "columns are not in the order of the format",
+    ),
     "gap": (at(("network_id", 3), 7), SHARD, "'network_id': expected 0 to 3 in order"),
-    "steps back": (at(("checkpoint_steps", 0, 0), 1), TRAJECTORY, "'checkpoint_steps' do not go from 0 to the last step"),
-    "end": (at(("layers.0.bias", 0, 1, 0), 9), TRAJECTORY, "'layers.0.bias' does not end at the final parameters"),
+    "steps back": (
+        at(("checkpoint_steps", 0, 0), 1),
+        TRAJECTORY,
+        "'checkpoint_steps' do not go from 0 to the last step",
+    ),
+    "end": (
+        at(("layers.0.bias", 0, 1, 0), 9),
+        TRAJECTORY,
+        "'layers.0.bias' does not end at the final parameters",
+    ),
 }
 
 
@@ -106,7 +142,11 @@ def test_wrong_values_under_right_hashes_are_found(copy, change, name, part):
     rewrite(copy, change, name)
     faults = verify(copy, sample=0)
     assert any(part in fault.reason for fault in faults), faults
-    assert {fault.path for fault in faults} <= {name, "sigma_asymmetric/train-00000-of-00001.h5", TRAJECTORY}
+    assert {fault.path for fault in faults} <= {
+        name,
+        "sigma_asymmetric/train-00000-of-00001.h5",
+        TRAJECTORY,
+    }
 
 
 def test_wrong_attributes_are_found(copy):
@@ -120,7 +160,10 @@ def test_wrong_attributes_are_found(copy):
 
 
 MANIFESTS = {
-    "hash of the job": (lambda d: d.update(config_sha256="0" * 64), "config_sha256 is not the hash of config"),
+    "hash of the job": (
+        lambda d: d.update(config_sha256="0" * 64),
+        "config_sha256 is not the hash of config",
+    ),
     "job": (lambda d: d["config"].update(seed=9), "config_sha256 is not the hash of config"),
     "no job": (lambda d: d.update(config={"a": {}}), "config is not a job"),
     "name that cannot be one": (
@@ -131,7 +174,10 @@ MANIFESTS = {
         lambda d: d["populations"]["sigma_asymmetric"]["architecture"].update(activation="tanh"),
         "populations: not those of the job",
     ),
-    "input": (lambda d: d.update(input_shape=[1, 8, 9]), "the stored weight space is not that of architecture"),
+    "input": (
+        lambda d: d.update(input_shape=[1, 8, 9]),
+        "the stored weight space is not that of architecture",
+    ),
     "unreadable": (lambda d: d.update(other=1), "other: Extra inputs are not permitted"),
 }
 
@@ -148,7 +194,12 @@ def test_all_faults_are_listed_not_the_first(copy):
     (copy / "README.md").write_text("---\nconfigs: []\n---\n")
     shutil.copy(copy / TRAJECTORY, copy / "sigma_asymmetric" / "train-00001-of-00002.h5")
     found = {fault.path for fault in verify(copy, sample=0)}
-    assert found == {SHARD, "sigma_asymmetric/test-00000-of-00001.h5", "README.md", "sigma_asymmetric/train-00001-of-00002.h5"}
+    assert found == {
+        SHARD,
+        "sigma_asymmetric/test-00000-of-00001.h5",
+        "README.md",
+        "sigma_asymmetric/train-00001-of-00002.h5",
+    }
 
 
 def test_accuracies_are_those_of_the_weights(copy):
@@ -162,25 +213,39 @@ def test_accuracies_are_those_of_the_weights(copy):
     assert verify(copy, sample=0) == []
     faults = verify(copy, sample=8)
     assert {fault.path for fault in faults} == {SHARD}
-    assert all("test_accuracy is" in fault.reason and "its weights give" in fault.reason for fault in faults)
+    assert all(
+        "test_accuracy is" in fault.reason and "its weights give" in fault.reason
+        for fault in faults
+    )
     assert len(faults) == 4
 
 
 def test_a_task_of_a_stranger_opens_no_files_unasked(copy, monkeypatch):
-    monkeypatch.setattr("data_gen.integrity.recompute.load_task", lambda _: pytest.fail("the task was loaded"))
-    job = fuzz_store.Job.model_validate(fuzz_store.JOB | {"task": {"name": "images", "path": "/etc/secret"}})
+    monkeypatch.setattr(
+        "data_gen.integrity.recompute.load_task", lambda _: pytest.fail("the task was loaded")
+    )
+    job = fuzz_store.Job.model_validate(
+        fuzz_store.JOB | {"task": {"name": "images", "path": "/etc/secret"}}
+    )
     task, count, said = task_to_sample(job, None, trust_task=False, task_path=None)
     assert (task, count) == (None, 0)
     assert "'/etc/secret'" in said
     with pytest.raises(ValueError, match="not opened unasked: give --trust-task, or --task-path"):
         task_to_sample(job, 3, trust_task=False, task_path=None)
-    large = fuzz_store.Job.model_validate(fuzz_store.JOB | {"task": {"name": "mnist1d", "train_size": 10**12}})
+    large = fuzz_store.Job.model_validate(
+        fuzz_store.JOB | {"task": {"name": "mnist1d", "train_size": 10**12}}
+    )
     assert task_to_sample(large, None, trust_task=False, task_path=None)[0] is None
 
 
 def test_a_task_that_is_not_there_is_an_error(copy):
-    job = fuzz_store.Job.model_validate(fuzz_store.JOB | {"task": {"name": "images", "path": "./none"}})
-    with pytest.raises(ValueError, match=r"the data of the task is not on this machine .*give --task-path, or --sample 0"):
+    job = fuzz_store.Job.model_validate(
+        fuzz_store.JOB | {"task": {"name": "images", "path": "./none"}}
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"the data of the task is not on this machine .*give --task-path, or --sample 0",
+    ):
         task_to_sample(job, None, trust_task=True, task_path=None)
 
 
@@ -230,9 +295,17 @@ def test_bit_flips_are_found_wherever_they_are(original, copy):
 
 def test_a_hash_that_file_and_generation_contradict_is_mended_in_the_manifest(original, copy):
     edit(copy, lambda d: d["populations"]["w_asymmetric"]["shards"][SHARD].update(sha256="0" * 64))
-    edit(copy, lambda d: d["populations"]["w_asymmetric"]["trajectory"][TRAJECTORY].update(bytes=10**6))
-    assert {fault.path for fault in repair(copy, device="cpu", compile=False, quiet=True)} == {SHARD, TRAJECTORY}
-    assert json.loads((copy / "zoo.json").read_text()) == json.loads((original / "zoo.json").read_text())
+    edit(
+        copy,
+        lambda d: d["populations"]["w_asymmetric"]["trajectory"][TRAJECTORY].update(bytes=10**6),
+    )
+    assert {fault.path for fault in repair(copy, device="cpu", compile=False, quiet=True)} == {
+        SHARD,
+        TRAJECTORY,
+    }
+    assert json.loads((copy / "zoo.json").read_text()) == json.loads(
+        (original / "zoo.json").read_text()
+    )
 
 
 def test_files_that_come_out_otherwise_are_taken_only_if_asked_for(copy):
@@ -240,7 +313,9 @@ def test_files_that_come_out_otherwise_are_taken_only_if_asked_for(copy):
     (copy / SHARD).unlink()
     edit(copy, lambda d: d["populations"]["w_asymmetric"]["shards"][SHARD].update(sha256="0" * 64))
     before = content(copy)
-    with pytest.raises(ValueError, match=r"1 files came out otherwise .*Nothing was changed.*--accept-changed"):
+    with pytest.raises(
+        ValueError, match=r"1 files came out otherwise .*Nothing was changed.*--accept-changed"
+    ):
         repair(copy, device="cpu", compile=False, quiet=True)
     assert content(copy) == before
     repair(copy, device="cpu", compile=False, quiet=True, accept_changed=True)
@@ -250,7 +325,9 @@ def test_files_that_come_out_otherwise_are_taken_only_if_asked_for(copy):
 
 def test_what_does_not_belong_gets_a_hidden_name(copy):
     (copy / "sigma_asymmetric" / "train-00001-of-00002.h5").write_bytes(b"x")
-    assert repair(copy, quiet=True) == [Fault("sigma_asymmetric/train-00001-of-00002.h5", "not in the manifest")]
+    assert repair(copy, quiet=True) == [
+        Fault("sigma_asymmetric/train-00001-of-00002.h5", "not in the manifest")
+    ]
     assert (copy / "sigma_asymmetric" / ".train-00001-of-00002.h5.damaged").read_bytes() == b"x"
 
 
@@ -266,7 +343,9 @@ def test_repair_does_not_follow_links_out_of_the_zoo(copy, tmp_path):
 
 def test_repair_asks_before_it_opens_what_a_task_names(copy):
     edit(copy, lambda d: d["config"].update(task={"name": "images", "path": "/etc/secret"}))
-    (copy / ".job.json").write_text(json.dumps(json.loads((copy / "zoo.json").read_text())["config"]))
+    (copy / ".job.json").write_text(
+        json.dumps(json.loads((copy / "zoo.json").read_text())["config"])
+    )
     with pytest.raises(ValueError, match="which is not opened unasked; give --trust-task"):
         repair(copy, quiet=True)
 
@@ -274,7 +353,9 @@ def test_repair_asks_before_it_opens_what_a_task_names(copy):
 def test_a_job_that_is_lost_is_said_to_be(copy):
     (copy / "zoo.json").unlink()
     (copy / ".job.json").unlink()
-    with pytest.raises(ValueError, match=r"the job is lost: neither zoo\.json nor \.job\.json holds it"):
+    with pytest.raises(
+        ValueError, match=r"the job is lost: neither zoo\.json nor \.job\.json holds it"
+    ):
         repair(copy, quiet=True)
 
 
@@ -289,10 +370,15 @@ def test_the_commands_print_and_end_with_a_status(copy):
     broken = runner.invoke(main, ["verify", str(copy), "--sample", "0"])
     assert broken.exit_code == 1
     assert f"{copy}/{SHARD}: expected sha256 " in broken.stdout
-    mended = runner.invoke(main, ["repair", str(copy), "--no-compile", "--workers", "0", "--quiet", "--device", "cpu"])
+    mended = runner.invoke(
+        main, ["repair", str(copy), "--no-compile", "--workers", "0", "--quiet", "--device", "cpu"]
+    )
     assert (mended.exit_code, mended.stdout.splitlines()[-1]) == (0, f"{copy}: 1 fault mended")
     assert runner.invoke(main, ["verify", str(copy), "--sample", "0"]).exit_code == 0
-    assert runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout == f"{copy}: nothing to repair\n"
+    assert (
+        runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout
+        == f"{copy}: nothing to repair\n"
+    )
 
 
 # fuzzing
@@ -300,6 +386,18 @@ def test_the_commands_print_and_end_with_a_status(copy):
 
 def test_mutated_zoos_do_no_harm(original):
     """The long form is `make fuzz`. In a process of its own: here the type checker refuses what the code itself refuses."""
-    command = [sys.executable, "-m", "tests.fuzz_store", "--cases", "50", "--seed", "1000000", "--zoo", str(original)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(zoo.__file__).parents[1])
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz_store",
+        "--cases",
+        "50",
+        "--seed",
+        "1000000",
+        "--zoo",
+        str(original),
+    ]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=Path(zoo.__file__).parents[1]
+    )
     assert done.returncode == 0, done.stdout + done.stderr

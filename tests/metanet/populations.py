@@ -12,7 +12,11 @@ from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.network import build_network
 from zoo.params import stack
 
-SMALL = {"transformer": {"dim": 4, "depth": 1}, "resnet": {"channels": [2, 3, 3]}, "cnn": {"channels": [3, 4]}}
+SMALL = {
+    "transformer": {"dim": 4, "depth": 1},
+    "resnet": {"channels": [2, 3, 3]},
+    "cnn": {"channels": [3, 4]},
+}
 SMALL |= {name: {"hidden": [5, 4]} for name in ("mlp", "siren")}
 KINDS = ("w", "sigma", "syre")
 NAMES = (*ARCHITECTURES, *(f"mlp {kind}" for kind in KINDS))
@@ -23,25 +27,37 @@ COUNT = 8
 def population(name: str) -> MemoryPopulation:
     """Eight networks, which are the training, the validation and the test networks; larger ones are more accurate."""
     base, _, kind = name.partition(" ")
-    architecture = build_architecture(base, OPTIONS[base] | SMALL.get(base, {}), INPUTS[base], CLASSES)
+    architecture = build_architecture(
+        base, OPTIONS[base] | SMALL.get(base, {}), INPUTS[base], CLASSES
+    )
     architecture = make_asymmetric(architecture, kind, {}, seed=0) if kind else architecture
     generator = torch.Generator().manual_seed(0)
     networks = stack([architecture.init(generator) for _ in range(COUNT)])
     size = torch.linspace(0.5, 2.0, COUNT)
     for tensor in networks:
         shape = (COUNT, *(1,) * (networks[tensor].dim() - 1))
-        drawn = size.view(shape) * (networks[tensor] + 0.5 * torch.randn(networks[tensor].shape, generator=generator))
+        drawn = size.view(shape) * (
+            networks[tensor] + 0.5 * torch.randn(networks[tensor].shape, generator=generator)
+        )
         # The root of a negative variance is not a number.
         drawn = drawn.abs() if tensor.endswith("running_var") else drawn
         free = architecture.free.get(tensor)
         networks[tensor] = drawn if free is None else torch.where(free, drawn, networks[tensor])
     accuracy = np.linspace(0.2, 0.9, COUNT)
-    rows = pd.DataFrame({"network_id": np.arange(COUNT), "lr": size, "test_accuracy": accuracy, "diverged": False})
-    tripled = {tensor: values.repeat(3, *(1,) * (values.dim() - 1)) for tensor, values in networks.items()}
+    rows = pd.DataFrame(
+        {"network_id": np.arange(COUNT), "lr": size, "test_accuracy": accuracy, "diverged": False}
+    )
+    tripled = {
+        tensor: values.repeat(3, *(1,) * (values.dim() - 1)) for tensor, values in networks.items()
+    }
     sizes = dict.fromkeys(SPLITS, COUNT)
     free = dict(architecture.free)
     options = {"name": base, **OPTIONS[base], **SMALL.get(base, {})}
-    description = {"architecture": options, "input_shape": list(INPUTS[base]), "num_classes": CLASSES}
+    description = {
+        "architecture": options,
+        "input_shape": list(INPUTS[base]),
+        "num_classes": CLASSES,
+    }
     network = build_network(description, architecture.space, architecture.constants)
     table = pd.concat([rows] * 3, ignore_index=True)
     return MemoryPopulation(name, architecture.space, tripled, table, sizes, ("lr",), free, network)

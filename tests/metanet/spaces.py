@@ -24,11 +24,16 @@ def architecture(name):
 
 
 SPACES = {name: architecture(name).space for name in ARCHITECTURES}
-SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "sigma", "syre")}
+SPACES |= {
+    kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space
+    for kind in ("w", "sigma", "syre")
+}
 HIDDEN = {"a": NeuronGroup(2), "b": NeuronGroup(3), "c": NeuronGroup(2)}
 SPACES |= {
     "pair": WeightSpace(HIDDEN, {"w": "b <- a", "v": "c <- b", "bias": "b"}),
-    "products": WeightSpace(HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""}),
+    "products": WeightSpace(
+        HIDDEN, {"q": "(a b) <- c", "v": "(b c) <- c", "square": "(b b)", "loop": "b <- b", "t": ""}
+    ),
 }
 SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(20)}
 
@@ -49,6 +54,9 @@ def assert_same_function(module, ours, theirs):
     close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
     close(ours, theirs)
     weights = list(module.parameters())
-    by_path = [torch.autograd.grad(out.square().sum(), weights, allow_unused=True) for out in (ours, theirs)]
+    by_path = [
+        torch.autograd.grad(out.square().sum(), weights, allow_unused=True)
+        for out in (ours, theirs)
+    ]
     for mine, twin in zip(*by_path, strict=True):
         close(*(torch.zeros(()) if gradient is None else gradient for gradient in (mine, twin)))

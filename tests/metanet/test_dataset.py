@@ -25,8 +25,13 @@ def test_subsets_are_nested_and_in_network_order():
     order = np.random.default_rng(0).permutation(20)
     shuffled = replace(
         POPULATION,
-        rows=POPULATION.rows.iloc[np.concatenate([order, np.arange(20, 40)])].reset_index(drop=True),
-        tensors={n: t[torch.from_numpy(np.concatenate([order, np.arange(20, 40)]))] for n, t in POPULATION.tensors.items()},
+        rows=POPULATION.rows.iloc[np.concatenate([order, np.arange(20, 40)])].reset_index(
+            drop=True
+        ),
+        tensors={
+            n: t[torch.from_numpy(np.concatenate([order, np.arange(20, 40)]))]
+            for n, t in POPULATION.tensors.items()
+        },
     )
     for population in (POPULATION, shuffled):
         for count in (5, 12, None):
@@ -34,7 +39,9 @@ def test_subsets_are_nested_and_in_network_order():
             assert examples.network_id.tolist() == list(range(count or 20))
             expected = POPULATION.params("train")["layers.1.weight"][: count or 20]
             assert torch.equal(examples.networks["layers.1.weight"], expected)
-            np.testing.assert_array_equal(examples.y, POPULATION.rows["test_accuracy"][: count or 20])
+            np.testing.assert_array_equal(
+                examples.y, POPULATION.rows["test_accuracy"][: count or 20]
+            )
 
 
 def test_hyperparameters_hold_no_metrics():
@@ -44,13 +51,20 @@ def test_hyperparameters_hold_no_metrics():
 
 def test_diverged_networks_without_a_target_are_dropped_and_counted():
     population = changed(diverged=([3, 7], True), test_loss=([3, 7], [np.nan, np.inf]))
-    with pytest.warns(UserWarning, match="dropped 2 of 20 networks that diverged and have no finite 'test_loss'"):
+    with pytest.warns(
+        UserWarning, match="dropped 2 of 20 networks that diverged and have no finite 'test_loss'"
+    ):
         examples = read_examples(population, "train", "test_loss", "params")
     assert examples.num_dropped == 2
     assert 3 not in examples.network_id
     assert len(examples.y) == len(examples.networks["layers.0.bias"]) == 18
     with pytest.warns(UserWarning, match="dropped 1 of 5"):
-        assert read_examples(population, "train", "test_loss", "params", 5).network_id.tolist() == [0, 1, 2, 4]
+        assert read_examples(population, "train", "test_loss", "params", 5).network_id.tolist() == [
+            0,
+            1,
+            2,
+            4,
+        ]
     with pytest.warns(UserWarning, match="dropped"):
         assert Metanet("gbm", target="test_loss").fit(population).num_dropped_ == 2
 

@@ -32,7 +32,11 @@ def test_arguments_can_be_read_changed_and_cloned():
     assert model.get_params()["width"] == 8
     assert clone(model).get_params() == model.get_params()
     model.set_params(width=16, lr=None, dropout=0.1)
-    assert (model.get_params()["width"], model.lr, model.options) == (16, None, {"width": 16, "dropout": 0.1})
+    assert (model.get_params()["width"], model.lr, model.options) == (
+        16,
+        None,
+        {"width": 16, "dropout": 0.1},
+    )
     assert Metanet("mlp").set_params(model="dmc", width=32).model == "dmc"
     assert "width=16" in repr(model)
 
@@ -45,10 +49,14 @@ def test_an_unfitted_metanet_says_so(method, tmp_path):
 
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(
-        ValueError, match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', .*'mlp', 'nfn', .*'tokens', 'width_gmn'\]"
+        ValueError,
+        match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', .*'mlp', 'nfn', .*'tokens', 'width_gmn'\]",
     ):
         Metanet("mpl")
-    with pytest.raises(ValueError, match=r"metanet 'mlp' has no option 'witdh'; its options are \['width', 'dropout'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"metanet 'mlp' has no option 'witdh'; its options are \['width', 'dropout'\]",
+    ):
         Metanet("mlp", witdh=3)
     model = Metanet("mlp", dropout=0.1)
     with pytest.raises(ValueError, match="metanet 'gbm' has no option 'dropout'"):
@@ -57,18 +65,27 @@ def test_unknown_names_list_the_valid_ones():
 
 
 def test_predictions_from_all_kinds_of_input_agree(fitted):
-    from_params, from_population = fitted.predict(POPULATION.params("test")), fitted.predict(POPULATION, split="test")
+    from_params, from_population = (
+        fitted.predict(POPULATION.params("test")),
+        fitted.predict(POPULATION, split="test"),
+    )
     np.testing.assert_array_equal(from_params, from_population)
     assert from_params.dtype == np.float64
     hparams = Metanet("hparams").fit(POPULATION)
-    np.testing.assert_array_equal(hparams.predict(POPULATION.table("test")), hparams.predict(POPULATION))
+    np.testing.assert_array_equal(
+        hparams.predict(POPULATION.table("test")), hparams.predict(POPULATION)
+    )
 
 
 def test_inputs_of_the_wrong_kind_are_refused(fitted):
-    with pytest.raises(ValueError, match="'statnn' reads params: expected params, a dict of tensors, got DataFrame"):
+    with pytest.raises(
+        ValueError, match="'statnn' reads params: expected params, a dict of tensors, got DataFrame"
+    ):
         fitted.predict(POPULATION.table("test"))
     hparams = Metanet("hparams").fit(POPULATION)
-    with pytest.raises(ValueError, match=r"expected a table with columns \['lr', 'optimizer'\], got dict"):
+    with pytest.raises(
+        ValueError, match=r"expected a table with columns \['lr', 'optimizer'\], got dict"
+    ):
         hparams.predict(POPULATION.params("test"))
     with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
         hparams.predict(POPULATION.table("test")[["lr"]])
@@ -119,13 +136,21 @@ def test_populations_of_another_space_are_refused(fitted):
     wider = other_space(h1=NeuronGroup(7, activation="relu"))
     with pytest.raises(ValueError) as error:
         fitted.evaluate(replace(POPULATION, name="wider", space=wider))
-    for words in ("population 'wider'", "tensor 'layers.0.weight' has shape [7, 5] instead of [6, 5]", wider.fingerprint[:12]):
+    for words in (
+        "population 'wider'",
+        "tensor 'layers.0.weight' has shape [7, 5] instead of [6, 5]",
+        wider.fingerprint[:12],
+    ):
         assert words in str(error.value)
     fixed = other_space(h1=NeuronGroup(6, permutable=False, activation="relu"))
     with pytest.raises(ValueError, match=r"group 'h1' is .*permutable=False"):
         fitted.predict(replace(POPULATION, space=fixed))
-    with pytest.raises(ValueError, match=r"other fixed entries .* in tensors \['layers.0.weight'\]"):
-        fitted.score(replace(POPULATION, free={"layers.0.weight": torch.arange(30).reshape(6, 5) > 3}))
+    with pytest.raises(
+        ValueError, match=r"other fixed entries .* in tensors \['layers.0.weight'\]"
+    ):
+        fitted.score(
+            replace(POPULATION, free={"layers.0.weight": torch.arange(30).reshape(6, 5) > 3})
+        )
 
 
 def test_normalization_sees_training_networks_only():
@@ -133,7 +158,10 @@ def test_normalization_sees_training_networks_only():
     wild["layers.0.weight"] = wild["layers.0.weight"].clone()
     wild["layers.0.weight"][40:] *= 100
     for model in ("mlp", "statnn", "dmc", "deepsets"):
-        norms = [Metanet(model, epochs=1).fit(replace(POPULATION, tensors=t)).module_.norm for t in (POPULATION.tensors, wild)]
+        norms = [
+            Metanet(model, epochs=1).fit(replace(POPULATION, tensors=t)).module_.norm
+            for t in (POPULATION.tensors, wild)
+        ]
         assert torch.equal(norms[0].center, norms[1].center)
         assert torch.equal(norms[0].scale, norms[1].scale)
 
@@ -147,10 +175,19 @@ def test_the_file_holds_what_it_says(fitted, tmp_path):
     assert record["space_fingerprint"] == POPULATION.space.fingerprint
     assert WeightSpace.from_json(json.dumps(record["space"])) == POPULATION.space
     assert record["params"]["width"] == 32
-    assert record["trained_on"] == {"population": "standard", "num_train": 40, "num_validation": 16, "num_dropped": 0}
+    assert record["trained_on"] == {
+        "population": "standard",
+        "num_train": 40,
+        "num_validation": 16,
+        "num_dropped": 0,
+    }
     assert set(record["versions"]) == {"python", "symzoo", "torch", "scikit-learn"}
     again = metanet.load(path)
-    assert (again.history_, again.target_, again.training_) == (fitted.history_, fitted.target_, fitted.training_)
+    assert (again.history_, again.target_, again.training_) == (
+        fitted.history_,
+        fitted.target_,
+        fitted.training_,
+    )
     with pytest.raises(ValueError, match="another weight space"):
         again.score(replace(POPULATION, space=other_space(h1=NeuronGroup(7))))
 
@@ -209,7 +246,12 @@ def test_options_that_json_cannot_hold_are_named(monkeypatch, tmp_path):
 def test_importing_metanet_stays_light():
     heavy = "[m for m in ('datasets', 'matplotlib', 'torch_geometric', 'ray') if m in sys.modules]"
     code = f"import sys, metanet, metanet.testing; print({heavy})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +270,10 @@ def test_training_settings_out_of_range_are_refused(settings, message):
 @pytest.mark.parametrize("name", sorted(set(METANETS) - {"hparams", "gbm"}))
 def test_every_metanet_with_steps_trains_in_bfloat16(name):
     population = small("mlp")
-    exact, rounded = (Metanet(name, epochs=2, precision=precision).fit(population) for precision in (None, "bfloat16"))
+    exact, rounded = (
+        Metanet(name, epochs=2, precision=precision).fit(population)
+        for precision in (None, "bfloat16")
+    )
     assert rounded.training_.precision == "bfloat16"
     losses = np.array([model.history_.validation_loss for model in (exact, rounded)])
     assert (losses[0] != losses[1]).any()
@@ -236,5 +281,8 @@ def test_every_metanet_with_steps_trains_in_bfloat16(name):
 
 
 def test_trees_have_no_precision():
-    with pytest.raises(ValueError, match="precision: metanet 'gbm' has no training steps; expected None, got 'bfloat16'"):
+    with pytest.raises(
+        ValueError,
+        match="precision: metanet 'gbm' has no training steps; expected None, got 'bfloat16'",
+    ):
         Metanet("gbm", precision="bfloat16").fit(POPULATION)

@@ -5,9 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from metanet.inputs import features
 from metanet.contract import Source
-from metanet.inputs.features import categories, encode_hyperparameters, flat_free, statistic_names, statistics
+from metanet.inputs import features
+from metanet.inputs.features import (
+    categories,
+    encode_hyperparameters,
+    flat_free,
+    statistic_names,
+    statistics,
+)
 from metanet.inputs.normalize import ColumnNorm, TensorNorm, calibrate
 from metanet.testing import permute_neurons, random_population
 from tests.reference import metanet_features as slow
@@ -48,7 +54,9 @@ def test_statistics_are_bitwise_invariant():
 
 def test_a_tensor_without_free_entries_is_left_out():
     source, params = case(masked=True)
-    frozen = Source(source.space, {**source.free, "layers.0.weight": torch.zeros(6, 5, dtype=torch.bool)})
+    frozen = Source(
+        source.space, {**source.free, "layers.0.weight": torch.zeros(6, 5, dtype=torch.bool)}
+    )
     assert "layers.0.weight" not in frozen.free_sizes
     assert statistics(frozen, params).shape[1] == 7 * 5
 
@@ -62,7 +70,11 @@ def test_huge_weights_give_finite_statistics():
 
 def test_norm_is_one_number_per_tensor():
     norm = TensorNorm([3, 2])
-    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 3, 10, 10]) + 4
+    x = (
+        torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1, 2, 3, 10, 10])
+        + 4
+    )
     calibrate(norm, [x])
     assert norm.center.unique().numel() == norm.scale.unique().numel() == 2
     z = norm(x)
@@ -96,7 +108,9 @@ def test_hyperparameters_become_numbers():
     table = pd.DataFrame({"lr": [0.1, np.nan], "optimizer": ["sgd", "adamw"], "seed": [1, 2]})
     source = Source(random_population().space, {}, categories(table, ("lr", "optimizer")))
     assert source.hyperparameters == {"lr": None, "optimizer": ("adamw", "sgd")}
-    np.testing.assert_array_equal(encode_hyperparameters(source, table), [[0.1, 0, 1], [np.nan, 1, 0]])
+    np.testing.assert_array_equal(
+        encode_hyperparameters(source, table), [[0.1, 0, 1], [np.nan, 1, 0]]
+    )
     unknown = pd.DataFrame({"lr": [1.0], "optimizer": ["lion"]})
     np.testing.assert_array_equal(encode_hyperparameters(source, unknown), [[1, 0, 0]])
     with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
@@ -105,7 +119,10 @@ def test_hyperparameters_become_numbers():
 
 def test_statistics_of_a_diverged_network_stay_finite():
     norm = ColumnNorm(3)
-    calibrate(norm, [torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]])])
+    calibrate(
+        norm,
+        [torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]])],
+    )
     largest = torch.finfo(torch.float32).max
     normalized = norm(torch.tensor([[largest, -largest, 1e30]]))
     assert torch.isfinite(normalized).all()

@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.graphs import pyg as graphs
 from metanet.contract import Source, features_of, seeded
+from metanet.graphs import pyg as graphs
+from metanet.graphs.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
-from metanet.inputs.normalize import calibrate
-from metanet.graphs.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from zoo.architectures import ARCHITECTURES
 
@@ -20,7 +20,11 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 def metanet(space, params, **options):
     with seeded(0):
-        module = GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options}).double().eval()
+        module = (
+            GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options})
+            .double()
+            .eval()
+        )
     calibrate(module, [features_of(module, params)])
     return module
 
@@ -40,8 +44,18 @@ def test_the_dense_path_equals_the_torch_geometric_path(name):
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_edge_messages_have_the_right_gradient(keep, chunk, monkeypatch):
     monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
-    shapes = [(3, 2, 4, 3), (2, 2), (3, 2, 4), (3, 2, 3), (3, 2, 3, 2), (3, 2, 4, 2)]  # 3 networks, K = 2, W = 4, R = 3
-    inputs = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+    shapes = [
+        (3, 2, 4, 3),
+        (2, 2),
+        (3, 2, 4),
+        (3, 2, 3),
+        (3, 2, 3, 2),
+        (3, 2, 4, 2),
+    ]  # 3 networks, K = 2, W = 4, R = 3
+    inputs = [
+        torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True)
+        for at, s in enumerate(shapes)
+    ]
 
     def messages(e, weight, *ends):
         return dense.edge_messages(e, weight, Projections(*ends), keep)[0 if keep else 1 :]
@@ -51,13 +65,20 @@ def test_edge_messages_have_the_right_gradient(keep, chunk, monkeypatch):
 
 
 def test_networks_of_different_architectures_share_a_batch():
-    parts = [(parameter_graph(SPACES[name]), networks(SPACES[name], seed=at)) for at, name in enumerate(ARCHITECTURES)]
+    parts = [
+        (parameter_graph(SPACES[name]), networks(SPACES[name], seed=at))
+        for at, name in enumerate(ARCHITECTURES)
+    ]
     sizes = graphs.sizes_of([graph for graph, _ in parts])
     with seeded(0):
         network = GraphNetwork(sizes, width=8, edge_width=4, layers=2).double()
     together = sparse.run(network, graphs.batch(parts))
     close(together, torch.cat([sparse.run(network, graphs.batch([part], sizes)) for part in parts]))
-    alone = [sparse.run(network, graphs.graph_data(graph, params, at, sizes)) for graph, params in parts for at in range(COUNT)]
+    alone = [
+        sparse.run(network, graphs.graph_data(graph, params, at, sizes))
+        for graph, params in parts
+        for at in range(COUNT)
+    ]
     close(together, torch.cat(alone))
     for at, (graph, params) in enumerate(parts):
         own = dense.DenseGraph(graph).double()
@@ -77,5 +98,7 @@ def test_autocast_changes_little():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"):
+    with pytest.raises(
+        ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
+    ):
         GraphMetanet(Source(SPACES["mlp"]), width=12)

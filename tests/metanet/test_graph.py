@@ -34,19 +34,28 @@ def networks(space, count=2):
 def as_entries(graph, params):
     """What a graph says of one network, in the words of the slow twin."""
     found, one = {}, {name: tensor[:1] for name, tensor in params.items()}
-    edges, nodes = flat_edges(graph, one, graph.sizes.edge_channels)[0], node_features(graph, one)[0]
+    edges, nodes = (
+        flat_edges(graph, one, graph.sizes.edge_channels)[0],
+        node_features(graph, one)[0],
+    )
     labels = {}
     for part in graph.node_sets:
         for place in range(part.size):
             axis = tuple(Label(group) for group in part.axis)
             labels[part.start + place] = tuple(neurons(graph.space, axis, place))
-    for at, ((read, written), kind) in enumerate(zip(graph.edge_index.T.tolist(), graph.edge_type.tolist(), strict=True)):
+    for at, ((read, written), kind) in enumerate(
+        zip(graph.edge_index.T.tolist(), graph.edge_type.tolist(), strict=True)
+    ):
         part = graph.edges[kind]
         if not isinstance(part, Relation):
-            found[part.block.tensor, labels[written], labels[read]] = edges[at, : part.shape[-1]].tolist()
+            found[part.block.tensor, labels[written], labels[read]] = edges[
+                at, : part.shape[-1]
+            ].tolist()
     for part in graph.vectors:
         for node in range(*graph.node_sets[part.written].nodes.indices(len(labels))):
-            found[part.block.tensor, labels[node], ()] = nodes[node, part.slot : part.slot + part.shape[-1]].tolist()
+            found[part.block.tensor, labels[node], ()] = nodes[
+                node, part.slot : part.slot + part.shape[-1]
+            ].tolist()
     return found
 
 
@@ -65,9 +74,19 @@ def test_graph_of_every_kind_of_pattern():
     graph, params = parameter_graph(HAND), networks(HAND)
     expected = entries(HAND, {name: tensor[0] for name, tensor in params.items()})
     # Two groups on axes of one side: edges from the second axis to the first.
-    swapped = {(n, w[:1], w[1:]) if n == "cross" else (n, w, r): value for (n, w, r), value in expected.items()}
+    swapped = {
+        (n, w[:1], w[1:]) if n == "cross" else (n, w, r): value
+        for (n, w, r), value in expected.items()
+    }
     assert as_entries(graph, params) == swapped
-    assert [part.axis for part in graph.node_sets] == [("x",), ("h",), ("g", "h"), ("g",), (), ("y",)]
+    assert [part.axis for part in graph.node_sets] == [
+        ("x",),
+        ("h",),
+        ("g", "h"),
+        ("g",),
+        (),
+        ("y",),
+    ]
     assert graph.orbit.tolist() == [0, 1, *[2] * 3, *[3] * 6, *[4] * 2, 5, 6, 7]
 
 
@@ -81,7 +100,9 @@ def test_sums_have_edges_from_every_term():
 
 
 def test_node_axes_that_share_a_group_are_joined():
-    space = WeightSpace({"head": FREE(2), "q": FREE(2), "v": FREE(1)}, {"a": "(head q)", "b": "(head v)"})
+    space = WeightSpace(
+        {"head": FREE(2), "q": FREE(2), "v": FREE(1)}, {"a": "(head q)", "b": "(head v)"}
+    )
     (relation,) = parameter_graph(space).edges
     assert relation.view(networks(space))[1, :, :, 0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
@@ -110,5 +131,7 @@ def test_graphs_of_single_networks_are_those_of_the_batch():
 
 def test_widths_that_are_too_small_are_refused():
     graph = parameter_graph(SPACES["cnn"])
-    with pytest.raises(ValueError, match="room for 1 channels of nodes and 9 of edges, got 1 and 4"):
+    with pytest.raises(
+        ValueError, match="room for 1 channels of nodes and 9 of edges, got 1 and 4"
+    ):
         batch([(graph, networks(SPACES["cnn"]))], GraphSizes(1, 4, 5, 4, 7))

@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.graphs import pyg as graphs
 from metanet.contract import Source, seeded
-from metanet.models.graph_transformer import GraphTransformer
+from metanet.graphs import pyg as graphs
 from metanet.inputs.normalize import calibrate
+from metanet.models.graph_transformer import GraphTransformer
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_attention
 
@@ -17,11 +17,17 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 def metanet(space, params, free=None):
     with seeded(0):
-        module = GraphTransformer(Source(space, free or {}), width=8, heads=2, layers=2, edge_width=3).double().eval()
+        module = (
+            GraphTransformer(Source(space, free or {}), width=8, heads=2, layers=2, edge_width=3)
+            .double()
+            .eval()
+        )
     # Moves the norms off the identity, so that the twin has to have them in the right places.
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
-            weight.data += 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
+            weight.data += 0.1 * torch.randn(
+                weight.shape, generator=generator(at), dtype=torch.float64
+            )
     calibrate(module, [params])
     return module
 
@@ -47,8 +53,12 @@ def test_weights_of_a_node_sum_to_one_over_all_tensors_that_write_it():
         start = layer.project.out_features - 8 * width
         for side in (0, 4 * width):
             layer.project.weight[start + side + 2 * width : start + side + 3 * width] = 0
-            layer.project.bias[start + side + 2 * width : start + side + 3 * width] = torch.arange(float(width)) + side
-    x = torch.randn(COUNT, len(module.graph.orbit), width, generator=generator(), dtype=torch.float64)
+            layer.project.bias[start + side + 2 * width : start + side + 3 * width] = (
+                torch.arange(float(width)) + side
+            )
+    x = torch.randn(
+        COUNT, len(module.graph.orbit), width, generator=generator(), dtype=torch.float64
+    )
     seen = []
     layer.update = lambda own, forward, backward: seen.extend([forward, backward]) or own
     edges = graphs.edge_features(module.graph, module.norm(params))

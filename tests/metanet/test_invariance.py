@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from metanet.contract import Source, features_of, seeded
-from metanet.models.table import build
 from metanet.inputs.normalize import calibrate
+from metanet.models.table import build
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from zoo.architectures import ARCHITECTURES
 from zoo.symmetry.action import GroupElement, act, sample
@@ -25,7 +25,9 @@ def metanet(model, space, params, free=None):
     # Moves norms and biases off their initial values.
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
-            weight.add_(0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64))
+            weight.add_(
+                0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
+            )
     calibrate(module, [features_of(module, params)])
     return module
 
@@ -36,7 +38,14 @@ def test_predictions_do_not_change_when_neurons_move(model, name):
     space = SPACES[name]
     params = networks(space)
     permutations = sample(space, generator(1), batch=(COUNT,)).permutations
-    assert spreads(metanet(model, space, params), params, act(space, GroupElement(permutations, {}), params)) < 1e-8
+    assert (
+        spreads(
+            metanet(model, space, params),
+            params,
+            act(space, GroupElement(permutations, {}), params),
+        )
+        < 1e-8
+    )
 
 
 @every_metanet
@@ -55,7 +64,14 @@ def test_neurons_of_fixed_groups_are_told_apart(model, kind):
     space = SPACES[kind]
     params = networks(space)
     permutations = {"h1": torch.arange(7).roll(1), "h2": torch.arange(5).roll(1)}
-    assert spreads(metanet(model, space, params), params, act(space, GroupElement(permutations, {}), params)) > 1e-4
+    assert (
+        spreads(
+            metanet(model, space, params),
+            params,
+            act(space, GroupElement(permutations, {}), params),
+        )
+        > 1e-4
+    )
 
 
 @every_metanet
@@ -72,7 +88,10 @@ def test_queries_and_values_of_a_head_belong_together(model):
 @every_metanet
 def test_fixed_entries_are_not_read(model):
     space = SPACES["w"]
-    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
+    params, mask = (
+        networks(space),
+        torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5,
+    )
     module = metanet(model, space, params, {"layers.0.weight": mask})
     other = {**params, "layers.0.weight": params["layers.0.weight"] + torch.where(mask, 0.0, 5.0)}
     assert spreads(module, params, other) == 0

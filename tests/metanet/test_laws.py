@@ -39,10 +39,14 @@ class Plain(nn.Module):
 
     def __init__(self, source, *, width: int = 16):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(source.space.num_params, width), nn.Tanh(), nn.Linear(width, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(source.space.num_params, width), nn.Tanh(), nn.Linear(width, 1)
+        )
 
     def forward(self, params):
-        return self.layers(torch.cat([tensor.flatten(1) for tensor in params.values()], dim=1)).squeeze(-1)
+        return self.layers(
+            torch.cat([tensor.flatten(1) for tensor in params.values()], dim=1)
+        ).squeeze(-1)
 
 
 def test_a_module_of_ones_own_keeps_the_laws(mine):
@@ -96,7 +100,11 @@ GENERATOR = torch.Generator().manual_seed(0)
 @pytest.mark.parametrize(
     ("builder", "law", "says"),
     [
-        (DeclaredInvariant, "is_as_invariant_as_declared", "declared invariant to permutations, but"),
+        (
+            DeclaredInvariant,
+            "is_as_invariant_as_declared",
+            "declared invariant to permutations, but",
+        ),
         (Undeclared, "is_as_invariant_as_declared", "not declared invariant to permutations, but"),
         (IdleWeight, "gradients_reach_every_weight", "no gradient reaches the weights ['idle']"),
         (LooksAtItsBatch, "batch_is_loop", "a batch and a loop"),
@@ -117,7 +125,9 @@ def test_permuted_networks_compute_the_same_function():
 
     def outputs(p):
         for layer in range(3):
-            hidden = torch.einsum("noi,nxi->nxo", p[f"layers.{layer}.weight"], hidden if layer else x.expand(24, 7, 5))
+            hidden = torch.einsum(
+                "noi,nxi->nxo", p[f"layers.{layer}.weight"], hidden if layer else x.expand(24, 7, 5)
+            )
             hidden = hidden + p[f"layers.{layer}.bias"][:, None]
             hidden = torch.relu(hidden) if layer < 2 else hidden
         return hidden

@@ -35,7 +35,10 @@ def test_pairs_in_blocks_are_all_counted(monkeypatch):
 @pytest.mark.parametrize("size", [2, 5, 30])
 def test_intervals_equal_resampling_one_by_one(size):
     y, p = pair(3, size)
-    fast, reference = bootstrap(y, p, num_bootstrap=50, seed=4, level=0.9), slow.bootstrap(y, p, 50, 4, 0.9)
+    fast, reference = (
+        bootstrap(y, p, num_bootstrap=50, seed=4, level=0.9),
+        slow.bootstrap(y, p, 50, 4, 0.9),
+    )
     for name in METRICS:
         assert fast[name].value == pytest.approx(slow.REFERENCE[name](y, p), abs=1e-12)
         assert [fast[name].low, fast[name].high] == pytest.approx(list(reference[name]), abs=1e-9)
@@ -75,7 +78,9 @@ def test_no_resamples_no_interval():
 
 def test_spread_over_seeds():
     runs = [{"r2": Estimate(value, 0, 1)} for value in (0.1, 0.2, 0.6)]
-    assert over_seeds(runs)["r2"] == pytest.approx((0.3, np.std([0.1, 0.2, 0.6], ddof=1), 0.1, 0.6, 3))
+    assert over_seeds(runs)["r2"] == pytest.approx(
+        (0.3, np.std([0.1, 0.2, 0.6], ddof=1), 0.1, 0.6, 3)
+    )
     assert over_seeds(runs[:1])["r2"] == (0.1, 0.0, 0.1, 0.1, 1)
     with pytest.raises(ValueError, match="at least one evaluation"):
         over_seeds([])

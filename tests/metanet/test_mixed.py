@@ -11,11 +11,11 @@ import torch
 import metanet
 from metanet import Metanet
 from metanet.contract import Mixed, Source, concatenate, count_rows, rows, seeded, to_device
+from metanet.graphs.vocabulary import describe, vocabulary_of
+from metanet.inputs.normalize import calibrate
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
-from metanet.inputs.normalize import calibrate
 from metanet.testing import SPLITS, MemoryPopulation, first_networks
-from metanet.graphs.vocabulary import describe, vocabulary_of
 from tests.reference import metanet_mixed as reference
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, cnn, make_asymmetric, mlp
@@ -38,15 +38,25 @@ def architecture(name):
 
 
 SPACES = {name: architecture(name).space for name in ARCHITECTURES}
-SPACES |= {kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "syre")}
+SPACES |= {
+    kind: make_asymmetric(architecture("mlp"), kind, {}, seed=0).space for kind in ("w", "syre")
+}
 SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(12)}
-SPACES |= {"deep mlp": mlp((1, 3, 3), 3, hidden=(4, 6, 5)).space, "flat cnn": cnn((1, 4, 4), 3, (3,), pool="flatten").space}
-NETWORKS = {name: random_params(space, generator(at), batch=(COUNT,)) for at, (name, space) in enumerate(SPACES.items())}
+SPACES |= {
+    "deep mlp": mlp((1, 3, 3), 3, hidden=(4, 6, 5)).space,
+    "flat cnn": cnn((1, 4, 4), 3, (3,), pool="flatten").space,
+}
+NETWORKS = {
+    name: random_params(space, generator(at), batch=(COUNT,))
+    for at, (name, space) in enumerate(SPACES.items())
+}
 
 
 def metanet_of(names, **options):
     with seeded(0):
-        module = MixedGraphMetanet([Source(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options)
+        module = MixedGraphMetanet(
+            [Source(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options
+        )
     module = module.double().eval()
     calibrate(module, [features_of(module, sorted(names))])
     return module
@@ -67,14 +77,24 @@ def population(space, seed, sizes=(16, 8, 8), name="networks", free=None):
     count = sum(sizes)
     params = random_params(space, generator(seed), batch=(count,), dtype=torch.float32)
     size = torch.rand(count, generator=generator(seed + 100)) + 0.5
-    params = {key: tensor * size.view(-1, *(1,) * (tensor.dim() - 1)) for key, tensor in params.items()}
-    table = pd.DataFrame({"network_id": np.arange(count), "test_accuracy": (4 * size - 4).sigmoid().double().numpy()})
+    params = {
+        key: tensor * size.view(-1, *(1,) * (tensor.dim() - 1)) for key, tensor in params.items()
+    }
+    table = pd.DataFrame(
+        {"network_id": np.arange(count), "test_accuracy": (4 * size - 4).sigmoid().double().numpy()}
+    )
     parts = dict(zip(SPLITS, sizes, strict=True))
     return MemoryPopulation(name, space, params, table, parts, (), free or {})
 
 
-SHAPES = {"a": mlp((1, 2, 2), 3, hidden=(4, 5)).space, "b": cnn((1, 4, 4), 3, channels=(3, 4)).space}
-NEW = {"deeper": mlp((1, 2, 2), 3, hidden=(4, 6, 5)).space, "wider": cnn((1, 4, 4), 3, channels=(5, 4, 3)).space}
+SHAPES = {
+    "a": mlp((1, 2, 2), 3, hidden=(4, 5)).space,
+    "b": cnn((1, 4, 4), 3, channels=(3, 4)).space,
+}
+NEW = {
+    "deeper": mlp((1, 2, 2), 3, hidden=(4, 6, 5)).space,
+    "wider": cnn((1, 4, 4), 3, channels=(5, 4, 3)).space,
+}
 POPULATIONS = [population(space, at, name=name) for at, (name, space) in enumerate(SHAPES.items())]
 
 
@@ -89,7 +109,9 @@ def test_grouped_dense_arrays_equal_graphs_in_one_batch(module):
     ours, theirs = module(batch), reference.predict(module, batch)
     close(ours, theirs)
     weights = dict(module.named_parameters())
-    gradients = [torch.autograd.grad(out.square().sum(), list(weights.values())) for out in (ours, theirs)]
+    gradients = [
+        torch.autograd.grad(out.square().sum(), list(weights.values())) for out in (ours, theirs)
+    ]
     for name, mine, twin in zip(weights, *gradients, strict=True):
         close(mine, twin, msg=name)
         assert mine.abs().sum() > 0, name
@@ -101,7 +123,9 @@ def test_predictions_do_not_change_when_neurons_move(module, name):
     space, params = SPACES[name], NETWORKS[name]
     permutations = sample(space, generator(1), batch=(COUNT,)).permutations
     moved = act(space, GroupElement(permutations, {}), params)
-    before, after = (module(module.features(networks, Source(space))) for networks in (params, moved))
+    before, after = (
+        module(module.features(networks, Source(space))) for networks in (params, moved)
+    )
     assert (before - after).abs().max() < 1e-8 * before.std()
 
 
@@ -111,7 +135,9 @@ def test_predictions_change_when_one_tensor_alone_moves(module, name):
     space, params = SPACES[name], NETWORKS[name]
     weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
     moved = {**params, weight: params[weight].roll(1, dims=2)}
-    before, after = (module(module.features(networks, Source(space))) for networks in (params, moved))
+    before, after = (
+        module(module.features(networks, Source(space))) for networks in (params, moved)
+    )
     assert (before - after).abs().max() > 1e-4 * before.std()
 
 
@@ -122,7 +148,10 @@ def test_neither_the_order_of_populations_nor_that_of_networks_matters(module):
     expected = module(features)
     order = torch.randperm(len(expected), generator=generator())
     close(module(rows(features, order)), expected[order])
-    close(module(rows(rows(features, order), torch.tensor([5, 0, 0, 3]))), expected[order][[5, 0, 0, 3]])
+    close(
+        module(rows(rows(features, order), torch.tensor([5, 0, 0, 3]))),
+        expected[order][[5, 0, 0, 3]],
+    )
     close(module(rows(features, slice(2, 9))), expected[2:9])
     halves = [rows(features, order[:7]), rows(features, order[7:])]
     close(module(concatenate(halves)), expected[order])
@@ -151,9 +180,17 @@ def test_a_kernel_is_the_middle_of_a_wider_one():
         if tensor.dim() == 5:
             large[name] = torch.nn.functional.pad(tensor, (1, 1, 1, 1)) * 3 / 5
     with seeded(0):
-        both = MixedGraphMetanet([Source(inner), Source(outer)], width=8, edge_width=4, layers=2).double()
-    parts = [both.features(params, Source(space)) for params, space in ((small, inner), (large, outer))]
-    edges = [both.space_graph(key).inputs(both, flat)[1] for part in parts for key, flat in part.parts.items()]
+        both = MixedGraphMetanet(
+            [Source(inner), Source(outer)], width=8, edge_width=4, layers=2
+        ).double()
+    parts = [
+        both.features(params, Source(space)) for params, space in ((small, inner), (large, outer))
+    ]
+    edges = [
+        both.space_graph(key).inputs(both, flat)[1]
+        for part in parts
+        for key, flat in part.parts.items()
+    ]
     for mine, twin in zip(*edges, strict=True):
         close(mine, twin[..., : mine.shape[-1]])
 
@@ -175,13 +212,20 @@ def test_networks_of_new_architectures_are_predicted(fitted):
         predicted = fitted.predict(population(space, 10 + at, name=name))
         assert predicted.shape == (8,)
         assert predicted.std() > 0
-        assert set(fitted.evaluate(population(space, 10 + at, name=name))) == {"r2", "kendall_tau", "spearman", "mae"}
+        assert set(fitted.evaluate(population(space, 10 + at, name=name))) == {
+            "r2",
+            "kendall_tau",
+            "spearman",
+            "mae",
+        }
 
 
 def test_populations_and_params_of_fitted_spaces_agree(fitted):
     for own in POPULATIONS:
         np.testing.assert_array_equal(fitted.predict(own), fitted.predict(own.params("test")))
-    with pytest.raises(ValueError, match="params fit 0 of the weight spaces that the metanet was fitted on"):
+    with pytest.raises(
+        ValueError, match="params fit 0 of the weight spaces that the metanet was fitted on"
+    ):
         fitted.predict(population(NEW["deeper"], 0).params("test"))
 
 
@@ -219,30 +263,50 @@ def test_a_list_of_one_is_read_by_kinds_too():
 def test_eight_networks_of_two_architectures_are_learned_by_heart():
     eight = [first_networks(own, 4) for own in POPULATIONS]
     model = Metanet("gmn", epochs=80, patience=80, batch_size=8).fit(eight)
-    y, predicted = map(np.concatenate, zip(*(model.predict_examples(own) for own in eight), strict=True))
+    y, predicted = map(
+        np.concatenate, zip(*(model.predict_examples(own) for own in eight), strict=True)
+    )
     assert r2(y, predicted) > 0.9
 
 
 @pytest.mark.parametrize("treatment", ["canonicalize", "augment+orbit_average"])
 def test_treatments_that_learn_nothing_work_by_space(treatment):
-    model = Metanet("gmn", treatment=treatment, epochs=2, width=8, edge_width=4, layers=1).fit(POPULATIONS)
+    model = Metanet("gmn", treatment=treatment, epochs=2, width=8, edge_width=4, layers=1).fit(
+        POPULATIONS
+    )
     assert np.isfinite(model.predict(population(NEW["deeper"], 10))).all()
 
 
 def test_what_cannot_be_read_is_refused_by_name(fitted):
     wide = cnn((1, 4, 4), 3, channels=(3, 4), kernel=5).space
-    with pytest.raises(ValueError, match=r"population 'wide': tensor 'convs.0.weight' has 25 positions, expected at most 9"):
+    with pytest.raises(
+        ValueError,
+        match=r"population 'wide': tensor 'convs.0.weight' has 25 positions, expected at most 9",
+    ):
         fitted.predict(population(wide, 0, name="wide"))
-    with pytest.raises(ValueError, match=r"of the kind 'fixed <- input 0': expected one of those fitted|nodes 'fixed'"):
+    with pytest.raises(
+        ValueError,
+        match=r"of the kind 'fixed <- input 0': expected one of those fitted|nodes 'fixed'",
+    ):
         fitted.predict(population(SPACES["w"], 0))
-    twice = WeightSpace({"h": NeuronGroup(3), "x": NeuronGroup(2, permutable=False)}, {"w": "h <- x", "b": "h", "c": "h"})
-    with pytest.raises(ValueError, match=r"tensor 'c' has the channel \(power, place, channel\) \(1, 1, 0\)"):
+    twice = WeightSpace(
+        {"h": NeuronGroup(3), "x": NeuronGroup(2, permutable=False)},
+        {"w": "h <- x", "b": "h", "c": "h"},
+    )
+    with pytest.raises(
+        ValueError, match=r"tensor 'c' has the channel \(power, place, channel\) \(1, 1, 0\)"
+    ):
         fitted.predict(population(twice, 0))
-    with pytest.raises(ValueError, match=r"'mlp' reads one population at a time; metanets that read several are \['gmn'"):
+    with pytest.raises(
+        ValueError,
+        match=r"'mlp' reads one population at a time; metanets that read several are \['gmn'",
+    ):
         Metanet("mlp").fit(POPULATIONS)
     with pytest.raises(ValueError, match="expected at least one population, got none"):
         Metanet("gmn").fit([])
-    with pytest.raises(ValueError, match="treatment 'align' learns from networks of one weight space"):
+    with pytest.raises(
+        ValueError, match="treatment 'align' learns from networks of one weight space"
+    ):
         Metanet("gmn", treatment="align").fit(POPULATIONS)
 
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from metanet import METANETS
 from metanet.contract import Source
+from metanet.inputs.normalize import calibrate
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
-from metanet.inputs.normalize import calibrate
 from metanet.testing import random_population
 from tests.reference import metanet_models as slow
 
@@ -27,10 +27,14 @@ def built(model, source=SOURCE, **options):
     return module, features
 
 
-@pytest.mark.parametrize(("model", "twin"), [("mlp", slow.flat_mlp), ("deepsets", slow.deepsets), ("dmc", slow.dmc)])
+@pytest.mark.parametrize(
+    ("model", "twin"), [("mlp", slow.flat_mlp), ("deepsets", slow.deepsets), ("dmc", slow.dmc)]
+)
 def test_outputs_equal_their_twins(model, twin):
     module, features = built(model)
-    torch.testing.assert_close(module(features), twin(module, module.norm(features)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        module(features), twin(module, module.norm(features)), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_gradients_of_deepsets_equal_those_of_its_twin():
@@ -47,7 +51,8 @@ def test_mean_relu_has_the_right_gradient(chunk, monkeypatch):
     monkeypatch.setattr(pooled_relu, "CHUNK_FLOATS", chunk)
     generator = torch.Generator().manual_seed(0)
     u, weight, bias = (
-        torch.randn(*s, generator=generator, dtype=torch.float64, requires_grad=True) for s in ((3, 4, 2), (2, 5), (5,))
+        torch.randn(*s, generator=generator, dtype=torch.float64, requires_grad=True)
+        for s in ((3, 4, 2), (2, 5), (5,))
     )
     torch.testing.assert_close(mean_relu(u, weight, bias), torch.relu(u @ weight + bias).mean(1))
     assert torch.autograd.gradcheck(mean_relu, (u, weight, bias))

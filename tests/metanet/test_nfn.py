@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from metanet.contract import Source, features_of, seeded
+from metanet.graphs.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.table import build
-from metanet.inputs.normalize import calibrate
-from metanet.graphs.topology import parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, generator, networks
 from tests.reference import metanet_equivariant as reference
 from zoo.architectures import ARCHITECTURES, build_architecture
@@ -26,7 +26,11 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 def metanet(space, params, **options):
     with seeded(0):
-        module = NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options}).double().eval()
+        module = (
+            NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options})
+            .double()
+            .eval()
+        )
     calibrate(module, [features_of(module, params)])
     return module
 
@@ -42,7 +46,10 @@ def feature_space(incidence):
     """The space whose params with channels `[B, C, *shape]` are the nodes and edges of a layer."""
     axes = [f"({' '.join(own.axis)})" if own.axis else "1" for own in incidence.graph.node_sets]
     tensors = {f"v{at}": axis for at, axis in enumerate(axes)}
-    tensors |= {f"e{at}": f"{axes[part.written]} <- {axes[part.read]}" for at, part in enumerate(incidence.parts)}
+    tensors |= {
+        f"e{at}": f"{axes[part.written]} <- {axes[part.read]}"
+        for at, part in enumerate(incidence.parts)
+    }
     return WeightSpace(incidence.graph.space.groups, tensors)
 
 
@@ -63,7 +70,9 @@ def on_params(layer):
 def test_layers_are_equivariant(name):
     layer = layer_of(SPACES[name])
     space = feature_space(layer.incidence)
-    assert_equivariant(on_params(layer), space, random_params(space, generator(), batch=(COUNT, WIDTH)))
+    assert_equivariant(
+        on_params(layer), space, random_params(space, generator(), batch=(COUNT, WIDTH))
+    )
 
 
 def test_a_layer_that_reads_the_order_of_neurons_is_not():
@@ -85,7 +94,9 @@ def test_the_layer_equals_its_slow_twin(name, inputs):
     graph, parts = layer.incidence.graph, layer.incidence.parts
     draw = partial(torch.randn, generator=generator(), dtype=torch.float64)
     nodes = [draw(2, own.size, WIDTH) for own in graph.node_sets]
-    sizes = [(graph.node_sets[part.written].size, graph.node_sets[part.read].size) for part in parts]
+    sizes = [
+        (graph.node_sets[part.written].size, graph.node_sets[part.read].size) for part in parts
+    ]
     edges = [draw(2, inputs, *size) for size in sizes]
     means = [[draw(2, size[side], WIDTH) for size in sizes] for side in (0, 1)]
     new = layer(Features(nodes, edges, *means))
@@ -95,7 +106,10 @@ def test_the_layer_equals_its_slow_twin(name, inputs):
         close([e[b] for e in new.edges], twin_edges)
     for got, expected in zip((new.rows, new.columns), reference.means(new.edges), strict=True):
         close(got, expected)
-    close(layer(Features(nodes, edges, *means), keep=False)._replace(edges=None), new._replace(edges=None))
+    close(
+        layer(Features(nodes, edges, *means), keep=False)._replace(edges=None),
+        new._replace(edges=None),
+    )
 
 
 def matrix(function, space, width):
@@ -131,13 +145,17 @@ def test_a_tensor_between_two_groups_is_mapped_to_itself_in_four_ways():
     maps = []
     for seed in range(12):
         with seeded(seed):
-            layer = EquivariantLayer(Incidence(parameter_graph(SPACES["pair"])), [1, 1], 1, slope=1.0).double()
+            layer = EquivariantLayer(
+                Incidence(parameter_graph(SPACES["pair"])), [1, 1], 1, slope=1.0
+            ).double()
         space = feature_space(layer.incidence)
         own = slice(*(space.num_params - 12 + at for at in (0, 6)))
         maps.append(matrix(on_params(layer), space, 1)[own, own])
     size = {"a": 2, "b": 3}
     identity, ones = (lambda n: torch.eye(n).double()), (lambda n: torch.ones(n, n).double())
-    nfn = [torch.kron(b(size["b"]), a(size["a"])) for b in (identity, ones) for a in (identity, ones)]
+    nfn = [
+        torch.kron(b(size["b"]), a(size["a"])) for b in (identity, ones) for a in (identity, ones)
+    ]
     ours, theirs = torch.stack(maps).flatten(1), torch.stack(nfn).flatten(1)
     ranks = [int(torch.linalg.matrix_rank(m)) for m in (ours, theirs, torch.cat([ours, theirs]))]
     assert ranks == [4, 4, 4]
@@ -148,15 +166,25 @@ def test_gradients_reach_every_weight(name):
     params = networks(SPACES[name])
     module = metanet(SPACES[name], params)
     module(features_of(module, params)).square().sum().backward()
-    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []
 
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
     monkeypatch.setattr(equivariant, "CHUNK_FLOATS", chunk)
-    shapes = [(3, 5, 4, 3), (2, 5), (3, 2, 4), (3, 2, 3)]  # 3 networks, 5 channels come in, C = 2, W = 4, R = 3
-    values = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+    shapes = [
+        (3, 5, 4, 3),
+        (2, 5),
+        (3, 2, 4),
+        (3, 2, 3),
+    ]  # 3 networks, 5 channels come in, C = 2, W = 4, R = 3
+    values = [
+        torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True)
+        for at, s in enumerate(shapes)
+    ]
 
     def outputs(*arguments):
         return equivariant.pointwise(*arguments, 0.1, keep)[0 if keep else 1 :]

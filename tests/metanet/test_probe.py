@@ -13,8 +13,8 @@ from data_gen.config import Job
 from data_gen.generate import generate
 from metanet import Metanet
 from metanet.contract import Source, seeded
-from metanet.models.probe import Probe
 from metanet.inputs.normalize import calibrate
+from metanet.models.probe import Probe
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
@@ -24,7 +24,12 @@ from zoo.symmetry.action import act, sample
 from zoo.testing import random_params
 
 COUNT = 6
-SMALL = {"mlp": {"hidden": [7, 5]}, "siren": {"hidden": [7, 5]}, "cnn": {"channels": [4, 5]}, "resnet": {"channels": [2, 3, 2]}}
+SMALL = {
+    "mlp": {"hidden": [7, 5]},
+    "siren": {"hidden": [7, 5]},
+    "cnn": {"channels": [4, 5]},
+    "resnet": {"channels": [2, 3, 2]},
+}
 SMALL |= {"transformer": {"dim": 8}, "tanh": {"hidden": [7, 5], "activation": "tanh"}}
 SMALL |= {"normed cnn": {"channels": [4, 8], "norm": "group"}}
 NAMES = {"tanh": "mlp", "normed cnn": "cnn"}
@@ -39,9 +44,14 @@ def generator(seed=0):
 def network(case, kind=None):
     name = NAMES.get(case, case)
     options = {"name": name, **OPTIONS[name], **SMALL.get(case, {})}
-    function = build_architecture(name, {k: v for k, v in options.items() if k != "name"}, INPUTS[name], CLASSES)
+    function = build_architecture(
+        name, {k: v for k, v in options.items() if k != "name"}, INPUTS[name], CLASSES
+    )
     function = function if kind is None else make_asymmetric(function, kind, {}, seed=0)
-    return Network({"architecture": options, "input_shape": list(INPUTS[name]), "num_classes": CLASSES}, function)
+    return Network(
+        {"architecture": options, "input_shape": list(INPUTS[name]), "num_classes": CLASSES},
+        function,
+    )
 
 
 def networks(of, count=COUNT):
@@ -53,7 +63,11 @@ def networks(of, count=COUNT):
 
 def probe(of, params, **options):
     with seeded(0):
-        module = Probe(Source(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options}).double().eval()
+        module = (
+            Probe(Source(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options})
+            .double()
+            .eval()
+        )
     calibrate(module, [params])
     return module
 
@@ -81,7 +95,10 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
         for code in codes:
             x = (second @ (first @ code) + bias).reshape(1, *INPUTS[NAMES.get(case, case)])
             logits = function.apply({name: tensor[at] for name, tensor in params.items()}, x)[0]
-            answers += [torch.log(1 + (torch.logsumexp(logits, 0) - logit) / module.scale) for logit in logits]
+            answers += [
+                torch.log(1 + (torch.logsumexp(logits, 0) - logit) / module.scale)
+                for logit in logits
+            ]
         expected = module.perceptron(torch.stack(answers))
         torch.testing.assert_close(found[at : at + 1], expected, rtol=1e-9, atol=1e-9)
 
@@ -100,7 +117,9 @@ def test_another_function_changes_it(case):
     of = network(case)
     params = networks(of)
     weight = next(name for name in reversed(params) if params[name].dim() > 2)
-    assert change(probe(of, params), params, {**params, weight: params[weight].roll(1, dims=2)}) > 1e-4
+    assert (
+        change(probe(of, params), params, {**params, weight: params[weight].roll(1, dims=2)}) > 1e-4
+    )
 
 
 def test_constants_are_part_of_the_function():
@@ -125,13 +144,18 @@ def test_gradients_reach_the_probes_through_the_networks():
                 weight.add_(size * step)
                 values.append(module(params).sum())
                 weight.sub_(size * step)
-        assert float((values[0] - values[1]) / 2e-6) == pytest.approx(float((gradient * step).sum()), rel=1e-4)
+        assert float((values[0] - values[1]) / 2e-6) == pytest.approx(
+            float((gradient * step).sum()), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("case", ["mlp", "normed cnn"])
 def test_networks_that_overflow_stay_in_range(case):
     of = network(case)
-    module, params = probe(of, networks(of)).float(), {name: tensor.float() for name, tensor in networks(of).items()}
+    module, params = (
+        probe(of, networks(of)).float(),
+        {name: tensor.float() for name, tensor in networks(of).items()},
+    )
     for tensor in params.values():
         tensor[0] = 3e38
     out = module(params)
@@ -142,7 +166,11 @@ def test_networks_that_overflow_stay_in_range(case):
 
 def test_one_output_is_the_logit_of_two_classes():
     function = build_architecture("siren", {"hidden": [5]}, (2,), 1)
-    description = {"architecture": {"name": "siren", "hidden": [5]}, "input_shape": [2], "num_classes": 1}
+    description = {
+        "architecture": {"name": "siren", "hidden": [5]},
+        "input_shape": [2],
+        "num_classes": 1,
+    }
     of = Network(description, function)
     params = networks(of)
     module = probe(of, params)
@@ -155,16 +183,29 @@ def test_one_output_is_the_logit_of_two_classes():
 @pytest.fixture(scope="module")
 def populations(tmp_path_factory):
     architecture = {"name": "mlp", "hidden": [6, 5]}
-    kinds = {"standard": None, "w_asymmetric": {"kind": "w", "n_fix": 2}, "sigma_asymmetric": {"kind": "sigma"}}
+    kinds = {
+        "standard": None,
+        "w_asymmetric": {"kind": "w", "n_fix": 2},
+        "sigma_asymmetric": {"kind": "sigma"},
+    }
     job = {
         "task": {"name": "digits", "train_size": 60, "test_size": 40},
-        "populations": {name: {"architecture": architecture, "asymmetry": kind} for name, kind in kinds.items()},
-        "hyperparameters": {"lr": {"log_uniform": [0.01, 0.5]}, "steps": {"int_range": [3, 30]}, "batch_size": 16},
+        "populations": {
+            name: {"architecture": architecture, "asymmetry": kind} for name, kind in kinds.items()
+        },
+        "hyperparameters": {
+            "lr": {"log_uniform": [0.01, 0.5]},
+            "steps": {"int_range": [3, 30]},
+            "batch_size": 16,
+        },
         "count": 24,
     }
     folder = tmp_path_factory.mktemp("probe")
     jobs = [Job.model_validate(job | {"seed": seed}) for seed in (0, 1)]
-    first, second = (zoo.load(generate(j, folder / str(j.seed), device="cpu", quiet=True, compile=False)) for j in jobs)
+    first, second = (
+        zoo.load(generate(j, folder / str(j.seed), device="cpu", quiet=True, compile=False))
+        for j in jobs
+    )
     return {**first, "other seed": second["sigma_asymmetric"]}
 
 
@@ -181,7 +222,9 @@ def test_networks_of_a_zoo_are_learned_and_saved(name, populations, tmp_path):
 
 def test_networks_that_compute_something_else_are_refused(populations):
     fitted = Metanet("probe", epochs=1, num_probes=4).fit(populations["sigma_asymmetric"])
-    with pytest.raises(ValueError, match="'sigma_asymmetric' computes another function of its params"):
+    with pytest.raises(
+        ValueError, match="'sigma_asymmetric' computes another function of its params"
+    ):
         fitted.score(populations["other seed"])
     blind = Metanet("statnn", epochs=1).fit(populations["sigma_asymmetric"])
     assert blind.reader_.source.network is None

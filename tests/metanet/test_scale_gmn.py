@@ -8,16 +8,16 @@ import torch
 
 from metanet.contract import Source, features_of, seeded
 from metanet.graphs.pyg import batch
+from metanet.graphs.signs import has_signs, parity
+from metanet.graphs.topology import edge_features, node_features, parameter_graph
+from metanet.inputs.normalize import calibrate
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import odd_edge_messages
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.table import METANETS, build
-from metanet.inputs.normalize import calibrate
-from metanet.graphs.signs import has_signs, parity
 from metanet.testing import LAWS, first_networks, random_population
-from metanet.graphs.topology import edge_features, node_features, parameter_graph
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks, spreads
 from tests.reference import metanet_scale_gmn as slow
 from zoo.architectures import build_architecture
@@ -26,18 +26,23 @@ from zoo.weight_space import NeuronGroup, WeightSpace
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 SPACES = SPACES | {
-    f"mlp {activation}": build_architecture("mlp", {"hidden": [7, 5], "activation": activation}, (1, 6, 6), 3).space
+    f"mlp {activation}": build_architecture(
+        "mlp", {"hidden": [7, 5], "activation": activation}, (1, 6, 6), 3
+    ).space
     for activation in ("relu", "tanh")
 }
 SPACES["mlp any"] = WeightSpace(
-    {n: replace(g, scaling="any") if g.permutable else g for n, g in SPACES["mlp"].groups.items()}, SPACES["mlp"].tensors
+    {n: replace(g, scaling="any") if g.permutable else g for n, g in SPACES["mlp"].groups.items()},
+    SPACES["mlp"].tensors,
 )
 SIGNED = [name for name, space in SPACES.items() if has_signs(space)]
 
 
 def metanet(space, params, free=None, **options):
     with seeded(0):
-        module = ScaleGraphMetanet(Source(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options})
+        module = ScaleGraphMetanet(
+            Source(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options}
+        )
     module = module.double().eval()
     calibrate(module, [features_of(module, params)])
     return module
@@ -46,7 +51,10 @@ def metanet(space, params, free=None, **options):
 def wide(space, seed=1, count=COUNT):
     """Elements with scales in [1e-2, 1e2] and fair signs."""
     element = sample(space, generator(seed), (count,))
-    decades = {name: scale.sign() * scale.abs().pow(2 * torch.tensor(10.0).log()) for name, scale in element.scales.items()}
+    decades = {
+        name: scale.sign() * scale.abs().pow(2 * torch.tensor(10.0).log())
+        for name, scale in element.scales.items()
+    }
     return GroupElement(element.permutations, decades)
 
 
@@ -72,18 +80,34 @@ def test_the_dense_path_equals_gathers_and_scatters(name):
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_odd_edge_messages_are_the_formula_and_have_its_gradient(keep, chunk, monkeypatch):
     monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
-    shapes = [(3, 2, 4, 3), (2, 2), (3, 2, 4), (3, 2, 3), (3, 2, 3, 5), (3, 2, 4, 5)]  # 3 networks, K = 2, W = 4, R = 3, D = 2
-    inputs = [torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True) for at, s in enumerate(shapes)]
+    shapes = [
+        (3, 2, 4, 3),
+        (2, 2),
+        (3, 2, 4),
+        (3, 2, 3),
+        (3, 2, 3, 5),
+        (3, 2, 4, 5),
+    ]  # 3 networks, K = 2, W = 4, R = 3, D = 2
+    inputs = [
+        torch.randn(s, generator=generator(at), dtype=torch.float64, requires_grad=True)
+        for at, s in enumerate(shapes)
+    ]
 
     def messages(e, weight, *ends):
         new, received, returned = odd_edge_messages(e, weight, Projections(*ends), keep)
         return (new, *received, *returned)
 
     def formula(e, weight, written, read, forward, backward):
-        base, odd = written[..., None] + read[..., None, :], torch.einsum("kl,blwr->bkwr", weight, e)
+        base, odd = (
+            written[..., None] + read[..., None, :],
+            torch.einsum("kl,blwr->bkwr", weight, e),
+        )
         plus, minus = torch.relu(base + odd), torch.relu(base - odd)
         both, difference = (plus + minus) / 2, (plus - minus) / 2
-        sums = [(a @ forward[..., of], a.mT @ backward[..., of]) for a, of in ((both, slice(3)), (difference, slice(3, None)))]
+        sums = [
+            (a @ forward[..., of], a.mT @ backward[..., of])
+            for a, of in ((both, slice(3)), (difference, slice(3, None)))
+        ]
         return e + difference if keep else e, sums[0][0], sums[1][0], sums[0][1], sums[1][1]
 
     for ours, theirs in zip(messages(*inputs), formula(*inputs), strict=True):
@@ -99,13 +123,24 @@ def test_parities_are_what_flipping_signs_shows(name):
     edges, vectors = slow.kinds(graph.space)
     assert [parity(graph, part) for part in graph.edges] == edges
     for part, (is_even, is_odd) in zip(graph.vectors, vectors, strict=True):
-        assert (is_even, is_odd) == (parity(graph, part) == "even", parity(graph, part) == "odd") or (is_even and is_odd)
+        assert (is_even, is_odd) == (
+            parity(graph, part) == "even",
+            parity(graph, part) == "odd",
+        ) or (is_even and is_odd)
 
 
 def test_every_parity_occurs():
-    found = {parity(graph, part) for graph in map(parameter_graph, SPACES.values()) for part in graph.edges}
+    found = {
+        parity(graph, part)
+        for graph in map(parameter_graph, SPACES.values())
+        for part in graph.edges
+    }
     assert {"odd", "even", "written", "read"} <= found
-    groups = {"a": NeuronGroup(2, scaling="sign"), "b": NeuronGroup(3, scaling="any"), "y": NeuronGroup(2, permutable=False)}
+    groups = {
+        "a": NeuronGroup(2, scaling="sign"),
+        "b": NeuronGroup(3, scaling="any"),
+        "y": NeuronGroup(2, permutable=False),
+    }
     graph = parameter_graph(WeightSpace(groups, {"w": "y <- (a b^2)", "v": "(a b^0)"}))
     assert parity(graph, graph.edges[0]) == parity(graph, graph.vectors[0]) == "mixed"
 
@@ -139,23 +174,31 @@ def test_features_of_nodes_move_as_declared(name):
     @torch.no_grad()
     def nodes(own):
         full = module.norm(features_of(module, own))
-        both = module.dense.features(module.network, node_features(module.graph, full), edge_features(module.graph, full))
+        both = module.dense.features(
+            module.network, node_features(module.graph, full), edge_features(module.graph, full)
+        )
         return {
-            f"{at} {kind}": values[:, own.nodes].mT.reshape(COUNT, 8, *features.shapes[f"{at} {kind}"])
+            f"{at} {kind}": values[:, own.nodes].mT.reshape(
+                COUNT, 8, *features.shapes[f"{at} {kind}"]
+            )
             for kind, values in zip(powers, both, strict=True)
             for at, own in enumerate(module.graph.node_sets)
         }
 
     before, after = nodes(params), nodes(act(space, element, params))
     signs = {group: scale.sign()[:, None] for group, scale in element.scales.items()}
-    permutations = {group: permutation[:, None] for group, permutation in element.permutations.items()}
+    permutations = {
+        group: permutation[:, None] for group, permutation in element.permutations.items()
+    }
     expected = act(features, GroupElement(permutations, signs), before)
     for name in expected:
         torch.testing.assert_close(after[name], expected[name], rtol=1e-8, atol=1e-8)
     assert max(float((before[name] - after[name]).abs().max()) for name in before) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "transformer", "gin", "siren", "w", "mlp tanh", "mlp any"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "resnet", "transformer", "gin", "siren", "w", "mlp tanh", "mlp any"]
+)
 def test_predictions_change_when_one_tensor_alone_moves(name):
     space = SPACES[name]
     params = networks(space)
@@ -169,11 +212,15 @@ def test_predictions_change_when_one_tensor_alone_moves(name):
     assert spreads(module, params, {**params, weight: flips * params[weight]}) > 1e-4
 
 
-@pytest.mark.parametrize(("name", "factor"), [("mlp tanh", 1.5), ("mlp relu", -1.0), ("w", 1.5), ("w", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "factor"), [("mlp tanh", 1.5), ("mlp relu", -1.0), ("w", 1.5), ("w", -1.0)]
+)
 def test_predictions_change_under_scales_that_are_not_declared(name, factor):
     space = SPACES[name]
     params = networks(space)
-    element = GroupElement({}, {"h1": torch.tensor([factor, *[1.0] * (space.groups["h1"].size - 1)])})
+    element = GroupElement(
+        {}, {"h1": torch.tensor([factor, *[1.0] * (space.groups["h1"].size - 1)])}
+    )
     assert spreads(metanet(space, params), params, act(space, element, params)) > 1e-4
 
 
@@ -195,10 +242,14 @@ def test_dead_neurons_are_read_and_remain_invariant(name, kind):
     space = SPACES[name]
     params = networks(space)
     module, own = metanet(space, params), dead(params, kind)
-    before, after = (module(features_of(module, values)) for values in (own, act(space, wide(space), own)))
+    before, after = (
+        module(features_of(module, values)) for values in (own, act(space, wide(space), own))
+    )
     close(before, after, rtol=1e-8, atol=1e-8)
     calibrate(module, [features_of(module, own)])
-    out = module.float()(features_of(module, {name: tensor.float() for name, tensor in own.items()}))
+    out = module.float()(
+        features_of(module, {name: tensor.float() for name, tensor in own.items()})
+    )
     out.square().sum().backward()
     assert out.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in module.parameters())
@@ -235,29 +286,52 @@ def test_gradients_reach_every_weight_of_a_network_with_signs():
         module = metanet(SPACES[name], params)
         module(features_of(module, params)).square().sum().backward()
         assert isinstance(module.network, SignedGraphNetwork)
-        assert [n for n, weight in module.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0] == []
+        assert [
+            n
+            for n, weight in module.named_parameters()
+            if weight.grad is None or not weight.grad.abs().sum() > 0
+        ] == []
 
 
-@pytest.mark.parametrize("law", ["gradients_reach_every_weight", "learns_eight_by_heart", "is_as_invariant_as_declared"])
+@pytest.mark.parametrize(
+    "law", ["gradients_reach_every_weight", "learns_eight_by_heart", "is_as_invariant_as_declared"]
+)
 @pytest.mark.parametrize("scaling", ["positive", "any"])
 def test_laws_hold_where_neurons_have_scales(scaling, law):
     population = first_networks(random_population(), 8)
-    groups = {n: replace(g, scaling=scaling) if g.permutable else g for n, g in population.space.groups.items()}
-    LAWS[law]("scale_gmn", replace(population, space=WeightSpace(groups, population.space.tensors)), {})
+    groups = {
+        n: replace(g, scaling=scaling) if g.permutable else g
+        for n, g in population.space.groups.items()
+    }
+    LAWS[law](
+        "scale_gmn", replace(population, space=WeightSpace(groups, population.space.tensors)), {}
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp any"])
 def test_fixed_entries_are_not_read(name):
     space = SPACES[name]
-    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
+    params, mask = (
+        networks(space),
+        torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5,
+    )
     module = metanet(space, params, {"layers.0.weight": mask})
     first = params["layers.0.weight"]
-    assert spreads(module, params, {**params, "layers.0.weight": torch.where(mask, first, 7.0)}) == 0
-    assert spreads(module, params, {**params, "layers.0.weight": torch.where(mask, 2 * first, first)}) > 1e-4
+    assert (
+        spreads(module, params, {**params, "layers.0.weight": torch.where(mask, first, 7.0)}) == 0
+    )
+    assert (
+        spreads(module, params, {**params, "layers.0.weight": torch.where(mask, 2 * first, first)})
+        > 1e-4
+    )
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"):
+    with pytest.raises(
+        ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
+    ):
         ScaleGraphMetanet(Source(SPACES["mlp"]), width=12)
     assert METANETS["scale_gmn"] is ScaleGraphMetanet
-    assert len(build("scale_gmn", Source(SPACES["mlp"]), {"preset": "published"}).network.layers) == 4
+    assert (
+        len(build("scale_gmn", Source(SPACES["mlp"]), {"preset": "published"}).network.layers) == 4
+    )

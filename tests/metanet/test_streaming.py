@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-import metanet.inputs.dataset
 import metanet.inputs.batches
+import metanet.inputs.dataset
 import metanet.train
 import zoo
 from metanet import METANETS, Metanet, load
-from metanet.inputs.dataset import streams
-from metanet.mixed import JoinedSets
 from metanet.inputs.batches import Drawn, InMemory
-from metanet.testing import random_population
+from metanet.inputs.dataset import streams
 from metanet.inputs.treatments import TREATMENTS, Align
+from metanet.mixed import JoinedSets
+from metanet.testing import random_population
 from tests.zoo.written import write_zoo
 from zoo.store.streaming import StoredParams
 
@@ -68,14 +68,21 @@ def assert_same(streamed, kept, population, model=""):
 
 
 @pytest.mark.parametrize(
-    ("model", "name"), [*((model, "standard") for model in METANETS), ("mlp", "w_asymmetric"), ("gmn", "w_asymmetric")]
+    ("model", "name"),
+    [
+        *((model, "standard") for model in METANETS),
+        ("mlp", "w_asymmetric"),
+        ("gmn", "w_asymmetric"),
+    ],
 )
 def test_every_metanet_gives_the_same_from_disk(opened, model, name, on_disk, monkeypatch):
     kept = fitted(model, opened[name], stream=False)
     expected = kept.evaluate(opened[name], num_bootstrap=10)
     on_disk()
     if not getattr(kept.module_, "compact", False) and model != "hparams":
-        monkeypatch.setattr(Drawn, "kept", lambda self: pytest.fail("the features of all networks were kept"))
+        monkeypatch.setattr(
+            Drawn, "kept", lambda self: pytest.fail("the features of all networks were kept")
+        )
     streamed = fitted(model, opened[name], stream=True, workers=2)
     kept.stream = True
     assert_same(streamed, kept, opened[name], model)
@@ -88,19 +95,32 @@ AVERAGED = {"canonicalize": {}, "orbit_average": {"samples": 2}}
 
 
 @pytest.mark.parametrize(
-    ("model", "treatment"), [("mlp", LEARNING), ("mlp", AVERAGED), ("statnn", "augment"), ("gbm", "augment")]
+    ("model", "treatment"),
+    [("mlp", LEARNING), ("mlp", AVERAGED), ("statnn", "augment"), ("gbm", "augment")],
 )
 def test_treatments_do_the_same_from_disk(opened, model, treatment):
-    kept, streamed = (fitted(model, opened["standard"], treatment=treatment, stream=stream) for stream in (False, True))
+    kept, streamed = (
+        fitted(model, opened["standard"], treatment=treatment, stream=stream)
+        for stream in (False, True)
+    )
     assert_same(streamed, kept, opened["standard"])
     if treatment is LEARNING:
-        params = {name: tensor[torch.arange(40) != 3] for name, tensor in opened["standard"].params("train").items()}
+        params = {
+            name: tensor[torch.arange(40) != 3]
+            for name, tensor in opened["standard"].params("train").items()
+        }
         reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.source, params).known
-        assert all(torch.equal(tensor, reference[name]) for name, tensor in streamed.reader_.treatment.known[0].items())
+        assert all(
+            torch.equal(tensor, reference[name])
+            for name, tensor in streamed.reader_.treatment.known[0].items()
+        )
 
 
 def test_several_populations_stream_together(opened, on_disk):
-    populations, small = [opened["standard"], opened["w_asymmetric"]], {"width": 8, "edge_width": 4, "layers": 1}
+    populations, small = (
+        [opened["standard"], opened["w_asymmetric"]],
+        {"width": 8, "edge_width": 4, "layers": 1},
+    )
     kept = fitted("gmn", populations, treatment="augment", stream=False, **small)
     expected = kept.predict(opened["w_asymmetric"])
     on_disk()
@@ -114,17 +134,29 @@ def test_networks_of_several_populations_come_in_the_order_of_the_index(opened):
     joined = JoinedSets((opened["standard"].stored("test"), InMemory(whole[1])))
     parts = [torch.tensor(rows) for rows in ([30, 2, 41, 0, 21], [7, 5], [40, 22])]
     for index, chosen in zip(parts, joined.stream(parts, workers=1), strict=True):
-        assert [networks is None for networks in chosen.networks] == [not (index < 21).any(), not (index >= 21).any()]
+        assert [networks is None for networks in chosen.networks] == [
+            not (index < 21).any(),
+            not (index >= 21).any(),
+        ]
         for name in whole[0]:
-            laid = torch.cat([networks[name] for networks in chosen.networks if networks is not None])
-            assert torch.equal(laid[chosen.order], torch.cat([params[name] for params in whole])[index])
+            laid = torch.cat(
+                [networks[name] for networks in chosen.networks if networks is not None]
+            )
+            assert torch.equal(
+                laid[chosen.order], torch.cat([params[name] for params in whole])[index]
+            )
 
 
 def test_the_number_of_workers_and_subsets_change_nothing(opened):
-    found = [fitted("mlp", opened["standard"], stream=True, workers=workers) for workers in (0, 1, 3)]
+    found = [
+        fitted("mlp", opened["standard"], stream=True, workers=workers) for workers in (0, 1, 3)
+    ]
     for streamed in found[1:]:
         assert_same(streamed, found[0], opened["standard"])
-    subsets = [Metanet("mlp", **CHEAP, stream=stream).fit(opened["standard"], 17, 6) for stream in (True, False)]
+    subsets = [
+        Metanet("mlp", **CHEAP, stream=stream).fit(opened["standard"], 17, 6)
+        for stream in (True, False)
+    ]
     assert_same(*subsets, opened["standard"])
     assert (subsets[0].num_train_, subsets[0].num_validation_) == (16, 5)
 
@@ -147,7 +179,11 @@ def test_auto_streams_what_would_take_more_than_a_third_of_the_free_memory(opene
         assert not streams("auto", [population], ("train", "validation"), "hyperparameters")
         assert not streams("auto", [random_population()], ("train",), "params")
     seen = []
-    monkeypatch.setattr(StoredParams, "read", lambda self, index, read=StoredParams.read: seen.append(1) or read(self, index))
+    monkeypatch.setattr(
+        StoredParams,
+        "read",
+        lambda self, index, read=StoredParams.read: seen.append(1) or read(self, index),
+    )
     fitted("mlp", population)
     assert seen
 
@@ -170,19 +206,32 @@ def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):
     monkeypatch.setitem(METANETS, "whole", Whole)
     monkeypatch.setitem(METANETS, "trees", Trees)
     monkeypatch.setitem(TREATMENTS, "mean", Mean)
-    with pytest.raises(ValueError, match="stream: Whole cannot learn from networks on disk: its `calibrate` takes all"):
+    with pytest.raises(
+        ValueError,
+        match="stream: Whole cannot learn from networks on disk: its `calibrate` takes all",
+    ):
         fitted("whole", opened["standard"], stream=True)
-    with pytest.raises(ValueError, match=r"stream: Trees cannot .* trains on the features of all networks at once"):
+    with pytest.raises(
+        ValueError, match=r"stream: Trees cannot .* trains on the features of all networks at once"
+    ):
         fitted("trees", opened["standard"], stream=True)
-    with pytest.raises(ValueError, match="treatment 'mean' learns from all training networks at once"):
+    with pytest.raises(
+        ValueError, match="treatment 'mean' learns from all training networks at once"
+    ):
         fitted("mlp", opened["standard"], stream=True, treatment="mean")
-    with pytest.raises(ValueError, match="population 'standard' is in memory: expected stream=False or 'auto', got True"):
+    with pytest.raises(
+        ValueError,
+        match="population 'standard' is in memory: expected stream=False or 'auto', got True",
+    ):
         fitted("mlp", random_population(), stream=True)
     for stream in (False, "auto"):
         fitted("whole", opened["standard"], stream=stream, treatment="mean")
 
 
-BAD = {"stream": ("yes", "expected True, False or 'auto', got 'yes'"), "workers": (-1, "expected at least 0, got -1")}
+BAD = {
+    "stream": ("yes", "expected True, False or 'auto', got 'yes'"),
+    "workers": (-1, "expected at least 0, got -1"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -201,8 +250,12 @@ def test_a_module_without_normalization_streams(opened, monkeypatch):
             self.linear = nn.Linear(source.space.num_params, 1)
 
         def forward(self, params):
-            return self.linear(torch.cat([tensor.flatten(1) for tensor in params.values()], dim=1)).squeeze(-1)
+            return self.linear(
+                torch.cat([tensor.flatten(1) for tensor in params.values()], dim=1)
+            ).squeeze(-1)
 
     monkeypatch.setitem(METANETS, "plain", Plain)
-    kept, streamed = (fitted("plain", opened["standard"], stream=stream) for stream in (False, True))
+    kept, streamed = (
+        fitted("plain", opened["standard"], stream=stream) for stream in (False, True)
+    )
     assert_same(streamed, kept, opened["standard"])

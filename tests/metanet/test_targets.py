@@ -14,7 +14,11 @@ def skewed(size=400):
 @pytest.mark.parametrize(
     ("name", "y", "link"),
     [
-        ("test_accuracy", torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), "logit"),
+        (
+            "test_accuracy",
+            torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+            "logit",
+        ),
         ("test_loss", skewed(), "log"),
         ("lr", skewed(), "log"),
         ("something_skewed", skewed(), "log"),
@@ -52,7 +56,11 @@ def test_trees_take_accuracies_as_they_are_and_stay_within_bounds():
 
 
 def test_loss_is_least_at_the_truth():
-    for name, y in (("test_accuracy", torch.tensor([0.3, 0.8])), ("test_loss", skewed(20)), ("gap", skewed(20) - 1)):
+    for name, y in (
+        ("test_accuracy", torch.tensor([0.3, 0.8])),
+        ("test_loss", skewed(20)),
+        ("gap", skewed(20) - 1),
+    ):
         target = fit_target(name, y)
         raw = target.standardize(y.double()).requires_grad_()
         (gradient,) = torch.autograd.grad(target.loss(raw, y.double()), raw)
@@ -73,7 +81,10 @@ def test_constant_targets_do_not_divide_by_zero():
 
 @pytest.mark.parametrize(
     ("name", "values", "says"),
-    [("test_accuracy", [0.5, 73.8], r"in \[0, 1\], got 0.5 to 73.8"), ("test_loss", [-1.0, 2.0], ">= 0, got -1")],
+    [
+        ("test_accuracy", [0.5, 73.8], r"in \[0, 1\], got 0.5 to 73.8"),
+        ("test_loss", [-1.0, 2.0], ">= 0, got -1"),
+    ],
 )
 def test_values_outside_a_known_range_are_refused(name, values, says):
     with pytest.raises(ValueError, match=says):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from metanet.contract import Source, features_of, invariant_to, seeded
-from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
-from metanet.inputs.normalize import calibrate
 from metanet.graphs.topology import parameter_graph
+from metanet.inputs.normalize import calibrate
+from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
 from zoo.architectures import ARCHITECTURES
@@ -72,7 +72,9 @@ def test_the_cut_of_a_row():
 def test_a_block_equals_that_of_torch():
     with seeded(0):
         ours = Block(8, 2, 0.0).double()
-        theirs = nn.TransformerEncoderLayer(8, 2, 32, 0.0, "gelu", batch_first=True, norm_first=True).double()
+        theirs = nn.TransformerEncoderLayer(
+            8, 2, 32, 0.0, "gelu", batch_first=True, norm_first=True
+        ).double()
     for name, value in {
         "self_attn.in_proj_weight": ours.project.weight,
         "self_attn.in_proj_bias": ours.project.bias,
@@ -96,7 +98,9 @@ def test_every_space_has_predictions_and_gradients(name):
     assert out.shape == (COUNT,)
     assert out.isfinite().all()
     out.square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in module.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.isfinite().all() for weight in module.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -111,9 +115,16 @@ def test_predictions_change_when_neurons_move_and_nothing_else_is_declared(name)
 
 def test_fixed_entries_are_not_read():
     space = SPACES["w"]
-    params, mask = networks(space), torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5
+    params, mask = (
+        networks(space),
+        torch.rand(space.shapes["layers.0.weight"], generator=generator()) < 0.5,
+    )
     with seeded(0):
-        module = TokenTransformer(Source(space, {"layers.0.weight": mask}), width=8, heads=2).double().eval()
+        module = (
+            TokenTransformer(Source(space, {"layers.0.weight": mask}), width=8, heads=2)
+            .double()
+            .eval()
+        )
     calibrate(module, [features_of(module, params)])
     fixed = {**params, "layers.0.weight": torch.where(mask, params["layers.0.weight"], 7.0)}
     trained = {**params, "layers.0.weight": torch.where(mask, 7.0, params["layers.0.weight"])}
@@ -122,5 +133,7 @@ def test_fixed_entries_are_not_read():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="divisor of width, got token_size 96, 2 layers, 5 heads and width 48"):
+    with pytest.raises(
+        ValueError, match="divisor of width, got token_size 96, 2 layers, 5 heads and width 48"
+    ):
         TokenTransformer(Source(SPACES["mlp"]), heads=5)

@@ -12,7 +12,9 @@ from metanet.train import Labeled, evaluate, train
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(120, 5, generator=GENERATOR)
-Y = (X @ torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0]) / 2 + 0.1 * torch.randn(120, generator=GENERATOR)).sigmoid()
+Y = (
+    X @ torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0]) / 2 + 0.1 * torch.randn(120, generator=GENERATOR)
+).sigmoid()
 TARGET = fit_target("test_accuracy", Y[:60])
 PARTS = Labeled(X[:60], Y[:60]), Labeled(X[60:], Y[60:])
 
@@ -46,26 +48,40 @@ def test_it_stops_when_patience_is_over():
 
 
 def test_weight_decay_shrinks_matrices():
-    norms = [run(Training(epochs=20, weight_decay=decay, patience=99))[0].layers[0].weight.norm() for decay in (0.0, 20.0)]
+    norms = [
+        run(Training(epochs=20, weight_decay=decay, patience=99))[0].layers[0].weight.norm()
+        for decay in (0.0, 20.0)
+    ]
     assert norms[1] < 0.9 * norms[0]
 
 
 def test_products_of_bfloat16_are_rounded_and_weights_are_not():
-    modules = [run(Training(epochs=20, precision=precision, patience=99))[0] for precision in ("float32", "bfloat16")]
+    modules = [
+        run(Training(epochs=20, precision=precision, patience=99))[0]
+        for precision in ("float32", "bfloat16")
+    ]
     exact, rounded = (evaluate(module, PARTS[1].features) for module in modules)
     assert 0 < (exact - rounded).abs().max() < 0.1 * exact.std()
     assert {weight.dtype for weight in modules[1].parameters()} == {torch.float32}
 
 
 def test_other_precisions_are_refused():
-    with pytest.raises(ValueError, match=r"precision: expected one of \['float32', 'bfloat16'\], got 'float16'"):
+    with pytest.raises(
+        ValueError, match=r"precision: expected one of \['float32', 'bfloat16'\], got 'float16'"
+    ):
         Training(precision="float16")
 
 
 def test_loss_that_is_never_finite_leaves_the_initial_weights():
     module = Perceptron()
     before = [weight.clone() for weight in module.parameters()]
-    history = train(module, TARGET, Labeled(X[:60] * torch.nan, Y[:60]), PARTS[1], Training(epochs=3, patience=2))
+    history = train(
+        module,
+        TARGET,
+        Labeled(X[:60] * torch.nan, Y[:60]),
+        PARTS[1],
+        Training(epochs=3, patience=2),
+    )
     assert all(math.isnan(loss) for loss in history.validation_loss)
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 

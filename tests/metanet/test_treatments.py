@@ -9,10 +9,18 @@ from sklearn.base import clone
 
 from metanet import METANETS, Metanet, load
 from metanet.contract import Source, count_rows
+from metanet.inputs.treatments import (
+    TREATMENTS,
+    Align,
+    Augment,
+    Canonicalize,
+    OrbitAverage,
+    Treatment,
+    parse_treatment,
+)
 from metanet.testing import first_networks, permute_neurons, random_population
-from metanet.inputs.treatments import TREATMENTS, Align, Augment, Canonicalize, OrbitAverage, Treatment, parse_treatment
-from zoo.symmetry.align import align
 from zoo.symmetry.action import act, sample
+from zoo.symmetry.align import align
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -23,7 +31,10 @@ TENSORS = {"0.weight": "h <- x", "0.bias": "h", "1.weight": "y <- h", "1.bias": 
 
 
 def space(scaling="positive", permutable=True):
-    hidden, ends = NeuronGroup(6, scaling=scaling, permutable=permutable), NeuronGroup(3, permutable=False)
+    hidden, ends = (
+        NeuronGroup(6, scaling=scaling, permutable=permutable),
+        NeuronGroup(3, permutable=False),
+    )
     return WeightSpace({"x": ends, "h": hidden, "y": ends}, TENSORS)
 
 
@@ -32,13 +43,17 @@ def generator(seed=0):
 
 
 def outputs(params, x, activation=torch.relu):
-    hidden = activation(torch.einsum("nhx,bx->nbh", params["0.weight"], x) + params["0.bias"][:, None])
+    hidden = activation(
+        torch.einsum("nhx,bx->nbh", params["0.weight"], x) + params["0.bias"][:, None]
+    )
     return torch.einsum("nyh,nbh->nby", params["1.weight"], hidden) + params["1.bias"][:, None]
 
 
 def same_function(one, other, activation=torch.relu):
     x = torch.randn(7, 3, generator=generator(9), dtype=torch.float64)
-    return torch.allclose(outputs(one, x, activation), outputs(other, x, activation), rtol=1e-10, atol=1e-10)
+    return torch.allclose(
+        outputs(one, x, activation), outputs(other, x, activation), rtol=1e-10, atol=1e-10
+    )
 
 
 def same(one, other, tolerance=1e-9):
@@ -49,7 +64,9 @@ def networks(own, count=COUNT):
     return random_params(own, generator(), batch=(count,))
 
 
-@pytest.mark.parametrize(("scaling", "activation"), [("positive", torch.relu), ("sign", torch.tanh)])
+@pytest.mark.parametrize(
+    ("scaling", "activation"), [("positive", torch.relu), ("sign", torch.tanh)]
+)
 @pytest.mark.parametrize("name", TREATMENTS)
 def test_every_step_keeps_the_function(name, scaling, activation):
     source = Source(space(scaling))
@@ -65,23 +82,36 @@ def test_canonical_networks_of_one_orbit_are_the_same():
     source = Source(space())
     params = networks(source.space)
     moved = act(source.space, sample(source.space, generator(1), (COUNT,)), params)
-    permuted = act(source.space, replace(sample(source.space, generator(2), (COUNT,)), scales={}), params)
+    permuted = act(
+        source.space, replace(sample(source.space, generator(2), (COUNT,)), scales={}), params
+    )
     whole, neurons = Canonicalize(), Canonicalize(scales=False)
     assert same(whole.treat(source, params), whole.treat(source, moved))
     assert same(neurons.treat(source, params), neurons.treat(source, permuted))
     assert not same(neurons.treat(source, params), neurons.treat(source, moved))
-    sizes = [sum(float(t.square().sum()) for t in p.values()) for p in (params, neurons.treat(source, params))]
-    assert sizes[0] == pytest.approx(sizes[1])  # what is no function of the function survives a quotient by permutations
+    sizes = [
+        sum(float(t.square().sum()) for t in p.values())
+        for p in (params, neurons.treat(source, params))
+    ]
+    assert sizes[0] == pytest.approx(
+        sizes[1]
+    )  # what is no function of the function survives a quotient by permutations
 
 
 def test_permuted_copies_are_aligned_to_the_first_training_network():
     source = Source(space("none"))
-    one = {name: tensor[:1].expand(COUNT, *tensor.shape[1:]) for name, tensor in networks(source.space).items()}
+    one = {
+        name: tensor[:1].expand(COUNT, *tensor.shape[1:])
+        for name, tensor in networks(source.space).items()
+    }
     copies = act(source.space, sample(source.space, generator(1), (COUNT,)), one)
     step = Align().fit(source, copies)
     assert same(step.known, {name: tensor[0] for name, tensor in copies.items()})
     aligned = step.treat(source, copies)
-    assert all(same(step.known, {name: tensor[at] for name, tensor in aligned.items()}) for at in range(COUNT))
+    assert all(
+        same(step.known, {name: tensor[at] for name, tensor in aligned.items()})
+        for at in range(COUNT)
+    )
 
 
 def test_the_barycentre_is_a_mean_of_aligned_networks_and_closer_to_them():
@@ -89,7 +119,11 @@ def test_the_barycentre_is_a_mean_of_aligned_networks_and_closer_to_them():
     params = networks(source.space, 20)
     step = Align(rounds=1, num_reference=12).fit(source, params)
     first = {name: tensor[:12] for name, tensor in params.items()}
-    by_hand = act(source.space, align(source.space, first, {name: tensor[0] for name, tensor in params.items()}), first)
+    by_hand = act(
+        source.space,
+        align(source.space, first, {name: tensor[0] for name, tensor in params.items()}),
+        first,
+    )
     assert same(step.known, {name: tensor.mean(0) for name, tensor in by_hand.items()})
 
     def spread(step):
@@ -101,7 +135,10 @@ def test_the_barycentre_is_a_mean_of_aligned_networks_and_closer_to_them():
 
 def test_augmentation_is_drawn_for_each_network_and_each_pass():
     source, step = Source(space("none")), Augment()
-    one = {name: tensor[:1].expand(COUNT, *tensor.shape[1:]) for name, tensor in networks(source.space).items()}
+    one = {
+        name: tensor[:1].expand(COUNT, *tensor.shape[1:])
+        for name, tensor in networks(source.space).items()
+    }
     draws = generator(1)
     first, second = step.augment(source, one, draws), step.augment(source, one, draws)
     rows = [*first["0.bias"], *second["0.bias"]]
@@ -116,15 +153,23 @@ def test_kinds_of_augmentation_are_chosen():
     assert torch.equal(signs["0.bias"].abs(), params["0.bias"].abs())
     assert not torch.equal(signs["0.bias"], params["0.bias"])
     ratio = (
-        Augment(permutations=False, signs=False, scale=0.5).augment(source, params, generator())["0.bias"] / params["0.bias"]
+        Augment(permutations=False, signs=False, scale=0.5).augment(source, params, generator())[
+            "0.bias"
+        ]
+        / params["0.bias"]
     )
     assert ratio.min() >= np.exp(-0.5) and ratio.max() <= np.exp(0.5) and ratio.std() > 0.1
-    assert same(Augment(permutations=False, signs=False).augment(source, params, generator()), params)
+    assert same(
+        Augment(permutations=False, signs=False).augment(source, params, generator()), params
+    )
 
 
 def test_noise_and_dropout_spare_fixed_entries_and_have_the_right_size():
     mask = torch.rand(60, 50, generator=generator()) < 0.5
-    wide = WeightSpace({"x": NeuronGroup(50, permutable=False), "h": NeuronGroup(60, permutable=False)}, {"w": "h <- x"})
+    wide = WeightSpace(
+        {"x": NeuronGroup(50, permutable=False), "h": NeuronGroup(60, permutable=False)},
+        {"w": "h <- x"},
+    )
     source = Source(wide, {"w": mask})
     params = {"w": torch.where(mask, 3.0, 100.0).expand(2, 60, 50)}
     noisy = Augment(noise=0.1).augment(source, params, generator(1))["w"]
@@ -141,7 +186,11 @@ def test_what_has_no_symmetry_passes_through():
     for name in TREATMENTS:
         treatment = parse_treatment(name).fit(source, params)
         assert all(
-            same(params, view, 0) for view in [treatment.train(source, params, generator()), *treatment.predict(source, params)]
+            same(params, view, 0)
+            for view in [
+                treatment.train(source, params, generator()),
+                *treatment.predict(source, params),
+            ]
         )
 
 
@@ -149,16 +198,22 @@ def test_steps_follow_each_other():
     source = Source(space())
     params = networks(source.space)
     chain = parse_treatment("augment+canonicalize")
-    assert same(chain.train(source, params, generator(1)), chain.train(source, params, generator(2)))
+    assert same(
+        chain.train(source, params, generator(1)), chain.train(source, params, generator(2))
+    )
     assert same(*chain.predict(source, params), Canonicalize().treat(source, params))
-    twice = parse_treatment({"orbit_average": {"samples": 3}, "canonicalize": {}}).predict(source, params)
+    twice = parse_treatment({"orbit_average": {"samples": 3}, "canonicalize": {}}).predict(
+        source, params
+    )
     assert len(twice) == 3
     assert all(same(twice[0], view) for view in twice)
 
 
 def test_averaging_over_orbits_gives_the_mean_of_raw_predictions():
     plain = Metanet("mlp", epochs=3, lr=1e-2).fit(POPULATION)
-    averaged = Metanet("mlp", treatment={"orbit_average": {"samples": 4}}, epochs=3, lr=1e-2).fit(POPULATION)
+    averaged = Metanet("mlp", treatment={"orbit_average": {"samples": 4}}, epochs=3, lr=1e-2).fit(
+        POPULATION
+    )
     params = POPULATION.params("test")
     views = OrbitAverage(samples=4).views(averaged.reader_.source, params)
     assert same(views[0], params, 0)
@@ -180,7 +235,13 @@ def test_canonical_networks_make_any_metanet_invariant(model):
 
 
 @pytest.mark.parametrize(
-    "treatment", ["none", "align+augment", "canonicalize", {"align": {"rounds": 1}, "orbit_average": {"samples": 2}}]
+    "treatment",
+    [
+        "none",
+        "align+augment",
+        "canonicalize",
+        {"align": {"rounds": 1}, "orbit_average": {"samples": 2}},
+    ],
 )
 @pytest.mark.parametrize("model", READERS)
 def test_treatments_go_with_every_metanet_and_survive_saving(model, treatment, tmp_path):
@@ -194,7 +255,9 @@ def test_treatments_go_with_every_metanet_and_survive_saving(model, treatment, t
 
 
 def test_augmented_training_differs_and_trees_see_copies():
-    plain, augmented = (Metanet("mlp", treatment=t, epochs=3, lr=1e-2).fit(POPULATION) for t in ("none", "augment"))
+    plain, augmented = (
+        Metanet("mlp", treatment=t, epochs=3, lr=1e-2).fit(POPULATION) for t in ("none", "augment")
+    )
     assert not np.allclose(plain.predict(POPULATION), augmented.predict(POPULATION))
     seen = []
 
@@ -216,9 +279,13 @@ def test_augmented_training_differs_and_trees_see_copies():
 
 
 def test_bad_treatments_are_refused():
-    with pytest.raises(ValueError, match=r"unknown treatment 'allign'; treatments are \['none', 'augment'"):
+    with pytest.raises(
+        ValueError, match=r"unknown treatment 'allign'; treatments are \['none', 'augment'"
+    ):
         Metanet("mlp", treatment="allign")
-    with pytest.raises(ValueError, match=r"'augment' has no option 'noize'; its options are \['permutations'"):
+    with pytest.raises(
+        ValueError, match=r"'augment' has no option 'noize'; its options are \['permutations'"
+    ):
         Metanet("mlp", treatment={"augment": {"noize": 1}})
     with pytest.raises(ValueError, match="has no option 'known'"):
         Metanet("mlp", treatment={"align": {"known": {}}})

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.graphs import pyg as graphs
 from metanet.contract import Source, seeded
+from metanet.graphs import pyg as graphs
+from metanet.inputs.normalize import calibrate
 from metanet.models.gmn import GraphMetanet
 from metanet.models.width_gmn import WidthGraphMetanet
-from metanet.inputs.normalize import calibrate
 from tests.metanet.spaces import SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_widths
 from tests.reference.zoo_widening import widen
@@ -68,13 +68,20 @@ def test_copies_of_neurons_change_neither_function_nor_prediction(name):
     factors = factors or everywhere(small.space)
     space, wide = widen(small.space, params, factors)
     wider_options = {
-        key: [own * factor for own, factor in zip(value, factors.values(), strict=True)] if isinstance(value, list) else value
+        key: [own * factor for own, factor in zip(value, factors.values(), strict=True)]
+        if isinstance(value, list)
+        else value
         for key, value in options.items()
     }
     large = build_architecture(kind, wider_options, (1, 6, 6), 3)
     assert space == large.space
     x = torch.randn(7, 1, 6, 6, generator=generator(), dtype=torch.float64)
-    close(*(torch.func.vmap(own.apply, (0, None))(p, x) for own, p in ((small, params), (large, wide))))
+    close(
+        *(
+            torch.func.vmap(own.apply, (0, None))(p, x)
+            for own, p in ((small, params), (large, wide))
+        )
+    )
     module = metanet(small.space, params)
     assert change(module, module.transfer(Source(space)), params, wide) < 1e-10
     # The control: a graph metanet with the same weights at both widths.
@@ -135,5 +142,7 @@ def test_another_pattern_is_refused(changed, says):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"):
+    with pytest.raises(
+        ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
+    ):
         WidthGraphMetanet(Source(SPACES["mlp"]), width=12)

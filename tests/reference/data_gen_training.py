@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from data_gen.rng import fold, integers, key, uniform
 from data_gen.tasks.augmentation import draw_moves
 from data_gen.training.order import shuffled
-from data_gen.rng import fold, integers, key, uniform
 
 
 class Effective(nn.Module):
@@ -46,27 +46,48 @@ class PlainMLP(Effective):
     def forward(self, x):
         x = x.reshape(len(x), -1)
         for i in range(self.depth):
-            x = F.linear(x, self.effective(f"layers.{i}.weight"), self.effective(f"layers.{i}.bias"))
+            x = F.linear(
+                x, self.effective(f"layers.{i}.weight"), self.effective(f"layers.{i}.bias")
+            )
             if self.norm == "layer":
-                weight, bias = self.effective(f"norms.{i}.weight"), self.effective(f"norms.{i}.bias")
+                weight, bias = (
+                    self.effective(f"norms.{i}.weight"),
+                    self.effective(f"norms.{i}.bias"),
+                )
                 x = F.layer_norm(x, x.shape[1:], weight, bias)
             x = self.sigma(x, f"h{i + 1}", self.activation)
-        return F.linear(x, self.effective(f"layers.{self.depth}.weight"), self.effective(f"layers.{self.depth}.bias"))
+        return F.linear(
+            x,
+            self.effective(f"layers.{self.depth}.weight"),
+            self.effective(f"layers.{self.depth}.bias"),
+        )
 
 
 class PlainCNN(Effective):
     def __init__(self, params, constants, depth, activation, norm, norm_groups, strides, pool):
         super().__init__(params, constants)
-        self.depth, self.activation, self.norm, self.norm_groups = depth, activation, norm, norm_groups
+        self.depth, self.activation, self.norm, self.norm_groups = (
+            depth,
+            activation,
+            norm,
+            norm_groups,
+        )
         self.strides, self.pool = strides, pool
 
     def forward(self, x):
         for i in range(self.depth):
             weight = self.effective(f"convs.{i}.weight")
-            x = F.conv2d(x, weight, self.effective(f"convs.{i}.bias"), self.strides, weight.shape[-1] // 2)
+            x = F.conv2d(
+                x, weight, self.effective(f"convs.{i}.bias"), self.strides, weight.shape[-1] // 2
+            )
             if self.norm != "none":
                 groups = self.norm_groups if self.norm == "group" else 1
-                x = F.group_norm(x, groups, self.effective(f"norms.{i}.weight"), self.effective(f"norms.{i}.bias"))
+                x = F.group_norm(
+                    x,
+                    groups,
+                    self.effective(f"norms.{i}.weight"),
+                    self.effective(f"norms.{i}.bias"),
+                )
             x = self.sigma(x, f"c{i + 1}", self.activation)
         x = x.flatten(1) if self.pool == "flatten" else F.adaptive_avg_pool2d(x, 1).flatten(1)
         return F.linear(x, self.effective("classifier.weight"), self.effective("classifier.bias"))
@@ -77,9 +98,13 @@ class PlainModule(Effective):
 
     def __init__(self, params, constants, module):
         buffers = dict(module.named_buffers())
-        super().__init__({name: tensor for name, tensor in params.items() if name not in buffers}, constants)
+        super().__init__(
+            {name: tensor for name, tensor in params.items() if name not in buffers}, constants
+        )
         self.names = list(params)
-        self.module = [module.double().train()]  # in a list, so that its own parameters are not trained
+        self.module = [
+            module.double().train()
+        ]  # in a list, so that its own parameters are not trained
         for name in buffers:
             module.get_buffer(name).copy_(params[name])
 
@@ -102,7 +127,9 @@ def factor(schedule, step, steps):
 
 def make_optimizer(name, module, row):
     if name == "adamw":
-        return torch.optim.AdamW(module.parameters(), lr=row["lr"], weight_decay=row["weight_decay"])
+        return torch.optim.AdamW(
+            module.parameters(), lr=row["lr"], weight_decay=row["weight_decay"]
+        )
     return torch.optim.SGD(
         module.parameters(),
         lr=row["lr"],
@@ -119,7 +146,9 @@ def own_part(task, seed, network_id, train_size):
     if train_size == total:
         return list(range(total))
     every = torch.arange(total)[None]
-    return shuffled(fold(key(seed, "subset"), network), every, torch.tensor([total]))[0, :train_size].tolist()
+    return shuffled(fold(key(seed, "subset"), network), every, torch.tensor([total]))[
+        0, :train_size
+    ].tolist()
 
 
 def labels_seen(task, seed, network_id, noise):
@@ -136,8 +165,12 @@ def seen_images(task, seed, network_id, images, step):
         return task.train.x[images]
     position = torch.arange(step * len(images), (step + 1) * len(images))[None]
     size = tuple(task.train.x.shape[2:])
-    moves = draw_moves(task.augmentation, seed, torch.tensor([network_id]), position, size)[0].tolist()
-    return torch.stack([moved(task.train.x[i], *m, task) for i, m in zip(images.tolist(), moves, strict=True)])
+    moves = draw_moves(task.augmentation, seed, torch.tensor([network_id]), position, size)[
+        0
+    ].tolist()
+    return torch.stack(
+        [moved(task.train.x[i], *m, task) for i, m in zip(images.tolist(), moves, strict=True)]
+    )
 
 
 def moved(image, flip, down, right, row, column, task):
@@ -145,11 +178,16 @@ def moved(image, flip, down, right, row, column, task):
     augmentation = task.augmentation
     image = image.flip(-1) if flip else image
     most, (height, width) = augmentation.shift, image.shape[1:]
-    image = F.pad(image, (most,) * 4)[:, most - down : most - down + height, most - right : most - right + width].clone()
+    image = F.pad(image, (most,) * 4)[
+        :, most - down : most - down + height, most - right : most - right + width
+    ].clone()
     for i in range(height):
         for j in range(width):
             half = augmentation.cutout // 2
-            if -half <= i - row < augmentation.cutout - half and -half <= j - column < augmentation.cutout - half:
+            if (
+                -half <= i - row < augmentation.cutout - half
+                and -half <= j - column < augmentation.cutout - half
+            ):
                 image[:, i, j] = task.mean[:, 0, 0].round()
     return image
 
@@ -161,7 +199,9 @@ def train_alone(module, task, seed, network_id, row):
     labels = labels_seen(task, seed, network_id, row["label_noise"])
     order = fold(key(seed, "order"), torch.tensor([network_id]))
     positions = torch.arange(row["steps"] * row["batch_size"])[None]
-    batches = shuffled(order, positions, torch.tensor([row["train_size"]])).reshape(row["steps"], row["batch_size"])
+    batches = shuffled(order, positions, torch.tensor([row["train_size"]])).reshape(
+        row["steps"], row["batch_size"]
+    )
     for step, batch in enumerate(batches):
         images = own[batch]
         x = (seen_images(task, seed, network_id, images, step).double() - task.mean) / task.std

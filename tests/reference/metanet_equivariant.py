@@ -19,25 +19,38 @@ def network(features, b):
 def one(module, x):
     incidence, width = module.incidence, module.width
     places = range(len(x.nodes))
-    z = [[gather(incidence, x, place, node) for node in range(len(x.nodes[place]))] for place in places]
+    z = [
+        [gather(incidence, x, place, node) for node in range(len(x.nodes[place]))]
+        for place in places
+    ]
     terms = [[module.mix[place](value) for value in z[place]] for place in places]
     for exchange, (group, sets) in zip(module.exchange, incidence.exchanges, strict=True):
         for neuron in range(1 if group is None else incidence.graph.space.groups[group].size):
             members = {place: having(incidence, place, group, neuron) for place in sets}
-            pooled = torch.cat([mean([z[place][node] for node in members[place]]) for place in sets])
+            pooled = torch.cat(
+                [mean([z[place][node] for node in members[place]]) for place in sets]
+            )
             shares = exchange(pooled).split([len(z[place][0]) for place in sets])
             for place, share in zip(sets, shares, strict=True):
                 for node in members[place]:
                     terms[place][node] = terms[place][node] + share
-    nodes = [torch.stack([v + act(module, t[:width]) for v, t in zip(x.nodes[p], terms[p], strict=True)]) for p in places]
-    edges = [torch.stack([mapped(module, x, at, index, terms) for index in entries(x.edges[at])]) for at in range(len(x.edges))]
+    nodes = [
+        torch.stack([v + act(module, t[:width]) for v, t in zip(x.nodes[p], terms[p], strict=True)])
+        for p in places
+    ]
+    edges = [
+        torch.stack([mapped(module, x, at, index, terms) for index in entries(x.edges[at])])
+        for at in range(len(x.edges))
+    ]
     return nodes, [e.T.unflatten(1, x.edges[at].shape[1:]) for at, e in enumerate(edges)]
 
 
 def gather(incidence, x, place, node):
     """A node's own features, the means of the rows it writes, of the columns it reads."""
     rows = [x.rows[at][node] for at in incidence.written[place]]
-    return torch.cat([x.nodes[place][node], *rows, *(x.columns[at][node] for at in incidence.read[place])])
+    return torch.cat(
+        [x.nodes[place][node], *rows, *(x.columns[at][node] for at in incidence.read[place])]
+    )
 
 
 def mapped(module, x, at, index, terms):
@@ -65,7 +78,9 @@ def having(incidence, place, group, neuron):
     """Nodes of a set whose factor `group` (its first one of that name) is the neuron; all nodes if the group is None."""
     axis = incidence.graph.node_sets[place].axis
     positions = list(product(*(range(incidence.graph.space.groups[name].size) for name in axis)))
-    return [at for at, own in enumerate(positions) if group is None or own[axis.index(group)] == neuron]
+    return [
+        at for at, own in enumerate(positions) if group is None or own[axis.index(group)] == neuron
+    ]
 
 
 def mean(values):

@@ -10,7 +10,12 @@ def free_values(params, free, tensor, network):
 
 def flat(space, free, params):
     count = len(next(iter(params.values())))
-    return np.stack([np.concatenate([free_values(params, free, name, n) for name in space.tensors]) for n in range(count)])
+    return np.stack(
+        [
+            np.concatenate([free_values(params, free, name, n) for name in space.tensors])
+            for n in range(count)
+        ]
+    )
 
 
 def statistics(space, free, params):

@@ -26,7 +26,11 @@ def spearman(y, p):
 
 def r2(y, p):
     total = sum((a - np.mean(y)) ** 2 for a in y)
-    return 1 - sum((a - b) ** 2 for a, b in zip(y, p, strict=True)) / total if total > 1e-15 else math.nan
+    return (
+        1 - sum((a - b) ** 2 for a, b in zip(y, p, strict=True)) / total
+        if total > 1e-15
+        else math.nan
+    )
 
 
 def mae(y, p):
@@ -37,7 +41,9 @@ REFERENCE = {"r2": r2, "kendall_tau": kendall_tau, "spearman": spearman, "mae": 
 
 
 def bootstrap(y, p, num_bootstrap, seed, level):
-    counts = np.random.default_rng(seed).multinomial(len(y), np.full(len(y), 1 / len(y)), size=num_bootstrap)
+    counts = np.random.default_rng(seed).multinomial(
+        len(y), np.full(len(y), 1 / len(y)), size=num_bootstrap
+    )
     intervals = {}
     for name, metric in REFERENCE.items():
         values = [metric(np.repeat(y, c), np.repeat(p, c)) for c in counts]

@@ -18,7 +18,9 @@ def predict(module: MixedGraphMetanet, features: Mixed) -> torch.Tensor:
         nodes, edges = own.inputs(module, flat)
         flat_edges = [pad(part.flatten(1, 2), (0, width - part.shape[-1])) for part in edges]
         graph = own.dense.graph
-        shared = {name: getattr(graph, name) for name in ("edge_index", "edge_type", "node_set", "orbit")}
+        shared = {
+            name: getattr(graph, name) for name in ("edge_index", "edge_type", "node_set", "orbit")
+        }
         for at, x in enumerate(nodes):
             attributes = torch.cat([flat.new_zeros(0, width), *(part[at] for part in flat_edges)])
             graphs.append(Data(x=x, edge_attr=attributes, num_nodes=len(x), **shared))

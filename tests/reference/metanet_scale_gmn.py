@@ -15,16 +15,22 @@ FLIPPING = ("odd", "written", "read")
 def sign_element(space, count):
     """Elements that only flip signs."""
     generator = torch.Generator().manual_seed(0)
-    signed = {name: group.size for name, group in space.groups.items() if group.scaling in ("sign", "any")}
+    signed = {
+        name: group.size for name, group in space.groups.items() if group.scaling in ("sign", "any")
+    }
     draws = {name: torch.rand(count, size, generator=generator) for name, size in signed.items()}
-    return GroupElement({}, {name: torch.where(draw < 0.5, -1.0, 1.0) for name, draw in draws.items()})
+    return GroupElement(
+        {}, {name: torch.where(draw < 0.5, -1.0, 1.0) for name, draw in draws.items()}
+    )
 
 
 def node_signs(graph, element, count):
     """The sign of each node, `[count, V]`."""
     signs = []
     for own in graph.node_sets:
-        space = WeightSpace(graph.space.groups, {"node": f"({' '.join(own.axis)})" if own.axis else ""})
+        space = WeightSpace(
+            graph.space.groups, {"node": f"({' '.join(own.axis)})" if own.axis else ""}
+        )
         ones = {"node": torch.ones(count, *space.shapes["node"])}
         signs.append(act(space, element, ones)["node"].reshape(count, own.size))
     return torch.cat(signs, dim=1)
@@ -32,11 +38,17 @@ def node_signs(graph, element, count):
 
 def kinds(space, count=12):
     """The parity of every part with edges, and of every part that is features of nodes."""
-    # Larger groups of the same pattern: with a single neuron, or on a diagonal, signs meet themselves.
-    large = WeightSpace({name: replace(group, size=group.size + 2) for name, group in space.groups.items()}, space.tensors)
+    # Larger groups of the same pattern: with a single neuron, or on a diagonal, signs meet
+    # themselves.
+    large = WeightSpace(
+        {name: replace(group, size=group.size + 2) for name, group in space.groups.items()},
+        space.tensors,
+    )
     graph, element = parameter_graph(large), sign_element(large, count)
     signs = node_signs(graph, element, count)
-    moved = act(large, element, {name: torch.ones(count, *shape) for name, shape in large.shapes.items()})
+    moved = act(
+        large, element, {name: torch.ones(count, *shape) for name, shape in large.shapes.items()}
+    )
     edges, nodes = [], []
     for part, features in zip(graph.edges, edge_features(graph, moved), strict=True):
         written, read = (signs[:, graph.node_sets[at].nodes] for at in (part.written, part.read))
@@ -47,7 +59,9 @@ def kinds(space, count=12):
             "written": written[:, :, None].expand_as(flips),
             "read": read[:, None].expand_as(flips),
         }
-        edges.append(next((kind for kind, own in candidates.items() if torch.equal(flips, own)), "mixed"))
+        edges.append(
+            next((kind for kind, own in candidates.items() if torch.equal(flips, own)), "mixed")
+        )
     for part in graph.vectors:
         own, flips = signs[:, graph.node_sets[part.written].nodes], part.view(moved)[..., 0]
         plain = torch.ones_like(own)
@@ -59,17 +73,27 @@ def run(network, graph, params):
     """Raw predictions of a `SignedGraphNetwork`."""
     count, part_kinds = len(next(iter(params.values()))), kinds(graph.space)
     signed = torch.tensor(
-        [any(graph.space.groups[name].scaling in ("sign", "any") for name in own.axis) for own in graph.node_sets]
+        [
+            any(graph.space.groups[name].scaling in ("sign", "any") for name in own.axis)
+            for own in graph.node_sets
+        ]
     )[graph.node_set]
     nodes = node_features(graph, params)
     even, odd = nodes.abs(), torch.zeros_like(nodes)
     for part, (is_even, is_odd) in zip(graph.vectors, part_kinds[1], strict=True):
-        place = (slice(None), graph.node_sets[part.written].nodes, slice(part.slot, part.slot + part.shape[-1]))
+        place = (
+            slice(None),
+            graph.node_sets[part.written].nodes,
+            slice(part.slot, part.slot + part.shape[-1]),
+        )
         even[place] = nodes[place] if is_even else even[place]
         odd[place] = nodes[place] if is_odd else 0.0
     x = network.even.node_encoder(even, graph.orbit)
     encoder = network.odd_encoder
-    z = odd @ encoder.weight * (1 + encoder.scale[graph.orbit]) + encoder.shift[graph.orbit] * ~signed[:, None]
+    z = (
+        odd @ encoder.weight * (1 + encoder.scale[graph.orbit])
+        + encoder.shift[graph.orbit] * ~signed[:, None]
+    )
 
     kind = [part_kinds[0][int(at)] for at in graph.edge_type]
     flips, to_odd, from_odd, mixed = (
@@ -84,14 +108,19 @@ def run(network, graph, params):
     read, written = graph.edge_index
 
     def mean(messages, index):
-        total = messages.new_zeros(count, len(signed), *messages.shape[2:]).index_add(1, index, messages)
+        total = messages.new_zeros(count, len(signed), *messages.shape[2:]).index_add(
+            1, index, messages
+        )
         return total / index.bincount(minlength=len(signed)).clamp(min=1)[:, None, None]
 
     for layer, odd_layer in zip(network.even.layers, network.odd_layers, strict=True):
         own, sent = layer.projections(x), odd_layer.messages(z)
         base = own.written[:, written] + own.read[:, read] + torch.where(flips, shift, 0.0)
         plus, minus = torch.relu(base + layer.edge(e)), torch.relu(base - layer.edge(e))
-        both, difference = torch.where(flips, (plus + minus) / 2, plus), torch.where(flips, (plus - minus) / 2, 0.0)
+        both, difference = (
+            torch.where(flips, (plus + minus) / 2, plus),
+            torch.where(flips, (plus - minus) / 2, 0.0),
+        )
         e = e + torch.where(flips, difference, plus)
         ways = (
             (written, read, to_odd, from_odd, own.forward, sent[0]),
@@ -99,14 +128,31 @@ def run(network, graph, params):
         )
         means = []
         for target, source, target_odd, source_odd, values, odd_values in ways:
-            taken = torch.where(source_odd[..., None], odd_values[:, source], values[:, source, :, 1:])
+            taken = torch.where(
+                source_odd[..., None], odd_values[:, source], values[:, source, :, 1:]
+            )
             flipping = difference[..., None] * taken
             stays = torch.where(target_odd[..., None], 0.0, flipping)
             plain = both[..., None] * values[:, source] + torch.nn.functional.pad(stays, (1, 0))
-            means.append((mean(plain, target), mean(torch.where(target_odd[..., None], flipping, 0.0), target)))
+            means.append(
+                (
+                    mean(plain, target),
+                    mean(torch.where(target_odd[..., None], flipping, 0.0), target),
+                )
+            )
         o = torch.cat([odd_layer.norm(z), means[0][1].flatten(2), means[1][1].flatten(2)], dim=-1)
-        x = layer.update(x + odd_layer.invariant.second(odd_layer.invariant.first(o).abs()), means[0][0], means[1][0])
+        x = layer.update(
+            x + odd_layer.invariant.second(odd_layer.invariant.first(o).abs()),
+            means[0][0],
+            means[1][0],
+        )
         normed = odd_layer.even_norm(x)
-        z = z + odd_layer.mix(o) * odd_layer.gate(normed) + odd_layer.plain(normed) * ~signed[:, None]
+        z = (
+            z
+            + odd_layer.mix(o) * odd_layer.gate(normed)
+            + odd_layer.plain(normed) * ~signed[:, None]
+        )
     final = network.even.norm(x + network.invariant(network.odd_norm(z)))
-    return network.even.decode(torch.stack([final[:, own.nodes].mean(1) for own in graph.node_sets], dim=1))
+    return network.even.decode(
+        torch.stack([final[:, own.nodes].mean(1) for own in graph.node_sets], dim=1)
+    )

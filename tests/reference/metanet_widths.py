@@ -19,7 +19,12 @@ def run(network, graph, data):
     for layer in network.layers:
         x, e = message_layer(layer, x, e, data, of_relation, joined)
     num_sets = int(data.node_set.max()) + 1
-    means = scatter(network.norm(x), data.batch * num_sets + data.node_set, dim_size=data.num_graphs * num_sets, reduce="mean")
+    means = scatter(
+        network.norm(x),
+        data.batch * num_sets + data.node_set,
+        dim_size=data.num_graphs * num_sets,
+        reduce="mean",
+    )
     return network.decode(means.unflatten(0, (data.num_graphs, num_sets)))
 
 
@@ -34,7 +39,10 @@ def message_layer(layer, x, e, data, of_relation, joined):
 
 def mean_of_means(messages, end, kind, joined, count):
     """The mean over types of edges that a node has, of the mean over its edges of that type."""
-    total, parts = torch.zeros(count, *messages.shape[1:], dtype=messages.dtype), torch.zeros(count, dtype=messages.dtype)
+    total, parts = (
+        torch.zeros(count, *messages.shape[1:], dtype=messages.dtype),
+        torch.zeros(count, dtype=messages.dtype),
+    )
     for own in range(int(kind.max()) + 1 if len(kind) else 0):
         chosen = joined & (kind == own)
         total = total + scatter(messages[chosen], end[chosen], dim_size=count, reduce="mean")

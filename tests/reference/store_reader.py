@@ -64,7 +64,10 @@ def heap_blocks(data: bytes, heap: int) -> list[tuple[int, int, int]]:
         return [(0, 512, root)]
     sizes = [512 * 2 ** max(0, k // 4 - 1) for k in range(4 * rows)]
     places = np.cumsum([0, *sizes]).tolist()
-    return [(place, size, number(data, root + 17 + 8 * k)) for k, (place, size) in enumerate(zip(places, sizes, strict=False))]
+    return [
+        (place, size, number(data, root + 17 + 8 * k))
+        for k, (place, size) in enumerate(zip(places, sizes, strict=False))
+    ]
 
 
 def links(data: bytes, root: list[tuple[int, bytes]]) -> list[tuple[int, str, int]]:
@@ -85,7 +88,11 @@ def links(data: bytes, root: list[tuple[int, bytes]]) -> list[tuple[int, str, in
 def texts(data: bytes, entries: bytes) -> list[str]:
     found = []
     for row in range(0, len(entries), 16):
-        length, heap, wanted = number(entries, row, 4), number(entries, row + 4), number(entries, row + 12, 4)
+        length, heap, wanted = (
+            number(entries, row, 4),
+            number(entries, row + 4),
+            number(entries, row + 12, 4),
+        )
         at = heap + 16
         while length and number(data, at, 2) != wanted:
             at += 16 + -(-number(data, at + 8) // 8) * 8

@@ -7,8 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FUNCTIONS = (
-    *(torch.relu, torch.tanh, F.gelu, torch.sigmoid, F.leaky_relu, torch.sin, torch.abs, torch.square, F.silu, torch.neg),
-    *(F.softplus, torch.exp, lambda x: x.clamp(-1, 1), lambda x: x.clamp(min=0), lambda x: 2 * x, lambda x: x + 1),
+    *(
+        torch.relu,
+        torch.tanh,
+        F.gelu,
+        torch.sigmoid,
+        F.leaky_relu,
+        torch.sin,
+        torch.abs,
+        torch.square,
+        F.silu,
+        torch.neg,
+    ),
+    *(
+        F.softplus,
+        torch.exp,
+        lambda x: x.clamp(-1, 1),
+        lambda x: x.clamp(min=0),
+        lambda x: 2 * x,
+        lambda x: x + 1,
+    ),
 )
 MAX_ENTRIES, MAX_RANK = 5000, 6
 
@@ -46,11 +64,20 @@ class Program(nn.Module):
         name = f"p{self.count}"
         self.count += 1
         if self.building:
-            setattr(self, name, nn.Parameter(0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(self.count))))
+            setattr(
+                self,
+                name,
+                nn.Parameter(
+                    0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(self.count))
+                ),
+            )
         return getattr(self, name)
 
     def linear(self, draw, value, axis=-1):
-        weight, bias = self.parameter(draw.choice([4, 6, 8, 12]), value.shape[axis]), draw.random() < 0.7
+        weight, bias = (
+            self.parameter(draw.choice([4, 6, 8, 12]), value.shape[axis]),
+            draw.random() < 0.7,
+        )
         result = F.linear(value.movedim(axis, -1), weight)
         return (result + self.parameter(len(weight)) if bias else result).movedim(-1, axis)
 
@@ -77,9 +104,15 @@ class Program(nn.Module):
             "max": lambda: v.amax(axis),
             "variance": lambda: v.var(axis, correction=0, keepdim=True),
             "softmax": lambda: v.softmax(axis),
-            "layer norm": lambda: F.layer_norm(v, (last,), self.parameter(last), self.parameter(last)),
+            "layer norm": lambda: F.layer_norm(
+                v, (last,), self.parameter(last), self.parameter(last)
+            ),
             "batch norm": lambda: F.batch_norm(
-                v, torch.zeros(v.shape[1]), torch.ones(v.shape[1]), self.parameter(v.shape[1]), self.parameter(v.shape[1])
+                v,
+                torch.zeros(v.shape[1]),
+                torch.ones(v.shape[1]),
+                self.parameter(v.shape[1]),
+                self.parameter(v.shape[1]),
             ),
             "select": lambda: v.select(axis, start),
             "expand": lambda: v.unsqueeze(1).expand(-1, 3, *v.shape[1:]),
@@ -95,7 +128,9 @@ class Program(nn.Module):
         if size % 2 == 0:
             moves["unflatten"] = lambda: v.unflatten(axis, (2, size // 2))
             moves["gated half"] = lambda: v.chunk(2, axis)[0] * v.chunk(2, axis)[1].sigmoid()
-            moves["group norm"] = lambda: F.group_norm(v.movedim(axis, 1), 2, self.parameter(size), self.parameter(size))
+            moves["group norm"] = lambda: F.group_norm(
+                v.movedim(axis, 1), 2, self.parameter(size), self.parameter(size)
+            )
         if v.dim() > 2:
             moves["flatten"] = lambda: v.flatten(v.dim() - 2)
             moves["attend"] = lambda: v @ same.transpose(-1, -2)

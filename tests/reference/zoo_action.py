@@ -13,7 +13,9 @@ from zoo.weight_space import WeightSpace
 Neurons = Mapping[str, Tensor]  # by group: a permutation (int64) or scales (float64)
 
 
-def act(space: WeightSpace, params: Mapping[str, Tensor], permutations: Neurons, scales: Neurons) -> dict[str, Tensor]:
+def act(
+    space: WeightSpace, params: Mapping[str, Tensor], permutations: Neurons, scales: Neurons
+) -> dict[str, Tensor]:
     """Neuron `i` of a group becomes the old neuron `permutation[i]`, then is scaled by `scales[i]` (read: by the inverse)."""
     sizes = {name: group.size for name, group in space.groups.items()}
     permutations = {name: values.tolist() for name, values in permutations.items()}
@@ -27,7 +29,9 @@ def act(space: WeightSpace, params: Mapping[str, Tensor], permutations: Neurons,
     return moved
 
 
-def act_on_axis(tensor: Tensor, position: int, axis: list[tuple], side: int, permutations, scales) -> Tensor:
+def act_on_axis(
+    tensor: Tensor, position: int, axis: list[tuple], side: int, permutations, scales
+) -> Tensor:
     """Place by place: where its old neurons stood, and the product of the scales of its new ones."""
     place_of = {atoms: place for place, atoms in enumerate(axis)}
     sources = [place_of[tuple(came_from(atom, permutations) for atom in atoms)] for atoms in axis]
@@ -43,23 +47,33 @@ def act_on_axis(tensor: Tensor, position: int, axis: list[tuple], side: int, per
 
 def random_permutations(space: WeightSpace, generator: torch.Generator) -> dict[str, Tensor]:
     """A permutation of each group that is declared permutable."""
-    return {name: torch.randperm(g.size, generator=generator) for name, g in space.groups.items() if g.permutable}
+    return {
+        name: torch.randperm(g.size, generator=generator)
+        for name, g in space.groups.items()
+        if g.permutable
+    }
 
 
 def random_scales(space: WeightSpace, generator: torch.Generator) -> dict[str, Tensor]:
     """Scales of each group, of the kind that it declares, positive ones between 1/e and e."""
     scales = {}
     for name, group in space.groups.items():
-        positive = torch.exp(2 * torch.rand(group.size, generator=generator, dtype=torch.float64) - 1)
+        positive = torch.exp(
+            2 * torch.rand(group.size, generator=generator, dtype=torch.float64) - 1
+        )
         signs = 2.0 * torch.randint(2, (group.size,), generator=generator).double() - 1
         if group.scaling != "none":
-            scales[name] = {"positive": positive, "sign": signs, "any": positive * signs}[group.scaling]
+            scales[name] = {"positive": positive, "sign": signs, "any": positive * signs}[
+                group.scaling
+            ]
     return scales
 
 
 def all_permutations_but_identity(sizes: Mapping[str, int]) -> Iterator[dict[str, Tensor]]:
     """Every joint permutation of several groups that moves at least one neuron."""
-    for picks in itertools.product(*(itertools.permutations(range(size)) for size in sizes.values())):
+    for picks in itertools.product(
+        *(itertools.permutations(range(size)) for size in sizes.values())
+    ):
         if any(list(pick) != sorted(pick) for pick in picks):
             yield {name: torch.tensor(pick) for name, pick in zip(sizes, picks, strict=True)}
 

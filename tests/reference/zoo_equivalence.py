@@ -40,7 +40,10 @@ def symmetry_of(space: WeightSpace) -> tuple:
     tensors = {}
     for name in sorted(space.tensors):
         pattern = space.pattern(name)
-        tensors[name] = [describe_axis(axis, role) for axis, role in zip(pattern.axes, pattern.powers, strict=True)]
+        tensors[name] = [
+            describe_axis(axis, role)
+            for axis, role in zip(pattern.axes, pattern.powers, strict=True)
+        ]
     return tuple(tensors.items())
 
 
@@ -64,7 +67,11 @@ def count_permuted(space: WeightSpace) -> tuple[int, int]:
     entries = 0
     for name, shape in space.shapes.items():
         still = list(
-            accumulate((moved(axis).count(False) for axis in space.pattern(name).axes), lambda a, b: a * b, initial=1)
+            accumulate(
+                (moved(axis).count(False) for axis in space.pattern(name).axes),
+                lambda a, b: a * b,
+                initial=1,
+            )
         )[-1]
         total = list(accumulate(shape, lambda a, b: a * b, initial=1))[-1]
         entries += total - still

@@ -32,7 +32,9 @@ class FiGLU(nn.Module):
     def __init__(self, matrix: Tensor, on_images: bool):
         super().__init__()
         size = len(matrix)
-        self.gate = nn.Conv2d(size, size, 1, bias=False) if on_images else nn.Linear(size, size, bias=False)
+        self.gate = (
+            nn.Conv2d(size, size, 1, bias=False) if on_images else nn.Linear(size, size, bias=False)
+        )
         self.gate.weight = nn.Parameter(matrix.reshape(self.gate.weight.shape), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,12 +42,18 @@ class FiGLU(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, input_shape, num_classes, hidden=(32, 32), activation="relu", norm="none", mixing=None):
+    def __init__(
+        self, input_shape, num_classes, hidden=(32, 32), activation="relu", norm="none", mixing=None
+    ):
         super().__init__()
         widths = [math.prod(input_shape), *hidden, num_classes]
         self.layers = nn.ModuleList([nn.Linear(*pair) for pair in pairwise(widths)])
-        self.norms = nn.ModuleList([nn.LayerNorm(width) for width in hidden] if norm == "layer" else [])
-        self.activations = _activations(activation, [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False)
+        self.norms = nn.ModuleList(
+            [nn.LayerNorm(width) for width in hidden] if norm == "layer" else []
+        )
+        self.activations = _activations(
+            activation, [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = x.flatten(1)
@@ -81,11 +89,17 @@ class CNN(nn.Module):
             ]
         )
         groups = {"group": norm_groups, "layer": 1}
-        self.norms = nn.ModuleList([nn.GroupNorm(groups[norm], width) for width in channels] if norm != "none" else [])
-        self.activations = _activations(activation, [f"c{i + 1}" for i in range(len(channels))], mixing, on_images=True)
+        self.norms = nn.ModuleList(
+            [nn.GroupNorm(groups[norm], width) for width in channels] if norm != "none" else []
+        )
+        self.activations = _activations(
+            activation, [f"c{i + 1}" for i in range(len(channels))], mixing, on_images=True
+        )
         self.pool = nn.AdaptiveAvgPool2d(1) if pool == "average" else nn.Identity()
         self.classifier = nn.LazyLinear(num_classes)
-        self.double()(torch.zeros(1, *input_shape, dtype=torch.float64))  # the lazy layer learns its width from what arrives
+        self.double()(
+            torch.zeros(1, *input_shape, dtype=torch.float64)
+        )  # the lazy layer learns its width from what arrives
 
     def forward(self, x: Tensor) -> Tensor:
         h = x
@@ -131,9 +145,13 @@ class ResNet(nn.Module):
         super().__init__()
         sizes, per_stage = [round(width * count) for count in channels], (depth - 2) // 6
         streams = _activations(activation, ["r1", "r2", "r3"], mixing, on_images=True)
-        hidden = _activations(activation, [f"h{i + 1}" for i in range(3 * per_stage)], mixing, on_images=True)
+        hidden = _activations(
+            activation, [f"h{i + 1}" for i in range(3 * per_stage)], mixing, on_images=True
+        )
         make_norm, bias = (
-            {"batch": batch_norm, "layer": lambda size: nn.GroupNorm(1, size), "none": nn.Identity}[norm],
+            {"batch": batch_norm, "layer": lambda size: nn.GroupNorm(1, size), "none": nn.Identity}[
+                norm
+            ],
             norm == "none",
         )
         self.stem = nn.Conv2d(input_shape[0], sizes[0], 3, padding=1, bias=bias)
@@ -142,7 +160,9 @@ class ResNet(nn.Module):
         before = sizes[0]
         for i in range(3 * per_stage):
             stage, stride = i // per_stage, 2 if i in (per_stage, 2 * per_stage) else 1
-            self.blocks.append(Block(before, sizes[stage], stride, make_norm, bias, hidden[i], streams[stage]))
+            self.blocks.append(
+                Block(before, sizes[stage], stride, make_norm, bias, hidden[i], streams[stage])
+            )
             before = sizes[stage]
         self.classifier = nn.Linear(before, num_classes)
         self.activations = streams
@@ -163,9 +183,13 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 class SIREN(nn.Module):
     def __init__(self, input_shape, num_classes, hidden=(32, 32), omega=30.0, mixing=None):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(*pair) for pair in pairwise([math.prod(input_shape), *hidden, num_classes])])
+        self.layers = nn.ModuleList(
+            [nn.Linear(*pair) for pair in pairwise([math.prod(input_shape), *hidden, num_classes])]
+        )
         self.omega = omega
-        self.activations = _activations("sine", [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False)
+        self.activations = _activations(
+            "sine", [f"h{i + 1}" for i in range(len(hidden))], mixing, on_images=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = x.flatten(1)
@@ -178,7 +202,9 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim, heads, hidden, activation):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim, bias=name != "k") for name in "qkvo")
+        self.q, self.k, self.v, self.out = (
+            nn.Linear(dim, dim, bias=name != "k") for name in "qkvo"
+        )
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.heads = heads
         self.activation = [activation]
@@ -189,8 +215,12 @@ class TransformerBlock(nn.Module):
         for head in range(self.heads):
             own = slice(head * size, (head + 1) * size)
             q, k, v = self.q(z)[..., own], self.k(z)[..., own], self.v(z)[..., own]
-            places = [((q[:, [i]] * k).sum(-1) / math.sqrt(size)).softmax(-1) for i in range(h.shape[1])]
-            attended.append(torch.stack([(weights[..., None] * v).sum(1) for weights in places], dim=1))
+            places = [
+                ((q[:, [i]] * k).sum(-1) / math.sqrt(size)).softmax(-1) for i in range(h.shape[1])
+            ]
+            attended.append(
+                torch.stack([(weights[..., None] * v).sum(1) for weights in places], dim=1)
+            )
         h = h + self.out(torch.cat(attended, dim=-1))
         hidden = self.fc1(self.norm2(h))
         return h + self.fc2(self.activation[0](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]))
@@ -198,14 +228,29 @@ class TransformerBlock(nn.Module):
 
 class Transformer(nn.Module):
     def __init__(
-        self, input_shape, num_classes, patch=4, dim=32, heads=2, depth=2, mlp_ratio=2, activation="gelu", mixing=None
+        self,
+        input_shape,
+        num_classes,
+        patch=4,
+        dim=32,
+        heads=2,
+        depth=2,
+        mlp_ratio=2,
+        activation="gelu",
+        mixing=None,
     ):
         super().__init__()
         channels, *sides = input_shape
-        activations = _activations(activation, [f"m{i + 1}" for i in range(depth)], mixing, on_images=False)
-        self.embed = (nn.Conv2d if len(sides) == 2 else nn.Conv1d)(channels, dim, patch, stride=patch)
+        activations = _activations(
+            activation, [f"m{i + 1}" for i in range(depth)], mixing, on_images=False
+        )
+        self.embed = (nn.Conv2d if len(sides) == 2 else nn.Conv1d)(
+            channels, dim, patch, stride=patch
+        )
         self.position = nn.Embedding(math.prod(side // patch for side in sides), dim)
-        self.blocks = nn.Sequential(*(TransformerBlock(dim, heads, mlp_ratio * dim, own) for own in activations))
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(dim, heads, mlp_ratio * dim, own) for own in activations)
+        )
         self.norm = nn.LayerNorm(dim)
         self.classifier = nn.Linear(dim, num_classes)
 
@@ -251,9 +296,13 @@ class GIN(nn.Module):
     ):
         super().__init__()
         channels, *sides = input_shape
-        own = _activations(activation, [f"h{i + 1}" for i in range(2 * layers)], mixing, on_images=False)
+        own = _activations(
+            activation, [f"h{i + 1}" for i in range(2 * layers)], mixing, on_images=False
+        )
         widths = [channels, *[hidden] * (layers - 1)]
-        self.layers = nn.ModuleList([GINLayer(w, hidden, norm, own[2 * i : 2 * i + 2]) for i, w in enumerate(widths)])
+        self.layers = nn.ModuleList(
+            [GINLayer(w, hidden, norm, own[2 * i : 2 * i + 2]) for i, w in enumerate(widths)]
+        )
         self.classifier = nn.Linear(hidden, num_classes)
         self.neighbors = _grid(sides) if edges is None else [[] for _ in range(math.prod(sides))]
         for start, end in edges or []:
@@ -275,10 +324,19 @@ def _grid(sides) -> list[list[int]]:
     return [[j for j, b in enumerate(places) if distance(a, b) == 1] for a in places]
 
 
-MODULES = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "siren": SIREN, "transformer": Transformer, "gin": GIN}
+MODULES = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "resnet": ResNet,
+    "siren": SIREN,
+    "transformer": Transformer,
+    "gin": GIN,
+}
 
 
 def _activations(activation, groups, mixing, on_images) -> list[nn.Module]:
     if mixing is None:
         return [ACTIVATIONS[activation]() for _ in groups]
-    return [FiGLU(mixing[group], on_images) for group in groups]  # a plain list: not part of the state dict
+    return [
+        FiGLU(mixing[group], on_images) for group in groups
+    ]  # a plain list: not part of the state dict

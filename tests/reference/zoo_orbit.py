@@ -1,7 +1,8 @@
 """The group action entry by entry, from the text of the patterns alone: nested products, sums, powers, both arrows.
 
-An axis is the list of its positions, and a position is the tuple of what it was put together from: `("h", 2, 1)` is neuron 2 of
-group `h` with power 1, `("#", 5)` place 5 of a plain factor, `("+", 1)` the second term of a sum. Knows no parser but its own.
+An axis is the list of its positions, and a position is the tuple of what it was put together from:
+`("h", 2, 1)` is neuron 2 of group `h` with power 1, `("#", 5)` place 5 of a plain factor,
+`("+", 1)` the second term of a sum. Knows no parser but its own.
 """
 
 import itertools
@@ -14,15 +15,22 @@ from torch import Tensor
 from zoo.weight_space import WeightSpace
 
 
-def act(space: WeightSpace, params: Mapping[str, Tensor], permutations: Mapping, scales: Mapping) -> dict[str, Tensor]:
+def act(
+    space: WeightSpace, params: Mapping[str, Tensor], permutations: Mapping, scales: Mapping
+) -> dict[str, Tensor]:
     """Place `i` of a group gets the old neuron `permutation[i]`, then `scales[i]` where it is written, `1 / s` where read."""
     sizes = {name: group.size for name, group in space.groups.items()}
     permutations = {name: values.tolist() for name, values in permutations.items()}
     scales = {name: values.tolist() for name, values in scales.items()}
-    return {name: act_on(sizes, space.tensors[name], params[name], permutations, scales) for name in space.tensors}
+    return {
+        name: act_on(sizes, space.tensors[name], params[name], permutations, scales)
+        for name in space.tensors
+    }
 
 
-def act_on(sizes: Mapping[str, int], text: str, tensor: Tensor, permutations: Mapping, scales: Mapping) -> Tensor:
+def act_on(
+    sizes: Mapping[str, int], text: str, tensor: Tensor, permutations: Mapping, scales: Mapping
+) -> Tensor:
     axes, sides = axes_of(sizes, text)
     assert tuple(tensor.shape) == tuple(len(axis) for axis in axes), (text, tuple(tensor.shape))
     moved = torch.empty_like(tensor)
@@ -71,7 +79,9 @@ def positions(sizes: Mapping[str, int], tokens: list[str]) -> list[tuple]:
             terms.append(product(sizes, tokens))
         if len(terms) == 1:
             return terms[0]
-        return [(("+", number), *position) for number, term in enumerate(terms) for position in term]
+        return [
+            (("+", number), *position) for number, term in enumerate(terms) for position in term
+        ]
     if token.isdigit():
         return [(("#", i),) for i in range(int(token))]
     group, _, power = token.partition("^")

@@ -7,23 +7,44 @@ import torch
 from torch import Tensor
 
 
-def gradient(apply: Callable, params: Mapping[str, Tensor], image: Tensor, output: int, free: Mapping[str, Tensor]) -> Tensor:
+def gradient(
+    apply: Callable,
+    params: Mapping[str, Tensor],
+    image: Tensor,
+    output: int,
+    free: Mapping[str, Tensor],
+) -> Tensor:
     """The derivatives of one output at one image by all trained entries of one network, as a vector."""
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
     value = apply(leaves, image[None])[0, output]
-    parts = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    masks = [free.get(name, torch.ones(tensor.shape, dtype=torch.bool)) for name, tensor in leaves.items()]
+    parts = torch.autograd.grad(
+        value, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    masks = [
+        free.get(name, torch.ones(tensor.shape, dtype=torch.bool))
+        for name, tensor in leaves.items()
+    ]
     return torch.cat([part[mask] for part, mask in zip(parts, masks, strict=True)])
 
 
 def tangent_kernel(
-    apply: Callable, params: Mapping[str, Tensor], x: Tensor, other: Tensor, free: Mapping[str, Tensor]
+    apply: Callable,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    other: Tensor,
+    free: Mapping[str, Tensor],
 ) -> Tensor:
     """`[X, K, Y, K]` of one network."""
     outputs = range(apply(params, x[:1]).shape[1])
-    rows, columns = ([[gradient(apply, params, image, k, free) for k in outputs] for image in images] for images in (x, other))
+    rows, columns = (
+        [[gradient(apply, params, image, k, free) for k in outputs] for image in images]
+        for images in (x, other)
+    )
     return torch.tensor(
-        [[[[float(left @ right) for right in there] for there in columns] for left in here] for here in rows],
+        [
+            [[[float(left @ right) for right in there] for there in columns] for left in here]
+            for here in rows
+        ],
         dtype=torch.float64,
     )
 
@@ -31,7 +52,8 @@ def tangent_kernel(
 def relu_moments(x: np.ndarray, other: np.ndarray, power: int, angles: int = 20_000) -> float:
     """The mean of `Z^power`, `Z = relu(u) relu(v) + a^2 1[u > 0] 1[v > 0] x . x'`, `u = w . x`, `v = w . x'`, by quadrature.
 
-    In the plane of both inputs `w` has a uniform angle and a squared length of mean 2 that is exponential; `a` is normal.
+    In the plane of both inputs `w` has a uniform angle and a squared length of mean 2 that is
+    exponential; `a` is normal.
     """
     cosine = np.clip(x @ other / (np.linalg.norm(x) * np.linalg.norm(other)), -1, 1)
     turn = 2 * np.pi * (np.arange(angles) + 0.5) / angles

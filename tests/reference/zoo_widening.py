@@ -14,14 +14,19 @@ def widen(space, params, factors):
 
     Where every group that is read is summed over, the network computes the same function.
     """
-    groups = {name: replace(group, size=group.size * factors.get(name, 1)) for name, group in space.groups.items()}
+    groups = {
+        name: replace(group, size=group.size * factors.get(name, 1))
+        for name, group in space.groups.items()
+    }
     wide = dict(params)
     for name, shape in space.shapes.items():
         pattern = space.pattern(name)
         for at, (axis, power) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
             places, copies = zip(*positions(space, axis, factors), strict=True)
             own = wide[name].index_select(at - len(shape), torch.tensor(places))
-            divisors = torch.tensor(copies, dtype=own.dtype).reshape([-1] + [1] * (len(shape) - at - 1))
+            divisors = torch.tensor(copies, dtype=own.dtype).reshape(
+                [-1] + [1] * (len(shape) - at - 1)
+            )
             wide[name] = own / divisors if power < 0 else own
     return WeightSpace(groups, space.tensors), wide
 
@@ -41,7 +46,9 @@ def positions(space, axis, factors):
 def of_factor(space, factor, factors):
     if isinstance(factor, Label):
         copies = factors.get(factor.group, 1)
-        return [(own, copies) for own in range(space.groups[factor.group].size) for _ in range(copies)]
+        return [
+            (own, copies) for own in range(space.groups[factor.group].size) for _ in range(copies)
+        ]
     if isinstance(factor, Sum):
         found, start = [], 0
         for term in factor.terms:

@@ -28,8 +28,13 @@ class CountedFit:
         table = load(place.zoo)[place.population].table("test")
         table = table[np.isfinite(table[cell.target])]
         truth = table[cell.target].to_numpy(np.float64)
-        noise = np.random.default_rng(int(cell.key[:8], 16)).standard_normal(truth.size) / cell.num_train
-        return Predictions(table["network_id"].to_numpy(np.int64), truth, truth + noise, cell.num_train, 0, 0.5)
+        noise = (
+            np.random.default_rng(int(cell.key[:8], 16)).standard_normal(truth.size)
+            / cell.num_train
+        )
+        return Predictions(
+            table["network_id"].to_numpy(np.int64), truth, truth + noise, cell.num_train, 0, 0.5
+        )
 
 
 @pytest.fixture
@@ -47,8 +52,14 @@ def tiny_zoo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def demo_populations(tmp_path_factory) -> dict[str, Population]:
     """Populations of different spaces and masks, a few networks each, trained for one step."""
-    changes = ["count=12", "hyperparameters.steps=1", "split={train: 0.5, validation: 0.25, test: 0.25}"]
+    changes = [
+        "count=12",
+        "hyperparameters.steps=1",
+        "split={train: 0.5, validation: 0.25, test: 0.25}",
+    ]
     job = load_job("demo", changes)
     shown = {name: job.populations[name] for name in ("standard", "smaller", "w_asymmetric")}
     job = job.model_copy(update={"populations": shown})
-    return dict(load(generate(job, tmp_path_factory.mktemp("zoos") / "demo", compile=False, quiet=True)))
+    return dict(
+        load(generate(job, tmp_path_factory.mktemp("zoos") / "demo", compile=False, quiet=True))
+    )

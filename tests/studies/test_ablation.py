@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import kendalltau
 
 from studies.learnability.ablation import ablate, ablation_cells, explain_ablation
-from studies.learnability.fits import Predictions, save_predictions
 from studies.learnability.efficiency import efficiency, efficiency_cells, networks_needed
-from studies.learnability.study import run
+from studies.learnability.fits import Predictions, save_predictions
 from studies.learnability.plan import plan
+from studies.learnability.study import run
 from studies.learnability.summary import average_seeds
 from tests.studies.test_learnability import config_for
 from zoo.store.population import load
@@ -22,14 +22,22 @@ RESAMPLES = 25
 @pytest.fixture
 def tasks(tiny_zoo, tmp_path):
     """Lines with known predictions; the networks of the populations overlap, but are not the same."""
-    config = config_for(tiny_zoo, treatments=["augment"], num_train=["all"], populations=["w_asymmetric", "standard"])
+    config = config_for(
+        tiny_zoo,
+        treatments=["augment"],
+        num_train=["all"],
+        populations=["w_asymmetric", "standard"],
+    )
     tasks = plan(config, load(tiny_zoo), tmp_path)
     generator = np.random.default_rng(5)
     for task in tasks:
         ids = np.arange(0, 20) if task.cell.population == "standard" else np.arange(3, 24)
         truth = np.sin(ids + 0.1 * len(ids))
         prediction = truth + generator.normal(0, 0.2 + 0.3 * (task.treatment == "none"), len(ids))
-        save_predictions(task.predictions_path, {task.cell.population: Predictions(ids, truth, prediction, 40, 0, 0.0)})
+        save_predictions(
+            task.predictions_path,
+            {task.cell.population: Predictions(ids, truth, prediction, 40, 0, 0.0)},
+        )
         task.matched[task.cell.population] = tuple(ids[::2].tolist())
     return tasks
 
@@ -46,9 +54,13 @@ def slow_difference(tasks, metric, ours, other, matched):
     """Value and ends of the interval of the difference of two lines, resample by resample."""
     from studies.learnability.fits import load_predictions
 
-    found = {id(task): load_predictions(task.predictions_path)[task.cell.population] for task in tasks}
+    found = {
+        id(task): load_predictions(task.predictions_path)[task.cell.population] for task in tasks
+    }
     universe = sorted({int(i) for predictions in found.values() for i in predictions.network_id})
-    draws = np.random.default_rng(0).multinomial(len(universe), [1 / len(universe)] * len(universe), size=RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(
+        len(universe), [1 / len(universe)] * len(universe), size=RESAMPLES
+    )
 
     def line_value(line, counts):
         values = []
@@ -63,7 +75,9 @@ def slow_difference(tasks, metric, ours, other, matched):
         return sum(values) / len(values)
 
     value = line_value(ours, [1] * len(universe)) - line_value(other, [1] * len(universe))
-    differences = [line_value(ours, counts) - line_value(other, counts) for counts in draws.tolist()]
+    differences = [
+        line_value(ours, counts) - line_value(other, counts) for counts in draws.tolist()
+    ]
     return value, *np.quantile(differences, [0.025, 0.975])
 
 
@@ -72,16 +86,28 @@ def slow_difference(tasks, metric, ours, other, matched):
 def test_differences_are_those_of_plain_loops(tasks, metric, matched):
     found = ablate(tasks, RESAMPLES).set_index(["metanet", "treatment", "population"])
     name = f"matched_{metric}" if matched else metric
-    for line in [("mlp", "augment", "standard"), ("mlp", "augment", "w_asymmetric"), ("mlp", "none", "w_asymmetric")]:
+    for line in [
+        ("mlp", "augment", "standard"),
+        ("mlp", "augment", "w_asymmetric"),
+        ("mlp", "none", "w_asymmetric"),
+    ]:
         expected = slow_difference(tasks, metric, line, ("mlp", "none", "standard"), matched)
-        np.testing.assert_allclose([found.loc[line, f"{name}_gain{end}"] for end in ("", "_low", "_high")], expected)
+        np.testing.assert_allclose(
+            [found.loc[line, f"{name}_gain{end}"] for end in ("", "_low", "_high")], expected
+        )
     line = ("hparams", "none", "w_asymmetric")
     expected = slow_difference(tasks, metric, line, ("mlp", "none", "standard"), matched)
-    np.testing.assert_allclose([found.loc[line, f"{name}_over_flat{end}"] for end in ("", "_low", "_high")], expected)
+    np.testing.assert_allclose(
+        [found.loc[line, f"{name}_over_flat{end}"] for end in ("", "_low", "_high")], expected
+    )
 
 
 def test_pairing_makes_the_interval_of_equal_lines_nothing(tasks):
-    row = ablate(tasks, RESAMPLES).query("metanet == 'mlp' and treatment == 'none' and population == 'standard'").iloc[0]
+    row = (
+        ablate(tasks, RESAMPLES)
+        .query("metanet == 'mlp' and treatment == 'none' and population == 'standard'")
+        .iloc[0]
+    )
     assert row[["r2_gain", "r2_gain_low", "r2_gain_high"]].to_list() == [0, 0, 0]
     assert row["r2_low"] < row["r2"] < row["r2_high"]
 
@@ -106,10 +132,18 @@ def test_lines_come_by_metanet_treatment_population(tasks):
 
 
 def test_without_a_comparable_line_there_is_no_difference(tiny_zoo, tmp_path, counted_fit):
-    config = config_for(tiny_zoo, metanets=["statnn"], num_train=["all"], populations=["w_asymmetric"], match_minimum=30)
+    config = config_for(
+        tiny_zoo,
+        metanets=["statnn"],
+        num_train=["all"],
+        populations=["w_asymmetric"],
+        match_minimum=30,
+    )
     run(config, tmp_path, workers=1, quiet=True)
     found = pd.read_parquet(tmp_path / "ablation.parquet")
-    assert (found["baseline"] == "w_asymmetric").all(), "without a standard population the first one is the baseline"
+    assert (found["baseline"] == "w_asymmetric").all(), (
+        "without a standard population the first one is the baseline"
+    )
     assert found[["r2_over_flat", "matched_r2", "matched_r2_gain"]].isna().all(axis=None)
     assert not any("to mlp" in name for name in ablation_cells(found).columns)
     assert "mlp" not in explain_ablation(found)
@@ -127,14 +161,27 @@ def test_without_a_comparable_line_there_is_no_difference(tiny_zoo, tmp_path, co
     ],
 )
 def test_networks_needed_are_interpolated_in_log_n(curve, needed):
-    assert networks_needed(np.array([10.0, 100.0, 1000.0]), np.array(curve), 0.5) == pytest.approx(needed)
+    assert networks_needed(np.array([10.0, 100.0, 1000.0]), np.array(curve), 0.5) == pytest.approx(
+        needed
+    )
 
 
 def test_the_interval_of_networks_needed_comes_from_the_ends(tiny_zoo, tmp_path, counted_fit):
-    rows = run(config_for(tiny_zoo, num_train=[10, 20, "all"], populations=["standard"]), tmp_path, workers=1, quiet=True)
+    rows = run(
+        config_for(tiny_zoo, num_train=[10, 20, "all"], populations=["standard"]),
+        tmp_path,
+        workers=1,
+        quiet=True,
+    )
     mlp = rows["metanet"] == "mlp"
-    for end, curve in (("", (0.2, 0.6, 0.7)), ("_low", (0.1, 0.3, 0.5)), ("_high", (0.5, 0.8, 0.9))):
-        rows.loc[mlp, f"r2{end}"] = rows.loc[mlp, "num_train"].map(dict(zip((10, 20, 40), curve, strict=True)))
+    for end, curve in (
+        ("", (0.2, 0.6, 0.7)),
+        ("_low", (0.1, 0.3, 0.5)),
+        ("_high", (0.5, 0.8, 0.9)),
+    ):
+        rows.loc[mlp, f"r2{end}"] = rows.loc[mlp, "num_train"].map(
+            dict(zip((10, 20, 40), curve, strict=True))
+        )
     lines = efficiency(average_seeds(rows[mlp]), (0.5, 0.8))
     assert lines["networks"].to_list() == [pytest.approx(10 * 2 ** (3 / 4)), math.inf]
     cells = efficiency_cells(lines)

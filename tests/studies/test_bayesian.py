@@ -16,14 +16,11 @@ from data_gen.config import PopulationConfig
 from data_gen.rng import generator
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
 from studies import cli
+from studies.bayesian import chains, variational
 from studies.bayesian import study as bayesian
-from studies.bayesian import chains
-from studies.bayesian import variational
-from studies.common.base import PlainConfig, StudyConfig
+from studies.bayesian.calibration import brier_score, calibration_error
 from studies.bayesian.config import Bayesian
 from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
-from studies.bayesian.calibration import brier_score, calibration_error
-from studies.common.intervals import bootstrap_mean
 from studies.bayesian.posterior import (
     Posterior,
     initial_posterior,
@@ -34,6 +31,8 @@ from studies.bayesian.posterior import (
 )
 from studies.bayesian.posterior import kl_divergence as our_kl
 from studies.bayesian.variational import Inference, build, evaluate, infer
+from studies.common.base import PlainConfig, StudyConfig
+from studies.common.intervals import bootstrap_mean
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.config import ConfigError, read_config
 from zoo.params import flatten, unflatten
@@ -44,7 +43,9 @@ Z = 4.9  # standard errors; a comparison of normal estimates fails by chance wit
 
 
 def architecture_of(kind, name="mlp", shape=(5,), options=None):
-    plain = build_architecture(name, {"hidden": [4, 3], "norm": "layer"} if options is None else options, shape, 3)
+    plain = build_architecture(
+        name, {"hidden": [4, 3], "norm": "layer"} if options is None else options, shape, 3
+    )
     asymmetry = KINDS[kind]
     if asymmetry is None:
         return plain.to("cpu", torch.float64)
@@ -80,9 +81,16 @@ def test_kl_is_that_of_the_dense_gaussian(kind, rank):
     architecture = architecture_of(kind)
     support, posterior = support_of(architecture), random_posterior(architecture, rank)
     free = support.free
-    dense = MultivariateNormal(posterior.mean[free], dense_covariance(support, posterior)[free][:, free])
-    prior = MultivariateNormal(torch.zeros(int(free.sum()), dtype=torch.float64), 0.49 * torch.eye(int(free.sum())).double())
-    torch.testing.assert_close(our_kl(support, posterior, 0.7), kl_divergence(dense, prior), rtol=1e-10, atol=0)
+    dense = MultivariateNormal(
+        posterior.mean[free], dense_covariance(support, posterior)[free][:, free]
+    )
+    prior = MultivariateNormal(
+        torch.zeros(int(free.sum()), dtype=torch.float64),
+        0.49 * torch.eye(int(free.sum())).double(),
+    )
+    torch.testing.assert_close(
+        our_kl(support, posterior, 0.7), kl_divergence(dense, prior), rtol=1e-10, atol=0
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -104,9 +112,13 @@ def test_sampled_weights_have_the_dense_moments(rank):
 def test_without_spread_the_local_network_is_the_architecture(kind):
     architecture = architecture_of(kind)
     posterior = random_posterior(architecture, 2)
-    still = Posterior(posterior.mean, torch.full_like(posterior.log_std, -40.0), 0 * posterior.factor)
+    still = Posterior(
+        posterior.mean, torch.full_like(posterior.log_std, -40.0), 0 * posterior.factor
+    )
     x = torch.randn(7, 5, generator=generator(0, "x"), dtype=torch.float64)
-    noise = torch.randn(7, output_noise_size(architecture, 2), generator=generator(0, "e"), dtype=torch.float64)
+    noise = torch.randn(
+        7, output_noise_size(architecture, 2), generator=generator(0, "e"), dtype=torch.float64
+    )
     expected = architecture.apply(unflatten(architecture.space, still.mean), x)
     torch.testing.assert_close(sample_outputs(architecture, still, x, noise), expected)
 
@@ -116,7 +128,9 @@ def test_without_spread_the_local_network_is_the_architecture(kind):
 def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
     """Pre-activations of one layer are linear in the noise of either way, so both covariances follow from Jacobians."""
     plain = build_architecture("mlp", {"hidden": []}, (5,), 3)
-    architecture = plain if kind == "standard" else make_asymmetric(plain, "w", {"n_fix": 1, "kappa": 0.7}, 0)
+    architecture = (
+        plain if kind == "standard" else make_asymmetric(plain, "w", {"n_fix": 1, "kappa": 0.7}, 0)
+    )
     architecture = architecture.to("cpu", torch.float64)
     support, posterior = support_of(architecture), random_posterior(architecture, rank)
     x = torch.randn(1, 5, generator=generator(0, "x"), dtype=torch.float64)
@@ -128,7 +142,10 @@ def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
         return architecture.apply(sample_weights(support, posterior, noise), x)[0]
 
     found = []
-    for function, size in ((local, output_noise_size(architecture, rank)), (global_, weight_noise_size(support, rank))):
+    for function, size in (
+        (local, output_noise_size(architecture, rank)),
+        (global_, weight_noise_size(support, rank)),
+    ):
         zero = torch.zeros(size, dtype=torch.float64)
         jacobian = torch.func.jacrev(function)(zero)
         found.append((function(zero), jacobian @ jacobian.T))
@@ -147,10 +164,16 @@ def test_deep_local_networks_have_the_moments_of_sampled_weights(kind):
         architecture,
         posterior,
         x.expand(count, 5),
-        torch.randn(count, output_noise_size(architecture, rank), generator=random, dtype=torch.float64),
+        torch.randn(
+            count, output_noise_size(architecture, rank), generator=random, dtype=torch.float64
+        ),
     )
-    noise = torch.randn(count, weight_noise_size(support, rank), generator=random, dtype=torch.float64)
-    sampled = torch.func.vmap(lambda e: architecture.apply(sample_weights(support, posterior, e), x[None])[0])(noise)
+    noise = torch.randn(
+        count, weight_noise_size(support, rank), generator=random, dtype=torch.float64
+    )
+    sampled = torch.func.vmap(
+        lambda e: architecture.apply(sample_weights(support, posterior, e), x[None])[0]
+    )(noise)
     center = sampled.mean(0)
     for power in (1, 2):
         a, b = ((part - center) ** power for part in (local, sampled))
@@ -184,7 +207,10 @@ def test_a_start_has_the_deviation_that_was_asked_for(rank):
 def test_the_scale_of_the_start_leaves_fixed_entries_and_biases():
     architecture = architecture_of("w")
     support = support_of(architecture)
-    one, two = (initial_posterior(architecture, generator(3), rank=1, std=0.1, init_scale=s).mean for s in (1.0, 2.0))
+    one, two = (
+        initial_posterior(architecture, generator(3), rank=1, std=0.1, init_scale=s).mean
+        for s in (1.0, 2.0)
+    )
     torch.testing.assert_close(two, torch.where(support.correlated, 2 * one, one))
     torch.testing.assert_close(one, flatten(support.space, architecture.init(generator(3))))
 
@@ -194,18 +220,33 @@ def small_task(dtype=torch.float64):
     x = torch.randn(50, 1, 5, generator=random)
     y = (x[:, 0, 0] > 0).long() + (x[:, 0, 1] > 0).long()
     part = Images(x, y)
-    return Task(part, Images(x[:20], y[:20]), 3, torch.zeros(1, 1), torch.ones(1, 1)).to("cpu", dtype)
+    return Task(part, Images(x[:20], y[:20]), 3, torch.zeros(1, 1), torch.ones(1, 1)).to(
+        "cpu", dtype
+    )
 
 
 def small_inference(kind, **changes):
     population = PopulationConfig(architecture=MLP, asymmetry=KINDS[kind])
-    values = {"rank": 2, "init_scale": 1.0, "prior_std": 1.0, "initial_std": 0.05, "lr": 0.01, "batch_size": 8, "epochs": 2}
+    values = {
+        "rank": 2,
+        "init_scale": 1.0,
+        "prior_std": 1.0,
+        "initial_std": 0.05,
+        "lr": 0.01,
+        "batch_size": 8,
+        "epochs": 2,
+    }
     values |= {"records": 2, "seeds": (0, 5), "samples": 3, "train_images": 30} | changes
-    return Inference(architecture="mlp3", asymmetry=kind, task=TaskConfig(), population=population, **values)
+    return Inference(
+        architecture="mlp3", asymmetry=kind, task=TaskConfig(), population=population, **values
+    )
 
 
 def end_of(asked, architecture, task):
-    return [(epoch, Posterior(*(part.clone() for part in posterior))) for epoch, posterior in infer(asked, architecture, task)]
+    return [
+        (epoch, Posterior(*(part.clone() for part in posterior)))
+        for epoch, posterior in infer(asked, architecture, task)
+    ]
 
 
 @pytest.mark.parametrize(("kind", "local"), [("standard", True), ("w", True), ("sigma", False)])
@@ -236,7 +277,9 @@ def test_fixed_entries_never_move_and_free_ones_do():
     assert not moved[:, ~support.free].any()
     assert moved[:, support.free].all()
     noise = torch.randn(weight_noise_size(support, 2), generator=generator(0), dtype=torch.float64)
-    drawn = flatten(support.space, sample_weights(support, Posterior(*(part[0] for part in end[1])), noise))
+    drawn = flatten(
+        support.space, sample_weights(support, Posterior(*(part[0] for part in end[1])), noise)
+    )
     fixed = flatten(support.space, architecture.init(generator(9)))
     torch.testing.assert_close(drawn[~support.free], fixed[~support.free].double(), rtol=0, atol=0)
 
@@ -251,19 +294,29 @@ def test_a_step_is_adam_on_the_negative_elbo():
     posterior = Posterior(*leaves)
     index = variational.batches(asked, 0, 50)[0]
     assert sorted(index.tolist()) == list(range(50))
-    noise = torch.randn((50, output_noise_size(architecture, 2)), generator=generator(4, "noise"), dtype=torch.float64)
+    noise = torch.randn(
+        (50, output_noise_size(architecture, 2)),
+        generator=generator(4, "noise"),
+        dtype=torch.float64,
+    )
     loss = torch.zeros((), dtype=torch.float64)
     for image, own in zip(index.tolist(), noise, strict=True):
         logits = sample_outputs(architecture, posterior, task.train.x[image : image + 1], own[None])
         loss = loss + F.cross_entropy(logits, task.train.y[image : image + 1]) / 50
     free = support.free
-    dense = MultivariateNormal(posterior.mean[free], dense_covariance(support, posterior)[free][:, free])
+    dense = MultivariateNormal(
+        posterior.mean[free], dense_covariance(support, posterior)[free][:, free]
+    )
     size = int(free.sum())
-    prior = MultivariateNormal(torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64))
+    prior = MultivariateNormal(
+        torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
+    )
     (loss + kl_divergence(dense, prior) / 50).backward()
     torch.optim.Adam(leaves, lr=asked.lr).step()
     torch.testing.assert_close(end.mean[0], posterior.mean.detach(), rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(end.factor[0][:, support.correlated], posterior.factor.detach()[:, support.correlated])
+    torch.testing.assert_close(
+        end.factor[0][:, support.correlated], posterior.factor.detach()[:, support.correlated]
+    )
 
 
 def test_evaluation_is_a_loop_over_draws():
@@ -271,31 +324,42 @@ def test_evaluation_is_a_loop_over_draws():
     architecture = build(asked.population, task).to("cpu", torch.float64)
     support = support_of(architecture)
     posterior = end_of(asked, architecture, task)[-1][1]
-    found, one = evaluate(asked, architecture, task, posterior, 2), Posterior(*(part[0] for part in posterior))
+    found, one = (
+        evaluate(asked, architecture, task, posterior, 2),
+        Posterior(*(part[0] for part in posterior)),
+    )
     random, losses, probabilities = generator(2, "evaluation", 2), [], []
     for _ in range(3):
         noise = torch.randn(weight_noise_size(support, 2), generator=random, dtype=torch.float64)
         params = sample_weights(support, one, noise)
-        losses.append(float(F.cross_entropy(architecture.apply(params, task.train.x[:30]), task.train.y[:30])))
+        losses.append(
+            float(F.cross_entropy(architecture.apply(params, task.train.x[:30]), task.train.y[:30]))
+        )
         probabilities.append(F.softmax(architecture.apply(params, task.test.x), -1))
     average, kl = sum(probabilities) / 3, float(our_kl(support, one, 1.0)) / 50
     picked = [float(average[i, label]) for i, label in enumerate(task.test.y.tolist())]
     assert float(found["elbo"]) == pytest.approx(-np.mean(losses) - kl)
     assert float(found["test_loss"]) == pytest.approx(-np.mean(np.log(picked)))
-    assert float(found["test_accuracy"]) == pytest.approx(float((average.argmax(-1) == task.test.y).double().mean()))
+    assert float(found["test_accuracy"]) == pytest.approx(
+        float((average.argmax(-1) == task.test.y).double().mean())
+    )
 
 
 def test_calibration_error_and_brier_score_by_hand():
     """Confidences .9 (right), .92 (wrong) share a bin of ten; .6 (right) and .55 (wrong) lie in bins of their own."""
     p = torch.tensor([[0.9, 0.1], [0.08, 0.92], [0.6, 0.4], [0.45, 0.55]], dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 0])
-    expected = (abs(1 - 0.9) + abs(0 + 1 - 0.6 - 0.55)) / 4  # .92 is in (.9, 1], .6 and .55 both in (.5, .6]
+    expected = (
+        abs(1 - 0.9) + abs(0 + 1 - 0.6 - 0.55)
+    ) / 4  # .92 is in (.9, 1], .6 and .55 both in (.5, .6]
     expected += abs(0 - 0.92) / 4
     assert float(calibration_error(p, y, bins=10)) == pytest.approx(expected)
     brier = (2 * 0.1**2 + 2 * 0.92**2 + 2 * 0.4**2 + 2 * 0.55**2) / 4
     assert float(brier_score(p, y)) == pytest.approx(brier)
     batched = torch.stack([p, p.flip(1)])
-    torch.testing.assert_close(calibration_error(batched, y, bins=10)[0], calibration_error(p, y, bins=10))
+    torch.testing.assert_close(
+        calibration_error(batched, y, bins=10)[0], calibration_error(p, y, bins=10)
+    )
     assert float(calibration_error(torch.eye(3, dtype=torch.float64), torch.arange(3))) == 0
 
 
@@ -306,7 +370,10 @@ def tiny_config():
             "architectures": {"mlp": {"name": "mlp", "hidden": [4]}},
             "asymmetries": {
                 "standard": None,
-                "w_asymmetric": {"kind": "w", "n_fix": {"layers.0.weight": 8, "layers.1.weight": 0}},
+                "w_asymmetric": {
+                    "kind": "w",
+                    "n_fix": {"layers.0.weight": 8, "layers.1.weight": 0},
+                },
             },
             "epochs": 1,
             "records": 1,
@@ -377,6 +444,8 @@ def test_impossible_configs_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             read_config(Bayesian, path, [change])
-    result = CliRunner().invoke(cli.main, ["study", "bayesian", "--zoo", "runs/x", "--out", str(tmp_path)])
+    result = CliRunner().invoke(
+        cli.main, ["study", "bayesian", "--zoo", "runs/x", "--out", str(tmp_path)]
+    )
     assert result.exit_code == 1
     assert "unknown key 'zoo'" in result.output

@@ -16,7 +16,9 @@ from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten
 from zoo.symmetry.action import act, sample
 
-COVARIANCE = torch.tensor([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]], dtype=torch.float64)
+COVARIANCE = torch.tensor(
+    [[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]], dtype=torch.float64
+)
 CENTER = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 PRECISION = torch.linalg.inv(COVARIANCE)
 
@@ -36,7 +38,8 @@ def draw(shape, seed=0):
 def test_moments_of_a_gaussian_are_recovered():
     """64 independent chains give 64 independent estimates, so their spread tells the error without an autocorrelation time.
 
-    9 two-sided comparisons at 5.5 standard errors; Student's t with 63 degrees exceeds that with probability 8e-7.
+    9 two-sided comparisons at 5.5 standard errors; Student's t with 63 degrees exceeds that with
+    probability 8e-7.
     """
     chains = 64
     start = 3 * draw((chains, 3))
@@ -45,7 +48,10 @@ def test_moments_of_a_gaussian_are_recovered():
     assert found.accepted.double().mean() > 0.7
     pairs = [(i, j) for i in range(3) for j in range(i + 1)]
     estimates = [kept[..., i].mean(0) - CENTER[i] for i in range(3)]
-    estimates += [((kept[..., i] - CENTER[i]) * (kept[..., j] - CENTER[j])).mean(0) - COVARIANCE[i, j] for i, j in pairs]
+    estimates += [
+        ((kept[..., i] - CENTER[i]) * (kept[..., j] - CENTER[j])).mean(0) - COVARIANCE[i, j]
+        for i, j in pairs
+    ]
     for values in estimates:
         assert abs(float(values.mean())) < 5.5 * float(values.std()) / chains**0.5
 
@@ -56,7 +62,9 @@ def test_leapfrog_goes_back_the_way_it_came():
     size = torch.full((4, 1), 0.05, dtype=torch.float64)
     there, momentum, slope, _ = leapfrog(gradient, q, p, gradient(q)[0], moving, size, 25)
     assert float((there - q).abs().min()) > 1e-3
-    back, reversed_momentum, _, value = leapfrog(gradient, there, -momentum, slope, moving, size, 25)
+    back, reversed_momentum, _, value = leapfrog(
+        gradient, there, -momentum, slope, moving, size, 25
+    )
     torch.testing.assert_close(back, q, rtol=0, atol=1e-10)
     torch.testing.assert_close(-reversed_momentum, p, rtol=0, atol=1e-10)
     torch.testing.assert_close(value, gradient(q)[1], rtol=0, atol=1e-10)
@@ -67,13 +75,24 @@ def test_leapfrog_keeps_volume_and_its_error_is_of_second_order():
 
     def flow(state, size=0.05, steps=20):
         q, p = state[None, :3], state[None, 3:]
-        q, p, _, _ = leapfrog(gradient, q, p, gradient(q)[0], moving, torch.full((1, 1), size, dtype=torch.float64), steps)
+        q, p, _, _ = leapfrog(
+            gradient,
+            q,
+            p,
+            gradient(q)[0],
+            moving,
+            torch.full((1, 1), size, dtype=torch.float64),
+            steps,
+        )
         return torch.cat([q[0], p[0]])
 
     state = draw((6,), 2)
     jacobian = torch.func.jacfwd(flow)(state)
     assert float(torch.linalg.det(jacobian)) == pytest.approx(1, abs=1e-10)
-    energy = [float(rough(s[:3]) + (s[3:] ** 2).sum() / 2) for s in (state, flow(state, 0.02, 20), flow(state, 0.01, 40))]
+    energy = [
+        float(rough(s[:3]) + (s[3:] ** 2).sum() / 2)
+        for s in (state, flow(state, 0.02, 20), flow(state, 0.01, 40))
+    ]
     assert abs(energy[2] - energy[0]) < abs(energy[1] - energy[0]) / 3
 
 
@@ -87,7 +106,9 @@ def test_large_steps_are_rejected_and_leave_the_chain_where_it_was():
 def test_fixed_entries_have_no_momentum():
     free = torch.tensor([True, False, True])
     start = draw((4, 3))
-    found = sample_chains(gaussian, start, generator(0), draws=20, leapfrog_steps=5, step_size=0.2, free=free)
+    found = sample_chains(
+        gaussian, start, generator(0), draws=20, leapfrog_steps=5, step_size=0.2, free=free
+    )
     assert (found.position[..., 1] == start[:, 1]).all()
     assert found.accepted.any()
     assert (found.position[-1][:, free] != start[:, free]).any()
@@ -111,7 +132,9 @@ def loop_rhat(draws):
 
 @pytest.mark.parametrize("count", [40, 41])
 def test_rhat_is_the_loop_ties_included(count):
-    draws = (10 * draw((count, 4, 6))).round() / 10 + torch.arange(4)[:, None] * torch.linspace(0, 1, 6)
+    draws = (10 * draw((count, 4, 6))).round() / 10 + torch.arange(4)[:, None] * torch.linspace(
+        0, 1, 6
+    )
     expected = [loop_rhat(draws[..., i].numpy()) for i in range(6)]
     torch.testing.assert_close(rhat(draws), torch.tensor(expected, dtype=torch.float64))
 
@@ -140,8 +163,18 @@ def test_two_moons_lie_on_their_circles():
 
 
 def sampling(asymmetry=None, **changes):
-    population = PopulationConfig(architecture={"name": "mlp", "hidden": [3, 3], "activation": "tanh"}, asymmetry=asymmetry)
-    values = {"points": 12, "test_points": 6, "noise": 0.2, "prior_std": 1.0, "chains": 3, "warmup": 2, "draws": 8}
+    population = PopulationConfig(
+        architecture={"name": "mlp", "hidden": [3, 3], "activation": "tanh"}, asymmetry=asymmetry
+    )
+    values = {
+        "points": 12,
+        "test_points": 6,
+        "noise": 0.2,
+        "prior_std": 1.0,
+        "chains": 3,
+        "warmup": 2,
+        "draws": 8,
+    }
     return Sampling("any", population, **(values | {"leapfrog": 3, "step_size": 0.02} | changes))
 
 
@@ -165,7 +198,9 @@ def test_chains_of_an_asymmetric_network_keep_what_is_fixed():
 def test_without_data_chains_sample_the_prior():
     """No point pulls: 40 chains' mean squares of weights N(0, 0.25) have error 0.25 sqrt(2 / (40 x 29))."""
     architecture = build_architecture("mlp", {"hidden": [3, 3]}, (2,), 2).to("cpu", torch.float64)
-    asked = sampling(points=1, prior_std=0.5, chains=40, warmup=10, draws=20, leapfrog=5, step_size=0.2)
+    asked = sampling(
+        points=1, prior_std=0.5, chains=40, warmup=10, draws=20, leapfrog=5, step_size=0.2
+    )
     weights, _ = run_chains(asked, architecture)
     hidden = unaffected(architecture, weights)
     assert float((hidden**2).mean()) == pytest.approx(0.25, abs=0.05)
@@ -184,7 +219,9 @@ def test_alignment_undoes_the_order_of_neurons_and_nothing_else():
     space, random = architecture.space, generator(0)
     network = architecture.init(random)
     moved = act(
-        space, sample(space, random, (6, 3)), {name: tensor.expand(6, 3, *tensor.shape) for name, tensor in network.items()}
+        space,
+        sample(space, random, (6, 3)),
+        {name: tensor.expand(6, 3, *tensor.shape) for name, tensor in network.items()},
     )
     draws = flatten(space, moved)
     assert float((draws - draws[-1, 0]).abs().max()) > 0.1
@@ -195,4 +232,7 @@ def test_chains_of_permutable_networks_are_compared_after_alignment_too():
     found = measure(sampling())
     counts = found["space"].value_counts().to_dict()
     assert counts["aligned"] == counts["weights"]
-    assert not np.allclose(found.loc[found["space"] == "aligned", "rhat"], found.loc[found["space"] == "weights", "rhat"])
+    assert not np.allclose(
+        found.loc[found["space"] == "aligned", "rhat"],
+        found.loc[found["space"] == "weights", "rhat"],
+    )

@@ -17,13 +17,17 @@ LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
 
 
 def run(*arguments) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(
+        main, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def fail(*arguments) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(
+        main, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert result.exit_code != 0
     assert "Traceback" not in result.stderr
     return result.stderr
@@ -36,7 +40,8 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("info",), ("train",), ("evaluate",), ("predict",), ("study",), ("study", "learnability")]
+    "command",
+    [(), ("info",), ("train",), ("evaluate",), ("predict",), ("study",), ("study", "learnability")],
 )
 def test_every_command_has_help(command):
     assert "Usage:" in run(*command, "--help")
@@ -44,7 +49,14 @@ def test_every_command_has_help(command):
 
 def test_info_shows_every_population(tiny_zoo):
     text = run("info", tiny_zoo)
-    for word in ("2 populations", "standard", "w_asymmetric", "train 40, validation 20, test 24", "26 free", "0 diverged"):
+    for word in (
+        "2 populations",
+        "standard",
+        "w_asymmetric",
+        "train 40, validation 20, test 24",
+        "26 free",
+        "0 diverged",
+    ):
         assert word in text
     assert "84" in text
 
@@ -69,7 +81,9 @@ def test_info_counts_diverged_networks_apart(tmp_path):
     from tests.zoo.written import write_zoo as write_drawn_zoo
     from zoo.store.population import load
 
-    text = describe_column(load(write_drawn_zoo(tmp_path / "zoo")), "test_accuracy", ["standard"], 5, 60, blocks=False)
+    text = describe_column(
+        load(write_drawn_zoo(tmp_path / "zoo")), "test_accuracy", ["standard"], 5, 60, blocks=False
+    )
     head, *bars = text.splitlines()
     assert head == "standard: test_accuracy of 72 networks; 2 diverged"
     assert sum(int(line.split()[-1]) for line in bars) == 72
@@ -77,7 +91,8 @@ def test_info_counts_diverged_networks_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "blocks"), [("utf-8", True), ("cp437", False), ("ascii", False), ("none", False), (None, False)]
+    ("encoding", "blocks"),
+    [("utf-8", True), ("cp437", False), ("ascii", False), ("none", False), (None, False)],
 )
 def test_block_characters_are_for_terminals_that_have_them(encoding, blocks):
     assert can_show_blocks(encoding) is blocks
@@ -85,15 +100,29 @@ def test_block_characters_are_for_terminals_that_have_them(encoding, blocks):
 
 def test_export_writes_what_was_asked_for(tiny_zoo, tmp_path):
     out = tmp_path / "out"
-    assert f"to {out}" in run("export", tiny_zoo, out, "--format", "parquet", "--population", "standard", "--split", "test")
+    assert f"to {out}" in run(
+        "export",
+        tiny_zoo,
+        out,
+        "--format",
+        "parquet",
+        "--population",
+        "standard",
+        "--split",
+        "test",
+    )
     assert [str(path.relative_to(out)) for path in out.rglob("*.*")] == ["standard/test.parquet"]
     assert "new or empty" in fail("export", tiny_zoo, out, "--format", "safetensors")
 
 
 def test_push_and_pull_hand_over_their_arguments(tiny_zoo, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("zoo.store.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b")
-    monkeypatch.setattr("zoo.store.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1])
+    monkeypatch.setattr(
+        "zoo.store.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b"
+    )
+    monkeypatch.setattr(
+        "zoo.store.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1]
+    )
     assert f"pushed {tiny_zoo} to https://hub/a/b" in run("push", tiny_zoo, "a/b", "--private")
     run("pull", "a/b", tmp_path / "out", "--revision", "v1")
     assert calls == [(tiny_zoo, "a/b", True), ("a/b", tmp_path / "out", "v1")]
@@ -110,22 +139,57 @@ def test_recipes_are_complete(tmp_path, recipe):
 
 
 def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
-    command = ("study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path, "--workers", 1, "--quiet")
+    command = (
+        "study",
+        "learnability",
+        "--zoo",
+        tiny_zoo,
+        "--out",
+        tmp_path,
+        "--workers",
+        1,
+        "--quiet",
+    )
     text = run(*command, "--set", "num_bootstrap=20", "--set", "metanets=[mlp]")
     assert "hparams" in text
     assert "report.html" in text
     assert (tmp_path / "report.html").is_file()
-    assert set(pd.read_parquet(tmp_path / "rows.parquet")["population"]) == {"standard", "w_asymmetric"}
+    assert set(pd.read_parquet(tmp_path / "rows.parquet")["population"]) == {
+        "standard",
+        "w_asymmetric",
+    }
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (stored["metanets"], stored["zoo"]) == (["hparams", "mlp"], str(tiny_zoo))
     num_fits = len(counted_fit.cells)
-    again = run("study", "learnability", "--config", tmp_path / "config.yaml", "--out", tmp_path, "--workers", 1, "--quiet")
-    assert (again, len(counted_fit.cells)) == (text, num_fits), "the stored config does the same study again"
+    again = run(
+        "study",
+        "learnability",
+        "--config",
+        tmp_path / "config.yaml",
+        "--out",
+        tmp_path,
+        "--workers",
+        1,
+        "--quiet",
+    )
+    assert (again, len(counted_fit.cells)) == (text, num_fits), (
+        "the stored config does the same study again"
+    )
 
 
 def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "mine")
-    text = run("study", "learnability", "--zoo", zoo, "--workers", 1, "--quiet", "--set", "num_bootstrap=20")
+    text = run(
+        "study",
+        "learnability",
+        "--zoo",
+        zoo,
+        "--workers",
+        1,
+        "--quiet",
+        "--set",
+        "num_bootstrap=20",
+    )
     assert (tmp_path / "mine-small" / "report.html").is_file()
     assert str(tmp_path / "mine-small") in text
     assert "What each way to handle symmetry buys" in text
@@ -155,18 +219,24 @@ def test_the_name_of_a_study_in_the_name_of_a_zoo_stays():
     ],
 )
 def test_errors_of_a_study(tiny_zoo, tmp_path, settings, message):
-    assert message in fail("study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path, "--quiet", *settings)
+    assert message in fail(
+        "study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path, "--quiet", *settings
+    )
 
 
 def test_a_study_needs_a_zoo(tmp_path):
     assert "'zoo' is missing" in fail("study", "learnability", "--out", tmp_path)
-    assert "no such folder" in fail("study", "learnability", "--zoo", tmp_path / "none", "--out", tmp_path)
+    assert "no such folder" in fail(
+        "study", "learnability", "--zoo", tmp_path / "none", "--out", tmp_path
+    )
 
 
 def test_a_bad_config_names_file_and_line(tiny_zoo, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("metanets: [mlp]\nnum_trian: [10]\n")
-    assert f"{path}:2: unknown key 'num_trian'" in fail("study", "learnability", "--config", path, "--out", tmp_path)
+    assert f"{path}:2: unknown key 'num_trian'" in fail(
+        "study", "learnability", "--config", path, "--out", tmp_path
+    )
 
 
 def test_errors_of_the_other_commands(tiny_zoo, tmp_path):
@@ -175,13 +245,17 @@ def test_errors_of_the_other_commands(tiny_zoo, tmp_path):
     out = ("--out", tmp_path / "m")
     assert "'mpl'" in fail("train", tiny_zoo, "standard", "--model", "mpl", *out)
     assert "no population 'standrad'" in fail("train", tiny_zoo, "standrad", "--model", "mlp", *out)
-    assert "expected option=value" in fail("train", tiny_zoo, "standard", "--model", "mlp", "--set", "epochs", *out)
+    assert "expected option=value" in fail(
+        "train", tiny_zoo, "standard", "--model", "mlp", "--set", "epochs", *out
+    )
 
 
 def test_train_evaluate_predict(tiny_zoo, tmp_path):
     model, table = tmp_path / "models" / "a.metanet", tmp_path / "predictions.csv"
     options = ("--set", "epochs=20", "--num-train", 30)
-    assert str(model) in run("train", tiny_zoo, "standard", "--model", "gbm", *options, "--out", model)
+    assert str(model) in run(
+        "train", tiny_zoo, "standard", "--model", "gbm", *options, "--out", model
+    )
     scores = run("evaluate", model, tiny_zoo, "w_asymmetric", "--num-bootstrap", 20).splitlines()
     assert [line.split()[0] for line in scores] == ["r2", "kendall_tau", "spearman", "mae"]
     assert "24 networks" in run("predict", model, tiny_zoo, "standard", "--out", table)

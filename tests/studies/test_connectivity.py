@@ -13,14 +13,14 @@ from scipy import stats
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from studies.connectivity import study as connectivity
 from studies.common import evaluation
 from studies.common.alignments import ALIGNMENTS, Matching, moved_share
-from studies.connectivity.study import Connectivity, format_study, pairs_of, plan, run, write_report
-from studies.connectivity.report import pair_barriers
 from studies.common.evaluation import Part, evaluate, reset_statistics
 from studies.common.intervals import mean_interval
 from studies.common.segments import above_chord, evaluate_segment, midpoint
+from studies.connectivity import study as connectivity
+from studies.connectivity.report import pair_barriers
+from studies.connectivity.study import Connectivity, format_study, pairs_of, plan, run, write_report
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
 from zoo.network import Network
@@ -43,12 +43,20 @@ def generator(seed):
 def make(name, count, seed=0):
     """A network and `count` draws of its parameters, in float64; running statistics are drawn too."""
     options, shape = CASES[name]
-    description = {"architecture": {"name": name, **options}, "input_shape": list(shape), "num_classes": 3}
-    network = Network(description, build_architecture(name, options, shape, 3)).to("cpu", torch.float64)
+    description = {
+        "architecture": {"name": name, **options},
+        "input_shape": list(shape),
+        "num_classes": 3,
+    }
+    network = Network(description, build_architecture(name, options, shape, 3)).to(
+        "cpu", torch.float64
+    )
     draws = [network.function.init(generator(seed + i)) for i in range(count)]
     params = {n: t.double() for n, t in stack(draws).items()}
     for statistic in network.function.statistics:
-        params[statistic] += 0.3 * torch.rand(params[statistic].shape, generator=generator(seed), dtype=torch.float64)
+        params[statistic] += 0.3 * torch.rand(
+            params[statistic].shape, generator=generator(seed), dtype=torch.float64
+        )
     return network, params
 
 
@@ -77,7 +85,9 @@ def test_a_segment_equals_a_plain_loop_over_modules(name):
             twin = module(name, {n: (1 - t) * start[n][i] + t * end[n][i] for n in params})
             with torch.no_grad():
                 logits = twin(part.x)
-            assert found[0][i, k] == pytest.approx(float(F.cross_entropy(logits, part.y)), abs=1e-10)
+            assert found[0][i, k] == pytest.approx(
+                float(F.cross_entropy(logits, part.y)), abs=1e-10
+            )
             assert found[1][i, k] == float((logits.argmax(1) == part.y).double().mean())
 
 
@@ -110,7 +120,13 @@ def test_a_repaired_segment_has_the_statistics_of_its_own_points():
     found = evaluate_segment(network, start, end, POINTS, {"part": part}, repair=part)["part"]
     middle = reset_statistics(network, {n: (start[n] + end[n]) / 2 for n in start}, part.x)
     assert found[0][0, 2] == pytest.approx(evaluate(network, middle, part)[0][0], abs=1e-12)
-    assert abs(found[0][0, 2] - evaluate_segment(network, start, end, POINTS, {"part": part})["part"][0][0, 2]) > 1e-3
+    assert (
+        abs(
+            found[0][0, 2]
+            - evaluate_segment(network, start, end, POINTS, {"part": part})["part"][0][0, 2]
+        )
+        > 1e-3
+    )
 
 
 def test_networks_without_running_statistics_stay_as_they_are():
@@ -124,9 +140,13 @@ def test_small_blocks_change_nothing(name, monkeypatch):
     network, params = make(name, 5)
     part = images(name)
     whole = evaluate(network, params, part), reset_statistics(network, params, part.x[:30])
-    monkeypatch.setattr(evaluation, "_PARAMS_AT_ONCE", 2 * sum(t[0].numel() for t in params.values()))
+    monkeypatch.setattr(
+        evaluation, "_PARAMS_AT_ONCE", 2 * sum(t[0].numel() for t in params.values())
+    )
     monkeypatch.setattr(evaluation, "_IMAGES_AT_ONCE", 30)
-    assert [len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)] == [2, 2, 1]
+    assert [
+        len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)
+    ] == [2, 2, 1]
     cut = evaluate(network, params, part), reset_statistics(network, params, part.x[:30])
     np.testing.assert_allclose(cut[0][0], whole[0][0], atol=1e-12)
     np.testing.assert_array_equal(cut[0][1], whole[0][1])
@@ -137,7 +157,9 @@ def test_activations_bound_the_blocks_too(monkeypatch):
     network, params = make("mlp", 5)
     part = images("mlp")
     monkeypatch.setattr(evaluation, "_ACTIVATIONS_AT_ONCE", 3 * (16 + 9 + 7) * len(part.y))
-    assert [len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)] == [3, 2]
+    assert [
+        len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)
+    ] == [3, 2]
 
 
 @pytest.mark.parametrize("alignment", ["weights", "activations"])
@@ -147,7 +169,9 @@ def test_a_network_and_its_disguise_have_a_barrier_that_alignment_takes_away(nam
     a = {n: t[0] for n, t in params.items()}
     space, part = network.function.space, images(name)
     with torch.no_grad():
-        part = Part(part.x, network.apply(a, part.x).argmax(1))  # labels that the network is good at
+        part = Part(
+            part.x, network.apply(a, part.x).argmax(1)
+        )  # labels that the network is good at
     element = replace(sample(space, generator(3)), scales={})
     b = act(space, element, a)
     matching = Matching(network, part, num_restarts=3, seed=0)
@@ -164,7 +188,9 @@ def test_a_network_and_its_disguise_have_a_barrier_that_alignment_takes_away(nam
 def test_what_is_above_the_chord():
     points = np.linspace(0, 1, 9)
     values = np.stack([2 + 3 * points, 1 + 4 * points * (1 - points)])
-    np.testing.assert_allclose(above_chord(values, points), [0 * points, 4 * points * (1 - points)], atol=1e-15)
+    np.testing.assert_allclose(
+        above_chord(values, points), [0 * points, 4 * points * (1 - points)], atol=1e-15
+    )
     assert midpoint(points) == 4
     with pytest.raises(ValueError, match=r"expected the middle 0\.5 among the points"):
         midpoint(np.linspace(0, 1, 4))
@@ -172,7 +198,10 @@ def test_what_is_above_the_chord():
 
 def test_moved_neurons_are_counted():
     space = make("mlp", 1)[0].function.space  # 9 and 7 neurons
-    order = {"h1": torch.tensor([1, 0, 2, 3, 4, 5, 6, 7, 8]), "h2": torch.tensor([1, 2, 0, 3, 4, 5, 6])}
+    order = {
+        "h1": torch.tensor([1, 0, 2, 3, 4, 5, 6, 7, 8]),
+        "h2": torch.tensor([1, 2, 0, 3, 4, 5, 6]),
+    }
     element = replace(sample(space, generator(0)), permutations=order)
     assert moved_share(space, element) == 5 / 16
 
@@ -199,7 +228,10 @@ def test_barriers_of_pairs_by_hand():
     for pair, height in ((0, 1.0), (1, 3.0)):
         bump = height * np.array([0, 0.5, 1, 2, 0])
         metrics = {"train_loss": 1 + points + bump, "test_loss": 2 - points + 2 * bump}
-        metrics |= {"train_accuracy": 0.9 - 0.1 * bump, "test_accuracy": 0.8 - 0.2 * points - 0.05 * bump}
+        metrics |= {
+            "train_accuracy": 0.9 - 0.1 * bump,
+            "test_accuracy": 0.8 - 0.2 * points - 0.05 * bump,
+        }
         told = {"distance_before": 2.0, "distance": 1.0, "moved": 0.5, "unprompted": 0.5}
         named = {"population": "p", "alignment": "weights", "repaired": False, "pair": pair}
         rows.append(pd.DataFrame({**named, **told, "point": points, **metrics}))
@@ -241,19 +273,29 @@ def study(small_zoo, tmp_path_factory):
 def test_the_ends_are_the_networks_of_the_zoo_as_it_measured_them(study):
     config, rows, _ = study
     for name, population in load(config.zoo).items():
-        table = pd.concat([population.table(split) for split in population.splits]).set_index("network_id")
+        table = pd.concat([population.table(split) for split in population.splits]).set_index(
+            "network_id"
+        )
         own = rows.loc[(rows["population"] == name) & ~rows["repaired"]]
         for point, column in ((0.0, "first_id"), (1.0, "second_id")):
             ends = own.loc[own["point"] == point]
             for metric in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
                 expected = table.loc[ends[column], metric].to_numpy()
-                np.testing.assert_allclose(ends[metric], expected, rtol=0, atol=1e-5 if "loss" in metric else 0)
-        assert own[["pair", "first_id", "second_id"]].drop_duplicates().to_numpy().tolist() == [[0, 0, 1], [1, 2, 3]]
+                np.testing.assert_allclose(
+                    ends[metric], expected, rtol=0, atol=1e-5 if "loss" in metric else 0
+                )
+        assert own[["pair", "first_id", "second_id"]].drop_duplicates().to_numpy().tolist() == [
+            [0, 0, 1],
+            [1, 2, 3],
+        ]
 
 
 def test_every_population_has_the_ways_that_its_space_and_norms_allow(study):
     _, rows, out = study
-    ways = {name: set(zip(own["alignment"], own["repaired"], strict=True)) for name, own in rows.groupby("population")}
+    ways = {
+        name: set(zip(own["alignment"], own["repaired"], strict=True))
+        for name, own in rows.groupby("population")
+    }
     three = {"none", "weights", "activations"}
     assert ways == {
         "standard": {(way, False) for way in three},
@@ -291,7 +333,10 @@ def test_cells_depend_on_what_matters(study):
     config, _, _ = study
     population = load(config.zoo)["standard"]
     cell = plan(config, population)[0]
-    others = [plan(config.model_copy(update={name: value}), population)[0] for name, value in (("points", 7), ("num_test", 9))]
+    others = [
+        plan(config.model_copy(update={name: value}), population)[0]
+        for name, value in (("points", 7), ("num_test", 9))
+    ]
     others.append(plan(config, load(config.zoo)["w_asymmetric"])[0])
     assert len({cell, *others}) == 4
 
@@ -299,7 +344,10 @@ def test_cells_depend_on_what_matters(study):
 def test_the_table_and_the_report(study):
     config, rows, out = study
     text = format_study(config, rows, out)
-    assert all(word in text for word in ("w_asymmetric", "activations, statistics reset", "test loss barrier"))
+    assert all(
+        word in text
+        for word in ("w_asymmetric", "activations, statistics reset", "test loss barrier")
+    )
     html = write_report(config, rows, out).read_text(encoding="utf-8")
     assert html.count("<figure>") == 4
 
@@ -307,7 +355,9 @@ def test_the_table_and_the_report(study):
 def test_pairs_are_whole():
     assert pairs_of(np.array([0, 1, 3, 4, 5, 8, 9]), None) == [(0, 1), (3, 4), (5, 6)]
     assert pairs_of(np.array([0, 1, 4, 5]), 1) == [(0, 1)]
-    with pytest.raises(ValueError, match="expected at least 3 pairs of networks that did not diverge, found 2"):
+    with pytest.raises(
+        ValueError, match="expected at least 3 pairs of networks that did not diverge, found 2"
+    ):
         pairs_of(np.array([0, 1, 2, 3]), 3)
     with pytest.raises(ValueError, match="expected at least 1 pairs"):
         pairs_of(np.array([1, 2]), None)
@@ -318,7 +368,9 @@ def test_networks_that_diverged_are_left_out(small_zoo, monkeypatch):
     whole = evaluation.all_networks(population)
     original = type(population).table
     monkeypatch.setattr(
-        type(population), "table", lambda self, s: original(self, s).assign(diverged=lambda t: t.network_id == 1)
+        type(population),
+        "table",
+        lambda self, s: original(self, s).assign(diverged=lambda t: t.network_id == 1),
     )
     table, params = evaluation.all_networks(population)
     assert table["network_id"].tolist() == [0, 2, 3, 4]
@@ -328,8 +380,14 @@ def test_networks_that_diverged_are_left_out(small_zoo, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"points": 24}, "expected an odd number, so that the middle is one of the points, found 24"),
-        ({"alignments": ["rebasin"]}, r"expected alignments among \['none', 'weights', 'activations'\], found \['rebasin'\]"),
+        (
+            {"points": 24},
+            "expected an odd number, so that the middle is one of the points, found 24",
+        ),
+        (
+            {"alignments": ["rebasin"]},
+            r"expected alignments among \['none', 'weights', 'activations'\], found \['rebasin'\]",
+        ),
         ({"alignments": []}, "expected alignments among"),
     ],
 )
@@ -340,6 +398,7 @@ def test_bad_configs_say_what_is_wrong(changes, message):
 
 def test_unknown_populations_are_refused(small_zoo, tmp_path):
     with pytest.raises(
-        ValueError, match=r"no population 'v' in the zoo; populations are \['standard', 'w_asymmetric', 'resnet'"
+        ValueError,
+        match=r"no population 'v' in the zoo; populations are \['standard', 'w_asymmetric', 'resnet'",
     ):
         run(Connectivity(zoo=small_zoo, populations=("v",)), tmp_path, workers=1, quiet=True)

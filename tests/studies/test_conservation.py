@@ -13,18 +13,25 @@ from data_gen.config import load_job
 from data_gen.generate import generate
 from data_gen.shard import Worker
 from studies import cli
-from studies.conservation import study as conservation
 from studies.conservation import prediction as conservation_bridge
+from studies.conservation import study as conservation
 from studies.conservation import trajectories as conservation_paths
-from studies.conservation.study import Conservation
 from studies.conservation.prediction import Bridge, Seen, first_crossings, table_of
-from studies.conservation.trajectories import TERMS, Run, job_of
+from studies.conservation.study import Conservation
 from studies.conservation.tables import fit_slopes, kind_of, network_means, path_cells, paths_of
+from studies.conservation.trajectories import TERMS, Run, job_of
 from zoo.config import ConfigError, read_config
 from zoo.store.population import load
 
 STEPS = 'hyperparameters.steps={"int_range": [60, 70]}'
-SMALL = ["count=40", "task.train_size=120", STEPS, "hyperparameters.lr=0.2", "checkpoints=3", "shard_size=20"]
+SMALL = [
+    "count=40",
+    "task.train_size=120",
+    STEPS,
+    "hyperparameters.lr=0.2",
+    "checkpoints=3",
+    "shard_size=20",
+]
 DESCENTS = {
     "sgd": {"lrs": [0.1, 0.05, 0.025]},
     "momentum": {"momentum": 0.9, "lrs": [0.01]},
@@ -47,8 +54,18 @@ def study(folder, tmp_path_factory):
 
 
 def config_of(folder):
-    common = {"zoo": folder, "descents": DESCENTS, "steps": 16, "records": 2, "networks": 2, "num_bootstrap": 50}
-    told = {"targets": ["test_accuracy", "half_time"], "populations": ["standard", "w_asymmetric", "sigma_asymmetric"]}
+    common = {
+        "zoo": folder,
+        "descents": DESCENTS,
+        "steps": 16,
+        "records": 2,
+        "networks": 2,
+        "num_bootstrap": 50,
+    }
+    told = {
+        "targets": ["test_accuracy", "half_time"],
+        "populations": ["standard", "w_asymmetric", "sigma_asymmetric"],
+    }
     return Conservation.model_validate(common | told)
 
 
@@ -66,17 +83,30 @@ def test_the_terms_of_the_drift_add_up_and_say_what_moved(study):
     _, rows, _ = study
     found = paths_of(rows)
     assert float(found["gap"].max()) < 1e-11
-    ends = found.loc[(found["population"] == "standard") & (found["kind"] == "balance") & (found["step"] == 16)]
+    ends = found.loc[
+        (found["population"] == "standard") & (found["kind"] == "balance") & (found["step"] == 16)
+    ]
     largest = ends.groupby("descent")[list(TERMS)].mean().idxmax(axis=1)
-    assert largest.to_dict() == {"sgd": "discretization", "momentum": "optimizer", "decay": "decay", "adamw": "optimizer"}
-    broken = found.loc[(found["population"] == "w_asymmetric") & (found["descent"] == "sgd") & (found["step"] > 0)]
+    assert largest.to_dict() == {
+        "sgd": "discretization",
+        "momentum": "optimizer",
+        "decay": "decay",
+        "adamw": "optimizer",
+    }
+    broken = found.loc[
+        (found["population"] == "w_asymmetric") & (found["descent"] == "sgd") & (found["step"] > 0)
+    ]
     assert (broken["broken"] > broken["discretization"]).all()
 
 
 def test_a_step_of_descent_changes_a_balance_by_the_square_of_its_size(study):
     cells = path_cells(study[1]).set_index(["population", "descent", "law"])
-    assert float(cells.loc[("standard", "sgd", "balance"), "slope"].split()[0]) == pytest.approx(2, abs=0.2)
-    assert float(cells.loc[("w_asymmetric", "sgd", "balance"), "slope"].split()[0]) == pytest.approx(1, abs=0.4)
+    assert float(cells.loc[("standard", "sgd", "balance"), "slope"].split()[0]) == pytest.approx(
+        2, abs=0.2
+    )
+    assert float(
+        cells.loc[("w_asymmetric", "sgd", "balance"), "slope"].split()[0]
+    ) == pytest.approx(1, abs=0.4)
     assert cells.loc[("standard", "sgd", "shift"), "slope"] == "-"
 
 
@@ -87,14 +117,18 @@ def test_runs_are_the_training_of_zoos(folder, study, descent):
     options = {"momentum": 0.0, "weight_decay": 0.0, "optimizer": "sgd"} | DESCENTS[descent]
     rates = options["lrs"][0], options["momentum"], options["weight_decay"]
     run = Run(told, "standard", descent, options["optimizer"], *rates, 16, config.batch_size, 2, 2)
-    worker = Worker(job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    worker = Worker(
+        job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
     _, _, trajectory = worker.train("standard", torch.arange(2), lambda _: None)
     found = paths_of(rows).set_index(["population", "descent", "step", "law", "network"])
     for law in ("h1.balance", "h2.balance"):
         quantity = trajectory[f"quantity.{law}"]
         for network in range(2):
             row = found.loc[("standard", descent, 16, law, network)]
-            assert row["drift"] == pytest.approx(float((quantity[network, -1] - quantity[network, 0]).abs().mean()), rel=1e-9)
+            assert row["drift"] == pytest.approx(
+                float((quantity[network, -1] - quantity[network, 0]).abs().mean()), rel=1e-9
+            )
             assert row["size"] == pytest.approx(float(quantity[network, 0].abs().mean()), rel=1e-9)
 
 
@@ -124,12 +158,17 @@ def test_half_times_are_crossings_of_lines():
 def test_what_a_bridge_shows(folder):
     population = load(folder)["standard"]
     _, quantities, _ = population.conservation("test")
-    asked = Bridge(folder, population.fingerprint, "standard", "half_time", ("conserved",), 50, 0, 50, "unused")
+    asked = Bridge(
+        folder, population.fingerprint, "standard", "half_time", ("conserved",), 50, 0, 50, "unused"
+    )
     seen = Seen(population, "conserved", {"test": table_of(asked, population, "test")})
     assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
     assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
     initial = Seen(population, "initial", {})
-    assert torch.equal(initial.params("test")["layers.0.weight"], population.trajectory("test")[1]["layers.0.weight"][:, 0])
+    assert torch.equal(
+        initial.params("test")["layers.0.weight"],
+        population.trajectory("test")[1]["layers.0.weight"][:, 0],
+    )
     table = seen.table("test")
     assert (table["diverged"] == ~np.isfinite(table["half_time"])).all()
     reached = table["half_time"].dropna()
@@ -163,11 +202,35 @@ def test_impossible_configs_are_refused(folder, tmp_path):
         with pytest.raises(ConfigError, match=message):
             read_config(Conservation, path, [change])
     with pytest.raises(ValueError, match="unknown target 'fame' of population 'standard'"):
-        conservation.run(config_of(folder).model_copy(update={"targets": ("fame",)}), tmp_path / "x", workers=1, quiet=True)
+        conservation.run(
+            config_of(folder).model_copy(update={"targets": ("fame",)}),
+            tmp_path / "x",
+            workers=1,
+            quiet=True,
+        )
     plain = generate(
-        load_job("conservation-digits", [*SMALL, "laws=null", "count=4"]), tmp_path / "plain", quiet=True, compile=False
+        load_job("conservation-digits", [*SMALL, "laws=null", "count=4"]),
+        tmp_path / "plain",
+        quiet=True,
+        compile=False,
     )
-    told = ["study", "conservation", "--zoo", str(plain), "--set", "steps=10", "--out", str(tmp_path / "out"), "--workers", "1"]
-    result = CliRunner().invoke(cli.main, [*told, "--set", "networks=1", "--set", 'descents={"sgd": {"lrs": [0.1]}}'])
+    told = [
+        "study",
+        "conservation",
+        "--zoo",
+        str(plain),
+        "--set",
+        "steps=10",
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+    ]
+    result = CliRunner().invoke(
+        cli.main, [*told, "--set", "networks=1", "--set", 'descents={"sgd": {"lrs": [0.1]}}']
+    )
     assert result.exit_code == 1
-    assert "no conserved quantities; expected the zoo of a job with `checkpoints` and `laws`" in result.output
+    assert (
+        "no conserved quantities; expected the zoo of a job with `checkpoints` and `laws`"
+        in result.output
+    )

@@ -12,7 +12,15 @@ from data_gen.generate import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet import Metanet
 from metanet.contract import PopulationLike
-from studies.common.computed_targets import DERIVED, Derived, largest_eigenvalue, sharpness, squared_weight_norm, trained, with_derived
+from studies.common.computed_targets import (
+    DERIVED,
+    Derived,
+    largest_eigenvalue,
+    sharpness,
+    squared_weight_norm,
+    trained,
+    with_derived,
+)
 from zoo.params import flatten, unflatten
 from zoo.symmetry.action import GroupElement, act, sample
 
@@ -26,14 +34,19 @@ def populations(tmp_path_factory):
         "task": TASK,
         "populations": {
             "relu": {"architecture": {"name": "mlp", "hidden": [5]}},
-            "w_asymmetric": {"architecture": {"name": "mlp", "hidden": [5]}, "asymmetry": {"kind": "w", "n_fix": 2}},
+            "w_asymmetric": {
+                "architecture": {"name": "mlp", "hidden": [5]},
+                "asymmetry": {"kind": "w", "n_fix": 2},
+            },
             "resnet": {"architecture": {"name": "resnet", "channels": [2, 2, 2]}},
         },
         "hyperparameters": {"lr": {"log_uniform": [0.02, 0.5]}, "steps": {"int_range": [5, 60]}},
         "count": 2 * COUNT,
     }
     folder = tmp_path_factory.mktemp("derived") / "zoo"
-    return zoo.load(generate(Job.model_validate(job), folder, device="cpu", quiet=True, compile=False))
+    return zoo.load(
+        generate(Job.model_validate(job), folder, device="cpu", quiet=True, compile=False)
+    )
 
 
 def networks(population, count=COUNT):
@@ -48,7 +61,9 @@ def dense_hessians(population, params):
     for flat in flatten(population.space, params).double():
 
         def loss(flat):
-            return F.cross_entropy(population.architecture.apply(unflatten(population.space, flat), x), y)
+            return F.cross_entropy(
+                population.architecture.apply(unflatten(population.space, flat), x), y
+            )
 
         yield torch.func.hessian(loss)(flat)[entries][:, entries]
 
@@ -57,13 +72,20 @@ def dense_hessians(population, params):
 def test_sharpness_is_the_largest_eigenvalue_of_the_hessian(name, populations):
     population = populations[name]
     params = networks(population)
-    expected = [float(torch.linalg.eigvalsh(hessian)[-1]) for hessian in dense_hessians(population, params)]
+    expected = [
+        float(torch.linalg.eigvalsh(hessian)[-1]) for hessian in dense_hessians(population, params)
+    ]
     assert sharpness(population, params) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("eigenvalues", [[-9.0, -1.0, 2.0, 3.0], [-5.0, -4.0, -3.0, -1.0], [1.0, 1.0, 1.0, 1.0], [0.0] * 4])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [[-9.0, -1.0, 2.0, 3.0], [-5.0, -4.0, -3.0, -1.0], [1.0, 1.0, 1.0, 1.0], [0.0] * 4],
+)
 def test_it_is_the_largest_and_not_the_largest_in_absolute_value(eigenvalues):
-    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    turn = torch.linalg.qr(
+        torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ).Q
     matrix = turn @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ turn.T
 
     def loss(point):
@@ -78,7 +100,11 @@ def test_what_does_not_converge_is_said(monkeypatch):
     monkeypatch.setattr(derived, "MAX_STEPS", 3)
     scales = torch.linspace(1, 2, 50)
     with pytest.warns(UserWarning, match="1 of 1 networks did not converge in 3 steps"):
-        largest_eigenvalue(lambda point: (scales * point**2).sum(), torch.zeros(1, 50), torch.ones(50, dtype=torch.bool))
+        largest_eigenvalue(
+            lambda point: (scales * point**2).sum(),
+            torch.zeros(1, 50),
+            torch.ones(50, dtype=torch.bool),
+        )
 
 
 def test_rescaling_changes_it_and_permuting_does_not(populations):
@@ -94,7 +120,12 @@ def test_rescaling_changes_it_and_permuting_does_not(populations):
     run = torch.func.vmap(population.architecture.apply, in_dims=(0, None))
     torch.testing.assert_close(run(params, x), run(scaled, x))
     assert (np.abs(sharpness(population, scaled) / before - 1) > 0.1).all()
-    assert (np.abs(squared_weight_norm(population, scaled) / squared_weight_norm(population, params) - 1) > 0.1).all()
+    assert (
+        np.abs(
+            squared_weight_norm(population, scaled) / squared_weight_norm(population, params) - 1
+        )
+        > 0.1
+    ).all()
 
 
 def test_norms_count_trained_entries_only(populations):
@@ -107,7 +138,11 @@ def test_norms_count_trained_entries_only(populations):
             for tensor, values in params.items():
                 mask = free.get(tensor, torch.ones(values.shape[1:]))
                 expected[at] += sum(
-                    float(v) ** 2 for v, m in zip(values[at].flatten().tolist(), mask.flatten().tolist(), strict=True) if m
+                    float(v) ** 2
+                    for v, m in zip(
+                        values[at].flatten().tolist(), mask.flatten().tolist(), strict=True
+                    )
+                    if m
                 )
         assert squared_weight_norm(population, params) == pytest.approx(expected, rel=1e-6)
 
@@ -127,8 +162,15 @@ def test_diverged_networks_have_none(populations):
     first[2, 0, 0] = torch.nan
     found = sharpness(populations["relu"], params)
     assert np.isfinite(found).tolist() == [True, False, False, True]
-    assert found[[0, 3]] == pytest.approx(sharpness(populations["relu"], networks(populations["relu"]))[[0, 3]], rel=1e-4)
-    assert np.isfinite(squared_weight_norm(populations["relu"], params)).tolist() == [True, True, False, True]
+    assert found[[0, 3]] == pytest.approx(
+        sharpness(populations["relu"], networks(populations["relu"]))[[0, 3]], rel=1e-4
+    )
+    assert np.isfinite(squared_weight_norm(populations["relu"], params)).tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 @pytest.fixture
@@ -173,7 +215,11 @@ def test_all_else_is_the_populations(populations, tmp_path):
     assert with_derived(plain, ["test_accuracy"], tmp_path) is plain
     population = with_derived(plain, ["squared_weight_norm"], tmp_path)
     assert isinstance(population, PopulationLike)
-    assert (population.name, population.fingerprint, population.splits) == (plain.name, plain.fingerprint, plain.splits)
+    assert (population.name, population.fingerprint, population.splits) == (
+        plain.name,
+        plain.fingerprint,
+        plain.splits,
+    )
     assert population.table("test").drop(columns="squared_weight_norm").equals(plain.table("test"))
     fitted = Metanet("statnn", target="squared_weight_norm", epochs=2).fit(population)
     assert np.isfinite(fitted.predict(population)).all()

@@ -46,11 +46,15 @@ def test_rows_come_in_order_and_cells_are_measured_once(tmp_path):
 
 
 def test_processes_give_the_same_rows(tmp_path):
-    pd.testing.assert_frame_equal(run(tmp_path / "a", 1, 2, 3), run(tmp_path / "b", 1, 2, 3, workers=2))
+    pd.testing.assert_frame_equal(
+        run(tmp_path / "a", 1, 2, 3), run(tmp_path / "b", 1, 2, 3, workers=2)
+    )
 
 
 def test_what_is_done_stays_when_another_cell_fails(tmp_path):
-    with pytest.raises(ValueError, match=r"Asked\(.*number=-1.*\): expected a number of at least 0"):
+    with pytest.raises(
+        ValueError, match=r"Asked\(.*number=-1.*\): expected a number of at least 0"
+    ):
         run(tmp_path, 5, -1)
     run(tmp_path, 5)
     assert MEASURED == [5]
@@ -60,7 +64,11 @@ def test_what_is_done_stays_when_another_cell_fails(tmp_path):
 def test_a_cell_is_named_by_what_it_asks_and_by_the_code_but_not_by_where_the_zoo_lies(tmp_path):
     cell = Cell(square, Asked(Path("zoo"), 1), tmp_path, "code")
     same = replace(cell, asked=Asked(Path("elsewhere"), 1))
-    others = [replace(cell, asked=Asked(Path("zoo"), 1, (2, 1))), replace(cell, code="newer"), replace(cell, measure=run)]
+    others = [
+        replace(cell, asked=Asked(Path("zoo"), 1, (2, 1))),
+        replace(cell, code="newer"),
+        replace(cell, measure=run),
+    ]
     assert same.path == cell.path
     assert len({cell.path, *(other.path for other in others)}) == 4
 
@@ -81,4 +89,6 @@ def test_cells_depend_on_the_modules_that_are_named(tmp_path):
 def test_the_fingerprint_reads_the_source_of_packages_and_modules():
     module = "tests.studies.test_grid"
     both = [grid.code_fingerprint("zoo", module), grid.code_fingerprint("zoo", module)]
-    assert len({*both, grid.code_fingerprint("zoo"), grid.code_fingerprint("data_gen", module)}) == 3
+    assert (
+        len({*both, grid.code_fingerprint("zoo"), grid.code_fingerprint("data_gen", module)}) == 3
+    )

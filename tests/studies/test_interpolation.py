@@ -12,14 +12,16 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from data_gen.training.runs import Exposure, expose
 from data_gen.tasks.task import Images, Task, load_task
-from studies.common import grid
-from studies.interpolation import study as interpolation
-from studies.interpolation import curves as interpolation_curves
+from data_gen.training.runs import Exposure, expose
 from studies.cli import main
-from studies.interpolation.study import Interpolation, format_study, run, write_report
+from studies.common import grid
+from studies.common.intervals import bootstrap_mean
+from studies.common.segments import between
+from studies.interpolation import curves as interpolation_curves
+from studies.interpolation import study as interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
+from studies.interpolation.study import Interpolation, format_study, run, write_report
 from studies.interpolation.tables import (
     MEASURES,
     bin_shares,
@@ -28,8 +30,6 @@ from studies.interpolation.tables import (
     share_interval,
     summarize,
 )
-from studies.common.intervals import bootstrap_mean
-from studies.common.segments import between
 from zoo.architectures.base import Architecture
 from zoo.store.population import load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -56,7 +56,9 @@ JOB = {
 
 @pytest.fixture(scope="module")
 def zoo_folder(tmp_path_factory) -> Path:
-    return generate(Job.model_validate(JOB), tmp_path_factory.mktemp("zoos") / "tiny", compile=False, quiet=True)
+    return generate(
+        Job.model_validate(JOB), tmp_path_factory.mktemp("zoos") / "tiny", compile=False, quiet=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +73,28 @@ def rows(config, tmp_path_factory) -> pd.DataFrame:
 
 def module_of(params: dict[str, torch.Tensor]) -> nn.Module:
     """The MLP of the job as a module."""
-    names = sorted({name.rsplit(".", 1)[0] for name in params}, key=lambda name: int(name.split(".")[1]))
+    names = sorted(
+        {name.rsplit(".", 1)[0] for name in params}, key=lambda name: int(name.split(".")[1])
+    )
     layers = []
     for name in names:
         out_size, in_size = params[f"{name}.weight"].shape
         linear = nn.Linear(in_size, out_size, dtype=torch.float64)
-        linear.load_state_dict({kind: params[f"{name}.{kind}"].double() for kind in ("weight", "bias")})
+        linear.load_state_dict(
+            {kind: params[f"{name}.{kind}"].double() for kind in ("weight", "bias")}
+        )
         layers += [linear, nn.ReLU()]
     return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 
-def slow_losses(population, job: Job, split: str, row: int, smoothed: bool, num_points: int) -> list[float]:
+def slow_losses(
+    population, job: Job, split: str, row: int, smoothed: bool, num_points: int
+) -> list[float]:
     """Losses of one network, point by point and image by image."""
     table, task = population.table(split).iloc[row], load_task(job.task)
-    network = interpolation._networks(population.table(split), torch.tensor(population.table(split)["train_size"].to_list()))
+    network = interpolation._networks(
+        population.table(split), torch.tensor(population.table(split)["train_size"].to_list())
+    )
     seen = expose(network, task, job.seed)
     images = range(len(task.train.y)) if seen.own is None else seen.own[row].tolist()
     images = list(images)[: table["train_size"]]
@@ -93,11 +103,18 @@ def slow_losses(population, job: Job, split: str, row: int, smoothed: bool, num_
     losses = []
     for t in range(num_points):
         a = t / (num_points - 1)
-        between = {n: (1 - a) * p[row, 0].double() + a * p[row, -1].double() for n, p in params.items()}
+        between = {
+            n: (1 - a) * p[row, 0].double() + a * p[row, -1].double() for n, p in params.items()
+        }
         module = module_of(between)
-        loss = nn.CrossEntropyLoss(label_smoothing=float(table["label_smoothing"]) if smoothed else 0.0)
+        loss = nn.CrossEntropyLoss(
+            label_smoothing=float(table["label_smoothing"]) if smoothed else 0.0
+        )
         mean, std = task.mean.double(), task.std.double()
-        per_image = [loss(module(((task.train.x[i].double() - mean) / std)[None]), labels[i][None]).item() for i in images]
+        per_image = [
+            loss(module(((task.train.x[i].double() - mean) / std)[None]), labels[i][None]).item()
+            for i in images
+        ]
         losses.append(sum(per_image) / len(per_image))
     return losses
 
@@ -105,17 +122,26 @@ def slow_losses(population, job: Job, split: str, row: int, smoothed: bool, num_
 @pytest.mark.parametrize("smoothed", [False, True])
 @pytest.mark.parametrize("name", ["standard", "w_asymmetric"])
 def test_losses_are_those_of_a_plain_loop_over_modules(name, smoothed, config, tmp_path):
-    config = config.model_copy(update={"label_smoothing": smoothed, "populations": (name,), "baseline": name})
+    config = config.model_copy(
+        update={"label_smoothing": smoothed, "populations": (name,), "baseline": name}
+    )
     found = run(config, tmp_path, workers=1, quiet=True)
     job, population = Job.model_validate(JOB), load(config.zoo)[name]
-    for network, split, row in ((0, "train", 0), (5, "train", 5), (7, "validation", 1), (11, "test", 2)):
+    for network, split, row in (
+        (0, "train", 0),
+        (5, "train", 5),
+        (7, "validation", 1),
+        (11, "test", 2),
+    ):
         slow = slow_losses(population, job, split, row, smoothed, config.num_points)
         np.testing.assert_allclose(found["losses"][network], slow, rtol=1e-12)
 
 
 def test_the_end_of_the_segment_is_the_training_loss_in_the_zoo(rows, zoo_folder):
     for name, population in load(zoo_folder).items():
-        stored = np.concatenate([population.table(split)["train_loss"] for split in population.splits])
+        stored = np.concatenate(
+            [population.table(split)["train_loss"] for split in population.splits]
+        )
         found = [losses[-1] for losses in rows.loc[rows["population"] == name, "losses"]]
         np.testing.assert_allclose(found, stored, rtol=1e-5)
 
@@ -130,7 +156,9 @@ def test_rows_do_not_depend_on_blocks_or_memory(config, rows, tmp_path, monkeypa
 
 def test_a_second_run_measures_nothing(config, rows, tmp_path, monkeypatch):
     first = run(config, tmp_path, workers=1, quiet=True)
-    monkeypatch.setattr(grid, "run_here", lambda _function, tasks: (pytest.fail("measured anew") for _ in tasks))
+    monkeypatch.setattr(
+        grid, "run_here", lambda _function, tasks: (pytest.fail("measured anew") for _ in tasks)
+    )
     pd.testing.assert_frame_equal(run(config, tmp_path, workers=1, quiet=True), first)
 
 
@@ -138,7 +166,9 @@ def test_first_networks_and_first_images(config, rows, tmp_path):
     config = config.model_copy(update={"num_networks": 7, "num_images": 1})
     found = run(config, tmp_path, workers=1, quiet=True)
     assert found["network_id"].to_list() == list(range(7)) * 2
-    assert not np.allclose(np.stack(found["losses"]), np.stack(rows.loc[rows["network_id"] < 7, "losses"]))
+    assert not np.allclose(
+        np.stack(found["losses"]), np.stack(rows.loc[rows["network_id"] < 7, "losses"])
+    )
 
 
 def bowl() -> Architecture:
@@ -158,7 +188,9 @@ def bowl_losses(start: float, end: float, num_points: int = 5) -> np.ndarray:
     ends = tuple({"w": torch.tensor([[value]], dtype=torch.float64)} for value in (start, end))
     seen = Exposure(None, images.y[None])
     size, smoothing = torch.tensor([2]), torch.zeros(1, dtype=torch.float64)
-    return segment_losses(bowl(), Task(images, images, 2, one, one), seen, ends, size, smoothing, num_points).numpy()
+    return segment_losses(
+        bowl(), Task(images, images, 2, one, one), seen, ends, size, smoothing, num_points
+    ).numpy()
 
 
 def test_a_segment_through_the_middle_of_a_bowl():
@@ -194,7 +226,13 @@ PARABOLA = [(4 - t) ** 2 for t in range(5)]
         ([4.0, 3.0, 2.0, 1.0, 0.0], -1.0, 1, 1, 1),
         ([4.0, 3.0, 3.0, 1.0, 0.0], 0.0, 1, 2 / 3, 2 / 3),
         ([4.0, 1.0, 2.5, 1.0, 0.0], 1.5, 0, 2 / 3, 2 / 3),  # a bump
-        ([4.0, 0.0, 3.0, 3.5, 4.0], 3.0, 0, 2 / 3, 1.0),  # below its chord, far above the line through the first two points
+        (
+            [4.0, 0.0, 3.0, 3.5, 4.0],
+            3.0,
+            0,
+            2 / 3,
+            1.0,
+        ),  # below its chord, far above the line through the first two points
     ],
 )
 def test_curves_by_hand(curve, rise, monotonic, convex, below):
@@ -215,14 +253,27 @@ def made_up(num: int = 30, diverged: int = 4) -> pd.DataFrame:
     """Rows of two populations; the first networks of the second one diverged, one of the first one has no finite curve."""
     random, tables = np.random.default_rng(0), []
     for name, shift in (("standard", 0.0), ("other", -0.4)):
-        losses = np.sort(random.standard_normal((num, 5)))[:, ::-1] + 0.2 * random.standard_normal((num, 5)) + shift
+        losses = (
+            np.sort(random.standard_normal((num, 5)))[:, ::-1]
+            + 0.2 * random.standard_normal((num, 5))
+            + shift
+        )
         if name == "standard":
             losses[7, 2] = np.inf
         bad = ~np.isfinite(losses).all(1) | ((np.arange(num) < diverged) & (name == "other"))
-        measures = {key: np.where(bad, np.nan, values) for key, values in measure_curves(losses).items()}
+        measures = {
+            key: np.where(bad, np.nan, values) for key, values in measure_curves(losses).items()
+        }
         lr = np.random.default_rng(1).uniform(0, 1, num)
         kind = np.array(["sgd", "adamw"])[np.arange(num) % 2]
-        ids = {"population": name, "network_id": np.arange(num), "lr": lr, "optimizer": kind, "steps": 3, "diverged": bad}
+        ids = {
+            "population": name,
+            "network_id": np.arange(num),
+            "lr": lr,
+            "optimizer": kind,
+            "steps": 3,
+            "diverged": bad,
+        }
         tables.append(pd.DataFrame({**ids, **measures, "losses": list(losses)}))
     return pd.concat(tables, ignore_index=True)
 
@@ -230,13 +281,20 @@ def made_up(num: int = 30, diverged: int = 4) -> pd.DataFrame:
 def test_diverged_networks_are_counted_and_left_out():
     rows = made_up()
     lines = summarize(rows, 100)
-    assert lines[["population", "n", "diverged"]].to_numpy().tolist() == [["standard", 29, 1], ["other", 26, 4]]
+    assert lines[["population", "n", "diverged"]].to_numpy().tolist() == [
+        ["standard", 29, 1],
+        ["other", 26, 4],
+    ]
     for line in lines.to_dict("records"):
         own = rows[(rows["population"] == line["population"]) & ~rows["diverged"]]
         for measure in MEASURES:
-            assert line[measure] == pytest.approx(np.mean([value for value in own[measure] if np.isfinite(value)]))
+            assert line[measure] == pytest.approx(
+                np.mean([value for value in own[measure] if np.isfinite(value)])
+            )
             assert line[f"{measure}_low"] <= line[measure] <= line[f"{measure}_high"]
-        assert (line["start"], line["end"]) == tuple(np.median(np.stack(own["losses"]), axis=0)[[0, -1]])
+        assert (line["start"], line["end"]) == tuple(
+            np.median(np.stack(own["losses"]), axis=0)[[0, -1]]
+        )
 
 
 def test_paired_differences_by_brute_force():
@@ -251,7 +309,9 @@ def test_paired_differences_by_brute_force():
     assert line["population"] == "other"
     assert line["n"] == len(pairs) == 25
     for measure in MEASURES:
-        assert line[measure] == pytest.approx(sum(a[measure] - b[measure] for a, b in pairs) / len(pairs))
+        assert line[measure] == pytest.approx(
+            sum(a[measure] - b[measure] for a, b in pairs) / len(pairs)
+        )
 
 
 def test_a_diverged_network_of_a_zoo_is_marked(config, tmp_path):
@@ -284,7 +344,8 @@ def test_intervals_cover():
     assert np.mean([found.low <= 0.9 <= found.high for found in shares]) > 0.88
     sure = share_interval(np.ones(40))
     assert (sure.value, sure.high) == (1.0, 1.0)
-    # the share for which 40 of 40 is as rare as 1.96 standard deviations: (1 - p) / sqrt(p (1 - p) / 40) = 1.96
+    # the share for which 40 of 40 is as rare as 1.96 standard deviations: (1 - p) / sqrt(p (1 - p)
+    # / 40) = 1.96
     assert (1 - sure.low) / (sure.low * (1 - sure.low) / 40) ** 0.5 == pytest.approx(1.959964)
 
 
@@ -296,7 +357,10 @@ def test_bins_by_brute_force():
         usable = rows[(rows["population"] == name) & ~rows["diverged"]]
         assert here["n"].sum() == len(usable)
         assert (here["value"] * here["n"]).sum() == pytest.approx(usable["monotonic"].sum())
-    lows = [float(label.split(" to ")[0]) for label in bin_shares(rows, "lr", 3).drop_duplicates("bin")["label"]]
+    lows = [
+        float(label.split(" to ")[0])
+        for label in bin_shares(rows, "lr", 3).drop_duplicates("bin")["label"]
+    ]
     assert lows == sorted(lows)
     assert bin_shares(rows, "optimizer", 3)["label"].unique().tolist() == ["adamw", "sgd"]
 
@@ -304,10 +368,14 @@ def test_bins_by_brute_force():
 def test_correlations_are_of_ranks():
     rows = made_up()
     lines = correlate(rows, 100)
-    assert lines["hyperparameter"].unique().tolist() == ["lr"]  # the steps do not vary, the optimizer has no order
+    assert lines["hyperparameter"].unique().tolist() == [
+        "lr"
+    ]  # the steps do not vary, the optimizer has no order
     own = rows[(rows["population"] == "other") & ~rows["diverged"]]
     ranks = own[["lr", "largest_rise"]].rank()
-    assert lines["spearman"].iloc[1] == pytest.approx(np.corrcoef(ranks["lr"], ranks["largest_rise"])[0, 1])
+    assert lines["spearman"].iloc[1] == pytest.approx(
+        np.corrcoef(ranks["lr"], ranks["largest_rise"])[0, 1]
+    )
 
 
 def test_what_cannot_be_measured_is_refused(config, tmp_path):
@@ -323,20 +391,40 @@ def test_what_cannot_be_measured_is_refused(config, tmp_path):
 
 def test_batch_norm_is_refused():
     space, marks = bowl().space, {"statistic.w": torch.ones(1, dtype=torch.bool)}
-    both = Architecture(space, bowl().draw, bowl().forward, marks, lambda params, x, activate: (x, params))
+    both = Architecture(
+        space, bowl().draw, bowl().forward, marks, lambda params, x, activate: (x, params)
+    )
     images = Images(torch.zeros(3, 1, 1), torch.zeros(3, dtype=torch.int64))
     task = Task(images, images, 2, torch.ones(1, 1), torch.ones(1, 1))
     ends = ({"w": torch.zeros(1, 1)}, {"w": torch.zeros(1, 1)})
     with pytest.raises(ValueError, match="expected an architecture without batch norm"):
-        segment_losses(both, task, Exposure(None, images.y[None]), ends, torch.tensor([3]), torch.zeros(1), 3)
+        segment_losses(
+            both, task, Exposure(None, images.y[None]), ends, torch.tensor([3]), torch.zeros(1), 3
+        )
 
 
 def test_the_command_makes_zoo_rows_and_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(str({**JOB, "count": 4}).replace("'", '"'), encoding="utf-8")
-    (tmp_path / "study.yaml").write_text("zoo: zoo\njob: job.yaml\nnum_bootstrap: 100\n", encoding="utf-8")
-    arguments = ["study", "interpolation", "--config", "study.yaml", "--out", "out", "--workers", "1", "--quiet"]
-    shown = CliRunner().invoke(main, [*arguments, "--set", "num_points=5"], catch_exceptions=False).output
+    (tmp_path / "study.yaml").write_text(
+        "zoo: zoo\njob: job.yaml\nnum_bootstrap: 100\n", encoding="utf-8"
+    )
+    arguments = [
+        "study",
+        "interpolation",
+        "--config",
+        "study.yaml",
+        "--out",
+        "out",
+        "--workers",
+        "1",
+        "--quiet",
+    ]
+    shown = (
+        CliRunner()
+        .invoke(main, [*arguments, "--set", "num_points=5"], catch_exceptions=False)
+        .output
+    )
     assert "share monotonic" in shown
     assert len(pd.read_parquet("out/rows.parquet")["losses"][0]) == 5
     assert "<svg" not in Path("out/report.html").read_text(encoding="utf-8")

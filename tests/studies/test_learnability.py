@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from studies.learnability.fits import Cell, Place, cell_path, load_predictions
-from studies.learnability.study import Learnability, run
 from studies.common.parallel import run_here, run_in_processes
+from studies.learnability.fits import Cell, Place, cell_path, load_predictions
 from studies.learnability.plan import match_test_networks, plan
+from studies.learnability.study import Learnability, run
 from tests.studies.zoos import write_zoo
 from zoo.store.population import load
 
@@ -21,7 +21,13 @@ METRICS = ("r2", "kendall_tau", "spearman", "mae")
 
 
 def config_for(zoo, **changes) -> Learnability:
-    settings = {"metanets": ["mlp"], "num_train": [10, "all"], "seeds": [0, 1], "num_bootstrap": 20, "match_minimum": 2}
+    settings = {
+        "metanets": ["mlp"],
+        "num_train": [10, "all"],
+        "seeds": [0, 1],
+        "num_bootstrap": 20,
+        "match_minimum": 2,
+    }
     return Learnability.model_validate({"zoo": zoo, **settings, **changes})
 
 
@@ -58,12 +64,16 @@ def test_a_larger_grid_fits_the_new_cells_only(tiny_zoo, tmp_path, counted_fit):
 def test_scoring_anew_needs_no_fit(tiny_zoo, tmp_path, counted_fit):
     first = run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
     counted_fit.cells.clear()
-    second = run(config_for(tiny_zoo, num_bootstrap=40, match_bins=4), tmp_path, workers=1, quiet=True)
+    second = run(
+        config_for(tiny_zoo, num_bootstrap=40, match_bins=4), tmp_path, workers=1, quiet=True
+    )
     assert counted_fit.cells == []
     assert (first["r2_low"] != second["r2_low"]).any()
 
 
-def test_a_run_that_stops_loses_the_cell_in_progress_only(tiny_zoo, tmp_path, counted_fit, monkeypatch):
+def test_a_run_that_stops_loses_the_cell_in_progress_only(
+    tiny_zoo, tmp_path, counted_fit, monkeypatch
+):
     def stop_at_fourth(cell: Cell, out: Path):
         if len(counted_fit.cells) == 3:
             raise KeyboardInterrupt
@@ -78,7 +88,9 @@ def test_a_run_that_stops_loses_the_cell_in_progress_only(tiny_zoo, tmp_path, co
 
 
 def test_the_key_of_a_cell_changes_with_everything_but_the_place_of_the_zoo(tmp_path, monkeypatch):
-    cell = Cell(tmp_path, "standard", "f" * 64, "mlp", "test_accuracy", 10, 0, "code", {"epochs": 3})
+    cell = Cell(
+        tmp_path, "standard", "f" * 64, "mlp", "test_accuracy", 10, 0, "code", {"epochs": 3}
+    )
     changes = {
         "fingerprint": "e" * 64,
         "metanet": "gbm",
@@ -91,7 +103,10 @@ def test_the_key_of_a_cell_changes_with_everything_but_the_place_of_the_zoo(tmp_
         "shuffled": True,
         "elsewhere": (Place(tmp_path, "standard", "d" * 64, "other/standard"),),
     }
-    keys = {cell.key, *(dataclasses.replace(cell, **{name: value}).key for name, value in changes.items())}
+    keys = {
+        cell.key,
+        *(dataclasses.replace(cell, **{name: value}).key for name, value in changes.items()),
+    }
     monkeypatch.setattr("studies.learnability.fits.FORMAT", 0)
     keys.add(cell.key)
     assert len(keys) == len(changes) + 2
@@ -115,7 +130,9 @@ def test_populations_with_other_labels_are_matched(tmp_path, counted_fit):
 
 def test_too_few_matched_networks_are_said_and_not_scored(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "zoo", shift=0.4)
-    rows = run(config_for(zoo, num_train=[10], match_minimum=30), tmp_path / "out", workers=1, quiet=True)
+    rows = run(
+        config_for(zoo, num_train=[10], match_minimum=30), tmp_path / "out", workers=1, quiet=True
+    )
     assert rows[[f"matched_{name}" for name in METRICS]].isna().all(axis=None)
     assert rows["note"].str.contains("label-matched test networks, 30 needed").all()
     assert rows["r2"].notna().all()
@@ -130,20 +147,31 @@ def test_diverged_networks_are_left_out_of_the_test(tmp_path, counted_fit):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"populations": ["standrad"]}, r"unknown population: 'standrad'; known are \['standard', 'w_asymmetric'\]"),
+        (
+            {"populations": ["standrad"]},
+            r"unknown population: 'standrad'; known are \['standard', 'w_asymmetric'\]",
+        ),
         ({"metanets": ["mpl"]}, r"unknown metanet: 'mpl'; known are .*'mlp'"),
         ({"options": {"mpl": {}}}, "unknown metanet: 'mpl'"),
         ({"options": {"mlp": {"wdith": 3}}}, "wdith"),
-        ({"options": {"mlp": {"seed": 3}}}, r"options of metanet 'mlp': \['seed'\] are set by the study"),
+        (
+            {"options": {"mlp": {"seed": 3}}},
+            r"options of metanet 'mlp': \['seed'\] are set by the study",
+        ),
         (
             {"targets": "acuracy"},
             r"'standard', split 'test': target column 'acuracy' does not exist; .*'test_accuracy'",
         ),
         ({"targets": "optimizer"}, "target column 'optimizer' is not numeric"),
-        ({"num_train": [41]}, r"num_train: 41 is more than the 40 training networks of population 'standard'.*'all'"),
+        (
+            {"num_train": [41]},
+            r"num_train: 41 is more than the 40 training networks of population 'standard'.*'all'",
+        ),
     ],
 )
-def test_a_study_that_cannot_be_done_is_refused_before_anything_is_fitted(tiny_zoo, tmp_path, counted_fit, changes, message):
+def test_a_study_that_cannot_be_done_is_refused_before_anything_is_fitted(
+    tiny_zoo, tmp_path, counted_fit, changes, message
+):
     with pytest.raises(ValueError, match=message):
         run(config_for(tiny_zoo, **changes), tmp_path, workers=1, quiet=True)
     assert counted_fit.cells == []
@@ -151,7 +179,14 @@ def test_a_study_that_cannot_be_done_is_refused_before_anything_is_fitted(tiny_z
 
 @pytest.mark.parametrize(
     "changes",
-    [{"metanet": "mlp"}, {"num_train": [0]}, {"num_train": []}, {"num_train": "most"}, {"seeds": [-1]}, {"metanets": []}],
+    [
+        {"metanet": "mlp"},
+        {"num_train": [0]},
+        {"num_train": []},
+        {"num_train": "most"},
+        {"seeds": [-1]},
+        {"metanets": []},
+    ],
 )
 def test_bad_configs_are_refused(tiny_zoo, changes):
     with pytest.raises(ValidationError):
@@ -183,8 +218,16 @@ def test_predictions_survive_the_file(tiny_zoo, tmp_path, counted_fit):
 
 
 def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
-    config = config_for(tiny_zoo, metanets=["hparams"], num_train=[30], seeds=[0], options={"hparams": {"epochs": 20}})
-    here, there = (run(config, tmp_path / str(workers), workers=workers, quiet=True) for workers in (1, 2))
+    config = config_for(
+        tiny_zoo,
+        metanets=["hparams"],
+        num_train=[30],
+        seeds=[0],
+        options={"hparams": {"epochs": 20}},
+    )
+    here, there = (
+        run(config, tmp_path / str(workers), workers=workers, quiet=True) for workers in (1, 2)
+    )
     pd.testing.assert_frame_equal(here.drop(columns="seconds"), there.drop(columns="seconds"))
     assert (here["r2"] > 0.3).all(), "the accuracies of this zoo follow from the learning rate"
 
@@ -194,7 +237,10 @@ def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
         raise ValueError("no luck")
 
     monkeypatch.setattr("studies.learnability.scores.fit", fail)
-    with pytest.raises(ValueError, match="metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck"):
+    with pytest.raises(
+        ValueError,
+        match="metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck",
+    ):
         run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
 
 

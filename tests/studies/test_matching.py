@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 
 from studies.learnability.matching import bin_edges, histogram, match_labels
 
-values = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=60).map(np.array)
-populations = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), values, min_size=1, max_size=4)
+values = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=60).map(
+    np.array
+)
+populations = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=4), values, min_size=1, max_size=4
+)
 
 
 @settings(deadline=None, max_examples=100)
@@ -19,7 +23,11 @@ def test_histograms_agree_and_are_as_large_as_they_can_be(labels, num_bins, seed
     assert len(edges) - 1 <= num_bins
     histograms = {name: histogram(labels[name][index], edges) for name, index in chosen.items()}
     expected = np.min(
-        [np.histogram(values, edges)[0] if edges[0] < edges[-1] else [values.size] for values in labels.values()], 0
+        [
+            np.histogram(values, edges)[0] if edges[0] < edges[-1] else [values.size]
+            for values in labels.values()
+        ],
+        0,
     )
     for name, index in chosen.items():
         assert len(set(index.tolist())) == len(index)
@@ -42,12 +50,17 @@ def test_equal_populations_keep_all_their_networks():
 
 
 def test_populations_without_common_labels_share_no_network():
-    chosen = match_labels({"a": np.linspace(0, 0.3, 40), "b": np.linspace(0.7, 1, 40)}, num_bins=16, seed=0)
+    chosen = match_labels(
+        {"a": np.linspace(0, 0.3, 40), "b": np.linspace(0.7, 1, 40)}, num_bins=16, seed=0
+    )
     assert [index.size for index in chosen.values()] == [0, 0]
 
 
 def test_another_seed_chooses_other_networks():
-    labels = {"a": np.random.default_rng(0).uniform(size=200), "b": np.random.default_rng(1).uniform(size=60)}
+    labels = {
+        "a": np.random.default_rng(0).uniform(size=200),
+        "b": np.random.default_rng(1).uniform(size=60),
+    }
     first, second = (match_labels(labels, num_bins=8, seed=seed)["a"] for seed in (0, 1))
     assert first.tolist() != second.tolist()
 

@@ -12,17 +12,26 @@ from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.generate import generate
-from studies.merging import study as merging
 from studies.common.alignments import Matching, align_to_mean, moved_share
 from studies.common.evaluation import Part, evaluate
-from studies.merging.study import Merging, draw_groups, evaluate_ensemble, format_study, merge_all, plan, run, write_report
+from studies.merging import study as merging
+from studies.merging.study import (
+    Merging,
+    draw_groups,
+    evaluate_ensemble,
+    format_study,
+    merge_all,
+    plan,
+    run,
+    write_report,
+)
 from tests.reference.zoo_modules import MODULES
-from zoo.symmetry.align import align
 from zoo.architectures import build_architecture
 from zoo.network import Network
 from zoo.params import flatten, stack
 from zoo.store.population import load
 from zoo.symmetry.action import act, sample
+from zoo.symmetry.align import align
 
 OPTIONS, SHAPE = {"hidden": [8, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)
 
@@ -33,17 +42,28 @@ def generator(seed):
 
 @pytest.fixture
 def network():
-    description = {"architecture": {"name": "mlp", **OPTIONS}, "input_shape": list(SHAPE), "num_classes": 3}
-    return Network(description, build_architecture("mlp", OPTIONS, SHAPE, 3)).to("cpu", torch.float64)
+    description = {
+        "architecture": {"name": "mlp", **OPTIONS},
+        "input_shape": list(SHAPE),
+        "num_classes": 3,
+    }
+    return Network(description, build_architecture("mlp", OPTIONS, SHAPE, 3)).to(
+        "cpu", torch.float64
+    )
 
 
 @pytest.fixture
 def part():
-    return Part(torch.randn(30, *SHAPE, generator=generator(1), dtype=torch.float64), torch.arange(30) % 3)
+    return Part(
+        torch.randn(30, *SHAPE, generator=generator(1), dtype=torch.float64), torch.arange(30) % 3
+    )
 
 
 def draws(network, count):
-    return [{n: t.double() for n, t in network.function.init(generator(i)).items()} for i in range(count)]
+    return [
+        {n: t.double() for n, t in network.function.init(generator(i)).items()}
+        for i in range(count)
+    ]
 
 
 def matching(network, part):
@@ -52,17 +72,22 @@ def matching(network, part):
 
 def test_the_average_of_identical_networks_is_the_network(network, part):
     one = draws(network, 1)[0]
-    for way, merged in merge_all(network.function.space, stack([one] * 4), matching(network, part)).items():
+    for way, merged in merge_all(
+        network.function.space, stack([one] * 4), matching(network, part)
+    ).items():
         assert all(torch.equal(merged[n][0], one[n]) for n in one), way
 
 
 def test_disguises_of_a_network_are_merged_into_it_after_alignment_only(network, part):
     one, space = draws(network, 1)[0], network.function.space
     elements = [replace(sample(space, generator(i)), scales={}) for i in range(5)]
-    merged = merge_all(space, stack([act(space, e, one) for e in elements]), matching(network, part))
+    merged = merge_all(
+        space, stack([act(space, e, one) for e in elements]), matching(network, part)
+    )
     logits = network.apply(one, part.x)
     change = {
-        way: float((network.apply({n: t[0] for n, t in p.items()}, part.x) - logits).abs().max()) for way, p in merged.items()
+        way: float((network.apply({n: t[0] for n, t in p.items()}, part.x) - logits).abs().max())
+        for way, p in merged.items()
     }
     assert change.pop("average") > 1e-2
     assert max(change.values()) < 1e-12
@@ -88,7 +113,9 @@ def test_an_ensemble_by_hand(network, part):
         with torch.no_grad():
             probabilities += twin(part.x).softmax(1) / 3
     loss, accuracy = evaluate_ensemble(network, stack(networks), part)
-    assert loss[0] == pytest.approx(float(-probabilities[torch.arange(30), part.y].log().mean()), abs=1e-12)
+    assert loss[0] == pytest.approx(
+        float(-probabilities[torch.arange(30), part.y].log().mean()), abs=1e-12
+    )
     assert accuracy[0] == float((probabilities.argmax(1) == part.y).double().mean())
 
 
@@ -98,7 +125,9 @@ def spread(space, networks):
     return float((flat - flat.mean(0)).square().sum())
 
 
-def test_alignment_to_the_mean_brings_networks_closer_than_alignment_to_one_and_keeps_functions(network, part):
+def test_alignment_to_the_mean_brings_networks_closer_than_alignment_to_one_and_keeps_functions(
+    network, part
+):
     networks, space = draws(network, 4), network.function.space
     first = merge_all(space, stack(networks), matching(network, part))["aligned to first"]
     moved = align_to_mean(space, networks, matching(network, part))
@@ -107,7 +136,9 @@ def test_alignment_to_the_mean_brings_networks_closer_than_alignment_to_one_and_
     to_first = float(flat.square().sum() - 4 * flatten(space, first).square().sum())
     assert spread(space, moved) < to_first < spread(space, networks)
     for before, after in zip(networks, moved, strict=True):
-        torch.testing.assert_close(network.apply(before, part.x), network.apply(after, part.x), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            network.apply(before, part.x), network.apply(after, part.x), rtol=0, atol=1e-12
+        )
     for i, own in enumerate(moved):
         others = stack([params for j, params in enumerate(moved) if j != i])
         assert moved_share(space, align(space, own, {n: t.mean(0) for n, t in others.items()})) == 0
@@ -155,22 +186,41 @@ def study(tmp_path_factory):
 def test_single_networks_are_as_the_zoo_measured_them(study):
     config, rows, _ = study
     for name, population in load(config.zoo).items():
-        table = pd.concat([population.table(split) for split in population.splits], ignore_index=True)
+        table = pd.concat(
+            [population.table(split) for split in population.splits], ignore_index=True
+        )
         for parts in (1, 2):
             own = table.loc[table["train_parts"] == parts].reset_index(drop=True)
-            for number, group in enumerate(draw_groups(own["network_id"].to_numpy() % parts, 2, 2, config.seed)):
-                key = {"population": name, "train_parts": parts, "size": 2, "group": number, "way": "single"}
+            for number, group in enumerate(
+                draw_groups(own["network_id"].to_numpy() % parts, 2, 2, config.seed)
+            ):
+                key = {
+                    "population": name,
+                    "train_parts": parts,
+                    "size": 2,
+                    "group": number,
+                    "way": "single",
+                }
                 single = rows.loc[(rows[list(key)] == list(key.values())).all(axis=1)].iloc[0]
-                assert single["test_loss"] == pytest.approx(own.loc[group, "test_loss"].mean(), abs=1e-5)
-                assert single["test_accuracy"] == pytest.approx(own.loc[group, "test_accuracy"].mean(), abs=1e-12)
+                assert single["test_loss"] == pytest.approx(
+                    own.loc[group, "test_loss"].mean(), abs=1e-5
+                )
+                assert single["test_accuracy"] == pytest.approx(
+                    own.loc[group, "test_accuracy"].mean(), abs=1e-12
+                )
 
 
 def test_ways_groups_and_whether_they_are_disjoint(study):
     config, rows, out = study
     ways = {name: set(own["way"]) for name, own in rows.groupby("population")}
     both = {"average", "single", "ensemble"}
-    assert ways == {"standard": both | {"aligned to first", "aligned to mean"}, "w_asymmetric": both}
-    table = pd.concat([load(config.zoo)["standard"].table(split) for split in ("train", "validation", "test")])
+    assert ways == {
+        "standard": both | {"aligned to first", "aligned to mean"},
+        "w_asymmetric": both,
+    }
+    table = pd.concat(
+        [load(config.zoo)["standard"].table(split) for split in ("train", "validation", "test")]
+    )
     for (parts, size), own in rows.groupby(["train_parts", "size"]):
         assert (own["disjoint"] == (2 * size <= int((table["train_parts"] == parts).sum()))).all()
         assert set(own["group"]) == {0, 1}
@@ -178,7 +228,9 @@ def test_ways_groups_and_whether_they_are_disjoint(study):
 
 
 def test_the_loss_of_an_ensemble_is_at_most_the_mean_of_its_members(study):
-    wide = study[1].pivot(index=["population", "train_parts", "size", "group"], columns="way", values="test_loss")
+    wide = study[1].pivot(
+        index=["population", "train_parts", "size", "group"], columns="way", values="test_loss"
+    )
     assert (wide["ensemble"] <= wide["single"] + 1e-12).all()
 
 
@@ -202,7 +254,9 @@ def test_the_table_and_the_report(study):
 
 def test_what_cannot_be_measured_is_refused(study):
     config = study[0]
-    with pytest.raises(ValueError, match=r"population 'standard': 12 networks, not enough for sizes \[16\]"):
+    with pytest.raises(
+        ValueError, match=r"population 'standard': 12 networks, not enough for sizes \[16\]"
+    ):
         plan(config.model_copy(update={"sizes": (16,)}), load(config.zoo)["standard"])
     with pytest.raises(ValidationError, match=r"expected numbers of at least 2, found \[1, 2\]"):
         Merging(zoo=config.zoo, sizes=(1, 2))

@@ -5,12 +5,12 @@ import sys
 import pytest
 import yaml
 
-from metanet.models.table import METANETS
 from metanet.inputs.treatments import TREATMENTS
+from metanet.models.table import METANETS
 from studies.common.base import make_zoo
-from studies.learnability.study import run
 from studies.learnability.plan import plan
 from studies.learnability.plugins import check_workers, find_plugin
+from studies.learnability.study import run
 from tests.studies.test_cli import fail
 from tests.studies.test_learnability import config_for
 from zoo.store.population import load
@@ -50,10 +50,19 @@ def module(tmp_path, monkeypatch):
 
 
 def test_entries_from_elsewhere_work_in_processes(module, tiny_zoo, tmp_path):
-    settings = {"num_train": [20], "seeds": [0], "populations": ["standard"], "options": {"mine": {"epochs": 3}}}
+    settings = {
+        "num_train": [20],
+        "seeds": [0],
+        "populations": ["standard"],
+        "options": {"mine": {"epochs": 3}},
+    }
     config = config_for(tiny_zoo, metanets=["mine"], treatments=["halve"], **settings)
     rows = run(config, tmp_path / "out", workers=2, quiet=True)
-    assert rows[["metanet", "treatment"]].to_numpy().tolist() == [["hparams", "none"], ["mine", "none"], ["mine", "halve"]]
+    assert rows[["metanet", "treatment"]].to_numpy().tolist() == [
+        ["hparams", "none"],
+        ["mine", "none"],
+        ["mine", "halve"],
+    ]
 
 
 def test_the_code_of_such_an_entry_is_part_of_its_cells_only(module, tiny_zoo, tmp_path):
@@ -61,7 +70,10 @@ def test_the_code_of_such_an_entry_is_part_of_its_cells_only(module, tiny_zoo, t
 
     def keys():
         tasks = plan(config, load(tiny_zoo), tmp_path)
-        return {(task.cell.metanet, task.treatment, task.cell.num_train, task.cell.key) for task in tasks}
+        return {
+            (task.cell.metanet, task.treatment, task.cell.num_train, task.cell.key)
+            for task in tasks
+        }
 
     before = keys()
     module.write_text(SOURCE + "\n# changed\n")
@@ -75,7 +87,9 @@ def test_what_workers_cannot_find_is_refused_by_name(tiny_zoo, tmp_path, counted
 
     monkeypatch.setitem(METANETS, "inside", inside)
     config = config_for(tiny_zoo, metanets=["inside"])
-    with pytest.raises(ValueError, match=r"metanet 'inside' cannot be found by worker processes.*workers=1"):
+    with pytest.raises(
+        ValueError, match=r"metanet 'inside' cannot be found by worker processes.*workers=1"
+    ):
         run(config, tmp_path, workers=2, quiet=True)
     assert counted_fit.cells == []
     run(config, tmp_path, workers=1, quiet=True)
@@ -92,7 +106,9 @@ def test_entries_of_this_package_are_no_plugins_but_a_new_one_under_their_name_i
         check_workers(found, 2)
 
 
-def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(tmp_path, counted_fit, monkeypatch):
+def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(
+    tmp_path, counted_fit, monkeypatch
+):
     job = {
         "task": {"name": "digits"},
         "count": 12,
@@ -101,7 +117,9 @@ def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(tmp_path, c
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(job))
-    config = config_for(tmp_path / "runs" / "tiny", job=str(path), num_train=["all"], match_minimum=2)
+    config = config_for(
+        tmp_path / "runs" / "tiny", job=str(path), num_train=["all"], match_minimum=2
+    )
     rows = run(config, tmp_path / "out", workers=1, quiet=True)
     assert (rows["n_train"] == 6).all()
     path.unlink()

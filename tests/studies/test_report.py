@@ -10,10 +10,10 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from studies.learnability.study import run
 from studies.common.page import figure
 from studies.learnability.plots import STYLE, plain_ticks
 from studies.learnability.report import main_metanets, write_report
+from studies.learnability.study import run
 from studies.learnability.summary import average_seeds, format_table, largest
 from tests.studies.test_learnability import config_for
 from tests.studies.zoos import write_zoo
@@ -59,17 +59,36 @@ def test_the_report_stands_alone_and_its_figures_parse(study):
     for source in page.sources:
         head, _, data = source.partition(",")
         assert head == "data:image/svg+xml;base64"
-        assert ElementTree.fromstring(base64.b64decode(data)).tag == "{http://www.w3.org/2000/svg}svg"
+        assert (
+            ElementTree.fromstring(base64.b64decode(data)).tag == "{http://www.w3.org/2000/svg}svg"
+        )
 
 
 def test_the_report_says_what_was_measured_and_how(study):
     _, rows, out = study
     text = "".join(read_page(write_report(*study)).text)
-    for word in ("standard", "w_asymmetric", "hparams", "mlp", "gbm", "test accuracy", "test loss", "different labels"):
+    for word in (
+        "standard",
+        "w_asymmetric",
+        "hparams",
+        "mlp",
+        "gbm",
+        "test accuracy",
+        "test loss",
+        "different labels",
+    ):
         assert word in text
-    for word in (f"symzoo study learnability --config {out}/config.yaml", "seeds 0, 1", "24 test networks", "Python", "cores"):
+    for word in (
+        f"symzoo study learnability --config {out}/config.yaml",
+        "seeds 0, 1",
+        "24 test networks",
+        "Python",
+        "cores",
+    ):
         assert word in text
-    chosen = rows.query("target == 'test_loss' and metanet == 'mlp' and population == 'standard' and num_train == 40")
+    chosen = rows.query(
+        "target == 'test_loss' and metanet == 'mlp' and population == 'standard' and num_train == 40"
+    )
     assert f"{chosen['r2'].mean():.2f} [{chosen['r2_low'].mean():.2f}" in text
     assert "num_bootstrap: 20" in text
 
@@ -79,7 +98,9 @@ def test_names_are_escaped(tiny_zoo, tmp_path, counted_fit):
     tiny_zoo.rename(zoo)
     try:
         config = config_for(zoo)
-        page = read_page(write_report(config, run(config, tmp_path, workers=1, quiet=True), tmp_path))
+        page = read_page(
+            write_report(config, run(config, tmp_path, workers=1, quiet=True), tmp_path)
+        )
     finally:
         zoo.rename(tiny_zoo)
     assert "script" not in page.tags
@@ -105,12 +126,25 @@ def test_the_table_compares_populations_at_the_largest_number_of_training_networ
     _, rows, _ = study
     table = format_table(rows)
     blocks = table.split("\n\n")
-    assert [line.split()[:2] for line in blocks[0].splitlines()[2:4]] == [["hparams", "standard"], ["hparams", "w_asymmetric"]]
-    assert [line.split()[:2] for line in blocks[1].splitlines()] == [["mlp", "standard"], ["mlp", "w_asymmetric"]]
-    chosen = rows.query("target == 'test_accuracy' and metanet == 'mlp' and population == 'standard' and num_train == 40")
+    assert [line.split()[:2] for line in blocks[0].splitlines()[2:4]] == [
+        ["hparams", "standard"],
+        ["hparams", "w_asymmetric"],
+    ]
+    assert [line.split()[:2] for line in blocks[1].splitlines()] == [
+        ["mlp", "standard"],
+        ["mlp", "w_asymmetric"],
+    ]
+    chosen = rows.query(
+        "target == 'test_accuracy' and metanet == 'mlp' and population == 'standard' and num_train == 40"
+    )
     mean, low, high = (chosen[name].mean() for name in ("r2", "r2_low", "r2_high"))
-    assert f"{mean:.2f} [{low:.2f}, {high:.2f}] ±{chosen['r2'].std(ddof=1):.2f}" in blocks[1].splitlines()[0]
-    assert re.search(r"40 training and 24 test networks a population, 24 of the latter label-matched", table)
+    assert (
+        f"{mean:.2f} [{low:.2f}, {high:.2f}] ±{chosen['r2'].std(ddof=1):.2f}"
+        in blocks[1].splitlines()[0]
+    )
+    assert re.search(
+        r"40 training and 24 test networks a population, 24 of the latter label-matched", table
+    )
     assert "Predicting test_loss" in table
 
 

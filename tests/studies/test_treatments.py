@@ -6,10 +6,10 @@ import pytest
 
 from metanet.estimator import Metanet
 from studies.learnability.fits import load_predictions
-from studies.learnability.study import run
 from studies.learnability.plan import plan
 from studies.learnability.report import write_report
 from studies.learnability.shuffled import ShuffledLabels
+from studies.learnability.study import run
 from studies.learnability.tables import format_study
 from studies.learnability.transfer import candidates, impossible, why_not
 from tests.studies.test_learnability import config_for
@@ -19,11 +19,16 @@ from zoo.store.population import load
 
 def lines_of(config, zoo, out):
     tasks = plan(config, load(zoo), out)
-    return [(task.cell.population, task.cell.metanet, task.treatment, task.cell.num_train) for task in tasks]
+    return [
+        (task.cell.population, task.cell.metanet, task.treatment, task.cell.num_train)
+        for task in tasks
+    ]
 
 
 def test_treatments_apply_to_metanets_that_read_weights(tiny_zoo, tmp_path, counted_fit):
-    config = config_for(tiny_zoo, treatments=["augment", "canonicalize"], num_train=["all"], seeds=[0])
+    config = config_for(
+        tiny_zoo, treatments=["augment", "canonicalize"], num_train=["all"], seeds=[0]
+    )
     rows = run(config, tmp_path, workers=1, quiet=True)
     found = rows.groupby("metanet")["treatment"].unique().map(list).to_dict()
     assert found == {"hparams": ["none"], "mlp": ["none", "augment", "canonicalize"]}
@@ -35,19 +40,31 @@ def test_treatments_apply_to_metanets_that_read_weights(tiny_zoo, tmp_path, coun
 
 def test_treated_names_metanets_and_their_treatments_and_sizes(tiny_zoo, tmp_path):
     labels = {"augment": "augment", "noisy": {"augment": {"noise": 0.05}}}
-    config = config_for(tiny_zoo, metanets=["mlp", "statnn"], treatments=labels, seeds=[0], populations=["standard"])
+    config = config_for(
+        tiny_zoo, metanets=["mlp", "statnn"], treatments=labels, seeds=[0], populations=["standard"]
+    )
     chosen = config.model_copy(update={"treated": {"mlp": ("noisy",)}, "treated_num_train": (20,)})
     found = {line[1:] for line in lines_of(chosen, tiny_zoo, tmp_path)}
-    plain = {(metanet, "none", size) for metanet in ("hparams", "mlp", "statnn") for size in (10, 40)}
-    assert found == plain | {("mlp", "noisy", 20), ("mlp", "none", 20)}, "what a treatment is compared with is there"
+    plain = {
+        (metanet, "none", size) for metanet in ("hparams", "mlp", "statnn") for size in (10, 40)
+    }
+    assert found == plain | {("mlp", "noisy", 20), ("mlp", "none", 20)}, (
+        "what a treatment is compared with is there"
+    )
     everywhere = {line[1:3] for line in lines_of(config, tiny_zoo, tmp_path)}
     assert {("statnn", "noisy"), ("mlp", "augment")} <= everywhere
 
 
 def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
     def keys(treatments):
-        config = config_for(tiny_zoo, treatments=treatments, num_train=["all"], seeds=[0], populations=["standard"])
-        return {task.cell.key for task in plan(config, load(tiny_zoo), tmp_path) if task.treatment != "none"}
+        config = config_for(
+            tiny_zoo, treatments=treatments, num_train=["all"], seeds=[0], populations=["standard"]
+        )
+        return {
+            task.cell.key
+            for task in plan(config, load(tiny_zoo), tmp_path)
+            if task.treatment != "none"
+        }
 
     assert keys(["augment"]) == keys({"moved": {"augment": {"noise": 0.0}}})
     assert keys(["augment"]) != keys({"augment": {"augment": {"noise": 0.1}}})
@@ -57,13 +74,28 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"treatments": ["agument"]}, r"unknown treatment 'agument'; treatments are \['none', 'augment'"),
-        ({"treatments": {"a": {"augment": {"niose": 1}}}}, "treatment 'augment' has no option 'niose'"),
-        ({"treatments": {"a": "augment", "b": {"augment": {}}}}, "treatments 'a' and 'b' are the same"),
-        ({"treated": ["gbm"]}, r"unknown metanet of the study: 'gbm'; known are \['hparams', 'mlp'\]"),
+        (
+            {"treatments": ["agument"]},
+            r"unknown treatment 'agument'; treatments are \['none', 'augment'",
+        ),
+        (
+            {"treatments": {"a": {"augment": {"niose": 1}}}},
+            "treatment 'augment' has no option 'niose'",
+        ),
+        (
+            {"treatments": {"a": "augment", "b": {"augment": {}}}},
+            "treatments 'a' and 'b' are the same",
+        ),
+        (
+            {"treated": ["gbm"]},
+            r"unknown metanet of the study: 'gbm'; known are \['hparams', 'mlp'\]",
+        ),
         ({"treated": ["hparams"]}, "'hparams' reads no weights"),
         ({"treated": {"mlp": ["augment"]}}, r"unknown treatment: 'augment'; known are \['none'\]"),
-        ({"treatments": ["augment"], "treated_num_train": [41]}, "treated_num_train: 41 is more than the 40"),
+        (
+            {"treatments": ["augment"], "treated_num_train": [41]},
+            "treated_num_train: 41 is more than the 40",
+        ),
         ({"options": {"mlp": {"treatment": "augment"}}}, r"\['treatment'\] are set by the study"),
         ({"shuffled": "gbm"}, "unknown metanet of the study: 'gbm'"),
         ({"treatments": {"none": "augment"}}, "the label 'none' stands for no treatment"),
@@ -84,13 +116,22 @@ def test_shuffled_labels_are_the_same_values_in_another_order(tmp_path):
         assert (np.isnan(old) == np.isnan(new)).all(), "networks that diverged still have no label"
         np.testing.assert_array_equal(np.sort(old), np.sort(new))
         assert (old != new)[3:].mean() > 0.8
-        pd.testing.assert_frame_equal(before.drop(columns="test_accuracy"), after.drop(columns="test_accuracy"))
-        assert not shuffled.table(split).equals(ShuffledLabels(population, "test_accuracy", 1).table(split))
+        pd.testing.assert_frame_equal(
+            before.drop(columns="test_accuracy"), after.drop(columns="test_accuracy")
+        )
+        assert not shuffled.table(split).equals(
+            ShuffledLabels(population, "test_accuracy", 1).table(split)
+        )
     pd.testing.assert_frame_equal(population.table("test"), shuffled.table("test"))
 
 
 def test_nothing_is_learned_from_shuffled_labels(tiny_zoo, tmp_path):
-    settings = {"metanets": ["gbm"], "num_train": ["all"], "seeds": [0, 1], "options": {"gbm": {"epochs": 20}}}
+    settings = {
+        "metanets": ["gbm"],
+        "num_train": ["all"],
+        "seeds": [0, 1],
+        "options": {"gbm": {"epochs": 20}},
+    }
     rows = run(config_for(tiny_zoo, shuffled=True, **settings), tmp_path, workers=1, quiet=True)
     shuffled = rows[rows["labels"] == "shuffled"]
     assert shuffled[["population", "metanet", "seed"]].to_numpy().tolist() == [
@@ -104,26 +145,41 @@ def test_nothing_is_learned_from_shuffled_labels(tiny_zoo, tmp_path):
 
 def test_a_fit_is_scored_elsewhere_too(tiny_zoo, tmp_path, counted_fit):
     other = write_zoo(tmp_path / "other", ("standard",), shift=0.1)
-    config = config_for(tiny_zoo, transfer=True, transfer_zoos=[other], seeds=[0], num_train=["all"], shuffled=True)
+    config = config_for(
+        tiny_zoo, transfer=True, transfer_zoos=[other], seeds=[0], num_train=["all"], shuffled=True
+    )
     rows = run(config, tmp_path / "out", workers=1, quiet=True)
-    assert len(counted_fit.cells) == rows["cell"].nunique() == 2 * 2 + 2, "one fit, several test populations"
+    assert len(counted_fit.cells) == rows["cell"].nunique() == 2 * 2 + 2, (
+        "one fit, several test populations"
+    )
     mlp = rows[(rows["metanet"] == "mlp") & (rows["labels"] == "true")]
     assert mlp.groupby("population")["test_population"].unique().map(list).to_dict() == {
         "standard": ["standard", "w_asymmetric", "other/standard"],
         "w_asymmetric": ["w_asymmetric", "standard"],
     }
     assert mlp["n_matched"].min() == 24
-    assert impossible(config, dict(load(tiny_zoo))) == ["The zoo other has no population w_asymmetric."]
+    assert impossible(config, dict(load(tiny_zoo))) == [
+        "The zoo other has no population w_asymmetric."
+    ]
     page = write_report(config, rows, tmp_path / "out").read_text(encoding="utf-8")
     assert "The zoo other has no population w_asymmetric." in page
     assert "Transfer, predicting test_accuracy" in format_study(config, rows, tmp_path / "out")
 
 
 def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
-    settings = {"metanets": ["statnn"], "num_train": [20], "seeds": [1], "options": {"statnn": {"epochs": 2}}}
-    config = config_for(tiny_zoo, transfer=True, populations=["standard", "w_asymmetric"], **settings)
+    settings = {
+        "metanets": ["statnn"],
+        "num_train": [20],
+        "seeds": [1],
+        "options": {"statnn": {"epochs": 2}},
+    }
+    config = config_for(
+        tiny_zoo, transfer=True, populations=["standard", "w_asymmetric"], **settings
+    )
     rows = run(config, tmp_path, workers=1, quiet=True)
-    row = rows.query("metanet == 'statnn' and population == 'standard' and test_population == 'w_asymmetric'").iloc[0]
+    row = rows.query(
+        "metanet == 'statnn' and population == 'standard' and test_population == 'w_asymmetric'"
+    ).iloc[0]
     zoo = load(tiny_zoo)
     fitted = Metanet("statnn", seed=1, epochs=2).fit(zoo["standard"], num_train=20)
     truth, prediction = fitted.predict_examples(zoo["w_asymmetric"])
@@ -132,14 +188,18 @@ def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
     np.testing.assert_allclose(stored.prediction, prediction, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("metanet", "known"), [("statnn", set()), ("probe", set()), ("width_gmn", {"smaller"})])
+@pytest.mark.parametrize(
+    ("metanet", "known"), [("statnn", set()), ("probe", set()), ("width_gmn", {"smaller"})]
+)
 def test_why_not_agrees_with_what_a_metanet_accepts(demo_populations, metanet, known):
     fitted = Metanet(metanet, epochs=1).fit(demo_populations["standard"])
     for name, other in demo_populations.items():
         reason = why_not(metanet, demo_populations["standard"], other)
         assert why_not("hparams", demo_populations["standard"], other) == ""
         if reason:
-            with pytest.raises(ValueError, match=r"than the metanet was fitted on|other sizes of permutable groups"):
+            with pytest.raises(
+                ValueError, match=r"than the metanet was fitted on|other sizes of permutable groups"
+            ):
                 fitted.predict(other)
         else:
             assert np.isfinite(fitted.predict(other)).all()
@@ -148,4 +208,8 @@ def test_why_not_agrees_with_what_a_metanet_accepts(demo_populations, metanet, k
 
 def test_zoos_of_one_name_are_refused(tiny_zoo, tmp_path):
     with pytest.raises(ValueError, match="different names"):
-        candidates(config_for(tiny_zoo, transfer_zoos=[tmp_path / "a" / "z", tmp_path / "b" / "z"]), {}, "standard")
+        candidates(
+            config_for(tiny_zoo, transfer_zoos=[tmp_path / "a" / "z", tmp_path / "b" / "z"]),
+            {},
+            "standard",
+        )

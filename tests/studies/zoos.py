@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo.architectures import build_architecture
-from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 from zoo.params import Params, stack
 from zoo.store.columns import sha256, write_columns, write_text
+from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 
 INPUT_SHAPE, NUM_CLASSES = (3,), 2
 HYPERPARAMETERS = ("lr", "optimizer")
@@ -31,7 +31,9 @@ def write_zoo(
             columns = _columns(np.arange(start, start + count), shift * index, num_diverged)
             write_columns(directory / relative, columns, {})
             path = directory / relative
-            shards[relative] = ShardEntry(rows=count, bytes=path.stat().st_size, sha256=sha256(path))
+            shards[relative] = ShardEntry(
+                rows=count, bytes=path.stat().st_size, sha256=sha256(path)
+            )
             start += count
         space = build_architecture("mlp", {"hidden": [4]}, INPUT_SHAPE, NUM_CLASSES).space
         entries[name] = PopulationEntry(
@@ -60,10 +62,16 @@ def _columns(network_id: np.ndarray, shift: float, num_diverged: int) -> dict[st
     count = len(network_id)
     lr = 10 ** generator.uniform(-3, -1, count)
     params = _params(network_id, lr)
-    accuracy = np.clip(0.5 + 0.2 * np.log10(lr * 100) + shift + 0.02 * generator.standard_normal(count), 0, 1)
+    accuracy = np.clip(
+        0.5 + 0.2 * np.log10(lr * 100) + shift + 0.02 * generator.standard_normal(count), 0, 1
+    )
     diverged = np.arange(count) < num_diverged
-    metrics = {name: np.where(diverged, np.nan, accuracy) for name in ("train_accuracy", "test_accuracy")}
-    metrics |= {name: np.where(diverged, np.nan, 1 - accuracy) for name in ("train_loss", "test_loss")}
+    metrics = {
+        name: np.where(diverged, np.nan, accuracy) for name in ("train_accuracy", "test_accuracy")
+    }
+    metrics |= {
+        name: np.where(diverged, np.nan, 1 - accuracy) for name in ("train_loss", "test_loss")
+    }
     return {
         **{name: tensor.numpy() for name, tensor in params.items()},
         "network_id": network_id,
@@ -85,6 +93,9 @@ def _params(network_id: np.ndarray, lr: np.ndarray) -> Params:
     architecture = build_architecture("mlp", {"hidden": [4]}, INPUT_SHAPE, NUM_CLASSES)
     networks = [architecture.init(torch.Generator().manual_seed(int(i))) for i in network_id]
     return {
-        name: tensor * (1 + torch.as_tensor(np.log10(lr), dtype=torch.float32)).reshape(-1, *(1,) * (tensor.dim() - 1))
+        name: tensor
+        * (1 + torch.as_tensor(np.log10(lr), dtype=torch.float32)).reshape(
+            -1, *(1,) * (tensor.dim() - 1)
+        )
         for name, tensor in stack(networks).items()
     }

@@ -10,17 +10,28 @@ from hypothesis import strategies as st
 from tests.reference.zoo_action import all_permutations_but_identity
 from tests.reference.zoo_spaces import Case, rich_cases
 from tests.zoo.instances import INPUTS, instance
-from zoo.symmetry.align import _ascend, _start, align, align_activations
 from zoo.architectures import ARCHITECTURES, cnn, mlp
 from zoo.architectures.record import activations
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, identity, sample
+from zoo.symmetry.align import _ascend, _start, align, align_activations
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)
 RECURRENT = WeightSpace(
-    {"x": NeuronGroup(6, permutable=False), "h": NeuronGroup(10), "a": NeuronGroup(5), "b": NeuronGroup(7)},
-    {"in": "h <- x", "again": "h <- h", "bias": "h", "out": "(a + b 2) <- h", "back": "h <- (a + b)"},
+    {
+        "x": NeuronGroup(6, permutable=False),
+        "h": NeuronGroup(10),
+        "a": NeuronGroup(5),
+        "b": NeuronGroup(7),
+    },
+    {
+        "in": "h <- x",
+        "again": "h <- h",
+        "bias": "h",
+        "out": "(a + b 2) <- h",
+        "back": "h <- (a + b)",
+    },
 )
 SPACES = {
     "one hidden group": mlp((16,), 4, (24,)).space,
@@ -37,7 +48,10 @@ def generator(seed: int) -> torch.Generator:
 
 def normal(space: WeightSpace, seed: int, batch=(), dtype=torch.float64) -> Params:
     source = generator(seed)
-    return {name: torch.randn((*batch, *s), generator=source, dtype=dtype) for name, s in space.shapes.items()}
+    return {
+        name: torch.randn((*batch, *s), generator=source, dtype=dtype)
+        for name, s in space.shapes.items()
+    }
 
 
 def similarity(space: WeightSpace, params: Params, reference: Params) -> torch.Tensor:
@@ -70,9 +84,12 @@ def test_planted_permutations_and_scales_are_found(activation, hidden):
     moved = act(space, sample(space, generator(1), (100,)), reference)
     found = align(space, moved, reference, num_restarts=3, scales=True)
     again = act(space, found, moved)
-    close = torch.stack([torch.isclose(again[n], t, rtol=1e-9, atol=1e-9).flatten(1).all(1) for n, t in reference.items()]).all(
-        0
-    )
+    close = torch.stack(
+        [
+            torch.isclose(again[n], t, rtol=1e-9, atol=1e-9).flatten(1).all(1)
+            for n, t in reference.items()
+        ]
+    ).all(0)
     assert int(close.sum()) == 100
     for name, group in space.groups.items():
         assert group.scaling != "positive" or bool((found.scales[name] > 0).all())
@@ -90,8 +107,13 @@ def test_planted_symmetries_of_every_architecture_are_found_and_keep_the_functio
     again = act(space, found, moved)
     for n, tensor in params.items():
         torch.testing.assert_close(again[n], tensor, rtol=1e-9, atol=1e-9)
-    architecture, x = architecture.to("cpu", torch.float64), torch.randn(4, *INPUTS[name], generator=generator(3)).double()
-    torch.testing.assert_close(architecture.apply(again, x), architecture.apply(moved, x), rtol=1e-9, atol=1e-9)
+    architecture, x = (
+        architecture.to("cpu", torch.float64),
+        torch.randn(4, *INPUTS[name], generator=generator(3)).double(),
+    )
+    torch.testing.assert_close(
+        architecture.apply(again, x), architecture.apply(moved, x), rtol=1e-9, atol=1e-9
+    )
 
 
 # the objective
@@ -116,8 +138,12 @@ def test_the_objective_never_falls_and_is_what_the_element_reaches(case: Case, s
 TINY = {
     "one group": mlp((3,), 2, (4,)).space,
     "two groups": mlp((3,), 2, (3, 4)).space,
-    "both axes": WeightSpace({"h": NeuronGroup(4), "x": NeuronGroup(2, permutable=False)}, {"w": "h <- h", "v": "h <- x"}),
-    "composite": WeightSpace({"a": NeuronGroup(3), "b": NeuronGroup(2)}, {"w": "(a b) <- b", "v": "(a + b 2)"}),
+    "both axes": WeightSpace(
+        {"h": NeuronGroup(4), "x": NeuronGroup(2, permutable=False)}, {"w": "h <- h", "v": "h <- x"}
+    ),
+    "composite": WeightSpace(
+        {"a": NeuronGroup(3), "b": NeuronGroup(2)}, {"w": "(a b) <- b", "v": "(a + b 2)"}
+    ),
 }
 
 
@@ -127,9 +153,14 @@ def test_tiny_networks_reach_the_maximum_over_all_permutations(space):
     sizes = {name: group.size for name, group in space.groups.items() if group.permutable}
     best = similarity(space, params, reference)
     for permutations in all_permutations_but_identity(sizes):
-        best = torch.maximum(best, similarity(space, act(space, GroupElement(permutations, {}), params), reference))
+        best = torch.maximum(
+            best, similarity(space, act(space, GroupElement(permutations, {}), params), reference)
+        )
     once, often = (
-        similarity(space, act(space, align(space, params, reference, num_restarts=n), params), reference) for n in (1, 20)
+        similarity(
+            space, act(space, align(space, params, reference, num_restarts=n), params), reference
+        )
+        for n in (1, 20)
     )
     for reached in (once, often):
         assert bool((reached <= best + 1e-9).all())
@@ -150,7 +181,9 @@ def test_a_population_is_aligned_as_its_networks_are_one_by_one(case: Case, seed
     if not space.tensors:
         return
     for i, j in ((0, 1), (1, 0)):
-        alone = align(space, {n: t[i, j] for n, t in params.items()}, reference, 2, generator(seed), scales)
+        alone = align(
+            space, {n: t[i, j] for n, t in params.items()}, reference, 2, generator(seed), scales
+        )
         for name, index in alone.permutations.items():
             assert torch.equal(together.permutations[name][i, j], index)
         for name, scale in alone.scales.items():
@@ -160,7 +193,10 @@ def test_a_population_is_aligned_as_its_networks_are_one_by_one(case: Case, seed
 def test_the_params_are_left_alone_and_float32_works():
     space = SPACES["two hidden groups"]
     params, reference = normal(space, 0, (5,), torch.float32), normal(space, 1, dtype=torch.float32)
-    before = {name: tensor.clone() for name, tensor in (*params.items(), *((f"{n} of it", t) for n, t in reference.items()))}
+    before = {
+        name: tensor.clone()
+        for name, tensor in (*params.items(), *((f"{n} of it", t) for n, t in reference.items()))
+    }
     found = align(space, params, reference, num_restarts=2)
     for name, tensor in (*params.items(), *((f"{n} of it", t) for n, t in reference.items())):
         assert torch.equal(tensor, before[name])
@@ -188,13 +224,19 @@ def test_a_space_without_symmetries_gives_the_identity():
 
 def test_no_networks_are_no_trouble():
     space = SPACES["one hidden group"]
-    assert align(space, normal(space, 0, (0,)), normal(space, 1)).permutations["h1"].shape == (0, 24)
+    assert align(space, normal(space, 0, (0,)), normal(space, 1)).permutations["h1"].shape == (
+        0,
+        24,
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"params": {"layers.0.bias": torch.zeros(5)}}, r"tensor 'layers.0.bias': expected shape \[\*batch, 24\], got \[5\]"),
+        (
+            {"params": {"layers.0.bias": torch.zeros(5)}},
+            r"tensor 'layers.0.bias': expected shape \[\*batch, 24\], got \[5\]",
+        ),
         (
             {"reference": {"layers.0.bias": torch.zeros(5)}},
             r"tensor 'layers.0.bias': expected shape \[\*batch, 24\], got \[5\]",
@@ -205,14 +247,19 @@ def test_no_networks_are_no_trouble():
 def test_what_does_not_fit_is_refused(change, message):
     space = SPACES["one hidden group"]
     arguments = {"params": normal(space, 0), "reference": normal(space, 1), "num_restarts": 1}
-    arguments |= {key: arguments[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+    arguments |= {
+        key: arguments[key] | value if isinstance(value, dict) else value
+        for key, value in change.items()
+    }
     with pytest.raises(ValueError, match=message):
         align(space, **arguments)
 
 
 def test_a_reference_must_be_one_network():
     space = SPACES["one hidden group"]
-    with pytest.raises(ValueError, match=r"expected one network as reference, got leading axes \[2\]"):
+    with pytest.raises(
+        ValueError, match=r"expected one network as reference, got leading axes \[2\]"
+    ):
         align(space, normal(space, 0), normal(space, 1, (2,)))
 
 
@@ -222,7 +269,10 @@ def test_a_reference_must_be_one_network():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_recorded_activations_are_those_of_the_network(name):
     architecture = instance(name)
-    params, x = architecture.init(generator(0)), torch.randn(4, *INPUTS[name], generator=generator(1))
+    params, x = (
+        architecture.init(generator(0)),
+        torch.randn(4, *INPUTS[name], generator=generator(1)),
+    )
     recorded = activations(architecture, params, x)
     for group, values in recorded.items():
         assert values.shape[:2] == (4, architecture.space.groups[group].size)
@@ -230,7 +280,9 @@ def test_recorded_activations_are_those_of_the_network(name):
     moved = activations(architecture, act(architecture.space, moving, params), x)
     for group, order in moving.permutations.items():
         if group in recorded:
-            torch.testing.assert_close(moved[group], recorded[group].index_select(1, order), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                moved[group], recorded[group].index_select(1, order), rtol=1e-4, atol=1e-4
+            )
 
 
 def test_recording_is_what_the_layers_compute():
@@ -240,17 +292,27 @@ def test_recording_is_what_the_layers_compute():
     torch.testing.assert_close(activations(architecture, params, x)["h1"], expected)
 
 
-@pytest.mark.parametrize("architecture", [mlp((2, 7, 7), 3, (20, 16)), cnn((2, 7, 7), 3, (12, 12))], ids=["mlp", "cnn"])
+@pytest.mark.parametrize(
+    "architecture", [mlp((2, 7, 7), 3, (20, 16)), cnn((2, 7, 7), 3, (12, 12))], ids=["mlp", "cnn"]
+)
 def test_planted_permutations_are_found_by_activations(architecture):
     space, x = architecture.space, torch.randn(50, 2, 7, 7, generator=generator(0)).double()
     reference = {name: tensor.double() for name, tensor in architecture.init(generator(1)).items()}
-    moved = act(space, sample(space, generator(2), (20,)), reference)  # scales too: a correlation does not see them
+    moved = act(
+        space, sample(space, generator(2), (20,)), reference
+    )  # scales too: a correlation does not see them
     seen = torch.func.vmap(lambda params: activations(architecture, params, x))(moved)
     found = align_activations(space, seen, activations(architecture, reference, x))
-    again = torch.func.vmap(lambda params: activations(architecture, params, x))(act(space, found, moved))
+    again = torch.func.vmap(lambda params: activations(architecture, params, x))(
+        act(space, found, moved)
+    )
     expected = sample(space, generator(2), (20,)).permutations
     for name, order in found.permutations.items():
-        live = activations(architecture, reference, x)[name].flatten(2).std((0, 2)) > 0 if name.startswith("c") else None
+        live = (
+            activations(architecture, reference, x)[name].flatten(2).std((0, 2)) > 0
+            if name.startswith("c")
+            else None
+        )
         if live is None or bool(live.all()):
             assert torch.equal(order, expected[name].argsort(-1))
         assert again[name].shape == seen[name].shape
@@ -277,7 +339,10 @@ def test_dead_neurons_have_no_say_in_activation_matching():
 def test_activations_that_do_not_fit_are_refused(one, other, message):
     space = mlp((3,), 2, (4,)).space
     with pytest.raises(ValueError, match=message):
-        align_activations(space, *({name: torch.zeros(shape) for name, shape in part.items()} for part in (one, other)))
+        align_activations(
+            space,
+            *({name: torch.zeros(shape) for name, shape in part.items()} for part in (one, other)),
+        )
 
 
 def test_the_identity_is_where_a_network_meets_itself():

@@ -49,11 +49,15 @@ def squared(outputs: Tensor, y: Tensor) -> Tensor:
 LOSSES: dict[str, Callable] = {"cross-entropy": F.cross_entropy, "squared error": squared}
 
 
-def residuals(apply, params: Params, loss, counts, turns: Tensor = PLANE, shape=(2,)) -> list[float]:
+def residuals(
+    apply, params: Params, loss, counts, turns: Tensor = PLANE, shape=(2,)
+) -> list[float]:
     """The median residual over networks for each orbit size."""
     found = []
     for count in counts:
-        gradient = orbit_gradient(apply, params, batch(*shape), one_parameter_orbit(turns, count), WEIGHT, loss)
+        gradient = orbit_gradient(
+            apply, params, batch(*shape), one_parameter_orbit(turns, count), WEIGHT, loss
+        )
         found.append(float(angular_momentum_residual(gradient, params[WEIGHT], turns).median()))
     return found
 
@@ -63,11 +67,17 @@ def residuals(apply, params: Params, loss, counts, turns: Tensor = PLANE, shape=
 
 def test_rotations_turn_the_first_entry_towards_the_second():
     turn = torch.linalg.matrix_exp(math.pi / 2 * rotation_generator(4, (3, 1)))
-    assert (turn @ torch.eye(4, dtype=torch.float64)[3]).tolist() == pytest.approx([0, 1, 0, 0], abs=1e-14)
-    torch.testing.assert_close(torch.linalg.matrix_exp(2 * math.pi * PLANE), torch.eye(2, dtype=torch.float64))
+    assert (turn @ torch.eye(4, dtype=torch.float64)[3]).tolist() == pytest.approx(
+        [0, 1, 0, 0], abs=1e-14
+    )
+    torch.testing.assert_close(
+        torch.linalg.matrix_exp(2 * math.pi * PLANE), torch.eye(2, dtype=torch.float64)
+    )
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((7,), 0), ((2, 5, 3), 1), ((2, 5, 3), 2), ((2, 5, 3), -1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((7,), 0), ((2, 5, 3), 1), ((2, 5, 3), 2), ((2, 5, 3), -1)]
+)
 def test_translations_roll_periodic_images(shape, axis):
     generating, length = translation_generator(shape, axis), shape[axis]
     torch.testing.assert_close(generating, -generating.T)
@@ -86,9 +96,16 @@ def test_translations_need_an_odd_length():
 
 
 def test_orbits_hold_every_image_moved_by_every_map():
-    maps = [lambda x: x, lambda x: x.flip(-1), lambda x: x.rot90(1, (-2, -1)), lambda x: x.roll(2, -2)]
+    maps = [
+        lambda x: x,
+        lambda x: x.flip(-1),
+        lambda x: x.rot90(1, (-2, -1)),
+        lambda x: x.roll(2, -2),
+    ]
     x = torch.randn(5, 2, 3, 3, generator=generator(0), dtype=torch.float64)
-    torch.testing.assert_close(orbit(x, matrices((2, 3, 3), maps)), torch.stack([move(x) for move in maps]))
+    torch.testing.assert_close(
+        orbit(x, matrices((2, 3, 3), maps)), torch.stack([move(x) for move in maps])
+    )
 
 
 # the momentum is a derivative
@@ -99,13 +116,19 @@ def test_orbits_hold_every_image_moved_by_every_map():
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 3)])
 def test_the_momentum_is_the_change_of_the_loss_when_the_first_layer_turns(shape, count, loss):
     turns = PLANE if shape == (2,) else translation_generator(shape, 2)
-    architecture, elements = mlp(shape, CLASSES, (6, 5), activation="gelu"), one_parameter_orbit(turns, count)
+    architecture, elements = (
+        mlp(shape, CLASSES, (6, 5), activation="gelu"),
+        one_parameter_orbit(turns, count),
+    )
     params, (x, y), step = networks(architecture, 3), batch(*shape), 1e-5
 
     def turned_loss(n: int, angle: float) -> float:
         own = {name: tensor[n] for name, tensor in params.items()}
         own[WEIGHT] = own[WEIGHT] @ torch.linalg.matrix_exp(angle * turns)
-        losses = [loss(architecture.apply(own, (x.flatten(1) @ element.T).reshape(x.shape)), y) for element in elements]
+        losses = [
+            loss(architecture.apply(own, (x.flatten(1) @ element.T).reshape(x.shape)), y)
+            for element in elements
+        ]
         return float(sum(losses)) / count
 
     gradient = orbit_gradient(architecture.apply, params, (x, y), elements, WEIGHT, loss)
@@ -131,7 +154,9 @@ def test_a_gradient_of_zero_has_residual_zero():
 def test_a_smooth_network_has_no_momentum_on_a_full_orbit(activation, loss):
     """Faster than any power: from 16 angles to 64 by more than from 1 to 16; 7e-2, 6e-3, 2e-3, 3e-8 was found elsewhere."""
     architecture = mlp((2,), CLASSES, (16, 16), activation=activation)
-    one, four, sixteen, all_of_it = residuals(architecture.apply, networks(architecture, 20, 3.0), loss, (1, 4, 16, 64))
+    one, four, sixteen, all_of_it = residuals(
+        architecture.apply, networks(architecture, 20, 3.0), loss, (1, 4, 16, 64)
+    )
     assert 1e-2 < one < 2e-1
     assert one > four > sixteen > all_of_it
     assert sixteen > 1e-4
@@ -142,13 +167,20 @@ def test_a_smooth_network_has_no_momentum_on_a_full_orbit(activation, loss):
 
 def test_a_network_with_kinks_needs_many_more_angles():
     architecture = mlp((2,), CLASSES, (16, 16))
-    one, four, sixteen, all_of_it = residuals(architecture.apply, networks(architecture, 20), F.cross_entropy, (1, 4, 16, 64))
+    one, four, sixteen, all_of_it = residuals(
+        architecture.apply, networks(architecture, 20), F.cross_entropy, (1, 4, 16, 64)
+    )
     assert one > four > sixteen > all_of_it > 1e-4
 
 
 def test_a_translation_has_no_momentum_on_a_full_orbit():
-    turns, architecture = translation_generator((5,), 0), mlp((5,), CLASSES, (8,), activation="tanh")
-    found = residuals(architecture.apply, networks(architecture), F.cross_entropy, (1, 5, 64), turns, (5,))
+    turns, architecture = (
+        translation_generator((5,), 0),
+        mlp((5,), CLASSES, (8,), activation="tanh"),
+    )
+    found = residuals(
+        architecture.apply, networks(architecture), F.cross_entropy, (1, 5, 64), turns, (5,)
+    )
     assert found[0] > found[1] > 1e-4
     assert found[2] < 1e-12
 
@@ -163,10 +195,16 @@ def quadratic(params: Params, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "degree"), [("linear", 1), ("quadratic", 2)])
-def test_for_polynomials_a_finite_orbit_is_exact_for_squared_error_and_not_for_cross_entropy(name, degree):
+def test_for_polynomials_a_finite_orbit_is_exact_for_squared_error_and_not_for_cross_entropy(
+    name, degree
+):
     """A loss of degree 2 d in the input has frequencies up to 2 d, and 2 d + 1 angles average all of them."""
     architecture = mlp((2,), CLASSES, (6,), activation="linear")
-    apply, params, enough = architecture.apply if name == "linear" else quadratic, networks(architecture), 2 * degree + 1
+    apply, params, enough = (
+        architecture.apply if name == "linear" else quadratic,
+        networks(architecture),
+        2 * degree + 1,
+    )
     before, exact, more = residuals(apply, params, squared, (enough - 1, enough, enough + 1))
     assert before > 1e-4
     assert max(exact, more) < 1e-14
@@ -179,7 +217,9 @@ def test_squared_error_of_a_linear_network_has_integrals_that_cross_entropy_has_
     params, (x, y) = networks(architecture, 3, 2.0), batch(2)
     images, labels, turned = orbit(x, elements).flatten(0, 1), y.repeat(64), {}
     for name, loss in LOSSES.items():
-        after = descend(lambda own, loss=loss: loss(architecture.apply(own, images), labels), params, 0.1, 30).params[WEIGHT]
+        after = descend(
+            lambda own, loss=loss: loss(architecture.apply(own, images), labels), params, 0.1, 30
+        ).params[WEIGHT]
         turned[name] = 1 - F.cosine_similarity(after.flatten(1), params[WEIGHT].flatten(1))
         assert float((after - params[WEIGHT]).norm()) > 0.1
     assert float(turned["squared error"].abs().max()) < 1e-14
@@ -193,7 +233,9 @@ QUARTERS = [lambda x, k=k: x.rot90(k, (-2, -1)) for k in range(4)]
 SHIFTS = [lambda x, k=k: x.roll(k, -1) for k in range(4)]
 
 
-@pytest.mark.parametrize("maps", [FLIPS, QUARTERS, SHIFTS], ids=["flips", "quarter turns", "shifts"])
+@pytest.mark.parametrize(
+    "maps", [FLIPS, QUARTERS, SHIFTS], ids=["flips", "quarter turns", "shifts"]
+)
 def test_on_the_orbit_of_a_group_the_gradient_is_equivariant(maps):
     architecture = mlp((1, 4, 4), CLASSES, (6,))
     params, elements = networks(architecture), matrices((1, 4, 4), maps)
@@ -211,14 +253,22 @@ def test_weights_that_a_group_leaves_in_place_stay_so():
     params[WEIGHT] = torch.stack([params[WEIGHT] @ element for element in elements]).mean(0)
     for images, expected in ((orbit(x, elements).flatten(0, 1), True), (x, False)):
         labels = y.repeat(len(images) // len(x))
-        loss = lambda own, images=images, labels=labels: F.cross_entropy(architecture.apply(own, images), labels)  # noqa: E731
+        loss = lambda own, images=images, labels=labels: F.cross_entropy(
+            architecture.apply(own, images), labels
+        )  # noqa: E731
         after = descend(loss, params, 0.5, 5).params[WEIGHT]
         assert float((after - params[WEIGHT]).norm()) > 1e-2
         assert (float((after @ elements[1] - after).abs().max()) < 1e-13) == expected
 
 
 def test_few_angles_of_a_circle_are_a_group_without_a_law_for_the_velocity():
-    architecture, elements = mlp((2,), CLASSES, (8,), activation="tanh"), one_parameter_orbit(PLANE, 4)
+    architecture, elements = (
+        mlp((2,), CLASSES, (8,), activation="tanh"),
+        one_parameter_orbit(PLANE, 4),
+    )
     params = networks(architecture)
-    assert float(equivariance_residual(architecture.apply, params, batch(2), elements, WEIGHT).max()) < 1e-12
+    assert (
+        float(equivariance_residual(architecture.apply, params, batch(2), elements, WEIGHT).max())
+        < 1e-12
+    )
     assert residuals(architecture.apply, params, F.cross_entropy, (4,))[0] > 1e-4

@@ -32,7 +32,9 @@ class Perceptron(nn.Module):
 
     def __init__(self, *widths, bias=True):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(widths)
+        )
         self.activations = nn.ModuleList(nn.ReLU() for _ in widths[2:])
 
     def forward(self, x):
@@ -53,7 +55,11 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         same = stride == 1 and inputs == channels
         self.downsample = (
-            None if same else nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            None
+            if same
+            else nn.Sequential(
+                nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
         )
 
     def forward(self, x):
@@ -64,7 +70,14 @@ class Block(nn.Module):
 class ResNet(nn.Sequential):
     def __init__(self):
         stem = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
-        super().__init__(*stem, Block(8, 8, 1), Block(8, 12, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4))
+        super().__init__(
+            *stem,
+            Block(8, 8, 1),
+            Block(8, 12, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(12, 4),
+        )
 
 
 class Attention(nn.Module):
@@ -77,16 +90,34 @@ class Attention(nn.Module):
 
 
 def encoder(activation=None, heads=3):
-    return nn.TransformerEncoderLayer(12, heads, 16, dropout=0.0, batch_first=True, activation=activation or nn.GELU())
+    return nn.TransformerEncoderLayer(
+        12, heads, 16, dropout=0.0, batch_first=True, activation=activation or nn.GELU()
+    )
 
 
 # module, inputs, names of the weights
 CASES = {
     "perceptron": (lambda: Perceptron(6, 5, 4, 3), (7, 6), ["layers.0", "layers.1", "layers.2"]),
-    "resnet": (ResNet, (2, 3, 8, 8), ["0", "3.conv1", "3.conv2", "4.conv1", "4.conv2", "4.downsample.0", "7"]),
-    "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 3, groups=2)), (2, 3, 9), ["0", "2"]),
-    "conv3d": (lambda: nn.Sequential(nn.Conv3d(2, 6, 2), nn.ReLU(), nn.Conv3d(6, 2, 1)), (2, 2, 4, 4, 4), ["0", "2"]),
-    "encoder": (encoder, (2, 5, 12), ["self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2"]),
+    "resnet": (
+        ResNet,
+        (2, 3, 8, 8),
+        ["0", "3.conv1", "3.conv2", "4.conv1", "4.conv2", "4.downsample.0", "7"],
+    ),
+    "conv1d": (
+        lambda: nn.Sequential(nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Conv1d(6, 4, 3, groups=2)),
+        (2, 3, 9),
+        ["0", "2"],
+    ),
+    "conv3d": (
+        lambda: nn.Sequential(nn.Conv3d(2, 6, 2), nn.ReLU(), nn.Conv3d(6, 2, 1)),
+        (2, 2, 4, 4, 4),
+        ["0", "2"],
+    ),
+    "encoder": (
+        encoder,
+        (2, 5, 12),
+        ["self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2"],
+    ),
     "attention": (
         *(lambda: Attention(kdim=8, vdim=6), (2, 5, 12)),
         ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.out_proj"],
@@ -108,7 +139,10 @@ def case(request):
     return (
         build(),
         randn(*shape),
-        [f"{name}{'_' if name.endswith('_proj') and 'out' not in name else '.'}weight" for name in names],
+        [
+            f"{name}{'_' if name.endswith('_proj') and 'out' not in name else '.'}weight"
+            for name in names
+        ],
     )
 
 
@@ -118,7 +152,10 @@ def effective(module, name):
 
 
 def fixed_entries(module):
-    return {name: effective(module, name).detach()[~mask].clone() for name, mask in free_masks(module).items()}
+    return {
+        name: effective(module, name).detach()[~mask].clone()
+        for name, mask in free_masks(module).items()
+    }
 
 
 def assert_same(one, other):
@@ -167,7 +204,9 @@ def test_gradients_are_those_of_finite_differences_and_zero_where_fixed(case):
 OPTIMIZERS = sorted(
     name
     for name, kind in vars(torch.optim).items()
-    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name not in ("Optimizer", "SparseAdam")
+    if inspect.isclass(kind)
+    and issubclass(kind, torch.optim.Optimizer)
+    and name not in ("Optimizer", "SparseAdam")
 )
 
 
@@ -175,10 +214,19 @@ OPTIMIZERS = sorted(
 def test_no_optimizer_moves_a_fixed_entry(name):
     kind = getattr(torch.optim, name)
     wanted = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
-    options = {option: value for option, value in wanted.items() if option in inspect.signature(kind).parameters}
+    options = {
+        option: value
+        for option, value in wanted.items()
+        if option in inspect.signature(kind).parameters
+    }
     # Weights only: Muon accepts nothing else.
     twin = zoo.asymmetric(Perceptron(6, 5, 4, 3, bias=False), seed=1)
-    start, fixed, x, target = copy.deepcopy(twin), fixed_entries(twin), randn(7, 6), randn(7, 3, seed=1)
+    start, fixed, x, target = (
+        copy.deepcopy(twin),
+        fixed_entries(twin),
+        randn(7, 6),
+        randn(7, 3, seed=1),
+    )
     optimizer = kind(twin.parameters(), **options)
 
     def closure():
@@ -190,7 +238,9 @@ def test_no_optimizer_moves_a_fixed_entry(name):
     for _ in range(30 if name == "LBFGS" else 1000):
         optimizer.step(closure)
     assert_same(fixed_entries(twin), fixed)
-    moved = [(effective(twin, n) != effective(start, n))[mask] for n, mask in free_masks(twin).items()]
+    moved = [
+        (effective(twin, n) != effective(start, n))[mask] for n, mask in free_masks(twin).items()
+    ]
     assert torch.cat(moved).float().mean() > 0.5
 
 
@@ -221,23 +271,33 @@ def test_copies_files_and_precisions_keep_the_twin(kind, tmp_path):
     assert not torch.allclose(other(x), twin(x))
     other.load_state_dict(torch.load(tmp_path / "twin.pt", weights_only=True))
     assert torch.equal(other(x), twin(x))
-    torch.testing.assert_close(copy.deepcopy(twin).double()(x.double()), twin(x).double(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        copy.deepcopy(twin).double()(x.double()), twin(x).double(), atol=1e-6, rtol=1e-5
+    )
     for dtype in (torch.float64, torch.float16):
         cast = {name: values.to(dtype) for name, values in fixed_entries(twin).items()}
         moved = copy.deepcopy(twin).to(dtype)
         assert_same(fixed_entries(moved), cast)
-        assert_same(fixed_entries(moved.float()), {name: values.float() for name, values in cast.items()})
+        assert_same(
+            fixed_entries(moved.float()), {name: values.float() for name, values in cast.items()}
+        )
     if kind != "sigma":
         module.load_state_dict(effective_state_dict(twin))
         assert torch.equal(module(x), twin(x))
 
 
-@pytest.mark.parametrize("options", [{}, {"n_fix": 2, "kappa": 0.3}, {"n_fix": {"*": 1, "layers.1": 0}, "kappa": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"n_fix": 2, "kappa": 0.3}, {"n_fix": {"*": 1, "layers.1": 0}, "kappa": 0.0}]
+)
 def test_w_is_that_of_the_architectures(options):
     module, x = Perceptron(6, 5, 4, 3), randn(7, 6)
     standard = mlp((6,), 3, (5, 4))
     names = ["layers.0.weight", "layers.1.weight", "layers.2.weight"]
-    given = options | ({"n_fix": dict(zip(names, (1, 0, 1), strict=True))} if isinstance(options.get("n_fix"), dict) else {})
+    given = options | (
+        {"n_fix": dict(zip(names, (1, 0, 1), strict=True))}
+        if isinstance(options.get("n_fix"), dict)
+        else {}
+    )
     architecture = make_asymmetric(standard, "w", given, 5)
     twin = zoo.asymmetric(module, seed=5, **options)
     assert_same(free_masks(twin), architecture.free)
@@ -247,7 +307,9 @@ def test_w_is_that_of_the_architectures(options):
     torch.testing.assert_close(twin(x), architecture.apply(params, x))
 
 
-@pytest.mark.parametrize(("kind", "options"), [("sigma", {}), ("sigma", {"std": 2.0}), ("syre", {"std": 0.5})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("sigma", {}), ("sigma", {"std": 2.0}), ("syre", {"std": 0.5})]
+)
 def test_sigma_and_syre_are_those_of_the_architectures(kind, options):
     module, x = Perceptron(6, 5, 4, 3), randn(7, 6)
     architecture = make_asymmetric(mlp((6,), 3, (5, 4)), kind, options, 5)
@@ -262,11 +324,21 @@ def test_sigma_and_syre_are_those_of_the_architectures(kind, options):
 
 
 def test_filters_are_those_of_the_architectures():
-    architecture = make_asymmetric(cnn((3, 8, 8), 4, channels=(5, 6)), "w", {"fix": "filters", "n_fix": CNN_FIXED}, 5)
-    module = nn.ModuleDict({"convs": nn.ModuleList([nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3)]), "classifier": nn.Linear(6, 4)})
+    architecture = make_asymmetric(
+        cnn((3, 8, 8), 4, channels=(5, 6)), "w", {"fix": "filters", "n_fix": CNN_FIXED}, 5
+    )
+    module = nn.ModuleDict(
+        {
+            "convs": nn.ModuleList([nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3)]),
+            "classifier": nn.Linear(6, 4),
+        }
+    )
     twin = zoo.asymmetric(module, fix="filters", n_fix={"*": 2, "convs.0": 0}, seed=5)
     assert_same(free_masks(twin), architecture.free)
-    assert (free_masks(twin)["convs.1.weight"].flatten(2).all(2) == free_masks(twin)["convs.1.weight"].flatten(2).any(2)).all()
+    assert (
+        free_masks(twin)["convs.1.weight"].flatten(2).all(2)
+        == free_masks(twin)["convs.1.weight"].flatten(2).any(2)
+    ).all()
 
 
 CNN_FIXED = {"convs.0.weight": 0, "convs.1.weight": 2, "classifier.weight": 2}
@@ -296,7 +368,10 @@ def test_no_permutation_of_neurons_maps_the_twin_onto_another(kappa):
     params, weight = dict(module.named_parameters()), twin.layers[0].weight.detach()
     entries = twin.layers[0].parametrizations.weight[0]
     for order in list(itertools.permutations(range(5)))[1:]:
-        moved = {name: tensor[list(order)] if name.startswith("layers.0") else tensor for name, tensor in params.items()}
+        moved = {
+            name: tensor[list(order)] if name.startswith("layers.0") else tensor
+            for name, tensor in params.items()
+        }
         moved["layers.1.weight"] = params["layers.1.weight"][:, list(order)]
         torch.testing.assert_close(functional_call(module, moved, (x,)), module(x))
         assert not torch.equal(weight[list(order)][~entries.free], entries.fixed[~entries.free])
@@ -306,7 +381,9 @@ def test_the_tracer_finds_no_symmetry_in_a_twin():
     module, x = Perceptron(6, 5, 4, 3), randn(7, 6)
     for kind, options in {"w": {}, "sigma": {"example_inputs": x}, "syre": {}}.items():
         traced = trace(zoo.asymmetric(module, kind, **options), x)
-        assert not any(group.permutable or group.scaling != "none" for group in traced.space.groups.values())
+        assert not any(
+            group.permutable or group.scaling != "none" for group in traced.space.groups.values()
+        )
     partly = trace(zoo.asymmetric(module, skip=["layers.0", "layers.1"], n_fix=1), x)
     assert [group.size for group in partly.space.groups.values() if group.permutable] == [5]
 
@@ -315,7 +392,11 @@ def test_tied_weights_stay_tied():
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.inner, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
+            self.embed, self.inner, self.head = (
+                nn.Embedding(9, 6),
+                nn.Linear(6, 6),
+                nn.Linear(6, 9, bias=False),
+            )
             self.head.weight = self.embed.weight
             self.again = self.inner
 
@@ -337,7 +418,10 @@ def test_tied_weights_stay_tied():
             mask = free_masks(twin)["head.weight"]
             assert torch.equal(mask, free_masks(twin)["embed.weight"])
             assert torch.equal(zoo.asymmetric(module).embed.weight[mask], module.embed.weight[mask])
-    assert list(free_masks(zoo.asymmetric(module, skip=["head"]))) == ["inner.weight", "again.weight"]
+    assert list(free_masks(zoo.asymmetric(module, skip=["head"]))) == [
+        "inner.weight",
+        "again.weight",
+    ]
 
 
 def test_embeddings_are_an_option():
@@ -359,7 +443,14 @@ def test_masks_are_the_same_in_every_process():
     exec(code, here)
     command = [sys.executable, "-c", f"{code}\nprint(shown)"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    there = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert len(here["shown"]) == 4
     assert ast.literal_eval(there.stdout) == here["shown"]
 
@@ -370,8 +461,12 @@ def test_fused_attention_kernels_compute_the_twin(kind):
     """In evaluation without gradients torch replaces a whole encoder layer by one kernel."""
     module, x = nn.TransformerEncoder(encoder(nn.ReLU(), heads=2), 2), randn(2, 5, 12)
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    examples = {"example_inputs": {"src": x, "src_key_padding_mask": padding}} if kind == "sigma" else {}
-    twin = zoo.asymmetric(module.requires_grad_(False), kind, **examples).eval().requires_grad_(True)
+    examples = (
+        {"example_inputs": {"src": x, "src_key_padding_mask": padding}} if kind == "sigma" else {}
+    )
+    twin = (
+        zoo.asymmetric(module.requires_grad_(False), kind, **examples).eval().requires_grad_(True)
+    )
     for options in ({}, {"src_key_padding_mask": padding}):
         expected = twin(x, **options)
         with torch.no_grad():
@@ -384,14 +479,25 @@ def test_sigma_finds_neurons_after_every_kind_of_layer():
     resnet, x = ResNet(), randn(2, 3, 8, 8)
     twin = zoo.asymmetric(resnet, "sigma", example_inputs=x)
     units = {name: repr(m) for name, m in twin.named_modules() if type(m).__name__ == "FiGLU"}
-    assert units == {"2": "FiGLU(8, axis=-3)", "3.relu": "FiGLU(8, axis=-3)", "4.relu": "FiGLU(12, axis=-3)"}
+    assert units == {
+        "2": "FiGLU(8, axis=-3)",
+        "3.relu": "FiGLU(8, axis=-3)",
+        "4.relu": "FiGLU(12, axis=-3)",
+    }
     pre = resnet[1].eval()(resnet[0](x))
     mixing = twin[2].mixing_8
-    by_hand = torch.stack([sum(mixing[i, j] * pre[:, j] for j in range(8)).sigmoid() * pre[:, i] for i in range(8)], 1)
+    by_hand = torch.stack(
+        [sum(mixing[i, j] * pre[:, j] for j in range(8)).sigmoid() * pre[:, i] for i in range(8)], 1
+    )
     torch.testing.assert_close(twin[2](pre), by_hand)
     assert all(m.training for name, m in twin.named_modules() if name not in ("", "1"))
-    assert repr(zoo.asymmetric(encoder(), "sigma", example_inputs=randn(2, 5, 12)).activation) == "FiGLU(16, axis=-1)"
-    both = nn.Sequential(nn.Linear(6, 4), act := nn.ReLU(), nn.Linear(4, 5), act, nn.Linear(5, 4), act)
+    assert (
+        repr(zoo.asymmetric(encoder(), "sigma", example_inputs=randn(2, 5, 12)).activation)
+        == "FiGLU(16, axis=-1)"
+    )
+    both = nn.Sequential(
+        nn.Linear(6, 4), act := nn.ReLU(), nn.Linear(4, 5), act, nn.Linear(5, 4), act
+    )
     twin = zoo.asymmetric(both, "sigma", example_inputs=randn(2, 6))
     assert repr(twin[1]) == "FiGLU(4, 5, axis=-1)"
     assert twin[1] is twin[3] is twin[5]
@@ -420,7 +526,10 @@ class Swish(nn.Module):
         return x * x.sigmoid()
 
 
-@pytest.mark.parametrize("act", [F.relu, torch.relu_, F.gelu, torch.tanh, F.silu, F.leaky_relu, F.elu, F.softplus, F.mish])
+@pytest.mark.parametrize(
+    "act",
+    [F.relu, torch.relu_, F.gelu, torch.tanh, F.silu, F.leaky_relu, F.elu, F.softplus, F.mish],
+)
 def test_activations_that_are_function_calls_are_refused(act):
     module = nn.Sequential(Functional(act))
     with pytest.raises(ValueError, match=r"cannot be replaced: \w+ in 0 \(Functional\)"):
@@ -430,12 +539,22 @@ def test_activations_that_are_function_calls_are_refused(act):
 def test_an_activation_of_your_own_is_named():
     module, x = Functional(Swish()), randn(2, 4)
     assert type(zoo.asymmetric(module, "sigma", example_inputs=x).act) is Swish
-    twin = zoo.asymmetric(module, "sigma", example_inputs={"x": x}, activations=["act"], skip=["relu"])
+    twin = zoo.asymmetric(
+        module, "sigma", example_inputs={"x": x}, activations=["act"], skip=["relu"]
+    )
     assert repr(twin.act) == "FiGLU(4, axis=-1)"
     assert type(twin.relu) is nn.ReLU
 
 
-GPT2 = {"n_positions": 16, "n_embd": 12, "n_layer": 2, "n_head": 3, "vocab_size": 30, "bos_token_id": 0, "eos_token_id": 0}
+GPT2 = {
+    "n_positions": 16,
+    "n_embd": 12,
+    "n_layer": 2,
+    "n_head": 3,
+    "vocab_size": 30,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 
 def test_language_models_of_transformers():
@@ -465,22 +584,54 @@ def test_language_models_of_transformers():
 
 
 REFUSED = {
-    "kind": (Perceptron(6, 5, 3), {"kind": "wide"}, r"unknown kind of asymmetry 'wide'; known are \['sigma', 'syre', 'w'\]"),
-    "option": (Perceptron(6, 5, 3), {"nfix": 3}, r"unknown option 'nfix' of asymmetry 'w'; options are \['n_fix', 'kappa'"),
+    "kind": (
+        Perceptron(6, 5, 3),
+        {"kind": "wide"},
+        r"unknown kind of asymmetry 'wide'; known are \['sigma', 'syre', 'w'\]",
+    ),
+    "option": (
+        Perceptron(6, 5, 3),
+        {"nfix": 3},
+        r"unknown option 'nfix' of asymmetry 'w'; options are \['n_fix', 'kappa'",
+    ),
     "type": (Perceptron(6, 5, 3), {"skip": "head"}, r"option 'skip' of asymmetry 'w'"),
-    "skip": (Perceptron(6, 5, 3), {"skip": ["head"]}, r"skip: \['head'\] fit nothing; names are \['layers', 'layers.0'"),
-    "mapping": (Perceptron(6, 5, 3), {"n_fix": {"layers.0": 2}}, r"n_fix: no value for \['layers.1.weight'\]; start .* '\*'"),
+    "skip": (
+        Perceptron(6, 5, 3),
+        {"skip": ["head"]},
+        r"skip: \['head'\] fit nothing; names are \['layers', 'layers.0'",
+    ),
+    "mapping": (
+        Perceptron(6, 5, 3),
+        {"n_fix": {"layers.0": 2}},
+        r"n_fix: no value for \['layers.1.weight'\]; start .* '\*'",
+    ),
     "typo": (
         Perceptron(6, 5, 3),
         {"kappa": {"*": 1, "layer": 2}},
         r"kappa: \['layer'\] fit nothing; names are \['layers.0.weight'",
     ),
-    "frozen": (Perceptron(6, 5, 3), {"n_fix": 6}, r"'layers.0.weight': n_fix=6 would freeze all 6 entries of a row"),
-    "depthwise": (nn.Conv2d(64, 64, 3, groups=64), {}, r"'weight': 64 rows cannot be distinct with n_fix=2 of 9 entries"),
+    "frozen": (
+        Perceptron(6, 5, 3),
+        {"n_fix": 6},
+        r"'layers.0.weight': n_fix=6 would freeze all 6 entries of a row",
+    ),
+    "depthwise": (
+        nn.Conv2d(64, 64, 3, groups=64),
+        {},
+        r"'weight': 64 rows cannot be distinct with n_fix=2 of 9 entries",
+    ),
     "kappa": (Perceptron(6, 5, 3), {"kappa": -1.0}, r"expected kappa >= 0, got -1.0"),
     "nothing": (nn.ReLU(), {}, r"no weights to fix entries of; looked for nn.Linear, nn.Conv1d"),
-    "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 4, 3)), {}, r"'0' \(ConvTranspose2d\) is not among .* skip=\['0'\]"),
-    "recurrent": (nn.Sequential(nn.LSTM(3, 4)), {}, r"recurrent layers cannot be made asymmetric: '0' \(LSTM\)"),
+    "transposed": (
+        nn.Sequential(nn.ConvTranspose2d(3, 4, 3)),
+        {},
+        r"'0' \(ConvTranspose2d\) is not among .* skip=\['0'\]",
+    ),
+    "recurrent": (
+        nn.Sequential(nn.LSTM(3, 4)),
+        {},
+        r"recurrent layers cannot be made asymmetric: '0' \(LSTM\)",
+    ),
     "computed": (
         nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 5))),
         {},
@@ -491,14 +642,22 @@ REFUSED = {
         r"that have a parametrization .* cannot get another: \['0.weight'\]",
     ),
     "lazy": (nn.Sequential(nn.LazyLinear(3)), {}, r"\['0.weight', '0.bias'\] have no values yet"),
-    "twice": (zoo.asymmetric(Perceptron(6, 5, 3)), {}, r"'layers.0.weight' is not a parameter but computed"),
+    "twice": (
+        zoo.asymmetric(Perceptron(6, 5, 3)),
+        {},
+        r"'layers.0.weight' is not a parameter but computed",
+    ),
     "syre twice": (
         zoo.asymmetric(Perceptron(6, 5, 3)),
         {"kind": "syre"},
         r"have a parametrization .* cannot get another: \['layers.0.bias'",
     ),
     "syre std": (Perceptron(6, 5, 3), {"kind": "syre", "std": 0.0}, r"expected std > 0, got 0.0"),
-    "sigma std": (Perceptron(6, 5, 3), {"kind": "sigma", "std": -1.0}, r"expected std > 0, got -1.0"),
+    "sigma std": (
+        Perceptron(6, 5, 3),
+        {"kind": "sigma", "std": -1.0},
+        r"expected std > 0, got -1.0",
+    ),
     "no examples": (Perceptron(6, 5, 3), {"kind": "sigma"}, r"example_inputs are needed"),
     "no activation": (
         *(nn.Linear(6, 5), {"kind": "sigma", "example_inputs": randn(2, 6)}),
@@ -532,7 +691,9 @@ def test_compiled_twins_train_as_uncompiled_ones(kind):
     if not compiler_works(torch.device("cpu")):
         pytest.skip("torch.compile does not work on this machine")
     x, target = randn(7, 6), randn(7, 3, seed=1)
-    twin = zoo.asymmetric(Perceptron(6, 5, 4, 3), kind, **({"example_inputs": x} if kind == "sigma" else {}))
+    twin = zoo.asymmetric(
+        Perceptron(6, 5, 4, 3), kind, **({"example_inputs": x} if kind == "sigma" else {})
+    )
     fixed = fixed_entries(twin)
     results = []
     for wrap in (lambda m: m, lambda m: torch.compile(m, fullgraph=True)):

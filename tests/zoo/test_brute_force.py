@@ -26,20 +26,36 @@ TINY = {
     "cnn": (cnn((2, 5, 5), CLASSES, (3, 3)), (2, 5, 5), 1),
     "cnn norm groups": (cnn((2, 5, 5), CLASSES, (6, 6), norm="group", norm_groups=2), (2, 5, 5), 2),
     "cnn norm groups, flattened": (
-        cnn((2, 3, 3), CLASSES, (6,), norm="group", norm_groups=3, pool="flatten", activation="gelu"),
+        cnn(
+            (2, 3, 3), CLASSES, (6,), norm="group", norm_groups=3, pool="flatten", activation="gelu"
+        ),
         (2, 3, 3),
         2,
     ),
     "resnet": (resnet((2, 8, 8), CLASSES, channels=(3, 3, 3)), (2, 8, 8), 1),
-    "resnet layer norm": (resnet((2, 8, 8), CLASSES, channels=(3, 3, 3), norm="layer"), (2, 8, 8), 1),
-    "transformer": (transformer((3, 4, 4), CLASSES, patch=2, dim=4, heads=2, depth=1, mlp_ratio=1), (3, 4, 4), 2),
+    "resnet layer norm": (
+        resnet((2, 8, 8), CLASSES, channels=(3, 3, 3), norm="layer"),
+        (2, 8, 8),
+        1,
+    ),
+    "transformer": (
+        transformer((3, 4, 4), CLASSES, patch=2, dim=4, heads=2, depth=1, mlp_ratio=1),
+        (3, 4, 4),
+        2,
+    ),
     "transformer, three heads": (
-        transformer((3, 6), CLASSES, patch=2, dim=3, heads=3, depth=2, mlp_ratio=1, activation="relu"),
+        transformer(
+            (3, 6), CLASSES, patch=2, dim=3, heads=3, depth=2, mlp_ratio=1, activation="relu"
+        ),
         (3, 6),
         1,
     ),
     "gin": (gin((3, 3), CLASSES, hidden=3, layers=2), (3, 3), 1),
-    "gin layer norm": (gin((3, 2, 2), CLASSES, hidden=3, layers=2, norm="layer", activation="tanh"), (3, 2, 2), 1),
+    "gin layer norm": (
+        gin((3, 2, 2), CLASSES, hidden=3, layers=2, norm="layer", activation="tanh"),
+        (3, 2, 2),
+        1,
+    ),
     "siren": (siren((4,), CLASSES, (4, 3), omega=3.0), (4,), 1),
 }
 
@@ -63,7 +79,11 @@ def network(architecture: Architecture) -> dict[str, torch.Tensor]:
     for name, tensor in params.items():
         noise = 0.5 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
         moved = (tensor + noise).abs() + 0.1 if name.endswith("running_var") else tensor + noise
-        params[name] = torch.where(architecture.free[name], moved, tensor) if name in architecture.free else moved
+        params[name] = (
+            torch.where(architecture.free[name], moved, tensor)
+            if name in architecture.free
+            else moved
+        )
     return params
 
 
@@ -80,8 +100,12 @@ def preserved(architecture: Architecture, shape: tuple[int, ...]) -> dict[str, s
     found: dict[str, set[bool]] = {name: set() for name in architecture.space.groups}
     for name, permutation in permutations(architecture):
         moved = act(architecture.space, params, permutation, {})
-        stays = all(torch.equal(moved[n][~mask], params[n][~mask]) for n, mask in architecture.free.items())
-        change = float((outputs(architecture, shape, moved) - before).abs().max() / before.abs().max())
+        stays = all(
+            torch.equal(moved[n][~mask], params[n][~mask]) for n, mask in architecture.free.items()
+        )
+        change = float(
+            (outputs(architecture, shape, moved) - before).abs().max() / before.abs().max()
+        )
         assert change < 1e-12 or change > 1e-6, (name, permutation, change)
         found[name].add(stays and change < 1e-12)
     return found
@@ -109,4 +133,7 @@ def test_no_permutation_of_neurons_with_a_gate_is_a_symmetry(case):
     architecture = sigma_asymmetric(standard, generator(0))
     for name, found in preserved(architecture, shape).items():
         assert found <= {architecture.space.groups[name].permutable}, name
-        assert not architecture.space.groups[name].permutable or standard.space.groups[name].activation == "linear"
+        assert (
+            not architecture.space.groups[name].permutable
+            or standard.space.groups[name].activation == "linear"
+        )

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.reference.zoo_spaces import Case, cases, rich_cases
 from tests.zoo.instances import INPUTS, instance
 from zoo.architectures import ACTIVATIONS, ARCHITECTURES, Architecture, build_architecture, mlp
+from zoo.params import Params, batch_shape
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.balance import SLACK, balance
 from zoo.symmetry.blocks import blocks
 from zoo.symmetry.canonical import canonical_element, canonicalize
-from zoo.params import Params, batch_shape
-from zoo.symmetry.action import GroupElement, act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)
@@ -23,7 +23,10 @@ seeds = st.integers(0, 2**32)
 def normal(space: WeightSpace, seed: int, batch=(), dtype=torch.float64) -> Params:
     """Entries `~ N(0, 1)`: generic with probability 1."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn((*batch, *s), generator=generator, dtype=dtype) for name, s in space.shapes.items()}
+    return {
+        name: torch.randn((*batch, *s), generator=generator, dtype=dtype)
+        for name, s in space.shapes.items()
+    }
 
 
 def element(space: WeightSpace, seed: int, batch=()) -> GroupElement:
@@ -32,14 +35,19 @@ def element(space: WeightSpace, seed: int, batch=()) -> GroupElement:
 
 def assert_close(one: Params, other: Params, tolerance: float = 1e-10):
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            tensor, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def is_generic(space: WeightSpace, params: Params) -> bool:
     """Whether more than signs is left of every entry; where scales make all entries of a group 1 or -1, neurons may tie."""
     if all(group.scaling in ("none", "positive") for group in space.groups.values()):
         return True
-    sizes = [tensor.abs().reshape(len(tensor), -1).sort(-1).values.diff(dim=-1) for tensor in params.values()]
+    sizes = [
+        tensor.abs().reshape(len(tensor), -1).sort(-1).values.diff(dim=-1)
+        for tensor in params.values()
+    ]
     return all(bool((size > 1e-9).all()) for size in sizes)
 
 
@@ -68,7 +76,9 @@ def test_it_is_reached_by_a_symmetry_of_the_space(case: Case, seed):
     assert set(found.scales) == {name for name, group in groups if group.scaling != "none"}
     for name, group in groups:
         if group.permutable:
-            assert torch.equal(found.permutations[name].sort(-1).values, torch.arange(group.size).expand(*lead, -1))
+            assert torch.equal(
+                found.permutations[name].sort(-1).values, torch.arange(group.size).expand(*lead, -1)
+            )
         if group.scaling != "none":
             scales = found.scales[name]
             assert scales.shape == (*lead, group.size)
@@ -92,20 +102,34 @@ def test_architectures_keep_their_function_and_lose_their_orbit(name):
     check_architecture(instance(name), INPUTS[name])
 
 
-@pytest.mark.parametrize(("name", "activation"), list(itertools.product(("mlp", "cnn"), ACTIVATIONS)))
+@pytest.mark.parametrize(
+    ("name", "activation"), list(itertools.product(("mlp", "cnn"), ACTIVATIONS))
+)
 def test_networks_of_every_activation_do_so(name, activation):
-    check_architecture(build_architecture(name, {"activation": activation}, (2, 7, 7), 3), (2, 7, 7))
+    check_architecture(
+        build_architecture(name, {"activation": activation}, (2, 7, 7), 3), (2, 7, 7)
+    )
 
 
 def check_architecture(architecture: Architecture, input_shape: tuple[int, ...]):
     space = architecture.space
-    params = {name: tensor.double() for name, tensor in architecture.init(torch.Generator().manual_seed(0)).items()}
+    params = {
+        name: tensor.double()
+        for name, tensor in architecture.init(torch.Generator().manual_seed(0)).items()
+    }
     noise = normal(space, 1)
-    params = {n: t * noise[n].exp() if n.endswith("var") else t + 0.3 * noise[n] for n, t in params.items()}
+    params = {
+        n: t * noise[n].exp() if n.endswith("var") else t + 0.3 * noise[n]
+        for n, t in params.items()
+    }
     architecture = architecture.to("cpu", torch.float64)
-    x = torch.randn(5, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(
+        5, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     once = canonicalize(space, params)
-    torch.testing.assert_close(architecture.apply(once, x), architecture.apply(params, x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        architecture.apply(once, x), architecture.apply(params, x), rtol=1e-10, atol=1e-10
+    )
     assert_close(once, canonicalize(space, act(space, element(space, 3), params)))
     assert_close(once, canonicalize(space, once))
 
@@ -117,7 +141,10 @@ def test_float32_networks_and_leading_axes_of_any_kind():
     assert {tensor.dtype for tensor in once.values()} == {torch.float32}
     assert_close(once, canonicalize(space, act(space, element(space, 1, (3, 2)), params)), 1e-5)
     none = canonical_element(space, {name: tensor[:0] for name, tensor in params.items()})
-    assert {name: tuple(scale.shape) for name, scale in none.scales.items()} == {"h1": (0, 2, 6), "h2": (0, 2, 5)}
+    assert {name: tuple(scale.shape) for name, scale in none.scales.items()} == {
+        "h1": (0, 2, 6),
+        "h2": (0, 2, 5),
+    }
 
 
 # what it looks like
@@ -128,9 +155,13 @@ def test_neurons_are_balanced_and_the_largest_come_first():
     params = canonicalize(space, normal(space, 0, (10,)))
     for i in range(2):
         read = params[f"layers.{i + 1}.weight"].square().sum(-2)
-        written = params[f"layers.{i}.weight"].square().sum(-1) + params[f"layers.{i}.bias"].square()
+        written = (
+            params[f"layers.{i}.weight"].square().sum(-1) + params[f"layers.{i}.bias"].square()
+        )
         torch.testing.assert_close(written, read, rtol=0, atol=2 * SLACK)
-        sizes = params[f"layers.{i}.weight"].abs().sum(-1) + params[f"layers.{i + 1}.weight"].abs().sum(-2)
+        sizes = params[f"layers.{i}.weight"].abs().sum(-1) + params[
+            f"layers.{i + 1}.weight"
+        ].abs().sum(-2)
         assert bool((sizes[:, 0] > sizes[:, -1]).all())
 
 
@@ -139,7 +170,9 @@ def test_the_balanced_point_has_the_least_norm_of_its_orbit():
     params = canonicalize(space, normal(space, 0))
     least = sum(float(tensor.square().sum()) for tensor in params.values())
     for seed in range(20):
-        scales = {name: 1 + 0.1 * (scale - 1) for name, scale in element(space, seed).scales.items()}
+        scales = {
+            name: 1 + 0.1 * (scale - 1) for name, scale in element(space, seed).scales.items()
+        }
         moved = act(space, GroupElement({}, scales), params)
         assert sum(float(tensor.square().sum()) for tensor in moved.values()) > least
 
@@ -170,7 +203,11 @@ def test_dead_neurons_do_no_harm(activation):
     params = normal(space, 0)
     params["layers.0.weight"][2], params["layers.0.bias"][2] = 0, 0  # nothing in
     params["layers.1.weight"][:, 4] = 0  # nothing out
-    params["layers.1.weight"][3], params["layers.1.bias"][3], params["layers.2.weight"][:, 3] = 0, 0, 0  # nothing at all
+    params["layers.1.weight"][3], params["layers.1.bias"][3], params["layers.2.weight"][:, 3] = (
+        0,
+        0,
+        0,
+    )  # nothing at all
     once = canonicalize(space, params)
     assert all(bool(tensor.isfinite().all()) for tensor in once.values())
     assert_close(once, canonicalize(space, act(space, element(space, 1), params)))
@@ -181,14 +218,19 @@ def test_dead_neurons_do_no_harm(activation):
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_networks_of_equal_neurons_stay_finite(value):
     space = mlp((4,), 3, (5, 5)).space
-    params = {name: torch.full(shape, value, dtype=torch.float64) for name, shape in space.shapes.items()}
+    params = {
+        name: torch.full(shape, value, dtype=torch.float64) for name, shape in space.shapes.items()
+    }
     once = canonicalize(space, params)
     assert_close(once, canonicalize(space, act(space, element(space, 0), params)))
 
 
 def test_binary_networks_are_told_apart_by_where_their_entries_are():
     space = mlp((6,), 3, (5, 4), "gelu").space
-    params = {name: torch.where(tensor > 0, 1.0, 0.0).double() for name, tensor in normal(space, 3).items()}
+    params = {
+        name: torch.where(tensor > 0, 1.0, 0.0).double()
+        for name, tensor in normal(space, 3).items()
+    }
     once = canonicalize(space, params)
     assert_close(once, canonicalize(space, act(space, element(space, 0), params)), 0)
 
@@ -207,7 +249,9 @@ def test_a_network_that_is_not_finite_changes_no_other():
 def test_tensors_that_do_not_fit_are_refused_with_both_shapes():
     space = mlp((8,), 4, (6,)).space
     params = normal(space, 0) | {"layers.0.bias": torch.zeros(5)}
-    with pytest.raises(ValueError, match=r"tensor 'layers.0.bias': expected shape \[\*batch, 6\], got \[5\]"):
+    with pytest.raises(
+        ValueError, match=r"tensor 'layers.0.bias': expected shape \[\*batch, 6\], got \[5\]"
+    ):
         canonicalize(space, params)
 
 
@@ -229,5 +273,7 @@ def test_blocks_hold_every_entry_once_and_move_as_their_axes_say(case: Case, see
             if dim.group in moving.scales:
                 shape = (-1, *(1,) * (len(block.dims) - 1 - axis))
                 expected = expected * (moving.scales[dim.group] ** dim.power).reshape(shape)
-        torch.testing.assert_close(block.view(moved[block.tensor]), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            block.view(moved[block.tensor]), expected, rtol=1e-12, atol=1e-12
+        )
     assert all(bool((tensor == 1).all()) for tensor in count.values())

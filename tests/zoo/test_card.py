@@ -57,8 +57,12 @@ def test_its_job_makes_the_same_zoo(folder, tmp_path):
 
 def test_what_stands_in_two_places_is_written_twice(folder):
     shared = [0.25, 0.5]
-    text = written(folder, hyperparameters={"lr": {"choice": shared}, "momentum": {"choice": shared}})
-    assert text == written(folder, hyperparameters={"lr": {"choice": [0.25, 0.5]}, "momentum": {"choice": [0.25, 0.5]}})
+    text = written(
+        folder, hyperparameters={"lr": {"choice": shared}, "momentum": {"choice": shared}}
+    )
+    assert text == written(
+        folder, hyperparameters={"lr": {"choice": [0.25, 0.5]}, "momentum": {"choice": [0.25, 0.5]}}
+    )
     assert "&id" not in text
 
 
@@ -71,7 +75,11 @@ def test_text_of_strangers_stays_where_it_is(folder):
     table = text.split("## Make it again")[0]
     assert "<script>" not in table
     assert len([line for line in table.splitlines() if line.startswith("```")]) == 6
-    assert all(line.count("|") == 6 for line in table.split("## Hyperparameters")[1].splitlines() if line.startswith("|"))
+    assert all(
+        line.count("|") == 6
+        for line in table.split("## Hyperparameters")[1].splitlines()
+        if line.startswith("|")
+    )
 
 
 def test_a_zoo_that_no_job_made_shows_none(folder):
@@ -89,7 +97,9 @@ def test_a_histogram_counts_what_numpy_counts():
     assert np.abs(np.array(lengths) - counts / counts.max() * max(lengths)).max() <= 1
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.04, 1.36), (-3e-7, 4e-7), (1e6, 1e6 + 3), (-1e9, 1e9), (5.0, 5.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.04, 1.36), (-3e-7, 4e-7), (1e6, 1e6 + 3), (-1e9, 1e9), (5.0, 5.0)]
+)
 def test_edges_are_told_apart_and_right(low, high):
     values = np.linspace(low, high, 50)
     edges = np.histogram(values, 10)[1]
@@ -103,7 +113,10 @@ def test_edges_are_told_apart_and_right(low, high):
 
 def test_histograms_of_nothing_of_one_and_of_a_narrow_terminal():
     assert histogram_lines(np.array([np.nan])) == ["no finite value"]
-    assert sum(int(line.split()[-1]) for line in histogram_lines(np.array([0.5]), bins=3, width=5)) == 1
+    assert (
+        sum(int(line.split()[-1]) for line in histogram_lines(np.array([0.5]), bins=3, width=5))
+        == 1
+    )
     assert histogram_lines(np.array([0.1, 0.9, 0.9]), 2, 24, (0.0, 1.0), blocks=False) == [
         "0.0 to 0.5 ######      1",
         "0.5 to 1.0 ########### 2",

@@ -61,7 +61,10 @@ def message(path: Path, *overrides: str) -> str:
 def test_a_good_file_is_read(write):
     config = read_config(Config, write(GOOD))
     assert config == Config(
-        task=Task(name="digits", size=3), count=4, rates=[0.5, 1.0], table={"first": Task(name="images", size=10)}
+        task=Task(name="digits", size=3),
+        count=4,
+        rates=[0.5, 1.0],
+        table={"first": Task(name="images", size=10)},
     )
 
 
@@ -94,7 +97,12 @@ def test_a_config_error_is_a_value_error(write):
         ("size: 3", "sise: 3", 4, ["unknown key 'task.sise'", "found 3"]),
         ("count: 4", "count: 5", 5, ["count", "expected an even number, found 5"]),
         ("  - 1\n", "  - fast\n", 8, ["rates.1", "valid number", "found 'fast'"]),
-        ("first: {name: images}", "first: {name: images, size: -1}", 10, ["table.first.size", "found -1"]),
+        (
+            "first: {name: images}",
+            "first: {name: images, size: -1}",
+            10,
+            ["table.first.size", "found -1"],
+        ),
         ("  name: digits\n", "", 2, ["key 'task.name' is missing"]),
         ("rates:\n  - 0.5\n  - 1\n", "rates: 3\n", 6, ["rates", "valid list", "found 3"]),
     ],
@@ -115,7 +123,9 @@ def test_a_missing_key_at_the_top_names_the_file(write):
 
 
 def test_all_errors_are_told_at_once_one_line_each(write):
-    path = write(GOOD.replace("size: 3", "size: 0").replace("count: 4", "count: 5") + "colour: red\n")
+    path = write(
+        GOOD.replace("size: 3", "size: 0").replace("count: 4", "count: 5") + "colour: red\n"
+    )
     lines = message(path).splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{path}:4", f"{path}:5", f"{path}:11"]
 
@@ -123,7 +133,10 @@ def test_all_errors_are_told_at_once_one_line_each(write):
 # what is not a mapping of keys
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- 1\n- 2\n", "list"), ("just text", "str"), ("3", "int")])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "NoneType"), ("- 1\n- 2\n", "list"), ("just text", "str"), ("3", "int")],
+)
 def test_a_file_that_is_not_a_mapping(write, text, found):
     path = write(text)
     assert message(path) == f"{path}: expected a mapping of keys at the top, found {found}"
@@ -161,14 +174,20 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(write, text, line, k
 
 
 def test_the_same_key_in_two_mappings_is_no_duplicate(write):
-    text = GOOD.replace("  first: {name: images}", "  first: {name: images}\n  second: {name: images}")
+    text = GOOD.replace(
+        "  first: {name: images}", "  first: {name: images}\n  second: {name: images}"
+    )
     assert len(read_config(Config, write(text)).table) == 2
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
     missing, binary = tmp_path / "missing.yaml", tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00count")
-    for path, part in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "codec can't decode")):
+    for path, part in (
+        (missing, "No such file"),
+        (tmp_path, "Is a directory"),
+        (binary, "codec can't decode"),
+    ):
         text = message(path)
         assert text.startswith(f"{path}: cannot be read: ")
         assert part in text
@@ -181,7 +200,13 @@ def test_overrides_replace_add_and_nest(write):
     config = read_config(
         Config,
         write(GOOD),
-        ["count=8", "task.name=images", "rates=[2.5]", "table.second={name: digits}", "table.third.name=images"],
+        [
+            "count=8",
+            "task.name=images",
+            "rates=[2.5]",
+            "table.second={name: digits}",
+            "table.third.name=images",
+        ],
     )
     assert (config.count, config.task, config.rates) == (8, Task(name="images", size=3), [2.5])
     assert config.table == {
@@ -201,7 +226,10 @@ def test_an_override_may_hold_an_equals_sign(write):
 
 @pytest.mark.parametrize("override", ["count", "=3", "", "count 3"])
 def test_an_override_that_is_not_key_and_value(write, override):
-    assert message(write(GOOD), override) == f"--set {override}: expected key=value, for example --set count=100"
+    assert (
+        message(write(GOOD), override)
+        == f"--set {override}: expected key=value, for example --set count=100"
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def generator(seed: int) -> torch.Generator:
 
 def build(name: str, **options) -> Architecture:
     kind, own = VARIANTS[name]
-    return build_architecture(kind, SMALL[kind] | own | options, INPUTS[kind], 3).to("cpu", torch.float64)
+    return build_architecture(kind, SMALL[kind] | own | options, INPUTS[kind], 3).to(
+        "cpu", torch.float64
+    )
 
 
 def network(architecture: Architecture, seed: int) -> Params:
@@ -58,7 +60,9 @@ def network(architecture: Architecture, seed: int) -> Params:
 def minibatch(name: str, seed: int, count: int = 6) -> tuple[Tensor, Tensor]:
     source = generator(seed)
     shape = INPUTS[VARIANTS[name][0]]
-    return torch.randn(count, *shape, generator=source, dtype=torch.float64), torch.randint(3, (count,), generator=source)
+    return torch.randn(count, *shape, generator=source, dtype=torch.float64), torch.randint(
+        3, (count,), generator=source
+    )
 
 
 def loss_of(architecture: Architecture, batch: tuple[Tensor, Tensor]):
@@ -68,7 +72,11 @@ def loss_of(architecture: Architecture, batch: tuple[Tensor, Tensor]):
 
 def kept_by(name: str, architecture: Architecture, **options):
     return find_laws(
-        architecture.space, loss_of(architecture, minibatch(name, 0)), network(architecture, 0), architecture.free, **options
+        architecture.space,
+        loss_of(architecture, minibatch(name, 0)),
+        network(architecture, 0),
+        architecture.free,
+        **options,
     )
 
 
@@ -79,9 +87,14 @@ OPTIMIZERS = {
 }
 
 
-def trained(name: str, architecture: Architecture, optimizer: str, steps: int) -> tuple[Params, Params]:
+def trained(
+    name: str, architecture: Architecture, optimizer: str, steps: int
+) -> tuple[Params, Params]:
     """Params and gradients at every step of training, along a first axis, each step on another minibatch."""
-    params = {n: t.requires_grad_(n not in architecture.statistics) for n, t in network(architecture, 1).items()}
+    params = {
+        n: t.requires_grad_(n not in architecture.statistics)
+        for n, t in network(architecture, 1).items()
+    }
     stepper = OPTIMIZERS[optimizer]([t for t in params.values() if t.requires_grad])
     seen, gradients = [], []
     for step in range(steps):
@@ -102,7 +115,10 @@ def trained(name: str, architecture: Architecture, optimizer: str, steps: int) -
 
 
 def dot(a: Params, b: Params) -> Tensor:
-    return sum(((a[name] * b[name]).flatten(1).sum(1) for name in a), start=torch.zeros(2, dtype=torch.float64))
+    return sum(
+        ((a[name] * b[name]).flatten(1).sum(1) for name in a),
+        start=torch.zeros(2, dtype=torch.float64),
+    )
 
 
 @given(language_cases(), st.integers(0, 1000))
@@ -122,7 +138,9 @@ def test_the_balance_of_neurons_is_what_their_generators_say(case: Case, seed):
             own = {name: gradients[name] * (direction != 0) for name, direction in xi.items()}
             torch.testing.assert_close(values[:, neuron], -dot(xi, params))
             size = (dot(own, own) * dot(xi, xi)).sqrt()
-            torch.testing.assert_close(off[:, neuron], dot(xi, gradients).abs() / size.where(size > 0, 1))
+            torch.testing.assert_close(
+                off[:, neuron], dot(xi, gradients).abs() / size.where(size > 0, 1)
+            )
 
 
 def test_the_balance_of_a_recurrent_layer_counts_its_diagonal_once():
@@ -132,13 +150,25 @@ def test_the_balance_of_a_recurrent_layer_counts_its_diagonal_once():
     assert quantities(space, params)["h.balance"].tolist() == [25 - 9 - 1, 9 - 25]
     gradients = {"w": torch.tensor([[100.0, 1.0], [0.0, 100.0]]), "b": torch.zeros(2)}
     expected = [3 / math.sqrt(1 * (9 + 25 + 1)), 3 / math.sqrt(1 * (9 + 25))]
-    torch.testing.assert_close(residuals(space, params, gradients)["h.balance"], torch.tensor(expected))
+    torch.testing.assert_close(
+        residuals(space, params, gradients)["h.balance"], torch.tensor(expected)
+    )
 
 
 def heads_space(heads: int = 2, size: int = 3) -> WeightSpace:
-    groups = {"x": NeuronGroup(4, permutable=False), "head": NeuronGroup(heads), "y": NeuronGroup(5, permutable=False)}
+    groups = {
+        "x": NeuronGroup(4, permutable=False),
+        "head": NeuronGroup(heads),
+        "y": NeuronGroup(5, permutable=False),
+    }
     groups |= {name: NeuronGroup(size, scaling="any") for name in ("qk", "v")}
-    patterns = {"q": "(head qk) <- x", "b": "(head qk)", "k": "x -> (head qk^-1)", "v": "(head v) <- x", "o": "y <- (head v)"}
+    patterns = {
+        "q": "(head qk) <- x",
+        "b": "(head qk)",
+        "k": "x -> (head qk^-1)",
+        "v": "(head v) <- x",
+        "o": "y <- (head v)",
+    }
     return WeightSpace(groups, patterns)
 
 
@@ -152,15 +182,24 @@ def test_the_matrix_balance_of_heads_is_the_derivative_along_any_mixing():
             q, b, k, v, o, gq, gb, gk, *_ = (
                 part.reshape(2, 3, -1)[h]
                 for source in (params, gradients)
-                for part in (source["q"][n], source["b"][n], source["k"][n].T, source["v"][n], source["o"][n].T)
+                for part in (
+                    source["q"][n],
+                    source["b"][n],
+                    source["k"][n].T,
+                    source["v"][n],
+                    source["o"][n].T,
+                )
             )
             torch.testing.assert_close(values["qk.matrix"][n, h], k @ k.T - q @ q.T - b @ b.T)
             torch.testing.assert_close(values["v.matrix"][n, h], o @ o.T - v @ v.T)
             mixing = torch.randn(1000, 3, 3, generator=generator(2), dtype=torch.float64)
             mixing /= mixing.flatten(1).norm(dim=1)[:, None, None]
-            along = sum((g * (mixing @ w)).sum((1, 2)) for g, w in ((gq, q), (gb, b))) - (gk * (mixing.mT @ k)).sum((1, 2))
+            along = sum((g * (mixing @ w)).sum((1, 2)) for g, w in ((gq, q), (gb, b))) - (
+                gk * (mixing.mT @ k)
+            ).sum((1, 2))
             size = math.sqrt(
-                sum(float(t.square().sum()) for t in (gq, gb, gk)) * sum(float(t.square().sum()) for t in (q, b, k))
+                sum(float(t.square().sum()) for t in (gq, gb, gk))
+                * sum(float(t.square().sum()) for t in (q, b, k))
             )
             best = float(along.abs().max()) / size
             assert best <= float(off["qk.matrix"][n, h]) < 1.3 * best
@@ -169,16 +208,30 @@ def test_the_matrix_balance_of_heads_is_the_derivative_along_any_mixing():
 def test_scales_and_shifts_by_hand():
     groups = {"x": NeuronGroup(2, permutable=False), "g": NeuronGroup(2), "c": NeuronGroup(2)}
     space = WeightSpace(groups, {"w": "(g c) <- x", "b": "(g c)", "v": "x -> c"})
-    params = {"w": torch.arange(8.0).reshape(4, 2), "b": torch.ones(4), "v": torch.arange(4.0).reshape(2, 2)}
+    params = {
+        "w": torch.arange(8.0).reshape(4, 2),
+        "b": torch.ones(4),
+        "v": torch.arange(4.0).reshape(2, 2),
+    }
     named = [scale(space, ["w", "b"], each) for each in range(3)]
-    assert [quantities([law], params)["w.scale"].tolist() for law in named] == [144.0, [16.0, 128.0], [[2, 14], [42, 86]]]
+    assert [quantities([law], params)["w.scale"].tolist() for law in named] == [
+        144.0,
+        [16.0, 128.0],
+        [[2, 14], [42, 86]],
+    ]
     assert quantities([shift(space, "w")], params)["w.shift"].tolist() == [12, 16]
     assert quantities([shift(space, "w", 1)], params)["w.shift"].tolist() == [[2, 4], [10, 12]]
     assert quantities([shift(space, "b")], params)["b.shift"].tolist() == [4]
     assert quantities([shift(space, "v")], params)["v.shift"].tolist() == [1, 5]
-    off = residuals([shift(space, "w"), named[0]], params, {"w": torch.tensor([[1.0, 1.0], [1, -1], [1, 1], [1, -1]])})
+    off = residuals(
+        [shift(space, "w"), named[0]],
+        params,
+        {"w": torch.tensor([[1.0, 1.0], [1, -1], [1, 1], [1, -1]])},
+    )
     torch.testing.assert_close(off["w.shift"], torch.tensor([1.0, 0.0]))
-    torch.testing.assert_close(off["w.scale"], torch.tensor(abs(0 + 1 + 2 - 3 + 4 + 5 + 6 - 7) / math.sqrt(8 * 144)))
+    torch.testing.assert_close(
+        off["w.scale"], torch.tensor(abs(0 + 1 + 2 - 3 + 4 + 5 + 6 - 7) / math.sqrt(8 * 144))
+    )
 
 
 def test_the_columns_of_a_concatenation_are_one_law():
@@ -186,8 +239,12 @@ def test_the_columns_of_a_concatenation_are_one_law():
     space = WeightSpace(groups, {"w": "y <- (a + b 2)"})
     params = random_params(space, generator(0), (4,))
     assert shift(space, "w").shape == (8,)
-    torch.testing.assert_close(quantities([shift(space, "w")], params)["w.shift"], params["w"].sum(1))
-    torch.testing.assert_close(quantities([scale(space, ["w"], 1)], params)["w.scale"], params["w"].square().sum(2))
+    torch.testing.assert_close(
+        quantities([shift(space, "w")], params)["w.shift"], params["w"].sum(1)
+    )
+    torch.testing.assert_close(
+        quantities([scale(space, ["w"], 1)], params)["w.scale"], params["w"].square().sum(2)
+    )
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 2)])
@@ -195,15 +252,28 @@ def test_leading_axes_are_networks(lead):
     space = heads_space()
     count = math.prod(lead)
     params, gradients = (random_params(space, generator(seed), (count,)) for seed in (0, 1))
-    named = [balance(space, "v"), matrix(space, "qk"), scale(space, ["q", "b"], 1), shift(space, "o"), shift(space, "q", 1)]
+    named = [
+        balance(space, "v"),
+        matrix(space, "qk"),
+        scale(space, ["q", "b"], 1),
+        shift(space, "o"),
+        shift(space, "q", 1),
+    ]
     assert [law.shape for law in named] == [(3,), (2, 3, 3), (2,), (6,), (2, 4)]
-    reshaped = [{n: t.reshape(*lead, *t.shape[1:]) for n, t in source.items()} for source in (params, gradients)]
+    reshaped = [
+        {n: t.reshape(*lead, *t.shape[1:]) for n, t in source.items()}
+        for source in (params, gradients)
+    ]
     for all_values, kind in zip(measure(named, *reshaped), ("quantity", "residual"), strict=True):
         for law in named:
             shape = law.shape[:-2] if (kind, law.kind) == ("residual", "matrix") else law.shape
             assert all_values[law.name].shape == (*lead, *shape)
             for i in range(count):
-                alone = measure([law], {n: t[i] for n, t in params.items()}, {n: t[i] for n, t in gradients.items()})
+                alone = measure(
+                    [law],
+                    {n: t[i] for n, t in params.items()},
+                    {n: t[i] for n, t in gradients.items()},
+                )
                 expected = alone[kind == "residual"][law.name]
                 torch.testing.assert_close(all_values[law.name].reshape(count, *shape)[i], expected)
 
@@ -217,7 +287,9 @@ def test_residuals_are_between_0_and_1_and_0_without_gradients(case: Case, seed)
         values = residuals([law], params, gradients)[law.name]
         assert bool(((values >= 0) & (values <= 1)).all())
         assert not residuals([law], params, {})[law.name].any()
-        aligned = residuals([law], params, params)[law.name] if law.kind == "scale" else torch.ones(1)
+        aligned = (
+            residuals([law], params, params)[law.name] if law.kind == "scale" else torch.ones(1)
+        )
         torch.testing.assert_close(aligned, torch.ones_like(aligned))
 
 
@@ -246,7 +318,9 @@ def test_what_a_space_declares_is_found(name):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("asymmetry", ["gelu", "w", "sigma"])
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_where_the_symmetry_is_gone_the_laws_of_the_standard_network_do_not_hold(name, asymmetry, optimizer):
+def test_where_the_symmetry_is_gone_the_laws_of_the_standard_network_do_not_hold(
+    name, asymmetry, optimizer
+):
     standard = build(name)
     if asymmetry == "gelu":
         other = build(name, activation="gelu")
@@ -264,8 +338,13 @@ def test_where_the_symmetry_is_gone_the_laws_of_the_standard_network_do_not_hold
 def test_fixed_entries_break_a_law_only_if_masks_are_given():
     architecture = make_asymmetric(build("mlp"), "w", {"n_fix": 0.3}, 0).to("cpu", torch.float64)
     loss, params = loss_of(architecture, minibatch("mlp", 0)), network(architecture, 0)
-    assert names(find_laws(architecture.space, loss, params, architecture.free)) == ["layers.2.bias.shift"]
-    assert [law.name for law in find_laws(architecture.space, loss, params)][:2] == ["h1.balance", "h2.balance"]
+    assert names(find_laws(architecture.space, loss, params, architecture.free)) == [
+        "layers.2.bias.shift"
+    ]
+    assert [law.name for law in find_laws(architecture.space, loss, params)][:2] == [
+        "h1.balance",
+        "h2.balance",
+    ]
 
 
 # which laws a loss keeps
@@ -280,8 +359,20 @@ EXPECTED = {
     "linear mlp": ["h1.matrix", "h2.matrix", "layers.2.weight.shift", "layers.2.bias.shift"],
     "siren": ["layers.2.weight.shift", "layers.2.bias.shift"],
     "transformer": [
-        *("d.balance", "qk1.matrix", "v1.matrix", "embed.weight.shift", "embed.bias.shift", "position.weight.shift"),
-        *("blocks.0.out.weight.shift", "blocks.0.out.bias.shift", "blocks.0.fc2.weight.shift", "blocks.0.fc2.bias.shift"),
+        *(
+            "d.balance",
+            "qk1.matrix",
+            "v1.matrix",
+            "embed.weight.shift",
+            "embed.bias.shift",
+            "position.weight.shift",
+        ),
+        *(
+            "blocks.0.out.weight.shift",
+            "blocks.0.out.bias.shift",
+            "blocks.0.fc2.weight.shift",
+            "blocks.0.fc2.bias.shift",
+        ),
         *("classifier.weight.shift", "classifier.bias.shift"),
     ],
 }
@@ -308,7 +399,9 @@ def test_all_that_adds_into_a_normed_stream_has_one_scale():
     architecture = build(name)
     (law,) = [law for law in kept_by(name, architecture, tolerance=1e-2) if law.kind == "scale"]
     assert law.shape == ()
-    assert set(law.tensors) == {n for n, text in architecture.space.tensors.items() if "d^0" in text}
+    assert set(law.tensors) == {
+        n for n, text in architecture.space.tensors.items() if "d^0" in text
+    }
 
 
 class Normed(nn.Module):
@@ -317,7 +410,11 @@ class Normed(nn.Module):
     def __init__(self, norm: str):
         super().__init__()
         self.conv, self.fc, self.out = nn.Conv2d(2, 4, 3), nn.Linear(4, 6), nn.Linear(6, 3)
-        self.norm = nn.BatchNorm2d(4, eps=1e-30) if norm == "batch" else nn.GroupNorm(2 if norm == "group" else 1, 4, eps=0.0)
+        self.norm = (
+            nn.BatchNorm2d(4, eps=1e-30)
+            if norm == "batch"
+            else nn.GroupNorm(2 if norm == "group" else 1, 4, eps=0.0)
+        )
         self.layer_norm = nn.LayerNorm(6, eps=0.0)
 
     def forward(self, x):
@@ -329,7 +426,13 @@ class Normed(nn.Module):
 def test_scales_before_norms_without_epsilon_are_found_exactly(norm, shape):
     module, source = Normed(norm).double(), generator(0)
     x, y = torch.randn(7, 2, 5, 5, generator=source, dtype=torch.float64), torch.arange(7) % 3
-    groups = {"x": NeuronGroup(2), "g": NeuronGroup(2), "c": NeuronGroup(2), "h": NeuronGroup(6), "y": NeuronGroup(3, False)}
+    groups = {
+        "x": NeuronGroup(2),
+        "g": NeuronGroup(2),
+        "c": NeuronGroup(2),
+        "h": NeuronGroup(6),
+        "y": NeuronGroup(3, False),
+    }
     c = "(g c)"
     space = WeightSpace(
         groups,
@@ -351,7 +454,9 @@ def test_scales_before_norms_without_epsilon_are_found_exactly(norm, shape):
     found = {law.name: law for law in find_laws(space, call, params, tolerance=1e-9)}
     shapes = {name: law.shape for name, law in found.items() if law.kind == "scale"}
     assert shapes == {"conv.weight.scale": shape, "fc.weight.scale": ()}
-    assert ("conv.bias" in found["conv.weight.scale"].tensors) == (norm != "batch")  # batch norm takes the bias away
+    assert ("conv.bias" in found["conv.weight.scale"].tensors) == (
+        norm != "batch"
+    )  # batch norm takes the bias away
     assert found["fc.weight.scale"].tensors == ("fc.weight", "fc.bias")
     assert {"fc.weight.shift", "out.weight.shift"} <= set(found)
 
@@ -362,13 +467,20 @@ def test_a_traced_module_has_laws():
     traced = trace(module, x)
     (relu, linear) = laws(traced.space)
     assert (relu.shape, linear.shape) == ((6,), (5,))
-    found = find_laws(traced.space, lambda p: traced.apply(p, x.double()).square().mean(), traced.params)
+    found = find_laws(
+        traced.space, lambda p: traced.apply(p, x.double()).square().mean(), traced.params
+    )
     assert names(found) == [relu.name, linear.name.replace("balance", "matrix")]
 
 
 def test_a_law_needs_a_gradient_to_be_found():
     architecture = build("mlp")
-    assert find_laws(architecture.space, lambda p: 0 * p["layers.0.bias"].sum(), network(architecture, 0)) == ()
+    assert (
+        find_laws(
+            architecture.space, lambda p: 0 * p["layers.0.bias"].sum(), network(architecture, 0)
+        )
+        == ()
+    )
 
 
 # arguments
@@ -386,18 +498,29 @@ def test_what_does_not_exist_is_refused():
         (lambda: scale(space, ["layers.0.bias"], 2), "at least 2"),
         (lambda: shift(space, "layers.0.bias", 1), "each must be below"),
         (lambda: quantities(space, {"layers.0.weight": torch.zeros(5, 4)}), "missing are"),
-        (lambda: find_laws(space, lambda p: p["layers.0.bias"].sum(), random_params(space, generator(0), (2,))), "one network"),
+        (
+            lambda: find_laws(
+                space, lambda p: p["layers.0.bias"].sum(), random_params(space, generator(0), (2,))
+            ),
+            "one network",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
 
 
 def replace_group(space: WeightSpace, name: str, scaling) -> WeightSpace:
-    return WeightSpace({**space.groups, name: replace(space.groups[name], scaling=scaling)}, space.tensors)
+    return WeightSpace(
+        {**space.groups, name: replace(space.groups[name], scaling=scaling)}, space.tensors
+    )
 
 
 def test_groups_that_scale_nothing_have_no_law():
-    groups = {"x": NeuronGroup(2, scaling="any"), "h": NeuronGroup(3, scaling="sign"), "unused": NeuronGroup(2, scaling="any")}
+    groups = {
+        "x": NeuronGroup(2, scaling="any"),
+        "h": NeuronGroup(3, scaling="sign"),
+        "unused": NeuronGroup(2, scaling="any"),
+    }
     assert names(laws(WeightSpace(groups, {"w": "h <- x", "b": "h"}))) == ["x.balance"]
     space = WeightSpace(groups, {"w": "h <- x", "b": "h"})
     params = unflatten(space, torch.arange(9.0))

@@ -21,7 +21,9 @@ def fixed(size: int) -> NeuronGroup:
 def layers(widths, scaling: Scaling, biases: bool = False, activation=lambda z: z, power: int = 1):
     """A space, the function, and the shape of an input of a perceptron with a linear output layer."""
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
-    groups = {name: NeuronGroup(width, scaling=scaling) for name, width in zip(names, widths, strict=True)}
+    groups = {
+        name: NeuronGroup(width, scaling=scaling) for name, width in zip(names, widths, strict=True)
+    }
     groups |= {"x": fixed(widths[0]), "y": fixed(widths[-1])}
     tensors = {"w1": "h1 <- x"}
     for i in range(1, len(widths) - 1):
@@ -36,7 +38,9 @@ def layers(widths, scaling: Scaling, biases: bool = False, activation=lambda z: 
     return WeightSpace(groups, tensors), apply, (widths[0],)
 
 
-def agree(space: WeightSpace, apply, shape, named: list[Law], expected: int, seed: int = 0) -> tuple[int, ...]:
+def agree(
+    space: WeightSpace, apply, shape, named: list[Law], expected: int, seed: int = 0
+) -> tuple[int, ...]:
     params = random_params(space, generator(seed))
     count = count_laws(apply, params, shape, generator(seed + 1))
     assert count.laws == expected == count_independent(named, params)
@@ -47,14 +51,26 @@ def agree(space: WeightSpace, apply, shape, named: list[Law], expected: int, see
 def number_of_linear_laws(n: int, m: int, r: int) -> int:
     """Independent entries of `U^T U - V^T V` for `U` n x r, `V` m x r, `(U; V)` of full rank `k`.
 
-    The differential `dW -> dW^T S W + W^T S dW` of `W^T S W` reaches every symmetric matrix but those on the `r - k` dimensions
-    that `W` does not. Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 4, have the same numbers.
+    The differential `dW -> dW^T S W + W^T S dW` of `W^T S W` reaches every symmetric matrix but
+    those on the `r - k` dimensions that `W` does not. Marcotte, Gribonval and Peyre 2023, arXiv
+    2307.00144, section 4, have the same numbers.
     """
     return r * (r + 1) // 2 if n + m > r else (n + m) * (2 * r - (n + m - 1)) // 2
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "r"), [(1, 1, 1), (2, 1, 2), (2, 2, 3), (3, 4, 2), (3, 3, 3), (1, 1, 3), (1, 2, 5), (2, 2, 6), (2, 3, 5)]
+    ("n", "m", "r"),
+    [
+        (1, 1, 1),
+        (2, 1, 2),
+        (2, 2, 3),
+        (3, 4, 2),
+        (3, 3, 3),
+        (1, 1, 3),
+        (1, 2, 5),
+        (2, 2, 6),
+        (2, 3, 5),
+    ],
 )
 def test_two_linear_layers(n, m, r):
     space, apply, shape = layers((m, r, n), "any")
@@ -71,7 +87,13 @@ def test_brackets_are_needed():
 def test_three_linear_layers(widths):
     space, apply, shape = layers(widths, "any")
     named = [matrix(space, "h1"), matrix(space, "h2")]
-    agree(space, apply, shape, named, widths[1] * (widths[1] + 1) // 2 + widths[2] * (widths[2] + 1) // 2)
+    agree(
+        space,
+        apply,
+        shape,
+        named,
+        widths[1] * (widths[1] + 1) // 2 + widths[2] * (widths[2] + 1) // 2,
+    )
 
 
 def test_a_product_that_is_one_number_has_more_laws_than_are_listed():
@@ -121,7 +143,11 @@ def test_softmax_adds_one_law_for_each_column_and_one_for_the_bias():
 
 @pytest.mark.parametrize(("channels", "in_channels"), [(2, 1), (3, 2)])
 def test_a_block_of_convolutions(channels, in_channels):
-    groups = {"x": fixed(in_channels), "c": NeuronGroup(channels, scaling="positive"), "y": fixed(1)}
+    groups = {
+        "x": fixed(in_channels),
+        "c": NeuronGroup(channels, scaling="positive"),
+        "y": fixed(1),
+    }
     space = WeightSpace(groups, {"w1": "c <- x 2 2", "b1": "c", "w2": "y <- c 2 2"})
 
     def block(p, x):
@@ -132,15 +158,24 @@ def test_a_block_of_convolutions(channels, in_channels):
     def residual(p, x):
         return x[:, :1] + F.conv2d(F.conv2d(x, p["w1"], p["b1"], padding=1).relu(), p["w2"])
 
-    agree(space, residual, (in_channels, 3, 3), list(laws(space)), channels)  # a skip connection changes nothing
+    agree(
+        space, residual, (in_channels, 3, 3), list(laws(space)), channels
+    )  # a skip connection changes nothing
 
 
-@pytest.mark.parametrize(("dim", "size", "heads", "length"), [(3, 2, 1, 3), (2, 1, 2, 3), (3, 2, 2, 3)])
+@pytest.mark.parametrize(
+    ("dim", "size", "heads", "length"), [(3, 2, 1, 3), (2, 1, 2, 3), (3, 2, 2, 3)]
+)
 def test_attention_has_two_symmetric_matrices_for_each_head(dim, size, heads, length):
     """Marcotte, Gribonval and Peyre 2025, arXiv 2506.06194: those of `Q K^T` and of `V O`, in each head."""
     groups = {"x": fixed(dim), "head": NeuronGroup(heads), "y": fixed(dim)}
     groups |= {name: NeuronGroup(size, scaling="any") for name in ("qk", "v")}
-    patterns = {"q": "(head qk) <- x", "k": "(head qk^-1) <- x", "v": "(head v) <- x", "o": "y <- (head v)"}
+    patterns = {
+        "q": "(head qk) <- x",
+        "k": "(head qk^-1) <- x",
+        "v": "(head v) <- x",
+        "o": "y <- (head v)",
+    }
     space = WeightSpace(groups, patterns)
 
     def attention(p, x):
@@ -152,7 +187,10 @@ def test_attention_has_two_symmetric_matrices_for_each_head(dim, size, heads, le
 
 
 def test_what_is_not_used_is_conserved():
-    params = {"used": torch.ones(2, dtype=torch.float64), "unused": torch.ones(3, dtype=torch.float64)}
+    params = {
+        "used": torch.ones(2, dtype=torch.float64),
+        "unused": torch.ones(3, dtype=torch.float64),
+    }
     assert count_laws(lambda p, x: x @ p["used"], params, (2,), generator(0)).laws == 3
     assert count_laws(lambda p, x: 0 * x @ p["used"], params, (2,), generator(0)).laws == 5
 

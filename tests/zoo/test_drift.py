@@ -25,13 +25,17 @@ def generator(seed: int) -> torch.Generator:
 
 def minibatch(seed: int) -> tuple[Tensor, Tensor]:
     source = generator(seed)
-    return torch.randn(8, *INPUT, generator=source, dtype=torch.float64), torch.randint(CLASSES, (8,), generator=source)
+    return torch.randn(8, *INPUT, generator=source, dtype=torch.float64), torch.randint(
+        CLASSES, (8,), generator=source
+    )
 
 
 def of_architecture(architecture: Architecture):
     params = {name: t.double() for name, t in architecture.init(generator(0)).items()}
     x, y = minibatch(0)
-    named = find_laws(architecture.space, lambda p: F.cross_entropy(architecture.apply(p, x), y), params)
+    named = find_laws(
+        architecture.space, lambda p: F.cross_entropy(architecture.apply(p, x), y), params
+    )
     return named, params, architecture.apply
 
 
@@ -59,7 +63,9 @@ CASES = {
     "leaky relu": lambda: of_architecture(mlp(INPUT, CLASSES, (8, 6), activation="leaky_relu")),
     "squared relu": squared_relu,
     "linear": lambda: of_architecture(mlp(INPUT, CLASSES, (8, 6), activation="linear")),
-    "attention": lambda: of_architecture(build_architecture("transformer", {"patch": 5, "dim": 8, "depth": 1}, INPUT, CLASSES)),
+    "attention": lambda: of_architecture(
+        build_architecture("transformer", {"patch": 5, "dim": 8, "depth": 1}, INPUT, CLASSES)
+    ),
 }
 
 
@@ -76,7 +82,10 @@ def test_the_discrete_law_of_sgd_is_exact(case, decay):
     for step in range(STEPS):
         gradients = gradients_of(apply, params, step)
         now, drift = quantities(named, params), predicted_drift(named, params, gradients, lr, decay)
-        params = {name: tensor - lr * (gradients[name] + decay * tensor) for name, tensor in params.items()}
+        params = {
+            name: tensor - lr * (gradients[name] + decay * tensor)
+            for name, tensor in params.items()
+        }
         for name, after in quantities(named, params).items():
             size = max(1.0, float(after.abs().max()))
             assert float((now[name] + drift[name] - after).abs().max()) < 1e-12 * size, (name, step)
@@ -90,8 +99,12 @@ def test_the_discrete_law_in_its_own_words():
     g, eta, lam = gradients_of(apply, params, 0), 0.1, 0.3
     q = 2 * params["w2"].square().sum(0) - params["w1"].square().sum(1) - params["b1"].square()
     torch.testing.assert_close(quantities(named, params)["h.balance"], q)
-    expected = (1 - eta * lam) ** 2 * q + eta**2 * (2 * g["w2"].square().sum(0) - g["w1"].square().sum(1) - g["b1"].square())
-    torch.testing.assert_close(q + predicted_drift(named, params, g, eta, lam)["h.balance"], expected)
+    expected = (1 - eta * lam) ** 2 * q + eta**2 * (
+        2 * g["w2"].square().sum(0) - g["w1"].square().sum(1) - g["b1"].square()
+    )
+    torch.testing.assert_close(
+        q + predicted_drift(named, params, g, eta, lam)["h.balance"], expected
+    )
 
 
 def test_step_size_and_decay_of_each_network():
@@ -99,16 +112,27 @@ def test_step_size_and_decay_of_each_network():
     params = {name: torch.stack([tensor, 2 * tensor]) for name, tensor in params.items()}
     gradients = {name: tensor.cos() for name, tensor in params.items()}
     after = {name: tensor.sin() for name, tensor in params.items()}
-    rates, decays = torch.tensor([0.1, 0.2], dtype=torch.float64), torch.tensor([0.0, 0.3], dtype=torch.float64)
-    both = predicted_drift(named, params, gradients, rates, decays), split_drift(named, params, after, gradients, rates, decays)
+    rates, decays = (
+        torch.tensor([0.1, 0.2], dtype=torch.float64),
+        torch.tensor([0.0, 0.3], dtype=torch.float64),
+    )
+    both = (
+        predicted_drift(named, params, gradients, rates, decays),
+        split_drift(named, params, after, gradients, rates, decays),
+    )
     for i in range(2):
-        p, g, a = ({name: tensor[i] for name, tensor in source.items()} for source in (params, gradients, after))
+        p, g, a = (
+            {name: tensor[i] for name, tensor in source.items()}
+            for source in (params, gradients, after)
+        )
         drift = predicted_drift(named, p, g, float(rates[i]), float(decays[i]))
         split = split_drift(named, p, a, g, float(rates[i]), float(decays[i]))
         for law in named:
             torch.testing.assert_close(both[0][law.name][i], drift[law.name])
             for term in ("discretization", "decay", "optimizer", "broken"):
-                torch.testing.assert_close(getattr(both[1][law.name], term)[i], getattr(split[law.name], term))
+                torch.testing.assert_close(
+                    getattr(both[1][law.name], term)[i], getattr(split[law.name], term)
+                )
 
 
 OPTIMIZERS = {
@@ -123,7 +147,10 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
     named, start, apply = CASES[case]()
-    params, (kind, options) = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}, OPTIMIZERS[optimizer]
+    params, (kind, options) = (
+        {name: tensor.clone().requires_grad_() for name, tensor in start.items()},
+        OPTIMIZERS[optimizer],
+    )
     stepper = kind(list(params.values()), lr=0.02, **options)
     for step in range(3):
         x, y = minibatch(step)
@@ -131,7 +158,10 @@ def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
         F.cross_entropy(apply(params, x), y).backward()
         before, gradients = (
             {n: t.clone() for n, t in source.items()}
-            for source in ({n: t.detach() for n, t in params.items()}, {n: t.grad for n, t in params.items()})
+            for source in (
+                {n: t.detach() for n, t in params.items()},
+                {n: t.grad for n, t in params.items()},
+            )
         )
         stepper.step()
         after = {n: t.detach() for n, t in params.items()}
@@ -147,7 +177,10 @@ def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
         if optimizer == "sgd":
             assert float(terms.optimizer.abs().max()) < 1e-13
             torch.testing.assert_close(
-                terms.total, predicted_drift(named, before, gradients, 0.02, 0.1)[law.name], atol=1e-13, rtol=0
+                terms.total,
+                predicted_drift(named, before, gradients, 0.02, 0.1)[law.name],
+                atol=1e-13,
+                rtol=0,
             )
         elif law.kind != "shift":
             assert float(terms.optimizer.abs().max()) > 1e-6
@@ -156,7 +189,10 @@ def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
 def test_what_breaks_a_law_is_a_term_of_its_own():
     architecture = mlp(INPUT, CLASSES, (8,), activation="gelu")
     params = {name: t.double() for name, t in architecture.init(generator(0)).items()}
-    named, gradients = [balance(architecture.space, "h1")], gradients_of(architecture.apply, params, 0)
+    named, gradients = (
+        [balance(architecture.space, "h1")],
+        gradients_of(architecture.apply, params, 0),
+    )
     assert float(residuals(named, params, gradients)["h1.balance"].max()) > 1e-3
     after = {name: tensor - 0.1 * gradients[name] for name, tensor in params.items()}
     terms = split_drift(named, params, after, gradients, 0.1)["h1.balance"]
@@ -181,7 +217,10 @@ def test_momentum_and_plain_sgd_keep_a_shift():
 
 def chain(widths: tuple[int, ...], bias: bool, scaling="positive") -> WeightSpace:
     groups = {f"h{i}": NeuronGroup(width, scaling=scaling) for i, width in enumerate(widths)}
-    groups |= {name: NeuronGroup(widths[i], permutable=False) for name, i in (("h0", 0), (f"h{len(widths) - 1}", -1))}
+    groups |= {
+        name: NeuronGroup(widths[i], permutable=False)
+        for name, i in (("h0", 0), (f"h{len(widths) - 1}", -1))
+    }
     tensors = {}
     for i in range(1, len(widths)):
         tensors |= {f"w{i}": f"h{i} <- h{i - 1}"} | ({f"b{i}": f"h{i}"} if bias else {})
@@ -236,8 +275,12 @@ def test_with_biases_the_last_layer_bounds_the_others_and_the_first_does_not():
     assert set(bounds) == {"w1", "b1", "w2", "b2", "w3"}
     assert all(later[name] <= bound * (1 + 1e-6) < math.inf for name, bound in bounds.items())
     constants = {name: float(value.sum()) for name, value in quantities(space, start).items()}
-    torch.testing.assert_close(float(bounds["w2"]) ** 2, float(later["w3"]) ** 2 - constants["h2.balance"])
-    torch.testing.assert_close(float(bounds["w1"]) ** 2, float(bounds["w2"]) ** 2 - constants["h1.balance"])
+    torch.testing.assert_close(
+        float(bounds["w2"]) ** 2, float(later["w3"]) ** 2 - constants["h2.balance"]
+    )
+    torch.testing.assert_close(
+        float(bounds["w1"]) ** 2, float(bounds["w2"]) ** 2 - constants["h1.balance"]
+    )
     first = norm_bounds(space, start, {"w1": later["w1"]})
     assert math.isinf(first["w2"]) and math.isinf(first["b1"])
     both = norm_bounds(space, start, {"w1": later["w1"], "b1": later["b1"], "b2": later["b2"]})

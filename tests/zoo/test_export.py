@@ -81,7 +81,9 @@ def test_safetensors_are_bit_equal_a_file_a_shard(opened, tmp_path):
     for name, population in opened.items():
         for split, count in SHARDS.items():
             paths = sorted((tmp_path / "out" / name).glob(f"{split}-*.safetensors"))
-            assert [path.name for path in paths] == [f"{split}-{k:05d}-of-{count:05d}.safetensors" for k in range(count)]
+            assert [path.name for path in paths] == [
+                f"{split}-{k:05d}-of-{count:05d}.safetensors" for k in range(count)
+            ]
             found, text = {}, {}
             for path in paths:
                 with safe_open(path, framework="pt") as file:
@@ -95,15 +97,22 @@ def test_safetensors_are_bit_equal_a_file_a_shard(opened, tmp_path):
             for tensor, values in population.params(split).items():
                 assert torch.equal(torch.cat(found.pop(tensor)), values)
             assert_table(
-                pd.DataFrame({**text, **{key: torch.cat(own).numpy() for key, own in found.items()}})[list(table)], table
+                pd.DataFrame(
+                    {**text, **{key: torch.cat(own).numpy() for key, own in found.items()}}
+                )[list(table)],
+                table,
             )
 
 
 @pytest.mark.parametrize("kind", ["parquet", "safetensors"])
 def test_constants_travel(opened, tmp_path, kind):
     export(opened, tmp_path / "out", kind, splits=["test"])
-    assert [path.name for path in (tmp_path / "out" / "constants").iterdir()] == ["w_asymmetric.safetensors"]
-    with safe_open(tmp_path / "out" / "constants" / "w_asymmetric.safetensors", framework="pt") as file:
+    assert [path.name for path in (tmp_path / "out" / "constants").iterdir()] == [
+        "w_asymmetric.safetensors"
+    ]
+    with safe_open(
+        tmp_path / "out" / "constants" / "w_asymmetric.safetensors", framework="pt"
+    ) as file:
         constants = opened["w_asymmetric"].constants
         assert set(file.keys()) == set(constants)
         assert all(torch.equal(file.get_tensor(name), constants[name]) for name in constants)
@@ -116,9 +125,14 @@ def test_only_what_was_asked_for_and_nothing_over_anything(opened, tmp_path):
     assert files == ["standard/test.parquet"]
     with pytest.raises(ValueError, match="expected a folder that is new or empty"):
         export(opened, out, "safetensors")
-    assert [path for path in out.rglob("*") if path.is_file()] == [out / "standard" / "test.parquet"]
+    assert [path for path in out.rglob("*") if path.is_file()] == [
+        out / "standard" / "test.parquet"
+    ]
     for options, message in [
-        ({"populations": ["standrad"]}, r"no populations \['standrad'\] in .*; populations are \['standard', 'w_asymmetric'\]"),
+        (
+            {"populations": ["standrad"]},
+            r"no populations \['standrad'\] in .*; populations are \['standard', 'w_asymmetric'\]",
+        ),
         ({"splits": ["tset"]}, r"no splits \['tset'\]; splits are"),
     ]:
         with pytest.raises(ValueError, match=message):

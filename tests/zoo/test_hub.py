@@ -13,10 +13,10 @@ from huggingface_hub import errors
 
 import zoo
 from tests.zoo.written import write_zoo
-from zoo.store.card import card
 from zoo.store.atomic import publish_folder
-from zoo.store.hub import HubError, pull, push, zoo_files
+from zoo.store.card import card
 from zoo.store.columns import StoreError, sha256, write_text
+from zoo.store.hub import HubError, pull, push, zoo_files
 
 REPO = "someone/small-zoo"
 REAL = huggingface_hub.HfApi
@@ -59,9 +59,15 @@ class FakeHub:
         self._called("upload_folder", (), options)
         source, target = Path(options["folder_path"]), self.root / options["repo_id"]
         files = [path for path in sorted(source.rglob("*")) if path.is_file()]
-        chosen = [p for p in files if any(fnmatch(str(p.relative_to(source)), one) for one in options["allow_patterns"])]
+        chosen = [
+            p
+            for p in files
+            if any(fnmatch(str(p.relative_to(source)), one) for one in options["allow_patterns"])
+        ]
         for path in [
-            p for p in target.rglob("*") if any(fnmatch(str(p.relative_to(target)), one) for one in options["delete_patterns"])
+            p
+            for p in target.rglob("*")
+            if any(fnmatch(str(p.relative_to(target)), one) for one in options["delete_patterns"])
         ]:
             path.unlink()
         for path in chosen:
@@ -72,7 +78,10 @@ class FakeHub:
         self._called("dataset_info", (repo,), options)
         assert options["files_metadata"]
         files = [path for path in (self.root / repo).rglob("*") if path.is_file()]
-        siblings = [SimpleNamespace(rfilename=str(p.relative_to(self.root / repo)), size=p.stat().st_size) for p in files]
+        siblings = [
+            SimpleNamespace(rfilename=str(p.relative_to(self.root / repo)), size=p.stat().st_size)
+            for p in files
+        ]
         return SimpleNamespace(sha="c0ffee", siblings=siblings)
 
     def snapshot_download(self, repo, **options):
@@ -83,7 +92,9 @@ class FakeHub:
         (target / ".cache" / "huggingface" / "record").write_text("")
         for path in sorted((self.root / repo).rglob("*")):
             relative = path.relative_to(self.root / repo)
-            if not path.is_file() or not any(fnmatch(str(relative), one) for one in options["allow_patterns"]):
+            if not path.is_file() or not any(
+                fnmatch(str(relative), one) for one in options["allow_patterns"]
+            ):
                 continue
             if (target / relative).exists():
                 continue
@@ -102,15 +113,26 @@ def hub(tmp_path, monkeypatch):
 
 
 def files_of(directory):
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_pushed_zoo_is_pulled_byte_for_byte_without_hidden_files(folder, hub, tmp_path):
     (folder / "notes.txt").write_text("mine")
     (folder / "standard" / ".train.h5.tmp").write_text("half")
     assert push(folder, REPO, private=True) == f"https://hub/datasets/{REPO}"
-    assert hub.calls[0] == ("create_repo", {"repo_type": "dataset", "private": True, "exist_ok": True})
-    expected = {name: data for name, data in files_of(folder).items() if name != "notes.txt" and ".tmp" not in name}
+    assert hub.calls[0] == (
+        "create_repo",
+        {"repo_type": "dataset", "private": True, "exist_ok": True},
+    )
+    expected = {
+        name: data
+        for name, data in files_of(folder).items()
+        if name != "notes.txt" and ".tmp" not in name
+    }
     del expected[".job.json"]
     assert files_of(hub.root / REPO) == expected
     out = pull(REPO, tmp_path / "pulled" / "zoo", revision="v1")
@@ -124,7 +146,9 @@ def test_a_second_push_leaves_no_shard_of_the_first(folder, hub):
     push(folder, REPO)
     (hub.root / REPO / "standard" / "train-00005-of-00006.h5").write_bytes(b"of an older zoo")
     push(folder, REPO)
-    assert set(zoo_files(zoo.load(folder).manifest)) | {"README.md", "zoo.json"} == set(files_of(hub.root / REPO))
+    assert set(zoo_files(zoo.load(folder).manifest)) | {"README.md", "zoo.json"} == set(
+        files_of(hub.root / REPO)
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "longer", "no card", "no manifest"])
@@ -139,7 +163,12 @@ def test_a_zoo_that_is_not_whole_is_not_pushed(folder, hub, damage):
         shard.write_bytes(data + b"0")
     else:
         (folder / ("README.md" if damage == "no card" else "zoo.json")).unlink()
-    words = {"missing": "found none", "flipped": "expected sha256", "longer": "expected .* bytes", "no card": "README.md"}
+    words = {
+        "missing": "found none",
+        "flipped": "expected sha256",
+        "longer": "expected .* bytes",
+        "no card": "README.md",
+    }
     with pytest.raises(StoreError, match=words.get(damage, "zoo.json is missing")):
         push(folder, REPO)
     assert hub.calls == []
@@ -148,7 +177,9 @@ def test_a_zoo_that_is_not_whole_is_not_pushed(folder, hub, damage):
 def test_a_pull_that_was_interrupted_goes_on(folder, hub, tmp_path):
     push(folder, REPO)
     hub.fail_after = 5
-    with pytest.raises(HubError, match=r"someone/small-zoo: the Hub cannot be reached, .* run again"):
+    with pytest.raises(
+        HubError, match=r"someone/small-zoo: the Hub cannot be reached, .* run again"
+    ):
         pull(REPO, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert hub.sent == 5
@@ -168,7 +199,9 @@ def test_a_damaged_data_set_is_refused_and_leaves_nothing(folder, hub, tmp_path)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
     shard.write_bytes(data + b"0" * 1000)
     downloads = len(hub.calls)
-    with pytest.raises(StoreError, match=r"test-00001-of-00003.h5: expected \d+ bytes, the Hub has \d+"):
+    with pytest.raises(
+        StoreError, match=r"test-00001-of-00003.h5: expected \d+ bytes, the Hub has \d+"
+    ):
         pull(REPO, tmp_path / "out")
     assert [name for name, _ in hub.calls[downloads:]] == ["dataset_info", "snapshot_download"]
 
@@ -185,8 +218,12 @@ def test_a_link_in_place_of_a_file_is_refused(folder, hub, tmp_path):
     assert secret.exists()
 
 
-@pytest.mark.parametrize("path", ["../../outside.h5", "/etc/passwd", "standard/../../x.h5", "https://host/a.h5"])
-def test_a_manifest_that_leads_out_is_refused_before_more_is_downloaded(folder, hub, tmp_path, path):
+@pytest.mark.parametrize(
+    "path", ["../../outside.h5", "/etc/passwd", "standard/../../x.h5", "https://host/a.h5"]
+)
+def test_a_manifest_that_leads_out_is_refused_before_more_is_downloaded(
+    folder, hub, tmp_path, path
+):
     push(folder, REPO)
     manifest = json.loads((folder / "zoo.json").read_text())
     shards = manifest["populations"]["standard"]["shards"]
@@ -194,7 +231,9 @@ def test_a_manifest_that_leads_out_is_refused_before_more_is_downloaded(folder, 
     (hub.root / REPO / "zoo.json").write_text(json.dumps(manifest))
     with pytest.raises(StoreError, match="is not the name of a shard"):
         pull(REPO, tmp_path / "out")
-    assert [options["allow_patterns"] for name, options in hub.calls if name == "snapshot_download"] == [["zoo.json"]]
+    assert [
+        options["allow_patterns"] for name, options in hub.calls if name == "snapshot_download"
+    ] == [["zoo.json"]]
 
 
 def test_what_is_no_zoo_or_has_a_huge_manifest_is_refused(hub, tmp_path, monkeypatch):
@@ -212,7 +251,9 @@ def test_what_is_no_zoo_or_has_a_huge_manifest_is_refused(hub, tmp_path, monkeyp
 def test_a_folder_that_holds_something_is_left_alone(folder, hub, tmp_path):
     push(folder, REPO)
     before = files_of(folder)
-    with pytest.raises(ValueError, match=r"zoo: expected a folder that is new or empty; choose another"):
+    with pytest.raises(
+        ValueError, match=r"zoo: expected a folder that is new or empty; choose another"
+    ):
         pull(REPO, folder)
     assert files_of(folder) == before
     (tmp_path / "empty").mkdir()
@@ -232,14 +273,29 @@ def http_error(kind, status=404):
 
 
 FAILURES = {
-    "offline": (errors.OfflineModeIsEnabled("offline"), "cannot be reached, or HF_HUB_OFFLINE is set"),
+    "offline": (
+        errors.OfflineModeIsEnabled("offline"),
+        "cannot be reached, or HF_HUB_OFFLINE is set",
+    ),
     "no connection": (errors.HTTPError("refused"), r"cannot be reached \(refused\)"),
-    "no token": (errors.LocalTokenNotFoundError("none"), "no token; run `hf auth login` or set HF_TOKEN"),
-    "bad token": (http_error(errors.HfHubHTTPError, 401), "no token, or one that may not do this: run `hf auth login`"),
+    "no token": (
+        errors.LocalTokenNotFoundError("none"),
+        "no token; run `hf auth login` or set HF_TOKEN",
+    ),
+    "bad token": (
+        http_error(errors.HfHubHTTPError, 401),
+        "no token, or one that may not do this: run `hf auth login`",
+    ),
     "server": (http_error(errors.HfHubHTTPError, 500), "answered with status 500; try again"),
-    "no repository": (http_error(errors.RepositoryNotFoundError), "no such data set, or your token may not see it"),
+    "no repository": (
+        http_error(errors.RepositoryNotFoundError),
+        "no such data set, or your token may not see it",
+    ),
     "gated": (http_error(errors.GatedRepoError, 403), "access must be asked for"),
-    "no revision": (http_error(errors.RevisionNotFoundError), "at revision 'v9': there is no such revision"),
+    "no revision": (
+        http_error(errors.RevisionNotFoundError),
+        "at revision 'v9': there is no such revision",
+    ),
 }
 
 

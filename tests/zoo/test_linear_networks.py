@@ -20,9 +20,14 @@ def generator(seed: int) -> torch.Generator:
 
 def linear_space(widths: tuple[int, ...]) -> WeightSpace:
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
-    groups = {name: NeuronGroup(width, scaling="any") for name, width in zip(names, widths, strict=True)}
+    groups = {
+        name: NeuronGroup(width, scaling="any") for name, width in zip(names, widths, strict=True)
+    }
     groups |= {name: NeuronGroup(groups[name].size, permutable=False) for name in ("x", "y")}
-    return WeightSpace(groups, {f"w{i + 1}": f"{write} <- {read}" for i, (read, write) in enumerate(pairwise(names))})
+    return WeightSpace(
+        groups,
+        {f"w{i + 1}": f"{write} <- {read}" for i, (read, write) in enumerate(pairwise(names))},
+    )
 
 
 def product(params: Params) -> Tensor:
@@ -92,8 +97,9 @@ def test_five_layers_keep_the_balance_of_all_consecutive_ones():
 def riccati(a: Tensor, b: Tensor, s: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """The flow `a' = b (s - a b)`, `b' = a (s - a b)` of two scalar layers in closed form.
 
-    With `q = b^2 - a^2 > 0` constant, `a = sqrt(q) sinh(u)`, `b = sqrt(q) cosh(u)` and `v = exp(2 u)` the flow is
-    `v' = -(q / 2) (v^2 - 4 s v / q - 1)`: a Riccati equation with constant coefficients, `(v - v+) / (v - v-)` decays.
+    With `q = b^2 - a^2 > 0` constant, `a = sqrt(q) sinh(u)`, `b = sqrt(q) cosh(u)` and
+    `v = exp(2 u)` the flow is `v' = -(q / 2) (v^2 - 4 s v / q - 1)`: a Riccati equation with
+    constant coefficients, `(v - v+) / (v - v-)` decays.
     """
     q = b**2 - a**2
     root = (4 * s**2 + q**2).sqrt()
@@ -109,13 +115,18 @@ def test_the_closed_form_of_two_scalar_layers_solves_its_equation():
     torch.testing.assert_close(torch.stack(riccati(a, b, s, 0.0)), torch.stack([a, b]))
     h = 1e-5
     back, now, there = (torch.stack(riccati(a, b, s, 0.7 + step)) for step in (-h, 0, h))
-    torch.testing.assert_close((there - back) / (2 * h), now.flip(0) * (s - now.prod()), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        (there - back) / (2 * h), now.flip(0) * (s - now.prod()), rtol=1e-8, atol=1e-9
+    )
 
 
 def white_regression(s: Tensor, a: Tensor, b: Tensor):
     """White inputs, and weights along the singular directions of the target: each mode is a pair of scalar layers."""
     source = generator(0)
-    u, r, v = (torch.linalg.qr(torch.randn(n, 3, generator=source, dtype=torch.float64))[0] for n in (5, 3, 4))
+    u, r, v = (
+        torch.linalg.qr(torch.randn(n, 3, generator=source, dtype=torch.float64))[0]
+        for n in (5, 3, 4)
+    )
 
     def weights(a: Tensor, b: Tensor) -> Params:
         return {"w1": r @ torch.diag(a) @ v.T, "w2": u @ torch.diag(b) @ r.T}
@@ -131,7 +142,10 @@ STRENGTHS = torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64)
 def test_two_layers_follow_their_closed_form(seconds):
     a, b = torch.tensor([[0.1, -0.2, 0.5], [0.5, 0.25, 0.8]], dtype=torch.float64)
     weights, start, loss, r = white_regression(STRENGTHS, a, b)
-    end, expected = flow(loss, start, seconds, steps=600), weights(*riccati(a, b, STRENGTHS, seconds))
+    end, expected = (
+        flow(loss, start, seconds, steps=600),
+        weights(*riccati(a, b, STRENGTHS, seconds)),
+    )
     for name in start:
         torch.testing.assert_close(end[name], expected[name], rtol=0, atol=1e-9)
         assert float((end[name] - start[name]).abs().max()) > 0.05
@@ -148,4 +162,7 @@ def test_balanced_layers_learn_each_mode_along_a_sigmoid(seconds):
     end, expected = flow(loss, start, seconds, steps=600), weights(strength.sqrt(), strength.sqrt())
     for name in start:
         torch.testing.assert_close(end[name], expected[name], rtol=0, atol=1e-9)
-    assert float(quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"].abs().max()) < 1e-10
+    assert (
+        float(quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"].abs().max())
+        < 1e-10
+    )

@@ -10,7 +10,11 @@ import zoo.dynamics.tangent_kernel
 from tests.reference import zoo_tangent_kernel
 from tests.zoo.instances import INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, make_asymmetric, mlp
-from zoo.dynamics.infinite_width import arc_cosine_kernel, relu_tangent_kernel, relu_tangent_variance
+from zoo.dynamics.infinite_width import (
+    arc_cosine_kernel,
+    relu_tangent_kernel,
+    relu_tangent_variance,
+)
 from zoo.dynamics.tangent_kernel import tangent_kernel, tangent_kernel_trace, trained_masks
 from zoo.params import Params, stack
 
@@ -30,16 +34,26 @@ def generator(seed: int) -> torch.Generator:
 
 
 def build(name: str, kind: str = "standard") -> Architecture:
-    architecture = build_architecture(name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES)
-    return (architecture if kind == "standard" else make_asymmetric(architecture, kind, {}, 0)).to("cpu", torch.float64)
+    architecture = build_architecture(
+        name, OPTIONS[name] | SMALL.get(name, {}), INPUTS[name], CLASSES
+    )
+    return (architecture if kind == "standard" else make_asymmetric(architecture, kind, {}, 0)).to(
+        "cpu", torch.float64
+    )
 
 
 def networks(architecture: Architecture, count: int) -> Params:
     """Initial networks whose trained entries, biases and norms too, are off their initial values."""
     params = stack([architecture.init(generator(seed)) for seed in range(count)])
-    noise = {name: 0.05 * torch.randn(t.shape, generator=generator(9), dtype=torch.float64) for name, t in params.items()}
+    noise = {
+        name: 0.05 * torch.randn(t.shape, generator=generator(9), dtype=torch.float64)
+        for name, t in params.items()
+    }
     free = architecture.free
-    return {name: t.double() + noise[name] * free.get(name, torch.tensor(True)) for name, t in params.items()}
+    return {
+        name: t.double() + noise[name] * free.get(name, torch.tensor(True))
+        for name, t in params.items()
+    }
 
 
 def images(name: str, count: int, seed: int) -> Tensor:
@@ -90,7 +104,9 @@ def test_the_kernel_of_a_set_with_itself_is_symmetric_and_positive_semidefinite(
     params, x = networks(architecture, 2), images("cnn", 4, 0)
     kernel = tangent_kernel(architecture.apply, params, x)
     torch.testing.assert_close(kernel, kernel.permute(0, 3, 4, 1, 2))
-    assert float(torch.linalg.eigvalsh(kernel.flatten(3).flatten(1, 2)).min()) > -1e-10 * float(kernel.max())
+    assert float(torch.linalg.eigvalsh(kernel.flatten(3).flatten(1, 2)).min()) > -1e-10 * float(
+        kernel.max()
+    )
     assert error(kernel, tangent_kernel(architecture.apply, params, x, x.clone())) < 1e-12
 
 
@@ -113,8 +129,14 @@ def test_blocks_change_nothing_and_keep_to_their_bound(limit, same, monkeypatch)
         return jacobians
 
     monkeypatch.setattr(zoo.dynamics.tangent_kernel, "_jacobians", counting)
-    assert error(tangent_kernel(architecture.apply, params, x, other, max_entries=limit), whole) < 1e-12
-    assert error(tangent_kernel_trace(architecture.apply, params, x, other, max_entries=limit), trace) < 1e-12
+    assert (
+        error(tangent_kernel(architecture.apply, params, x, other, max_entries=limit), whole)
+        < 1e-12
+    )
+    assert (
+        error(tangent_kernel_trace(architecture.apply, params, x, other, max_entries=limit), trace)
+        < 1e-12
+    )
     entries = CLASSES * architecture.space.num_params
     split = limit < entries * (5 if same else 8)
     assert max(sizes) * (2 if split else 1) <= max(limit, 2 * entries)
@@ -122,7 +144,10 @@ def test_blocks_change_nothing_and_keep_to_their_bound(limit, same, monkeypatch)
     assert (len(sizes) > (2 if same else 4)) == (limit < 10**9)
 
 
-@pytest.mark.parametrize(("broken", "message"), [("bare", "one N"), ("mask", "'layers.0.weight'"), ("nothing", "trained")])
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [("bare", "one N"), ("mask", "'layers.0.weight'"), ("nothing", "trained")],
+)
 def test_what_does_not_fit_is_refused(broken, message):
     architecture = build("mlp")
     params, free = networks(architecture, 2), {}
@@ -131,14 +156,19 @@ def test_what_does_not_fit_is_refused(broken, message):
     elif broken == "mask":
         free = {"layers.0.weight": torch.ones(2, 2, dtype=torch.bool)}
     else:
-        free = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in architecture.space.shapes.items()}
+        free = {
+            name: torch.zeros(shape, dtype=torch.bool)
+            for name, shape in architecture.space.shapes.items()
+        }
     with pytest.raises(ValueError, match=message):
         tangent_kernel_trace(architecture.apply, params, images("mlp", 2, 0), free=free)
 
 
 # infinite width
 
-INPUT = torch.tensor([[1.0, 0.2, -0.4], [0.3, -1.1, 0.5], [-0.8, -0.3, 0.1], [1.1, 0.1, -0.5]], dtype=torch.float64)
+INPUT = torch.tensor(
+    [[1.0, 0.2, -0.4], [0.3, -1.1, 0.5], [-0.8, -0.3, 0.1], [1.1, 0.1, -0.5]], dtype=torch.float64
+)
 WIDTH, COUNT = 4096, 64
 
 
@@ -155,7 +185,9 @@ def test_an_arc_cosine_kernel_of_parallel_inputs_is_half_of_a_moment_of_a_normal
     x = INPUT[:1]
     size = float(x.norm())
     for order, moment in ((0, 1), (1, size**2), (2, 3 * size**4)):
-        assert float(arc_cosine_kernel(order, x, 2 * x)) == pytest.approx(2**order * moment / 2, rel=1e-14)
+        assert float(arc_cosine_kernel(order, x, 2 * x)) == pytest.approx(
+            2**order * moment / 2, rel=1e-14
+        )
         assert float(arc_cosine_kernel(order, x, -x)) == pytest.approx(0, abs=1e-14)
     with pytest.raises(ValueError, match="order 0, 1 or 2"):
         arc_cosine_kernel(3, x, x)
@@ -164,21 +196,30 @@ def test_an_arc_cosine_kernel_of_parallel_inputs_is_half_of_a_moment_of_a_normal
 def test_at_width_4096_the_kernel_is_that_of_infinite_width_within_sampling_error():
     """Errors by chance, with normal means of 4,096 (or 262,144) neurons: below 1e-4 for the three lines together.
 
-    Each deviation is a standard normal variable: 10 pairs of images beyond 5 standard errors for the mean over networks, 640
-    for single ones beyond 5.5, by union bounds 6e-6 and 2.5e-5; for one pair the sum of squares is a chi-square variable of
-    64 degrees of freedom, outside its central interval with probability 4e-5.
+    Each deviation is a standard normal variable: 10 pairs of images beyond 5 standard errors for
+    the mean over networks, 640 for single ones beyond 5.5, by union bounds 6e-6 and 2.5e-5; for one
+    pair the sum of squares is a chi-square variable of 64 degrees of freedom, outside its central
+    interval with probability 4e-5.
     """
     scales = {"layers.0.weight": 3**-0.5, "layers.1.weight": WIDTH**-0.5}
     architecture = mlp((3,), 1, (WIDTH,))
 
     def apply(own: Params, x: Tensor) -> Tensor:
-        return architecture.apply({name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x)
+        return architecture.apply(
+            {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+        )
 
     source, shapes = generator(5), architecture.space.shapes.items()
-    params = {name: torch.randn(COUNT, *shape, generator=source, dtype=torch.float64) for name, shape in shapes}
+    params = {
+        name: torch.randn(COUNT, *shape, generator=source, dtype=torch.float64)
+        for name, shape in shapes
+    }
     kernel = tangent_kernel_trace(apply, params, INPUT)
     extended = torch.cat([INPUT / 3**0.5, torch.ones(4, 1, dtype=torch.float64)], dim=1)
-    expected, variance = relu_tangent_kernel(extended, extended) + 1, relu_tangent_variance(extended, extended)
+    expected, variance = (
+        relu_tangent_kernel(extended, extended) + 1,
+        relu_tangent_variance(extended, extended),
+    )
     deviation = (kernel - expected) / (variance / WIDTH) ** 0.5
     assert float((deviation.mean(0) * COUNT**0.5).abs().max()) < 5
     assert float(deviation.abs().max()) < 5.5

@@ -32,7 +32,9 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 X, Y = normal(6, 3, seed=0), normal(6, 2, seed=1)
 TANH = mlp((3,), 2, (8,), activation="tanh")
-NETWORKS: Params = stack([{n: t.double() for n, t in TANH.init(generator(seed)).items()} for seed in range(3)])
+NETWORKS: Params = stack(
+    [{n: t.double() for n, t in TANH.init(generator(seed)).items()} for seed in range(3)]
+)
 
 
 def squared(own: Params) -> Tensor:
@@ -63,7 +65,9 @@ def test_drift_starts_at_nothing_and_is_that_of_each_checkpoint():
     assert drift.distance[:, 0].tolist() == [0] * 3
     assert drift.alignment[:, 0].tolist() == pytest.approx([1] * 3)
     assert bool((drift.distance.diff(dim=1) > 0).all())
-    first, last = (tangent_kernel_trace(TANH.apply, state, X, free=free) for state in (states[0], states[-1]))
+    first, last = (
+        tangent_kernel_trace(TANH.apply, state, X, free=free) for state in (states[0], states[-1])
+    )
     torch.testing.assert_close(drift.distance[:, -1], kernel_distance(last, first))
     torch.testing.assert_close(drift.alignment[:, -1], kernel_alignment(last, first))
 
@@ -79,13 +83,17 @@ def test_linearized_outputs_solve_their_differential_equation():
     torch.testing.assert_close(found[:, 0], start)
     for n in range(3):
         for t, outputs in zip(times, found[n], strict=True):
-            expected = Y.flatten() + torch.linalg.matrix_exp(-matrix[n] * t) @ (start[n] - Y).flatten()
+            expected = (
+                Y.flatten() + torch.linalg.matrix_exp(-matrix[n] * t) @ (start[n] - Y).flatten()
+            )
             torch.testing.assert_close(outputs.flatten(), expected, rtol=1e-9, atol=1e-10)
 
 
 def test_a_model_linear_in_its_params_is_predicted_exactly():
     linear = mlp((3,), 2, ())
-    params = stack([{n: t.double() for n, t in linear.init(generator(seed)).items()} for seed in range(2)])
+    params = stack(
+        [{n: t.double() for n, t in linear.init(generator(seed)).items()} for seed in range(2)]
+    )
     after = flow(lambda own: (linear.apply(own, X) - Y).square().sum() / 2, params, 0.3, 400).params
     assert float(prediction_error(linear.apply, params, after, X, Y, 0.3).max()) < 1e-10
     assert float(prediction_error(linear.apply, params, after, X, Y, 0.33).max()) > 1e-3
@@ -93,9 +101,17 @@ def test_a_model_linear_in_its_params_is_predicted_exactly():
 
 def test_fixed_entries_do_not_count_in_predictions():
     architecture = make_asymmetric(
-        mlp((3,), 2, (8,), activation="tanh"), "w", {"n_fix": {"layers.0.weight": 0, "layers.1.weight": 3}}, 0
+        mlp((3,), 2, (8,), activation="tanh"),
+        "w",
+        {"n_fix": {"layers.0.weight": 0, "layers.1.weight": 3}},
+        0,
     ).to("cpu", torch.float64)
-    params = stack([{n: t.double() for n, t in architecture.init(generator(seed)).items()} for seed in range(2)])
+    params = stack(
+        [
+            {n: t.double() for n, t in architecture.init(generator(seed)).items()}
+            for seed in range(2)
+        ]
+    )
 
     def loss(own: Params) -> Tensor:
         return (architecture.apply(own, X) - Y).square().sum() / 2
@@ -111,7 +127,9 @@ def test_gradient_descent_comes_to_the_prediction_of_the_flow_with_its_step_size
     exact = vmap(TANH.apply, (0, None))(flow(squared, NETWORKS, time, 100).params, X)
     gaps = []
     for steps in (200, 400, 800):
-        ends = vmap(TANH.apply, (0, None))(descend(squared, NETWORKS, time / steps, steps).params, X)
+        ends = vmap(TANH.apply, (0, None))(
+            descend(squared, NETWORKS, time / steps, steps).params, X
+        )
         gaps.append(float((ends - exact).norm()))
     assert [gaps[0] / gaps[1], gaps[1] / gaps[2]] == pytest.approx([2, 2], rel=0.03)
 
@@ -129,7 +147,11 @@ def test_the_first_order_change_is_that_of_a_small_step(name):
     for rate in (1e-2, 1e-3):
         stepped = descend(lambda own: loss(TANH.apply(own, X), targets), NETWORKS, rate, 1).params
         real = vmap(TANH.apply, (0, None))(stepped, other) - before
-        errors.append(float((first_order_change(kernel, start, targets, rate, loss) - real).norm() / real.norm()))
+        errors.append(
+            float(
+                (first_order_change(kernel, start, targets, rate, loss) - real).norm() / real.norm()
+            )
+        )
     assert errors[1] < 1e-2
     assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
 
@@ -141,7 +163,12 @@ WIDTHS = (64, 256, 1024)
 
 def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float], list[float]]:
     """Median error of 12 networks after one flow, at fixed progress, and the median drift of their kernels."""
-    inputs, targets, errors, drifts = F.normalize(normal(4, 3, seed=7)) * 3**0.5, normal(4, 1, seed=8), [], []
+    inputs, targets, errors, drifts = (
+        F.normalize(normal(4, 3, seed=7)) * 3**0.5,
+        normal(4, 1, seed=8),
+        [],
+        [],
+    )
     for width in WIDTHS:
         architecture = mlp((3,), 1, (width,), activation=activation)
         scales, source = (
@@ -150,12 +177,19 @@ def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float],
         )
         if kernel_scaling:
             shapes = architecture.space.shapes.items()
-            params = {name: torch.randn(12, *shape, generator=source, dtype=torch.float64) for name, shape in shapes}
+            params = {
+                name: torch.randn(12, *shape, generator=source, dtype=torch.float64)
+                for name, shape in shapes
+            }
         else:
-            params = stack([{n: t.double() for n, t in architecture.init(source).items()} for _ in range(12)])
+            params = stack(
+                [{n: t.double() for n, t in architecture.init(source).items()} for _ in range(12)]
+            )
 
         def apply(own: Params, x: Tensor, architecture=architecture, scales=scales) -> Tensor:
-            return architecture.apply({name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x)
+            return architecture.apply(
+                {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+            )
 
         def loss(own: Params, apply=apply) -> Tensor:
             return (apply(own, inputs) - targets).square().sum() / 2
@@ -164,23 +198,30 @@ def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float],
         time = 4 / float(before.diagonal(dim1=1, dim2=2).mean())
         after = flow(loss, params, time, 20).params
         errors.append(float(prediction_error(apply, params, after, inputs, targets, time).median()))
-        drifts.append(float(kernel_distance(tangent_kernel_trace(apply, after, inputs), before).median()))
+        drifts.append(
+            float(kernel_distance(tangent_kernel_trace(apply, after, inputs), before).median())
+        )
     return errors, drifts
 
 
 def slope(values: list[float]) -> float:
     """The power of width in a least-squares fit of logarithms."""
     place = torch.tensor(WIDTHS).log()
-    return float(((place - place.mean()) * torch.tensor(values).log()).sum() / (place - place.mean()).square().sum())
+    return float(
+        ((place - place.mean()) * torch.tensor(values).log()).sum()
+        / (place - place.mean()).square().sum()
+    )
 
 
 @pytest.mark.parametrize(
-    ("activation", "kernel_scaling", "power"), [("tanh", True, -1.0), ("relu", True, -0.5), ("tanh", False, -1.9)]
+    ("activation", "kernel_scaling", "power"),
+    [("tanh", True, -1.0), ("relu", True, -0.5), ("tanh", False, -1.9)],
 )
 def test_the_error_falls_with_width(activation, kernel_scaling, power):
     """With the kernel's scaling theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better.
 
-    With PyTorch's initialization and time in proportion to 1 / width, the first layer trains ever less and the last is linear.
+    With PyTorch's initialization and time in proportion to 1 / width, the first layer trains ever
+    less and the last is linear.
     """
     errors, drifts = errors_by_width(activation, kernel_scaling)
     assert errors[0] < 0.3

@@ -19,8 +19,13 @@ SPACE = WeightSpace({"h": NeuronGroup(3), "x": NeuronGroup(4)}, {"weight": "h <-
 def counted(space: WeightSpace, batch: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """Params whose entries are all different numbers."""
     total = math.prod(batch) * space.num_params
-    pieces = torch.arange(total, dtype=torch.float64).split([math.prod(batch) * math.prod(s) for s in space.shapes.values()])
-    return {name: piece.reshape((*batch, *space.shapes[name])) for name, piece in zip(space.shapes, pieces, strict=True)}
+    pieces = torch.arange(total, dtype=torch.float64).split(
+        [math.prod(batch) * math.prod(s) for s in space.shapes.values()]
+    )
+    return {
+        name: piece.reshape((*batch, *space.shapes[name]))
+        for name, piece in zip(space.shapes, pieces, strict=True)
+    }
 
 
 # flatten and unflatten
@@ -51,7 +56,9 @@ def test_flatten_does_not_depend_on_the_order_of_the_dictionary(case: Case, batc
     params = counted(case.space, batch)
     names = list(params)
     random.shuffle(names)
-    assert torch.equal(flatten(case.space, {name: params[name] for name in names}), flatten(case.space, params))
+    assert torch.equal(
+        flatten(case.space, {name: params[name] for name in names}), flatten(case.space, params)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool, torch.int64])
@@ -76,11 +83,23 @@ def test_unflatten_says_how_many_entries_it_expected_and_got(length):
     [
         ({"bias": None}, r"missing \['bias'\], unknown \[\]"),
         ({"gain": torch.zeros(3)}, r"missing \[\], unknown \['gain'\]"),
-        ({"weight": torch.zeros(5, 4, 3)}, r"tensor 'weight': expected shape \[\*batch, 3, 4\], got \[5, 4, 3\]"),
-        ({"weight": torch.zeros(4)}, r"tensor 'weight': expected shape \[\*batch, 3, 4\], got \[4\]"),
+        (
+            {"weight": torch.zeros(5, 4, 3)},
+            r"tensor 'weight': expected shape \[\*batch, 3, 4\], got \[5, 4, 3\]",
+        ),
+        (
+            {"weight": torch.zeros(4)},
+            r"tensor 'weight': expected shape \[\*batch, 3, 4\], got \[4\]",
+        ),
         ({"bias": torch.zeros(())}, r"tensor 'bias': expected shape \[\*batch, 3\], got \[\]"),
-        ({"bias": torch.zeros(6, 3)}, r"tensor 'bias': expected leading axes \[5\] as before it, got \[6\]"),
-        ({"bias": torch.zeros(3)}, r"tensor 'bias': expected leading axes \[5\] as before it, got \[\]"),
+        (
+            {"bias": torch.zeros(6, 3)},
+            r"tensor 'bias': expected leading axes \[5\] as before it, got \[6\]",
+        ),
+        (
+            {"bias": torch.zeros(3)},
+            r"tensor 'bias': expected leading axes \[5\] as before it, got \[\]",
+        ),
     ],
 )
 def test_params_that_do_not_fit_are_named_with_both_shapes(check, change, message):
@@ -99,7 +118,9 @@ def test_free_entries_are_those_a_loop_finds(case: Case, batch, data):
     free = {}
     for name in masked:
         shape = case.space.shapes[name]
-        bits = data.draw(st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape)))
+        bits = data.draw(
+            st.lists(st.booleans(), min_size=math.prod(shape), max_size=math.prod(shape))
+        )
         free[name] = torch.tensor(bits).reshape(shape)
     view = free_entries(params, free)
     assert list(view) == list(params)
@@ -109,7 +130,12 @@ def test_free_entries_are_those_a_loop_finds(case: Case, batch, data):
             continue
         assert view[name].shape == (*batch, int(free[name].sum()))
         rows = tensor.reshape(math.prod(batch), free[name].numel()).tolist()
-        expected = [value for row in rows for value, bit in zip(row, free[name].flatten().tolist(), strict=True) if bit]
+        expected = [
+            value
+            for row in rows
+            for value, bit in zip(row, free[name].flatten().tolist(), strict=True)
+            if bit
+        ]
         assert view[name].flatten().tolist() == expected
 
 
@@ -124,7 +150,10 @@ def test_the_free_view_leaves_the_params_alone():
 
 @given(spaces, st.integers(1, 4))
 def test_stacked_networks_are_the_rows(case: Case, count):
-    networks = [{name: tensor + 1000 * i for name, tensor in counted(case.space, ()).items()} for i in range(count)]
+    networks = [
+        {name: tensor + 1000 * i for name, tensor in counted(case.space, ()).items()}
+        for i in range(count)
+    ]
     stacked = stack(networks)
     assert batch_shape(case.space, stacked) == (count,)
     for i, network in enumerate(networks):
@@ -137,7 +166,10 @@ def test_stacking_nothing_is_an_error():
         stack([])
 
 
-@given(st.lists(st.integers(1, 3), max_size=2).map(tuple), st.lists(st.integers(1, 3), max_size=3).map(tuple))
+@given(
+    st.lists(st.integers(1, 3), max_size=2).map(tuple),
+    st.lists(st.integers(1, 3), max_size=3).map(tuple),
+)
 def test_expanded_values_multiply_each_network_by_its_own(batch, rest):
     values = torch.arange(1, 1 + math.prod(batch), dtype=torch.float64).reshape(batch)
     like = torch.ones((*batch, *rest), dtype=torch.float64)

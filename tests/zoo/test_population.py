@@ -35,10 +35,19 @@ JOB = {
         "standard": {"architecture": {"name": "mlp", "hidden": [8]}},
         "w_asymmetric": {
             "architecture": {"name": "mlp", "hidden": [8]},
-            "asymmetry": {"kind": "w", "n_fix": {"layers.0.weight": 9, "layers.1.weight": 2}, "kappa": 0.5},
+            "asymmetry": {
+                "kind": "w",
+                "n_fix": {"layers.0.weight": 9, "layers.1.weight": 2},
+                "kappa": 0.5,
+            },
         },
-        "small_cnn": {"architecture": {"name": "cnn", "channels": [3, 4], "pool": "flatten", "norm": "layer"}},
-        "sigma_asymmetric": {"architecture": {"name": "mlp", "hidden": [8]}, "asymmetry": {"kind": "sigma"}},
+        "small_cnn": {
+            "architecture": {"name": "cnn", "channels": [3, 4], "pool": "flatten", "norm": "layer"}
+        },
+        "sigma_asymmetric": {
+            "architecture": {"name": "mlp", "hidden": [8]},
+            "asymmetry": {"kind": "sigma"},
+        },
     },
     "hyperparameters": {
         "optimizer": {"choice": ["sgd", "adamw"]},
@@ -52,13 +61,20 @@ JOB = {
     "shard_size": 4,
     "checkpoints": CHECKPOINTS,
 }
-NUM_FREE = {"standard": 610, "w_asymmetric": 610 - 8 * 9 - 10 * 2, "small_cnn": 326, "sigma_asymmetric": 610}
+NUM_FREE = {
+    "standard": 610,
+    "w_asymmetric": 610 - 8 * 9 - 10 * 2,
+    "small_cnn": 326,
+    "sigma_asymmetric": 610,
+}
 
 
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zoos") / "real"
-    return generate(Job.model_validate(JOB), folder, device="cpu", workers=0, compile=False, quiet=True)
+    return generate(
+        Job.model_validate(JOB), folder, device="cpu", workers=0, compile=False, quiet=True
+    )
 
 
 @pytest.fixture
@@ -97,7 +113,9 @@ def test_a_zoo_is_a_mapping_of_populations_in_the_order_of_the_job(directory):
 def test_a_population_knows_its_size_splits_and_hyperparameters(population):
     assert len(population) == 12
     assert population.splits == tuple(SPLITS)
-    assert {"optimizer", "lr", "init_scale", "batch_size", "steps"} <= set(population.hyperparameters)
+    assert {"optimizer", "lr", "init_scale", "batch_size", "steps"} <= set(
+        population.hyperparameters
+    )
     assert population.num_free == NUM_FREE[population.name]
 
 
@@ -143,10 +161,14 @@ def test_the_table_has_numbers_text_and_booleans(population):
     assert table["diverged"].dtype == bool
     assert not table["diverged"].any()
     assert all(
-        pd.api.types.is_numeric_dtype(table[n]) for n in population.hyperparameters if n not in ("optimizer", "schedule")
+        pd.api.types.is_numeric_dtype(table[n])
+        for n in population.hyperparameters
+        if n not in ("optimizer", "schedule")
     )
     assert table["lr"].between(0.01, 0.3).all()
-    np.testing.assert_array_equal(table["generalization_gap"], table["train_accuracy"] - table["test_accuracy"])
+    np.testing.assert_array_equal(
+        table["generalization_gap"], table["train_accuracy"] - table["test_accuracy"]
+    )
     assert np.isfinite(table[["train_loss", "test_loss"]]).all(axis=None)
 
 
@@ -191,7 +213,9 @@ def test_paired_networks_start_from_the_same_draws(directory, name):
         other_steps, other = z[name].trajectory(split)
         np.testing.assert_array_equal(steps, other_steps)
         for tensor in standard:
-            mask = z[name].free.get(tensor, torch.ones(standard[tensor].shape[2:], dtype=torch.bool))
+            mask = z[name].free.get(
+                tensor, torch.ones(standard[tensor].shape[2:], dtype=torch.bool)
+            )
             assert torch.equal(standard[tensor][:, 0][:, mask], other[tensor][:, 0][:, mask])
             assert not torch.equal(standard[tensor][:, -1][:, mask], other[tensor][:, -1][:, mask])
 
@@ -214,17 +238,23 @@ def test_trajectories_go_from_step_0_to_the_final_params(population, split):
 
 def test_trajectories_start_with_what_the_architecture_draws(population):
     _, moments = population.trajectory("test")
-    for row, (seed, scale) in enumerate(population.table("test")[["seed", "init_scale"]].itertuples(index=False)):
+    for row, (seed, scale) in enumerate(
+        population.table("test")[["seed", "init_scale"]].itertuples(index=False)
+    ):
         drawn = population.architecture.init(torch.Generator().manual_seed(int(seed)))
         for name, tensor in drawn.items():
             mask = population.free.get(name, torch.ones(tensor.shape, dtype=torch.bool))
             factor = scale if "<-" in population.space.tensors[name] else 1.0
-            torch.testing.assert_close(moments[name][row, 0][mask], factor * tensor[mask], rtol=1e-6, atol=0)
+            torch.testing.assert_close(
+                moments[name][row, 0][mask], factor * tensor[mask], rtol=1e-6, atol=0
+            )
 
 
 def test_a_zoo_without_checkpoints_says_so(copy):
     edit_manifest(copy, lambda data: data["populations"]["standard"].pop("trajectory"))
-    with pytest.raises(StoreError, match="population 'standard': no trajectory; the job asked for no checkpoints"):
+    with pytest.raises(
+        StoreError, match="population 'standard': no trajectory; the job asked for no checkpoints"
+    ):
         zoo.load(copy)["standard"].trajectory("train")
 
 
@@ -236,24 +266,38 @@ def test_stored_accuracies_are_those_of_the_stored_weights(population, split):
     task = load_task(TaskConfig.model_validate(population.manifest.config["task"]))
     x, y = task.inputs(task.test.x).double(), task.test.y
     params = {name: tensor.double() for name, tensor in population.params(split).items()}
-    logits = vmap(population.architecture.to("cpu", torch.float64).apply, in_dims=(0, None))(params, x)
+    logits = vmap(population.architecture.to("cpu", torch.float64).apply, in_dims=(0, None))(
+        params, x
+    )
     best, second = logits.topk(2).values.unbind(-1)
-    correct, sure = logits.argmax(-1) == y, best - second > 1e-4  # float32 may see a tie differently
+    correct, sure = (
+        logits.argmax(-1) == y,
+        best - second > 1e-4,
+    )  # float32 may see a tie differently
     accuracy = torch.from_numpy(population.table(split)["test_accuracy"].to_numpy(copy=True))
     assert sure.double().mean() > 0.99
     assert ((correct & sure).double().mean(1) <= accuracy + 1e-12).all()
     assert (accuracy <= (correct | ~sure).double().mean(1) + 1e-12).all()
-    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="none")
+    nll = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), y.repeat(len(logits)), reduction="none"
+    )
     expected = nll.reshape(len(logits), -1).mean(1)
     torch.testing.assert_close(
-        torch.from_numpy(population.table(split)["test_loss"].to_numpy(copy=True)), expected, rtol=1e-5, atol=1e-6
+        torch.from_numpy(population.table(split)["test_loss"].to_numpy(copy=True)),
+        expected,
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
 def test_stored_networks_run_as_plain_modules(population):
     config = population.manifest.populations[population.name].architecture
     options = {name: value for name, value in config.items() if name != "name"}
-    mixing = {n.removeprefix("mixing."): c.double() for n, c in population.constants.items() if n.startswith("mixing.")}
+    mixing = {
+        n.removeprefix("mixing."): c.double()
+        for n, c in population.constants.items()
+        if n.startswith("mixing.")
+    }
     module = MODULES[config["name"]]((1, 8, 8), 10, **options, mixing=mixing or None).double()
     x = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for row in range(3):
@@ -275,7 +319,9 @@ def load_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     datasets.disable_progress_bars()
-    yield lambda folder, name: datasets.load_dataset(str(folder), name, cache_dir=str(tmp_path / "cache"))
+    yield lambda folder, name: datasets.load_dataset(
+        str(folder), name, cache_dir=str(tmp_path / "cache")
+    )
     datasets.enable_progress_bars()
 
 
@@ -308,10 +354,21 @@ def test_the_globs_of_the_card_end_in_h5_and_each_finds_its_own_shards(directory
     card = (directory / "README.md").read_text()
     header = yaml.safe_load(card.split("---\n")[1])
     manifest = zoo.load(directory).manifest
-    globs = [(c["config_name"], f["split"], f["path"]) for c in header["configs"] for f in c["data_files"]]
-    assert {name for name, _, _ in globs} == {*POPULATIONS, *(f"{name}.trajectory" for name in POPULATIONS)}
+    globs = [
+        (c["config_name"], f["split"], f["path"])
+        for c in header["configs"]
+        for f in c["data_files"]
+    ]
+    assert {name for name, _, _ in globs} == {
+        *POPULATIONS,
+        *(f"{name}.trajectory" for name in POPULATIONS),
+    }
     assert all(path.endswith(".h5") for _, _, path in globs)
-    shards = [path for entry in manifest.populations.values() for path in (*entry.shards, *entry.trajectory)]
+    shards = [
+        path
+        for entry in manifest.populations.values()
+        for path in (*entry.shards, *entry.trajectory)
+    ]
     files = [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
     for file in files:
         found = [(name, split) for name, split, path in globs if fnmatch(file, path)]
@@ -342,9 +399,16 @@ def test_the_fingerprint_is_of_the_content(directory, copy):
     assert len(set(prints)) == len(POPULATIONS)
     assert [population.fingerprint for population in zoo.load(copy).values()] == prints
     shard = "standard/test-00000-of-00001.h5"
-    edit_manifest(copy, lambda data: data["populations"]["standard"]["shards"][shard].update(sha256="0" * 64))
+    edit_manifest(
+        copy, lambda data: data["populations"]["standard"]["shards"][shard].update(sha256="0" * 64)
+    )
     changed = [population.fingerprint for population in zoo.load(copy).values()]
-    assert [new == old for new, old in zip(changed, prints, strict=True)] == [False, True, True, True]
+    assert [new == old for new, old in zip(changed, prints, strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 # what is refused
@@ -352,7 +416,8 @@ def test_the_fingerprint_is_of_the_content(directory, copy):
 
 def test_an_unknown_population_is_named_with_those_there_are(directory):
     with pytest.raises(
-        KeyError, match=r"no population 'syre' in .*; populations are \['standard', 'w_asymmetric', 'small_cnn'"
+        KeyError,
+        match=r"no population 'syre' in .*; populations are \['standard', 'w_asymmetric', 'small_cnn'",
     ):
         zoo.load(directory)["syre"]
 
@@ -360,7 +425,8 @@ def test_an_unknown_population_is_named_with_those_there_are(directory):
 @pytest.mark.parametrize("read", ["params", "table", "trajectory"])
 def test_an_unknown_split_is_named_with_those_there_are(directory, read):
     with pytest.raises(
-        ValueError, match=r"population 'standard': no split 'dev'; splits are \['train', 'validation', 'test'\]"
+        ValueError,
+        match=r"population 'standard': no split 'dev'; splits are \['train', 'validation', 'test'\]",
     ):
         getattr(zoo.load(directory)["standard"], read)("dev")
 
@@ -375,22 +441,33 @@ def test_an_unknown_view_is_refused(directory):
         "print(*(name for name in ('datasets', 'torch_geometric', 'matplotlib', 'ray') if name in sys.modules))"
     )
     command = [sys.executable, "-c", code, str(directory)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(zoo.__file__).parents[1]).stdout
-    assert output == "view: expected 'full' or 'free', got 'frozen'\n\n"  # and nothing heavy was imported
+    output = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(zoo.__file__).parents[1]
+    ).stdout
+    assert (
+        output == "view: expected 'full' or 'free', got 'frozen'\n\n"
+    )  # and nothing heavy was imported
 
 
 SHARD = "standard/train-00001-of-00002.h5"
 
 
-@pytest.mark.parametrize("read", [lambda p: p.params("train"), lambda p: p.table("train")], ids=["params", "table"])
+@pytest.mark.parametrize(
+    "read", [lambda p: p.params("train"), lambda p: p.table("train")], ids=["params", "table"]
+)
 def test_a_missing_or_truncated_shard_is_named_with_the_bytes_expected_and_found(copy, read):
     path = copy / SHARD
     size = path.stat().st_size
-    for damage, found in ((lambda: path.write_bytes(path.read_bytes()[:100]), "100 bytes"), (path.unlink, "missing")):
+    for damage, found in (
+        (lambda: path.write_bytes(path.read_bytes()[:100]), "100 bytes"),
+        (path.unlink, "missing"),
+    ):
         damage()
         with pytest.raises(StoreError) as error:
             read(zoo.load(copy)["standard"])
-        assert str(error.value).startswith(f"{path}: expected {size} bytes, found {found}; run the same generate-zoo command")
+        assert str(error.value).startswith(
+            f"{path}: expected {size} bytes, found {found}; run the same generate-zoo command"
+        )
     assert len(zoo.load(copy)["standard"].params("test")) > 0  # other splits stay readable
     assert len(zoo.load(copy)["w_asymmetric"].params("train")) > 0
 
@@ -401,7 +478,9 @@ def test_a_damaged_file_of_constants_or_trajectory_is_named(copy):
         ("w_asymmetric.trajectory/train-00000-of-00002.h5", lambda p: p.trajectory("train")),
     ):
         (copy / file).write_bytes(b"")
-        with pytest.raises(StoreError, match=rf"{re.escape(str(copy / file))}: expected \d+ bytes, found 0 bytes"):
+        with pytest.raises(
+            StoreError, match=rf"{re.escape(str(copy / file))}: expected \d+ bytes, found 0 bytes"
+        ):
             read(zoo.load(copy)["w_asymmetric"])
 
 
@@ -413,7 +492,14 @@ def test_a_shard_of_the_right_length_with_the_wrong_content_is_refused(copy):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../other/train-00000-of-00001.h5", "standard/../../a.h5", "standard/a.txt", ""]
+    "name",
+    [
+        "/etc/passwd",
+        "../other/train-00000-of-00001.h5",
+        "standard/../../a.h5",
+        "standard/a.txt",
+        "",
+    ],
 )
 @pytest.mark.parametrize("kind", ["shards", "trajectory"])
 def test_a_manifest_cannot_lead_out_of_the_folder(copy, kind, name):
@@ -430,7 +516,9 @@ def test_a_manifest_cannot_lead_out_of_the_folder(copy, kind, name):
 
 @pytest.mark.parametrize("name", ["../standard", "/standard", "Standard", "a.b", ""])
 def test_a_population_cannot_lead_out_of_the_folder_by_its_name(copy, name):
-    edit_manifest(copy, lambda data: data["populations"].update({name: data["populations"].pop("standard")}))
+    edit_manifest(
+        copy, lambda data: data["populations"].update({name: data["populations"].pop("standard")})
+    )
     with pytest.raises(StoreError, match="expected lower-case letters, digits and '_'"):
         zoo.load(copy)
 
@@ -438,11 +526,17 @@ def test_a_population_cannot_lead_out_of_the_folder_by_its_name(copy, name):
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda d: d.update(version=2), "written by a newer symzoo (format 2; this one reads 1): upgrade symzoo"),
+        (
+            lambda d: d.update(version=2),
+            "written by a newer symzoo (format 2; this one reads 1): upgrade symzoo",
+        ),
         (lambda d: d.update(format="other"), "format: Input should be 'symzoo', found 'other'"),
         (lambda d: d.pop("split"), "split: Field required"),
         (lambda d: d.update(extra=1), "extra: Extra inputs are not permitted, found 1"),
-        (lambda d: d["populations"]["standard"].pop("space"), "populations.standard.space: Field required"),
+        (
+            lambda d: d["populations"]["standard"].pop("space"),
+            "populations.standard.space: Field required",
+        ),
         (lambda d: d["split"].update(dev=3), "split: "),
     ],
 )
@@ -467,7 +561,8 @@ def test_a_manifest_whose_space_is_not_that_of_its_architecture_is_refused(copy)
 
     edit_manifest(copy, wider)
     with pytest.raises(
-        StoreError, match=r"the stored weight space is not that of architecture {'name': 'mlp', 'hidden': \[9\]}"
+        StoreError,
+        match=r"the stored weight space is not that of architecture {'name': 'mlp', 'hidden': \[9\]}",
     ):
         _ = zoo.load(copy)["standard"].architecture
 
@@ -477,7 +572,10 @@ def test_a_shard_that_does_not_fit_its_space_is_refused(copy):
         data["populations"]["standard"]["space"]["groups"]["h1"]["size"] = 9
 
     edit_manifest(copy, wider)
-    with pytest.raises(StoreError, match=r"'layers.0.weight': expected shape \[3, 9, 64\] float32, found \[3, 8, 64\] float32"):
+    with pytest.raises(
+        StoreError,
+        match=r"'layers.0.weight': expected shape \[3, 9, 64\] float32, found \[3, 8, 64\] float32",
+    ):
         zoo.load(copy)["standard"].params("train")
 
 
@@ -485,7 +583,9 @@ def test_a_folder_that_is_missing_or_not_complete_is_refused(copy, tmp_path):
     with pytest.raises(StoreError, match="nowhere: no such folder"):
         zoo.load(tmp_path / "nowhere")
     (copy / "zoo.json").unlink()
-    with pytest.raises(StoreError, match=r"not a complete zoo, zoo.json is missing; generate-zoo writes it last"):
+    with pytest.raises(
+        StoreError, match=r"not a complete zoo, zoo.json is missing; generate-zoo writes it last"
+    ):
         zoo.load(copy)
 
 

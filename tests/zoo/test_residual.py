@@ -14,10 +14,17 @@ from torch import Tensor
 from tests.reference import zoo_orbit
 from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, cnn, make_asymmetric, mlp
+from zoo.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    build_architecture,
+    cnn,
+    make_asymmetric,
+    mlp,
+)
 from zoo.params import Params, stack
-from zoo.symmetry.residual import SymmetryReport, candidates, scaling_generator
 from zoo.symmetry.action import GroupElement, act, symmetry_residual
+from zoo.symmetry.residual import SymmetryReport, candidates, scaling_generator
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -63,7 +70,9 @@ def minibatch(seed: int, count: int = 12) -> tuple[Tensor, Tensor]:
 
 def residual(architecture: Architecture, params: Params, batch=None, **options) -> SymmetryReport:
     batch = minibatch(0) if batch is None else batch
-    return symmetry_residual(architecture.apply, params, batch, architecture.space, free=architecture.free, **options)
+    return symmetry_residual(
+        architecture.apply, params, batch, architecture.space, free=architecture.free, **options
+    )
 
 
 # the generators and the scaling residual, against loops and differences
@@ -75,7 +84,11 @@ def powers(space: WeightSpace, name: str, group: str, neuron: int) -> Tensor:
     axes, sides = zoo_orbit.axes_of(sizes, space.tensors[name])
     power = torch.zeros(space.shapes[name], dtype=torch.float64)
     for place in itertools.product(*(range(len(axis)) for axis in axes)):
-        atoms = [(atom, side) for axis, side, i in zip(axes, sides, place, strict=True) for atom in axis[i]]
+        atoms = [
+            (atom, side)
+            for axis, side, i in zip(axes, sides, place, strict=True)
+            for atom in axis[i]
+        ]
         power[place] = sum(side * atom[2] for atom, side in atoms if atom[:2] == (group, neuron))
     return power
 
@@ -103,7 +116,9 @@ def test_the_generator_is_the_derivative_of_the_action(case: Case, seed):
         torch.testing.assert_close((there[name] - back[name]) / (2 * t), xi, rtol=1e-7, atol=1e-8)
 
 
-def slow_residual(architecture: Architecture, params: Params, batch, group: str, neuron: int) -> float:
+def slow_residual(
+    architecture: Architecture, params: Params, batch, group: str, neuron: int
+) -> float:
     """The derivative of the loss by central differences through the group action, fixed entries kept in place."""
     space, free, (x, y), t = architecture.space, architecture.free, batch, 1e-4
     scale = torch.ones(space.groups[group].size, dtype=torch.float64)
@@ -114,7 +129,9 @@ def slow_residual(architecture: Architecture, params: Params, batch, group: str,
 
     def loss_at(scales: Tensor) -> float:
         moved = act(space, GroupElement({}, {group: scales}), params)
-        return float(loss({n: v.where(free[n], params[n]) if n in free else v for n, v in moved.items()}))
+        return float(
+            loss({n: v.where(free[n], params[n]) if n in free else v for n, v in moved.items()})
+        )
 
     slope = (loss_at(scale) - loss_at(1 / scale)) / (2 * t)
     gradient, squares = torch.func.grad(loss)(params), [0.0, 0.0]
@@ -131,8 +148,12 @@ SMOOTH = {
     "gelu cnn": cnn(INPUT, CLASSES, (3, 2), activation="gelu", pool="flatten"),
     "tanh": mlp(INPUT, CLASSES, (4,), activation="tanh"),
     "linear": mlp(INPUT, CLASSES, (4,), activation="linear"),
-    "w-asymmetric gelu": make_asymmetric(mlp(INPUT, CLASSES, (4, 3), activation="gelu"), "w", {}, 0),
-    "w-asymmetric linear": make_asymmetric(mlp(INPUT, CLASSES, (4, 3), activation="linear"), "w", {}, 0),
+    "w-asymmetric gelu": make_asymmetric(
+        mlp(INPUT, CLASSES, (4, 3), activation="gelu"), "w", {}, 0
+    ),
+    "w-asymmetric linear": make_asymmetric(
+        mlp(INPUT, CLASSES, (4, 3), activation="linear"), "w", {}, 0
+    ),
     "sigma-asymmetric": make_asymmetric(mlp(INPUT, CLASSES, (4, 3)), "sigma", {}, 0),
 }
 
@@ -142,9 +163,13 @@ def test_the_scaling_residual_is_the_derivative_along_the_action(architecture):
     architecture, batch = double(architecture), minibatch(1)
     params = network(architecture, 0)
     report = residual(architecture, params, batch)
-    assert set(report.scale) == {name for name in architecture.space.groups if name not in ("x", "y")}
+    assert set(report.scale) == {
+        name for name in architecture.space.groups if name not in ("x", "y")
+    }
     for group, values in report.scale.items():
-        expected = [slow_residual(architecture, params, batch, group, j) for j in range(len(values))]
+        expected = [
+            slow_residual(architecture, params, batch, group, j) for j in range(len(values))
+        ]
         assert values.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
@@ -171,11 +196,15 @@ def trained(architecture: Architecture, update, steps: int = 5) -> list[Params]:
     params, states, networks = network(architecture, 3), {}, []
     for step in range(1, steps + 1):
         x, y = minibatch(10 + step)
-        gradient = torch.func.grad(lambda own, x=x, y=y: F.cross_entropy(architecture.apply_training(own, x)[0], y))(params)
+        gradient = torch.func.grad(
+            lambda own, x=x, y=y: F.cross_entropy(architecture.apply_training(own, x)[0], y)
+        )(params)
         statistics = architecture.apply_training(params, x)[1]
         for name, mask in architecture.free.items():
             gradient[name] = gradient[name] * mask
-        params = {n: t - update(gradient[n], states.setdefault(n, {}), step) for n, t in params.items()} | statistics
+        params = {
+            n: t - update(gradient[n], states.setdefault(n, {}), step) for n, t in params.items()
+        } | statistics
         networks.append(params)
     return networks
 
@@ -223,9 +252,13 @@ def test_every_architecture_of_the_table_has_what_it_declares(name):
     x = torch.randn(5, *INPUTS[name], generator=generator(1), dtype=torch.float64)
     for architecture in (double(standard), double(make_asymmetric(standard, "sigma", {}, 0))):
         params = network(architecture, 0)
-        params = {n: t + 0.05 * torch.randn(t.shape, generator=generator(2)) for n, t in params.items()}
+        params = {
+            n: t + 0.05 * torch.randn(t.shape, generator=generator(2)) for n, t in params.items()
+        }
         report = residual(architecture, params, (x, torch.arange(5) % 3), num_samples=2)
-        assert {group: report.unsound(group) for group in report.groups} == dict.fromkeys(report.groups, ())
+        assert {group: report.unsound(group) for group in report.groups} == dict.fromkeys(
+            report.groups, ()
+        )
 
 
 @pytest.mark.parametrize("name", STANDARD)
@@ -261,7 +294,8 @@ def test_syre_has_the_function_of_the_standard_network():
 
 
 @pytest.mark.parametrize(
-    ("activation", "found"), [("tanh", ("permutation", "sign")), ("linear", ("permutation", "sign", "scale"))]
+    ("activation", "found"),
+    [("tanh", ("permutation", "sign")), ("linear", ("permutation", "sign", "scale"))],
 )
 def test_sign_flips_are_found_where_they_are(activation, found):
     architecture = build("mlp", activation=activation)
@@ -270,8 +304,14 @@ def test_sign_flips_are_found_where_they_are(activation, found):
 
 def test_a_wrong_declaration_is_named():
     architecture = build("mlp", activation="gelu")
-    groups = {name: replace(group, scaling="positive") for name, group in architecture.space.groups.items()}
-    report = residual(replace(architecture, space=WeightSpace(groups, architecture.space.tensors)), network(architecture, 0))
+    groups = {
+        name: replace(group, scaling="positive")
+        for name, group in architecture.space.groups.items()
+    }
+    report = residual(
+        replace(architecture, space=WeightSpace(groups, architecture.space.tensors)),
+        network(architecture, 0),
+    )
     assert report.unsound("h1") == ("scale",)
     assert str(report).count("DECLARED, BUT NOT FOUND: scale") == len(report.groups)
     assert "DECLARED, BUT NOT FOUND" not in str(residual(architecture, network(architecture, 0)))
@@ -280,9 +320,20 @@ def test_a_wrong_declaration_is_named():
 def test_the_table_has_a_row_for_each_group():
     architecture = double(make_asymmetric(build("mlp"), "w", {"kappa": 0.0}, 0))
     lines = str(residual(architecture, network(architecture, 0))).splitlines()
-    assert lines[0].split() == ["group", "size", "permutation", "sign", "scale", "declared", "found", "removed"]
+    assert lines[0].split() == [
+        "group",
+        "size",
+        "permutation",
+        "sign",
+        "scale",
+        "declared",
+        "found",
+        "removed",
+    ]
     assert [line.split()[:2] for line in lines[1:3]] == [["h1", "6"], ["h2", "5"]]
-    assert all(line.split()[5:] == ["scale", "scale", "permutation,", "sign"] for line in lines[1:3])
+    assert all(
+        line.split()[5:] == ["scale", "scale", "permutation,", "sign"] for line in lines[1:3]
+    )
 
 
 # which groups, what shapes, what arguments
@@ -311,8 +362,12 @@ def test_residuals_have_the_leading_axes_of_the_params(name, lead):
             assert report.scale[group].shape == report.sign[group].shape == (*lead, declared.size)
             assert report.permutation[group].shape == lead
             for kind in ("scale", "sign", "permutation"):
-                values = getattr(report, kind)[group].reshape(count, *getattr(alone, kind)[group].shape)
-                torch.testing.assert_close(values[i], getattr(alone, kind)[group], rtol=1e-8, atol=1e-12)
+                values = getattr(report, kind)[group].reshape(
+                    count, *getattr(alone, kind)[group].shape
+                )
+                torch.testing.assert_close(
+                    values[i], getattr(alone, kind)[group], rtol=1e-8, atol=1e-12
+                )
 
 
 def test_another_loss_and_outputs_that_are_no_tensor():
@@ -340,14 +395,23 @@ def test_dead_neurons_have_residual_zero():
 
 def test_a_network_whose_outputs_are_all_zero_has_finite_residuals():
     architecture = build("mlp", activation="gelu")
-    report = residual(architecture, {name: torch.zeros_like(tensor) for name, tensor in network(architecture, 0).items()})
-    assert all(float(values.max()) == 0 for kind in (report.scale, report.sign, report.permutation) for values in kind.values())
+    report = residual(
+        architecture,
+        {name: torch.zeros_like(tensor) for name, tensor in network(architecture, 0).items()},
+    )
+    assert all(
+        float(values.max()) == 0
+        for kind in (report.scale, report.sign, report.permutation)
+        for values in kind.values()
+    )
 
 
 def test_single_precision_has_a_tolerance_of_its_own():
     architecture = build("cnn").to("cpu", torch.float32)
     x, y = minibatch(0)
-    report = symmetry_residual(architecture.apply, architecture.init(generator(0)), (x.float(), y), architecture.space)
+    report = symmetry_residual(
+        architecture.apply, architecture.init(generator(0)), (x.float(), y), architecture.space
+    )
     assert report.found("c1") == ("permutation", "scale")
     assert report.scale["c1"].dtype == torch.float32
 
@@ -355,7 +419,9 @@ def test_single_precision_has_a_tolerance_of_its_own():
 def test_two_neurons_are_never_only_left_in_place():
     architecture = double(make_asymmetric(mlp(INPUT, CLASSES, (2,)), "sigma", {}, 0))
     for seed in range(10):
-        report = residual(architecture, network(architecture, 0), generator=generator(seed), num_samples=1)
+        report = residual(
+            architecture, network(architecture, 0), generator=generator(seed), num_samples=1
+        )
         assert "permutation" in report.removed("h1")
 
 

@@ -70,14 +70,22 @@ def test_any_array_comes_back_bit_by_bit(tmp_path_factory, data, dtype, shape):
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_any_text_comes_back(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("text") / "a.h5"
     write_columns(path, {"text": np.array(texts, dtype=object)}, {})
     assert read_columns([path])["text"].tolist() == texts
 
 
-@pytest.mark.parametrize("array", [np.arange(6, dtype=">f4"), np.arange(12.0)[::2], np.asfortranarray(np.eye(3))])
+@pytest.mark.parametrize(
+    "array", [np.arange(6, dtype=">f4"), np.arange(12.0)[::2], np.asfortranarray(np.eye(3))]
+)
 def test_arrays_of_other_layouts_are_stored_in_the_one_layout(path, array):
     write_columns(path, {"column": array}, {})
     back = read_columns([path])["column"]
@@ -91,7 +99,9 @@ def test_rows_of_files_follow_each_other(tmp_path):
     for start, path in zip((0, 2), paths, strict=True):
         write_columns(path, {name: array[start : start + 2] for name, array in COLUMNS.items()}, {})
     assert_same(read_columns(paths), COLUMNS)
-    assert_same(read_columns(paths, ["steps", "lr"]), {"steps": COLUMNS["steps"], "lr": COLUMNS["lr"]})
+    assert_same(
+        read_columns(paths, ["steps", "lr"]), {"steps": COLUMNS["steps"], "lr": COLUMNS["lr"]}
+    )
     tensors = read_tensors(paths, {"weight": (3, 2)})
     assert torch.equal(tensors["weight"], torch.from_numpy(COLUMNS["weight"]))
 
@@ -118,7 +128,10 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
 
 def test_sha256_of_a_known_text(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        sha256(tmp_path / "abc")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_the_layout_is_one_contiguous_dataset_for_each_column_at_the_root(path):
@@ -129,7 +142,9 @@ def test_the_layout_is_one_contiguous_dataset_for_each_column_at_the_root(path):
             properties = file[name].id.get_create_plist()
             assert properties.get_layout() == h5py.h5d.CONTIGUOUS
             assert properties.get_nfilters() == 0
-            assert not properties.get_obj_track_times()  # a time would make the bytes of equal shards differ
+            assert (
+                not properties.get_obj_track_times()
+            )  # a time would make the bytes of equal shards differ
 
 
 # what is not written
@@ -139,7 +154,10 @@ def test_the_layout_is_one_contiguous_dataset_for_each_column_at_the_root(path):
     ("columns", "part"),
     [
         ({}, "at least one, got {}"),
-        ({"a": np.zeros(3), "b": np.zeros(4)}, "equally many rows, at least one, got {'a': 3, 'b': 4}"),
+        (
+            {"a": np.zeros(3), "b": np.zeros(4)},
+            "equally many rows, at least one, got {'a': 3, 'b': 4}",
+        ),
         ({"a": np.zeros(0)}, "got {'a': 0}"),
         ({"a": np.zeros((0, 3), dtype=np.float32)}, "got {'a': 0}"),
         ({"a": np.array(1.0)}, "got {'a': 0}"),
@@ -191,7 +209,8 @@ def test_a_disk_that_fills_up_is_named_and_leaves_no_file(path, monkeypatch):
 
     monkeypatch.setattr(h5py.File, "create_dataset", full)
     with pytest.raises(
-        OSError, match=r"no space left on the disk for .*train-00000-of-00001.h5; free some and run again"
+        OSError,
+        match=r"no space left on the disk for .*train-00000-of-00001.h5; free some and run again",
     ) as error:
         write_columns(path, COLUMNS, {})
     assert error.value.errno == errno.ENOSPC
@@ -201,7 +220,9 @@ def test_a_disk_that_fills_up_is_named_and_leaves_no_file(path, monkeypatch):
 def test_a_disk_that_fills_up_under_text_does_not_crash_the_process(tmp_path):
     """As it did while HDF5 itself wrote to the disk."""
     with small_disk(tmp_path / "disk", 64 * 1024) as disk:
-        with pytest.raises(OSError, match=r"no space left on the disk for .*; free some and run again") as error:
+        with pytest.raises(
+            OSError, match=r"no space left on the disk for .*; free some and run again"
+        ) as error:
             write_columns(disk / "a.h5", {"column": np.array(["x" * 100] * 2000, dtype=object)}, {})
         assert error.value.errno == errno.ENOSPC
         assert not list(disk.iterdir())
@@ -220,9 +241,16 @@ def test_the_file_is_on_disk_before_it_has_its_name_and_the_folder_after(path, m
     events = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(
-        os, "fsync", lambda fd: (events.append("folder" if Path(f"/dev/fd/{fd}").is_dir() else "file"), fsync(fd))
+        os,
+        "fsync",
+        lambda fd: (
+            events.append("folder" if Path(f"/dev/fd/{fd}").is_dir() else "file"),
+            fsync(fd),
+        ),
     )
-    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
+    )
     write_columns(path, COLUMNS, {})
     assert events == ["file", "rename", "folder"]
 
@@ -238,7 +266,9 @@ def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "zoo.json"
     write_text(path, "ä\n")
     assert path.read_bytes() == "ä\n".encode()
-    monkeypatch.setattr("zoo.store.columns.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(
+        "zoo.store.columns.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+    )
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "other")
     assert [file.name for file in path.parent.iterdir()] == ["zoo.json"]
@@ -253,7 +283,10 @@ def test_a_truncated_file_is_refused(path, keep):
     write_columns(path, COLUMNS, {})
     content = path.read_bytes()
     path.write_bytes(content[:keep])
-    with pytest.raises(StoreError, match=r"-of-00001.h5: (empty|not an HDF5 file|not a complete file|the superblock)"):
+    with pytest.raises(
+        StoreError,
+        match=r"-of-00001.h5: (empty|not an HDF5 file|not a complete file|the superblock)",
+    ):
         read_columns([path])
 
 
@@ -267,7 +300,9 @@ def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
 
 def test_what_cannot_be_read_again_does_not_get_its_name(path, monkeypatch):
     h5py_file = h5py.File
-    monkeypatch.setattr(h5py, "File", lambda name, mode, **_: h5py_file(name, mode))  # as a libhdf5 with other defaults would
+    monkeypatch.setattr(
+        h5py, "File", lambda name, mode, **_: h5py_file(name, mode)
+    )  # as a libhdf5 with other defaults would
     with pytest.raises(StoreError, match="the superblock has another version"):
         write_columns(path, COLUMNS, {})
     assert not list(path.parent.iterdir())
@@ -277,7 +312,11 @@ def test_what_cannot_be_read_again_does_not_get_its_name(path, monkeypatch):
 def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count):
     """Up to 8 links are in the header of the root group, more are in a heap, whose indices get deeper."""
     names = [f"layers.{i * 11 % count}.{'x' * (i % 50)}" for i in range(count)]
-    write_columns(path, {name: np.full((2, i % 3 + 1), i, np.float32) for i, name in enumerate(names)}, {"split": "train"})
+    write_columns(
+        path,
+        {name: np.full((2, i % 3 + 1), i, np.float32) for i, name in enumerate(names)},
+        {"split": "train"},
+    )
     checked = open_checked(path)
     with h5py.File(path) as file:
         assert list(file) == list(checked.columns) == names
@@ -322,8 +361,15 @@ def test_tensors_of_another_name_shape_or_dtype_are_refused(path, shapes, part):
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_tensors_with_other_numbers_of_rows_than_the_first_are_refused(path, rows):
-    write_columns(path, {"a": np.zeros((3, 2), np.float32), "b": np.zeros((rows, 2), np.float32)}, {}, equal_rows=False)
-    with pytest.raises(StoreError, match=rf"'b': expected shape \[3, 2\] float32, found \[{rows}, 2\] float32"):
+    write_columns(
+        path,
+        {"a": np.zeros((3, 2), np.float32), "b": np.zeros((rows, 2), np.float32)},
+        {},
+        equal_rows=False,
+    )
+    with pytest.raises(
+        StoreError, match=rf"'b': expected shape \[3, 2\] float32, found \[{rows}, 2\] float32"
+    ):
         read_tensors([path], {"a": (2,), "b": (2,)})
 
 

@@ -9,8 +9,8 @@ import torch
 
 import zoo
 import zoo.store.streaming
-from tests.zoo.written import SPLIT, write_zoo
 from metanet.inputs.memory import free_memory
+from tests.zoo.written import SPLIT, write_zoo
 from zoo.store.columns import StoreError
 from zoo.store.streaming import blocks_of, shuffled
 
@@ -41,17 +41,28 @@ def same(one, other):
 def test_any_rows_are_those_of_memory(population, view, gap):
     params = population.params("train", view)
     stored = population.stored("train", view)
-    for rows in ([5], [3, 3, 39, 0], list(range(40)), list(range(39, -1, -1)), [8, 9, 10, 17, 18], []):
+    for rows in (
+        [5],
+        [3, 3, 39, 0],
+        list(range(40)),
+        list(range(39, -1, -1)),
+        [8, 9, 10, 17, 18],
+        [],
+    ):
         index = torch.tensor(rows, dtype=torch.int64)
         assert same(stored.read(index), {name: tensor[index] for name, tensor in params.items()})
     odd = stored.select(np.arange(1, 40, 2))
     assert (len(stored), len(odd), stored.num_params) == (40, 20, population.space.num_params)
-    assert same(odd.read(torch.tensor([4, 1])), {name: tensor[[9, 3]] for name, tensor in params.items()})
+    assert same(
+        odd.read(torch.tensor([4, 1])), {name: tensor[[9, 3]] for name, tensor in params.items()}
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("block_bytes", [1, 2**14, 2**25])
-def test_the_order_is_that_of_the_seed_with_any_number_of_workers(population, workers, block_bytes, monkeypatch):
+def test_the_order_is_that_of_the_seed_with_any_number_of_workers(
+    population, workers, block_bytes, monkeypatch
+):
     monkeypatch.setattr(zoo.store.streaming, "BLOCK_BYTES", block_bytes)
     order = torch.randperm(40, generator=seeded_as_documented(seed=5, epoch=2))
     params, table = population.params("train"), population.table("train")
@@ -62,7 +73,9 @@ def test_the_order_is_that_of_the_seed_with_any_number_of_workers(population, wo
         assert same(batch.params, {name: tensor[index] for name, tensor in params.items()})
         assert list(batch.columns) == wanted
         assert batch.columns["optimizer"] == table["optimizer"].iloc[index.numpy()].tolist()
-        np.testing.assert_array_equal(batch.columns["test_accuracy"], table["test_accuracy"].to_numpy()[index])
+        np.testing.assert_array_equal(
+            batch.columns["test_accuracy"], table["test_accuracy"].to_numpy()[index]
+        )
         assert batch.columns["diverged"].dtype == torch.bool
 
 
@@ -76,13 +89,16 @@ def test_seeds_and_epochs_have_orders_of_their_own_and_each_is_a_permutation():
     assert len({tuple(order.tolist()) for order in orders.values()}) == 9
     assert all(torch.equal(order.sort().values, torch.arange(30)) for order in orders.values())
     firsts = np.bincount([int(shuffled(4, seed)[0]) for seed in range(2000)], minlength=4)
-    assert ((firsts - 500) ** 2 / 500).sum() < 16.3  # chi-square with 3 degrees of freedom, p = 0.001
+    assert (
+        (firsts - 500) ** 2 / 500
+    ).sum() < 16.3  # chi-square with 3 degrees of freedom, p = 0.001
 
 
 def test_without_a_seed_networks_come_in_order_and_subsets_are_nested(population):
     def ids(**options):
         return [
-            batch.columns["network_id"].tolist() for batch in population.batches("test", 6, columns=["network_id"], **options)
+            batch.columns["network_id"].tolist()
+            for batch in population.batches("test", 6, columns=["network_id"], **options)
         ]
 
     assert [*chain(*ids())] == list(range(53, 74))
@@ -98,7 +114,10 @@ def test_without_a_seed_networks_come_in_order_and_subsets_are_nested(population
         ({"batch_size": 0}, r"split 'train': expected batch_size >= 1.*got 0, 0 and None"),
         ({"workers": -1}, "workers >= 0"),
         ({"num_networks": 41}, "num_networks from 1 to 40, got 4, 0 and 41"),
-        ({"columns": ["test_acuracy"]}, r"no columns \['test_acuracy'\]; columns are \['network_id', "),
+        (
+            {"columns": ["test_acuracy"]},
+            r"no columns \['test_acuracy'\]; columns are \['network_id', ",
+        ),
         ({"split": "holdout"}, r"no split 'holdout'; splits are \['train'"),
     ],
 )
@@ -122,7 +141,9 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, workers):
     passing = population.batches("train", 40, workers=workers)
     path = tmp_path / "zoo" / "standard" / "train-00002-of-00005.h5"
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(StoreError, match=r"train-00002-of-00005.h5: expected \d+ more bytes at \d+, found the end"):
+    with pytest.raises(
+        StoreError, match=r"train-00002-of-00005.h5: expected \d+ more bytes at \d+, found the end"
+    ):
         list(passing)
 
 
@@ -143,4 +164,9 @@ def test_free_memory_is_a_number_of_bytes_that_a_limit_lowers(monkeypatch):
 
 def test_all_splits_stream(population):
     for split, count in SPLIT.items():
-        assert sum(len(batch.params["layers.0.bias"]) for batch in population.batches(split, 8, seed=0)) == count
+        assert (
+            sum(
+                len(batch.params["layers.0.bias"]) for batch in population.batches(split, 8, seed=0)
+            )
+            == count
+        )

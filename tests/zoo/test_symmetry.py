@@ -13,34 +13,57 @@ from hypothesis import strategies as st
 from tests.reference import zoo_orbit
 from tests.reference.zoo_spaces import Case, cases, language_cases
 from tests.zoo.instances import INPUTS, instance
-from zoo.architectures import ARCHITECTURES, ASYMMETRIES, Architecture, build_architecture, make_asymmetric
+from zoo.architectures import (
+    ARCHITECTURES,
+    ASYMMETRIES,
+    Architecture,
+    build_architecture,
+    make_asymmetric,
+)
 from zoo.params import flatten, unflatten
-from zoo.symmetry.action import GroupElement, act, compose, function_change, identity, inverse, orbit_ids, sample
+from zoo.symmetry.action import (
+    GroupElement,
+    act,
+    compose,
+    function_change,
+    identity,
+    inverse,
+    orbit_ids,
+    sample,
+)
 from zoo.testing import random_params, random_weight_space
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 spaces = language_cases() | cases(min_tensors=1)
 seeds = st.integers(0, 2**32)
 batches = st.lists(st.integers(1, 3), max_size=2).map(tuple)
-SPACE = WeightSpace({"h": NeuronGroup(3, scaling="any"), "x": NeuronGroup(2)}, {"weight": "h <- x", "bias": "h"})
+SPACE = WeightSpace(
+    {"h": NeuronGroup(3, scaling="any"), "x": NeuronGroup(2)}, {"weight": "h <- x", "bias": "h"}
+)
 
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def elements(space: WeightSpace, seed: int, count: int, batch: tuple[int, ...] = ()) -> list[GroupElement]:
+def elements(
+    space: WeightSpace, seed: int, count: int, batch: tuple[int, ...] = ()
+) -> list[GroupElement]:
     """Elements of a space, in some of which some groups are absent."""
     source, drawn = generator(seed), []
     for _ in range(count):
         element = sample(space, source, batch)
-        permutations = {n: v for n, v in element.permutations.items() if torch.rand((), generator=source) < 0.8}
+        permutations = {
+            n: v for n, v in element.permutations.items() if torch.rand((), generator=source) < 0.8
+        }
         scales = {n: v for n, v in element.scales.items() if torch.rand((), generator=source) < 0.8}
         drawn.append(GroupElement(permutations, scales))
     return drawn
 
 
-def params_of(space: WeightSpace, seed: int, batch: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
+def params_of(
+    space: WeightSpace, seed: int, batch: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
     return random_params(space, generator(seed), batch)
 
 
@@ -65,7 +88,10 @@ def test_the_action_is_what_the_text_of_the_patterns_says(case: Case, seed):
 def test_the_action_on_the_random_spaces_that_users_get(seed):
     space = random_weight_space(generator(seed), max_size=3)
     element, params = sample(space, generator(seed)), params_of(space, seed + 1)
-    assert_same(act(space, element, params), zoo_orbit.act(space, params, element.permutations, element.scales))
+    assert_same(
+        act(space, element, params),
+        zoo_orbit.act(space, params, element.permutations, element.scales),
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,14 +126,20 @@ def test_the_identity_changes_nothing(case: Case, seed, batch):
     params = params_of(case.space, seed, batch)
     assert_same(act(case.space, identity(case.space), params), params)
     assert_same(act(case.space, GroupElement({}, {}), params), params)
-    assert identity(case.space, batch).permutations.keys() == sample(case.space, generator(0)).permutations.keys()
+    assert (
+        identity(case.space, batch).permutations.keys()
+        == sample(case.space, generator(0)).permutations.keys()
+    )
 
 
 @given(spaces, seeds, batches)
 def test_acting_twice_is_acting_with_the_product(case: Case, seed, batch):
     first, second = elements(case.space, seed, 2, batch)
     params = params_of(case.space, seed)
-    assert_same(act(case.space, compose(first, second), params), act(case.space, first, act(case.space, second, params)))
+    assert_same(
+        act(case.space, compose(first, second), params),
+        act(case.space, first, act(case.space, second, params)),
+    )
 
 
 @given(spaces, seeds, batches)
@@ -148,7 +180,8 @@ def test_many_elements_on_many_networks_are_a_loop(case: Case, seed, batch):
     together = act(case.space, element, params)
     for place in product(*map(range, batch)):
         one = GroupElement(
-            {n: v[place] for n, v in element.permutations.items()}, {n: v[place] for n, v in element.scales.items()}
+            {n: v[place] for n, v in element.permutations.items()},
+            {n: v[place] for n, v in element.scales.items()},
         )
         alone = act(case.space, one, {name: tensor[place] for name, tensor in params.items()})
         assert_same({name: tensor[place] for name, tensor in together.items()}, alone)
@@ -159,21 +192,32 @@ def test_one_network_under_many_elements_and_many_networks_under_one(case: Case,
     many, (one,) = sample(case.space, generator(seed), (3,)), elements(case.space, seed, 1)
     params = params_of(case.space, seed)
     repeated = {name: tensor.expand(3, *tensor.shape) for name, tensor in params.items()}
-    moved = {name: tensor.expand(repeated[name].shape) for name, tensor in act(case.space, many, params).items()}
+    moved = {
+        name: tensor.expand(repeated[name].shape)
+        for name, tensor in act(case.space, many, params).items()
+    }
     assert_same(moved, act(case.space, many, repeated))
     alone = act(case.space, one, params)
-    assert_same(act(case.space, one, repeated), {n: t.expand(3, *t.shape) for n, t in alone.items()})
+    assert_same(
+        act(case.space, one, repeated), {n: t.expand(3, *t.shape) for n, t in alone.items()}
+    )
 
 
 @given(spaces, seeds, st.integers(1, 3))
 def test_channels_of_features_move_together(case: Case, seed, channels):
-    features, element = params_of(case.space, seed, (2, channels)), sample(case.space, generator(seed), (2, 1))
+    features, element = (
+        params_of(case.space, seed, (2, channels)),
+        sample(case.space, generator(seed), (2, 1)),
+    )
     moved = act(case.space, element, features)
     squeezed = GroupElement(
-        {n: v[:, 0] for n, v in element.permutations.items()}, {n: v[:, 0] for n, v in element.scales.items()}
+        {n: v[:, 0] for n, v in element.permutations.items()},
+        {n: v[:, 0] for n, v in element.scales.items()},
     )
     for channel in range(channels):
-        alone = act(case.space, squeezed, {name: tensor[:, channel] for name, tensor in features.items()})
+        alone = act(
+            case.space, squeezed, {name: tensor[:, channel] for name, tensor in features.items()}
+        )
         assert_same({name: tensor[:, channel] for name, tensor in moved.items()}, alone)
 
 
@@ -183,12 +227,21 @@ def test_flat_params_move_by_one_permutation_and_one_scale_for_each_entry(case: 
     numbers = unflatten(space, torch.arange(space.num_params, dtype=torch.float64))
     order = flatten(space, act(space, GroupElement(element.permutations, {}), numbers)).long()
     scale = flatten(
-        space, act(space, GroupElement({}, element.scales), unflatten(space, torch.ones(space.num_params).double()))
+        space,
+        act(
+            space,
+            GroupElement({}, element.scales),
+            unflatten(space, torch.ones(space.num_params).double()),
+        ),
     )
     assert sorted(order.tolist()) == list(range(space.num_params))
     params = params_of(space, seed, (2,))
-    torch.testing.assert_close(flatten(space, act(space, element, params)), scale * flatten(space, params)[:, order])
-    assert_same(unflatten(space, scale * flatten(space, params)[:, order]), act(space, element, params))
+    torch.testing.assert_close(
+        flatten(space, act(space, element, params)), scale * flatten(space, params)[:, order]
+    )
+    assert_same(
+        unflatten(space, scale * flatten(space, params)[:, order]), act(space, element, params)
+    )
 
 
 # what is alike
@@ -197,7 +250,9 @@ def test_flat_params_move_by_one_permutation_and_one_scale_for_each_entry(case: 
 @given(spaces, seeds)
 def test_orbit_ids_are_what_permutations_cannot_tell_apart(case: Case, seed):
     ids, space = orbit_ids(case.space), case.space
-    assert {name: len(own) for name, own in ids.items()} == {name: group.size for name, group in space.groups.items()}
+    assert {name: len(own) for name, own in ids.items()} == {
+        name: group.size for name, group in space.groups.items()
+    }
     counts = [len(own.unique()) for own in ids.values()]
     expected = [1 if group.permutable else group.size for group in space.groups.values()]
     assert counts == expected
@@ -211,8 +266,16 @@ def test_orbit_ids_are_what_permutations_cannot_tell_apart(case: Case, seed):
 
 def architectures() -> dict[str, Architecture]:
     standard = {name: instance(name) for name in ARCHITECTURES}
-    twins = {f"{name}, {kind}": make_asymmetric(standard[name], kind, {}, 0) for name in standard for kind in ASYMMETRIES}
-    return standard | twins | {"mlp, kappa 0": make_asymmetric(standard["mlp"], "w", {"kappa": 0.0}, 0)}
+    twins = {
+        f"{name}, {kind}": make_asymmetric(standard[name], kind, {}, 0)
+        for name in standard
+        for kind in ASYMMETRIES
+    }
+    return (
+        standard
+        | twins
+        | {"mlp, kappa 0": make_asymmetric(standard["mlp"], "w", {"kappa": 0.0}, 0)}
+    )
 
 
 ALL = architectures()
@@ -222,8 +285,14 @@ ALL = architectures()
 def test_the_function_of_an_architecture_is_preserved(name):
     architecture, source = ALL[name].to("cpu", torch.float64), generator(0)
     x = torch.randn(4, *INPUTS[name.split(",")[0]], generator=source, dtype=torch.float64)
-    params = {n: t.double() + 0.05 * torch.randn(t.shape, generator=source) for n, t in architecture.init(source).items()}
-    assert function_change(architecture.space, lambda p: architecture.apply(p, x), params, source) < 1e-10
+    params = {
+        n: t.double() + 0.05 * torch.randn(t.shape, generator=source)
+        for n, t in architecture.init(source).items()
+    }
+    assert (
+        function_change(architecture.space, lambda p: architecture.apply(p, x), params, source)
+        < 1e-10
+    )
 
 
 @pytest.mark.parametrize("architecture", ALL.values(), ids=ALL)
@@ -242,11 +311,17 @@ def test_function_change_sees_what_is_declared_and_no_symmetry():
     params = {name: tensor.double() for name, tensor in gelu.init(generator(0)).items()}
     x = torch.randn(5, 6, generator=generator(1), dtype=torch.float64)
     wrong = WeightSpace(
-        {n: replace(g, scaling="positive") if n == "h2" else g for n, g in gelu.space.groups.items()}, gelu.space.tensors
+        {
+            n: replace(g, scaling="positive") if n == "h2" else g
+            for n, g in gelu.space.groups.items()
+        },
+        gelu.space.tensors,
     )
 
     def change(groups) -> float:
-        return function_change(wrong, lambda p: gelu.apply(p, x), params, generator(2), groups=groups)
+        return function_change(
+            wrong, lambda p: gelu.apply(p, x), params, generator(2), groups=groups
+        )
 
     assert change(["h1"]) < 1e-10
     assert change([]) == 0
@@ -285,10 +360,13 @@ def test_function_change_of_outputs_of_any_form(outputs, expected):
     space = WeightSpace({"h": NeuronGroup(4)}, {"bias": "h"})
     params = {"bias": torch.tensor([1.0, 2, 3, 4])}
     # One of 200 permutations at least brings neuron 4 to the place of neuron 1.
-    assert function_change(space, lambda p: outputs(p["bias"]), params, generator(0), 200) == pytest.approx(expected)
+    assert function_change(
+        space, lambda p: outputs(p["bias"]), params, generator(0), 200
+    ) == pytest.approx(expected)
 
 
-# samples: a sound sampler fails each of these with probability 1e-4 (the seed is fixed, so it fails never or always)
+# samples: a sound sampler fails each of these with probability 1e-4 (the seed is fixed, so it fails
+# never or always)
 
 COUNT = 12_000
 
@@ -298,7 +376,9 @@ def test_permutations_of_three_neurons_are_uniform():
     counts = Counter(map(tuple, drawn.tolist()))
     assert len(counts) == 6
     expected = COUNT / 6
-    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 25.74  # chi-square, 5 degrees of freedom
+    assert (
+        sum((count - expected) ** 2 / expected for count in counts.values()) < 25.74
+    )  # chi-square, 5 degrees of freedom
 
 
 def test_signs_are_fair_and_independent():
@@ -307,7 +387,9 @@ def test_signs_are_fair_and_independent():
     assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
     counts = Counter(map(tuple, drawn.tolist()))
     expected = COUNT / 4
-    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 21.11  # chi-square, 3 degrees of freedom
+    assert (
+        sum((count - expected) ** 2 / expected for count in counts.values()) < 21.11
+    )  # chi-square, 3 degrees of freedom
 
 
 @pytest.mark.parametrize("scaling", ["positive", "any"])
@@ -318,7 +400,9 @@ def test_scales_are_log_uniform_between_1_over_e_and_e(scaling):
     logs = drawn.abs().log().sort().values
     assert float(logs.abs().max()) <= 1
     distance = ((logs + 1) / 2 - (torch.arange(COUNT) + 0.5) / COUNT).abs().max() + 0.5 / COUNT
-    assert float(distance) < math.sqrt(math.log(2 / 1e-4) / (2 * COUNT))  # Kolmogorov-Smirnov, bound of Massart
+    assert float(distance) < math.sqrt(
+        math.log(2 / 1e-4) / (2 * COUNT)
+    )  # Kolmogorov-Smirnov, bound of Massart
 
 
 @given(spaces, seeds)
@@ -326,13 +410,17 @@ def test_samples_are_what_the_space_declares(case: Case, seed):
     element, again = (sample(case.space, generator(seed), (2,)) for _ in range(2))
     groups = case.space.groups
     assert set(element.permutations) == {name for name, group in groups.items() if group.permutable}
-    assert set(element.scales) == {name for name, group in groups.items() if group.scaling != "none"}
+    assert set(element.scales) == {
+        name for name, group in groups.items() if group.scaling != "none"
+    }
     for name, values in element.permutations.items():
         assert torch.equal(values, again.permutations[name])
         assert torch.equal(values.sort(-1).values, torch.arange(groups[name].size).expand(2, -1))
     for name, values in element.scales.items():
         assert torch.equal(values, again.scales[name])
-        allowed = {"sign": values.abs() == 1, "positive": values > 0, "any": values != 0}[groups[name].scaling]
+        allowed = {"sign": values.abs() == 1, "positive": values > 0, "any": values != 0}[
+            groups[name].scaling
+        ]
         assert allowed.all()
 
 
@@ -360,16 +448,24 @@ def test_the_action_is_differentiable_and_works_under_vmap():
     assert_same(moved, act(SPACE, element, params))
     one = {name: tensor[0].requires_grad_() for name, tensor in params.items()}
     flatten(SPACE, act(SPACE, element, one)).sum().backward()
-    assert all(tensor.grad is not None and bool((tensor.grad != 0).all()) for tensor in one.values())
+    assert all(
+        tensor.grad is not None and bool((tensor.grad != 0).all()) for tensor in one.values()
+    )
 
 
 @pytest.mark.parametrize(
     ("element", "message"),
     [
-        (GroupElement({"h9": torch.arange(3)}, {}), r"moves a group 'h9'; groups of the space are \['h', 'x'\]"),
+        (
+            GroupElement({"h9": torch.arange(3)}, {}),
+            r"moves a group 'h9'; groups of the space are \['h', 'x'\]",
+        ),
         (GroupElement({}, {"h9": torch.ones(3)}), r"moves a group 'h9'"),
         (GroupElement({"h": torch.arange(4)}, {}), r"group 'h': expected 3 neurons, got 4"),
-        (GroupElement({}, {"h": torch.ones(2, dtype=torch.float64)}), r"group 'h': expected 3 neurons, got 2"),
+        (
+            GroupElement({}, {"h": torch.ones(2, dtype=torch.float64)}),
+            r"group 'h': expected 3 neurons, got 2",
+        ),
     ],
 )
 def test_elements_of_another_space_are_refused(element, message):
@@ -378,25 +474,38 @@ def test_elements_of_another_space_are_refused(element, message):
 
 
 def test_params_of_another_space_are_refused():
-    with pytest.raises(ValueError, match=r"tensor 'bias': expected shape \[\*batch, 3\], got \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"tensor 'bias': expected shape \[\*batch, 3\], got \[4\]"
+    ):
         act(SPACE, identity(SPACE), {**params_of(SPACE, 0), "bias": torch.zeros(4)})
     with pytest.raises(ValueError, match=r"missing \['bias'\], unknown \[\]"):
         act(SPACE, identity(SPACE), {"weight": torch.zeros(3, 2)})
 
 
 def test_function_change_names_unknown_groups():
-    with pytest.raises(ValueError, match=r"unknown groups \['h9'\]; groups of the space are \['h', 'x'\]"):
-        function_change(SPACE, lambda p: p["bias"], params_of(SPACE, 0), generator(0), groups=["h", "h9"])
+    with pytest.raises(
+        ValueError, match=r"unknown groups \['h9'\]; groups of the space are \['h', 'x'\]"
+    ):
+        function_change(
+            SPACE, lambda p: p["bias"], params_of(SPACE, 0), generator(0), groups=["h", "h9"]
+        )
 
 
 def test_function_change_wants_outputs_to_compare():
     for outputs in (None, [], "text"):
         with pytest.raises(ValueError, match="expected tensors of the same shapes"):
-            function_change(SPACE, lambda p, outputs=outputs: outputs, params_of(SPACE, 0), generator(0))
+            function_change(
+                SPACE, lambda p, outputs=outputs: outputs, params_of(SPACE, 0), generator(0)
+            )
 
 
 def test_no_networks_at_all_stay_no_networks():
-    space = WeightSpace({"h": NeuronGroup(3, scaling="positive")}, {"weight": "h <- 4", "bias": "h"})
+    space = WeightSpace(
+        {"h": NeuronGroup(3, scaling="positive")}, {"weight": "h <- 4", "bias": "h"}
+    )
     none = {"weight": torch.zeros(0, 3, 4), "bias": torch.zeros(0, 3)}
     moved = act(space, sample(space, torch.Generator().manual_seed(0), (0,)), none)
-    assert {name: tuple(tensor.shape) for name, tensor in moved.items()} == {"weight": (0, 3, 4), "bias": (0, 3)}
+    assert {name: tuple(tensor.shape) for name, tensor in moved.items()} == {
+        "weight": (0, 3, 4),
+        "bias": (0, 3),
+    }

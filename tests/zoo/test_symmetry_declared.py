@@ -35,7 +35,16 @@ OPTIONS = [
     ("mlp", {"hidden": (6, 5), "activation": activation, "norm": norm})
     for activation, norm in product(ACTIVATIONS, ["none", "layer"])
 ] + [
-    ("cnn", {"channels": (4, 6), "activation": activation, "norm": norm, "norm_groups": groups, "pool": pool})
+    (
+        "cnn",
+        {
+            "channels": (4, 6),
+            "activation": activation,
+            "norm": norm,
+            "norm_groups": groups,
+            "pool": pool,
+        },
+    )
     for activation in ACTIVATIONS
     for norm, groups, pool in [
         ("none", 2, "average"),
@@ -51,11 +60,16 @@ RESNET_OPTIONS = [
     for activation, norm, depth in product(ACTIVATIONS, ["batch", "layer", "none"], [8, 14])
 ]
 OTHER_OPTIONS = (
-    [("transformer", {"patch": 7, "dim": 6, "heads": 3, "activation": activation}) for activation in ACTIVATIONS]
+    [
+        ("transformer", {"patch": 7, "dim": 6, "heads": 3, "activation": activation})
+        for activation in ACTIVATIONS
+    ]
     + [("transformer", {"patch": 1, "dim": 4, "heads": heads, "depth": 1}) for heads in (1, 2, 4)]
     + [
         ("gin", {"hidden": 4, "activation": activation, "norm": norm, "pool": pool})
-        for (activation, norm), pool in zip(product(ACTIVATIONS, ["none", "layer"]), ["mean", "sum"] * 7, strict=True)
+        for (activation, norm), pool in zip(
+            product(ACTIVATIONS, ["none", "layer"]), ["mean", "sum"] * 7, strict=True
+        )
     ]
     + [("siren", {"hidden": (6, 5), "omega": omega}) for omega in (1.0, 30.0)]
 )
@@ -69,8 +83,14 @@ def network(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:
     """A network with nothing special about it: its norms are neither 1 nor 0, its variances positive."""
     source = generator(seed)
     params = architecture.init(source)
-    moved = {name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source) for name, tensor in params.items()}
-    return {name: tensor.abs() + 0.1 if name.endswith("running_var") else tensor for name, tensor in moved.items()}
+    moved = {
+        name: tensor.double() + 0.3 * torch.randn(tensor.shape, generator=source)
+        for name, tensor in params.items()
+    }
+    return {
+        name: tensor.abs() + 0.1 if name.endswith("running_var") else tensor
+        for name, tensor in moved.items()
+    }
 
 
 def change(architecture: Architecture, params, permutations, scales) -> float:
@@ -93,7 +113,10 @@ def test_declared_permutations_and_scales_leave_the_function_alone(name, options
     architecture = build_architecture(name, options, INPUT, CLASSES)
     for seed in range(2):
         params, source = network(architecture, seed), generator(100 + seed)
-        permutations, scales = random_permutations(architecture.space, source), random_scales(architecture.space, source)
+        permutations, scales = (
+            random_permutations(architecture.space, source),
+            random_scales(architecture.space, source),
+        )
         assert change(architecture, params, permutations, {}) < 1e-10
         assert change(architecture, params, {}, scales) < 1e-10
         assert change(architecture, params, permutations, scales) < 1e-10
@@ -120,7 +143,9 @@ def test_what_is_declared_is_what_is_expected(name, options):
         hidden = group_name not in ("x", "y")
         assert group.permutable == hidden
         assert group.scaling == (scaling if hidden and group_name not in blocks else "none")
-        assert group.activation == (options["activation"] if hidden and group_name not in blocks else "linear")
+        assert group.activation == (
+            options["activation"] if hidden and group_name not in blocks else "linear"
+        )
     zeros = any("^0" in text for text in space.tensors.values())
     assert zeros == (options["norm"] != "none" and scaling != "none")
 
@@ -129,7 +154,9 @@ def test_what_transformers_declare():
     space = build_architecture(
         "transformer", {"dim": 6, "heads": 3, "depth": 1, "activation": "relu"}, (2, 8, 4), CLASSES
     ).space
-    assert {name: (group.size, group.permutable, group.scaling) for name, group in space.groups.items()} == {
+    assert {
+        name: (group.size, group.permutable, group.scaling) for name, group in space.groups.items()
+    } == {
         "x": (2, False, "none"),
         "d": (6, True, "any"),
         "head1": (3, True, "none"),
@@ -149,9 +176,14 @@ def test_a_gate_leaves_attention_and_the_stream_of_a_transformer_their_symmetry(
     architecture = sigma_asymmetric(instance("transformer"), generator(0)).to("cpu", torch.float64)
     alike = {name for name, group in architecture.space.groups.items() if group.permutable}
     assert alike == {"d", "head1", "qk1", "v1", "head2", "qk2", "v2"}
-    assert {name for name, group in architecture.space.groups.items() if group.scaling == "any"} == alike - {"head1", "head2"}
+    assert {
+        name for name, group in architecture.space.groups.items() if group.scaling == "any"
+    } == alike - {"head1", "head2"}
     params, source = network(architecture, 0), generator(1)
-    permutations, scales = random_permutations(architecture.space, source), random_scales(architecture.space, source)
+    permutations, scales = (
+        random_permutations(architecture.space, source),
+        random_scales(architecture.space, source),
+    )
     x = torch.randn(5, *INPUTS["transformer"], dtype=torch.float64, generator=source)
     moved = act(architecture.space, params, permutations, scales)
     assert (architecture.apply(moved, x) - architecture.apply(params, x)).abs().max() < 1e-10
@@ -176,9 +208,12 @@ def test_one_channel_in_each_group_of_a_group_norm_is_permutable():
 def as_one_group(architecture: Architecture) -> Architecture:
     """The space that would say of a GroupNorm that all channels may be exchanged (so does no zoo, old or new)."""
     groups = {
-        name: NeuronGroup(4, activation="relu") if name.startswith("c") else g for name, g in architecture.space.groups.items()
+        name: NeuronGroup(4, activation="relu") if name.startswith("c") else g
+        for name, g in architecture.space.groups.items()
     }
-    tensors = {name: re.sub(r"g\d |\^0", "", text) for name, text in architecture.space.tensors.items()}
+    tensors = {
+        name: re.sub(r"g\d |\^0", "", text) for name, text in architecture.space.tensors.items()
+    }
     return replace(architecture, space=WeightSpace(groups, tensors))
 
 
@@ -191,16 +226,45 @@ def without_powers(architecture: Architecture) -> Architecture:
 @pytest.mark.parametrize(
     ("architecture", "permutations", "scales"),
     [
-        (as_one_group(cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2)), {"c1": torch.tensor([2, 0, 1, 3])}, {}),
+        (
+            as_one_group(cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2)),
+            {"c1": torch.tensor([2, 0, 1, 3])},
+            {},
+        ),
         (mlp(INPUT, CLASSES, (5,)), {"y": torch.tensor([1, 2, 0])}, {}),
         (mlp(INPUT, CLASSES, (5,)), {"x": torch.arange(98).roll(1)}, {}),
         (mlp(INPUT, CLASSES, (5,)), {}, {"h1": -torch.ones(5, dtype=torch.float64)}),
-        (mlp(INPUT, CLASSES, (5,), activation="tanh"), {}, {"h1": torch.full((5,), 2.0, dtype=torch.float64)}),
-        (mlp(INPUT, CLASSES, (5,), activation="gelu"), {}, {"h1": torch.full((5,), 2.0, dtype=torch.float64)}),
-        (without_powers(mlp(INPUT, CLASSES, (5,), norm="layer")), {}, {"h1": torch.arange(1.0, 6.0, dtype=torch.float64)}),
-        (without_powers(resnet(INPUT, CLASSES, channels=(4, 4, 4))), {}, {"h2": torch.full((4,), 2.0, dtype=torch.float64)}),
+        (
+            mlp(INPUT, CLASSES, (5,), activation="tanh"),
+            {},
+            {"h1": torch.full((5,), 2.0, dtype=torch.float64)},
+        ),
+        (
+            mlp(INPUT, CLASSES, (5,), activation="gelu"),
+            {},
+            {"h1": torch.full((5,), 2.0, dtype=torch.float64)},
+        ),
+        (
+            without_powers(mlp(INPUT, CLASSES, (5,), norm="layer")),
+            {},
+            {"h1": torch.arange(1.0, 6.0, dtype=torch.float64)},
+        ),
+        (
+            without_powers(resnet(INPUT, CLASSES, channels=(4, 4, 4))),
+            {},
+            {"h2": torch.full((4,), 2.0, dtype=torch.float64)},
+        ),
     ],
-    ids=["norm groups", "outputs", "inputs", "relu signs", "tanh scales", "gelu scales", "norm scales", "statistics"],
+    ids=[
+        "norm groups",
+        "outputs",
+        "inputs",
+        "relu signs",
+        "tanh scales",
+        "gelu scales",
+        "norm scales",
+        "statistics",
+    ],
 )
 def test_the_check_sees_what_is_no_symmetry(architecture, permutations, scales):
     assert change(architecture, network(architecture, 0), permutations, scales) > 1e-3
@@ -210,7 +274,8 @@ def test_the_check_sees_what_is_no_symmetry(architecture, permutations, scales):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [pair for pair in product(ARCHITECTURES, ASYMMETRIES) if pair != ("transformer", "sigma")]
+    ("name", "kind"),
+    [pair for pair in product(ARCHITECTURES, ASYMMETRIES) if pair != ("transformer", "sigma")],
 )
 def test_asymmetric_spaces_declare_no_symmetry(name, kind):
     architecture = make_asymmetric(instance(name), kind, {}, 0)
@@ -236,7 +301,12 @@ def test_entries_fixed_at_zero_leave_the_scalings_and_take_the_permutations(name
 
 
 def test_only_groups_that_a_fixed_tensor_touches_lose_their_symmetry():
-    amounts = {"layers.0.weight": 2, "layers.1.weight": 0, "layers.2.weight": 0, "layers.3.weight": 0}
+    amounts = {
+        "layers.0.weight": 2,
+        "layers.1.weight": 0,
+        "layers.2.weight": 0,
+        "layers.3.weight": 0,
+    }
     architecture = w_asymmetric(mlp(INPUT, CLASSES, (4, 4, 4)), generator(0), n_fix=amounts)
     assert {name: group.permutable for name, group in architecture.space.groups.items()} == {
         "x": False,
@@ -245,11 +315,19 @@ def test_only_groups_that_a_fixed_tensor_touches_lose_their_symmetry():
         "h3": True,
         "y": False,
     }
-    assert [architecture.space.groups[name].scaling for name in ("h1", "h2")] == ["none", "positive"]
+    assert [architecture.space.groups[name].scaling for name in ("h1", "h2")] == [
+        "none",
+        "positive",
+    ]
     params, source = network(architecture, 0), generator(1)
-    permutations, scales = random_permutations(architecture.space, source), random_scales(architecture.space, source)
+    permutations, scales = (
+        random_permutations(architecture.space, source),
+        random_scales(architecture.space, source),
+    )
     assert change(architecture, params, permutations, scales) < 1e-10
-    assert stays(architecture, act(architecture.space, fixed_in(architecture, params), permutations, scales))
+    assert stays(
+        architecture, act(architecture.space, fixed_in(architecture, params), permutations, scales)
+    )
 
 
 def fixed_in(architecture: Architecture, params):
@@ -264,7 +342,10 @@ def fixed_in(architecture: Architecture, params):
 def stays(architecture: Architecture, params) -> bool:
     """Whether effective params have the fixed entries that all networks of the population have."""
     return all(
-        torch.equal(params[name][~mask], architecture.constants[f"fixed.{name}"][~mask].to(params[name].dtype))
+        torch.equal(
+            params[name][~mask],
+            architecture.constants[f"fixed.{name}"][~mask].to(params[name].dtype),
+        )
         for name, mask in architecture.free.items()
     )
 
@@ -280,7 +361,9 @@ TINY = {
 
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 @pytest.mark.parametrize(("standard", "options", "sizes"), TINY.values(), ids=TINY)
-def test_no_permutation_maps_a_w_asymmetric_network_onto_one_of_its_population(standard, options, sizes, kappa):
+def test_no_permutation_maps_a_w_asymmetric_network_onto_one_of_its_population(
+    standard, options, sizes, kappa
+):
     architecture = w_asymmetric(standard, generator(0), kappa=kappa, **options)
     params = architecture.init(generator(1))
     assert stays(architecture, params)

@@ -66,12 +66,18 @@ def test_an_architecture_comes_with_inputs_and_without_options():
 def with_group(architecture: Architecture, name: str, **fields) -> Architecture:
     groups = architecture.space.groups
     return replace(
-        architecture, space=WeightSpace({**groups, name: replace(groups[name], **fields)}, architecture.space.tensors)
+        architecture,
+        space=WeightSpace(
+            {**groups, name: replace(groups[name], **fields)}, architecture.space.tensors
+        ),
     )
 
 
 def with_pattern(architecture: Architecture, name: str, text: str) -> Architecture:
-    return replace(architecture, space=WeightSpace(architecture.space.groups, {**architecture.space.tensors, name: text}))
+    return replace(
+        architecture,
+        space=WeightSpace(architecture.space.groups, {**architecture.space.tensors, name: text}),
+    )
 
 
 def with_init(change) -> Architecture:
@@ -93,7 +99,10 @@ def with_forward(change) -> Architecture:
 
 def with_constants(**constants: torch.Tensor) -> Architecture:
     good = make_asymmetric(mlp(INPUT, 3, (4, 4)), "w", {}, 0)
-    merged = {**good.constants, **{name.replace("__", ".", 1).replace("_", "."): t for name, t in constants.items()}}
+    merged = {
+        **good.constants,
+        **{name.replace("__", ".", 1).replace("_", "."): t for name, t in constants.items()},
+    }
     return replace(good, constants=merged)
 
 
@@ -115,8 +124,13 @@ def batch_normed(gamma: str = "h", statistics: str = "h") -> Architecture:
     space = WeightSpace(groups, tensors)
 
     def draw(source):
-        params = {name: 0.3 * torch.randn(shape, generator=source) for name, shape in space.shapes.items()}
-        return params | {"norm.var": 1 + torch.rand(4, generator=source), "norm.weight": torch.ones(4)}
+        params = {
+            name: 0.3 * torch.randn(shape, generator=source) for name, shape in space.shapes.items()
+        }
+        return params | {
+            "norm.var": 1 + torch.rand(4, generator=source),
+            "norm.weight": torch.ones(4),
+        }
 
     def forward(params, x, activate):
         h = F.linear(x.flatten(1), params["in.weight"]) - params["norm.mean"]
@@ -129,7 +143,9 @@ def batch_normed(gamma: str = "h", statistics: str = "h") -> Architecture:
 def training_batch_norm(change=lambda new: new, where: str = "h") -> Architecture:
     """The same layer with its running statistics declared as such; `change` is done to their new values."""
     good = batch_normed(statistics=where)
-    declared = {f"statistic.norm.{kind}": torch.ones(4, dtype=torch.bool) for kind in ("mean", "var")}
+    declared = {
+        f"statistic.norm.{kind}": torch.ones(4, dtype=torch.bool) for kind in ("mean", "var")
+    }
 
     def forward_training(params, x, activate):
         z = F.linear(x.flatten(1), params["in.weight"])
@@ -142,17 +158,31 @@ def training_batch_norm(change=lambda new: new, where: str = "h") -> Architectur
 
 def residual(first: str = "h", second: str = "h") -> Architecture:
     """A stream that two layers write: good if both write the same group."""
-    groups = {name: NeuronGroup(size, permutable=name in "hst") for name, size in (("x", 128), ("y", 3), ("s", 5))}
-    groups |= {name: NeuronGroup(4) for name in {first, second}} | {"s": NeuronGroup(5, scaling="positive", activation="relu")}
-    tensors = {"0": f"{first} <- x", "1": f"s <- {first}", "2": f"{second} <- s", "3": f"y <- {second}"}
+    groups = {
+        name: NeuronGroup(size, permutable=name in "hst")
+        for name, size in (("x", 128), ("y", 3), ("s", 5))
+    }
+    groups |= {name: NeuronGroup(4) for name in {first, second}} | {
+        "s": NeuronGroup(5, scaling="positive", activation="relu")
+    }
+    tensors = {
+        "0": f"{first} <- x",
+        "1": f"s <- {first}",
+        "2": f"{second} <- s",
+        "3": f"y <- {second}",
+    }
     space = WeightSpace(groups, tensors)
 
     def draw(source):
-        return {name: 0.3 * torch.randn(shape, generator=source) for name, shape in space.shapes.items()}
+        return {
+            name: 0.3 * torch.randn(shape, generator=source) for name, shape in space.shapes.items()
+        }
 
     def forward(params, x, activate):
         h = F.linear(x.flatten(1), params["0"])
-        return F.linear(h + F.linear(activate("s", F.linear(h, params["1"])), params["2"]), params["3"])
+        return F.linear(
+            h + F.linear(activate("s", F.linear(h, params["1"])), params["2"]), params["3"]
+        )
 
     return Architecture(space, draw, forward)
 
@@ -182,18 +212,30 @@ FAULTS = {
         with_init(lambda p, s: {"layers.1.weight": torch.zeros(4, 5)}),
         r"space_fits_init.*'layers.1.weight' \('h2 <- h1'\): expected \(4, 4\), got \(4, 5\)",
     ),
-    "extra tensor": (with_init(lambda p, s: {"more": torch.zeros(2)}), r"space_fits_init.*expected tensors .*got .*'more'"),
+    "extra tensor": (
+        with_init(lambda p, s: {"more": torch.zeros(2)}),
+        r"space_fits_init.*expected tensors .*got .*'more'",
+    ),
     "missing tensor": (
         with_pattern(mlp(INPUT, 3, (4, 4)), "scale", "h1"),
         r"space_fits_init.*expected tensors .*'scale'\], got",
     ),
-    "double": (with_init(lambda p, s: {"layers.0.bias": torch.zeros(4).double()}), "'layers.0.bias': expected float32"),
-    "not finite": (with_init(lambda p, s: {"layers.0.bias": torch.full((4,), torch.nan)}), "'layers.0.bias': expected finite"),
+    "double": (
+        with_init(lambda p, s: {"layers.0.bias": torch.zeros(4).double()}),
+        "'layers.0.bias': expected float32",
+    ),
+    "not finite": (
+        with_init(lambda p, s: {"layers.0.bias": torch.full((4,), torch.nan)}),
+        "'layers.0.bias': expected finite",
+    ),
     "global state": (
         with_init(lambda p, s: {"layers.0.bias": torch.rand(4)}),
         r"init_is_deterministic.*two draws from one seed differ in \['layers.0.bias'\]",
     ),
-    "global state, unused": (with_init(lambda p, s: {"layers.0.bias": 0 * torch.rand(4)}), "global random state"),
+    "global state, unused": (
+        with_init(lambda p, s: {"layers.0.bias": 0 * torch.rand(4)}),
+        "global random state",
+    ),
     "no randomness": (
         with_init(lambda p, s: {name: torch.ones_like(tensor) for name, tensor in p.items()}),
         "init_is_deterministic.*draws from two seeds are the same",
@@ -203,23 +245,44 @@ FAULTS = {
         with_constants(free__layers_0_weight=torch.ones(4, 4, dtype=torch.bool)),
         r"constants_fit.*'free.layers.0.weight'.*\(4, 128\), got \(4, 4\)",
     ),
-    "mask of no tensor": (with_constants(free__other=torch.ones(4, dtype=torch.bool)), "constants_fit.*'free.other'.*None"),
-    "mask of numbers": (with_constants(free__layers_0_weight=torch.ones(4, 128)), "'free.layers.0.weight': expected booleans"),
-    "mask without values": (with_constants(free__layers_0_bias=torch.ones(4, dtype=torch.bool)), "no 'fixed.layers.0.bias'"),
-    "mixing": (with_constants(mixing__h1=torch.ones(3, 3)), r"'mixing.h1': expected \(4, 4\), got \(3, 3\)"),
+    "mask of no tensor": (
+        with_constants(free__other=torch.ones(4, dtype=torch.bool)),
+        "constants_fit.*'free.other'.*None",
+    ),
+    "mask of numbers": (
+        with_constants(free__layers_0_weight=torch.ones(4, 128)),
+        "'free.layers.0.weight': expected booleans",
+    ),
+    "mask without values": (
+        with_constants(free__layers_0_bias=torch.ones(4, dtype=torch.bool)),
+        "no 'fixed.layers.0.bias'",
+    ),
+    "mixing": (
+        with_constants(mixing__h1=torch.ones(3, 3)),
+        r"'mixing.h1': expected \(4, 4\), got \(3, 3\)",
+    ),
     # apply
-    "images first": (with_forward(lambda f, *a: f(*a).T), r"apply_is_a_function.*(X = 5, got \[3, 5\]|TypeCheckError)"),
+    "images first": (
+        with_forward(lambda f, *a: f(*a).T),
+        r"apply_is_a_function.*(X = 5, got \[3, 5\]|TypeCheckError)",
+    ),
     "one number": (
         with_forward(lambda f, *a: f(*a).sum()),
         r"apply_is_a_function.*(expected \[X, K\] with X = 5, got \[\]|TypeCheckError)",
     ),
     "nan": (with_forward(lambda f, *a: f(*a).log()), "expected finite outputs"),
-    "dropout": (with_forward(lambda f, *a: F.dropout(f(*a))), "two calls with the same params and inputs differ"),
+    "dropout": (
+        with_forward(lambda f, *a: F.dropout(f(*a))),
+        "two calls with the same params and inputs differ",
+    ),
     "in place": (
         with_forward(lambda f, p, x, a: f(p, x, a) + 0 * p["layers.0.bias"].abs_().sum()),
         r"apply changes its arguments: \['layers.0.bias'\]",
     ),
-    "inputs in place": (with_forward(lambda f, p, x, a: f(p, x.clamp_(0), a)), "apply changes its arguments: inputs"),
+    "inputs in place": (
+        with_forward(lambda f, p, x, a: f(p, x.clamp_(0), a)),
+        "apply changes its arguments: inputs",
+    ),
     "late": (with_forward(late), "vmap_is_a_loop"),
     "branches on values": (
         with_forward(lambda f, p, x, a: f(p, x, a) * (2 if p["layers.0.bias"].sum() > 0 else 1)),
@@ -231,11 +294,15 @@ FAULTS = {
         "gradients_reach_every_tensor.*'layers.1.bias': its gradient is 0",
     ),
     "detached": (
-        with_forward(lambda f, p, x, a: f({**p, "layers.0.weight": p["layers.0.weight"].detach()}, x, a)),
+        with_forward(
+            lambda f, p, x, a: f({**p, "layers.0.weight": p["layers.0.weight"].detach()}, x, a)
+        ),
         "'layers.0.weight': its gradient is 0",
     ),
     "infinite gradient": (
-        with_forward(lambda f, p, x, a: f(p, x, a) + (p["layers.0.bias"] - p["layers.0.bias"]).sqrt().sum()),
+        with_forward(
+            lambda f, p, x, a: f(p, x, a) + (p["layers.0.bias"] - p["layers.0.bias"]).sqrt().sum()
+        ),
         "'layers.0.bias': expected a finite gradient",
     ),
     # running statistics
@@ -247,14 +314,21 @@ FAULTS = {
         training_batch_norm(lambda new: {**new, "norm.var": new["norm.var"].mean()}),
         r"statistic 'norm.var': expected \(4,\), got \(\)",
     ),
-    "statistic infinite": (training_batch_norm(lambda new: {n: t / 0 for n, t in new.items()}), "statistic .* expected finite"),
+    "statistic infinite": (
+        training_batch_norm(lambda new: {n: t / 0 for n, t in new.items()}),
+        "statistic .* expected finite",
+    ),
     "statistic of other neurons": (
         training_batch_norm(lambda new: {**new, "norm.mean": new["norm.mean"].flip(0)}),
         "a declared symmetry moves norm.mean wrongly",
     ),
     # declared symmetries
     "layer norm scales": (
-        with_group(with_pattern(mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"), "h1", scaling="positive"),
+        with_group(
+            with_pattern(mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"),
+            "h1",
+            scaling="positive",
+        ),
         "declared_symmetries_hold.*group 'h1' declares scaling 'positive'",
     ),
     "batch norm scales": (batch_normed("h^0"), "group 'h' declares scaling 'positive'"),
@@ -263,22 +337,34 @@ FAULTS = {
         with_group(mlp(INPUT, 3, (4, 4), "gelu"), "h2", scaling="positive"),
         r"group 'h2' declares scaling 'positive'.*\(expected below 1e-10\).*'layers.2.weight': 'y <- h2'",
     ),
-    "relu signs": (with_group(mlp(INPUT, 3, (4, 4)), "h1", scaling="any"), "group 'h1' declares scaling 'any'"),
+    "relu signs": (
+        with_group(mlp(INPUT, 3, (4, 4)), "h1", scaling="any"),
+        "group 'h1' declares scaling 'any'",
+    ),
     "outputs": (with_group(mlp(INPUT, 3), "y", permutable=True), "group 'y' declares permutations"),
     "inputs": (with_group(mlp(INPUT, 3), "x", permutable=True), "group 'x' declares permutations"),
-    "bias stays": (with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "4"), "group 'h1' declares permutations"),
+    "bias stays": (
+        with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "4"),
+        "group 'h1' declares permutations",
+    ),
     "norm weight, 1 at first, stays": (
         with_pattern(mlp(INPUT, 3, (4, 4), "gelu", "layer"), "norms.0.weight", "4"),
         "group 'h1' declares permutations",
     ),
-    "bias of another group": (with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "h2"), "group 'h1' declares permutations"),
+    "bias of another group": (
+        with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "h2"),
+        "group 'h1' declares permutations",
+    ),
     "residual tie": (residual("h", "t"), "group '[ht]' declares permutations"),
     "pixels before channels": (
         with_pattern(cnn(INPUT, 3, (3, 4), pool="flatten"), "classifier.weight", "y <- (4 c2)"),
         "group 'c2' declares permutations",
     ),
     "norm groups": (
-        replace(cnn(INPUT, 3, (4,), norm="group", norm_groups=2), space=cnn(INPUT, 3, (4,), norm="layer").space),
+        replace(
+            cnn(INPUT, 3, (4,), norm="group", norm_groups=2),
+            space=cnn(INPUT, 3, (4,), norm="layer").space,
+        ),
         "group 'c1' declares permutations",
     ),
     "fixed entries move": (
@@ -298,8 +384,12 @@ def test_a_planted_fault_is_found_and_named(architecture, message):
 
 
 def test_the_name_of_an_architecture_is_in_the_error(monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "mine", lambda input_shape, num_classes: FAULTS["gelu scales"][0])
-    with pytest.raises(AssertionError, match="architecture 'mine', law 'declared_symmetries_hold': group 'h2'"):
+    monkeypatch.setitem(
+        ARCHITECTURES, "mine", lambda input_shape, num_classes: FAULTS["gelu scales"][0]
+    )
+    with pytest.raises(
+        AssertionError, match="architecture 'mine', law 'declared_symmetries_hold': group 'h2'"
+    ):
         check_architecture("mine")
 
 
@@ -330,15 +420,21 @@ def test_outputs_may_be_any_tree_and_params_single_precision():
     architecture = mlp(INPUT, 3, (4, 4))
     params = architecture.init(generator(0))
     for wrap in (lambda y: y, lambda y: (y, [y]), lambda y: {"logits": y, "cache": None}):
-        assert_function_preserved(architecture.space, lambda p, wrap=wrap: wrap(architecture.apply(p, X)), params)
+        assert_function_preserved(
+            architecture.space, lambda p, wrap=wrap: wrap(architecture.apply(p, X)), params
+        )
 
 
 def test_the_tolerance_can_be_given():
     wrong = FAULTS["gelu scales"][0]
     params = {name: tensor.double() for name, tensor in wrong.init(generator(0)).items()}
-    assert_function_preserved(wrong.space, lambda p: wrong.apply(p, X.double()), params, tolerance=10.0)
+    assert_function_preserved(
+        wrong.space, lambda p: wrong.apply(p, X.double()), params, tolerance=10.0
+    )
     with pytest.raises(AssertionError, match="expected below 1e-03"):
-        assert_function_preserved(wrong.space, lambda p: wrong.apply(p, X.double()), params, tolerance=1e-3)
+        assert_function_preserved(
+            wrong.space, lambda p: wrong.apply(p, X.double()), params, tolerance=1e-3
+        )
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -359,7 +455,11 @@ def test_many_networks_at_once():
 # assert_equivariant
 
 SPACE = WeightSpace(
-    {"x": NeuronGroup(2, permutable=False), "h": NeuronGroup(4, scaling="positive"), "k": NeuronGroup(3, scaling="sign")},
+    {
+        "x": NeuronGroup(2, permutable=False),
+        "h": NeuronGroup(4, scaling="positive"),
+        "k": NeuronGroup(3, scaling="sign"),
+    },
     {"0.weight": "h <- x", "0.bias": "h", "1.weight": "k <- h", "flat": "(k 2)", "scalar": ""},
 )
 NODES = WeightSpace({"h": SPACE.groups["h"], "k": SPACE.groups["k"]}, {"h": "h", "k": "k"})
@@ -381,7 +481,10 @@ def channels_mixed(p) -> dict[str, torch.Tensor]:
 
 
 def to_nodes(p) -> dict[str, torch.Tensor]:
-    return {"h": p["0.weight"].sum(-1) * p["0.bias"], "k": p["1.weight"].sum(-1) + p["flat"].unflatten(-1, (3, 2)).sum(-1)}
+    return {
+        "h": p["0.weight"].sum(-1) * p["0.bias"],
+        "k": p["1.weight"].sum(-1) + p["flat"].unflatten(-1, (3, 2)).sum(-1),
+    }
 
 
 def test_equivariant_and_invariant_layers():
@@ -391,34 +494,81 @@ def test_equivariant_and_invariant_layers():
     assert_equivariant(pooled, SPACE, features(3, 2))
     assert_equivariant(channels_mixed, SPACE, features(2, 3))
     assert_equivariant(to_nodes, SPACE, features(2, 3), NODES)
-    assert_equivariant(lambda p: {n: t.mean(1) for n, t in to_nodes(p).items()}, SPACE, features(2, 3), NODES)
+    assert_equivariant(
+        lambda p: {n: t.mean(1) for n, t in to_nodes(p).items()}, SPACE, features(2, 3), NODES
+    )
     assert_equivariant(lambda p: p["0.bias"].sum(-1), SPACE, features(2, 3), "invariant")
-    assert_equivariant(lambda p: {"a": p["1.weight"].amax((-1, -2)), "b": [p["scalar"]]}, SPACE, features(2, 3), "invariant")
-    assert_equivariant(lambda p: {n: t.float() for n, t in p.items()}, SPACE, features(2), tolerance=1e-5)
+    assert_equivariant(
+        lambda p: {"a": p["1.weight"].amax((-1, -2)), "b": [p["scalar"]]},
+        SPACE,
+        features(2, 3),
+        "invariant",
+    )
+    assert_equivariant(
+        lambda p: {n: t.float() for n, t in p.items()}, SPACE, features(2), tolerance=1e-5
+    )
 
 
 def test_scales_are_respected_if_asked_for():
     gated = WeightSpace({"h": SPACE.groups["h"]}, {"bias": "h", "out": "<- h"})
     params = random_params(gated, generator(0), (2,))
     assert_equivariant(lambda p: {**p, "bias": p["bias"].relu()}, gated, params, scales=True)
-    assert_equivariant(lambda p: (p["bias"] * p["out"]).sum(-1), gated, params, "invariant", scales=True)
+    assert_equivariant(
+        lambda p: (p["bias"] * p["out"]).sum(-1), gated, params, "invariant", scales=True
+    )
     assert_equivariant(lambda p: {**p, "bias": p["bias"] ** 2}, gated, params)
     with pytest.raises(AssertionError, match="not equivariant: 'bias'"):
         assert_equivariant(lambda p: {**p, "bias": p["bias"] ** 2}, gated, params, scales=True)
 
 
 BAD_LAYERS = {
-    "position": (lambda p: {**p, "0.bias": p["0.bias"] * torch.arange(4)}, None, "not equivariant: '0.bias'"),
-    "wrong axis": (lambda p: {**p, "1.weight": p["1.weight"].cumsum(-1)}, None, "not equivariant: '1.weight'"),
-    "untied": (lambda p: {**p, "0.weight": p["0.weight"].flip(-2)}, None, "not equivariant: '0.weight'"),
+    "position": (
+        lambda p: {**p, "0.bias": p["0.bias"] * torch.arange(4)},
+        None,
+        "not equivariant: '0.bias'",
+    ),
+    "wrong axis": (
+        lambda p: {**p, "1.weight": p["1.weight"].cumsum(-1)},
+        None,
+        "not equivariant: '1.weight'",
+    ),
+    "untied": (
+        lambda p: {**p, "0.weight": p["0.weight"].flip(-2)},
+        None,
+        "not equivariant: '0.weight'",
+    ),
     "networks mixed": (lambda p: {n: t + t.mean(0) for n, t in p.items()}, None, "not equivariant"),
-    "missing": (lambda p: {"0.bias": p["0.bias"]}, None, "do not fit their weight space: .*missing"),
+    "missing": (
+        lambda p: {"0.bias": p["0.bias"]},
+        None,
+        "do not fit their weight space: .*missing",
+    ),
     "a tensor": (lambda p: p["0.bias"], None, "expected a mapping of tensors, got Tensor"),
-    "shape": (lambda p: {**p, "scalar": p["0.bias"]}, None, "do not fit their weight space: tensor 'scalar'"),
-    "nan": (lambda p: {**p, "scalar": p["scalar"] / 0}, None, "outputs of the layer are not finite"),
-    "nodes": (lambda p: {**to_nodes(p), "k": to_nodes(p)["k"].cumsum(-1)}, NODES, "not equivariant: 'k'"),
-    "not invariant": (lambda p: p["0.bias"][..., 0], "invariant", "the layer is not invariant: 'output' is off by"),
-    "one of two": (lambda p: {"a": p["scalar"], "b": p["flat"][..., :1]}, "invariant", "not invariant: 'b'"),
+    "shape": (
+        lambda p: {**p, "scalar": p["0.bias"]},
+        None,
+        "do not fit their weight space: tensor 'scalar'",
+    ),
+    "nan": (
+        lambda p: {**p, "scalar": p["scalar"] / 0},
+        None,
+        "outputs of the layer are not finite",
+    ),
+    "nodes": (
+        lambda p: {**to_nodes(p), "k": to_nodes(p)["k"].cumsum(-1)},
+        NODES,
+        "not equivariant: 'k'",
+    ),
+    "not invariant": (
+        lambda p: p["0.bias"][..., 0],
+        "invariant",
+        "the layer is not invariant: 'output' is off by",
+    ),
+    "one of two": (
+        lambda p: {"a": p["scalar"], "b": p["flat"][..., :1]},
+        "invariant",
+        "not invariant: 'b'",
+    ),
     "nothing": (lambda p: None, "invariant", "expected a layer that gives tensors, got NoneType"),
     "other outputs": (
         lambda p: {"a": 0, "bcde"[int(p["0.bias"][0].argmax())]: p["scalar"]},
@@ -442,12 +592,16 @@ def test_random_spaces_cover_the_language():
     patterns = [space.pattern(name) for space in spaces for name in space.tensors]
     texts = [text for space in spaces for text in space.tensors.values()]
     assert any(pattern.read_first for pattern in patterns)
-    assert any(isinstance(factor, Sum) for pattern in patterns for axis in pattern.axes for factor in axis)
+    assert any(
+        isinstance(factor, Sum) for pattern in patterns for axis in pattern.axes for factor in axis
+    )
     assert any(len(axis) > 1 for pattern in patterns for axis in pattern.axes)
     for part in ("^2", "^0", "^-1", "h1 <- h1", " 2 2"):
         assert any(part in text for text in texts), part
     assert "" in texts
-    declared = {(group.permutable, group.scaling) for space in spaces for group in space.groups.values()}
+    declared = {
+        (group.permutable, group.scaling) for space in spaces for group in space.groups.values()
+    }
     assert len(declared) == 8
     assert {group.size for space in spaces for group in space.groups.values()} == {1, 2, 3, 4}
     assert len({space.fingerprint for space in spaces}) > 90
@@ -460,5 +614,8 @@ def test_random_spaces_and_params_come_from_their_generator():
     assert max(group.size for group in first.groups.values()) <= 2
     params, same = (random_params(first, generator(2), (3, 2), torch.float32) for _ in range(2))
     assert batch_shape(first, params) == (3, 2)
-    assert all(torch.equal(params[name], same[name]) and params[name].dtype == torch.float32 for name in first.tensors)
+    assert all(
+        torch.equal(params[name], same[name]) and params[name].dtype == torch.float32
+        for name in first.tensors
+    )
     assert torch.equal(before, torch.get_rng_state())

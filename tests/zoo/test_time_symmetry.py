@@ -16,7 +16,9 @@ SMOOTH = {
     "tanh": mlp((5,), 3, (8, 6), activation="tanh"),
     "gelu with norms": mlp((5,), 3, (8,), activation="gelu", norm="layer"),
     "cnn": cnn((1, 4, 4), 3, (4,), activation="silu"),
-    "w-asymmetric": make_asymmetric(mlp((5,), 3, (8, 6), activation="tanh"), "w", {"n_fix": 2, "kappa": 0.5}, 0),
+    "w-asymmetric": make_asymmetric(
+        mlp((5,), 3, (8, 6), activation="tanh"), "w", {"n_fix": 2, "kappa": 0.5}, 0
+    ),
 }
 
 
@@ -32,7 +34,10 @@ def double(architecture: Architecture, count: int = 2) -> tuple[Architecture, Pa
 
 def loss_of(architecture: Architecture, kind=F.cross_entropy):
     shape = (5,) if "layers.0.weight" in architecture.space.tensors else (1, 4, 4)
-    x, y = torch.randn(12, *shape, generator=generator(1), dtype=torch.float64), torch.arange(12) % 3
+    x, y = (
+        torch.randn(12, *shape, generator=generator(1), dtype=torch.float64),
+        torch.arange(12) % 3,
+    )
     return lambda own: kind(architecture.apply(own, x), y)
 
 
@@ -63,7 +68,10 @@ def test_the_flow_is_of_fourth_order():
     for steps in (8, 16, 32, 128):
         ends.append(flow(loss, params, 2.0, steps))
     exact = torch.cat([tensor.flatten() for tensor in ends.pop().params.values()])
-    errors = [largest(torch.cat([tensor.flatten() for tensor in end.params.values()]) - exact) for end in ends]
+    errors = [
+        largest(torch.cat([tensor.flatten() for tensor in end.params.values()]) - exact)
+        for end in ends
+    ]
     assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([16, 16], rel=0.2)
     gaps = [largest(end.difference[:, -1]) for end in ends]
     assert [gaps[0] / gaps[1], gaps[1] / gaps[2]] == pytest.approx([16, 16], rel=0.2)
@@ -72,12 +80,18 @@ def test_the_flow_is_of_fourth_order():
 # descent
 
 
-def slow_descent(loss, params: Params, rate: float, steps: int, free: Params, momentum: float = 0.0) -> list[Path]:
+def slow_descent(
+    loss, params: Params, rate: float, steps: int, free: Params, momentum: float = 0.0
+) -> list[Path]:
     """Networks one by one through `torch.optim.SGD`, gradients of fixed entries set to 0."""
     paths = []
     for n in range(len(next(iter(params.values())))):
         own = {name: tensor[n].clone().requires_grad_() for name, tensor in params.items()}
-        optimizer, losses, squares = torch.optim.SGD(own.values(), lr=rate, momentum=momentum), [], []
+        optimizer, losses, squares = (
+            torch.optim.SGD(own.values(), lr=rate, momentum=momentum),
+            [],
+            [],
+        )
         for _ in range(steps):
             optimizer.zero_grad()
             value = loss(own)
@@ -103,7 +117,9 @@ def test_descent_is_that_of_the_plain_optimizer(name):
         for key, tensor in expected.params.items():
             torch.testing.assert_close(found.params[key][n : n + 1], tensor)
         torch.testing.assert_close(found.losses[n : n + 1], expected.losses)
-        torch.testing.assert_close(found.integral[n : n + 1], expected.integral, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            found.integral[n : n + 1], expected.integral, rtol=1e-10, atol=1e-12
+        )
     for key, mask in architecture.free.items():
         assert torch.equal(found.params[key][:, ~mask], params[key][:, ~mask])
 
@@ -111,7 +127,8 @@ def test_descent_is_that_of_the_plain_optimizer(name):
 def test_the_difference_of_descent_falls_in_proportion_to_the_step_size():
     architecture, params = double(SMOOTH["tanh"])
     gaps = [
-        descend(loss_of(architecture, squared), params, 2.0 / steps, steps).difference[:, -1] for steps in (50, 100, 200, 400)
+        descend(loss_of(architecture, squared), params, 2.0 / steps, steps).difference[:, -1]
+        for steps in (50, 100, 200, 400)
     ]
     for before, after in itertools.pairwise(gaps):
         assert (before / after).tolist() == pytest.approx([2, 2], rel=0.02)
@@ -127,14 +144,18 @@ def test_the_difference_of_descent_is_half_of_eta_times_the_curvature_along_its_
         product = jvp(grad(loss), (own,), (gradient,))[1]
         expected += rate**2 / 2 * float(sum((gradient[name] * product[name]).sum() for name in own))
         own = {name: tensor - rate * gradient[name] for name, tensor in own.items()}
-    assert float(descend(loss, params, rate, 200).difference[0, -1]) == pytest.approx(expected, rel=0.01)
+    assert float(descend(loss, params, rate, 200).difference[0, -1]) == pytest.approx(
+        expected, rel=0.01
+    )
 
 
 def test_momentum_breaks_the_law_however_small_the_steps():
     """Its velocity is ten times that of the gradient, so the gradient's integral is a tenth of what the loss loses."""
     architecture, params = double(SMOOTH["tanh"], count=1)
     for steps in (400, 800):
-        found = slow_descent(loss_of(architecture, squared), params, 4.0 / steps, steps, {}, momentum=0.9)[0]
+        found = slow_descent(
+            loss_of(architecture, squared), params, 4.0 / steps, steps, {}, momentum=0.9
+        )[0]
         assert float(found.integral[0, -1] / found.decrease[0, -1]) < 0.2
 
 

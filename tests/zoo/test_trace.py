@@ -22,7 +22,13 @@ def change(traced, inputs, seed: int = 0) -> float:
     params = {name: tensor.double() for name, tensor in traced.params.items()}
     source = generator(seed)
     params = {
-        name: p + 0.1 * (torch.rand(p.shape, generator=source) if p.dim() < 2 else torch.randn(p.shape, generator=source))
+        name: p
+        + 0.1
+        * (
+            torch.rand(p.shape, generator=source)
+            if p.dim() < 2
+            else torch.randn(p.shape, generator=source)
+        )
         for name, p in params.items()
     }
     inputs = [x.double() if x.is_floating_point() else x for x in inputs]
@@ -52,8 +58,20 @@ def test_modules_counted_by_hand(name):
 
 def test_patterns_of_a_multilayer_perceptron():
     traced = trace(CASES["mlp"].build(), CASES["mlp"].inputs())
-    assert list(traced.space.tensors.values()) == ["h1 <- x", "h1", "h2 <- h1", "h2", "h3 <- h2", "h3", "y <- h3", "y"]
-    kinds = {name: (g.size, g.permutable, g.scaling, g.activation) for name, g in traced.space.groups.items()}
+    assert list(traced.space.tensors.values()) == [
+        "h1 <- x",
+        "h1",
+        "h2 <- h1",
+        "h2",
+        "h3 <- h2",
+        "h3",
+        "y <- h3",
+        "y",
+    ]
+    kinds = {
+        name: (g.size, g.permutable, g.scaling, g.activation)
+        for name, g in traced.space.groups.items()
+    }
     assert kinds == {
         "x": (5, False, "none", "linear"),
         "h1": (8, True, "positive", "relu"),
@@ -84,7 +102,9 @@ def test_batch_norm_scales_behind_the_statistics():
 
 def test_a_variance_scales_with_the_square_where_no_eps_breaks_it():
     def module(eps):
-        return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, affine=False, eps=eps), nn.ReLU(), nn.Linear(6, 3))
+        return nn.Sequential(
+            nn.Linear(5, 6), nn.BatchNorm1d(6, affine=False, eps=eps), nn.ReLU(), nn.Linear(6, 3)
+        )
 
     exact, usual = (trace(module(eps), draw(4, 5)()).space for eps in (0.0, 1e-5))
     assert exact.groups["h1"].scaling == "positive"
@@ -95,10 +115,32 @@ def test_a_variance_scales_with_the_square_where_no_eps_breaks_it():
 @pytest.mark.parametrize(
     ("activation", "scaling"),
     [
-        *((nn.ReLU(), "positive"), (nn.LeakyReLU(), "positive"), (nn.ReLU6(), "none"), (nn.Tanh(), "sign"), (nn.ELU(), "none")),
-        *((nn.GELU(), "none"), (nn.SiLU(), "none"), (nn.Identity(), "any"), (nn.Hardtanh(), "sign"), (nn.Softplus(), "none")),
-        *((nn.Softsign(), "sign"), (nn.Sigmoid(), "none"), (nn.Tanhshrink(), "sign"), (nn.Hardswish(), "none")),
-        *((nn.Softshrink(), "none"), (nn.CELU(), "none"), (nn.Threshold(0.0, 0.0), "positive"), (nn.Softmax(1), "none")),
+        *(
+            (nn.ReLU(), "positive"),
+            (nn.LeakyReLU(), "positive"),
+            (nn.ReLU6(), "none"),
+            (nn.Tanh(), "sign"),
+            (nn.ELU(), "none"),
+        ),
+        *(
+            (nn.GELU(), "none"),
+            (nn.SiLU(), "none"),
+            (nn.Identity(), "any"),
+            (nn.Hardtanh(), "sign"),
+            (nn.Softplus(), "none"),
+        ),
+        *(
+            (nn.Softsign(), "sign"),
+            (nn.Sigmoid(), "none"),
+            (nn.Tanhshrink(), "sign"),
+            (nn.Hardswish(), "none"),
+        ),
+        *(
+            (nn.Softshrink(), "none"),
+            (nn.CELU(), "none"),
+            (nn.Threshold(0.0, 0.0), "positive"),
+            (nn.Softmax(1), "none"),
+        ),
         *((nn.PReLU(), "positive"), (nn.Mish(), "none"), (nn.LogSigmoid(), "none")),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else value,
@@ -106,11 +148,15 @@ def test_a_variance_scales_with_the_square_where_no_eps_breaks_it():
 def test_non_linearities_decide_the_scaling(activation, scaling):
     traced = trace(nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 3)), torch.randn(5, 4))
     (hidden,) = [group for group in traced.space.groups.values() if group.permutable]
-    assert hidden.scaling == scaling or (type(activation) is nn.Softshrink and hidden.scaling == "sign")
+    assert hidden.scaling == scaling or (
+        type(activation) is nn.Softshrink and hidden.scaling == "sign"
+    )
 
 
 def test_powers_follow_the_degree_of_the_non_linearity():
-    square = Function(lambda self, x: self.out(self.inner(x) ** 2), inner=nn.Linear(4, 6), out=nn.Linear(6, 3))
+    square = Function(
+        lambda self, x: self.out(self.inner(x) ** 2), inner=nn.Linear(4, 6), out=nn.Linear(6, 3)
+    )
     space = trace(square, torch.randn(5, 4)).space
     assert space.tensors["out.weight"] == "y <- h1^2"
     assert space.groups["h1"].scaling == "any"
@@ -130,7 +176,8 @@ def sorted_module():
 
 def test_an_unknown_operator_fixes_what_it_touches_and_is_named_with_its_line():
     with pytest.warns(
-        TraceWarning, match=r"no rule for sort\.default, File .*: the neurons that it touches are taken to be fixed"
+        TraceWarning,
+        match=r"no rule for sort\.default, File .*: the neurons that it touches are taken to be fixed",
     ):
         space = trace(sorted_module(), torch.randn(2, 5)).space
     assert [group.size for group in space.groups.values() if group.permutable] == [7]
@@ -145,7 +192,9 @@ def test_an_unknown_operator_fixes_what_it_touches_and_is_named_with_its_line():
         lambda self, x: self.out(self.inner(x) * torch.arange(6.0)),
         lambda self, x: self.out(self.inner(x)[:, [1, 0, 3, 2, 5, 4]]),
         lambda self, x: self.out(self.inner(x) + F.pad(x, (0, 1))),
-        lambda self, x: (self.out(self.inner(x)), self.inner(x))[0] + self.inner(x).argmax(1, keepdim=True),
+        lambda self, x: (
+            (self.out(self.inner(x)), self.inner(x))[0] + self.inner(x).argmax(1, keepdim=True)
+        ),
         lambda self, x: self.out(F.local_response_norm(self.inner(x)[..., None], 3)[..., 0]),
     ],
 )
@@ -161,17 +210,25 @@ def test_parts_of_a_layer_that_go_separate_ways_are_groups_of_their_own():
         h = F.relu(self.inner(x))
         return self.one(h[:, :4]) + self.other(h[:, 4:])
 
-    space = trace(Function(forward, inner=nn.Linear(5, 7), one=nn.Linear(4, 3), other=nn.Linear(3, 3)), torch.randn(2, 5)).space
+    space = trace(
+        Function(forward, inner=nn.Linear(5, 7), one=nn.Linear(4, 3), other=nn.Linear(3, 3)),
+        torch.randn(2, 5),
+    ).space
     assert space.tensors["inner.weight"] == "(h1 + h2) <- x"
 
 
 def test_what_is_returned_is_fixed_unless_left_out():
     module = Function(
-        lambda self, x: {"logits": self.out(self.inner(x)), "hidden": self.inner(x)}, inner=nn.Linear(4, 6), out=nn.Linear(6, 3)
+        lambda self, x: {"logits": self.out(self.inner(x)), "hidden": self.inner(x)},
+        inner=nn.Linear(4, 6),
+        out=nn.Linear(6, 3),
     )
     x = torch.randn(2, 4)
     assert count_permuted(trace(module, x).space) == (0, 0)
-    assert count_permuted(trace(module, x, output=lambda out: out["logits"]).space) == (1, 24 + 6 + 18)
+    assert count_permuted(trace(module, x, output=lambda out: out["logits"]).space) == (
+        1,
+        24 + 6 + 18,
+    )
 
 
 def test_parameters_without_use_have_no_symmetry():
@@ -194,7 +251,9 @@ def test_buffers_are_constants_and_statistics_are_parameters():
     free = trace(module, x, statistics=["mixing"])
     assert free.space.tensors["mixing"] == "h1^0 -> h1^0" or "h1" in free.space.tensors["mixing"]
     assert [group.size for group in free.space.groups.values() if group.permutable] == [6]
-    with pytest.raises(TraceError, match=r"\['nothing'\] are not buffers; buffers are \['mixing'\]"):
+    with pytest.raises(
+        TraceError, match=r"\['nothing'\] are not buffers; buffers are \['mixing'\]"
+    ):
         trace(module, x, statistics=["nothing"])
 
 
@@ -245,7 +304,10 @@ def test_control_flow_on_data_names_the_call():
 
 def test_a_shape_that_depends_on_data_names_the_operator_and_its_line():
     module = Function(lambda self, x: self.out(x[x.sum(1) > 0]), out=nn.Linear(4, 3))
-    with pytest.raises(TraceError, match=r"the shape of index\.Tensor depends on the values of the inputs, File .*line \d+"):
+    with pytest.raises(
+        TraceError,
+        match=r"the shape of index\.Tensor depends on the values of the inputs, File .*line \d+",
+    ):
         trace(module, torch.randn(2, 4))
 
 
@@ -258,17 +320,25 @@ def test_apply_names_missing_tensors_and_wrong_shapes():
     traced = trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(2, 4))
     with pytest.raises(ValueError, match=r"missing \['0.bias'\]"):
         traced.apply({k: v for k, v in traced.params.items() if k != "0.bias"}, torch.randn(2, 4))
-    with pytest.raises(ValueError, match=r"tensor '0.bias': expected shape \[\*batch, 6\], got \[5\]"):
+    with pytest.raises(
+        ValueError, match=r"tensor '0.bias': expected shape \[\*batch, 6\], got \[5\]"
+    ):
         traced.apply({**traced.params, "0.bias": torch.zeros(5)}, torch.randn(2, 4))
 
 
 def test_verify_names_the_groups_that_are_wrong():
-    traced = trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)), torch.randn(2, 4))
+    traced = trace(
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)),
+        torch.randn(2, 4),
+    )
     x = torch.randn(2, 4, dtype=torch.float64)
     apply = lambda params: traced.apply(params, x)  # noqa: E731
     verify(traced.space, apply, traced.params)
     wrong = {**traced.space.groups, "h2": NeuronGroup(5, True, "positive", "gelu")}
-    with pytest.raises(TraceError, match=r"not one of this function: outputs change by .* change by neuron group: \{'h2'"):
+    with pytest.raises(
+        TraceError,
+        match=r"not one of this function: outputs change by .* change by neuron group: \{'h2'",
+    ):
         verify(WeightSpace(wrong, traced.space.tensors), apply, traced.params)
 
 
@@ -282,6 +352,8 @@ def test_random_programs_are_traced_and_proved(first):
     for seed in range(first, first + 10):
         program = Program(seed)
         if torch.isfinite(program(program.example())).all():
-            space = trace(program, program.example()).space  # raises if the space is not one of the function
+            space = trace(
+                program, program.example()
+            ).space  # raises if the space is not one of the function
             found += count_permuted(space)[0]
     assert found > 10

@@ -9,9 +9,20 @@ from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.tracing.trace import trace
 from zoo.weight_space import WeightSpace
 
-INPUTS = {"mlp": (2, 4, 4), "cnn": (2, 8, 8), "resnet": (3, 8, 8), "siren": (2,), "transformer": (3, 8, 8), "gin": (2, 3, 3)}
+INPUTS = {
+    "mlp": (2, 4, 4),
+    "cnn": (2, 8, 8),
+    "resnet": (3, 8, 8),
+    "siren": (2,),
+    "transformer": (3, 8, 8),
+    "gin": (2, 3, 3),
+}
 CASES = [
-    *(("mlp", {"hidden": [6, 5], "activation": a, "norm": n}) for a in ("relu", "tanh", "gelu") for n in ("none", "layer")),
+    *(
+        ("mlp", {"hidden": [6, 5], "activation": a, "norm": n})
+        for a in ("relu", "tanh", "gelu")
+        for n in ("none", "layer")
+    ),
     *(
         ("cnn", {"channels": [4, 6], "pool": p, "norm": n, "norm_groups": 2})
         for p in ("average", "flatten")
@@ -39,7 +50,9 @@ class Wrapped(nn.Module):
 
     def forward(self, x):
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return self.architecture.apply({name: own[name.replace(".", "__")] for name in self.architecture.space.tensors}, x)
+        return self.architecture.apply(
+            {name: own[name.replace(".", "__")] for name in self.architecture.space.tensors}, x
+        )
 
 
 def traced_space(architecture, shape) -> WeightSpace:
@@ -47,8 +60,15 @@ def traced_space(architecture, shape) -> WeightSpace:
     statistics = [name for name in params if "running_" in name]
     module = Wrapped(architecture, params, statistics)
     spelled = [name.replace(".", "__") for name in statistics]
-    space = trace(module, torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)), statistics=spelled).space
-    return WeightSpace(space.groups, {name: space.tensors[name.replace(".", "__")] for name in architecture.space.tensors})
+    space = trace(
+        module,
+        torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)),
+        statistics=spelled,
+    ).space
+    return WeightSpace(
+        space.groups,
+        {name: space.tensors[name.replace(".", "__")] for name in architecture.space.tensors},
+    )
 
 
 def test_every_architecture_is_here():

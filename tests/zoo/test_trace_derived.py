@@ -4,18 +4,22 @@ import pytest
 import torch
 
 from tests.reference.traced_modules import CASES
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.align import align
 from zoo.symmetry.canonical import canonicalize
-from zoo.symmetry.action import GroupElement, act, sample
 from zoo.tracing.trace import trace
 
 
-@pytest.mark.parametrize("name", ["resnet", "densenet", "packed attention", "lstm", "channel shuffle", "einsum attention"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet", "densenet", "packed attention", "lstm", "channel shuffle", "einsum attention"],
+)
 def test_canonical_forms_and_alignment_of_traced_modules(name):
     traced = trace(CASES[name].build(), CASES[name].inputs())
     generator = torch.Generator().manual_seed(0)
     params = {
-        key: tensor.double() + 0.1 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+        key: tensor.double()
+        + 0.1 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
         for key, tensor in traced.params.items()
     }
     element = sample(traced.space, generator, (3,))
@@ -23,10 +27,15 @@ def test_canonical_forms_and_alignment_of_traced_modules(name):
     moved = act(traced.space, element, params)
     for key, tensor in canonicalize(traced.space, params).items():
         torch.testing.assert_close(
-            canonicalize(traced.space, moved)[key], tensor.expand(3, *tensor.shape), atol=1e-10, rtol=1e-10
+            canonicalize(traced.space, moved)[key],
+            tensor.expand(3, *tensor.shape),
+            atol=1e-10,
+            rtol=1e-10,
         )
 
     permuted = act(traced.space, GroupElement(element.permutations, {}), params)
-    found = align(traced.space, permuted, params, num_restarts=10)  # a local search: 3 restarts miss one module in 20
+    found = align(
+        traced.space, permuted, params, num_restarts=10
+    )  # a local search: 3 restarts miss one module in 20
     for key, tensor in act(traced.space, found, permuted).items():
         torch.testing.assert_close(tensor, params[key].expand_as(tensor), atol=1e-12, rtol=0)

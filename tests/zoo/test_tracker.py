@@ -14,7 +14,9 @@ from zoo.tracing.trace import trace
 
 def training(optimizer, steps: int = 6, every: int = 1, **options):
     source = torch.Generator().manual_seed(0)
-    module = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(), nn.Linear(6, 3)).double()
+    module = nn.Sequential(
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(), nn.Linear(6, 3)
+    ).double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=source) / 3)
@@ -22,13 +24,22 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
     module.double()
     tracker, stepper, seen = Tracker(named, every), optimizer(module.parameters(), **options), []
     for _ in range(steps):
-        x, y = torch.randn(16, 5, generator=source).double(), torch.randint(3, (16,), generator=source)
+        x, y = (
+            torch.randn(16, 5, generator=source).double(),
+            torch.randint(3, (16,), generator=source),
+        )
         stepper.zero_grad()
         loss = F.cross_entropy(module(x), y)
         loss.backward()
         tracker.step(module, loss)
         params = {name: p.detach().clone() for name, p in module.named_parameters()}
-        seen.append((params, {name: p.grad.clone() for name, p in module.named_parameters()}, float(loss.detach())))
+        seen.append(
+            (
+                params,
+                {name: p.grad.clone() for name, p in module.named_parameters()},
+                float(loss.detach()),
+            )
+        )
         stepper.step()
     return named, tracker, seen
 
@@ -48,8 +59,12 @@ def test_every_step_is_recorded_for_any_optimizer(optimizer, options):
     assert tracker.losses.tolist() == [loss for *_, loss in seen]
     for t, (params, gradients, _) in enumerate(seen):
         for law in named:
-            torch.testing.assert_close(tracker.quantities[law.name][t], quantities(named, params)[law.name])
-            torch.testing.assert_close(tracker.residuals[law.name][t], residuals(named, params, gradients)[law.name])
+            torch.testing.assert_close(
+                tracker.quantities[law.name][t], quantities(named, params)[law.name]
+            )
+            torch.testing.assert_close(
+                tracker.residuals[law.name][t], residuals(named, params, gradients)[law.name]
+            )
     assert [tuple(tracker.quantities[law.name].shape) for law in named] == [(6, 8), (6, 6)]
     assert max(float(values.max()) for values in tracker.residuals.values()) < 1e-12
 
@@ -83,7 +98,9 @@ def test_records_do_not_move_with_the_module():
 
 
 def test_an_empty_tracker_and_wrong_arguments():
-    space = trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(2, 2)).space
+    space = trace(
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(2, 2)
+    ).space
     tracker = Tracker(laws(space))
     assert (tracker.quantities, tracker.residuals, tracker.losses.shape) == ({}, {}, (0,))
     with pytest.raises(ValueError, match="missing are"):

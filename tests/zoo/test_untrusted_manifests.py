@@ -14,8 +14,8 @@ import zoo
 from tests.studies.zoos import write_zoo
 from zoo.architectures import build_architecture
 from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space, escape
-from zoo.store.manifest import Manifest, rebuild
 from zoo.store.columns import StoreError, sha256, write_columns
+from zoo.store.manifest import Manifest, rebuild
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SHARD = "standard/train-00000-of-00001.h5"
@@ -50,50 +50,134 @@ def tensor(data, pattern):
 
 
 REFUSED = {
-    "newer, of another schema": (lambda d: d.update(version=2, other={}), r"written by a newer symzoo \(format 2; .*: upgrade"),
-    "older": (lambda d: d.update(version=0), r"written by an older symzoo \(format 0; this one reads 1\): generate it again"),
+    "newer, of another schema": (
+        lambda d: d.update(version=2, other={}),
+        r"written by a newer symzoo \(format 2; .*: upgrade",
+    ),
+    "older": (
+        lambda d: d.update(version=0),
+        r"written by an older symzoo \(format 0; this one reads 1\): generate it again",
+    ),
     "version as text": (lambda d: d.update(version="1"), "version: Input should be 1"),
-    "unknown key with control characters": (lambda d: d.update({"\x1b[2J": 1}), r"zoo.json: \\x1b\[2J: Extra inputs"),
+    "unknown key with control characters": (
+        lambda d: d.update({"\x1b[2J": 1}),
+        r"zoo.json: \\x1b\[2J: Extra inputs",
+    ),
     "numbers as text": (lambda d: standard(d)["shards"][SHARD].update(rows="4"), "valid integer"),
-    "negative rows": (lambda d: standard(d)["shards"][SHARD].update(rows=-4), "greater than or equal to 1"),
-    "huge rows": (lambda d: standard(d)["shards"][SHARD].update(rows=10**30), "less than or equal|valid integer|parse"),
-    "more rows than fit": (lambda d: standard(d)["shards"][SHARD].update(rows=10**6), "do not fit in"),
-    "negative bytes": (lambda d: standard(d)["shards"][SHARD].update(bytes=-1), "greater than or equal to 1"),
-    "hash": (lambda d: standard(d)["shards"][SHARD].update(sha256="x" * 64), "String should match pattern"),
-    "hash with a line end": (lambda d: d.update(config_sha256="0" * 64 + "\n"), "String should match pattern"),
-    "negative split": (lambda d: d["split"].update(test=-2), "expected a number of networks for each of"),
-    "empty": (lambda d: d["split"].update(dict.fromkeys(d["split"], 0)), "expected a number of networks for each of"),
+    "negative rows": (
+        lambda d: standard(d)["shards"][SHARD].update(rows=-4),
+        "greater than or equal to 1",
+    ),
+    "huge rows": (
+        lambda d: standard(d)["shards"][SHARD].update(rows=10**30),
+        "less than or equal|valid integer|parse",
+    ),
+    "more rows than fit": (
+        lambda d: standard(d)["shards"][SHARD].update(rows=10**6),
+        "do not fit in",
+    ),
+    "negative bytes": (
+        lambda d: standard(d)["shards"][SHARD].update(bytes=-1),
+        "greater than or equal to 1",
+    ),
+    "hash": (
+        lambda d: standard(d)["shards"][SHARD].update(sha256="x" * 64),
+        "String should match pattern",
+    ),
+    "hash with a line end": (
+        lambda d: d.update(config_sha256="0" * 64 + "\n"),
+        "String should match pattern",
+    ),
+    "negative split": (
+        lambda d: d["split"].update(test=-2),
+        "expected a number of networks for each of",
+    ),
+    "empty": (
+        lambda d: d["split"].update(dict.fromkeys(d["split"], 0)),
+        "expected a number of networks for each of",
+    ),
     "split of other counts": (
         lambda d: d["split"].update(train=5),
         "of 4 train networks; expected all shards of a row, of 5 networks",
     ),
-    "shard of another population": (lambda d: rename(d, "w_asymmetric/train-00000-of-00001.h5"), "is not a file of 'standard'"),
-    "shard of another folder": (lambda d: rename(d, "other/train-00000-of-00001.h5"), "is not a file of 'standard'"),
-    "constants as shards": (lambda d: rename(d, "constants/standard.h5"), "is not the name of a shard"),
-    "absolute": (lambda d: rename(d, "/standard/train-00000-of-00001.h5"), "is not the name of a shard"),
-    "parent": (lambda d: rename(d, "../standard/train-00000-of-00001.h5"), "is not the name of a shard"),
-    "address": (lambda d: rename(d, "https://example.org/train-00000-of-00001.h5"), "is not the name of a shard"),
+    "shard of another population": (
+        lambda d: rename(d, "w_asymmetric/train-00000-of-00001.h5"),
+        "is not a file of 'standard'",
+    ),
+    "shard of another folder": (
+        lambda d: rename(d, "other/train-00000-of-00001.h5"),
+        "is not a file of 'standard'",
+    ),
+    "constants as shards": (
+        lambda d: rename(d, "constants/standard.h5"),
+        "is not the name of a shard",
+    ),
+    "absolute": (
+        lambda d: rename(d, "/standard/train-00000-of-00001.h5"),
+        "is not the name of a shard",
+    ),
+    "parent": (
+        lambda d: rename(d, "../standard/train-00000-of-00001.h5"),
+        "is not the name of a shard",
+    ),
+    "address": (
+        lambda d: rename(d, "https://example.org/train-00000-of-00001.h5"),
+        "is not the name of a shard",
+    ),
     "line end": (lambda d: rename(d, f"{SHARD}\n"), "is not the name of a shard"),
-    "digits of another script": (lambda d: rename(d, "standard/train-0000\u0660-of-00001.h5"), "is not the name of a shard"),
-    "a shard missing in a row": (lambda d: rename(d, "standard/train-00001-of-00002.h5"), "expected all shards of a row"),
-    "population named constants": (lambda d: d["populations"].update(constants=standard(d)), "population name 'constants'"),
+    "digits of another script": (
+        lambda d: rename(d, "standard/train-0000\u0660-of-00001.h5"),
+        "is not the name of a shard",
+    ),
+    "a shard missing in a row": (
+        lambda d: rename(d, "standard/train-00001-of-00002.h5"),
+        "expected all shards of a row",
+    ),
+    "population named constants": (
+        lambda d: d["populations"].update(constants=standard(d)),
+        "population name 'constants'",
+    ),
     "no populations": (lambda d: d.update(populations={}), "at least 1 item"),
     "input": (lambda d: d.update(input_shape=[10**5, 10**5]), "expected an input of at most"),
     "negative input": (lambda d: d.update(input_shape=[-3]), "greater than or equal to 1"),
     "no input": (lambda d: d.update(input_shape=[]), "at least 1 item"),
     "classes": (lambda d: d.update(num_classes=10**12), "less than or equal"),
-    "hyperparameter": (lambda d: standard(d).update(hyperparameters=["../lr"]), "hyperparameter '../lr': expected lower-case"),
+    "hyperparameter": (
+        lambda d: standard(d).update(hyperparameters=["../lr"]),
+        "hyperparameter '../lr': expected lower-case",
+    ),
     "twice": (lambda d: standard(d).update(hyperparameters=["lr", "lr"]), "each name once"),
     "environment": (lambda d: d["environment"].update(torch="\x1b[31m2"), "printable characters"),
-    "space without tensors": (lambda d: standard(d).update(space={"groups": {}, "tensors": {}}), "1 to 4000"),
-    "space of another form": (lambda d: standard(d).update(space={"groups": []}), "expected the keys 'groups' and 'tensors'"),
-    "pattern that nests": (lambda d: tensor(d, "(" * 300 + "x" + ")" * 200), "expected a pattern of at most"),
+    "space without tensors": (
+        lambda d: standard(d).update(space={"groups": {}, "tensors": {}}),
+        "1 to 4000",
+    ),
+    "space of another form": (
+        lambda d: standard(d).update(space={"groups": []}),
+        "expected the keys 'groups' and 'tensors'",
+    ),
+    "pattern that nests": (
+        lambda d: tensor(d, "(" * 300 + "x" + ")" * 200),
+        "expected a pattern of at most",
+    ),
     "long pattern": (lambda d: tensor(d, "x " * 300), "expected a pattern of at most"),
     "no pattern": (lambda d: tensor(d, "((("), "is never closed|must follow"),
-    "huge group": (lambda d: standard(d)["space"]["groups"]["h1"].update(size=10**15), "do not fit in"),
-    "unused group": (lambda d: standard(d)["space"]["groups"].update(z={"size": 10**15}), "'z' is no axis of a tensor"),
-    "unknown key of a group": (lambda d: standard(d)["space"]["groups"]["h1"].update(z=1), "not the JSON of a weight space"),
-    "name of a tensor": (lambda d: standard(d)["space"]["tensors"].update({"a\x07": "x"}), r"tensor 'a\\x07': expected a name"),
+    "huge group": (
+        lambda d: standard(d)["space"]["groups"]["h1"].update(size=10**15),
+        "do not fit in",
+    ),
+    "unused group": (
+        lambda d: standard(d)["space"]["groups"].update(z={"size": 10**15}),
+        "'z' is no axis of a tensor",
+    ),
+    "unknown key of a group": (
+        lambda d: standard(d)["space"]["groups"]["h1"].update(z=1),
+        "not the JSON of a weight space",
+    ),
+    "name of a tensor": (
+        lambda d: standard(d)["space"]["tensors"].update({"a\x07": "x"}),
+        r"tensor 'a\\x07': expected a name",
+    ),
 }
 
 
@@ -114,11 +198,22 @@ def test_hostile_manifests_are_refused(folder, change, part):
         (b'{"config": ' * 10**5 + b"1" + b"}" * 10**5, "not JSON: recursion limit exceeded"),
         (b" " * (MAX_JSON + 1), f"expected at most {MAX_JSON} in a manifest"),
         (b"[" + b"{}," * MAX_VALUES + b"1]", f"expected at most {MAX_VALUES} in a manifest"),
-        (b'{"format": "symzoo", "version": ' + b"9" * 10**5 + b"}", "not JSON|valid|Input should be 1|newer"),
+        (
+            b'{"format": "symzoo", "version": ' + b"9" * 10**5 + b"}",
+            "not JSON|valid|Input should be 1|newer",
+        ),
         (b'{"num_classes": NaN}', "not JSON"),
         (b'{"a": "\xff"}', "not JSON"),
     ],
-    ids=["deep list", "deep object", "long", "many values", "long number", "not a number", "not UTF-8"],
+    ids=[
+        "deep list",
+        "deep object",
+        "long",
+        "many values",
+        "long number",
+        "not a number",
+        "not UTF-8",
+    ],
 )
 def test_manifests_that_are_expensive_to_parse_are_refused(folder, content, part):
     (folder / "zoo.json").write_bytes(content)
@@ -164,9 +259,18 @@ def mlp_space() -> WeightSpace:
 
 TOO_LARGE = {
     "width": ({"name": "resnet", "width": 1e9}, "is not that of architecture|cannot be built"),
-    "channels": ({"name": "resnet", "channels": [10**9, 10**9, 10**9]}, "is not that of architecture|cannot be built"),
-    "infinite width": ({"name": "resnet", "width": 1e308}, "is not that of architecture|cannot be built"),
-    "depth": ({"name": "resnet", "depth": 6 * 10**8 + 2}, "'depth': 600000002 is more than the 4 tensors"),
+    "channels": (
+        {"name": "resnet", "channels": [10**9, 10**9, 10**9]},
+        "is not that of architecture|cannot be built",
+    ),
+    "infinite width": (
+        {"name": "resnet", "width": 1e308},
+        "is not that of architecture|cannot be built",
+    ),
+    "depth": (
+        {"name": "resnet", "depth": 6 * 10**8 + 2},
+        "'depth': 600000002 is more than the 4 tensors",
+    ),
     "layers": ({"name": "gin", "layers": 10**9}, "'layers': 1000000000 is more than the 4 tensors"),
     "list": ({"name": "mlp", "hidden": [1] * 10**5}, "'hidden': 100000 is more than the 4 tensors"),
     "graph": ({"name": "gin"}, "a graph of 1000000 nodes; expected at most 4096"),
@@ -193,7 +297,9 @@ def test_an_architecture_is_built_without_memory_before_it_is_built(monkeypatch)
     """Statistics of a batch norm are allocated when a resnet is built, whatever the stored space says."""
     ones = torch.ones
     sizes = []
-    monkeypatch.setattr(torch, "ones", lambda *a, **k: (sizes.append(ones(0).device.type), ones(*a, **k))[1])
+    monkeypatch.setattr(
+        torch, "ones", lambda *a, **k: (sizes.append(ones(0).device.type), ones(*a, **k))[1]
+    )
     with pytest.raises(StoreError, match="is not that of architecture"):
         rebuild({"name": "resnet", "channels": [3, 3, 3]}, mlp_space(), (1, 8, 8), 2, {})
     assert set(sizes) == {"meta"}
@@ -216,18 +322,44 @@ def replace(folder: Path, change, population: str = "standard") -> None:
     change(columns)
     write_columns(folder / SHARD, columns, {}, equal_rows=False)
     path = folder / SHARD
-    edit(folder, lambda d: standard(d)["shards"][SHARD].update(bytes=path.stat().st_size, sha256=sha256(path)))
+    edit(
+        folder,
+        lambda d: standard(d)["shards"][SHARD].update(
+            bytes=path.stat().st_size, sha256=sha256(path)
+        ),
+    )
 
 
 SCHEMA = {
     "no column": (lambda c: c.pop("lr"), "no column 'lr'"),
-    "type": (lambda c: c.update(lr=c["lr"] > 0), "'lr': expected shape .4. float64 or int64 or text, found .4. bool"),
-    "float32 metric": (lambda c: c.update(test_loss=c["test_loss"].astype("f4")), "'test_loss': expected shape .4. float64"),
-    "shape": (lambda c: c.update(lr=np.zeros((4, 2))), r"'lr': expected shape \[4\] .* found \[4, 2\] float64"),
-    "rows": (lambda c: c.update(lr=np.zeros(5)), r"'lr': expected shape \[4\] .* found \[5\] float64"),
-    "unknown column": (lambda c: c.update(other=np.zeros(4)), "column 'other' is none of the format"),
-    "gap": (lambda c: c.update(network_id=np.array([0, 1, 3, 4])), "'network_id': expected 0 to 3 in order"),
-    "repeat": (lambda c: c.update(network_id=np.array([0, 1, 1, 3])), "'network_id': expected 0 to 3 in order"),
+    "type": (
+        lambda c: c.update(lr=c["lr"] > 0),
+        "'lr': expected shape .4. float64 or int64 or text, found .4. bool",
+    ),
+    "float32 metric": (
+        lambda c: c.update(test_loss=c["test_loss"].astype("f4")),
+        "'test_loss': expected shape .4. float64",
+    ),
+    "shape": (
+        lambda c: c.update(lr=np.zeros((4, 2))),
+        r"'lr': expected shape \[4\] .* found \[4, 2\] float64",
+    ),
+    "rows": (
+        lambda c: c.update(lr=np.zeros(5)),
+        r"'lr': expected shape \[4\] .* found \[5\] float64",
+    ),
+    "unknown column": (
+        lambda c: c.update(other=np.zeros(4)),
+        "column 'other' is none of the format",
+    ),
+    "gap": (
+        lambda c: c.update(network_id=np.array([0, 1, 3, 4])),
+        "'network_id': expected 0 to 3 in order",
+    ),
+    "repeat": (
+        lambda c: c.update(network_id=np.array([0, 1, 1, 3])),
+        "'network_id': expected 0 to 3 in order",
+    ),
     "double params": (
         lambda c: c.update({"layers.0.bias": np.zeros((4, 4))}),
         "'layers.0.bias': expected shape .4, 4. float32",
@@ -236,7 +368,9 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize(("change", "part"), SCHEMA.values(), ids=SCHEMA)
-@pytest.mark.parametrize("read", [lambda p: p.params("train"), lambda p: p.table("train"), lambda p: p.flat("train")])
+@pytest.mark.parametrize(
+    "read", [lambda p: p.params("train"), lambda p: p.table("train"), lambda p: p.flat("train")]
+)
 def test_shards_of_another_schema_are_refused_by_whatever_reads_them(folder, change, part, read):
     replace(folder, change)
     with pytest.raises(StoreError, match=part):
@@ -254,7 +388,10 @@ def constants(folder: Path, columns) -> None:
     "columns",
     [
         {"free.layers.0.bias": np.ones(3, bool), "fixed.layers.0.bias": np.zeros(3, np.float32)},
-        {"free.layers.0.bias": np.ones(4, np.uint8), "fixed.layers.0.bias": np.zeros(4, np.float32)},
+        {
+            "free.layers.0.bias": np.ones(4, np.uint8),
+            "fixed.layers.0.bias": np.zeros(4, np.float32),
+        },
         {"free.layers.0.bias": np.ones(4, bool)},
         {"free.other": np.ones(4, bool), "fixed.other": np.zeros(4, np.float32)},
         {"mixing.h1": np.zeros((4, 3), np.float32)},
@@ -264,13 +401,21 @@ def constants(folder: Path, columns) -> None:
 )
 def test_constants_that_do_not_fit_are_refused(folder, columns):
     constants(folder, columns)
-    with pytest.raises(StoreError, match=r"constants/standard.h5: .*(is no constant|must be of the same tensors)"):
+    with pytest.raises(
+        StoreError, match=r"constants/standard.h5: .*(is no constant|must be of the same tensors)"
+    ):
         zoo.load(folder)["standard"].params("train", view="free")
 
 
 def test_constants_that_fit_are_read(folder):
-    constants(folder, {"free.layers.0.bias": np.arange(4) > 1, "fixed.layers.0.bias": np.zeros(4, np.float32)})
-    assert zoo.load(folder)["standard"].params("train", view="free")["layers.0.bias"].shape == (4, 2)
+    constants(
+        folder,
+        {"free.layers.0.bias": np.arange(4) > 1, "fixed.layers.0.bias": np.zeros(4, np.float32)},
+    )
+    assert zoo.load(folder)["standard"].params("train", view="free")["layers.0.bias"].shape == (
+        4,
+        2,
+    )
 
 
 def test_texts_are_escaped():

@@ -31,7 +31,12 @@ def alone(code: str) -> str:
         "sys.modules['weight_space'] = module\n"
         "spec.loader.exec_module(module)\n"
     )
-    result = subprocess.run([sys.executable, "-I", "-S", "-c", setup + code], check=False, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", setup + code],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -85,7 +90,10 @@ def test_examples_of_patterns(text, written, read):
         ("c^0 <- d^-1", Pattern(((Label("c", 0),),), ((Label("d", -1),),))),
         ("h^2", Pattern(((Label("h", 2),),))),
         ("h <- (a + b 4)", Pattern((axis("h"),), ((Sum((axis("a"), axis(("b", 4)))),),))),
-        ("(n (q + k^-1)) <- d", Pattern(((Label("n"), Sum((axis("q"), (Label("k", -1),)))),), (axis("d"),))),
+        (
+            "(n (q + k^-1)) <- d",
+            Pattern(((Label("n"), Sum((axis("q"), (Label("k", -1),)))),), (axis("d"),)),
+        ),
         ("((a + b) + c)", Pattern(((Sum(((Sum((axis("a"), axis("b"))),), axis("c"))),),))),
     ],
 )
@@ -103,7 +111,9 @@ def test_axes_and_powers_are_in_the_order_of_the_tensor():
 
 
 def test_the_size_of_a_sum_is_the_sum_of_its_terms():
-    space = WeightSpace({"a": NeuronGroup(2), "b": NeuronGroup(3)}, {"w": "(a + b 4 + 5) <- (2 (a + b))", "s": ""})
+    space = WeightSpace(
+        {"a": NeuronGroup(2), "b": NeuronGroup(3)}, {"w": "(a + b 4 + 5) <- (2 (a + b))", "s": ""}
+    )
     assert dict(space.shapes) == {"w": (19, 10), "s": ()}
     assert space.num_params == 191
 
@@ -163,16 +173,31 @@ BAD_GROUPS = [
     ({"size": True}, "size of a neuron group: expected an integer >= 1, got True"),
     ({"size": 2.0}, "size of a neuron group: expected an integer >= 1, got 2.0"),
     ({"size": "3"}, "size of a neuron group: expected an integer >= 1, got '3'"),
-    ({"scaling": "negative"}, "expected one of ('none', 'sign', 'positive', 'any'), got 'negative'"),
+    (
+        {"scaling": "negative"},
+        "expected one of ('none', 'sign', 'positive', 'any'), got 'negative'",
+    ),
     ({"scaling": []}, "expected one of ('none', 'sign', 'positive', 'any'), got []"),
-    ({"permutable": "no"}, "expected permutable as a boolean and activation as text, got 'no' and 'linear'"),
-    ({"permutable": 1}, "expected permutable as a boolean and activation as text, got 1 and 'linear'"),
-    ({"activation": None}, "expected permutable as a boolean and activation as text, got True and None"),
+    (
+        {"permutable": "no"},
+        "expected permutable as a boolean and activation as text, got 'no' and 'linear'",
+    ),
+    (
+        {"permutable": 1},
+        "expected permutable as a boolean and activation as text, got 1 and 'linear'",
+    ),
+    (
+        {"activation": None},
+        "expected permutable as a boolean and activation as text, got True and None",
+    ),
 ]
 
 
 def test_a_group_from_a_file_with_a_bad_field_is_refused():
-    texts = [json.dumps({"groups": {"h": {"size": 3, **fields}}, "tensors": {}}) for fields, _ in BAD_GROUPS]
+    texts = [
+        json.dumps({"groups": {"h": {"size": 3, **fields}}, "tensors": {}})
+        for fields, _ in BAD_GROUPS
+    ]
     errors = alone(  # where no type checker gets there first
         f"for text in {texts!r}:\n"
         "    try:\n"
@@ -197,7 +222,10 @@ def test_an_unknown_group_is_named_with_pattern_tensor_and_the_valid_groups(text
 
 def test_an_unknown_tensor_is_named_with_the_valid_ones():
     space = WeightSpace({"h": NeuronGroup(2)}, {"bias": "h", "scale": "h"})
-    with pytest.raises(ValueError, match=r"no tensor 'weight' in this weight space; tensors are \['bias', 'scale'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"no tensor 'weight' in this weight space; tensors are \['bias', 'scale'\]",
+    ):
         space.pattern("weight")
 
 
@@ -230,7 +258,11 @@ def test_what_is_no_weight_space_in_json_is_a_value_error(text):
 @given(cases())
 def test_json_and_pickle_round_trips_keep_everything(case: Case):
     space = case.space
-    for again in (WeightSpace.from_json(space.to_json()), pickle.loads(pickle.dumps(space)), copy.deepcopy(space)):
+    for again in (
+        WeightSpace.from_json(space.to_json()),
+        pickle.loads(pickle.dumps(space)),
+        copy.deepcopy(space),
+    ):
         assert again == space
         assert hash(again) == hash(space)
         assert again.fingerprint == space.fingerprint
@@ -267,7 +299,10 @@ def test_a_space_equals_no_other_kind_of_thing():
 
 
 def test_the_json_text_is_a_file_format():
-    space = WeightSpace({"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3, True, "positive", "relu")}, {"w": "h <- x"})
+    space = WeightSpace(
+        {"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3, True, "positive", "relu")},
+        {"w": "h <- x"},
+    )
     assert space.to_json() == (
         '{"groups":{"x":{"size":4,"permutable":false,"scaling":"none","activation":"linear"},'
         '"h":{"size":3,"permutable":true,"scaling":"positive","activation":"relu"}},"tensors":{"w":"h <- x"}}'

@@ -8,9 +8,9 @@ import torch
 
 from data_gen.config import Job
 from zoo.architectures import build_architecture, make_asymmetric
-from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.params import stack
 from zoo.store.columns import sha256, write_columns, write_text
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
 SPLIT = {"train": 40, "validation": 13, "test": 21}
 SHARD = 9
@@ -20,9 +20,16 @@ JOB = Job.model_validate(
         "task": {"name": "digits"},
         "populations": {
             "standard": {"architecture": {"name": "mlp", "hidden": [6, 5]}},
-            "w_asymmetric": {"architecture": {"name": "mlp", "hidden": [6, 5]}, "asymmetry": {"kind": "w", "n_fix": 2}},
+            "w_asymmetric": {
+                "architecture": {"name": "mlp", "hidden": [6, 5]},
+                "asymmetry": {"kind": "w", "n_fix": 2},
+            },
         },
-        "hyperparameters": {"optimizer": {"choice": ["sgd", "adamw"]}, "lr": {"log_uniform": [0.001, 1.0]}, "steps": 5},
+        "hyperparameters": {
+            "optimizer": {"choice": ["sgd", "adamw"]},
+            "lr": {"log_uniform": [0.001, 1.0]},
+            "steps": 5,
+        },
         "count": sum(SPLIT.values()),
         "split": {name: count / sum(SPLIT.values()) for name, count in SPLIT.items()},
         "shard_size": SHARD,
@@ -52,13 +59,21 @@ def write_zoo(folder: Path) -> Path:
 def write_population(folder: Path, name: str) -> PopulationEntry:
     config = JOB.populations[name]
     architecture = build_architecture("mlp", {"hidden": [6, 5]}, INPUT, CLASSES)
-    architecture = make_asymmetric(architecture, "w", {"n_fix": 2}, seed=0) if config.asymmetry else architecture
+    architecture = (
+        make_asymmetric(architecture, "w", {"n_fix": 2}, seed=0)
+        if config.asymmetry
+        else architecture
+    )
     generator, count = torch.Generator().manual_seed(0), sum(SPLIT.values())
     params = stack([architecture.init(generator) for _ in range(count)])
     size = torch.linspace(0.5, 2.0, count)[torch.randperm(count, generator=generator)]
     for tensor, values in params.items():
         scaled = values * size.reshape(-1, *(1,) * (values.dim() - 1))
-        params[tensor] = torch.where(architecture.free[tensor], scaled, values) if tensor in architecture.free else scaled
+        params[tensor] = (
+            torch.where(architecture.free[tensor], scaled, values)
+            if tensor in architecture.free
+            else scaled
+        )
     table = columns(count, size.double().numpy())
     shards, start = {}, 0
     for split, rows in SPLIT.items():
@@ -66,15 +81,28 @@ def write_population(folder: Path, name: str) -> PopulationEntry:
         for number in range(of):
             stop = min(start + SHARD, sum(list(SPLIT.values())[: list(SPLIT).index(split) + 1]))
             path = f"{name}/{split}-{number:05d}-of-{of:05d}.h5"
-            own = {n: v[start:stop] for n, v in table.items()} | {n: v[start:stop].numpy() for n, v in params.items()}
-            names = {"population": name, "split": split, "shard": number, "shards": of, "config_sha256": JOB.sha256}
+            own = {n: v[start:stop] for n, v in table.items()} | {
+                n: v[start:stop].numpy() for n, v in params.items()
+            }
+            names = {
+                "population": name,
+                "split": split,
+                "shard": number,
+                "shards": of,
+                "config_sha256": JOB.sha256,
+            }
             write_columns(folder / path, own, names)
             shards[path] = entry(folder / path, stop - start)
             start = stop
     constants = None
     if architecture.constants:
         path = folder / "constants" / f"{name}.h5"
-        write_columns(path, {n: c.numpy() for n, c in architecture.constants.items()}, {"population": name}, equal_rows=False)
+        write_columns(
+            path,
+            {n: c.numpy() for n, c in architecture.constants.items()},
+            {"population": name},
+            equal_rows=False,
+        )
         constants = entry(path, len(architecture.constants))
     return PopulationEntry(
         architecture=config.architecture,
@@ -102,6 +130,10 @@ def columns(count: int, size: np.ndarray) -> dict[str, np.ndarray]:
     table["lr"] = size / 2
     table |= {"train_loss": 1 / size, "train_accuracy": accuracy, "test_loss": 1 / size}
     table["test_accuracy"] = np.where(diverged, np.nan, accuracy)
-    table |= {"generalization_gap": np.zeros(count), "train_size": np.full(count, 100), "diverged": diverged}
+    table |= {
+        "generalization_gap": np.zeros(count),
+        "train_size": np.full(count, 100),
+        "diverged": diverged,
+    }
     table["diverged_at"] = np.where(diverged, 2, -1)
     return table

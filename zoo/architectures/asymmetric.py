@@ -1,9 +1,10 @@
 """Asymmetric twins of an architecture: the same function family with its parameter symmetries removed.
 
-Each function takes an architecture and returns one with constants (masks, fixed entries, mixing matrices, offsets) and with a
-weight space that no longer declares the symmetries it lost. Free entries start with the distribution of the standard network;
-a neuron of a W-asymmetric layer therefore sees pre-activation variance `(d - n_fix) / (3 d) + n_fix kappa^2` for unit inputs
-instead of `1 / 3`.
+Each function takes an architecture and returns one with constants (masks, fixed entries, mixing
+matrices, offsets) and with a weight space that no longer declares the symmetries it lost. Free
+entries start with the distribution of the standard network; a neuron of a W-asymmetric layer
+therefore sees pre-activation variance `(d - n_fix) / (3 d) + n_fix kappa^2` for unit inputs instead
+of `1 / 3`.
 """
 
 import math
@@ -26,22 +27,26 @@ def w_asymmetric(
 ) -> Architecture:
     """Fix some entries of every linear and convolutional weight: `W_eff = M * W + (1 - M) * F` with `F ~ N(0, kappa^2)`.
 
-    Every row of `M` (one output neuron or filter) has `n_fix` zeros, and no two rows of a tensor agree, so that no permutation
-    of neurons maps the network onto another of the same zoo. `M` and `F` do not depend on `kappa` except for the scale of `F`.
+    Every row of `M` (one output neuron or filter) has `n_fix` zeros, and no two rows of a tensor
+    agree, so that no permutation of neurons maps the network onto another of the same zoo. `M` and
+    `F` do not depend on `kappa` except for the scale of `F`.
 
     Args:
         architecture: The standard architecture.
         generator: Source of `M` and `F`.
-        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the fan-in (rounded, at least
-            one). A mapping gives it per tensor; a tensor with 0 is left as it is.
+        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the
+            fan-in (rounded, at least one). A mapping gives it per tensor; a tensor with 0 is left
+            as it is.
         kappa: Standard deviation of the fixed entries, 0 included, or a mapping per tensor.
-        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution (`n_fix` counts filters then).
+        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution
+            (`n_fix` counts filters then).
 
     Returns:
         The architecture with constants `free.<tensor>` and `fixed.<tensor>`.
 
     Raises:
-        ValueError: If an option does not fit a tensor: a row would be frozen, or rows cannot be distinct.
+        ValueError: If an option does not fit a tensor: a row would be frozen, or rows cannot be
+            distinct.
 
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
@@ -63,20 +68,28 @@ def w_asymmetric(
     def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
         # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
         scaling = "none" if name in rigid_groups else group.scaling
-        return replace(group, permutable=group.permutable and name not in asymmetric_groups, scaling=scaling)
+        return replace(
+            group, permutable=group.permutable and name not in asymmetric_groups, scaling=scaling
+        )
 
-    return replace(architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants)
+    return replace(
+        architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants
+    )
 
 
-def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std: float | None = None) -> Architecture:
+def sigma_asymmetric(
+    architecture: Architecture, generator: torch.Generator, std: float | None = None
+) -> Architecture:
     """Replace every non-linearity by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F` for each axis of neurons.
 
-    Groups that no elementwise non-linearity follows, such as the stream and the heads of a transformer, keep their symmetry.
+    Groups that no elementwise non-linearity follows, such as the stream and the heads of a
+    transformer, keep their symmetry.
 
     Args:
         architecture: The standard architecture.
         generator: Source of `F`.
-        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for an axis of `d` neurons if None.
+        std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for an axis of `d` neurons if
+            None.
 
     Returns:
         The architecture with constants `mixing.<group>`.
@@ -112,8 +125,8 @@ def sigma_asymmetric(architecture: Architecture, generator: torch.Generator, std
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
     """Add a fixed random offset to every trained tensor, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
 
-    The effective parameters start with the standard distribution; without weight decay training is that of the standard
-    network.
+    The effective parameters start with the standard distribution; without weight decay training is
+    that of the standard network.
 
     Args:
         architecture: The standard architecture.
@@ -131,8 +144,15 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     """
     if not 0 < std < math.inf:
         raise ValueError(f"syre: expected std > 0, got {std}")
-    shapes = {name: shape for name, shape in architecture.space.shapes.items() if name not in architecture.statistics}
-    offsets = {f"offset.{name}": std * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    shapes = {
+        name: shape
+        for name, shape in architecture.space.shapes.items()
+        if name not in architecture.statistics
+    }
+    offsets = {
+        f"offset.{name}": std * torch.randn(shape, generator=generator)
+        for name, shape in shapes.items()
+    }
 
     def without_symmetry(_name: str, group: NeuronGroup) -> NeuronGroup:
         return replace(group, permutable=False, scaling="none")
@@ -141,18 +161,23 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     return replace(architecture, space=space, constants={**architecture.constants, **offsets})
 
 
-def bias_asymmetric(architecture: Architecture, generator: torch.Generator, kappa: float = 1.0) -> Architecture:
+def bias_asymmetric(
+    architecture: Architecture, generator: torch.Generator, kappa: float = 1.0
+) -> Architecture:
     """Fix all biases, those of norms included, at `F ~ N(0, kappa^2)`; everything else is trained.
 
-    No permutation maps such a network onto another of its zoo, and yet the barrier between two stays: a control.
+    No permutation maps such a network onto another of its zoo, and yet the barrier between two
+    stays: a control.
 
     Args:
         architecture: The standard architecture.
         generator: Source of `F`.
-        kappa: Standard deviation of the fixed biases; 0 fixes them all at 0 and removes no symmetry.
+        kappa: Standard deviation of the fixed biases; 0 fixes them all at 0 and removes no
+            symmetry.
 
     Returns:
-        The architecture with constants `free.<tensor>` and `fixed.<tensor>` for every tensor named `bias`.
+        The architecture with constants `free.<tensor>` and `fixed.<tensor>` for every tensor named
+        `bias`.
 
     Raises:
         ValueError: If the architecture has no biases, or `kappa` is negative.
@@ -162,7 +187,9 @@ def bias_asymmetric(architecture: Architecture, generator: torch.Generator, kapp
     """
     biases = [name for name in architecture.space.tensors if name.split(".")[-1] == "bias"]
     if not biases:
-        raise ValueError(f"bias_asymmetric: no tensor is named bias; tensors are {list(architecture.space.tensors)}")
+        raise ValueError(
+            f"bias_asymmetric: no tensor is named bias; tensors are {list(architecture.space.tensors)}"
+        )
     if not 0 <= kappa < math.inf:
         raise ValueError(f"bias_asymmetric: expected kappa >= 0, got {kappa}")
     constants, told_apart, rigid = dict(architecture.constants), set(), set()
@@ -170,15 +197,21 @@ def bias_asymmetric(architecture: Architecture, generator: torch.Generator, kapp
         shape = architecture.space.shapes[name]
         constants[f"free.{name}"] = torch.zeros(shape, dtype=torch.bool)
         constants[f"fixed.{name}"] = kappa * torch.randn(shape, generator=generator)
-        touched = [label for axis in architecture.space.pattern(name).axes for label in labels(axis)]
+        touched = [
+            label for axis in architecture.space.pattern(name).axes for label in labels(axis)
+        ]
         told_apart |= {label.group for label in touched if kappa > 0}
         rigid |= {label.group for label in touched if kappa > 0 and label.power != 0}
 
     def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
         scaling = "none" if name in rigid else group.scaling
-        return replace(group, permutable=group.permutable and name not in told_apart, scaling=scaling)
+        return replace(
+            group, permutable=group.permutable and name not in told_apart, scaling=scaling
+        )
 
-    return replace(architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants)
+    return replace(
+        architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants
+    )
 
 
 ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
@@ -189,13 +222,21 @@ ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def _map_groups(space: WeightSpace, change: Callable[[str, NeuronGroup], NeuronGroup]) -> WeightSpace:
-    return WeightSpace({name: change(name, group) for name, group in space.groups.items()}, space.tensors)
+def _map_groups(
+    space: WeightSpace, change: Callable[[str, NeuronGroup], NeuronGroup]
+) -> WeightSpace:
+    return WeightSpace(
+        {name: change(name, group) for name, group in space.groups.items()}, space.tensors
+    )
 
 
-def _per_tensor(option: str, value: Amount | Mapping[str, Amount], tensors: list[str]) -> Mapping[str, Amount]:
+def _per_tensor(
+    option: str, value: Amount | Mapping[str, Amount], tensors: list[str]
+) -> Mapping[str, Amount]:
     if not isinstance(value, Mapping):
         return dict.fromkeys(tensors, value)
     if set(value) != set(tensors):
-        raise ValueError(f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}")
+        raise ValueError(
+            f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}"
+        )
     return value

@@ -42,7 +42,9 @@ def check_activation(name: str) -> str:
     return name
 
 
-def figlu(x: Float[Tensor, "X d *positions"], mixing: Float[Tensor, "d d"]) -> Float[Tensor, "X d *positions"]:
+def figlu(
+    x: Float[Tensor, "X d *positions"], mixing: Float[Tensor, "d d"]
+) -> Float[Tensor, "X d *positions"]:
     """Fixed-gate linear unit `sigmoid(F x) * x`: no permutation of the neurons commutes with it.
 
     Args:
@@ -62,19 +64,24 @@ def figlu(x: Float[Tensor, "X d *positions"], mixing: Float[Tensor, "d d"]) -> F
 class Architecture:
     """The function of a network, apart from its parameters.
 
-    Parameters are always *effective* ones: fixed entries are part of them, so `apply` is the same function for the standard and
-    for the weight-asymmetric network. `forward` is written for one network; many networks go through `torch.func.vmap`.
+    Parameters are always *effective* ones: fixed entries are part of them, so `apply` is the same
+        function for the standard and
+    for the weight-asymmetric network. `forward` is written for one network; many networks go
+    through `torch.func.vmap`.
 
     Attributes:
         space: Weight space of the effective parameters.
-        draw: Draws the initial parameters of one network, as if all were trained, from a generator; `init` is what to call.
-        forward: `forward(params, x, activate)` with `x` of shape `[X, *input_shape]`, to logits `[X, K]`. It calls
-            `activate(group, z)` wherever the group's non-linearity acts; neurons or channels are on axis 1 of `z`.
-        constants: Never trained, the same for every network: `free.<tensor>` (bool, True = trained), `fixed.<tensor>` (values
-            at the fixed entries, 0 elsewhere), `offset.<tensor>` (center of the weight decay), `mixing.<group>` (FiGLU),
-            `statistic.<tensor>` (bool, all True: a running statistic, which training data move and no optimizer).
-        forward_training: `forward` as training runs it, to logits and the new value of every running statistic; needed if,
-            and only if, there are statistics.
+        draw: Draws the initial parameters of one network, as if all were trained, from a generator;
+            `init` is what to call.
+        forward: `forward(params, x, activate)` with `x` of shape `[X, *input_shape]`, to logits
+            `[X, K]`. It calls `activate(group, z)` wherever the group's non-linearity acts; neurons
+            or channels are on axis 1 of `z`.
+        constants: Never trained, the same for every network: `free.<tensor>` (bool, True =
+            trained), `fixed.<tensor>` (values at the fixed entries, 0 elsewhere), `offset.<tensor>`
+            (center of the weight decay), `mixing.<group>` (FiGLU), `statistic.<tensor>` (bool, all
+            True: a running statistic, which training data move and no optimizer).
+        forward_training: `forward` as training runs it, to logits and the new value of every
+            running statistic; needed if, and only if, there are statistics.
     """
 
     space: WeightSpace
@@ -98,8 +105,8 @@ class Architecture:
     def init(self, generator: torch.Generator) -> Params:
         """Initial parameters of one network.
 
-        Free entries have the distribution, and for equal shapes the very draws, that the standard network has; they are not
-        rescaled for the entries that are fixed.
+        Free entries have the distribution, and for equal shapes the very draws, that the standard
+        network has; they are not rescaled for the entries that are fixed.
 
         Args:
             generator: Source of randomness.
@@ -125,7 +132,9 @@ class Architecture:
         """
         return self.forward(params, x, self.activate)
 
-    def apply_training(self, params: Params, x: Float[Tensor, "X ..."]) -> tuple[Float[Tensor, "X K"], Params]:
+    def apply_training(
+        self, params: Params, x: Float[Tensor, "X ..."]
+    ) -> tuple[Float[Tensor, "X K"], Params]:
         """Run one network as training does.
 
         Args:
@@ -133,14 +142,16 @@ class Architecture:
             x: Inputs `[X, *input_shape]`.
 
         Returns:
-            Logits `[X, K]`, and the running statistics after this batch; the same logits as `apply` and nothing if there are
-            no statistics.
+            Logits `[X, K]`, and the running statistics after this batch; the same logits as `apply`
+            and nothing if there are no statistics.
         """
         if self.forward_training is None:
             return self.apply(params, x), {}
         return self.forward_training(params, x, self.activate)
 
-    def activate(self, group: str, z: Float[Tensor, "X d *positions"]) -> Float[Tensor, "X d *positions"]:
+    def activate(
+        self, group: str, z: Float[Tensor, "X d *positions"]
+    ) -> Float[Tensor, "X d *positions"]:
         """Apply a group's non-linearity, FiGLU where the architecture is sigma-asymmetric.
 
         Args:
@@ -181,7 +192,8 @@ class Architecture:
             A copy.
         """
         moved = {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in self.constants.items()
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.constants.items()
         }
         return replace(self, constants=moved)
 
@@ -189,7 +201,11 @@ class Architecture:
 def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
     """The constants of one kind, such as `"free"`, by the name of the tensor or group they belong to."""
     prefix = f"{kind}."
-    return {name.removeprefix(prefix): tensor for name, tensor in constants.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in constants.items()
+        if name.startswith(prefix)
+    }
 
 
 def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:
@@ -210,10 +226,15 @@ def written_axis(space: WeightSpace, group: str) -> Axis:
         The first axis that is written with the group on it; the group alone if there is none.
     """
     axes = (axis for name in space.tensors for axis in space.pattern(name).written)
-    return next((axis for axis in axes if any(label.group == group for label in labels(axis))), (Label(group),))
+    return next(
+        (axis for axis in axes if any(label.group == group for label in labels(axis))),
+        (Label(group),),
+    )
 
 
-def activate_last(activate: Activate, group: str, z: Float[Tensor, "X *positions d"]) -> Float[Tensor, "X *positions d"]:
+def activate_last(
+    activate: Activate, group: str, z: Float[Tensor, "X *positions d"]
+) -> Float[Tensor, "X *positions d"]:
     """Call `activate` on neurons that are on the last axis.
 
     Args:

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, check_activation, uniform_fan_in
+from zoo.architectures.base import (
+    ACTIVATIONS,
+    Activate,
+    Architecture,
+    check_activation,
+    uniform_fan_in,
+)
 from zoo.architectures.norms import before_norm, initial_norm, norm_patterns
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -29,10 +35,10 @@ def cnn(
 ) -> Architecture:
     """A plain convolutional network: convolution, norm, non-linearity, repeated; then pooling and a linear classifier.
 
-    Parameters are `convs.<i>.weight`, `convs.<i>.bias`, `norms.<i>.weight`, `norms.<i>.bias`, `classifier.weight`,
-    `classifier.bias`. Convolutions are padded by `kernel // 2`. Layers start as PyTorch's do,
-    `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`. With the default options and one input channel it has the 4,970 parameters of the
-    networks of Unterthiner et al. 2020.
+    Parameters are `convs.<i>.weight`, `convs.<i>.bias`, `norms.<i>.weight`, `norms.<i>.bias`,
+    `classifier.weight`, `classifier.bias`. Convolutions are padded by `kernel // 2`. Layers start
+    as PyTorch's do, `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`. With the default options and one input
+    channel it has the 4,970 parameters of the networks of Unterthiner et al. 2020.
 
     Args:
         input_shape: `(channels, height, width)` of one input.
@@ -41,7 +47,8 @@ def cnn(
         kernel: Kernel size, odd.
         strides: One stride for each convolution, or one for all.
         activation: Name of the non-linearity.
-        norm: `"none"`, `"group"` (GroupNorm with `norm_groups` groups) or `"layer"` (GroupNorm with one).
+        norm: `"none"`, `"group"` (GroupNorm with `norm_groups` groups) or `"layer"` (GroupNorm with
+            one).
         norm_groups: Number of groups of GroupNorm.
         pool: `"average"` (global average) or `"flatten"`.
 
@@ -56,23 +63,35 @@ def cnn(
     """
     check_activation(activation)
     if len(input_shape) != 3:
-        raise ValueError(f"a cnn needs inputs of shape (channels, height, width), got {tuple(input_shape)}")
+        raise ValueError(
+            f"a cnn needs inputs of shape (channels, height, width), got {tuple(input_shape)}"
+        )
     if norm not in _NORMS or pool not in _POOLS:
-        raise ValueError(f"cnn: expected norm in {_NORMS} and pool in {_POOLS}, got {norm!r} and {pool!r}")
+        raise ValueError(
+            f"cnn: expected norm in {_NORMS} and pool in {_POOLS}, got {norm!r} and {pool!r}"
+        )
     if kernel < 1 or kernel % 2 == 0 or not channels:
-        raise ValueError(f"cnn: expected an odd kernel and at least one convolution, got {kernel} and {list(channels)}")
+        raise ValueError(
+            f"cnn: expected an odd kernel and at least one convolution, got {kernel} and {list(channels)}"
+        )
     steps = [strides] * len(channels) if isinstance(strides, int) else list(strides)
     if len(steps) != len(channels) or any(step < 1 for step in steps):
-        raise ValueError(f"cnn: expected {len(channels)} strides >= 1, one for each convolution, got {steps}")
+        raise ValueError(
+            f"cnn: expected {len(channels)} strides >= 1, one for each convolution, got {steps}"
+        )
     groups_of_norm = 1 if norm == "layer" else norm_groups
     if norm == "group" and (norm_groups < 1 or any(width % norm_groups for width in channels)):
-        raise ValueError(f"cnn: norm_groups={norm_groups} does not divide every entry of channels={list(channels)}")
+        raise ValueError(
+            f"cnn: norm_groups={norm_groups} does not divide every entry of channels={list(channels)}"
+        )
 
     height, width = input_shape[1:]
     for step in steps:
         height, width = (height - 1) // step + 1, (width - 1) // step + 1
     positions = height * width if pool == "flatten" else 1
-    space = _space(input_shape[0], num_classes, channels, kernel, activation, norm, groups_of_norm, positions)
+    space = _space(
+        input_shape[0], num_classes, channels, kernel, activation, norm, groups_of_norm, positions
+    )
 
     def draw(generator: torch.Generator) -> Params:
         params: Params = {}
@@ -87,9 +106,17 @@ def cnn(
     def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
         h = x
         for i, step in enumerate(steps):
-            h = F.conv2d(h, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stride=step, padding=kernel // 2)
+            h = F.conv2d(
+                h,
+                params[f"convs.{i}.weight"],
+                params[f"convs.{i}.bias"],
+                stride=step,
+                padding=kernel // 2,
+            )
             if norm != "none":
-                h = F.group_norm(h, groups_of_norm, params[f"norms.{i}.weight"], params[f"norms.{i}.bias"])
+                h = F.group_norm(
+                    h, groups_of_norm, params[f"norms.{i}.weight"], params[f"norms.{i}.bias"]
+                )
             h = activate(f"c{i + 1}", h)
         h = h.flatten(1) if pool == "flatten" else h.mean((2, 3))
         return F.linear(h, params["classifier.weight"], params["classifier.bias"])
@@ -112,8 +139,10 @@ def _space(
     tensors: dict[str, str] = {}
     axis = "x"
     for i, width in enumerate(channels):
-        # GroupNorm mixes the channels of a norm group: norm groups may be exchanged, and the channels within them, in each
-        # norm group alike. With one norm group, or one channel in each, there are only channels to exchange.
+        # GroupNorm mixes the channels of a norm group: norm groups may be exchanged, and the
+        # channels within them, in each
+        # norm group alike. With one norm group, or one channel in each, there are only channels to
+        # exchange.
         blocks = norm_groups if norm != "none" and norm_groups not in (1, width) else 1
         read, channel = axis, f"c{i + 1}"
         outer = f"g{i + 1} " if blocks > 1 else ""

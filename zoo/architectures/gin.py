@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, activate_last, check_activation, uniform_fan_in
+from zoo.architectures.base import (
+    ACTIVATIONS,
+    Activate,
+    Architecture,
+    activate_last,
+    check_activation,
+    uniform_fan_in,
+)
 from zoo.architectures.norms import before_norm, initial_norm, norm_patterns
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -29,11 +36,13 @@ def gin(
 ) -> Architecture:
     """A graph isomorphism network: nodes are the positions of an input, node features its channels.
 
-    A layer is `h_v <- act(norm2(W2 act(norm1(W1 z_v + b1)) + b2))` with `z_v = (1 + eps) h_v + sum of h over neighbors of v`;
-    then nodes are pooled and classified. Parameters are `layers.<i>.eps` (a scalar), `layers.<i>.first.weight`,
-    `layers.<i>.first.bias`, `layers.<i>.first_norm.*`, `layers.<i>.second.*`, `layers.<i>.second_norm.*`,
-    `classifier.weight`, `classifier.bias`. `eps` starts as 0, linear layers as PyTorch's do. Neighbors are summed by a product
-    with the dense adjacency matrix, so time grows with the square of the number of nodes.
+    A layer is `h_v <- act(norm2(W2 act(norm1(W1 z_v + b1)) + b2))` with
+    `z_v = (1 + eps) h_v + sum of h over neighbors of v`; then nodes are pooled and classified.
+    Parameters are `layers.<i>.eps` (a scalar), `layers.<i>.first.weight`, `layers.<i>.first.bias`,
+    `layers.<i>.first_norm.*`, `layers.<i>.second.*`, `layers.<i>.second_norm.*`,
+    `classifier.weight`, `classifier.bias`. `eps` starts as 0, linear layers as PyTorch's do.
+    Neighbors are summed by a product with the dense adjacency matrix, so time grows with the square
+    of the number of nodes.
 
     Args:
         input_shape: `(channels, *positions)` of one input, with at least one axis of positions.
@@ -43,9 +52,10 @@ def gin(
         activation: Name of the non-linearity.
         norm: `"none"` or `"layer"` (LayerNorm over the features of each node).
         pool: `"mean"` or `"sum"` over nodes, which differ by a factor only.
-        edges: Pairs of nodes that are neighbors of each other, nodes counted from 0 in C order of the positions; positions
-            next to each other along one axis (the grid, the chain) if None. With `"input"` every input brings its graph: of
-            `V` positions, the last `V` channels are the rows of the adjacency matrix, and no features; a positive entry is an
+        edges: Pairs of nodes that are neighbors of each other, nodes counted from 0 in C order of
+            the positions; positions next to each other along one axis (the grid, the chain) if
+            None. With `"input"` every input brings its graph: of `V` positions, the last `V`
+            channels are the rows of the adjacency matrix, and no features; a positive entry is an
             edge, whatever the scale of the inputs.
 
     Returns:
@@ -59,7 +69,9 @@ def gin(
     """
     check_activation(activation)
     if len(input_shape) < 2:
-        raise ValueError(f"a gin needs inputs of shape (channels, *positions), got {tuple(input_shape)}")
+        raise ValueError(
+            f"a gin needs inputs of shape (channels, *positions), got {tuple(input_shape)}"
+        )
     if norm not in ("none", "layer") or pool not in ("mean", "sum") or layers < 1:
         raise ValueError(
             "gin: expected norm in ('none', 'layer'), pool in ('mean', 'sum') and layers >= 1, "
@@ -77,7 +89,9 @@ def gin(
             elif "norm" in name:
                 params[name] = initial_norm(name, shape)
             else:
-                params[name] = uniform_fan_in(shape, space.shapes[name.replace("bias", "weight")][1], generator)
+                params[name] = uniform_fan_in(
+                    shape, space.shapes[name.replace("bias", "weight")][1], generator
+                )
         return params
 
     def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
@@ -89,7 +103,9 @@ def gin(
                 name = f"layers.{i}.{linear}"
                 h = F.linear(h, params[f"{name}.weight"], params[f"{name}.bias"])
                 if norm == "layer":
-                    h = F.layer_norm(h, (hidden,), params[f"{name}_norm.weight"], params[f"{name}_norm.bias"])
+                    h = F.layer_norm(
+                        h, (hidden,), params[f"{name}_norm.weight"], params[f"{name}_norm.bias"]
+                    )
                 h = activate_last(activate, f"h{2 * i + j + 1}", h)
         pooled = h.mean(1) if pool == "mean" else h.sum(1)
         return F.linear(pooled, params["classifier.weight"], params["classifier.bias"])
@@ -97,7 +113,9 @@ def gin(
     return Architecture(space, draw, forward)
 
 
-def adjacency(positions: Sequence[int], edges: Sequence[Sequence[int]] | None = None) -> Float[Tensor, "V V"]:
+def adjacency(
+    positions: Sequence[int], edges: Sequence[Sequence[int]] | None = None
+) -> Float[Tensor, "V V"]:
     """The adjacency matrix of a graph whose nodes are positions.
 
     Args:
@@ -116,12 +134,16 @@ def adjacency(positions: Sequence[int], edges: Sequence[Sequence[int]] | None = 
     count = math.prod(positions)
     if edges is None:
         grid = torch.arange(count).reshape(*positions)
-        sides = [(grid.narrow(a, 0, n - 1), grid.narrow(a, 1, n - 1)) for a, n in enumerate(positions)]
+        sides = [
+            (grid.narrow(a, 0, n - 1), grid.narrow(a, 1, n - 1)) for a, n in enumerate(positions)
+        ]
         pairs = [(start.flatten(), end.flatten()) for start, end in sides]
     else:
         for edge in edges:
             if len(edge) != 2 or edge[0] == edge[1] or not all(0 <= node < count for node in edge):
-                raise ValueError(f"gin: expected an edge as two different nodes from 0 to {count - 1}, got {list(edge)}")
+                raise ValueError(
+                    f"gin: expected an edge as two different nodes from 0 to {count - 1}, got {list(edge)}"
+                )
         pairs = [(torch.tensor([edge[0]]), torch.tensor([edge[1]])) for edge in edges]
     matrix = torch.zeros(count, count)
     for start, end in pairs:
@@ -139,10 +161,14 @@ def _channels(input_shape: Sequence[int]) -> int:
     return input_shape[0] - input_shape[1]
 
 
-def _space(channels: int, num_classes: int, hidden: int, layers: int, activation: str, norm: str) -> WeightSpace:
+def _space(
+    channels: int, num_classes: int, hidden: int, layers: int, activation: str, norm: str
+) -> WeightSpace:
     scaling = ACTIVATIONS[activation][1]
     groups = {"x": NeuronGroup(channels, permutable=False)}
-    groups |= {f"h{i + 1}": NeuronGroup(hidden, True, scaling, activation) for i in range(2 * layers)}
+    groups |= {
+        f"h{i + 1}": NeuronGroup(hidden, True, scaling, activation) for i in range(2 * layers)
+    }
     groups["y"] = NeuronGroup(num_classes, permutable=False)
     names = list(groups)[:-1]
     tensors: dict[str, str] = {}
@@ -151,6 +177,11 @@ def _space(channels: int, num_classes: int, hidden: int, layers: int, activation
         for j, linear in enumerate(_LINEARS):
             read, written = names[2 * i + j : 2 * i + j + 2]
             before = before_norm(written, scaling, norm)
-            tensors |= {f"layers.{i}.{linear}.weight": f"{before} <- {read}", f"layers.{i}.{linear}.bias": before}
+            tensors |= {
+                f"layers.{i}.{linear}.weight": f"{before} <- {read}",
+                f"layers.{i}.{linear}.bias": before,
+            }
             tensors |= norm_patterns(f"layers.{i}.{linear}_norm", written, scaling, norm)
-    return WeightSpace(groups, tensors | {"classifier.weight": f"y <- {names[-1]}", "classifier.bias": "y"})
+    return WeightSpace(
+        groups, tensors | {"classifier.weight": f"y <- {names[-1]}", "classifier.bias": "y"}
+    )

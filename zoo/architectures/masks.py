@@ -25,15 +25,18 @@ def draw_fixed(
     Args:
         name: Name of the weight, for errors.
         shape: Its shape `[*written, *read]`: what is written first, then what is read.
-        kernel: For each axis that is read whether it is one of positions, as those of a convolution kernel.
-        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the fan-in (rounded, at least
-            one); 0 for none.
+        kernel: For each axis that is read whether it is one of positions, as those of a convolution
+            kernel.
+        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the
+            fan-in (rounded, at least one); 0 for none.
         kappa: Standard deviation of the fixed entries.
         fix: `"entries"` fixes single scalars, `"filters"` all positions of a channel that is read.
-        generator: Source of both. The values are drawn even if nothing is fixed, and do not depend on `kappa` but for scale.
+        generator: Source of both. The values are drawn even if nothing is fixed, and do not depend
+            on `kappa` but for scale.
 
     Returns:
-        The mask, True = free, no two rows equal, and the values, 0 at free entries; None if nothing is fixed.
+        The mask, True = free, no two rows equal, and the values, 0 at free entries; None if nothing
+        is fixed.
 
     Raises:
         ValueError: If an option does not fit: a row would be frozen, or rows cannot be distinct.
@@ -51,17 +54,29 @@ def draw_fixed(
 
 
 def _mask(
-    name: str, shape: tuple[int, ...], kernel: Sequence[bool], amount: Amount, fix: str, generator: torch.Generator
+    name: str,
+    shape: tuple[int, ...],
+    kernel: Sequence[bool],
+    amount: Amount,
+    fix: str,
+    generator: torch.Generator,
 ) -> Tensor | None:
     written, read = shape[: len(shape) - len(kernel)], shape[len(shape) - len(kernel) :]
     rows = math.prod(written)
-    chosen = [1 if fix == "filters" and is_kernel else size for size, is_kernel in zip(read, kernel, strict=True)]
+    chosen = [
+        1 if fix == "filters" and is_kernel else size
+        for size, is_kernel in zip(read, kernel, strict=True)
+    ]
     fan_in = math.prod(chosen)
-    n_fix = max(1, round(amount * fan_in)) if isinstance(amount, float) and 0 < amount < 1 else amount
+    n_fix = (
+        max(1, round(amount * fan_in)) if isinstance(amount, float) and 0 < amount < 1 else amount
+    )
     if n_fix == 0:
         return None
     if not isinstance(n_fix, int) or n_fix < 0:
-        raise ValueError(f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), got {amount}")
+        raise ValueError(
+            f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), got {amount}"
+        )
     unit = "input filters" if fix == "filters" else "entries"
     if n_fix >= fan_in:
         raise ValueError(
@@ -77,7 +92,9 @@ def _mask(
     return free.reshape(*written, *chosen).expand(shape).contiguous()
 
 
-def distinct_rows(rows: int, columns: int, n_fix: int, generator: torch.Generator) -> Bool[Tensor, "rows columns"]:
+def distinct_rows(
+    rows: int, columns: int, n_fix: int, generator: torch.Generator
+) -> Bool[Tensor, "rows columns"]:
     """Draw a mask with `n_fix` False entries in every row and no two equal rows.
 
     Args:
@@ -91,7 +108,9 @@ def distinct_rows(rows: int, columns: int, n_fix: int, generator: torch.Generato
     """
     if math.comb(columns, n_fix) <= 4 * rows:
         choices = list(itertools.combinations(range(columns), n_fix))
-        picked = [choices[i] for i in torch.randperm(len(choices), generator=generator)[:rows].tolist()]
+        picked = [
+            choices[i] for i in torch.randperm(len(choices), generator=generator)[:rows].tolist()
+        ]
     else:
         distinct: dict[tuple[int, ...], None] = {}
         while len(distinct) < rows:

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, check_activation, uniform_fan_in
+from zoo.architectures.base import (
+    ACTIVATIONS,
+    Activate,
+    Architecture,
+    check_activation,
+    uniform_fan_in,
+)
 from zoo.architectures.norms import before_norm, norm_patterns
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -23,8 +29,8 @@ def mlp(
 ) -> Architecture:
     """A multilayer perceptron on flattened inputs.
 
-    Parameters are `layers.<i>.weight`, `layers.<i>.bias` and, with LayerNorm, `norms.<i>.weight`, `norms.<i>.bias`. Linear
-    layers start as PyTorch's do, `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`.
+    Parameters are `layers.<i>.weight`, `layers.<i>.bias` and, with LayerNorm, `norms.<i>.weight`,
+    `norms.<i>.bias`. Linear layers start as PyTorch's do, `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`.
 
     Args:
         input_shape: Shape of one input.
@@ -60,9 +66,13 @@ def mlp(
         for i, width in enumerate(hidden):
             h = (params[f"layers.{i}.weight"] @ h.T).T + params[f"layers.{i}.bias"]
             if norm == "layer":
-                h = F.layer_norm(h, (width,), params[f"norms.{i}.weight"], params[f"norms.{i}.bias"])
+                h = F.layer_norm(
+                    h, (width,), params[f"norms.{i}.weight"], params[f"norms.{i}.bias"]
+                )
             h = activate(f"h{i + 1}", h)
-        return (params[f"layers.{len(hidden)}.weight"] @ h.T).T + params[f"layers.{len(hidden)}.bias"]
+        return (params[f"layers.{len(hidden)}.weight"] @ h.T).T + params[
+            f"layers.{len(hidden)}.bias"
+        ]
 
     return Architecture(space, draw, forward)
 
@@ -74,7 +84,11 @@ def _space(widths: Sequence[int], activation: str, norm: str) -> WeightSpace:
         name: NeuronGroup(width, scaling=scaling, activation=activation)
         for name, width in zip(names[1:-1], widths[1:-1], strict=True)
     }
-    groups = {"x": NeuronGroup(widths[0], permutable=False), **hidden, "y": NeuronGroup(widths[-1], permutable=False)}
+    groups = {
+        "x": NeuronGroup(widths[0], permutable=False),
+        **hidden,
+        "y": NeuronGroup(widths[-1], permutable=False),
+    }
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
         own_norm = "none" if written == "y" else norm

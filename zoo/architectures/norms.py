@@ -17,8 +17,8 @@ EPSILON, MOMENTUM = 1e-5, 0.1
 def before_norm(group: str, scaling: Scaling, norm: str) -> str:
     """The label of a group on a tensor that writes it before the norm.
 
-    A norm takes scales away, up to its epsilon, so what is before it may be permuted with the group and never scaled; the
-    norm's own weight and bias write the group.
+    A norm takes scales away, up to its epsilon, so what is before it may be permuted with the group
+    and never scaled; the norm's own weight and bias write the group.
 
     Args:
         group: Name of the group.
@@ -41,7 +41,8 @@ def norm_patterns(name: str, group: str, scaling: Scaling, norm: str) -> dict[st
         norm: `"batch"`, `"layer"` or `"none"`.
 
     Returns:
-        Patterns of `<name>.weight` and `<name>.bias` and, for batch norm, of its running statistics.
+        Patterns of `<name>.weight` and `<name>.bias` and, for batch norm, of its running
+        statistics.
     """
     if norm == "none":
         return {}
@@ -75,7 +76,9 @@ def normalizer(norm: str, params: Params) -> Normalize:
 
     def normalize(name: str, z: Tensor) -> Tensor:
         if norm == "batch":
-            return _affine(name, params, z, params[f"{name}.running_mean"], params[f"{name}.running_var"])
+            return _affine(
+                name, params, z, params[f"{name}.running_mean"], params[f"{name}.running_var"]
+            )
         if norm == "layer":
             return F.group_norm(z, 1, params[f"{name}.weight"], params[f"{name}.bias"])
         return z
@@ -99,7 +102,9 @@ def training_batch_norm(params: Params) -> tuple[Normalize, Params]:
     def normalize(name: str, z: Tensor) -> Tensor:
         count = z.numel() // z.shape[1]
         if count == 1:
-            raise ValueError(f"batch norm {name!r}: expected more than one value for each channel, got inputs {list(z.shape)}")
+            raise ValueError(
+                f"batch norm {name!r}: expected more than one value for each channel, got inputs {list(z.shape)}"
+            )
         positions = [axis for axis in range(z.dim()) if axis != 1]
         mean, var = z.mean(positions), z.var(positions, correction=0)
         batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
@@ -112,7 +117,11 @@ def training_batch_norm(params: Params) -> tuple[Normalize, Params]:
 
 
 def _affine(
-    name: str, params: Params, z: Float[Tensor, "X c *positions"], mean: Float[Tensor, " c"], var: Float[Tensor, " c"]
+    name: str,
+    params: Params,
+    z: Float[Tensor, "X c *positions"],
+    mean: Float[Tensor, " c"],
+    var: Float[Tensor, " c"],
 ) -> Float[Tensor, "X c *positions"]:
     channels = (-1, *(1,) * (z.dim() - 2))
     scale = params[f"{name}.weight"] * (var + EPSILON).rsqrt()

@@ -22,8 +22,8 @@ def activations(
         x: Inputs `[X, *input_shape]`.
 
     Returns:
-        For each group with a non-linearity `[X, size, *positions]`; of a group that has several, such as a residual stream,
-        all of them along one axis of positions.
+        For each group with a non-linearity `[X, size, *positions]`; of a group that has several,
+        such as a residual stream, all of them along one axis of positions.
     """
     recorded: dict[str, list[Tensor]] = {}
 
@@ -36,7 +36,10 @@ def activations(
         return architecture.forward(params, x, recording)
 
     replace(architecture, forward=forward).apply(dict(params), x)
-    return {group: values[0] if len(values) == 1 else _joined(values) for group, values in recorded.items()}
+    return {
+        group: values[0] if len(values) == 1 else _joined(values)
+        for group, values in recorded.items()
+    }
 
 
 def _joined(values: list[Tensor]) -> Tensor:

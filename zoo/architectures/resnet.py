@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, check_activation, uniform_fan_in
+from zoo.architectures.base import (
+    ACTIVATIONS,
+    Activate,
+    Architecture,
+    check_activation,
+    uniform_fan_in,
+)
 from zoo.architectures.norms import (
     Normalize,
     before_norm,
@@ -34,14 +40,16 @@ def resnet(
 ) -> Architecture:
     """A residual network: a convolution, three stages of blocks, global average pooling, a linear classifier.
 
-    A block is `act(norm2(conv2(act(norm1(conv1(h))))) + shortcut(h))`; the first block of the second and third stage has
-    stride 2. The shortcut is the identity, or `shortcut_norm(shortcut(h))` with a 1x1 convolution where the shape changes.
-    Parameters are `stem.weight`, `stem_norm.*`, `blocks.<i>.conv1.weight`, `blocks.<i>.norm1.*`, ..., `classifier.weight`,
-    `classifier.bias`. Convolutions have a bias without a norm only, shortcuts never. The running statistics of batch norm,
-    `*.running_mean` and `*.running_var`, are part of the params: momentum 0.1, unbiased variance. Layers start as PyTorch's do.
+    A block is `act(norm2(conv2(act(norm1(conv1(h))))) + shortcut(h))`; the first block of the
+    second and third stage has stride 2. The shortcut is the identity, or
+    `shortcut_norm(shortcut(h))` with a 1x1 convolution where the shape changes. Parameters are
+    `stem.weight`, `stem_norm.*`, `blocks.<i>.conv1.weight`, `blocks.<i>.norm1.*`, ...,
+    `classifier.weight`, `classifier.bias`. Convolutions have a bias without a norm only, shortcuts
+    never. The running statistics of batch norm, `*.running_mean` and `*.running_var`, are part of
+    the params: momentum 0.1, unbiased variance. Layers start as PyTorch's do.
 
-    With 3 input channels, 10 classes and a norm, depth 8 has the 78,042 trained parameters of the networks of Lim et al. 2024,
-    and width 0.875 the 59,944 of their smaller ones (norm `"layer"`).
+    With 3 input channels, 10 classes and a norm, depth 8 has the 78,042 trained parameters of the
+    networks of Lim et al. 2024, and width 0.875 the 59,944 of their smaller ones (norm `"layer"`).
 
     Args:
         input_shape: `(channels, height, width)` of one input.
@@ -59,17 +67,29 @@ def resnet(
         ValueError: If an option is unknown or does not fit the others.
 
     References:
-        He et al. 2016, arXiv 1512.03385, section 4.2 (shortcuts: option B); Lim et al. 2024, arXiv 2405.20231, section 6.3.
+        He et al. 2016, arXiv 1512.03385, section 4.2 (shortcuts: option B); Lim et al. 2024, arXiv
+        2405.20231, section 6.3.
     """
     check_activation(activation)
     if len(input_shape) != 3:
-        raise ValueError(f"a resnet needs inputs of shape (channels, height, width), got {tuple(input_shape)}")
+        raise ValueError(
+            f"a resnet needs inputs of shape (channels, height, width), got {tuple(input_shape)}"
+        )
     if norm not in _NORMS:
         raise ValueError(f"unknown norm {norm!r} for a resnet; known are {sorted(_NORMS)}")
     if depth < 8 or depth % 6 != 2 or len(channels) != 3:
-        raise ValueError(f"resnet: expected depth 8, 14, 20, ... and three channels, got {depth} and {list(channels)}")
+        raise ValueError(
+            f"resnet: expected depth 8, 14, 20, ... and three channels, got {depth} and {list(channels)}"
+        )
     stages = [stage for stage in (1, 2, 3) for _ in range((depth - 2) // 6)]
-    space = _space(input_shape[0], num_classes, [round(width * count) for count in channels], stages, activation, norm)
+    space = _space(
+        input_shape[0],
+        num_classes,
+        [round(width * count) for count in channels],
+        stages,
+        activation,
+        norm,
+    )
 
     def draw(generator: torch.Generator) -> Params:
         params: Params = {}
@@ -90,14 +110,23 @@ def resnet(
 
     if norm != "batch":
         return Architecture(space, draw, forward)
-    statistics = {f"statistic.{n}": torch.ones(s, dtype=torch.bool) for n, s in space.shapes.items() if is_statistic(n)}
+    statistics = {
+        f"statistic.{n}": torch.ones(s, dtype=torch.bool)
+        for n, s in space.shapes.items()
+        if is_statistic(n)
+    }
     return Architecture(space, draw, forward, statistics, forward_training)
 
 
-def _run(params: Params, x: Tensor, activate: Activate, normalize: Normalize, stages: Sequence[int]) -> Tensor:
+def _run(
+    params: Params, x: Tensor, activate: Activate, normalize: Normalize, stages: Sequence[int]
+) -> Tensor:
     def layer(name: str, norm: str, z: Tensor, stride: int = 1) -> Tensor:
         weight = params[f"{name}.weight"]
-        return normalize(norm, F.conv2d(z, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2))
+        return normalize(
+            norm,
+            F.conv2d(z, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2),
+        )
 
     h = activate("r1", layer("stem", "stem_norm", x))
     before = 1
@@ -112,14 +141,23 @@ def _run(params: Params, x: Tensor, activate: Activate, normalize: Normalize, st
 
 
 def _space(
-    input_channels: int, num_classes: int, channels: Sequence[int], stages: Sequence[int], activation: str, norm: str
+    input_channels: int,
+    num_classes: int,
+    channels: Sequence[int],
+    stages: Sequence[int],
+    activation: str,
+    norm: str,
 ) -> WeightSpace:
     scaling = ACTIVATIONS[activation][1]
     groups = {"x": NeuronGroup(input_channels, permutable=False)}
-    groups |= {f"r{i + 1}": NeuronGroup(size, True, scaling, activation) for i, size in enumerate(channels)}
+    groups |= {
+        f"r{i + 1}": NeuronGroup(size, True, scaling, activation) for i, size in enumerate(channels)
+    }
     tensors: dict[str, str] = {}
 
-    def layer(name: str, norm_name: str, written: str, read: str, kernel: str, bias: bool = True) -> None:
+    def layer(
+        name: str, norm_name: str, written: str, read: str, kernel: str, bias: bool = True
+    ) -> None:
         tensors[f"{name}.weight"] = f"{before_norm(written, scaling, norm)} <- {read} {kernel}"
         if norm == "none" and bias:
             tensors[f"{name}.bias"] = written
@@ -132,7 +170,14 @@ def _space(
         layer(f"blocks.{i}.conv1", f"blocks.{i}.norm1", f"h{i + 1}", f"r{before}", "3 3")
         layer(f"blocks.{i}.conv2", f"blocks.{i}.norm2", f"r{stage}", f"h{i + 1}", "3 3")
         if stage != before:
-            layer(f"blocks.{i}.shortcut", f"blocks.{i}.shortcut_norm", f"r{stage}", f"r{before}", "1 1", bias=False)
+            layer(
+                f"blocks.{i}.shortcut",
+                f"blocks.{i}.shortcut_norm",
+                f"r{stage}",
+                f"r{before}",
+                "1 1",
+                bias=False,
+            )
         before = stage
     groups["y"] = NeuronGroup(num_classes, permutable=False)
     tensors |= {"classifier.weight": "y <- r3", "classifier.bias": "y"}
@@ -142,8 +187,8 @@ def _space(
 def resnet_n_fix(depth: int = 20) -> dict[str, int]:
     """The numbers of fixed entries that Lim et al. use for a ResNet of width 1, as the option `n_fix` of `w_asymmetric`.
 
-    12 in each row of the first convolution; 36, 54 and 72 in the blocks of the three stages; 6 and 8 in the shortcuts of the
-    second and third; 8 in the classifier. They use kappa 2.
+    12 in each row of the first convolution; 36, 54 and 72 in the blocks of the three stages; 6 and
+    8 in the shortcuts of the second and third; 8 in the classifier. They use kappa 2.
 
     Args:
         depth: Depth of the network; their table is for 20.
@@ -162,7 +207,10 @@ def resnet_n_fix(depth: int = 20) -> dict[str, int]:
     table = {"stem.weight": 12}
     for i in range(3 * blocks):
         stage = i // blocks
-        table |= {f"blocks.{i}.conv1.weight": per_stage[stage], f"blocks.{i}.conv2.weight": per_stage[stage]}
+        table |= {
+            f"blocks.{i}.conv1.weight": per_stage[stage],
+            f"blocks.{i}.conv2.weight": per_stage[stage],
+        }
         if stage and i % blocks == 0:
             table[f"blocks.{i}.shortcut.weight"] = shortcuts[stage]
     return table | {"classifier.weight": 8}

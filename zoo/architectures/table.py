@@ -27,7 +27,9 @@ ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def build_architecture(name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> Architecture:
+def build_architecture(
+    name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int
+) -> Architecture:
     """Build a standard architecture.
 
     Args:
@@ -45,7 +47,9 @@ def build_architecture(name: str, options: Mapping[str, Any], input_shape: Seque
     return check_architecture(name, options)(input_shape, num_classes, **options)
 
 
-def make_asymmetric(architecture: Architecture, kind: str, options: Mapping[str, Any], seed: int) -> Architecture:
+def make_asymmetric(
+    architecture: Architecture, kind: str, options: Mapping[str, Any], seed: int
+) -> Architecture:
     """Build the asymmetric twin of an architecture.
 
     Args:
@@ -60,7 +64,9 @@ def make_asymmetric(architecture: Architecture, kind: str, options: Mapping[str,
     Raises:
         ValueError: If the kind or an option is unknown, or an option does not fit.
     """
-    return check_asymmetry(kind, options)(architecture, torch.Generator().manual_seed(seed), **options)
+    return check_asymmetry(kind, options)(
+        architecture, torch.Generator().manual_seed(seed), **options
+    )
 
 
 def check_architecture(name: str | None, options: Mapping[str, Any]) -> Callable[..., Architecture]:
@@ -99,7 +105,9 @@ def check_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..
     return wrapper
 
 
-def look_up(what: str, name: str | None, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+def look_up(
+    what: str, name: str | None, table: Mapping[str, Callable[..., Any]]
+) -> Callable[..., Any]:
     """Look a function up in a table.
 
     Args:
@@ -118,7 +126,9 @@ def look_up(what: str, name: str | None, table: Mapping[str, Callable[..., Any]]
     return table[name]
 
 
-def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]) -> None:
+def check_options(
+    what: str, function: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
+) -> None:
     """Check names and types of the options of a function against its signature.
 
     Args:
@@ -130,7 +140,11 @@ def check_options(what: str, function: Callable[..., Any], options: Mapping[str,
     Raises:
         ValueError: If an option is unknown or has the wrong type.
     """
-    valid = {name: p.annotation for name, p in inspect.signature(function).parameters.items() if name not in given}
+    valid = {
+        name: p.annotation
+        for name, p in inspect.signature(function).parameters.items()
+        if name not in given
+    }
     for name, value in options.items():
         if name not in valid:
             raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
@@ -140,4 +154,6 @@ def check_options(what: str, function: Callable[..., Any], options: Mapping[str,
             TypeAdapter(valid[name]).validate_python(value, strict=True)
         except ValidationError as error:
             expected = inspect.formatannotation(valid[name]).replace("collections.abc.", "")
-            raise ValueError(f"option {name!r} of {what}: expected {expected}, found {value!r}") from error
+            raise ValueError(
+                f"option {name!r} of {what}: expected {expected}, found {value!r}"
+            ) from error

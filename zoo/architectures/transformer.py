@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import ACTIVATIONS, Activate, Architecture, activate_last, check_activation, uniform_fan_in
+from zoo.architectures.base import (
+    ACTIVATIONS,
+    Activate,
+    Architecture,
+    activate_last,
+    check_activation,
+    uniform_fan_in,
+)
 from zoo.architectures.norms import initial_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -25,10 +32,12 @@ def transformer(
 ) -> Architecture:
     """A vision transformer on images, or on sequences.
 
-    `h = embed(patches) + position`; a block is `h <- h + out(attention(norm1(h)))`, `h <- h + fc2(act(fc1(norm2(h))))`; then
-    `classifier(mean over patches of norm(h))`. Parameters are `embed.weight`, `embed.bias`, `position.weight`,
-    `blocks.<i>.norm1.*`, `blocks.<i>.q.*`, `k.weight`, `v.*`, `out.*`, `norm2.*`, `fc1.*`, `fc2.*`, `norm.*`, `classifier.*`.
-    Keys have no bias: softmax takes it away. Layers start as PyTorch's do, positions as `N(0, 0.02^2)`.
+    `h = embed(patches) + position`; a block is `h <- h + out(attention(norm1(h)))`,
+    `h <- h + fc2(act(fc1(norm2(h))))`; then `classifier(mean over patches of norm(h))`. Parameters
+    are `embed.weight`, `embed.bias`, `position.weight`, `blocks.<i>.norm1.*`, `blocks.<i>.q.*`,
+    `k.weight`, `v.*`, `out.*`, `norm2.*`, `fc1.*`, `fc2.*`, `norm.*`, `classifier.*`.
+    Keys have no bias: softmax takes it away. Layers start as PyTorch's do, positions as
+        `N(0, 0.02^2)`.
 
     Args:
         input_shape: `(channels, height, width)` or `(channels, length)` of one input.
@@ -47,7 +56,8 @@ def transformer(
         ValueError: If an option is unknown or does not fit the others.
 
     References:
-        Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1; Xiong et al. 2020, arXiv 2002.04745 (norm before the layers).
+        Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1; Xiong et al. 2020, arXiv 2002.04745
+        (norm before the layers).
     """
     check_activation(activation)
     sides = tuple(input_shape[1:])
@@ -56,7 +66,9 @@ def transformer(
             f"a transformer needs inputs of shape (channels, height, width) or (channels, length), got {tuple(input_shape)}"
         )
     if patch < 1 or any(side % patch for side in sides):
-        raise ValueError(f"transformer: patch={patch} does not divide {sides} of inputs {tuple(input_shape)}")
+        raise ValueError(
+            f"transformer: patch={patch} does not divide {sides} of inputs {tuple(input_shape)}"
+        )
     if heads < 1 or dim % heads or depth < 1 or mlp_ratio < 1:
         raise ValueError(
             "transformer: expected dim as a multiple of heads, depth >= 1 and mlp_ratio >= 1, "
@@ -94,10 +106,14 @@ def _norm(params: Params, name: str, h: Tensor) -> Tensor:
 
 def _block(params: Params, i: int, heads: int, h: Tensor, activate: Activate) -> Tensor:
     def linear(name: str, z: Tensor) -> Tensor:
-        return F.linear(z, params[f"blocks.{i}.{name}.weight"], params.get(f"blocks.{i}.{name}.bias"))
+        return F.linear(
+            z, params[f"blocks.{i}.{name}.weight"], params.get(f"blocks.{i}.{name}.bias")
+        )
 
     def split(z: Tensor) -> Tensor:
-        return z.unflatten(-1, (heads, -1)).transpose(1, 2)  # [X, heads, patches, neurons of a head]
+        return z.unflatten(-1, (heads, -1)).transpose(
+            1, 2
+        )  # [X, heads, patches, neurons of a head]
 
     normed = _norm(params, f"blocks.{i}.norm1", h)
     q, k, v = (split(linear(name, normed)) for name in ("q", "k", "v"))
@@ -117,12 +133,21 @@ def _space(
     hidden: int,
     activation: str,
 ) -> WeightSpace:
-    # Weight and bias of every norm write the stream `d` and its scales; all that reads the stream reads them. What adds into it
-    # is read through norms only, so it is permuted with `d` and not scaled: `d^0`. Queries and keys meet in products.
+    # Weight and bias of every norm write the stream `d` and its scales; all that reads the stream
+    # reads them. What adds into it
+    # is read through norms only, so it is permuted with `d` and not scaled: `d^0`. Queries and keys
+    # meet in products.
     sides = input_shape[1:]
     patches = math.prod(side // patch for side in sides)
-    groups = {"x": NeuronGroup(input_shape[0], permutable=False), "d": NeuronGroup(dim, scaling="any")}
-    tensors = {"embed.weight": f"d^0 <- x{f' {patch}' * len(sides)}", "embed.bias": "d^0", "position.weight": f"{patches} d^0"}
+    groups = {
+        "x": NeuronGroup(input_shape[0], permutable=False),
+        "d": NeuronGroup(dim, scaling="any"),
+    }
+    tensors = {
+        "embed.weight": f"d^0 <- x{f' {patch}' * len(sides)}",
+        "embed.bias": "d^0",
+        "position.weight": f"{patches} d^0",
+    }
     for i in range(depth):
         head, qk, v, m = (f"{kind}{i + 1}" for kind in ("head", "qk", "v", "m"))
         groups |= {
@@ -150,5 +175,10 @@ def _space(
         }
         tensors |= {f"blocks.{i}.{name}": pattern for name, pattern in own.items()}
     groups["y"] = NeuronGroup(num_classes, permutable=False)
-    tensors |= {"norm.weight": "d", "norm.bias": "d", "classifier.weight": "y <- d", "classifier.bias": "y"}
+    tensors |= {
+        "norm.weight": "d",
+        "norm.bias": "d",
+        "classifier.weight": "y <- d",
+        "classifier.bias": "y",
+    }
     return WeightSpace(groups, tensors)

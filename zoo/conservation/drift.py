@@ -1,8 +1,10 @@
 """How conserved quantities move where training is no gradient flow (finite steps, decay, momentum, Adam); what they bound.
 
-With a step from `params` to `after`, the update `u = after - (1 - lr decay) params` and the form `Q(a, b)` of a quadratic law
+With a step from `params` to `after`, the update `u = after - (1 - lr decay) params` and the form
+`Q(a, b)` of a quadratic law
 
-    Q(after) - Q(params) = ((1 - lr decay)^2 - 1) Q(params) + Q(u, u) + 2 (1 - lr decay) Q(params, u)
+    Q(after) - Q(params) = ((1 - lr decay)^2 - 1) Q(params) + Q(u, u) + 2 (1 - lr decay) Q(params,
+    u)
 
 For plain SGD `u = -lr grad`, and the last term is 0 by the law.
 """
@@ -15,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.symmetry.blocks import Block
 from zoo.conservation.laws import Law
 from zoo.conservation.quantities import Laws, bilinear, checked, with_zeros
 from zoo.params import expand_right
+from zoo.symmetry.blocks import Block
 
 Rate = float | Float[Tensor, "*batch"]
 
@@ -32,8 +34,10 @@ class Drift:
     Attributes:
         discretization: `Q(u, u)`: the step is not infinitely small. `lr^2 Q(grad, grad)` for SGD.
         decay: What weight decay takes away: `((1 - lr decay)^2 - 1) Q`.
-        optimizer: `2 (1 - lr decay) Q(params, u + lr grad)`: the update is not along the gradient. 0 for SGD.
-        broken: `-2 lr (1 - lr decay) Q(params, grad)`: the law does not hold. 0 up to rounding if it does.
+        optimizer: `2 (1 - lr decay) Q(params, u + lr grad)`: the update is not along the gradient.
+            0 for SGD.
+        broken: `-2 lr (1 - lr decay) Q(params, grad)`: the law does not hold. 0 up to rounding if
+            it does.
     """
 
     discretization: Float[Tensor, "..."]
@@ -48,7 +52,11 @@ class Drift:
 
 
 def predicted_drift(
-    of: Laws, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], lr: Rate, weight_decay: Rate = 0.0
+    of: Laws,
+    params: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    lr: Rate,
+    weight_decay: Rate = 0.0,
 ) -> dict[str, Float[Tensor, "..."]]:
     """The exact change of every quantity in one step of SGD with coupled weight decay, no momentum.
 
@@ -59,9 +67,11 @@ def predicted_drift(
     Args:
         of: Laws, or a weight space for those that it declares.
         params: Tensors `[*batch, *shape]` before the step.
-        gradients: Gradients of the loss there, without weight decay; of tensors that are absent they are 0.
+        gradients: Gradients of the loss there, without weight decay; of tensors that are absent
+            they are 0.
         lr: Step size, one or `[*batch]`.
-        weight_decay: Coefficient of `decay |params|^2 / 2` in the loss, one or `[*batch]`; the same for all tensors of a law.
+        weight_decay: Coefficient of `decay |params|^2 / 2` in the loss, one or `[*batch]`; the same
+            for all tensors of a law.
 
     Returns:
         For each law by name `Q' - Q`, `[*batch, *law.shape]`; exact for laws whose residual is 0.
@@ -93,9 +103,11 @@ def split_drift(
         of: Laws, or a weight space for those that it declares.
         params: Tensors `[*batch, *shape]` before the step.
         after: The same after it.
-        gradients: Gradients of the loss before it, without weight decay; of tensors that are absent they are 0.
+        gradients: Gradients of the loss before it, without weight decay; of tensors that are absent
+            they are 0.
         lr: Step size, one or `[*batch]`.
-        weight_decay: Coefficient of coupled decay, of SGD, or of decoupled decay, of AdamW; one or `[*batch]`.
+        weight_decay: Coefficient of coupled decay, of SGD, or of decoupled decay, of AdamW; one or
+            `[*batch]`.
 
     Returns:
         For each law by name the terms of `Q(after) - Q(params)`.
@@ -108,14 +120,21 @@ def split_drift(
     full, terms = with_zeros(named, params, gradients), {}
     for law in named:
         own = {name: params[name] for name in law.tensors}
-        update = {n: after[n] - (1 - _like(lr, t) * _like(weight_decay, t)) * t for n, t in own.items()}
-        extra = {name: update[name] + _like(lr, tensor) * full[name] for name, tensor in own.items()}
+        update = {
+            n: after[n] - (1 - _like(lr, t) * _like(weight_decay, t)) * t for n, t in own.items()
+        }
+        extra = {
+            name: update[name] + _like(lr, tensor) * full[name] for name, tensor in own.items()
+        }
         now = bilinear(law, own, own)
         step = _like(lr, now)
         if law.kind == "shift":
             decay = _like(_shrunk(lr, weight_decay, 1), now) * now
             terms[law.name] = Drift(
-                torch.zeros_like(now), decay, bilinear(law, extra, extra), -step * bilinear(law, full, full)
+                torch.zeros_like(now),
+                decay,
+                bilinear(law, extra, extra),
+                -step * bilinear(law, full, full),
             )
             continue
         kept = 1 - step * _like(weight_decay, now)
@@ -133,8 +152,9 @@ def norm_bounds(
 ) -> dict[str, Float[Tensor, "*batch"]]:
     """Bounds on the norms of all tensors along gradient flow that follow from the norms of some.
 
-    Summed over its neurons a quadratic law says `k |W_out|^2 = |W_in|^2 + |b|^2 + constant`. So the norm of one layer bounds
-    those of all layers of a chain without biases, and the norm of the last layer those of all layers of a chain with biases.
+    Summed over its neurons a quadratic law says `k |W_out|^2 = |W_in|^2 + |b|^2 + constant`. So the
+    norm of one layer bounds those of all layers of a chain without biases, and the norm of the last
+    layer those of all layers of a chain with biases.
 
     Args:
         of: Laws, or a weight space for those that it declares.
@@ -148,28 +168,41 @@ def norm_bounds(
         ValueError: If a tensor that a law is about is missing.
 
     References:
-        Du, Hu and Lee 2018, arXiv 1806.00900, section 2; Gluch and Urbanke 2021, arXiv 2104.05508 (boundedness).
+        Du, Hu and Lee 2018, arXiv 1806.00900, section 2; Gluch and Urbanke 2021, arXiv 2104.05508
+        (boundedness).
     """
     relations = [_relation(law, params) for law in checked(of, params) if law.kind != "shift"]
     squares: dict[Block, Tensor] = {}
     for weights, total in relations:
         for block in weights:
             known = norms.get(block.tensor)
-            squares[block] = torch.full_like(total, math.inf) if known is None else known.square() + torch.zeros_like(total)
+            squares[block] = (
+                torch.full_like(total, math.inf)
+                if known is None
+                else known.square() + torch.zeros_like(total)
+            )
     for _ in relations:  # what is known may have to pass through all of them
         for weights, total in relations:
             parts = {block: abs(weight) * squares[block] for block, weight in weights.items()}
             above, below = (
-                _sum((part for block, part in parts.items() if (weights[block] > 0) == side), torch.zeros_like(total))
+                _sum(
+                    (part for block, part in parts.items() if (weights[block] > 0) == side),
+                    torch.zeros_like(total),
+                )
                 for side in (True, False)
             )
             for block, weight in weights.items():
                 bound = (total + below if weight > 0 else above - total) / abs(weight)
                 squares[block] = torch.minimum(squares[block], bound.clamp(min=0))
-    return {name: _norm(name, squares, params[name], norms) for name in dict.fromkeys(block.tensor for block in squares)}
+    return {
+        name: _norm(name, squares, params[name], norms)
+        for name in dict.fromkeys(block.tensor for block in squares)
+    }
 
 
-def _norm(name: str, squares: Mapping[Block, Tensor], tensor: Tensor, norms: Mapping[str, Tensor]) -> Float[Tensor, "*batch"]:
+def _norm(
+    name: str, squares: Mapping[Block, Tensor], tensor: Tensor, norms: Mapping[str, Tensor]
+) -> Float[Tensor, "*batch"]:
     """The bound on a tensor from those on its blocks, if they are all that it has."""
     own = {block: square for block, square in squares.items() if block.tensor == name}
     rank = next(iter(own)).rank
@@ -180,7 +213,9 @@ def _norm(name: str, squares: Mapping[Block, Tensor], tensor: Tensor, norms: Map
     return torch.minimum(total, norms[name]) if name in norms else total
 
 
-def _relation(law: Law, params: Mapping[str, Tensor]) -> tuple[dict[Block, int], Float[Tensor, "*batch"]]:
+def _relation(
+    law: Law, params: Mapping[str, Tensor]
+) -> tuple[dict[Block, int], Float[Tensor, "*batch"]]:
     """Weights `c`, not 0, and total of a law summed over its neurons: `sum of c |block|^2 = total`, in the signs of `c`."""
     weights: dict[Block, int] = {}
     for term in law.terms:

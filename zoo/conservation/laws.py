@@ -1,15 +1,16 @@
 """The conservation laws of a weight space: which symmetry of its patterns keeps which quantity.
 
-A law is a linear field `xi` of directions in which the loss does not change, so that `<grad L, xi(params)> = 0` on every
-minibatch. Gradient flow `params' = -grad L` then conserves a quantity `Q`.
+A law is a linear field `xi` of directions in which the loss does not change, so that
+`<grad L, xi(params)> = 0` on every minibatch. Gradient flow `params' = -grad L` then conserves a
+quantity `Q`.
 
     balance   a neuron's scale              Q_j = power |w_out|^2 - |w_in|^2 - b^2
     matrix    any mixing of linear neurons  Q = W_out^T W_out - W_in W_in^T
     scale     a layer before a norm         Q = |W|^2
     shift     logits before a softmax       Q = column sums of W
 
-`laws` gives those that a space declares, `candidates` those that its patterns make possible, `zoo.conservation.quantities`
-measures them.
+`laws` gives those that a space declares, `candidates` those that its patterns make possible,
+`zoo.conservation.quantities` measures them.
 """
 
 import math
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from zoo.symmetry.blocks import Block, Dim, blocks
 from zoo.symmetry.bilinear import Term, scaling_terms
+from zoo.symmetry.blocks import Block, Dim, blocks
 from zoo.weight_space import WeightSpace
 
 Kind = Literal["balance", "matrix", "scale", "shift"]
@@ -30,7 +31,8 @@ class Law:
 
     Attributes:
         name: What the law is about, then its kind: `"h1.balance"`, `"layers.2.weight.shift"`.
-        kind: `"balance"`, `"matrix"`, `"scale"` or `"shift"`: the function of that name says what it states.
+        kind: `"balance"`, `"matrix"`, `"scale"` or `"shift"`: the function of that name says what
+            it states.
         shape: Axes of its quantity for one network.
         terms: The blocks of tensors that it is made of.
     """
@@ -49,16 +51,17 @@ class Law:
 def balance(space: WeightSpace, group: str) -> Law:
     """The balance of every neuron of a group, if its activation is positively homogeneous.
 
-    Statement. With `act(a z) = a^k act(z)` for `a > 0`, `Q_j = k |w_out|^2 - |w_in|^2 - b^2` of neuron `j` is constant under
-    gradient flow. `w_in` and `b` are what writes the neuron and `w_out` what reads it, with the powers in the patterns
-    (`h <- x` and `y <- h^k`). After a norm, `w_in` is the norm's weight and `b` its bias.
+    Statement. With `act(a z) = a^k act(z)` for `a > 0`, `Q_j = k |w_out|^2 - |w_in|^2 - b^2` of
+    neuron `j` is constant under gradient flow. `w_in` and `b` are what writes the neuron and
+    `w_out` what reads it, with the powers in the patterns (`h <- x` and `y <- h^k`). After a norm,
+    `w_in` is the norm's weight and `b` its bias.
 
-    Proof. Scaling the neuron, `w_in, b -> a w_in, a b` and `w_out -> a^-k w_out`, does not change the function.
-    The derivative at `a = 1` is `<g_in, w_in> + <g_b, b> - k <g_out, w_out> = 0`.
+    Proof. Scaling the neuron, `w_in, b -> a w_in, a b` and `w_out -> a^-k w_out`, does not change
+    the function. The derivative at `a = 1` is `<g_in, w_in> + <g_b, b> - k <g_out, w_out> = 0`.
     Under the flow `dQ/dt = -2 k <w_out, g_out> + 2 <w_in, g_in> + 2 <b, g_b>`, which is twice that.
 
-    Fails for GELU, SiLU, tanh and sine; where an entry of the neuron is fixed (W-asymmetric); with momentum, Adam or weight
-    decay, which are no gradient flow (the residual stays 0).
+    Fails for GELU, SiLU, tanh and sine; where an entry of the neuron is fixed (W-asymmetric); with
+    momentum, Adam or weight decay, which are no gradient flow (the residual stays 0).
 
     Args:
         space: The weight space.
@@ -71,48 +74,61 @@ def balance(space: WeightSpace, group: str) -> Law:
         ValueError: If there is no such group, or if no tensor scales with it.
 
     References:
-        Du, Hu and Lee 2018, arXiv 1806.00900, theorem 2.1; Gluch and Urbanke 2021, arXiv 2104.05508; Kunin et al. 2021, arXiv
-        2012.04728, section 3.
+        Du, Hu and Lee 2018, arXiv 1806.00900, theorem 2.1; Gluch and Urbanke 2021, arXiv
+        2104.05508; Kunin et al. 2021, arXiv 2012.04728, section 3.
     """
     terms = scaling_terms(space, group)
     if not terms:
-        raise ValueError(f"group {group!r}: no tensor writes or reads it with a scale, so it has no balance")
+        raise ValueError(
+            f"group {group!r}: no tensor writes or reads it with a scale, so it has no balance"
+        )
     return Law(f"{group}.balance", "balance", (space.groups[group].size,), terms)
 
 
 def matrix(space: WeightSpace, group: str) -> Law:
     """The full balance of a group of linear neurons: of two linear layers, or of an attention head's pairs.
 
-    Statement. `Q = W_out^T W_out - W_in W_in^T - b b^T` of two layers with nothing between them is constant under gradient
-    flow. In attention `Q` is `W_k W_k^T - W_q W_q^T`, biases with them, and `W_o^T W_o - W_v W_v^T`, one matrix for each head.
+    Statement. `Q = W_out^T W_out - W_in W_in^T - b b^T` of two layers with nothing between them is
+    constant under gradient flow. In attention `Q` is `W_k W_k^T - W_q W_q^T`, biases with them, and
+    `W_o^T W_o - W_v W_v^T`, one matrix for each head.
 
-    Proof. `W_in, b -> B W_in, B b` and `W_out -> W_out B^-1` do not change the function, for any invertible `B`.
-    The derivative along `B = 1 + t A` is `<A, G_in W_in^T + g_b b^T - W_out^T G_out> = 0` for every `A`, so that matrix is 0.
-    Under the flow `dQ/dt` is twice its symmetric part; `trace Q` and the diagonal of `Q` are the balance of neurons.
+    Proof. `W_in, b -> B W_in, B b` and `W_out -> W_out B^-1` do not change the function, for any
+    invertible `B`. The derivative along `B = 1 + t A` is
+    `<A, G_in W_in^T + g_b b^T - W_out^T G_out> = 0` for every `A`, so that matrix is 0. Under the
+    flow `dQ/dt` is twice its symmetric part; `trace Q` and the diagonal of `Q` are the balance of
+    neurons.
 
-    Fails if anything but a linear map stands between, rotary position embeddings and norms of queries and keys included; where
-    entries are fixed; with momentum, Adam or weight decay, which are no gradient flow (the residual stays 0).
+    Fails if anything but a linear map stands between, rotary position embeddings and norms of
+    queries and keys included; where entries are fixed; with momentum, Adam or weight decay, which
+    are no gradient flow (the residual stays 0).
 
     Args:
         space: The weight space.
         group: Name of the group.
 
     Returns:
-        The law, of shape `[size, size]`, or `[heads, size, size]` if heads stand beside the group in all tensors.
+        The law, of shape `[size, size]`, or `[heads, size, size]` if heads stand beside the group
+        in all tensors.
 
     Raises:
-        ValueError: If there is no such group, if no tensor scales with it, or if one does with a power other than 1.
+        ValueError: If there is no such group, if no tensor scales with it, or if one does with a
+            power other than 1.
 
     References:
-        Arora, Cohen and Hazan 2018, arXiv 1802.06509, theorem 1; Du, Hu and Lee 2018, arXiv 1806.00900, theorem 2.2; Marcotte
-        et al. 2025, arXiv 2506.06194 (attention).
+        Arora, Cohen and Hazan 2018, arXiv 1802.06509, theorem 1; Du, Hu and Lee 2018, arXiv
+        1806.00900, theorem 2.2; Marcotte et al. 2025, arXiv 2506.06194 (attention).
     """
     terms = scaling_terms(space, group)
     if not terms or any(abs(term.power) != 1 for term in terms):
-        raise ValueError(f"group {group!r}: expected tensors with power 1 of its scales, got {[term.power for term in terms]}")
+        raise ValueError(
+            f"group {group!r}: expected tensors with power 1 of its scales, got {[term.power for term in terms]}"
+        )
     beside = [_beside(term) for term in terms]
     heads = [factor for factor in beside[0] if all(factor in other for other in beside)]
-    kept = tuple(replace(t, kept=(*(own[factor] for factor in heads), *t.kept)) for t, own in zip(terms, beside, strict=True))
+    kept = tuple(
+        replace(t, kept=(*(own[factor] for factor in heads), *t.kept))
+        for t, own in zip(terms, beside, strict=True)
+    )
     size = space.groups[group].size
     return Law(f"{group}.matrix", "matrix", (*(count for count, _ in heads), size, size), kept)
 
@@ -120,27 +136,30 @@ def matrix(space: WeightSpace, group: str) -> Law:
 def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
     """The squared norm of what stands before a norm layer.
 
-    Statement. `Q = |W|^2 + |b|^2` of a layer before a normalization is constant under gradient flow: for each channel before
-    BatchNorm, for the whole layer before LayerNorm or GroupNorm with one group.
+    Statement. `Q = |W|^2 + |b|^2` of a layer before a normalization is constant under gradient
+    flow: for each channel before BatchNorm, for the whole layer before LayerNorm or GroupNorm with
+    one group.
 
     Proof. `N(a z) = N(z)` for `a > 0`, so `W, b -> a W, a b` does not change the function.
     The derivative at `a = 1` is `<g_W, W> + <g_b, b> = 0`.
     Under the flow `dQ/dt = -2 (<g_W, W> + <g_b, b>)`.
 
-    Holds only as far as the epsilon of the norm may be neglected: the residual is of the order of epsilon over the variance.
-    Fails in evaluation mode of BatchNorm, whose statistics do not move with `W`; with momentum, Adam or weight decay.
+    Holds only as far as the epsilon of the norm may be neglected: the residual is of the order of
+    epsilon over the variance. Fails in evaluation mode of BatchNorm, whose statistics do not move
+    with `W`; with momentum, Adam or weight decay.
 
     Args:
         space: The weight space.
         tensors: What is scaled together: the weight, and the bias if there is one.
-        each: How many of the written axes or factors have a scale of their own: 0 for one scale in all, 1 for one for each
-            channel, or for each norm group of `(groups channels)`.
+        each: How many of the written axes or factors have a scale of their own: 0 for one scale in
+            all, 1 for one for each channel, or for each norm group of `(groups channels)`.
 
     Returns:
         The law; its shape has the sizes of those axes.
 
     Raises:
-        ValueError: If there is no tensor or an unknown one, or if those axes differ between tensors.
+        ValueError: If there is no tensor or an unknown one, or if those axes differ between
+            tensors.
 
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3; van Laarhoven 2017, arXiv 1706.05350.
@@ -154,15 +173,17 @@ def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
 def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
     """Sums over the neurons that a layer writes, where adding the same number to all of them changes nothing.
 
-    Statement. Column sums of the last weight, and the sum of the last bias, are constant under gradient flow of softmax
-    cross-entropy. The same holds for what stands before a LayerNorm: it subtracts the mean.
+    Statement. Column sums of the last weight, and the sum of the last bias, are constant under
+    gradient flow of softmax cross-entropy. The same holds for what stands before a LayerNorm: it
+    subtracts the mean.
 
-    Proof. `softmax(z + c 1) = softmax(z)`, so `W -> W + 1 v^T` and `b -> b + c 1` do not change the function.
-    The derivative along it is `sum_i g_ij = 0` for each column `j`.
-    Under the flow `Q_j = sum_i W_ij` has `dQ_j/dt = -sum_i g_ij`.
+    Proof. `softmax(z + c 1) = softmax(z)`, so `W -> W + 1 v^T` and `b -> b + c 1` do not change the
+    function. The derivative along it is `sum_i g_ij = 0` for each column `j`. Under the flow
+    `Q_j = sum_i W_ij` has `dQ_j/dt = -sum_i g_ij`.
 
-    Linear, so it holds for gradient descent of any step size and with momentum. Fails for Adam (the residual stays 0), for
-    losses other than softmax cross-entropy, and by weight decay, which shrinks `Q`.
+    Linear, so it holds for gradient descent of any step size and with momentum. Fails for Adam (the
+    residual stays 0), for losses other than softmax cross-entropy, and by weight decay, which
+    shrinks `Q`.
 
     Args:
         space: The weight space.
@@ -173,7 +194,8 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
         The law, of shape `[*each, columns]`; one column for a bias.
 
     Raises:
-        ValueError: If there is no such tensor, or it writes a direct sum, or nothing is left to sum over.
+        ValueError: If there is no such tensor, or it writes a direct sum, or nothing is left to sum
+            over.
 
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3 (translation symmetry).
@@ -181,18 +203,27 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
     pieces = [block for block in blocks(space) if block.tensor == tensor]
     written = _same_written(space, pieces, [tensor], None)
     if each >= len(written):
-        raise ValueError(f"tensor {tensor!r} writes {len(written)} axes, so each must be below that, got {each}")
+        raise ValueError(
+            f"tensor {tensor!r} writes {len(written)} axes, so each must be below that, got {each}"
+        )
     places = [sides(space, block) for block in pieces]
-    terms = tuple(Term(block, (*own[:each], *read), 1) for block, (own, read) in zip(pieces, places, strict=True))
-    columns = sum(math.prod(block.dims[i].size for i in read) for block, (_, read) in zip(pieces, places, strict=True))
+    terms = tuple(
+        Term(block, (*own[:each], *read), 1)
+        for block, (own, read) in zip(pieces, places, strict=True)
+    )
+    columns = sum(
+        math.prod(block.dims[i].size for i in read)
+        for block, (_, read) in zip(pieces, places, strict=True)
+    )
     return Law(f"{tensor}.shift", "shift", (*(dim.size for dim in written[:each]), columns), terms)
 
 
 def laws(space: WeightSpace) -> tuple[Law, ...]:
     """The laws that a space declares: the balance of every group with positive or any scaling.
 
-    They hold for every network of the space with every loss, as its scalings do. Laws that no space declares (a full matrix
-    balance, scales before a norm, shifts) are named one by one, or found by `zoo.conservation.find_laws`.
+    They hold for every network of the space with every loss, as its scalings do. Laws that no space
+    declares (a full matrix balance, scales before a norm, shifts) are named one by one, or found by
+    `zoo.conservation.find_laws`.
 
     Args:
         space: The weight space, of an architecture or traced.
@@ -221,11 +252,15 @@ def _beside(term: Term) -> dict[tuple[int, str | None], int]:
 def sides(space: WeightSpace, block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Places of the axes of a block that its tensor writes, and of those that it reads."""
     powers = space.pattern(block.tensor).powers
-    written, read = (tuple(i for i, axis in enumerate(block.axes) if powers[axis] == side) for side in (1, -1))
+    written, read = (
+        tuple(i for i, axis in enumerate(block.axes) if powers[axis] == side) for side in (1, -1)
+    )
     return written, read
 
 
-def _same_written(space: WeightSpace, pieces: Sequence[Block], tensors: Sequence[str], first: int | None) -> tuple[Dim, ...]:
+def _same_written(
+    space: WeightSpace, pieces: Sequence[Block], tensors: Sequence[str], first: int | None
+) -> tuple[Dim, ...]:
     """The first written axes of blocks, which must agree."""
     if not tensors:
         raise ValueError("expected at least one tensor, got none")
@@ -234,5 +269,7 @@ def _same_written(space: WeightSpace, pieces: Sequence[Block], tensors: Sequence
     found = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
     if len(found) != 1 or len(next(iter(found))) < (first or 0):
         patterns = {name: space.tensors[name] for name in tensors}
-        raise ValueError(f"expected tensors that write the same axes, at least {first or 0}, and no direct sum, got {patterns}")
+        raise ValueError(
+            f"expected tensors that write the same axes, at least {first or 0}, and no direct sum, got {patterns}"
+        )
     return found.pop()

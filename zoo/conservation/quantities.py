@@ -3,9 +3,10 @@
     quantities(space, params)              what gradient flow keeps, for each neuron, head or column
     residuals(space, params, gradients)    0 on every minibatch if the symmetry holds, whatever the optimizer
 
-What the laws state is in `zoo.conservation.laws`, which laws a loss keeps in `zoo.conservation.find`, and how quantities move
-in training that is no gradient flow in `zoo.conservation.drift`. Networks along leading axes are measured together, and nothing
-loops over neurons.
+What the laws state is in `zoo.conservation.laws`, which laws a loss keeps in
+`zoo.conservation.find`, and how quantities move in training that is no gradient flow in
+`zoo.conservation.drift`. Networks along leading axes are measured together, and nothing loops over
+neurons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.symmetry import bilinear as forms
 from zoo.conservation.laws import Law, laws
-from zoo.symmetry.bilinear import pairs
 from zoo.params import Params
+from zoo.symmetry import bilinear as forms
+from zoo.symmetry.bilinear import pairs
 from zoo.weight_space import WeightSpace
 
 Laws = WeightSpace | Sequence[Law]
@@ -47,22 +48,26 @@ def quantities(of: Laws, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor
     return {law.name: bilinear(law, params, params) for law in checked(of, params)}
 
 
-def residuals(of: Laws, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "..."]]:
+def residuals(
+    of: Laws, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> dict[str, Float[Tensor, "..."]]:
     """How far the gradient of a minibatch is from being orthogonal to the field of each law.
 
     |<grad, xi>| / (|grad on the entries that xi moves| |xi|), and 0 for 0 / 0
 
-    Of a matrix law it is the largest over all mixings of a head. Rounding limits it: where gradients have become much smaller
-    than the gradients of single examples, so has the accuracy of the residual.
+    Of a matrix law it is the largest over all mixings of a head. Rounding limits it: where
+    gradients have become much smaller than the gradients of single examples, so has the accuracy of
+    the residual.
 
     Args:
         of: Laws, or a weight space for those that it declares.
         params: Tensors `[*batch, *shape]`.
-        gradients: Gradients of a loss, of the same shapes; entries that are not trained must be 0. Tensors that are absent have
-            gradient 0.
+        gradients: Gradients of a loss, of the same shapes; entries that are not trained must be 0.
+            Tensors that are absent have gradient 0.
 
     Returns:
-        For each law by name `[*batch, *law.shape]`, of a matrix law `[*batch, *heads]`; between 0 and 1.
+        For each law by name `[*batch, *law.shape]`, of a matrix law `[*batch, *heads]`; between 0
+        and 1.
 
     Raises:
         ValueError: If a tensor that a law is about is missing.
@@ -91,12 +96,20 @@ def measure(
     """
     named = checked(of, params)
     full = with_zeros(named, params, gradients)
-    products = pairs(params, full, (name for law in named if law.kind in _DIAGONAL for name in law.tensors))
+    products = pairs(
+        params, full, (name for law in named if law.kind in _DIAGONAL for name in law.tensors)
+    )
     values, off = {}, {}
     for law in named:
         diagonal = law.kind in _DIAGONAL
-        values[law.name] = -forms.diagonal(law.terms, products[0]) if diagonal else bilinear(law, params, params)
-        off[law.name] = forms.diagonal_residual(law.terms, products) if diagonal else residual(law, params, full)
+        values[law.name] = (
+            -forms.diagonal(law.terms, products[0]) if diagonal else bilinear(law, params, params)
+        )
+        off[law.name] = (
+            forms.diagonal_residual(law.terms, products)
+            if diagonal
+            else residual(law, params, full)
+        )
     return values, off
 
 
@@ -135,17 +148,26 @@ def checked(of: Laws, params: Mapping[str, Tensor]) -> Sequence[Law]:
     named = laws(of) if isinstance(of, WeightSpace) else of
     for law in named:
         if missing := [name for name in law.tensors if name not in params]:
-            raise ValueError(f"law {law.name!r} is about tensors {list(law.tensors)}; missing are {missing}")
+            raise ValueError(
+                f"law {law.name!r} is about tensors {list(law.tensors)}; missing are {missing}"
+            )
     return named
 
 
-def with_zeros(named: Sequence[Law], params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Params:
+def with_zeros(
+    named: Sequence[Law], params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> Params:
     """Gradients of all tensors that laws are about: 0 for those that are absent."""
     names = {name for law in named for name in law.tensors}
-    return {name: gradients[name] if name in gradients else torch.zeros_like(params[name]) for name in names}
+    return {
+        name: gradients[name] if name in gradients else torch.zeros_like(params[name])
+        for name in names
+    }
 
 
-def residual(law: Law, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
+def residual(
+    law: Law, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> Float[Tensor, "..."]:
     """The residual of one law; see `residuals`.
 
     Args:

@@ -13,13 +13,15 @@ from zoo.conservation.quantities import measure
 class Tracker:
     """Records quantities and residuals of laws while a module trains.
 
-    Call `step` after `loss.backward()` and before the optimizer's own step: quantities and gradients then belong to the same
-    parameters. Clipping or scaling of gradients does not matter, nor does their accumulation over minibatches.
+    Call `step` after `loss.backward()` and before the optimizer's own step: quantities and
+    gradients then belong to the same parameters. Clipping or scaling of gradients does not matter,
+    nor does their accumulation over minibatches.
 
     Args:
-        laws: The laws, such as `laws(trace(module, inputs).space)`; their tensors are named as the module's parameters are.
-        every: Record one call in so many, the first one among them. A record costs up to as much as a training step of a
-            perceptron (`benchmarks/tracker_cost.py`).
+        laws: The laws, such as `laws(trace(module, inputs).space)`; their tensors are named as the
+            module's parameters are.
+        every: Record one call in so many, the first one among them. A record costs up to as much as
+            a training step of a perceptron (`benchmarks/tracker_cost.py`).
 
     Attributes:
         steps: Number of the call, from 0, of each record.
@@ -62,9 +64,13 @@ class Tracker:
         self._calls += 1
         if (self._calls - 1) % self._every:
             return
-        own = {name: parameter for name, parameter in model.named_parameters() if name in self._names}
+        own = {
+            name: parameter for name, parameter in model.named_parameters() if name in self._names
+        }
         params = {name: parameter.detach() for name, parameter in own.items()}
-        gradients = {name: parameter.grad for name, parameter in own.items() if parameter.grad is not None}
+        gradients = {
+            name: parameter.grad for name, parameter in own.items() if parameter.grad is not None
+        }
         now, off = measure(self._laws, params, gradients)
         for name in self._quantities:
             self._quantities[name].append(now[name])

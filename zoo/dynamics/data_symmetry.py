@@ -1,33 +1,42 @@
 """Data symmetry: what a gradient averaged over an orbit of the data does not do to the first layer.
 
-Continuous group, `R(t) = exp(t A)` with `A` antisymmetric, mean loss `L` over the data turned by all angles:
+Continuous group, `R(t) = exp(t A)` with `A` antisymmetric, mean loss `L` over the data turned by
+all angles:
 
     <grad_W L, W A> = 0
 
-Statement: the velocity of the first layer `W`, dense on the flattened input, has no angular momentum, `<W', W A> = 0`.
+Statement: the velocity of the first layer `W`, dense on the flattened input, has no angular
+    momentum, `<W', W A> = 0`.
 Proof: W R(s) applied to x is W applied to R(s) x, and a full orbit turned by s is the same orbit;
     so L(W R(s), the rest) does not depend on s;
     its derivative at s = 0 is <grad_W L, W A>.
-Fails: on an orbit of finitely many angles, as the trapezoidal rule does: what remains has frequencies that their number
-divides. So it falls faster than any power of the number if loss and network are smooth, slowly if they have kinks. If the loss
-is a polynomial of degree D in the input, squared error of a polynomial network, it is 0 from D m + 1 angles on, with m the
-highest frequency of A (1 for a rotation of a plane). On a minibatch whose images have angles of their own. If the first layer
-is a convolution, or a norm acts on the input. It is a law of the velocity and no conserved function of the weights; for special
-losses there are such functions too (squared error of a linear classifier keeps the direction of `W`).
+Fails: on an orbit of finitely many angles, as the trapezoidal rule does: what remains has
+    frequencies that their number
+divides. So it falls faster than any power of the number if loss and network are smooth, slowly if
+they have kinks. If the loss is a polynomial of degree D in the input, squared error of a polynomial
+network, it is 0 from D m + 1 angles on, with m the highest frequency of A (1 for a rotation of a
+plane). On a minibatch whose images have angles of their own. If the first layer is a convolution,
+or a norm acts on the input. It is a law of the velocity and no conserved function of the weights;
+for special losses there are such functions too (squared error of a linear classifier keeps the
+direction of `W`).
 
-Finite group, orthogonal `P_g`, such as flips, quarter turns, shifts around a ring; mean loss over the orbit of the data:
+Finite group, orthogonal `P_g`, such as flips, quarter turns, shifts around a ring; mean loss over
+the orbit of the data:
 
     grad L(W P_g) = grad L(W) P_g
 
-Statement: there is no generator and no momentum; the gradient is equivariant, and `W = W P_g` stays so if it once is.
+Statement: there is no generator and no momentum; the gradient is equivariant, and `W = W P_g` stays
+    so if it once is.
 Proof: L(W P_g) = L(W) because P_g permutes the orbit;
     differentiate by W in direction D: <grad L(W P_g), D P_g> = <grad L(W), D>;
     P_g is orthogonal, so grad L(W P_g) P_g^T = grad L(W).
-Fails: if a part of the group is left out, so that what is left is no group; for the same layers as above.
+Fails: if a part of the group is left out, so that what is left is no group; for the same layers as
+    above.
 
 References:
-    Gluch and Urbanke 2021, arXiv 2104.05508 (data symmetry, rotation); Galley et al. 2026, arXiv 2606.10913 (no more integrals
-    for analytic losses that are not polynomials, some for squared error).
+    Gluch and Urbanke 2021, arXiv 2104.05508 (data symmetry, rotation); Galley et al. 2026, arXiv
+    2606.10913 (no more integrals for analytic losses that are not polynomials, some for squared
+    error).
 """
 
 import math
@@ -68,14 +77,18 @@ def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d
         axis: The axis, of odd length `n`.
 
     Returns:
-        `A` on flattened inputs, antisymmetric, float64; `exp(2 pi k / n A)` is `torch.roll` by `k` pixels.
+        `A` on flattened inputs, antisymmetric, float64; `exp(2 pi k / n A)` is `torch.roll` by `k`
+        pixels.
 
     Raises:
-        ValueError: If the length is even: no real shift by half a pixel exists of an image that alternates in sign.
+        ValueError: If the length is even: no real shift by half a pixel exists of an image that
+            alternates in sign.
     """
     length = shape[axis]
     if length % 2 == 0:
-        raise ValueError(f"translation generator: expected an axis of odd length, got {length} in shape {tuple(shape)}")
+        raise ValueError(
+            f"translation generator: expected an axis of odd length, got {length} in shape {tuple(shape)}"
+        )
     places = torch.arange(length, dtype=torch.float64)
     offset = places[:, None] - places
     frequencies = torch.arange(1, length // 2 + 1, dtype=torch.float64)
@@ -83,7 +96,10 @@ def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d
     waves = frequencies * torch.sin(2 * math.pi / length * offset[..., None] * frequencies)
     before, after = math.prod(shape[:axis]), math.prod(shape[axis:][1:])
     own = 2 / length * waves.sum(-1)
-    return torch.kron(torch.kron(torch.eye(before, dtype=torch.float64), own), torch.eye(after, dtype=torch.float64))
+    return torch.kron(
+        torch.kron(torch.eye(before, dtype=torch.float64), own),
+        torch.eye(after, dtype=torch.float64),
+    )
 
 
 def one_parameter_orbit(generator: Float[Tensor, "d d"], count: int) -> Float[Tensor, "G d d"]:
@@ -96,16 +112,21 @@ def one_parameter_orbit(generator: Float[Tensor, "d d"], count: int) -> Float[Te
     Returns:
         Orthogonal matrices.
     """
-    angles = 2 * math.pi / count * torch.arange(count, dtype=generator.dtype, device=generator.device)
+    angles = (
+        2 * math.pi / count * torch.arange(count, dtype=generator.dtype, device=generator.device)
+    )
     return torch.linalg.matrix_exp(angles[:, None, None] * generator)
 
 
-def matrices(shape: Sequence[int], maps: Sequence[Callable[[Tensor], Tensor]]) -> Float[Tensor, "G d d"]:
+def matrices(
+    shape: Sequence[int], maps: Sequence[Callable[[Tensor], Tensor]]
+) -> Float[Tensor, "G d d"]:
     """The matrices of linear maps of images, such as `lambda x: x.flip(-1)`.
 
     Args:
         shape: Shape of an input, of `d` entries.
-        maps: Each from `[X, *shape]` to the same shape; with the identity, if the orbit is to have it.
+        maps: Each from `[X, *shape]` to the same shape; with the identity, if the orbit is to have
+            it.
 
     Returns:
         Matrices on flattened inputs, float64.
@@ -144,7 +165,8 @@ def orbit_gradient(
     Args:
         apply: The function of one network.
         params: Tensors `[N, *shape]`.
-        batch: Inputs `x` and targets `y`, the same for all networks; a target goes with an image wherever it is moved.
+        batch: Inputs `x` and targets `y`, the same for all networks; a target goes with an image
+            wherever it is moved.
         elements: Matrices of the group.
         weight: Name of the first layer's weight, `[h, d]` on flattened inputs.
         loss: `loss(outputs, y) -> scalar`, the mean cross-entropy if not given.
@@ -157,7 +179,9 @@ def orbit_gradient(
 
     def one(own: Params) -> Tensor:
         def mean_loss(first: Tensor) -> Tensor:
-            return vmap(lambda images: loss(apply({**own, weight: first}, images), y))(turned).mean()
+            return vmap(lambda images: loss(apply({**own, weight: first}, images), y))(
+                turned
+            ).mean()
 
         return grad(mean_loss)(own[weight])
 
@@ -165,7 +189,9 @@ def orbit_gradient(
 
 
 def angular_momentum(
-    velocity: Float[Tensor, "N h d"], weight: Float[Tensor, "N h d"], generator: Float[Tensor, "d d"]
+    velocity: Float[Tensor, "N h d"],
+    weight: Float[Tensor, "N h d"],
+    generator: Float[Tensor, "d d"],
 ) -> Float[Tensor, " N"]:
     """The angular momentum `<velocity, W A>` of the first layer, 0 for the gradient over a full orbit.
 
@@ -181,7 +207,9 @@ def angular_momentum(
 
 
 def angular_momentum_residual(
-    velocity: Float[Tensor, "N h d"], weight: Float[Tensor, "N h d"], generator: Float[Tensor, "d d"]
+    velocity: Float[Tensor, "N h d"],
+    weight: Float[Tensor, "N h d"],
+    generator: Float[Tensor, "d d"],
 ) -> Float[Tensor, " N"]:
     """The cosine of the angle between velocity and rotation.
 
@@ -193,7 +221,8 @@ def angular_momentum_residual(
         generator: `A`.
 
     Returns:
-        The residual of each network, between 0 and 1; statement, proof and failure are on top of this file.
+        The residual of each network, between 0 and 1; statement, proof and failure are on top of
+        this file.
 
     References:
         Gluch and Urbanke 2021, arXiv 2104.05508.
@@ -223,8 +252,8 @@ def equivariance_residual(
         loss: `loss(outputs, y) -> scalar`, the mean cross-entropy if not given.
 
     Returns:
-        The residual of each network and element, 0 if the elements are a whole group; statement, proof and failure are on top
-        of this file.
+        The residual of each network and element, 0 if the elements are a whole group; statement,
+        proof and failure are on top of this file.
 
     References:
         Gluch and Urbanke 2021, arXiv 2104.05508.
@@ -232,6 +261,10 @@ def equivariance_residual(
     gradient = orbit_gradient(apply, params, batch, elements, weight, loss)
     residuals = []
     for element in elements.to(gradient):
-        moved = orbit_gradient(apply, {**params, weight: params[weight] @ element}, batch, elements, weight, loss)
-        residuals.append((moved - gradient @ element).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1))
+        moved = orbit_gradient(
+            apply, {**params, weight: params[weight] @ element}, batch, elements, weight, loss
+        )
+        residuals.append(
+            (moved - gradient @ element).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1)
+        )
     return torch.stack(residuals, dim=1)

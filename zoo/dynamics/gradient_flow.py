@@ -2,15 +2,18 @@
 
     L(theta(0)) - L(theta(T)) = integral from 0 to T of |theta'(t)|^2 dt
 
-Statement: the energy `L(theta(t)) + integral to t of |theta'|^2` is constant along gradient flow, whatever network and loss.
+Statement: the energy `L(theta(t)) + integral to t of |theta'|^2` is constant along gradient flow,
+    whatever network and loss.
 Proof: theta' = -grad L does not name the time, so what it conserves is an energy;
     d/dt L(theta(t)) = <grad L, theta'> = -|theta'|^2;
     integrate.
-Fails: for gradient descent by about `eta / 2` times the integral of `theta'^T H theta'`, with H the Hessian of L; for
+Fails: for gradient descent by about `eta / 2` times the integral of `theta'^T H theta'`, with H the
+    Hessian of L; for
 minibatches, momentum, Adam and weight decay, whose velocity is not `-grad L`.
 
 References:
-    Gluch and Urbanke 2021, arXiv 2104.05508 (Noether's theorem for gradient flow, time translation).
+    Gluch and Urbanke 2021, arXiv 2104.05508 (Noether's theorem for gradient flow, time
+    translation).
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +55,12 @@ class Path:
         return self.integral - self.decrease
 
 
-def path(params: Params, losses: Float[Tensor, "N S"], squares: Float[Tensor, "N T"], rates: Float[Tensor, "*N T"]) -> Path:
+def path(
+    params: Params,
+    losses: Float[Tensor, "N S"],
+    squares: Float[Tensor, "N T"],
+    rates: Float[Tensor, "*N T"],
+) -> Path:
     """A path of discrete steps that some training loop has recorded.
 
     integral_t = sum over steps s < t of eta_s |g_s|^2
@@ -71,7 +79,11 @@ def path(params: Params, losses: Float[Tensor, "N S"], squares: Float[Tensor, "N
 
 
 def descend(
-    loss: Loss, params: Mapping[str, Tensor], rate: float, steps: int, free: Mapping[str, Tensor] | None = None
+    loss: Loss,
+    params: Mapping[str, Tensor],
+    rate: float,
+    steps: int,
+    free: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Gradient descent on a whole loss, `theta <- theta - eta grad L`.
 
@@ -101,7 +113,13 @@ def descend(
     return path(place, recorded, torch.stack(squares, dim=1), recorded.new_full((steps,), rate))
 
 
-def flow(loss: Loss, params: Mapping[str, Tensor], time: float, steps: int, free: Mapping[str, Tensor] | None = None) -> Path:
+def flow(
+    loss: Loss,
+    params: Mapping[str, Tensor],
+    time: float,
+    steps: int,
+    free: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Gradient flow `theta' = -grad L`, integrated together with `|theta'|^2` by the classical Runge-Kutta method.
 
     Args:
@@ -112,13 +130,18 @@ def flow(loss: Loss, params: Mapping[str, Tensor], time: float, steps: int, free
         free: Masks `[*shape]`, True where an entry is trained.
 
     Returns:
-        The path; error and difference fall with the fourth power of `T / steps` where the loss is smooth.
+        The path; error and difference fall with the fourth power of `T / steps` where the loss is
+        smooth.
 
     Raises:
         ValueError: If there is no step.
     """
     _check_steps(steps)
-    slope, place, h = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}, time / steps
+    slope, place, h = (
+        _slope(loss, free),
+        {name: tensor.detach() for name, tensor in params.items()},
+        time / steps,
+    )
     losses, integral = [], []
     for _ in range(steps):
         velocity, value = slope(place)
@@ -141,13 +164,17 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"expected at least one step, got {steps}")
 
 
-def _slope(loss: Loss, free: Mapping[str, Tensor] | None) -> Callable[[Params], tuple[Params, Tensor]]:
+def _slope(
+    loss: Loss, free: Mapping[str, Tensor] | None
+) -> Callable[[Params], tuple[Params, Tensor]]:
     """The velocity `-grad L` of every network, 0 at entries that are not trained, and its loss."""
     masks = free or {}
 
     def one(own: Params) -> tuple[Params, Tensor]:
         gradient, value = grad_and_value(loss)(own)
-        return {n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()}, value
+        return {
+            n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()
+        }, value
 
     return vmap(one)
 

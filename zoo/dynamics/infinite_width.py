@@ -4,16 +4,18 @@
     K_n(x, x') = 1/n sum over j of Z_j,    Z_j = relu(w_j . x) relu(w_j . x') + a_j^2 1[w_j . x > 0] 1[w_j . x' > 0] x . x'
 
 Statement: K_n tends to E[Z], and (K_n - E[Z]) sqrt(n / Var[Z]) to a standard normal variable.
-Proof: differentiate f by a_j and w_j;
-    the neurons are independent and alike, so the mean over them obeys the law of large numbers and the central limit theorem;
-    the moments are arc-cosine kernels of order 0, 1 and 2, and a_j, independent of w_j, has second moment 1 and fourth 3.
-Fails: for weights that are not normal (uniform ones come near it only for inputs of many entries), and for more layers.
+Proof: differentiate f by a_j and w_j; the neurons are independent and alike, so the mean over them
+    obeys the law of large numbers and the central limit theorem; the moments are arc-cosine kernels
+    of order 0, 1 and 2, and a_j, independent of w_j, has second moment 1 and fourth 3.
+Fails: for weights that are not normal (uniform ones come near it only for inputs of many entries),
+    and for more layers.
 
-A bias of standard deviation s is one more entry s of every input; inputs divided by the root of their size give PyTorch's usual
-scale. A bias of the output adds 1.
+A bias of standard deviation s is one more entry s of every input; inputs divided by the root of
+their size give PyTorch's usual scale. A bias of the output adds 1.
 
 References:
-    Cho and Saul 2009, "Kernel methods for deep learning", section 2; Jacot et al. 2018, arXiv 1806.07572, theorem 1.
+    Cho and Saul 2009, "Kernel methods for deep learning", section 2; Jacot et al. 2018, arXiv
+    1806.07572, theorem 1.
 """
 
 import math
@@ -23,7 +25,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def arc_cosine_kernel(order: int, x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]) -> Float[Tensor, "X Y"]:
+def arc_cosine_kernel(
+    order: int, x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]
+) -> Float[Tensor, "X Y"]:
     """The mean of `relu(w . x)^p relu(w . x')^p` over standard normal `w`, with `relu(z)^0 = 1[z > 0]`.
 
     mean = |x|^p |x'|^p J_p(angle) / (2 pi)
@@ -59,7 +63,9 @@ def arc_cosine_kernel(order: int, x: Float[Tensor, "X d"], other: Float[Tensor, 
     return sizes**order * angular / (2 * math.pi)
 
 
-def relu_tangent_kernel(x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]) -> Float[Tensor, "X Y"]:
+def relu_tangent_kernel(
+    x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]
+) -> Float[Tensor, "X Y"]:
     """The kernel of the network of infinite width, `E[Z] = k_1 + (x . x') k_0`.
 
     Args:
@@ -70,12 +76,15 @@ def relu_tangent_kernel(x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]) ->
         The kernel; `k_p` is `arc_cosine_kernel(p, ...)`.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, theorem 1; the module's docstring for statement, proof and failure.
+        Jacot et al. 2018, arXiv 1806.07572, theorem 1; the module's docstring for statement, proof
+        and failure.
     """
     return arc_cosine_kernel(1, x, other) + x @ other.T * arc_cosine_kernel(0, x, other)
 
 
-def relu_tangent_variance(x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]) -> Float[Tensor, "X Y"]:
+def relu_tangent_variance(
+    x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]
+) -> Float[Tensor, "X Y"]:
     """The variance of one neuron's share: the kernel of a network of width `n` has standard error `sqrt(Var[Z] / n)`.
 
     Var[Z] = k_2 + 2 (x . x') k_1 + 3 (x . x')^2 k_0 - E[Z]^2

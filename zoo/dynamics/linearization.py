@@ -1,11 +1,12 @@
 """What a tangent kernel says about training: how far it drifts, and what it predicts of outputs, against what they do.
 
-With a kernel that stays, gradient flow of `1/2 |f - y|^2`, summed over images and outputs, is linear and solved in closed form:
+With a kernel that stays, gradient flow of `1/2 |f - y|^2`, summed over images and outputs, is
+linear and solved in closed form:
 
     f(t) = y + exp(-K t) (f(0) - y)
 
-A kernel stays in the limit of large width. At finite width the error falls with width; by what power is measured in
-`docs/ntk.md`.
+A kernel stays in the limit of large width. At finite width the error falls with width; by what
+power is measured in `docs/ntk.md`.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +34,9 @@ class KernelDrift:
     alignment: Float[Tensor, "N T"]
 
 
-def kernel_distance(kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
+def kernel_distance(
+    kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N ..."]
+) -> Float[Tensor, " N"]:
     """The relative Frobenius distance `|kernel - reference| / |reference|` of each network's kernels.
 
     Args:
@@ -49,7 +52,9 @@ def kernel_distance(kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N 
     return (kernel - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
 
 
-def kernel_alignment(kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
+def kernel_alignment(
+    kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N ..."]
+) -> Float[Tensor, " N"]:
     """The cosine `<kernel, reference> / (|kernel| |reference|)` of each network's kernels.
 
     Args:
@@ -60,7 +65,8 @@ def kernel_alignment(kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N
         The cosines, from 0 to 1 because kernels are positive semidefinite; NaN where a kernel is 0.
 
     References:
-        Cristianini et al. 2001 (alignment of kernels); Fort et al. 2020, arXiv 2010.15110 (1 - cosine as kernel distance).
+        Cristianini et al. 2001 (alignment of kernels); Fort et al. 2020, arXiv 2010.15110 (1 -
+        cosine as kernel distance).
 
     >>> kernel_alignment(torch.eye(4)[None] * 3, torch.eye(4)[None])
     tensor([1.])
@@ -81,7 +87,8 @@ def kernel_drift(
 
     Args:
         apply: The function of one network.
-        checkpoints: Tensors `[N, T, *shape]`, as `Population.trajectory` gives them, the first being the reference.
+        checkpoints: Tensors `[N, T, *shape]`, as `Population.trajectory` gives them, the first
+            being the reference.
         x: Inputs `[X, *input_shape]`.
         free: Masks `[*shape]`, True where an entry is trained.
         max_entries: Bound on the entries of Jacobians held at once.
@@ -110,8 +117,10 @@ def linearized_outputs(
 
     f(t) = y + exp(-K t) (f(0) - y)
 
-    Proof: f' = -K (f - y) is linear with constant coefficients; K is symmetric, so exp(-K t) is taken on its eigenvalues.
-    Fails: as far as the kernel moves, see `kernel_drift`. For the mean over images instead of the sum, divide times by `X`.
+    Proof: f' = -K (f - y) is linear with constant coefficients; K is symmetric, so exp(-K t) is
+        taken on its eigenvalues.
+    Fails: as far as the kernel moves, see `kernel_drift`. For the mean over images instead of the
+        sum, divide times by `X`.
 
     Args:
         kernel: Kernel of the training images at time 0.
@@ -123,7 +132,8 @@ def linearized_outputs(
         The outputs at each time.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 5; Lee et al. 2019, arXiv 1902.06720, section 2.2.
+        Jacot et al. 2018, arXiv 1806.07572, section 5; Lee et al. 2019, arXiv 1902.06720, section
+        2.2.
     """
     values, vectors = torch.linalg.eigh(kernel.flatten(3).flatten(1, 2))
     error = vectors.mT @ (outputs - targets).flatten(1)[..., None]
@@ -149,7 +159,8 @@ def prediction_error(
     Args:
         apply: The function of one network.
         before: Params `[N, *shape]` at time 0.
-        after: The same networks after gradient flow, or gradient descent, on `1/2 |f - y|^2` over all of `x`.
+        after: The same networks after gradient flow, or gradient descent, on `1/2 |f - y|^2` over
+            all of `x`.
         x: Training inputs `[X, *input_shape]`.
         targets: `y`.
         time: How long the flow took: for gradient descent the sum of its step sizes.
@@ -160,7 +171,10 @@ def prediction_error(
         The error of each network; gradient descent adds its own, of the order of the step size.
     """
     kernel = tangent_kernel(apply, before, x, free=free, max_entries=max_entries)
-    start, end = (vmap(apply, (0, None))({n: t.detach() for n, t in params.items()}, x) for params in (before, after))
+    start, end = (
+        vmap(apply, (0, None))({n: t.detach() for n, t in params.items()}, x)
+        for params in (before, after)
+    )
     predicted = linearized_outputs(kernel, start, targets, kernel.new_tensor([time]))[:, 0]
     return (predicted - end).flatten(1).norm(dim=1) / (end - start).flatten(1).norm(dim=1)
 
@@ -181,10 +195,12 @@ def first_order_change(
         outputs: `f` at the training images.
         targets: Second argument of the loss, the same for all networks.
         rate: Step size `eta`.
-        loss: `loss(outputs, targets) -> scalar` of one network, the mean cross-entropy if not given.
+        loss: `loss(outputs, targets) -> scalar` of one network, the mean cross-entropy if not
+            given.
 
     Returns:
-        The change of the outputs at the images that are asked about; the next term is of the order of `eta^2`.
+        The change of the outputs at the images that are asked about; the next term is of the order
+        of `eta^2`.
     """
     gradients = vmap(grad(lambda own: loss(own, targets)))(outputs.detach())
     return -rate * torch.einsum("nykxl,nxl->nyk", kernel, gradients)

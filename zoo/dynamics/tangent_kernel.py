@@ -2,20 +2,25 @@
 
     K(x, x')_kl = sum over trained parameters p of  df_k(x)/dtheta_p  df_l(x')/dtheta_p
 
-Statement: under gradient flow of a loss `L(f)` the outputs move by `f' = -K grad_f L`, for squared error `f' = -K (f - y)`.
-Proof: theta' = -J^T grad_f L by the chain rule, with J the Jacobian of all outputs;
-    f' = J theta' = -J J^T grad_f L, and K is J J^T;
-    nothing but differentiability of f at theta was used, so it holds at every instant, with the kernel of that instant.
-Fails: for momentum, Adam and weight decay (theta' is not -grad L); after a finite step, by O(eta^2); with BatchNorm in training
-mode (an image's outputs depend on the others). What is predicted from one kernel, see `zoo.dynamics.linearization`, needs K to stay.
+Statement: under gradient flow of a loss `L(f)` the outputs move by `f' = -K grad_f L`, for squared
+    error `f' = -K (f - y)`.
+Proof: theta' = -J^T grad_f L by the chain rule, with J the Jacobian of all outputs; f' = J theta' =
+    -J J^T grad_f L, and K is J J^T; nothing but differentiability of f at theta was used, so it
+    holds at every instant, with the kernel of that instant.
+Fails: for momentum, Adam and weight decay (theta' is not -grad L); after a finite step, by
+    O(eta^2); with BatchNorm in training
+mode (an image's outputs depend on the others). What is predicted from one kernel, see
+`zoo.dynamics.linearization`, needs K to stay.
 
-Cost: X K backward passes and a product of [X K, P] matrices. Products of Jacobians with vectors, the other way to the same
-kernel, are about twice as fast for a small MLP of 10 outputs, 4 to 8 times slower for a CNN and a transformer, and slower than
-any trace (`benchmarks/tangent_kernel.py`); so there is one way here.
+Cost: X K backward passes and a product of [X K, P] matrices. Products of Jacobians with vectors,
+    the other way to the same
+kernel, are about twice as fast for a small MLP of 10 outputs, 4 to 8 times slower for a CNN and a
+transformer, and slower than any trace (`benchmarks/tangent_kernel.py`); so there is one way here.
 
 References:
-    Jacot et al. 2018, arXiv 1806.07572, section 4; Gluch and Urbanke 2021, arXiv 2104.05508 (time symmetry); Novak et
-    al. 2022, arXiv 2206.08720 (contraction of Jacobians against products with vectors).
+    Jacot et al. 2018, arXiv 1806.07572, section 4; Gluch and Urbanke 2021, arXiv 2104.05508 (time
+    symmetry); Novak et al. 2022, arXiv 2206.08720 (contraction of Jacobians against products with
+    vectors).
 """
 
 from collections.abc import Callable, Mapping
@@ -42,12 +47,15 @@ def trained_masks(constants: Mapping[str, Tensor]) -> Params:
         constants: Constants of an `Architecture`, a `Network` or a `Population`.
 
     Returns:
-        Masks `{tensor: bool[*shape]}`, True where an entry is trained; a tensor that is trained altogether has none.
+        Masks `{tensor: bool[*shape]}`, True where an entry is trained; a tensor that is trained
+        altogether has none.
 
     >>> trained_masks({"statistic.norm.running_mean": torch.ones(2, dtype=torch.bool)})
     {'norm.running_mean': tensor([False, False])}
     """
-    return constants_of(constants, "free") | {n: ~mask for n, mask in constants_of(constants, "statistic").items()}
+    return constants_of(constants, "free") | {
+        n: ~mask for n, mask in constants_of(constants, "statistic").items()
+    }
 
 
 def tangent_kernel(
@@ -64,26 +72,32 @@ def tangent_kernel(
     kernel[n, i, k, j, l] = <df_k(x_i)/dtheta, df_l(x'_j)/dtheta> at network n
 
     Args:
-        apply: The function of one network, `apply(params, x)` from `[X, *input_shape]` to `[X, K]`; the outputs of an image
-            may not depend on the other images.
+        apply: The function of one network, `apply(params, x)` from `[X, *input_shape]` to `[X, K]`;
+            the outputs of an image may not depend on the other images.
         params: Tensors `[N, *shape]`.
         x: Inputs `[X, *input_shape]`.
         other: Inputs `x'` of the second argument, `x` if None.
-        free: Masks `[*shape]`, True where an entry is trained, of tensors that have entries that are not; see `trained_masks`.
-        max_entries: Bound on the entries of Jacobians held at once. Fewer networks are taken at a time, then fewer images, at
-            the least one network's Jacobians at two images; the result is not counted.
+        free: Masks `[*shape]`, True where an entry is trained, of tensors that have entries that
+            are not; see `trained_masks`.
+        max_entries: Bound on the entries of Jacobians held at once. Fewer networks are taken at a
+            time, then fewer images, at the least one network's Jacobians at two images; the result
+            is not counted.
 
     Returns:
         The kernel, in the type of the params.
 
     Raises:
-        ValueError: If params have no common leading axis, a mask does not fit its tensor, or no entry is trained.
+        ValueError: If params have no common leading axis, a mask does not fit its tensor, or no
+            entry is trained.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of this file.
+        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of
+        this file.
     """
     outputs = _num_outputs(apply, params, x)
-    gram = _gram(apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(1, 2))
+    gram = _gram(
+        apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(1, 2)
+    )
     return gram.unflatten(2, (-1, outputs)).unflatten(1, (-1, outputs))
 
 
@@ -112,12 +126,16 @@ def tangent_kernel_trace(
         The trace, a sum and not a mean over outputs.
 
     Raises:
-        ValueError: If params have no common leading axis, a mask does not fit its tensor, or no entry is trained.
+        ValueError: If params have no common leading axis, a mask does not fit its tensor, or no
+            entry is trained.
 
     References:
-        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of this file.
+        Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of
+        this file.
     """
-    return _gram(apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(2))
+    return _gram(
+        apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(2)
+    )
 
 
 def _gram(
@@ -131,9 +149,15 @@ def _gram(
 ) -> Float[Tensor, "N R S"]:
     """Inner products of the rows that `as_rows` makes of Jacobians `[N, X, K, p]`, summed over tensors."""
     count = _check(params, free)
-    trained = {n: t for n, t in params.items() if t.is_floating_point() and (n not in free or bool(free[n].any()))}
+    trained = {
+        n: t
+        for n, t in params.items()
+        if t.is_floating_point() and (n not in free or bool(free[n].any()))
+    }
     if not trained:
-        raise ValueError(f"tangent kernel: expected a tensor with trained entries, got none in {list(params)}")
+        raise ValueError(
+            f"tangent kernel: expected a tensor with trained entries, got none in {list(params)}"
+        )
     entries = _num_outputs(apply, params, x) * sum(tensor[0].numel() for tensor in trained.values())
     total = len(x) + (0 if other is None else len(other))
     networks = max(1, max_entries // (entries * total))
@@ -143,14 +167,20 @@ def _gram(
         some = {name: tensor[start : start + networks].detach() for name, tensor in params.items()}
 
         def rows(block: Tensor, own: Params = some) -> list[Tensor]:
-            return [as_rows(jacobian) for jacobian in _jacobians(apply, own, set(trained), block, free)]
+            return [
+                as_rows(jacobian) for jacobian in _jacobians(apply, own, set(trained), block, free)
+            ]
 
-        grams.append(_blockwise(rows, x.split(images), None if other is None else other.split(images)))
+        grams.append(
+            _blockwise(rows, x.split(images), None if other is None else other.split(images))
+        )
     return torch.cat(grams)
 
 
 def _blockwise(
-    rows: Callable[[Tensor], list[Tensor]], blocks: tuple[Tensor, ...], others: tuple[Tensor, ...] | None
+    rows: Callable[[Tensor], list[Tensor]],
+    blocks: tuple[Tensor, ...],
+    others: tuple[Tensor, ...] | None,
 ) -> Float[Tensor, "N R S"]:
     """All inner products, two blocks of images at a time; half of them if both arguments are the same images."""
     grid: list[list[Tensor]] = []
@@ -159,7 +189,9 @@ def _blockwise(
         line = [] if others is not None else [grid[j][i].mT for j in range(i)]
         for j, other in enumerate(blocks[i:] if others is None else others):
             right = left if others is None and j == 0 else rows(other)
-            line.append(reduce(torch.add, (one @ two.mT for one, two in zip(left, right, strict=True))))
+            line.append(
+                reduce(torch.add, (one @ two.mT for one, two in zip(left, right, strict=True)))
+            )
         grid.append(line)
     return torch.cat([torch.cat(line, dim=2) for line in grid], dim=1)
 
@@ -172,7 +204,10 @@ def _jacobians(
     rest = {name: tensor for name, tensor in params.items() if name not in names}
     one_image = jacrev(lambda own, others, image: apply({**own, **others}, image[None])[0])
     found = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
-    flat = {name: jacobian.flatten(3) if jacobian.dim() > 3 else jacobian[..., None] for name, jacobian in found.items()}
+    flat = {
+        name: jacobian.flatten(3) if jacobian.dim() > 3 else jacobian[..., None]
+        for name, jacobian in found.items()
+    }
     return [j[..., free[n].flatten().to(j.device)] if n in free else j for n, j in flat.items()]
 
 
@@ -186,7 +221,9 @@ def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> int:
     counts = {len(tensor) if tensor.dim() else 0 for tensor in params.values()}
     if len(counts) != 1 or 0 in counts:
         shapes = {name: list(tensor.shape) for name, tensor in params.items()}
-        raise ValueError(f"tangent kernel: expected params [N, *shape] with one N of at least 1, got {shapes}")
+        raise ValueError(
+            f"tangent kernel: expected params [N, *shape] with one N of at least 1, got {shapes}"
+        )
     for name, mask in free.items():
         expected = list(params[name].shape[1:]) if name in params else None
         if list(mask.shape) != expected:

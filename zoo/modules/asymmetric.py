@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from zoo.architectures.masks import Amount, draw_fixed
 from zoo.architectures.table import check_options, look_up
 from zoo.modules.figlu import sigma_asymmetric_
-from zoo.modules.tensors import Owned, check_plain, fit_any, is_conv1d, parameters_of, per_tensor, replace_by, skipped_modules
+from zoo.modules.tensors import (
+    Owned,
+    check_plain,
+    fit_any,
+    is_conv1d,
+    parameters_of,
+    per_tensor,
+    replace_by,
+    skipped_modules,
+)
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _UNSUPPORTED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
@@ -109,22 +118,25 @@ class Offset(nn.Module):
 def asymmetric(module: nn.Module, kind: str = "w", *, seed: int = 0, **options: Any) -> nn.Module:
     """Make the asymmetric twin of a module: a copy with the permutation symmetries of its neurons removed.
 
-    The copy has the weights of the module where they are free, is trained, moved, compiled, copied and saved (`state_dict`) as
-    any module, and shows in `print(twin)` what was done. The same seed gives the same masks, fixed entries, mixing matrices
-    and offsets in every process and on every device.
+    The copy has the weights of the module where they are free, is trained, moved, compiled, copied
+    and saved (`state_dict`) as any module, and shows in `print(twin)` what was done. The same seed
+    gives the same masks, fixed entries, mixing matrices and offsets in every process and on every
+    device.
 
     Args:
         module: Any module; not changed.
-        kind: `"w"` (options of `w_asymmetric_`), `"sigma"` (of `sigma_asymmetric_`) or `"syre"` (of `syre_`).
+        kind: `"w"` (options of `w_asymmetric_`), `"sigma"` (of `sigma_asymmetric_`) or `"syre"` (of
+            `syre_`).
         seed: Seed of everything that is drawn.
-        **options: Options of that kind, among them `skip=[...]`: names of tensors or modules that stay as they are, with `*`
-            for anything, such as `"head"` or `"blocks.*.norm"`.
+        **options: Options of that kind, among them `skip=[...]`: names of tensors or modules that
+            stay as they are, with `*` for anything, such as `"head"` or `"blocks.*.norm"`.
 
     Returns:
         The twin.
 
     Raises:
-        ValueError: If the kind or an option is unknown, or the module cannot be made asymmetric; names the tensor.
+        ValueError: If the kind or an option is unknown, or the module cannot be made asymmetric;
+            names the tensor.
 
     References:
         Lim et al. 2024, arXiv 2405.20231.
@@ -151,47 +163,65 @@ def w_asymmetric_(
 ) -> None:
     """Fix some entries of every linear, convolutional and attention weight, in place: `W_eff = M * W + (1 - M) * F`.
 
-    `F ~ N(0, kappa^2)`; a row of `M` (one output neuron or filter) has `n_fix` zeros, no two rows of a tensor agree.
-    `n_fix` and `kappa` may be mappings from names of tensors or modules, `*` for anything; the last that fits a weight counts.
+    `F ~ N(0, kappa^2)`; a row of `M` (one output neuron or filter) has `n_fix` zeros, no two rows
+    of a tensor agree. `n_fix` and `kappa` may be mappings from names of tensors or modules, `*` for
+    anything; the last that fits a weight counts.
 
     Args:
         module: The module.
         generator: Source of `M` and `F`, in the order of `named_modules`.
-        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the fan-in (rounded, at least
-            one). A weight with 0 is left as it is.
+        n_fix: Fixed entries in each row; an integer is a number, a float below 1 a fraction of the
+            fan-in (rounded, at least one). A weight with 0 is left as it is.
         kappa: Standard deviation of the fixed entries, 0 included.
-        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution (`n_fix` counts filters then).
-        embeddings: Whether embeddings count too; a neuron reads the tokens, so that `n_fix` is a share of the vocabulary.
-        skip: Names of what stays as it is. A tied weight has one mask, and is left if one of its names is.
+        fix: `"entries"` fixes single scalars, `"filters"` whole input filters of a convolution
+            (`n_fix` counts filters then).
+        embeddings: Whether embeddings count too; a neuron reads the tokens, so that `n_fix` is a
+            share of the vocabulary.
+        skip: Names of what stays as it is. A tied weight has one mask, and is left if one of its
+            names is.
 
     Raises:
-        ValueError: If an option does not fit a weight, nothing is found, or a layer is of a kind that cannot be changed.
+        ValueError: If an option does not fit a weight, nothing is found, or a layer is of a kind
+            that cannot be changed.
 
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
     _check_layers(module, embeddings, skip)
-    weights = [owned for owned in parameters_of(module, skip) if _written_axis(owned, embeddings) is not None]
+    weights = [
+        owned
+        for owned in parameters_of(module, skip)
+        if _written_axis(owned, embeddings) is not None
+    ]
     if not weights:
         raise ValueError(f"w: no weights to fix entries of; looked for {_LOOKED_FOR}")
     check_plain(weights)
     drawn = []
     for owned, amount, scale in zip(
-        weights, per_tensor("n_fix", n_fix, weights), per_tensor("kappa", kappa, weights), strict=True
+        weights,
+        per_tensor("n_fix", n_fix, weights),
+        per_tensor("kappa", kappa, weights),
+        strict=True,
     ):
-        # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how it stores its weight.
+        # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how
+        # it stores its weight.
         axis = _written_axis(owned, embeddings) or 0
         shape = tuple(owned.tensor.movedim(axis, 0).shape)
         kernel = [False, *[True] * (len(shape) - 2)]
         constants = draw_fixed(owned.name, shape, kernel, amount, scale, fix, generator)
         if constants is not None:
-            free, fixed = (constant.movedim(0, axis).contiguous().to(owned.tensor.device) for constant in constants)
+            free, fixed = (
+                constant.movedim(0, axis).contiguous().to(owned.tensor.device)
+                for constant in constants
+            )
             drawn.append((owned, FixedEntries(free, fixed.to(owned.tensor.dtype))))
     for owned, entries in drawn:
         replace_by(owned, entries)
 
 
-def syre_(module: nn.Module, generator: torch.Generator, std: Amount = 0.01, skip: Sequence[str] = ()) -> None:
+def syre_(
+    module: nn.Module, generator: torch.Generator, std: Amount = 0.01, skip: Sequence[str] = ()
+) -> None:
     """Add a fixed random offset to every parameter, in place: `W_eff = F + W`, so that weight decay pulls to `F`, not to 0.
 
     The effective parameters start where they were, up to rounding.
@@ -200,7 +230,8 @@ def syre_(module: nn.Module, generator: torch.Generator, std: Amount = 0.01, ski
         module: The module.
         generator: Source of `F`, in the order of `named_parameters`.
         std: Standard deviation of the entries of `F`.
-        skip: Names of what stays as it is. A tied parameter has one offset, and is left if one of its names is.
+        skip: Names of what stays as it is. A tied parameter has one offset, and is left if one of
+            its names is.
 
     Raises:
         ValueError: If `std` is not positive, or a parameter has a parametrization already.
@@ -217,7 +248,11 @@ def syre_(module: nn.Module, generator: torch.Generator, std: Amount = 0.01, ski
         replace_by(owned, Offset(offset.to(owned.tensor.device, owned.tensor.dtype)))
 
 
-KINDS: dict[str, Callable[..., None]] = {"w": w_asymmetric_, "sigma": sigma_asymmetric_, "syre": syre_}
+KINDS: dict[str, Callable[..., None]] = {
+    "w": w_asymmetric_,
+    "sigma": sigma_asymmetric_,
+    "syre": syre_,
+}
 
 
 def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
@@ -227,7 +262,8 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
         module: The module.
 
     Returns:
-        By the name that the weight has in the standard module, True = trained; a tied weight by all its names.
+        By the name that the weight has in the standard module, True = trained; a tied weight by all
+        its names.
     """
     masks = {}
     for name, layer in module.named_modules(remove_duplicate=False):
@@ -246,7 +282,11 @@ def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
     Returns:
         What `load_state_dict` of the standard module takes to compute the same function; copies.
     """
-    state = {name: tensor.clone() for name, tensor in module.state_dict().items() if "parametrizations" not in name.split(".")}
+    state = {
+        name: tensor.clone()
+        for name, tensor in module.state_dict().items()
+        if "parametrizations" not in name.split(".")
+    }
     for prefix, layer in module.named_modules(remove_duplicate=False):
         for name, computed in getattr(layer, "parametrizations", {}).items():
             state[f"{prefix}.{name}".removeprefix(".")] = computed().detach().clone()
@@ -259,7 +299,11 @@ def _weights(layer: nn.Module, embeddings: bool) -> dict[str, int]:
         return {"weight": 0}
     if isinstance(layer, nn.MultiheadAttention):
         return dict.fromkeys(_PROJECTIONS, 0)
-    return {"weight": 1} if is_conv1d(layer) or (embeddings and isinstance(layer, nn.Embedding)) else {}
+    return (
+        {"weight": 1}
+        if is_conv1d(layer) or (embeddings and isinstance(layer, nn.Embedding))
+        else {}
+    )
 
 
 def _written_axis(owned: Owned, embeddings: bool) -> int | None:

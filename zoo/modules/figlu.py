@@ -13,16 +13,45 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.architectures.base import figlu
-from zoo.modules.tensors import check_open, check_patterns, fit_any, fits, is_conv1d, skipped_modules
+from zoo.modules.tensors import (
+    check_open,
+    check_patterns,
+    fit_any,
+    fits,
+    is_conv1d,
+    skipped_modules,
+)
 
 # Sigmoid and softmax are left: they are gates and weights more often than non-linearities.
 _ACTIVATIONS = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(
+        nn.ReLU,
+        nn.ReLU6,
+        nn.LeakyReLU,
+        nn.PReLU,
+        nn.RReLU,
+        nn.ELU,
+        nn.CELU,
+        nn.SELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+    ),
     *(nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Softsign),
 )
 # What the functions behind them are called; in-place variants end with an underscore.
 _OPERATORS = {
-    *("relu", "relu6", "leaky_relu", "_prelu_kernel", "rrelu_with_noise", "elu", "gelu", "silu", "mish"),
+    *(
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "_prelu_kernel",
+        "rrelu_with_noise",
+        "elu",
+        "gelu",
+        "silu",
+        "mish",
+    ),
     *("hardswish", "hardtanh", "tanh", "softplus"),
 }
 
@@ -74,20 +103,23 @@ def sigma_asymmetric_(
 ) -> None:
     """Replace every activation module by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F`, in place.
 
-    The module is run once, in evaluation mode, to see how many neurons each activation has and along which axis: the last one
-    after a linear, attention or embedding layer, that of the channels after a convolution. An activation that is called
-    several times has one `F` for each width. Gates (`nn.Sigmoid`, softmax) and what no activation follows stay as they are.
+    The module is run once, in evaluation mode, to see how many neurons each activation has and
+    along which axis: the last one after a linear, attention or embedding layer, that of the
+    channels after a convolution. An activation that is called several times has one `F` for each
+    width. Gates (`nn.Sigmoid`, softmax) and what no activation follows stay as they are.
 
     Args:
         module: The module.
         generator: Source of `F`, in the order of `named_modules`.
-        example_inputs: Inputs of the module: a tensor, a sequence of positional ones, or a mapping of named ones.
+        example_inputs: Inputs of the module: a tensor, a sequence of positional ones, or a mapping
+            of named ones.
         std: Standard deviation of the entries of `F`, `1 / sqrt(d)` for `d` neurons if None.
         activations: Names of modules of your own that are activations too.
         skip: Names of activations, or of modules in which all stay as they are.
 
     Raises:
-        ValueError: If an activation is a function call, which cannot be replaced, is never called, or has no clear axis.
+        ValueError: If an activation is a function call, which cannot be replaced, is never called,
+            or has no clear axis.
 
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.2.
@@ -99,19 +131,32 @@ def sigma_asymmetric_(
             "sigma: example_inputs are needed to see how many neurons each activation has, such as a batch of data"
         )
     check_open(module, skip)
-    check_patterns("activations", activations, [name for name, _ in module.named_modules(remove_duplicate=False)])
-    found = {name: m for name, m in module.named_modules() if name and _is_activation(name, m, activations)}
+    check_patterns(
+        "activations",
+        activations,
+        [name for name, _ in module.named_modules(remove_duplicate=False)],
+    )
+    found = {
+        name: m
+        for name, m in module.named_modules()
+        if name and _is_activation(name, m, activations)
+    }
     skipped = skipped_modules(module, skip)
     recorded = _record(module, set(found), skip, example_inputs)
     if recorded.functional:
         calls = [
-            f"{operator} in {name or 'the module itself'} ({kind})" for (name, kind), operator in recorded.functional.items()
+            f"{operator} in {name or 'the module itself'} ({kind})"
+            for (name, kind), operator in recorded.functional.items()
         ]
         raise ValueError(
             f"sigma: activations that are function calls cannot be replaced: {', '.join(calls)}; call modules such as "
             "nn.ReLU() there, or leave those modules as they are with skip=[...]"
         )
-    units = {m: _unit(n, recorded.calls.get(n, []), std, generator) for n, m in found.items() if m not in skipped}
+    units = {
+        m: _unit(n, recorded.calls.get(n, []), std, generator)
+        for n, m in found.items()
+        if m not in skipped
+    }
     if not units:
         names = ", ".join(f"nn.{kind.__name__}" for kind in _ACTIVATIONS)
         raise ValueError(
@@ -123,11 +168,20 @@ def sigma_asymmetric_(
 
 def _is_activation(name: str, module: nn.Module, own: Sequence[str]) -> bool:
     kind = type(module)
-    is_theirs = kind.__module__ == "transformers.activations" and kind.__name__ != "LinearActivation"
-    return isinstance(module, _ACTIVATIONS) or is_theirs or any(fits(pattern, name) for pattern in own)
+    is_theirs = (
+        kind.__module__ == "transformers.activations" and kind.__name__ != "LinearActivation"
+    )
+    return (
+        isinstance(module, _ACTIVATIONS) or is_theirs or any(fits(pattern, name) for pattern in own)
+    )
 
 
-def _unit(name: str, calls: Sequence[tuple[Tensor, int | None]], std: float | None, generator: torch.Generator) -> FiGLU:
+def _unit(
+    name: str,
+    calls: Sequence[tuple[Tensor, int | None]],
+    std: float | None,
+    generator: torch.Generator,
+) -> FiGLU:
     if not calls:
         raise ValueError(
             f"sigma: activation {name!r} is not called with these example inputs; leave it out with skip=[{name!r}]"
@@ -154,7 +208,8 @@ def _replace(module: nn.Module, units: Mapping[nn.Module, nn.Module]) -> None:
             if child is not None and child in units:
                 setattr(parent, attribute, units[child])
                 if isinstance(parent, nn.TransformerEncoderLayer):
-                    # Its fused kernel, used in evaluation, would still compute the activation that it was built with.
+                    # Its fused kernel, used in evaluation, would still compute the activation that
+                    # it was built with.
                     parent.activation_relu_or_gelu = 0
     for encoder in module.modules():
         if isinstance(encoder, nn.TransformerEncoder):
@@ -167,7 +222,8 @@ class _Record:
 
     Attributes:
         calls: Activation -> its inputs, and the axis of neurons where it is clear.
-        functional: Name and class of a module -> an operator that it called and no activation module did.
+        functional: Name and class of a module -> an operator that it called and no activation
+            module did.
     """
 
     calls: dict[str, list[tuple[Tensor, int | None]]] = field(default_factory=dict)
@@ -189,8 +245,14 @@ class _Recorder(TorchDispatchMode):
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             if name in self.activations:
                 x = (*args, *kwargs.values())[0]
-                clear = self.written[0] if self.written is not None and self.written[1] == x.dim() else None
-                self.record.calls.setdefault(name, []).append((x.detach(), -1 if x.dim() <= 2 else clear))
+                clear = (
+                    self.written[0]
+                    if self.written is not None and self.written[1] == x.dim()
+                    else None
+                )
+                self.record.calls.setdefault(name, []).append(
+                    (x.detach(), -1 if x.dim() <= 2 else clear)
+                )
             self.running.append((name, type(module).__name__))
 
         return hook
@@ -214,11 +276,18 @@ def _neuron_axis(layer: nn.Module) -> int | None:
     """Axis along which a layer writes neurons, None if it is not one that mixes them."""
     if isinstance(layer, _ConvNd):
         return -1 - len(layer.kernel_size)
-    return -1 if is_conv1d(layer) or isinstance(layer, nn.Linear | nn.Embedding | nn.MultiheadAttention) else None
+    return (
+        -1
+        if is_conv1d(layer) or isinstance(layer, nn.Linear | nn.Embedding | nn.MultiheadAttention)
+        else None
+    )
 
 
-def _record(module: nn.Module, activations: set[str], skip: Sequence[str], example_inputs: Any) -> _Record:
-    # A copy, so that hooks, modes and gradients leave no trace; with gradients attention layers do not use fused kernels.
+def _record(
+    module: nn.Module, activations: set[str], skip: Sequence[str], example_inputs: Any
+) -> _Record:
+    # A copy, so that hooks, modes and gradients leave no trace; with gradients attention layers do
+    # not use fused kernels.
     probe = copy.deepcopy(module).eval().requires_grad_(True)
     recorder = _Recorder(probe, activations, skip)
     args = () if isinstance(example_inputs, Mapping) else example_inputs

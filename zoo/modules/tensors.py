@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-# They keep their weights in lists of their own, or compute their non-linearities inside; a parametrization would be ignored.
+# They keep their weights in lists of their own, or compute their non-linearities inside; a
+# parametrization would be ignored.
 _CLOSED = (nn.RNNBase, nn.RNNCellBase)
 
 
@@ -39,13 +40,15 @@ def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
 
     Args:
         module: The module.
-        skip: Names of tensors or modules, as in `fits`; a tied tensor is skipped if one of its names is.
+        skip: Names of tensors or modules, as in `fits`; a tied tensor is skipped if one of its
+            names is.
 
     Returns:
         The parameters, tied ones once.
 
     Raises:
-        ValueError: If a name in `skip` fits nothing, or the module has a recurrent layer or a parameter without a shape.
+        ValueError: If a name in `skip` fits nothing, or the module has a recurrent layer or a
+            parameter without a shape.
     """
     check_open(module, skip)
     found: dict[int, Owned] = {}
@@ -58,7 +61,9 @@ def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
     kept = [owned for owned in found.values() if not fit_any(skip, owned.names)]
     lazy = [owned.name for owned in kept if is_lazy(owned.tensor) or owned.tensor.is_meta]
     if lazy:
-        raise ValueError(f"parameters {lazy} have no values yet; materialize the module first (run it once if it is lazy)")
+        raise ValueError(
+            f"parameters {lazy} have no values yet; materialize the module first (run it once if it is lazy)"
+        )
     return kept
 
 
@@ -73,9 +78,17 @@ def check_open(module: nn.Module, skip: Sequence[str]) -> None:
         ValueError: If a name in `skip` fits nothing, or the module has a recurrent layer.
     """
     modules = dict(module.named_modules(remove_duplicate=False))
-    check_patterns("skip", skip, [*modules, *(name for name, _ in module.named_parameters(remove_duplicate=False))])
+    check_patterns(
+        "skip",
+        skip,
+        [*modules, *(name for name, _ in module.named_parameters(remove_duplicate=False))],
+    )
     skipped = skipped_modules(module, skip)
-    closed = [f"{n!r} ({type(m).__name__})" for n, m in modules.items() if isinstance(m, _CLOSED) and m not in skipped]
+    closed = [
+        f"{n!r} ({type(m).__name__})"
+        for n, m in modules.items()
+        if isinstance(m, _CLOSED) and m not in skipped
+    ]
     if closed:
         raise ValueError(
             f"recurrent layers cannot be made asymmetric: {', '.join(closed)}; leave them as they are with skip=[...]"
@@ -98,7 +111,10 @@ def skipped_modules(module: nn.Module, skip: Sequence[str]) -> set[nn.Module]:
 def is_conv1d(layer: nn.Module) -> bool:
     """Whether a layer is the `Conv1D` of transformers: a linear layer whose weight is `[in, out]`."""
     # Known by name, so that transformers need not be installed.
-    return any((c.__module__, c.__name__) == ("transformers.pytorch_utils", "Conv1D") for c in type(layer).__mro__)
+    return any(
+        (c.__module__, c.__name__) == ("transformers.pytorch_utils", "Conv1D")
+        for c in type(layer).__mro__
+    )
 
 
 def check_plain(tensors: Sequence[Owned]) -> None:
@@ -110,9 +126,14 @@ def check_plain(tensors: Sequence[Owned]) -> None:
     Raises:
         ValueError: If a layer that holds one has a parametrization.
     """
-    # A parametrized layer shares the class that computes its weights with all its copies: a change would reach the original.
+    # A parametrized layer shares the class that computes its weights with all its copies: a change
+    # would reach the original.
     owned = [(o.name, layer) for o in tensors for layer, _ in o.owners]
-    computed = [n for n, m in owned if isinstance(m, parametrize.ParametrizationList) or parametrize.is_parametrized(m)]
+    computed = [
+        n
+        for n, m in owned
+        if isinstance(m, parametrize.ParametrizationList) or parametrize.is_parametrized(m)
+    ]
     if computed:
         raise ValueError(
             f"layers that have a parametrization (weight norm, or asymmetric already) cannot get another: {computed}; make the "
@@ -155,7 +176,9 @@ def check_patterns(option: str, patterns: Iterable[str], names: Sequence[str]) -
     """
     unknown = [pattern for pattern in patterns if not fit_any([pattern], names)]
     if unknown:
-        raise ValueError(f"{option}: {unknown} fit nothing; names are {[name for name in names if name]}")
+        raise ValueError(
+            f"{option}: {unknown} fit nothing; names are {[name for name in names if name]}"
+        )
 
 
 def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Owned]) -> list[Any]:
@@ -163,7 +186,8 @@ def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Ow
 
     Args:
         option: Name of the option, for errors.
-        value: One value for all, or a mapping from names as in `fits`; the last that fits a tensor counts.
+        value: One value for all, or a mapping from names as in `fits`; the last that fits a tensor
+            counts.
         tensors: The tensors.
 
     Returns:
@@ -175,10 +199,15 @@ def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Ow
     if not isinstance(value, Mapping):
         return [value] * len(tensors)
     check_patterns(option, value, [name for owned in tensors for name in owned.names])
-    fitting = [[chosen for pattern, chosen in value.items() if fit_any([pattern], owned.names)] for owned in tensors]
+    fitting = [
+        [chosen for pattern, chosen in value.items() if fit_any([pattern], owned.names)]
+        for owned in tensors
+    ]
     missing = [owned.name for owned, values in zip(tensors, fitting, strict=True) if not values]
     if missing:
-        raise ValueError(f"{option}: no value for {missing}; start the mapping with '*' to give all the others one")
+        raise ValueError(
+            f"{option}: no value for {missing}; start the mapping with '*' to give all the others one"
+        )
     return [values[-1] for values in fitting]
 
 

@@ -36,7 +36,9 @@ def escape(text: str) -> str:
     >>> escape(chr(27) + "[2Jb")
     '\\x1b[2Jb'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def read_json(path: Path) -> bytes:
@@ -46,7 +48,8 @@ def read_json(path: Path) -> bytes:
         path: The file.
 
     Returns:
-        Its bytes: JSON of bounded length, number of values and depth, of this version of the format.
+        Its bytes: JSON of bounded length, number of values and depth, of this version of the
+            format.
 
     Raises:
         StoreError: If it is something else.
@@ -61,8 +64,14 @@ def read_json(path: Path) -> bytes:
     try:
         found = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        raise StoreError(f"{path}: not JSON: {escape(str(error))}; run the same generate-zoo command to repair it") from error
-    version = found.get("version") if isinstance(found, dict) and found.get("format") == "symzoo" else None
+        raise StoreError(
+            f"{path}: not JSON: {escape(str(error))}; run the same generate-zoo command to repair it"
+        ) from error
+    version = (
+        found.get("version")
+        if isinstance(found, dict) and found.get("format") == "symzoo"
+        else None
+    )
     if type(version) is int:
         with refusals(path):
             check_version(version)
@@ -88,7 +97,9 @@ def inside(directory: Path, relative: str) -> Path:
     except (OSError, RuntimeError) as error:  # a loop of links
         raise StoreError(f"{path}: cannot be followed ({error})") from error
     if leads_out:
-        raise StoreError(f"{path}: a link that leads out of the zoo; put a copy of the file in its place")
+        raise StoreError(
+            f"{path}: a link that leads out of the zoo; put a copy of the file in its place"
+        )
     return path
 
 
@@ -110,7 +121,9 @@ def check_file(directory: Path, relative: str, size: int) -> Path:
     found = path.stat().st_size if path.is_file() else None
     if found != size:
         state = "missing" if found is None else f"{found} bytes"
-        raise StoreError(f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to repair it")
+        raise StoreError(
+            f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to repair it"
+        )
     return path
 
 
@@ -124,22 +137,39 @@ def check_space(space: Mapping[str, Any]) -> None:
         ValueError: If it is not a weight space, or too large.
     """
     groups, tensors = space.get("groups"), space.get("tensors")
-    if set(space) != {"groups", "tensors"} or not isinstance(groups, dict) or not isinstance(tensors, dict):
+    if (
+        set(space) != {"groups", "tensors"}
+        or not isinstance(groups, dict)
+        or not isinstance(tensors, dict)
+    ):
         raise ValueError("a weight space: expected the keys 'groups' and 'tensors'")
     if not 1 <= len(tensors) <= MAX_TENSORS:
         raise ValueError(f"a weight space of {len(tensors)} tensors; expected 1 to {MAX_TENSORS}")
     for name, pattern in tensors.items():
         check_name(name, "tensor")
-        if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN or pattern.count("(") > _DEEPEST_PATTERN:
-            raise ValueError(f"tensor {name!r}: expected a pattern of at most {_LONGEST_PATTERN} characters")
+        if (
+            not isinstance(pattern, str)
+            or len(pattern) > _LONGEST_PATTERN
+            or pattern.count("(") > _DEEPEST_PATTERN
+        ):
+            raise ValueError(
+                f"tensor {name!r}: expected a pattern of at most {_LONGEST_PATTERN} characters"
+            )
     found = WeightSpace.from_json(json.dumps(space))
-    used = {label.group for name in found.tensors for axis in found.pattern(name).axes for label in labels(axis)}
+    used = {
+        label.group
+        for name in found.tensors
+        for axis in found.pattern(name).axes
+        for label in labels(axis)
+    }
     unused = [name for name in groups if name not in used]
     if unused:
         raise ValueError(f"neuron group {unused[0]!r:.100} is no axis of a tensor")
 
 
-def check_options_fit(architecture: Mapping[str, Any], input_shape: Sequence[int], space: WeightSpace) -> None:
+def check_options_fit(
+    architecture: Mapping[str, Any], input_shape: Sequence[int], space: WeightSpace
+) -> None:
     """Check that options of an architecture do not ask for much more than its stored weight space holds.
 
     Args:
@@ -151,10 +181,22 @@ def check_options_fit(architecture: Mapping[str, Any], input_shape: Sequence[int
         StoreError: If it has more layers than the space has tensors, or a graph that is too large.
     """
     for name, value in architecture.items():
-        layers = len(value) if isinstance(value, list | tuple) and name != "edges" else value if name in _DEPTHS else 0
+        layers = (
+            len(value)
+            if isinstance(value, list | tuple) and name != "edges"
+            else value
+            if name in _DEPTHS
+            else 0
+        )
         if isinstance(layers, int | float) and not layers <= len(space.tensors):
             tensors = len(space.tensors)
-            raise StoreError(f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the weight space")
+            raise StoreError(
+                f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the weight space"
+            )
     nodes = math.prod(input_shape[1:])
-    if architecture.get("name") == "gin" and architecture.get("edges") != "input" and nodes > _MOST_NODES:
+    if (
+        architecture.get("name") == "gin"
+        and architecture.get("edges") != "input"
+        and nodes > _MOST_NODES
+    ):
         raise StoreError(f"architecture: a graph of {nodes} nodes; expected at most {_MOST_NODES}")

@@ -1,8 +1,9 @@
 """HDF5 shards: write them whole or not at all, check them before any data is read, read them at raw speed.
 
-A shard holds one dataset for each column at its root, contiguous and little-endian, without filters, so that Hugging Face
-`datasets` loads it as it is and a bulk read is one read of the file. h5py writes; `zoo.hdf5` reads, since libhdf5 is not made
-for files of strangers. Nothing but this file imports h5py.
+A shard holds one dataset for each column at its root, contiguous and little-endian, without
+filters, so that Hugging Face `datasets` loads it as it is and a bulk read is one read of the file.
+h5py writes; `zoo.hdf5` reads, since libhdf5 is not made for files of strangers. Nothing but this
+file imports h5py.
 """
 
 import errno
@@ -27,27 +28,35 @@ _DTYPES = tuple(np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|u1", "
 Columns = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
-def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | int], equal_rows: bool = True) -> None:
+def write_columns(
+    path: Path, columns: Columns, attributes: Mapping[str, str | int], equal_rows: bool = True
+) -> None:
     """Write one HDF5 file; it appears under its name only when it is complete and on disk.
 
     Args:
         path: Where the file goes; its folder is made if it is missing.
-        columns: Arrays by name: numbers, booleans, or text (object or str dtype), at least one axis each.
+        columns: Arrays by name: numbers, booleans, or text (object or str dtype), at least one axis
+            each.
         attributes: Metadata of the file.
         equal_rows: Whether all columns must have the same first axis, as a table does.
 
     Raises:
         ValueError: If a column cannot be stored in the format.
-        OSError: If the disk is full or the folder cannot be written; no file is left under the name.
+        OSError: If the disk is full or the folder cannot be written; no file is left under the
+            name.
     """
     rows = {name: len(array) if array.ndim else 0 for name, array in columns.items()}
     if not columns or 0 in rows.values() or (equal_rows and len(set(rows.values())) != 1):
-        raise ValueError(f"{path}: expected columns with equally many rows, at least one, got {rows}")
+        raise ValueError(
+            f"{path}: expected columns with equally many rows, at least one, got {rows}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:
         # Made in memory: HDF5 crashes the process when a disk fills up under a column of text.
-        with h5py.File(temporary, "w", driver="core", backing_store=False, libver="v110", track_order=True) as file:
+        with h5py.File(
+            temporary, "w", driver="core", backing_store=False, libver="v110", track_order=True
+        ) as file:
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in attributes.items():
                 file.attrs[name] = value
@@ -60,14 +69,18 @@ def write_columns(path: Path, columns: Columns, attributes: Mapping[str, str | i
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; free some and run again") from error
+            raise OSError(
+                errno.ENOSPC, f"no space left on the disk for {path}; free some and run again"
+            ) from error
         raise
 
 
 def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) -> None:
     check_name(name, "column")
     if array.dtype.kind in "OU":
-        file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype("utf-8"), track_times=False)
+        file.create_dataset(
+            name, data=array.astype(object), dtype=h5py.string_dtype("utf-8"), track_times=False
+        )
         return
     stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     if stored.dtype not in _DTYPES or stored.ndim > MAX_RANK:
@@ -90,7 +103,8 @@ def temporary_path(path: Path) -> Path:
 
 
 def _check_written(temporary: Path, columns: Columns) -> None:
-    # What cannot be read again, for example because another libhdf5 lays files out in another way, must not get its name.
+    # What cannot be read again, for example because another libhdf5 lays files out in another way,
+    # must not get its name.
     found = {name: column.shape for name, column in open_checked(temporary).columns.items()}
     if list(found.items()) != [(name, array.shape) for name, array in columns.items()]:
         raise StoreError(f"{temporary}: wrote columns {found}, which are not those that were given")
@@ -154,7 +168,9 @@ def read_names(path: Path) -> list[str]:
     return list(open_checked(path).columns)
 
 
-def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
+def read_columns(
+    paths: Sequence[Path], names: Sequence[str] | None = None
+) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read columns of checked files, rows of one file after those of the one before it.
 
     Args:
@@ -165,7 +181,8 @@ def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> d
         Arrays by name; text columns have object dtype.
 
     Raises:
-        StoreError: If a file is not what it should be, or has no such column, or another kind of it than the first file.
+        StoreError: If a file is not what it should be, or has no such column, or another kind of it
+            than the first file.
     """
     parts: dict[str, list[Shaped[np.ndarray, "..."]]] = {}
     for path in paths:
@@ -178,7 +195,10 @@ def read_columns(paths: Sequence[Path], names: Sequence[str] | None = None) -> d
                 raise StoreError(f"{path}: {name!r} has another type or shape than in {paths[0]}")
             if first is not array:
                 parts[name].append(array)
-    return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
+    return {
+        name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for name, arrays in parts.items()
+    }
 
 
 def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -192,13 +212,18 @@ def read_tensors(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -
         Tensors `[rows, *shape]`.
 
     Raises:
-        StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
+        StoreError: If a file is not what it should be, or a column is missing or has another shape
+            or dtype.
     """
     places = [locate(path, shapes) for path in paths]
     rows = sum(count for count, _ in places)
-    arrays = {name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()}
+    arrays = {
+        name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()
+    }
     _copy(paths, places, arrays)
-    return {name: torch.from_numpy(array).reshape(rows, *shapes[name]) for name, array in arrays.items()}
+    return {
+        name: torch.from_numpy(array).reshape(rows, *shapes[name]) for name, array in arrays.items()
+    }
 
 
 def read_flat(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -> Float[Tensor, "N P"]:
@@ -212,7 +237,8 @@ def read_flat(paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]]) -> F
         `[rows, P]`, the same as `zoo.params.flatten` of what `read_tensors` returns.
 
     Raises:
-        StoreError: If a file is not what it should be, or a column is missing or has another shape or dtype.
+        StoreError: If a file is not what it should be, or a column is missing or has another shape
+            or dtype.
     """
     places = [locate(path, shapes) for path in paths]
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
@@ -232,7 +258,8 @@ def locate(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict
         Number of rows, and where in the file each column starts, in bytes.
 
     Raises:
-        StoreError: If the file is not what it should be, or a column is missing or has another shape or dtype.
+        StoreError: If the file is not what it should be, or a column is missing or has another
+            shape or dtype.
     """
     checked = open_checked(path)
     rows, offsets = None, {}
@@ -241,15 +268,20 @@ def locate(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, dict
         rows = column.shape[0] if rows is None else rows
         if column.shape != (rows, *shape) or column.dtype != "<f4":
             found = column.dtype if column.dtype == TEXT else np.dtype(column.dtype).name
-            raise StoreError(f"{path}: {name!r}: expected shape {[rows, *shape]} float32, found {list(column.shape)} {found}")
+            raise StoreError(
+                f"{path}: {name!r}: expected shape {[rows, *shape]} float32, found {list(column.shape)} {found}"
+            )
         offsets[name] = column.offset
     return rows or 0, offsets
 
 
-def _copy(paths: Sequence[Path], places: Sequence[tuple[int, dict[str, int]]], targets: Columns) -> None:
+def _copy(
+    paths: Sequence[Path], places: Sequence[tuple[int, dict[str, int]]], targets: Columns
+) -> None:
     """Copy columns out of mapped files: contiguous columns need no help of HDF5, and one copy is all there is.
 
-    `numpy.empty` behind the targets asks for huge pages; with small ones, page faults would take most of the time.
+    `numpy.empty` behind the targets asks for huge pages; with small ones, page faults would take
+    most of the time.
 
     Raises:
         StoreError: If a file became shorter since it was checked.
@@ -260,7 +292,9 @@ def _copy(paths: Sequence[Path], places: Sequence[tuple[int, dict[str, int]]], t
         for name, target in targets.items():
             if offsets[name] + 4 * rows * target.shape[1] > len(mapped):
                 raise StoreError(f"{path}: the file changed while it was read")
-            target[start : start + rows] = np.ndarray((rows, target.shape[1]), "<f4", mapped, offsets[name])
+            target[start : start + rows] = np.ndarray(
+                (rows, target.shape[1]), "<f4", mapped, offsets[name]
+            )
         start += rows
 
 

@@ -4,8 +4,9 @@
     OUT/<population>/train-00000-of-00002.safetensors   one file a shard, tensors [N, *shape]
     OUT/constants/<population>.safetensors              masks, fixed entries, mixing matrices, offsets
 
-Every file carries a JSON record under the key `symzoo`: population, split, weight space, architecture, hyperparameters and
-shapes; in safetensors also the columns of text, for which it has no type.
+Every file carries a JSON record under the key `symzoo`: population, split, weight space,
+architecture, hyperparameters and shapes; in safetensors also the columns of text, for which it has
+no type.
 """
 
 import json
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import save_file
 
+from zoo.params import Params
 from zoo.store.atomic import check_new, publish_folder
 from zoo.store.manifest import SPLITS
-from zoo.params import Params
 from zoo.store.population import Population, Zoo
 from zoo.store.streaming import BLOCK_BYTES
 
@@ -34,7 +35,11 @@ Table = dict[str, np.ndarray]
 
 
 def export(
-    zoo: Zoo, out: str | Path, format: Format, populations: Sequence[str] | None = None, splits: Sequence[str] | None = None
+    zoo: Zoo,
+    out: str | Path,
+    format: Format,
+    populations: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
 ) -> Path:
     """Write final parameters, hyperparameters and metrics of a zoo in another format; memory holds some networks at a time.
 
@@ -57,7 +62,9 @@ def export(
         raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
     names = list(zoo) if populations is None else list(populations)
     if unknown := [name for name in names if name not in zoo]:
-        raise ValueError(f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}")
+        raise ValueError(
+            f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}"
+        )
     if splits and (wrong := [split for split in splits if split not in SPLITS]):
         raise ValueError(f"no splits {wrong}; splits are {list(SPLITS)}")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -71,7 +78,11 @@ def export(
             if population.constants:
                 (temporary / "constants").mkdir(parents=True, exist_ok=True)
                 arrays = {key: tensor.numpy() for key, tensor in population.constants.items()}
-                save_file(arrays, temporary / "constants" / f"{name}.safetensors", {KEY: _record(population, None)})
+                save_file(
+                    arrays,
+                    temporary / "constants" / f"{name}.safetensors",
+                    {KEY: _record(population, None)},
+                )
         publish_folder(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +115,8 @@ def _columns(population: Population, split: str) -> Table:
 def _write_parquet(population: Population, split: str, folder: Path) -> None:
     table, shapes = _columns(population, split), population.space.shapes
     fields = [
-        pa.field(name, pa.string() if _is_text(array) else pa.from_numpy_dtype(array.dtype)) for name, array in table.items()
+        pa.field(name, pa.string() if _is_text(array) else pa.from_numpy_dtype(array.dtype))
+        for name, array in table.items()
     ]
     for name, shape in shapes.items():
         of = pa.list_(pa.float32(), int(np.prod(shape)))
@@ -118,7 +130,10 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
         parts = torch.arange(len(stored)).split(step)
         for part, params in zip(parts, stored.stream(parts), strict=True):
             rows = slice(int(part[0]), int(part[-1]) + 1)
-            columns = [pa.array(array[rows], field.type) for array, field in zip(table.values(), schema, strict=False)]
+            columns = [
+                pa.array(array[rows], field.type)
+                for array, field in zip(table.values(), schema, strict=False)
+            ]
             columns += [_lists(params[name], schema.field(name).type) for name in shapes]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
@@ -133,10 +148,18 @@ def _write_safetensors(population: Population, split: str, folder: Path) -> None
     for file in stored.files:
         rows = slice(start, start + file.rows)
         params: Params = stored.read(torch.arange(rows.start, rows.stop))
-        numbers = {name: np.ascontiguousarray(array[rows]) for name, array in table.items() if not _is_text(array)}
+        numbers = {
+            name: np.ascontiguousarray(array[rows])
+            for name, array in table.items()
+            if not _is_text(array)
+        }
         texts = {name: array[rows].tolist() for name, array in table.items() if _is_text(array)}
         arrays = numbers | {name: tensor.numpy() for name, tensor in params.items()}
-        save_file(arrays, folder / f"{file.path.stem}.safetensors", {KEY: _record(population, split, text=texts)})
+        save_file(
+            arrays,
+            folder / f"{file.path.stem}.safetensors",
+            {KEY: _record(population, split, text=texts)},
+        )
         start = rows.stop
 
 

@@ -25,7 +25,8 @@ def histogram_lines(
         blocks: Whether bars are block characters, an eighth of a column fine, or `#`.
 
     Returns:
-        One line a bin: its edges, its bar and its count. A single line says so if there is nothing to count.
+        One line a bin: its edges, its bar and its count. A single line says so if there is nothing
+            to count.
 
     >>> print("\n".join(histogram_lines(np.array([0.1, 0.2, 0.9]), bins=2, width=24, bounds=(0.0, 1.0), blocks=False)))
     0.0 to 0.5 ########### 2
@@ -40,7 +41,10 @@ def histogram_lines(
     room = max(1, width - len(labels[0]) - len(max(numbers, key=len)) - 2)
     most = max(1, counts.max())
     bars = [_bar(count / most * room, blocks).ljust(room) for count in counts]
-    return [f"{label} {bar} {number}".rstrip() for label, bar, number in zip(labels, bars, numbers, strict=True)]
+    return [
+        f"{label} {bar} {number}".rstrip()
+        for label, bar, number in zip(labels, bars, numbers, strict=True)
+    ]
 
 
 def _bar(length: float, blocks: bool) -> str:
@@ -54,7 +58,10 @@ def _labels(edges: Float[np.ndarray, "E"]) -> list[str]:
     """Edges with as few digits as tell them apart."""
     texts: list[str] = []
     for digits in range(1, 18):
-        texts = [f"{edge:.{digits}f}" if 1e-3 <= np.abs(edges).max() < 1e6 else f"{edge:.{digits}g}" for edge in edges]
+        texts = [
+            f"{edge:.{digits}f}" if 1e-3 <= np.abs(edges).max() < 1e6 else f"{edge:.{digits}g}"
+            for edge in edges
+        ]
         if len(set(texts)) == len(set(edges.tolist())) and _are_close(texts, edges):
             break
     longest = max(map(len, texts))
@@ -64,4 +71,6 @@ def _labels(edges: Float[np.ndarray, "E"]) -> list[str]:
 def _are_close(texts: list[str], edges: Float[np.ndarray, "E"]) -> bool:
     """Whether no text is off by more than a tenth of a bin."""
     step = float(edges[1] - edges[0])
-    return all(abs(float(text) - edge) <= step / 10 for text, edge in zip(texts, edges, strict=True))
+    return all(
+        abs(float(text) - edge) <= step / 10 for text, edge in zip(texts, edges, strict=True)
+    )

@@ -1,6 +1,7 @@
 """Zoos on the Hugging Face Hub: push a complete zoo, pull one and check every byte of it.
 
-The token is the one of `hf auth login` or of the environment variable `HF_TOKEN`; none is ever taken as an argument.
+The token is the one of `hf auth login` or of the environment variable `HF_TOKEN`; none is ever
+taken as an argument.
 """
 
 import re
@@ -10,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.store.atomic import check_new, publish_folder
-from zoo.store.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from zoo.store.columns import StoreError, sha256
+from zoo.store.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 
 CARD_NAME = "README.md"
 MAX_TEXT = 10**8
@@ -80,7 +81,9 @@ def push(directory: str | Path, repo: str, private: bool = False) -> str:
     directory, repo = Path(directory), _checked_name(repo)
     files = zoo_files(read_manifest(directory))
     if not (directory / CARD_NAME).is_file():
-        raise StoreError(f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to write it")
+        raise StoreError(
+            f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to write it"
+        )
     check_files(directory, files)
     api = HfApi()
     with _clear_errors(repo):
@@ -110,7 +113,8 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
         The folder.
 
     Raises:
-        StoreError: If what is there is not a whole zoo, or a file has other bytes than its manifest says.
+        StoreError: If what is there is not a whole zoo, or a file has other bytes than its manifest
+            says.
         HubError: If the Hub cannot be reached or refuses.
         ValueError: If the folder holds something already.
     """
@@ -126,22 +130,33 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
     def download(names: list[str]) -> None:
         with _clear_errors(repo, revision):
             api.snapshot_download(
-                repo, repo_type="dataset", revision=info.sha, local_dir=temporary, allow_patterns=names, max_workers=4
+                repo,
+                repo_type="dataset",
+                revision=info.sha,
+                local_dir=temporary,
+                allow_patterns=names,
+                max_workers=4,
             )
 
     if not 0 < (sizes.get(MANIFEST_NAME) or 0) <= MAX_TEXT:
-        raise StoreError(f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes")
+        raise StoreError(
+            f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes"
+        )
     download([MANIFEST_NAME])
     files = zoo_files(_manifest_of(temporary, repo))
     for name, entry in files.items():
         if sizes.get(name) != entry.bytes:
-            raise StoreError(f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has {sizes.get(name, 'no such file')}")
+            raise StoreError(
+                f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has {sizes.get(name, 'no such file')}"
+            )
     download([*files, *([CARD_NAME] if (sizes.get(CARD_NAME) or 0) <= MAX_TEXT else [])])
     try:
         check_files(temporary, files)
     except StoreError as error:
         shutil.rmtree(temporary)
-        raise StoreError(f"{repo}: {error}; nothing was kept: the data set itself is damaged, or try again") from error
+        raise StoreError(
+            f"{repo}: {error}; nothing was kept: the data set itself is damaged, or try again"
+        ) from error
     _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
     publish_folder(temporary, out)
     return out
@@ -149,7 +164,9 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
 
 def _checked_name(repo: str) -> str:
     if not _REPO.fullmatch(repo):
-        raise ValueError(f"repository {repo!r}: expected owner/name, as in the address of a data set on the Hub")
+        raise ValueError(
+            f"repository {repo!r}: expected owner/name, as in the address of a data set on the Hub"
+        )
     return repo
 
 
@@ -181,9 +198,13 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except errors.RevisionNotFoundError as error:
-        raise HubError(f"{at}: there is no such revision; give a branch, a tag or a whole commit hash") from error
+        raise HubError(
+            f"{at}: there is no such revision; give a branch, a tag or a whole commit hash"
+        ) from error
     except errors.GatedRepoError as error:
-        raise HubError(f"{at}: access must be asked for on the page of the data set, with the account of your token") from error
+        raise HubError(
+            f"{at}: access must be asked for on the page of the data set, with the account of your token"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
             f"{at}: no such data set, or your token may not see it; check the name or run `hf auth login`"
@@ -191,7 +212,9 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     except errors.LocalTokenNotFoundError as error:
         raise HubError(f"{at}: no token; run `hf auth login` or set HF_TOKEN") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise HubError(f"{at}: the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is") from error
+        raise HubError(
+            f"{at}: the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is"
+        ) from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "unknown")
         hint = (
@@ -201,4 +224,6 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
         )
         raise HubError(f"{at}: the Hub answered with status {status}; {hint}") from error
     except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
-        raise HubError(f"{at}: the Hub cannot be reached ({error}); run again when it can") from error
+        raise HubError(
+            f"{at}: the Hub cannot be reached ({error}); run again when it can"
+        ) from error

@@ -12,9 +12,16 @@ import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
-from zoo.store.bounds import MANIFEST_NAME, check_options_fit, check_space, escape, inside, read_json
 from zoo.config import StrictModel
 from zoo.params import Params
+from zoo.store.bounds import (
+    MANIFEST_NAME,
+    check_options_fit,
+    check_space,
+    escape,
+    inside,
+    read_json,
+)
 from zoo.store.columns import StoreError
 from zoo.weight_space import WeightSpace
 
@@ -61,8 +68,14 @@ class PopulationEntry(StrictModel):
     @classmethod
     def _columns(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if not _HYPERPARAMETER.fullmatch(name) or names.count(name) > 1 or len(names) > _MOST_HYPERPARAMETERS:
-                raise ValueError(f"hyperparameter {name!r}: expected lower-case letters, digits and '_', each name once")
+            if (
+                not _HYPERPARAMETER.fullmatch(name)
+                or names.count(name) > 1
+                or len(names) > _MOST_HYPERPARAMETERS
+            ):
+                raise ValueError(
+                    f"hyperparameter {name!r}: expected lower-case letters, digits and '_', each name once"
+                )
         return names
 
     @model_validator(mode="after")
@@ -71,14 +84,18 @@ class PopulationEntry(StrictModel):
         num_params = self.weight_space().num_params
         for path, file in (*self.shards.items(), *self.trajectory.items()):
             if 4 * num_params * file.rows > file.bytes:
-                raise ValueError(f"{path}: {file.rows} networks of {num_params} parameters do not fit in {file.bytes} bytes")
+                raise ValueError(
+                    f"{path}: {file.rows} networks of {num_params} parameters do not fit in {file.bytes} bytes"
+                )
         return self
 
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
         return WeightSpace.from_json(json.dumps(self.space))
 
-    def build(self, input_shape: Sequence[int], num_classes: int, constants: Params) -> Architecture:
+    def build(
+        self, input_shape: Sequence[int], num_classes: int, constants: Params
+    ) -> Architecture:
         """The architecture with its stored constants.
 
         Args:
@@ -93,7 +110,11 @@ class PopulationEntry(StrictModel):
 
 
 def rebuild(
-    architecture: Mapping[str, Any], space: WeightSpace, input_shape: Sequence[int], num_classes: int, constants: Params
+    architecture: Mapping[str, Any],
+    space: WeightSpace,
+    input_shape: Sequence[int],
+    num_classes: int,
+    constants: Params,
 ) -> Architecture:
     """Build an architecture again from what was stored of it; what was asymmetric is so by its space and constants.
 
@@ -118,19 +139,29 @@ def rebuild(
     try:
         if ours:  # without memory first: what does not fit the stored space is never allocated
             with torch.device("meta"):
-                _same_shapes(build_architecture(str(name), options, input_shape, num_classes), space, architecture)
+                _same_shapes(
+                    build_architecture(str(name), options, input_shape, num_classes),
+                    space,
+                    architecture,
+                )
         standard = build_architecture(str(name), options, input_shape, num_classes)
     except StoreError:
         raise
     except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
-        raise StoreError(f"architecture {dict(architecture)!r:.300} cannot be built: {escape(str(error)):.300}") from error
+        raise StoreError(
+            f"architecture {dict(architecture)!r:.300} cannot be built: {escape(str(error)):.300}"
+        ) from error
     _same_shapes(standard, space, architecture)
     return replace(standard, space=space, constants=constants)
 
 
-def _same_shapes(standard: Architecture, space: WeightSpace, architecture: Mapping[str, Any]) -> None:
+def _same_shapes(
+    standard: Architecture, space: WeightSpace, architecture: Mapping[str, Any]
+) -> None:
     if space.shapes != standard.space.shapes:
-        raise StoreError(f"the stored weight space is not that of architecture {dict(architecture)!r:.300}")
+        raise StoreError(
+            f"the stored weight space is not that of architecture {dict(architecture)!r:.300}"
+        )
 
 
 class Manifest(StrictModel):
@@ -165,7 +196,9 @@ class Manifest(StrictModel):
     def _printable(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, text in environment.items():
             if not (name + text).isprintable() or len(name + text) > _LONGEST_TEXT:
-                raise ValueError(f"{name!r:.80}: expected at most {_LONGEST_TEXT} printable characters")
+                raise ValueError(
+                    f"{name!r:.80}: expected at most {_LONGEST_TEXT} printable characters"
+                )
         return environment
 
     @field_validator("populations")
@@ -173,7 +206,9 @@ class Manifest(StrictModel):
     def _names(cls, populations: dict[str, PopulationEntry]) -> dict[str, PopulationEntry]:
         for name in populations:
             if not POPULATION_NAME.fullmatch(name) or name == "constants":
-                raise ValueError(f"population name {name!r}: expected lower-case letters, digits and '_'")
+                raise ValueError(
+                    f"population name {name!r}: expected lower-case letters, digits and '_'"
+                )
         return populations
 
     @model_validator(mode="after")
@@ -223,7 +258,10 @@ def _check_files(folder: str, files: Mapping[str, ShardEntry], split: Mapping[st
         found[parts["split"]].append((int(parts["number"]), int(parts["of"])))
         rows[parts["split"]] += file.rows
     for name, shards in found.items():
-        if sorted(shards) != [(number, len(shards)) for number in range(len(shards))] or rows[name] != split[name]:
+        if (
+            sorted(shards) != [(number, len(shards)) for number in range(len(shards))]
+            or rows[name] != split[name]
+        ):
             raise ValueError(
                 f"populations: {folder!r} has shards {sorted(shards)[:5]} of {rows[name]} {name} networks; "
                 f"expected all shards of a row, of {split[name]} networks"
@@ -246,7 +284,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise StoreError(f"{directory}: no such folder")
     path = inside(directory, MANIFEST_NAME)
     if not path.is_file():
-        raise StoreError(f"{directory}: not a complete zoo, {MANIFEST_NAME} is missing; generate-zoo writes it last")
+        raise StoreError(
+            f"{directory}: not a complete zoo, {MANIFEST_NAME} is missing; generate-zoo writes it last"
+        )
     raw = read_json(path)
     try:
         return Manifest.model_validate_json(raw, strict=True)

@@ -137,6 +137,10 @@ def map_file(path: Path) -> memoryview:
         try:
             return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         except OSError as error:  # the file is not at fault
-            raise OSError(error.errno, f"{error.strerror}, to map {status.st_size} bytes (ulimit -v?)", str(path)) from error
+            raise OSError(
+                error.errno,
+                f"{error.strerror}, to map {status.st_size} bytes (ulimit -v?)",
+                str(path),
+            ) from error
     finally:
         os.close(descriptor)

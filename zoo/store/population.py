@@ -15,11 +15,11 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
-from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
 from zoo.network import Network
 from zoo.params import Params, free_entries
-from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
 from zoo.store.columns import StoreError, read_columns, read_flat, read_names, read_tensors
+from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
+from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
 from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
 from zoo.weight_space import WeightSpace
 
@@ -70,12 +70,17 @@ class Population:
     @cached_property
     def architecture(self) -> Architecture:
         """The architecture, constants included; `architecture.apply(params, x)` runs one network."""
-        return self._entry.build(self.manifest.input_shape, self.manifest.num_classes, self.constants)
+        return self._entry.build(
+            self.manifest.input_shape, self.manifest.num_classes, self.constants
+        )
 
     @property
     def network(self) -> Network:
         """What the networks compute, with its description."""
-        task = {"input_shape": list(self.manifest.input_shape), "num_classes": self.manifest.num_classes}
+        task = {
+            "input_shape": list(self.manifest.input_shape),
+            "num_classes": self.manifest.num_classes,
+        }
         return Network({"architecture": self._entry.architecture, **task}, self.architecture)
 
     @property
@@ -108,7 +113,8 @@ class Population:
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
-            view: `"full"` for all effective parameters; `"free"` without the fixed entries (such a tensor becomes `[N, F]`).
+            view: `"full"` for all effective parameters; `"free"` without the fixed entries (such a
+                tensor becomes `[N, F]`).
 
         Returns:
             Tensors `[N, *shape]`, float32.
@@ -152,18 +158,21 @@ class Population:
     ) -> Iterator[Batch]:
         """One pass over the networks of a split, read while it goes: memory holds a few batches, not the split.
 
-            for params, columns in population.batches("train", 64, seed=0, epoch=epoch, columns=["test_accuracy"]): ...
+            for params, columns in population.batches("train", 64, seed=0, epoch=epoch,
+            columns=["test_accuracy"]): ...
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
             batch_size: Networks in a batch; the last has what is left.
-            seed: Of the order, a uniformly random one: that of `zoo.store.streaming.shuffled`. None for the order of network ids.
+            seed: Of the order, a uniformly random one: that of `zoo.store.streaming.shuffled`. None
+                for the order of network ids.
             epoch: Number of the pass; under one seed each has an order of its own.
             columns: Columns of `table(split)` that are wanted, too.
             view: As for `params`.
             num_networks: Only the first networks by id, all if None.
             drop_last: Whether to leave out a last batch that is not full.
-            workers: Threads that read ahead; they change neither content nor order. 0 reads in this thread.
+            workers: Threads that read ahead; they change neither content nor order. 0 reads in this
+                thread.
 
         Returns:
             Batches of params `[B, *shape]` and columns `[B]`.
@@ -179,7 +188,9 @@ class Population:
                 f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
             )
         if unknown := [name for name in columns if name not in self._scalar_columns]:
-            raise ValueError(f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}")
+            raise ValueError(
+                f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}"
+            )
         order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
         kept = count - count % batch_size if drop_last else count
         found = read_columns(self._paths(split), columns) if columns else {}
@@ -203,13 +214,16 @@ class Population:
             split: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            Steps `[N, T]`, evenly spaced from 0 (initialization) to each network's end, and tensors `[N, T, *shape]`.
+            Steps `[N, T]`, evenly spaced from 0 (initialization) to each network's end, and tensors
+            `[N, T, *shape]`.
 
         Raises:
             StoreError: If the zoo was generated without checkpoints.
         """
         steps, paths = self._checkpoint_steps(split)
-        return steps, read_tensors(paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()})
+        return steps, read_tensors(
+            paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
+        )
 
     def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
         """Conserved quantities along training, and how far gradients were from conserving them; see `zoo.conservation`.
@@ -226,14 +240,23 @@ class Population:
         steps, paths = self._checkpoint_steps(split)
         names = [name for name in read_names(paths[0]) if name.startswith((QUANTITY, RESIDUAL))]
         if not names:
-            raise StoreError(f"population {self.name!r}: no conserved quantities; the job asked for no laws")
-        columns = {name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()}
-        first, second = ({n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)} for k in (QUANTITY, RESIDUAL))
+            raise StoreError(
+                f"population {self.name!r}: no conserved quantities; the job asked for no laws"
+            )
+        columns = {
+            name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()
+        }
+        first, second = (
+            {n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)}
+            for k in (QUANTITY, RESIDUAL)
+        )
         return steps, first, second
 
     def _checkpoint_steps(self, split: str) -> tuple[np.ndarray, list[Path]]:
         if not self._entry.trajectory:
-            raise StoreError(f"population {self.name!r}: no trajectory; the job asked for no checkpoints")
+            raise StoreError(
+                f"population {self.name!r}: no trajectory; the job asked for no checkpoints"
+            )
         paths = self._paths(split, trajectory=True)
         return read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"], paths
 
@@ -254,7 +277,9 @@ class Population:
 
     def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
         if split not in self.splits:
-            raise ValueError(f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}")
+            raise ValueError(
+                f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
+            )
         return checked_paths(self.directory, self.manifest, self.name, split, trajectory)
 
 
@@ -270,11 +295,15 @@ class Zoo(Mapping[str, Population]):
         """
         self.directory = directory
         self.manifest = manifest
-        self._populations = {name: Population(name, directory, manifest) for name in manifest.populations}
+        self._populations = {
+            name: Population(name, directory, manifest) for name in manifest.populations
+        }
 
     def __getitem__(self, name: str) -> Population:
         if name not in self._populations:
-            raise KeyError(f"no population {name!r} in {self.directory}; populations are {list(self._populations)}")
+            raise KeyError(
+                f"no population {name!r} in {self.directory}; populations are {list(self._populations)}"
+            )
         return self._populations[name]
 
     def __iter__(self) -> Iterator[str]:

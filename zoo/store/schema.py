@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo.store.bounds import check_file
+from zoo.store.columns import StoreError
 from zoo.store.manifest import Manifest, PlannedFile, ShardEntry
 from zoo.store.mapped import Checked, open_checked
-from zoo.store.columns import StoreError
 from zoo.weight_space import WeightSpace
 
 QUANTITY, RESIDUAL = "quantity.", "residual."
@@ -47,7 +47,9 @@ def scalar_columns(hyperparameters: tuple[str, ...]) -> dict[str, tuple[str, ...
     return {name: _TYPES.get(name, _HYPERPARAMETER_TYPES) for name in names}
 
 
-def checked_paths(directory: Path, manifest: Manifest, population: str, split: str, trajectory: bool = False) -> list[Path]:
+def checked_paths(
+    directory: Path, manifest: Manifest, population: str, split: str, trajectory: bool = False
+) -> list[Path]:
     """The files of a split, each checked: place, length, structure and schema.
 
     Args:
@@ -66,7 +68,13 @@ def checked_paths(directory: Path, manifest: Manifest, population: str, split: s
     return [directory / file.path for file in files]
 
 
-def check_shard(directory: Path, manifest: Manifest, population: str, file: PlannedFile, trajectory: bool = False) -> Checked:
+def check_shard(
+    directory: Path,
+    manifest: Manifest,
+    population: str,
+    file: PlannedFile,
+    trajectory: bool = False,
+) -> Checked:
     """Check a shard.
 
     Args:
@@ -91,11 +99,15 @@ def check_shard(directory: Path, manifest: Manifest, population: str, file: Plan
     else:
         _check_final(checked, space, rows, entry.hyperparameters)
     if (checked.array("network_id") != np.arange(file.first, file.first + rows)).any():
-        raise StoreError(f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order")
+        raise StoreError(
+            f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order"
+        )
     return checked
 
 
-def _check_final(checked: Checked, space: WeightSpace, rows: int, hyperparameters: tuple[str, ...]) -> None:
+def _check_final(
+    checked: Checked, space: WeightSpace, rows: int, hyperparameters: tuple[str, ...]
+) -> None:
     expected = {name: (types, (rows,)) for name, types in scalar_columns(hyperparameters).items()}
     expected |= {name: (("<f4",), (rows, *shape)) for name, shape in space.shapes.items()}
     _check_columns(checked, expected)
@@ -104,15 +116,23 @@ def _check_final(checked: Checked, space: WeightSpace, rows: int, hyperparameter
 def _check_trajectory(checked: Checked, space: WeightSpace, rows: int) -> None:
     shape = checked.column("checkpoint_steps").shape
     if len(shape) != 2 or shape[0] != rows:
-        raise StoreError(f"{checked.path}: 'checkpoint_steps': expected shape [{rows}, T], found {list(shape)}")
+        raise StoreError(
+            f"{checked.path}: 'checkpoint_steps': expected shape [{rows}, T], found {list(shape)}"
+        )
     expected = {"network_id": (("<i8",), (rows,)), "checkpoint_steps": (("<i8",), shape)}
     expected |= {name: (("<f4",), (*shape, *own)) for name, own in space.shapes.items()}
-    laws = [name for name in checked.columns if name.startswith((QUANTITY, RESIDUAL)) and name not in expected]
+    laws = [
+        name
+        for name in checked.columns
+        if name.startswith((QUANTITY, RESIDUAL)) and name not in expected
+    ]
     expected |= {name: (("<f4",), (*shape, *checked.columns[name].shape[2:])) for name in laws}
     _check_columns(checked, expected)
 
 
-def _check_columns(checked: Checked, expected: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]) -> None:
+def _check_columns(
+    checked: Checked, expected: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+) -> None:
     for name, (types, shape) in expected.items():
         column = checked.column(name)
         if column.dtype not in types or column.shape != shape:
@@ -122,14 +142,18 @@ def _check_columns(checked: Checked, expected: Mapping[str, tuple[tuple[str, ...
             )
     unknown = [name for name in checked.columns if name not in expected]
     if unknown:
-        raise StoreError(f"{checked.path}: column {unknown[0]!r} is none of the format; expected {list(expected)}")
+        raise StoreError(
+            f"{checked.path}: column {unknown[0]!r} is none of the format; expected {list(expected)}"
+        )
 
 
 def _type_name(code: str) -> str:
     return code if code == "text" else np.dtype(code).name
 
 
-def check_constants(directory: Path, population: str, entry: ShardEntry, space: WeightSpace) -> dict[str, np.ndarray]:
+def check_constants(
+    directory: Path, population: str, entry: ShardEntry, space: WeightSpace
+) -> dict[str, np.ndarray]:
     """Check and read the constants of a population.
 
     Args:
@@ -142,7 +166,8 @@ def check_constants(directory: Path, population: str, entry: ShardEntry, space: 
         Constants by name.
 
     Raises:
-        StoreError: If the file is not what the manifest says, or its columns do not fit the weight space.
+        StoreError: If the file is not what the manifest says, or its columns do not fit the weight
+            space.
     """
     path = check_file(directory, f"constants/{population}.h5", entry.bytes)
     checked = open_checked(path)
@@ -151,10 +176,18 @@ def check_constants(directory: Path, population: str, entry: ShardEntry, space: 
     for name, column in checked.columns.items():
         kind, _, of = name.partition(".")
         square = column.shape[0] == column.shape[-1] and len(column.shape) == 2
-        fits = square and of in space.groups if kind == "mixing" else space.shapes.get(of) == column.shape
+        fits = (
+            square and of in space.groups
+            if kind == "mixing"
+            else space.shapes.get(of) == column.shape
+        )
         if _CONSTANTS.get(kind) != column.dtype or not fits:
-            raise StoreError(f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no constant")
-    if {_tensor(name) for name in _of("free", checked)} != {_tensor(name) for name in _of("fixed", checked)}:
+            raise StoreError(
+                f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no constant"
+            )
+    if {_tensor(name) for name in _of("free", checked)} != {
+        _tensor(name) for name in _of("fixed", checked)
+    }:
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
     return {name: checked.array(name) for name in checked.columns}
 

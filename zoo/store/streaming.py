@@ -1,7 +1,8 @@
 """Params of networks that stay on disk: any rows of a split are read when they are needed, so a zoo may exceed the memory.
 
-Columns are contiguous, so a network is one piece of the file for each tensor. Pieces are read into buffers, not mapped: what is
-in memory is what was asked for, and a file that becomes shorter is an error instead of a crash.
+Columns are contiguous, so a network is one piece of the file for each tensor. Pieces are read into
+buffers, not mapped: what is in memory is what was asked for, and a file that becomes shorter is an
+error instead of a crash.
 """
 
 import math
@@ -90,11 +91,17 @@ class StoredParams:
         order = np.argsort(wanted, kind="stable")
         starts = np.cumsum([0, *(file.rows for file in self.files)])
         bounds = np.searchsorted(wanted[order], starts)
-        targets = {name: np.empty((len(wanted), math.prod(shape)), np.float32) for name, shape in self.shapes.items()}
+        targets = {
+            name: np.empty((len(wanted), math.prod(shape)), np.float32)
+            for name, shape in self.shapes.items()
+        }
         for file, start, (low, high) in zip(self.files, starts[:-1], pairwise(bounds), strict=True):
             if low < high:
                 _read_rows(file, wanted[order[low:high]] - start, order[low:high], targets)
-        params = {name: torch.from_numpy(array).reshape(-1, *self.shapes[name]) for name, array in targets.items()}
+        params = {
+            name: torch.from_numpy(array).reshape(-1, *self.shapes[name])
+            for name, array in targets.items()
+        }
         return free_entries(params, self.free) if self.free else params
 
     def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
@@ -102,8 +109,8 @@ class StoredParams:
 
         Args:
             parts: Index of each group, as `read` takes it.
-            workers: Threads that read ahead, one group each and one more; 0 reads each group when it is asked for. What is
-                given, and in which order, does not depend on it.
+            workers: Threads that read ahead, one group each and one more; 0 reads each group when
+                it is asked for. What is given, and in which order, does not depend on it.
 
         Yields:
             Params of each group.
@@ -113,7 +120,9 @@ class StoredParams:
             return
         with ThreadPoolExecutor(workers, thread_name_prefix="zoo-reader") as pool:
             todo = iter(parts)
-            ahead: deque[Future[Params]] = deque(pool.submit(self.read, part) for part in islice(todo, workers + 1))
+            ahead: deque[Future[Params]] = deque(
+                pool.submit(self.read, part) for part in islice(todo, workers + 1)
+            )
             try:
                 while ahead:
                     params = ahead.popleft().result()
@@ -125,7 +134,9 @@ class StoredParams:
 
 
 def open_stored(
-    paths: Sequence[Path], shapes: Mapping[str, tuple[int, ...]], free: Mapping[str, Tensor] | None = None
+    paths: Sequence[Path],
+    shapes: Mapping[str, tuple[int, ...]],
+    free: Mapping[str, Tensor] | None = None,
 ) -> StoredParams:
     """Check files and find their columns, without reading them.
 
@@ -178,7 +189,10 @@ def blocks_of(batches: Sequence[Tensor], most: int) -> list[list[Tensor]]:
 
 
 def in_batches(
-    stored: StoredParams, columns: Mapping[str, np.ndarray], batches: Sequence[Int64[Tensor, "_"]], workers: int
+    stored: StoredParams,
+    columns: Mapping[str, np.ndarray],
+    batches: Sequence[Int64[Tensor, "_"]],
+    workers: int,
 ) -> Iterator[Batch]:
     """Networks with columns of their table, batch by batch.
 
@@ -192,17 +206,28 @@ def in_batches(
         The batches, in order.
     """
     blocks = blocks_of(batches, max(1, BLOCK_BYTES // (4 * stored.num_params)))
-    for block, params in zip(blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True):
+    for block, params in zip(
+        blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True
+    ):
         start = 0
         for batch in block:
             own = {name: tensor[start : start + len(batch)] for name, tensor in params.items()}
             chosen = {name: array[batch.numpy()] for name, array in columns.items()}
-            yield Batch(own, {n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a) for n, a in chosen.items()})
+            yield Batch(
+                own,
+                {
+                    n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a)
+                    for n, a in chosen.items()
+                },
+            )
             start += len(batch)
 
 
 def _read_rows(
-    file: _File, rows: Int64[np.ndarray, "R"], places: Int64[np.ndarray, "R"], targets: Mapping[str, np.ndarray]
+    file: _File,
+    rows: Int64[np.ndarray, "R"],
+    places: Int64[np.ndarray, "R"],
+    targets: Mapping[str, np.ndarray],
 ) -> None:
     """Read ascending rows of one file into places of arrays."""
     descriptor = os.open(file.path, os.O_RDONLY)
@@ -214,7 +239,9 @@ def _read_rows(
                 first, last = int(rows[start]), int(rows[stop - 1])
                 at = file.offsets[name] + first * size
                 own = places[start:stop]
-                if last - first == stop - start - 1 == int(own[-1] - own[0]) and bool((np.diff(own) == 1).all()):
+                if last - first == stop - start - 1 == int(own[-1] - own[0]) and bool(
+                    (np.diff(own) == 1).all()
+                ):
                     _fill(file.path, descriptor, target[own[0] : own[0] + len(own)], at)
                 else:
                     piece = np.empty((last - first + 1, target.shape[1]), np.float32)
@@ -230,5 +257,7 @@ def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset
     while view:
         count = os.preadv(descriptor, [view], offset)
         if not count:
-            raise StoreError(f"{path}: expected {len(view)} more bytes at {offset}, found the end; it was cut meanwhile")
+            raise StoreError(
+                f"{path}: expected {len(view)} more bytes at {offset}, found the end; it was cut meanwhile"
+            )
         view, offset = view[count:], offset + count

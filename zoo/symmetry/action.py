@@ -2,8 +2,8 @@
 
     act(compose(a, b), p) == act(a, act(b, p))        act(inverse(a), act(a, p)) == p        f(act(a, p)) == f(p)
 
-An element moves neuron `permutations[g][i]` of group `g` to place `i` and then multiplies what writes it by `scales[g][i]`,
-what reads it by the reciprocal.
+An element moves neuron `permutations[g][i]` of group `g` to place `i` and then multiplies what
+writes it by `scales[g][i]`, what reads it by the reciprocal.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,9 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from zoo.symmetry.axes import permutation_of_axis, scale_of_axis, take
 from zoo.params import Params, batch_shape
-from zoo.symmetry.residual import SymmetryReport, candidates, differences, scaling_residual, tensors_in
+from zoo.symmetry.axes import permutation_of_axis, scale_of_axis, take
+from zoo.symmetry.residual import (
+    SymmetryReport,
+    candidates,
+    differences,
+    scaling_residual,
+    tensors_in,
+)
 from zoo.weight_space import WeightSpace
 
 
@@ -26,8 +32,10 @@ class GroupElement:
     """One symmetry of a weight space, or many along leading axes.
 
     Attributes:
-        permutations: For a group, `[*batch, size]`: the neuron that comes to each place. A group that is absent stays.
-        scales: For a group, `[*batch, size]`: the factor of the neuron at each place, after the permutation. Absent means 1.
+        permutations: For a group, `[*batch, size]`: the neuron that comes to each place. A group
+            that is absent stays.
+        scales: For a group, `[*batch, size]`: the factor of the neuron at each place, after the
+            permutation. Absent means 1.
     """
 
     permutations: Mapping[str, Int64[Tensor, "*batch _"]]
@@ -47,11 +55,17 @@ def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
     groups = space.groups.items()
     return GroupElement(
         {name: torch.arange(g.size).expand(*batch, g.size) for name, g in groups if g.permutable},
-        {name: torch.ones(*batch, g.size, dtype=torch.float64) for name, g in groups if g.scaling != "none"},
+        {
+            name: torch.ones(*batch, g.size, dtype=torch.float64)
+            for name, g in groups
+            if g.scaling != "none"
+        },
     )
 
 
-def sample(space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = ()) -> GroupElement:
+def sample(
+    space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = ()
+) -> GroupElement:
     """Draw elements: uniform permutations, log-uniform positive scales in [1/e, e], fair signs.
 
     Args:
@@ -72,11 +86,18 @@ def sample(space: WeightSpace, generator: torch.Generator, batch: Sequence[int] 
     for name, group in space.groups.items():
         shape, device = (*batch, group.size), generator.device
         if group.permutable:
-            permutations[name] = torch.rand(shape, generator=generator, device=device, dtype=torch.float64).argsort(-1)
+            permutations[name] = torch.rand(
+                shape, generator=generator, device=device, dtype=torch.float64
+            ).argsort(-1)
         if group.scaling != "none":
-            draws = 2 * torch.rand(2, *shape, generator=generator, device=device, dtype=torch.float64) - 1
+            draws = (
+                2 * torch.rand(2, *shape, generator=generator, device=device, dtype=torch.float64)
+                - 1
+            )
             positive, sign = draws[0].exp(), torch.where(draws[1] < 0, -1.0, 1.0).double()
-            scales[name] = {"positive": positive, "sign": sign, "any": positive * sign}[group.scaling]
+            scales[name] = {"positive": positive, "sign": sign, "any": positive * sign}[
+                group.scaling
+            ]
     return GroupElement(permutations, scales)
 
 
@@ -92,10 +113,13 @@ def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor])
         Params of a network with the same function, as far as the space declares the element.
 
     Raises:
-        ValueError: If the params do not fit the space, or the element has another number of neurons for a group.
+        ValueError: If the params do not fit the space, or the element has another number of neurons
+            for a group.
     """
     values = [*element.permutations.values(), *element.scales.values()]
-    batch = torch.broadcast_shapes(batch_shape(space, params), *(value.shape[:-1] for value in values))
+    batch = torch.broadcast_shapes(
+        batch_shape(space, params), *(value.shape[:-1] for value in values)
+    )
     _check(space, element)
     moved = {}
     for name in space.tensors:
@@ -108,7 +132,9 @@ def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor])
                 tensor = take(tensor, index, dim, len(pattern.axes))
             if scale is not None:
                 factor = (scale if power > 0 else 1 / scale).to(tensor)
-                tensor = tensor * factor.reshape(*scale.shape[:-1], *(1,) * i, scale.shape[-1], *(1,) * (-1 - dim))
+                tensor = tensor * factor.reshape(
+                    *scale.shape[:-1], *(1,) * i, scale.shape[-1], *(1,) * (-1 - dim)
+                )
         moved[name] = tensor.expand((*batch, *space.shapes[name]))
     return moved
 
@@ -146,7 +172,10 @@ def inverse(element: GroupElement) -> GroupElement:
         Its inverse.
     """
     back = {name: permutation.argsort(-1) for name, permutation in element.permutations.items()}
-    scales = {name: 1 / (take(s, back[name], -1, 1) if name in back else s) for name, s in element.scales.items()}
+    scales = {
+        name: 1 / (take(s, back[name], -1, 1) if name in back else s)
+        for name, s in element.scales.items()
+    }
     return GroupElement(back, scales)
 
 
@@ -164,7 +193,8 @@ def function_change(
 
     Args:
         space: The weight space.
-        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and mappings of them.
+        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and
+            mappings of them.
         params: Tensors `[*batch, *shape]`, as `apply` takes them.
         generator: Source of the elements.
         num_samples: Number of elements.
@@ -183,7 +213,9 @@ def function_change(
     """
     chosen = space.groups if groups is None else groups
     if unknown := sorted(set(chosen) - set(space.groups)):
-        raise ValueError(f"function_change: unknown groups {unknown}; groups of the space are {sorted(space.groups)}")
+        raise ValueError(
+            f"function_change: unknown groups {unknown}; groups of the space are {sorted(space.groups)}"
+        )
     changes = [0.0]
     with torch.no_grad():
         before = [output[None] for output in tensors_in(apply(dict(params)))]
@@ -209,16 +241,18 @@ def symmetry_residual(
 ) -> SymmetryReport:
     """Test every group of hidden neurons for permutations, sign flips and positive scales, whether declared or not.
 
-    A continuous symmetry with generator `xi` has `<grad L, xi> = 0` on every minibatch, whatever the optimizer.
+    A continuous symmetry with generator `xi` has `<grad L, xi> = 0` on every minibatch, whatever
+    the optimizer.
 
     Args:
-        apply: The function of one network, `apply(params, x) -> outputs`; many networks go through `torch.func.vmap`.
+        apply: The function of one network, `apply(params, x) -> outputs`; many networks go through
+            `torch.func.vmap`.
         params: Tensors `[*batch, *shape]`.
         batch: Inputs `x` and labels `y`, the same for all networks.
         space: The weight space.
         loss: `loss(outputs, y) -> scalar`, the mean cross-entropy if not given.
-        free: Masks `[*shape]`, True where an entry is trained. Fixed entries have no gradient, and a moved network gets them
-            back, because all networks of a population share them.
+        free: Masks `[*shape]`, True where an entry is trained. Fixed entries have no gradient, and
+            a moved network gets them back, because all networks of a population share them.
         generator: Source of the permutations, seeded with 0 if None.
         num_samples: Permutations of each group.
 
@@ -230,7 +264,9 @@ def symmetry_residual(
     """
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     (x, y), lead, masks = batch, batch_shape(space, params), free or {}
-    networks = {name: params[name].detach().reshape(-1, *shape) for name, shape in space.shapes.items()}
+    networks = {
+        name: params[name].detach().reshape(-1, *shape) for name, shape in space.shapes.items()
+    }
 
     def each(function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
         if lead:
@@ -248,7 +284,13 @@ def symmetry_residual(
     trained = {name: tensor for name, tensor in networks.items() if tensor.is_floating_point()}
     others = {name: tensor for name, tensor in networks.items() if name not in trained}
     grad = torch.func.grad(lambda own, rest: loss(apply({**own, **rest}, x), y))
-    gradients = dict(zip(trained, each(lambda own, rest: list(grad(own, rest).values()), trained, others), strict=True))
+    gradients = dict(
+        zip(
+            trained,
+            each(lambda own, rest: list(grad(own, rest).values()), trained, others),
+            strict=True,
+        )
+    )
     for name, mask in masks.items():
         gradients[name] = gradients[name] * mask.to(gradients[name].device)
     scale, sign, permutation, groups = {}, {}, {}, candidates(space)
@@ -258,11 +300,18 @@ def symmetry_residual(
             size = space.groups[name].size
             scale[name] = scaling_residual(space, networks, gradients, name).reshape(*lead, size)
             flips = 1 - 2 * torch.eye(size, dtype=torch.float64)
-            sign[name] = torch.stack([change(GroupElement({}, {name: flip})) for flip in flips], -1).reshape(*lead, size)
-            changes = [change(GroupElement({name: _shuffle(size, generator)}, {})) for _ in range(num_samples)]
+            sign[name] = torch.stack(
+                [change(GroupElement({}, {name: flip})) for flip in flips], -1
+            ).reshape(*lead, size)
+            changes = [
+                change(GroupElement({name: _shuffle(size, generator)}, {}))
+                for _ in range(num_samples)
+            ]
             permutation[name] = torch.stack(changes).amax(0).reshape(lead)
     tolerance = max(torch.finfo(tensor.dtype).eps for tensor in trained.values()) ** 0.5
-    return SymmetryReport({name: space.groups[name] for name in groups}, scale, sign, permutation, tolerance)
+    return SymmetryReport(
+        {name: space.groups[name] for name in groups}, scale, sign, permutation, tolerance
+    )
 
 
 def _shuffle(size: int, generator: torch.Generator) -> Int64[Tensor, " h"]:
@@ -292,6 +341,10 @@ def _check(space: WeightSpace, element: GroupElement) -> None:
     for kind in (element.permutations, element.scales):
         for name, values in kind.items():
             if name not in space.groups:
-                raise ValueError(f"the element moves a group {name!r}; groups of the space are {sorted(space.groups)}")
+                raise ValueError(
+                    f"the element moves a group {name!r}; groups of the space are {sorted(space.groups)}"
+                )
             if values.shape[-1] != space.groups[name].size:
-                raise ValueError(f"group {name!r}: expected {space.groups[name].size} neurons, got {values.shape[-1]}")
+                raise ValueError(
+                    f"group {name!r}: expected {space.groups[name].size} neurons, got {values.shape[-1]}"
+                )

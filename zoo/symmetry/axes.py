@@ -10,12 +10,15 @@ from torch import Tensor
 from zoo.weight_space import Axis, Factor, Label, Sum, WeightSpace, labels
 
 
-def permutation_of_axis(space: WeightSpace, permutations: Mapping[str, Tensor], axis: Axis) -> Int64[Tensor, "*batch n"] | None:
+def permutation_of_axis(
+    space: WeightSpace, permutations: Mapping[str, Tensor], axis: Axis
+) -> Int64[Tensor, "*batch n"] | None:
     """How permutations of neurons move the positions of an axis.
 
     Args:
         space: The weight space.
-        permutations: For a group, the neuron that comes to each place, `[*batch, size]`; a group that is absent stays.
+        permutations: For a group, the neuron that comes to each place, `[*batch, size]`; a group
+            that is absent stays.
         axis: Factors of the axis.
 
     Returns:
@@ -28,13 +31,20 @@ def permutation_of_axis(space: WeightSpace, permutations: Mapping[str, Tensor], 
         index = torch.zeros(1, dtype=torch.int64)
         for factor in factors:
             own = of_factor(factor)
-            index = (index[..., :, None].to(own.device) * own.shape[-1] + own[..., None, :]).flatten(-2)
+            index = (
+                index[..., :, None].to(own.device) * own.shape[-1] + own[..., None, :]
+            ).flatten(-2)
         return index
 
     def of_factor(factor: Factor) -> Tensor:
         if isinstance(factor, Sum):
             offsets = accumulate(map(space.size, factor.terms), initial=0)
-            return _cat([of_product(term) + offset for term, offset in zip(factor.terms, offsets, strict=False)])
+            return _cat(
+                [
+                    of_product(term) + offset
+                    for term, offset in zip(factor.terms, offsets, strict=False)
+                ]
+            )
         if isinstance(factor, Label) and factor.group in permutations:
             return permutations[factor.group]
         return torch.arange(space.size((factor,)))
@@ -42,7 +52,9 @@ def permutation_of_axis(space: WeightSpace, permutations: Mapping[str, Tensor], 
     return of_product(axis)
 
 
-def scale_of_axis(space: WeightSpace, scales: Mapping[str, Tensor], axis: Axis) -> Float[Tensor, "*batch n"] | None:
+def scale_of_axis(
+    space: WeightSpace, scales: Mapping[str, Tensor], axis: Axis
+) -> Float[Tensor, "*batch n"] | None:
     """How scales of neurons scale the positions of an axis that a tensor writes; the reciprocals hold where it is read.
 
     Args:
@@ -73,7 +85,9 @@ def scale_of_axis(space: WeightSpace, scales: Mapping[str, Tensor], axis: Axis) 
     return of_product(axis)
 
 
-def take(tensor: Shaped[Tensor, "..."], index: Int64[Tensor, "*batch n"], dim: int, rank: int) -> Shaped[Tensor, "..."]:
+def take(
+    tensor: Shaped[Tensor, "..."], index: Int64[Tensor, "*batch n"], dim: int, rank: int
+) -> Shaped[Tensor, "..."]:
     """Reorder one axis of a tensor, by one index for all leading places or by one for each.
 
     Args:
@@ -93,7 +107,9 @@ def take(tensor: Shaped[Tensor, "..."], index: Int64[Tensor, "*batch n"], dim: i
     shape = [1] * rank
     shape[dim] = index.shape[-1]
     places = index.expand(*batch, index.shape[-1]).reshape(*batch, *shape)
-    return tensor.expand(*batch, *own).gather(dim, places.expand(*batch, *own[:dim], index.shape[-1], *own[rank + dim + 1 :]))
+    return tensor.expand(*batch, *own).gather(
+        dim, places.expand(*batch, *own[:dim], index.shape[-1], *own[rank + dim + 1 :])
+    )
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,8 @@
     matrix     sum of  a b^T, -b a^T    for each pair of neurons, where a group is written, where it is read
     sums       sum of  a                for each column
 
-Everything takes leading axes as they come and loops over blocks of tensors only, never over neurons.
+Everything takes leading axes as they come and loops over blocks of tensors only, never over
+neurons.
 """
 
 import math
@@ -31,8 +32,10 @@ class Term:
 
     Attributes:
         block: The block.
-        kept: Axes of the block that the law keeps, in the order in which its values have them; the others are summed over.
-        power: Weight of the block in the law: the power with which a scale acts on it, negative where it is read.
+        kept: Axes of the block that the law keeps, in the order in which its values have them; the
+            others are summed over.
+        power: Weight of the block in the law: the power with which a scale acts on it, negative
+            where it is read.
     """
 
     block: Block
@@ -55,7 +58,12 @@ def scaling_terms(space: WeightSpace, group: str) -> tuple[Term, ...]:
     """
     if group not in space.groups:
         raise ValueError(f"unknown group {group!r}; groups of the space are {sorted(space.groups)}")
-    named = [(block, i) for block in blocks(space) for i, dim in enumerate(block.dims) if dim.group == group and dim.power]
+    named = [
+        (block, i)
+        for block in blocks(space)
+        for i, dim in enumerate(block.dims)
+        if dim.group == group and dim.power
+    ]
     return tuple(Term(block, (i,), block.dims[i].power) for block, i in named)
 
 
@@ -72,7 +80,9 @@ def diagonal(terms: Sequence[Term], products: Mapping[str, Tensor]) -> Float[Ten
     return _total(term.power * _summed(term, products) for term in terms)
 
 
-def pairs(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: Iterable[str]) -> list[Products]:
+def pairs(
+    params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: Iterable[str]
+) -> list[Products]:
     """The products `params^2`, `params grad` and `grad^2` of some tensors, entry by entry.
 
     Args:
@@ -85,7 +95,8 @@ def pairs(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: 
     """
     chosen = dict.fromkeys(names)
     return [
-        {name: a[name] * b[name] for name in chosen} for a, b in ((params, params), (params, gradients), (gradients, gradients))
+        {name: a[name] * b[name] for name in chosen}
+        for a, b in ((params, params), (params, gradients), (gradients, gradients))
     ]
 
 
@@ -103,15 +114,20 @@ def diagonal_residual(terms: Sequence[Term], products: Sequence[Products]) -> Fl
     """
     pieces = [list(same) for _, same in groupby(terms, key=lambda term: term.block)]
     weights = (lambda power: power**2, lambda power: power, lambda power: power != 0)
-    moved, along, own = (_total(_weighted(alike, p, w) for alike in pieces) for p, w in zip(products, weights, strict=True))
+    moved, along, own = (
+        _total(_weighted(alike, p, w) for alike in pieces)
+        for p, w in zip(products, weights, strict=True)
+    )
     return _quotient(along.abs(), (moved * own).sqrt())
 
 
-def matrix(terms: Sequence[Term], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "*rest h h"]:
+def matrix(
+    terms: Sequence[Term], a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> Float[Tensor, "*rest h h"]:
     """Sum of `a b^T` where a group is written, minus that of `(a b^T)^T` where it is read.
 
-    With `a` a gradient and `b` the params, its product with any `h x h` matrix `A` is the derivative along `W -> A W`,
-    `V -> -V A`.
+    With `a` a gradient and `b` the params, its product with any `h x h` matrix `A` is the
+    derivative along `W -> A W`, `V -> -V A`.
 
     Args:
         terms: Terms that keep axes of the same sizes, the neurons last; powers 1 and -1.
@@ -134,7 +150,8 @@ def matrix_residual(
 ) -> Float[Tensor, "..."]:
     """How far gradients are from being orthogonal to every mixing `A` of the neurons: `|M| / (|grad| |params|)`, 0 for 0 / 0.
 
-    `M` is `matrix(terms, gradients, params)`, and `|M|` the largest derivative along any `A` of norm 1.
+    `M` is `matrix(terms, gradients, params)`, and `|M|` the largest derivative along any `A` of
+    norm 1.
 
     Args:
         terms: Terms that keep axes of the same sizes, the neurons last; powers 1 and -1.
@@ -145,7 +162,10 @@ def matrix_residual(
         `[*batch, *heads]`, between 0 and 1.
     """
     along = matrix(terms, gradients, params).square().sum((-2, -1)).sqrt()
-    sizes = [_total(_rows(t, values).square().sum((-2, -1)) for t in terms).sqrt() for values in (gradients, params)]
+    sizes = [
+        _total(_rows(t, values).square().sum((-2, -1)) for t in terms).sqrt()
+        for values in (gradients, params)
+    ]
     return _quotient(along, sizes[0] * sizes[1])
 
 
@@ -153,7 +173,8 @@ def sums(terms: Sequence[Term], a: Mapping[str, Tensor], leading: int) -> Float[
     """Sums over the axes that are not kept, with the columns of all terms one after the other.
 
     Args:
-        terms: Terms that keep some axes of the same sizes, and then any that are flattened to columns.
+        terms: Terms that keep some axes of the same sizes, and then any that are flattened to
+            columns.
         a: Tensors `[*batch, *shape]`.
         leading: Number of the axes of the same sizes.
 
@@ -163,11 +184,14 @@ def sums(terms: Sequence[Term], a: Mapping[str, Tensor], leading: int) -> Float[
     return torch.cat([_columns(term, a, leading).sum(-1) for term in terms], dim=-1)
 
 
-def sums_residual(terms: Sequence[Term], gradients: Mapping[str, Tensor], leading: int) -> Float[Tensor, "..."]:
+def sums_residual(
+    terms: Sequence[Term], gradients: Mapping[str, Tensor], leading: int
+) -> Float[Tensor, "..."]:
     """How far gradients are from being orthogonal to a shift of each column: `|sum g| / (sqrt(n) |g|)`, and 0 for 0 / 0.
 
     Args:
-        terms: Terms that keep some axes of the same sizes, and then any that are flattened to columns.
+        terms: Terms that keep some axes of the same sizes, and then any that are flattened to
+            columns.
         gradients: Tensors `[*batch, *shape]`.
         leading: Number of the axes of the same sizes.
 
@@ -175,7 +199,10 @@ def sums_residual(terms: Sequence[Term], gradients: Mapping[str, Tensor], leadin
         `[*batch, *kept, columns]`, between 0 and 1.
     """
     columns = [_columns(term, gradients, leading) for term in terms]
-    return torch.cat([_quotient(c.sum(-1).abs(), c.norm(dim=-1) * math.sqrt(c.shape[-1])) for c in columns], dim=-1)
+    return torch.cat(
+        [_quotient(c.sum(-1).abs(), c.norm(dim=-1) * math.sqrt(c.shape[-1])) for c in columns],
+        dim=-1,
+    )
 
 
 def _rows(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
@@ -202,9 +229,12 @@ def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
     return block.sum(others) if others else block
 
 
-def _weighted(alike: Sequence[Term], products: Products, weight: Callable[[Any], Any]) -> Float[Tensor, "..."]:
+def _weighted(
+    alike: Sequence[Term], products: Products, weight: Callable[[Any], Any]
+) -> Float[Tensor, "..."]:
     """Sum of `weight(power) product` over one block, all of whose terms are given, for each neuron `j`."""
-    # The scale of a neuron acts on an entry once for each axis on which the entry belongs to it, so powers add up first.
+    # The scale of a neuron acts on an entry once for each axis on which the entry belongs to it, so
+    # powers add up first.
     first = alike[0]
     if len(alike) == 1:
         factor, sums = int(weight(first.power)), _summed(first, products)
@@ -214,7 +244,9 @@ def _weighted(alike: Sequence[Term], products: Products, weight: Callable[[Any],
     for term in alike:
         (axis,) = term.kept
         eye = torch.eye(dims[axis].size)
-        powers += term.power * eye.reshape(-1, *(1,) * axis, dims[axis].size, *(1,) * (len(dims) - axis - 1))
+        powers += term.power * eye.reshape(
+            -1, *(1,) * axis, dims[axis].size, *(1,) * (len(dims) - axis - 1)
+        )
     values = first.block.view(products[first.block.tensor])
     flat = values.reshape(*values.shape[: values.dim() - len(dims)], -1)
     return flat @ weight(powers).flatten(1).mT.to(flat)

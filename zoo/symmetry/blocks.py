@@ -18,7 +18,8 @@ class Dim:
     Attributes:
         size: Its length.
         group: The group whose neurons stand along it, None for a plain axis.
-        power: Power of the group's scale that acts on it, negative where the group is read; 0 for a plain axis.
+        power: Power of the group's scale that acts on it, negative where the group is read; 0 for a
+            plain axis.
     """
 
     size: int
@@ -34,8 +35,10 @@ class Block:
         tensor: Name of the tensor.
         dims: Its axes.
         rank: Number of axes of the tensor.
-        axes: For each of `dims`, the axis of the tensor that it is a factor of, counted in the order of the tensor.
-        steps: How to get there: `(axis, sizes)` splits an axis, `(axis, start, length)` keeps a part of it.
+        axes: For each of `dims`, the axis of the tensor that it is a factor of, counted in the
+            order of the tensor.
+        steps: How to get there: `(axis, sizes)` splits an axis, `(axis, start, length)` keeps a
+            part of it.
     """
 
     tensor: str
@@ -79,8 +82,14 @@ def blocks(space: WeightSpace) -> list[Block]:
     found = []
     for name in space.tensors:
         pattern = space.pattern(name)
-        signed = [(axis, sign, at) for at, (axis, sign) in enumerate(zip(pattern.axes, pattern.powers, strict=True))]
-        found += [Block(name, dims, len(signed), axes, steps) for dims, axes, steps in _cut(space, signed, ())]
+        signed = [
+            (axis, sign, at)
+            for at, (axis, sign) in enumerate(zip(pattern.axes, pattern.powers, strict=True))
+        ]
+        found += [
+            Block(name, dims, len(signed), axes, steps)
+            for dims, axes, steps in _cut(space, signed, ())
+        ]
     return found
 
 
@@ -91,17 +100,29 @@ def _cut(
     for at, (axis, sign, origin) in enumerate(axes):
         before, after = axes[:at], axes[at + 1 :]
         if isinstance(axis, tuple):
-            split = steps if len(axis) == 1 else (*steps, (at, tuple(space.size((factor,)) for factor in axis)))
-            yield from _cut(space, [*before, *((factor, sign, origin) for factor in axis), *after], split)
+            split = (
+                steps
+                if len(axis) == 1
+                else (*steps, (at, tuple(space.size((factor,)) for factor in axis)))
+            )
+            yield from _cut(
+                space, [*before, *((factor, sign, origin) for factor in axis), *after], split
+            )
             return
         if isinstance(axis, Sum):
             start = 0
             for term in axis.terms:
                 length = space.size(term)
-                yield from _cut(space, [*before, (term, sign, origin), *after], (*steps, (at, start, length)))
+                yield from _cut(
+                    space, [*before, (term, sign, origin), *after], (*steps, (at, start, length))
+                )
                 start += length
             return
-    yield tuple(_dim(space, axis, sign) for axis, sign, _ in axes), tuple(origin for _, _, origin in axes), steps
+    yield (
+        tuple(_dim(space, axis, sign) for axis, sign, _ in axes),
+        tuple(origin for _, _, origin in axes),
+        steps,
+    )
 
 
 def _dim(space: WeightSpace, factor: Axis | Factor, sign: int) -> Dim:

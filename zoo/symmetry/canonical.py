@@ -1,9 +1,11 @@
 """Canonical form: one point for each orbit of the permutations and scales that a weight space declares.
 
-    canonicalize(space, act(space, g, p)) == canonicalize(space, p) == act(space, canonical_element(space, p), p)
+    canonicalize(space, act(space, g, p)) == canonicalize(space, p) == act(space,
+    canonical_element(space, p), p)
 
-Positive scales go to the balanced point (`zoo.symmetry.balance`), then neurons are sorted, then signs are chosen. Each step asks only
-what the symmetries that are still open cannot change, so the order of the steps, not of the groups, is what matters.
+Positive scales go to the balanced point (`zoo.symmetry.balance`), then neurons are sorted, then
+signs are chosen. Each step asks only what the symmetries that are still open cannot change, so the
+order of the steps, not of the groups, is what matters.
 """
 
 import itertools
@@ -14,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.params import Params, batch_shape
+from zoo.symmetry.action import GroupElement, act
 from zoo.symmetry.axes import take
 from zoo.symmetry.balance import balance
 from zoo.symmetry.blocks import Dim, blocks
-from zoo.params import Params, batch_shape
-from zoo.symmetry.action import GroupElement, act
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**20
@@ -29,7 +31,8 @@ _Piece = tuple[tuple[str, ...], Float[Tensor, "N ..."]]
 def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
     """Move networks to the canonical points of their orbits.
 
-    The function of a network stays. Networks that differ by a symmetry of the space become the same, up to rounding, if they
+    The function of a network stays. Networks that differ by a symmetry of the space become the
+    same, up to rounding, if they
     are generic: see `canonical_element`.
 
     Args:
@@ -50,13 +53,16 @@ def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
 def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> GroupElement:
     """The symmetry that moves networks to the canonical points of their orbits.
 
-    Scales: as much squared weight enters a neuron as leaves it (`zoo.symmetry.balance.balance`). Permutations: the neurons of a group
-    are sorted, largest first, by a weighted sum of the absolute values of their entries; the weights depend on the position
-    along axes that cannot be permuted, and on the sums of the other neurons along those that can. Signs: a weighted sum of the
-    signed squares of a neuron's entries is positive, as far as the signs of the entries' other neurons are known by then.
+    Scales: as much squared weight enters a neuron as leaves it (`zoo.symmetry.balance.balance`).
+        Permutations: the neurons of a group
+    are sorted, largest first, by a weighted sum of the absolute values of their entries; the
+    weights depend on the position along axes that cannot be permuted, and on the sums of the other
+    neurons along those that can. Signs: a weighted sum of the signed squares of a neuron's entries
+    is positive, as far as the signs of the entries' other neurons are known by then.
 
-    Two networks of one orbit get the same point if no two neurons of a group tie in the first sum unless they are exchangeable,
-    and no second sum is 0 unless the neuron is. Neurons that are 0, or have no entries, keep scale 1 and stand last.
+    Two networks of one orbit get the same point if no two neurons of a group tie in the first sum
+    unless they are exchangeable, and no second sum is 0 unless the neuron is. Neurons that are 0,
+    or have no entries, keep scale 1 and stand last.
 
     Args:
         space: The weight space.
@@ -67,16 +73,31 @@ def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> Group
     """
     lead = batch_shape(space, params)
     networks = math.prod(lead)
-    flat = {name: params[name].detach().reshape(networks, *shape) for name, shape in space.shapes.items()}
-    scales = {name: scale.reshape(networks, scale.shape[-1]) for name, scale in balance(space, flat).items()}
+    flat = {
+        name: params[name].detach().reshape(networks, *shape)
+        for name, shape in space.shapes.items()
+    }
+    scales = {
+        name: scale.reshape(networks, scale.shape[-1])
+        for name, scale in balance(space, flat).items()
+    }
     permutations = _chunked(_order, space, flat, scales)
-    scales = {name: take(scale, permutations[name], -1, 1) if name in permutations else scale for name, scale in scales.items()}
+    scales = {
+        name: take(scale, permutations[name], -1, 1) if name in permutations else scale
+        for name, scale in scales.items()
+    }
     if any(group.scaling in ("sign", "any") for group in space.groups.values()):
         signs = _chunked(_signs, space, act(space, GroupElement(permutations, scales), flat), {})
-        scales |= {name: scales[name] * sign if name in scales else sign for name, sign in signs.items()}
+        scales |= {
+            name: scales[name] * sign if name in scales else sign for name, sign in signs.items()
+        }
     return GroupElement(
         {name: index.reshape(*lead, index.shape[-1]) for name, index in permutations.items()},
-        {n: scales[n].reshape(*lead, group.size) for n, group in space.groups.items() if group.scaling != "none"},
+        {
+            n: scales[n].reshape(*lead, group.size)
+            for n, group in space.groups.items()
+            if group.scaling != "none"
+        },
     )
 
 
@@ -86,7 +107,9 @@ def _chunked(function: _Step, space: WeightSpace, params: Params, scales: Params
     parts = []
     for start in range(0, max(networks, 1), chunk):
         rows = slice(start, start + chunk)
-        own = [{name: tensor[rows] for name, tensor in values.items()} for values in (params, scales)]
+        own = [
+            {name: tensor[rows] for name, tensor in values.items()} for values in (params, scales)
+        ]
         parts.append(function(space, *own))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -97,10 +120,21 @@ def _count(params: Params) -> int:
 
 def _order(space: WeightSpace, params: Params, scales: Params) -> Params:
     """The canonical order of the neurons of each permutable group, `[N, size]`."""
-    pieces = _pieces(space, params, scales, lambda dim: bool(dim.group) and space.groups[str(dim.group)].permutable, _size)
+    pieces = _pieces(
+        space,
+        params,
+        scales,
+        lambda dim: bool(dim.group) and space.groups[str(dim.group)].permutable,
+        _size,
+    )
     keys: Params = {}
-    for _ in range(2):  # the second time, an entry counts according to the other neurons that it belongs to
-        weights = {name: 1 + key / (2 * key.amax(1, keepdim=True).clamp_min(1e-300)) for name, key in keys.items()}
+    for _ in range(
+        2
+    ):  # the second time, an entry counts according to the other neurons that it belongs to
+        weights = {
+            name: 1 + key / (2 * key.amax(1, keepdim=True).clamp_min(1e-300))
+            for name, key in keys.items()
+        }
         keys = {}
         for groups, values in pieces:
             for i, name in enumerate(groups):
@@ -119,19 +153,34 @@ def _size(x: Float[Tensor, "..."], flips: bool) -> Float[Tensor, "..."]:
 
 def _signs(space: WeightSpace, params: Params, scales: Params) -> Params:
     """Canonical signs of the neurons of each group that may have them, `[N, size]`; the neurons are sorted already."""
-    sizes = {name: group.size for name, group in space.groups.items() if group.scaling in ("sign", "any")}
-    pieces = _pieces(space, params, scales, lambda dim: dim.group in sizes and dim.power % 2 == 1, lambda x, _: x * x.abs())
+    sizes = {
+        name: group.size for name, group in space.groups.items() if group.scaling in ("sign", "any")
+    }
+    pieces = _pieces(
+        space,
+        params,
+        scales,
+        lambda dim: dim.group in sizes and dim.power % 2 == 1,
+        lambda x, _: x * x.abs(),
+    )
     signs, weights, pending = {}, {}, dict(sizes)
     while pending:
-        known = {name: [_is_known(name, groups, signs) for groups, _ in pieces if name in groups] for name in pending}
-        ready = [name for name, pieces_known in known.items() if any(pieces_known) or not pieces_known]
+        known = {
+            name: [_is_known(name, groups, signs) for groups, _ in pieces if name in groups]
+            for name in pending
+        }
+        ready = [
+            name for name, pieces_known in known.items() if any(pieces_known) or not pieces_known
+        ]
         if not ready:
             return signs | _joint_signs(pieces, pending, weights)
         name = min(ready, key=lambda name: known[name].count(False))
         statistic = torch.zeros(_count(params), pending.pop(name), dtype=torch.float64)
         for groups, values in pieces:
             if name in groups and _is_known(name, groups, signs):
-                statistic = statistic.to(values.device) + _onto([groups.index(name)], groups, values, weights)
+                statistic = statistic.to(values.device) + _onto(
+                    [groups.index(name)], groups, values, weights
+                )
         signs[name] = torch.where(statistic < 0, -1.0, 1.0).double()
         weights[name] = signs[name] * _spread(sizes[name]).to(statistic.device)
     return signs
@@ -144,10 +193,13 @@ def _is_known(name: str, groups: Sequence[str], signs: Params) -> bool:
 
 def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Params) -> Params:
     """Signs of groups whose entries all belong to two or more of their neurons at once."""
-    # Goes through the entries in order and makes each positive whose sign those before it leave open. These are equations over
+    # Goes through the entries in order and makes each positive whose sign those before it leave
+    # open. These are equations over
     # the field of two elements, the same for all networks.
     starts = dict(zip(pending, itertools.accumulate(pending.values(), initial=0), strict=False))
-    rows: dict[int, tuple[int, int]] = {}  # last neuron of an equation -> bits of its neurons, bits of the entries in it
+    rows: dict[
+        int, tuple[int, int]
+    ] = {}  # last neuron of an equation -> bits of its neurons, bits of the entries in it
     negative: list[Tensor] = []
     for groups, values in pieces:
         axes = [i for i, group in enumerate(groups) if group in pending]
@@ -163,16 +215,25 @@ def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Para
                 negative.append(summed[(slice(None), *place)] < 0)
     size, count = sum(pending.values()), len(pieces[0][1])
     flip = torch.zeros(count, size, dtype=torch.bool, device=pieces[0][1].device)
-    for last, (neurons, entries) in sorted(rows.items()):  # neurons without an equation of their own keep their signs
+    for last, (neurons, entries) in sorted(
+        rows.items()
+    ):  # neurons without an equation of their own keep their signs
         for i in range(len(negative)):
             flip[:, last] ^= negative[i] & bool(entries >> i & 1)
         for i in range(last):
             flip[:, last] ^= flip[:, i] & bool(neurons >> i & 1)
-    return {name: 1.0 - 2.0 * flip[:, start : start + pending[name]].double() for name, start in starts.items()}
+    return {
+        name: 1.0 - 2.0 * flip[:, start : start + pending[name]].double()
+        for name, start in starts.items()
+    }
 
 
 def _pieces(
-    space: WeightSpace, params: Params, scales: Params, keep: Callable[[Dim], bool], function: Callable[[Tensor, bool], Tensor]
+    space: WeightSpace,
+    params: Params,
+    scales: Params,
+    keep: Callable[[Dim], bool],
+    function: Callable[[Tensor, bool], Tensor],
 ) -> list[_Piece]:
     """All blocks, mapped by a function (told if signs may flip), scaled, and summed with weights over axes not kept."""
     pieces = []
@@ -182,7 +243,10 @@ def _pieces(
         if not kept:
             continue
         tensor = block.view(params[block.tensor])
-        flips = any(dim.power % 2 and space.groups[str(dim.group)].scaling in ("sign", "any") for dim in block.dims)
+        flips = any(
+            dim.power % 2 and space.groups[str(dim.group)].scaling in ("sign", "any")
+            for dim in block.dims
+        )
         values = function(tensor.permute(0, *(i + 1 for i in [*kept, *others])).double(), flips)
         values = values.flatten(1 + len(kept)) if others else values[..., None]
         weight = torch.ones(1, 1, dtype=torch.float64, device=tensor.device)
@@ -193,7 +257,9 @@ def _pieces(
         if len(weight) == 1:
             values = values @ weight[0]
         else:
-            values = (values * weight.reshape(len(weight), *(1 for _ in kept), weight.shape[1])).sum(-1)
+            values = (
+                values * weight.reshape(len(weight), *(1 for _ in kept), weight.shape[1])
+            ).sum(-1)
         for axis, dim in enumerate(block.dims[i] for i in kept):
             if dim.group in scales and dim.power:
                 values = values * _along(scales[str(dim.group)] ** dim.power, axis, values)
@@ -212,9 +278,13 @@ def _onto(
     return values.sum([i + 1 for i in others]) if others else values
 
 
-def _along(vector: Float[Tensor, "N h"], axis: int, values: Float[Tensor, "N ..."]) -> Float[Tensor, "N ..."]:
+def _along(
+    vector: Float[Tensor, "N h"], axis: int, values: Float[Tensor, "N ..."]
+) -> Float[Tensor, "N ..."]:
     """A vector for each network, shaped to multiply along one axis of a piece."""
-    return vector.reshape(len(vector), *(1,) * axis, vector.shape[1], *(1,) * (values.dim() - 2 - axis))
+    return vector.reshape(
+        len(vector), *(1,) * axis, vector.shape[1], *(1,) * (values.dim() - 2 - axis)
+    )
 
 
 def _mark(number: int) -> float:

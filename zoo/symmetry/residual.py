@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.params import Params
 from zoo.symmetry.axes import scale_of_axis
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
-from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace, labels
 
 KINDS: tuple[str, ...] = ("permutation", "sign", "scale")
@@ -26,9 +26,10 @@ class SymmetryReport:
 
     Attributes:
         groups: The groups that were tested, as the space declares them.
-        scale: For a group `[*batch, size]`, `|<grad L, xi_j>| / (|grad_j L| |xi_j|)` for each neuron `j`.
-        sign: For a group `[*batch, size]`, the largest change of the outputs, over the largest output, if neuron `j` changes
-            its sign.
+        scale: For a group `[*batch, size]`, `|<grad L, xi_j>| / (|grad_j L| |xi_j|)` for each
+            neuron `j`.
+        sign: For a group `[*batch, size]`, the largest change of the outputs, over the largest
+            output, if neuron `j` changes its sign.
         permutation: For a group `[*batch]`, the same for the worst of the sampled permutations.
         tolerance: Below it a symmetry counts as found.
     """
@@ -41,13 +42,19 @@ class SymmetryReport:
 
     def worst(self, group: str, kind: str) -> float:
         """The largest residual of one of `KINDS`, over all networks and neurons of a group."""
-        values = {"permutation": self.permutation, "sign": self.sign, "scale": self.scale}[kind][group]
+        values = {"permutation": self.permutation, "sign": self.sign, "scale": self.scale}[kind][
+            group
+        ]
         return float(values.nan_to_num(nan=math.inf, posinf=math.inf).max())
 
     def declared(self, group: str) -> tuple[str, ...]:
         """Kinds of symmetry that the space declares for a group."""
         scaling = self.groups[group].scaling
-        flags = (self.groups[group].permutable, scaling in ("sign", "any"), scaling in ("positive", "any"))
+        flags = (
+            self.groups[group].permutable,
+            scaling in ("sign", "any"),
+            scaling in ("positive", "any"),
+        )
         return tuple(kind for kind, flag in zip(KINDS, flags, strict=True) if flag)
 
     def found(self, group: str) -> tuple[str, ...]:
@@ -67,11 +74,24 @@ class SymmetryReport:
         for name, group in self.groups.items():
             lists = [self.declared(name), self.found(name), self.removed(name)]
             texts = [", ".join(kinds) or "-" for kinds in lists]
-            texts[-1] += f"  DECLARED, BUT NOT FOUND: {', '.join(self.unsound(name))}" if self.unsound(name) else ""
-            rows.append([name, str(group.size), *(f"{self.worst(name, kind):.1e}" for kind in KINDS), *texts])
+            texts[-1] += (
+                f"  DECLARED, BUT NOT FOUND: {', '.join(self.unsound(name))}"
+                if self.unsound(name)
+                else ""
+            )
+            rows.append(
+                [
+                    name,
+                    str(group.size),
+                    *(f"{self.worst(name, kind):.1e}" for kind in KINDS),
+                    *texts,
+                ]
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, f"(largest residual of each kind; found: below {self.tolerance:.1e})"])
+        return "\n".join(
+            [*lines, f"(largest residual of each kind; found: below {self.tolerance:.1e})"]
+        )
 
 
 def candidates(space: WeightSpace) -> list[str]:
@@ -84,20 +104,27 @@ def candidates(space: WeightSpace) -> list[str]:
         Names of the groups, in the order of the space.
     """
     patterns = [space.pattern(name) for name in space.tensors]
-    written = {label.group for pattern in patterns for axis in pattern.written for label in labels(axis)}
+    written = {
+        label.group for pattern in patterns for axis in pattern.written for label in labels(axis)
+    }
     read = {label.group for pattern in patterns for axis in pattern.read for label in labels(axis)}
-    declared = {name for name, group in space.groups.items() if group.permutable or group.scaling != "none"}
+    declared = {
+        name for name, group in space.groups.items() if group.permutable or group.scaling != "none"
+    }
     likely = (written & read) | (declared & (written | read))
     return [name for name in space.groups if name in (likely or written | read)]
 
 
-def scaling_generator(space: WeightSpace, params: Mapping[str, Tensor], group: str, neuron: int) -> Params:
+def scaling_generator(
+    space: WeightSpace, params: Mapping[str, Tensor], group: str, neuron: int
+) -> Params:
     """The direction in which params move when one neuron of a group is scaled up.
 
     xi = d/dt act(exp(t e_neuron), params) at t = 0
 
-    Each entry counts with the power of the neuron's scale that acts on it: 1 where it is written, -1 where it is read, twice
-    that for `h^2`, and the sum of the powers where a tensor names the group more than once.
+    Each entry counts with the power of the neuron's scale that acts on it: 1 where it is written,
+    -1 where it is read, twice that for `h^2`, and the sum of the powers where a tensor names the
+    group more than once.
 
     Args:
         space: The weight space.
@@ -111,7 +138,10 @@ def scaling_generator(space: WeightSpace, params: Mapping[str, Tensor], group: s
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3; Gluch and Urbanke 2021, arXiv 2104.05508.
     """
-    return {name: params[name] * power.to(params[name]) for name, power in _powers(space, group, neuron).items()}
+    return {
+        name: params[name] * power.to(params[name])
+        for name, power in _powers(space, group, neuron).items()
+    }
 
 
 def _powers(space: WeightSpace, group: str, neuron: int) -> Params:
@@ -127,7 +157,9 @@ def _powers(space: WeightSpace, group: str, neuron: int) -> Params:
         for i, (axis, side) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
             factor = scale_of_axis(space, {group: scale}, axis)
             if factor is not None:
-                powers[name] += side * factor.log().round().reshape(-1, *(1,) * (len(pattern.axes) - i - 1))
+                powers[name] += side * factor.log().round().reshape(
+                    -1, *(1,) * (len(pattern.axes) - i - 1)
+                )
     return powers
 
 
@@ -136,7 +168,8 @@ def scaling_residual(
 ) -> Float[Tensor, "N h"]:
     """How far gradients are from being orthogonal to the scaling of each neuron of a group.
 
-    residual_j = |<grad, xi_j>| / (|grad restricted to the entries that xi_j moves| |xi_j|), and 0 for 0 / 0
+    residual_j = |<grad, xi_j>| / (|grad restricted to the entries that xi_j moves| |xi_j|), and 0
+    for 0 / 0
 
     Args:
         space: The weight space.
@@ -163,7 +196,9 @@ def tensors_in(outputs: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-def differences(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+def differences(
+    before: Sequence[Tensor], after: Sequence[Tensor]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """The largest difference between outputs, and the largest output before, for each network.
 
     Args:
@@ -171,17 +206,25 @@ def differences(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[Floa
         after: Tensors of the same shapes.
 
     Returns:
-        `[N]` and `[N]`, float64; a difference is infinite if an entry is NaN, or infinite, on one side only.
+        `[N]` and `[N]`, float64; a difference is infinite if an entry is NaN, or infinite, on one
+        side only.
 
     Raises:
         ValueError: If there is no tensor, or tensors are of different number or shape.
     """
     shapes = [[list(tensor.shape[1:]) for tensor in tensors] for tensors in (before, after)]
     if not before or shapes[0] != shapes[1]:
-        raise ValueError(f"outputs: expected tensors of the same shapes before and after, got {shapes[0]} and {shapes[1]}")
-    change, size = (torch.zeros(before[0].shape[0], dtype=torch.float64, device=before[0].device) for _ in range(2))
+        raise ValueError(
+            f"outputs: expected tensors of the same shapes before and after, got {shapes[0]} and {shapes[1]}"
+        )
+    change, size = (
+        torch.zeros(before[0].shape[0], dtype=torch.float64, device=before[0].device)
+        for _ in range(2)
+    )
     for pair in zip(before, after, strict=True):
-        old, new = (t.reshape(t.shape[0], -1).to(torch.promote_types(t.dtype, torch.float64)) for t in pair)
+        old, new = (
+            t.reshape(t.shape[0], -1).to(torch.promote_types(t.dtype, torch.float64)) for t in pair
+        )
         same = (old == new) | (old.isnan() & new.isnan())
         moved = torch.where(same, 0, (old - new).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
         if old.shape[1]:

@@ -10,12 +10,22 @@ from zoo.architectures import Architecture, build_architecture
 from zoo.architectures.base import constants_of, written_axis
 from zoo.params import Params, flatten, stack, unflatten
 from zoo.symmetry.action import act, sample
-from zoo.testing.symmetry import TOLERANCES, assert_function_preserved, expect, relative_change, seeded
+from zoo.testing.symmetry import (
+    TOLERANCES,
+    assert_function_preserved,
+    expect,
+    relative_change,
+    seeded,
+)
 from zoo.weight_space import WeightSpace
 
 
 def check_architecture(
-    architecture: Architecture | str, inputs: Tensor | None = None, num_classes: int = 3, seed: int = 0, **options: Any
+    architecture: Architecture | str,
+    inputs: Tensor | None = None,
+    num_classes: int = 3,
+    seed: int = 0,
+    **options: Any,
 ) -> list[str]:
     """Hold an architecture to every law in `LAWS`.
 
@@ -36,9 +46,13 @@ def check_architecture(
     if isinstance(architecture, str):
         name = f"architecture {architecture!r}"
         inputs = torch.randn(5, 2, 8, 8, generator=seeded(seed)) if inputs is None else inputs
-        architecture = build_architecture(architecture, options, tuple(inputs.shape[1:]), num_classes)
+        architecture = build_architecture(
+            architecture, options, tuple(inputs.shape[1:]), num_classes
+        )
     elif inputs is None or options:
-        raise ValueError(f"check_architecture: expected an architecture with inputs and no options, got options {options}")
+        raise ValueError(
+            f"check_architecture: expected an architecture with inputs and no options, got options {options}"
+        )
     else:
         name = "architecture"
     for law_name, law in LAWS.items():
@@ -47,18 +61,29 @@ def check_architecture(
         except AssertionError as error:
             raise AssertionError(f"{name}, law {law_name!r}: {error}") from error
         except Exception as error:
-            raise AssertionError(f"{name}, law {law_name!r}: raised {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"{name}, law {law_name!r}: raised {type(error).__name__}: {error}"
+            ) from error
     return list(LAWS)
 
 
 def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """`init` draws exactly the tensors of the space, in its shapes, float32 and finite."""
     params, space = architecture.init(seeded(seed)), architecture.space
-    expect(set(params) == set(space.tensors), f"init: expected tensors {list(space.tensors)}, got {list(params)}")
+    expect(
+        set(params) == set(space.tensors),
+        f"init: expected tensors {list(space.tensors)}, got {list(params)}",
+    )
     for name, tensor in params.items():
         got, text = tuple(tensor.shape), space.tensors[name]
-        expect(got == space.shapes[name], f"init, tensor {name!r} ({text!r}): expected {space.shapes[name]}, got {got}")
-        expect(tensor.dtype == torch.float32, f"init, tensor {name!r}: expected float32, got {tensor.dtype}")
+        expect(
+            got == space.shapes[name],
+            f"init, tensor {name!r} ({text!r}): expected {space.shapes[name]}, got {got}",
+        )
+        expect(
+            tensor.dtype == torch.float32,
+            f"init, tensor {name!r}: expected float32, got {tensor.dtype}",
+        )
         expect(bool(tensor.isfinite().all()), f"init, tensor {name!r}: expected finite entries")
 
 
@@ -68,8 +93,14 @@ def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int
     first, again, other = (architecture.init(seeded(s)) for s in (seed, seed, seed + 1))
     changed = [name for name in first if not torch.equal(first[name], again[name])]
     expect(not changed, f"init: two draws from one seed differ in {changed}")
-    expect(any(not torch.equal(first[name], other[name]) for name in first), "init: draws from two seeds are the same")
-    expect(torch.equal(before, torch.get_rng_state()), "init draws from the global random state, not from its generator")
+    expect(
+        any(not torch.equal(first[name], other[name]) for name in first),
+        "init: draws from two seeds are the same",
+    )
+    expect(
+        torch.equal(before, torch.get_rng_state()),
+        "init draws from the global random state, not from its generator",
+    )
 
 
 def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
@@ -78,14 +109,22 @@ def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> Non
     for kind in ("free", "fixed", "offset", "statistic"):
         for name, tensor in constants_of(constants, kind).items():
             got, expected = tuple(tensor.shape), shapes.get(name)
-            expect(got == expected, f"constant '{kind}.{name}': expected the shape of a tensor, {expected}, got {got}")
+            expect(
+                got == expected,
+                f"constant '{kind}.{name}': expected the shape of a tensor, {expected}, got {got}",
+            )
     for name, tensor in constants_of(constants, "mixing").items():
         known = name in architecture.space.groups
         size = architecture.space.size(written_axis(architecture.space, name)) if known else None
-        expect(tensor.shape == (size, size), f"constant 'mixing.{name}': expected {(size, size)}, got {tuple(tensor.shape)}")
+        expect(
+            tensor.shape == (size, size),
+            f"constant 'mixing.{name}': expected {(size, size)}, got {tuple(tensor.shape)}",
+        )
     fixed = constants_of(constants, "fixed")
     for name, mask in architecture.free.items():
-        expect(mask.dtype == torch.bool, f"constant 'free.{name}': expected booleans, got {mask.dtype}")
+        expect(
+            mask.dtype == torch.bool, f"constant 'free.{name}': expected booleans, got {mask.dtype}"
+        )
         expect(name in fixed, f"constant 'free.{name}' has no 'fixed.{name}' beside it")
     params = architecture.init(seeded(seed))
     for name, mask in architecture.free.items():
@@ -99,10 +138,16 @@ def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -
     kept, kept_inputs = {name: tensor.clone() for name, tensor in params.items()}, inputs.clone()
     first, again = architecture.apply(params, inputs), architecture.apply(params, inputs)
     shape = tuple(first.shape)
-    expect(len(shape) == 2 and shape[0] == len(inputs), f"apply: expected [X, K] with X = {len(inputs)}, got {list(shape)}")
+    expect(
+        len(shape) == 2 and shape[0] == len(inputs),
+        f"apply: expected [X, K] with X = {len(inputs)}, got {list(shape)}",
+    )
     expect(bool(first.isfinite().all()), "apply: expected finite outputs of an initial network")
     changed = [name for name in params if not torch.equal(params[name], kept[name])]
-    expect(not changed and torch.equal(inputs, kept_inputs), f"apply changes its arguments: {changed or 'inputs'}")
+    expect(
+        not changed and torch.equal(inputs, kept_inputs),
+        f"apply changes its arguments: {changed or 'inputs'}",
+    )
     expect(torch.equal(first, again), "apply: two calls with the same params and inputs differ")
 
 
@@ -113,19 +158,27 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
     together = torch.func.vmap(lambda params: architecture.apply(params, inputs))(stack(networks))
     alone = torch.stack([architecture.apply(params, inputs) for params in networks])
     change = relative_change([alone], [together])
-    expect(change < TOLERANCES[torch.float64], f"apply: networks under vmap and one by one differ by {change:.2g}")
+    expect(
+        change < TOLERANCES[torch.float64],
+        f"apply: networks under vmap and one by one differ by {change:.2g}",
+    )
 
 
 def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """Every tensor with trained entries has a finite gradient that is not 0."""
     architecture, inputs = _double(architecture, inputs)
     params = _network(architecture, seed)
-    weights = torch.randn(architecture.apply(params, inputs).shape, generator=seeded(seed), dtype=torch.float64)
+    weights = torch.randn(
+        architecture.apply(params, inputs).shape, generator=seeded(seed), dtype=torch.float64
+    )
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
     for name, gradient in gradients.items():
         trained = gradient[architecture.free[name]] if name in architecture.free else gradient
         expect(bool(trained.isfinite().all()), f"tensor {name!r}: expected a finite gradient")
-        expect(not trained.numel() or bool(trained.any()), f"tensor {name!r}: its gradient is 0, so apply does not use it")
+        expect(
+            not trained.numel() or bool(trained.any()),
+            f"tensor {name!r}: its gradient is 0, so apply does not use it",
+        )
 
 
 def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: int) -> None:
@@ -136,7 +189,10 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
     moved = act(space, sample(space, seeded(seed)), params)
     for name, mask in architecture.free.items():
         stays = torch.allclose(moved[name][~mask], params[name][~mask], rtol=1e-12, atol=0)
-        expect(stays, f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that are fixed")
+        expect(
+            stays,
+            f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that are fixed",
+        )
 
 
 def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed: int) -> None:
@@ -145,26 +201,50 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
     params, space = _network(architecture, seed), architecture.space
     logits, statistics = architecture.apply_training(params, inputs)
     names, shape = architecture.statistics, tuple(architecture.apply(params, inputs).shape)
-    expect(tuple(logits.shape) == shape, f"apply_training: expected logits {list(shape)}, got {list(logits.shape)}")
-    expect(set(statistics) == set(names), f"apply_training: expected statistics {list(names)}, got {list(statistics)}")
+    expect(
+        tuple(logits.shape) == shape,
+        f"apply_training: expected logits {list(shape)}, got {list(logits.shape)}",
+    )
+    expect(
+        set(statistics) == set(names),
+        f"apply_training: expected statistics {list(names)}, got {list(statistics)}",
+    )
     for name, tensor in statistics.items():
         got = tuple(tensor.shape)
-        expect(got == space.shapes[name], f"apply_training, statistic {name!r}: expected {space.shapes[name]}, got {got}")
-        expect(bool(tensor.isfinite().all()), f"apply_training, statistic {name!r}: expected finite entries")
+        expect(
+            got == space.shapes[name],
+            f"apply_training, statistic {name!r}: expected {space.shapes[name]}, got {got}",
+        )
+        expect(
+            bool(tensor.isfinite().all()),
+            f"apply_training, statistic {name!r}: expected finite entries",
+        )
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})
-    pairs = {"the logits": (logits, moved_logits), **{name: (expected[name], moved[name]) for name in statistics}}
+    pairs = {
+        "the logits": (logits, moved_logits),
+        **{name: (expected[name], moved[name]) for name in statistics},
+    }
     for name, (before, after) in pairs.items():
         change = relative_change([before], [after])
-        expect(change < TOLERANCES[torch.float64], f"apply_training: a declared symmetry moves {name} wrongly, by {change:.2g}")
+        expect(
+            change < TOLERANCES[torch.float64],
+            f"apply_training: a declared symmetry moves {name} wrongly, by {change:.2g}",
+        )
 
 
 def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """`unflatten(flatten(params))` is `params`, for many networks too."""
-    params, space = stack([architecture.init(seeded(seed + i)) for i in range(2)]), architecture.space
+    params, space = (
+        stack([architecture.init(seeded(seed + i)) for i in range(2)]),
+        architecture.space,
+    )
     flat = flatten(space, params)
-    expect(tuple(flat.shape) == (2, space.num_params), f"flatten: expected {(2, space.num_params)}, got {tuple(flat.shape)}")
+    expect(
+        tuple(flat.shape) == (2, space.num_params),
+        f"flatten: expected {(2, space.num_params)}, got {tuple(flat.shape)}",
+    )
     again = unflatten(space, flat)
     changed = [name for name in space.tensors if not torch.equal(again[name], params[name])]
     expect(not changed, f"unflatten(flatten(params)) changed {changed}")
@@ -178,7 +258,10 @@ def space_survives_json(architecture: Architecture, _inputs: Tensor, _seed: int)
         ("tensors", architecture.space.tensors, again.tensors),
     ):
         same = list(before.items()) == list(after.items())
-        expect(same, f"the {kind} of the space changed in JSON: expected {dict(before)}, got {dict(after)}")
+        expect(
+            same,
+            f"the {kind} of the space changed in JSON: expected {dict(before)}, got {dict(after)}",
+        )
 
 
 LAWS: dict[str, Callable[[Architecture, Tensor, int], None]] = {
@@ -202,10 +285,18 @@ def _network(architecture: Architecture, seed: int) -> Params:
     """An initial network with nothing special about it: its trained entries are off their initial values."""
     source = seeded(seed)
     params = {name: tensor.double() for name, tensor in architecture.init(source).items()}
-    noise = {name: 0.05 * torch.randn(t.shape, generator=source, dtype=t.dtype) for name, t in params.items()}
+    noise = {
+        name: 0.05 * torch.randn(t.shape, generator=source, dtype=t.dtype)
+        for name, t in params.items()
+    }
     free = architecture.free
-    return {name: tensor + noise[name] * free.get(name, torch.tensor(True)) for name, tensor in params.items()}
+    return {
+        name: tensor + noise[name] * free.get(name, torch.tensor(True))
+        for name, tensor in params.items()
+    }
 
 
 def _double(architecture: Architecture, inputs: Tensor) -> tuple[Architecture, Tensor]:
-    return architecture.to("cpu", torch.float64), inputs.double() if inputs.is_floating_point() else inputs
+    return architecture.to(
+        "cpu", torch.float64
+    ), inputs.double() if inputs.is_floating_point() else inputs

@@ -15,8 +15,9 @@ SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 def random_weight_space(generator: torch.Generator, max_size: int = 4) -> WeightSpace:
     """Draw a weight space with everything the language has, for property tests of what is derived from spaces.
 
-    A chain of layers (linear, convolutional or read-first), with tied skips, heads, statistics with powers, a dense
-    concatenation, a flattened head and a scalar, each present by chance. No function belongs to it.
+    A chain of layers (linear, convolutional or read-first), with tied skips, heads, statistics with
+    powers, a dense concatenation, a flattened head and a scalar, each present by chance. No
+    function belongs to it.
 
     Args:
         generator: Source of randomness.
@@ -37,11 +38,15 @@ def random_weight_space(generator: torch.Generator, max_size: int = 4) -> Weight
         return NeuronGroup(integer(max_size), permutable=chance(), scaling=scaling)
 
     names = ["x", *(f"h{i}" for i in range(1, integer(3) + 1))]
-    groups = {name: group() for name in names} | {"y": NeuronGroup(integer(max_size), permutable=False)}
+    groups = {name: group() for name in names} | {
+        "y": NeuronGroup(integer(max_size), permutable=False)
+    }
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
         kernel = f" {integer(2)} {integer(2)}" if chance() else ""
-        tensors[f"{i}.weight"] = f"{read} -> {written}" if chance() else f"{written} <- {read}{kernel}"
+        tensors[f"{i}.weight"] = (
+            f"{read} -> {written}" if chance() else f"{written} <- {read}{kernel}"
+        )
         optional = {
             f"{i}.bias": written,
             f"{i}.skip": f"{written} <- {written}",
@@ -58,7 +63,10 @@ def random_weight_space(generator: torch.Generator, max_size: int = 4) -> Weight
 
 
 def random_params(
-    space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = (), dtype: torch.dtype = torch.float64
+    space: WeightSpace,
+    generator: torch.Generator,
+    batch: Sequence[int] = (),
+    dtype: torch.dtype = torch.float64,
 ) -> Params:
     """Draw standard normal params.
 
@@ -71,4 +79,7 @@ def random_params(
     Returns:
         Tensors `[*batch, *shape]`.
     """
-    return {name: torch.randn((*batch, *shape), generator=generator, dtype=dtype) for name, shape in space.shapes.items()}
+    return {
+        name: torch.randn((*batch, *shape), generator=generator, dtype=dtype)
+        for name, shape in space.shapes.items()
+    }

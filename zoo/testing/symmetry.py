@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
-from zoo.symmetry.residual import differences, tensors_in
 from zoo.symmetry.action import GroupElement, act, function_change, sample
+from zoo.symmetry.residual import differences, tensors_in
 from zoo.weight_space import WeightSpace, labels
 
 TOLERANCES: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -28,14 +28,17 @@ def assert_function_preserved(
 
     Args:
         space: The weight space.
-        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and mappings of them.
+        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and
+            mappings of them.
         params: Tensors `[*batch, *shape]`, as `apply` takes them; float64 sees most.
         generator: Source of the elements, seeded with 0 if None.
         num_samples: Elements for each group.
-        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type of the params if None.
+        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type
+            of the params if None.
 
     Raises:
-        AssertionError: If a group changes the outputs, or if they are not finite; names group, kind and tensors.
+        AssertionError: If a group changes the outputs, or if they are not finite; names group, kind
+            and tensors.
     """
     generator = generator if generator is not None else seeded(0)
     tolerance = _tolerance(params) if tolerance is None else tolerance
@@ -45,14 +48,21 @@ def assert_function_preserved(
     for group in space.groups:
         for kind, alone in _declared_alone(space, group).items():
             change = function_change(alone, apply, params, generator, num_samples)
-            named = {name: text for name, text in space.tensors.items() if group in _groups_of(space, name)}
+            named = {
+                name: text
+                for name, text in space.tensors.items()
+                if group in _groups_of(space, name)
+            }
             expect(
                 change < tolerance,
                 f"group {group!r} declares {kind}, but that changes the outputs by {change:.2g} of their size "
                 f"(expected below {tolerance:.0e}); it acts on {named}",
             )
     change = function_change(space, apply, params, generator, num_samples)
-    expect(change < tolerance, f"all groups together change the outputs by {change:.2g}; expected below {tolerance:.0e}")
+    expect(
+        change < tolerance,
+        f"all groups together change the outputs by {change:.2g}; expected below {tolerance:.0e}",
+    )
 
 
 def assert_equivariant(
@@ -67,18 +77,21 @@ def assert_equivariant(
 ) -> None:
     """Assert that `layer(act(g, features)) == act(g, layer(features))`, or `layer(act(g, x)) == layer(x)`.
 
-    Networks along the first leading axis move by different elements, so a layer that mixes networks is caught.
+    Networks along the first leading axis move by different elements, so a layer that mixes networks
+    is caught.
 
     Args:
         layer: From features to features, or to any outputs if it is to be invariant.
         space: Weight space of the features.
         features: Tensors `[*batch, *shape]`: params, or with channels `[B, C, *shape]`.
-        output_space: Weight space of what comes out, with groups of the same names: `space` if None; `"invariant"` for
-            outputs that must not change.
-        scales: Whether the layer is to respect declared signs and scales too, not only permutations.
+        output_space: Weight space of what comes out, with groups of the same names: `space` if
+            None; `"invariant"` for outputs that must not change.
+        scales: Whether the layer is to respect declared signs and scales too, not only
+            permutations.
         generator: Source of the elements, seeded with 0 if None.
         num_samples: Number of elements.
-        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type of the features if None.
+        tolerance: Largest change allowed, over the larger of 1 and the largest output; by the type
+            of the features if None.
 
     Raises:
         AssertionError: If an output changes; names it.
@@ -90,7 +103,10 @@ def assert_equivariant(
         before = layer(dict(features))
         tensors = list(tensors_in(before))
         expect(bool(tensors), f"expected a layer that gives tensors, got {type(before).__name__}")
-        expect(all(bool(tensor.isfinite().all()) for tensor in tensors), "the outputs of the layer are not finite")
+        expect(
+            all(bool(tensor.isfinite().all()) for tensor in tensors),
+            "the outputs of the layer are not finite",
+        )
         for _ in range(num_samples):
             element = sample(space, generator, lead[:1])
             element = element if scales else replace(element, scales={})
@@ -99,16 +115,29 @@ def assert_equivariant(
                 expected = before
             else:
                 expected = _act_on_outputs(output_space or space, element, before)
-            _expect_same(expected, after, tolerance, "invariant" if output_space == "invariant" else "equivariant")
+            _expect_same(
+                expected,
+                after,
+                tolerance,
+                "invariant" if output_space == "invariant" else "equivariant",
+            )
 
 
 def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> Params:
-    expect(isinstance(outputs, Mapping), f"an equivariant layer: expected a mapping of tensors, got {type(outputs).__name__}")
+    expect(
+        isinstance(outputs, Mapping),
+        f"an equivariant layer: expected a mapping of tensors, got {type(outputs).__name__}",
+    )
     try:
         lead = batch_shape(space, outputs)
     except ValueError as error:
-        raise AssertionError(f"the outputs of the layer do not fit their weight space: {error}") from error
-    own = [{name: v for name, v in kind.items() if name in space.groups} for kind in (element.permutations, element.scales)]
+        raise AssertionError(
+            f"the outputs of the layer do not fit their weight space: {error}"
+        ) from error
+    own = [
+        {name: v for name, v in kind.items() if name in space.groups}
+        for kind in (element.permutations, element.scales)
+    ]
     return act(space, _with_axes(GroupElement(*own), len(lead)), outputs)
 
 
@@ -116,7 +145,10 @@ def _with_axes(element: GroupElement, count: int) -> GroupElement:
     """The element with ones after its leading axis, so that it has `count` leading axes."""
 
     def reshaped(values: Mapping[str, Tensor]) -> Params:
-        return {name: v.reshape(*v.shape[:-1], *(1,) * (count - v.dim() + 1), v.shape[-1]) for name, v in values.items()}
+        return {
+            name: v.reshape(*v.shape[:-1], *(1,) * (count - v.dim() + 1), v.shape[-1])
+            for name, v in values.items()
+        }
 
     return GroupElement(reshaped(element.permutations), reshaped(element.scales))
 
@@ -124,22 +156,33 @@ def _with_axes(element: GroupElement, count: int) -> GroupElement:
 def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
     parts = expected if isinstance(expected, Mapping) else {"output": expected}
     others = got if isinstance(got, Mapping) else {"output": got}
-    expect(set(parts) == set(others), f"the layer changes its outputs from {list(parts)} to {list(others)}")
+    expect(
+        set(parts) == set(others),
+        f"the layer changes its outputs from {list(parts)} to {list(others)}",
+    )
     for name in parts:
         before, after = list(tensors_in(parts[name])), list(tensors_in(others[name]))
         change = relative_change(before, after) if before or after else 0.0
-        expect(change < tolerance, f"the layer is not {kind}: {name!r} is off by {change:.2g}, expected below {tolerance:.0e}")
+        expect(
+            change < tolerance,
+            f"the layer is not {kind}: {name!r} is off by {change:.2g}, expected below {tolerance:.0e}",
+        )
 
 
 def _declared_alone(space: WeightSpace, group: str) -> dict[str, WeightSpace]:
     """For each kind of symmetry that a group declares, the space that declares nothing else."""
-    own, rigid = space.groups[group], {n: replace(g, permutable=False, scaling="none") for n, g in space.groups.items()}
+    own, rigid = (
+        space.groups[group],
+        {n: replace(g, permutable=False, scaling="none") for n, g in space.groups.items()},
+    )
     kinds = {}
     if own.permutable:
         kinds["permutations"] = replace(own, scaling="none")
     if own.scaling != "none":
         kinds[f"scaling {own.scaling!r}"] = replace(own, permutable=False)
-    return {kind: WeightSpace({**rigid, group: alone}, space.tensors) for kind, alone in kinds.items()}
+    return {
+        kind: WeightSpace({**rigid, group: alone}, space.tensors) for kind, alone in kinds.items()
+    }
 
 
 def _groups_of(space: WeightSpace, tensor: str) -> set[str]:
@@ -164,7 +207,9 @@ def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
         AssertionError: If number or shapes differ.
     """
     try:
-        change, size = differences([tensor[None] for tensor in before], [tensor[None] for tensor in after])
+        change, size = differences(
+            [tensor[None] for tensor in before], [tensor[None] for tensor in after]
+        )
     except ValueError as error:
         raise AssertionError(str(error)) from error
     return float(change / size.clamp_min(1))

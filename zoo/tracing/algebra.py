@@ -28,7 +28,8 @@ class Algebra:
     """Identifies, splits and joins axes, and collects what that demands of the scales.
 
     Args:
-        selectors: Reshapes and output axes by which an axis is known to be split into parts that are taken apart later.
+        selectors: Reshapes and output axes by which an axis is known to be split into parts that
+            are taken apart later.
     """
 
     def __init__(self, selectors: frozenset[tuple[str, int]] = frozenset()):
@@ -88,7 +89,9 @@ class Algebra:
             sizes = [end - start for start, end in zip([0, *bounds], bounds, strict=False)]
             parts, others = self.cut((a,), sizes), self.cut((b,), sizes)
             if parts is not None and others is not None:
-                return (Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),)
+                return (
+                    Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),
+                )
         if isinstance(a, Per) or isinstance(b, Per):
             return self.same(self.collapse((a,)), self.collapse((b,)), merge)
         return self._give_up([a], [b])
@@ -97,7 +100,10 @@ class Algebra:
         scale = merge(a.scale, b.scale)
         keep, other = a.atom, b.atom
         if keep is not other:
-            keep, other = sorted((keep, other), key=lambda atom: (not atom.fixed, atom.fixed and atom.plain, atom.serial))
+            keep, other = sorted(
+                (keep, other),
+                key=lambda atom: (not atom.fixed, atom.fixed and atom.plain, atom.serial),
+            )
             if not other.fixed or other.plain:
                 other.bound = (Leaf(keep),)
             keep.split_at = keep.split_at or other.split_at
@@ -112,7 +118,10 @@ class Algebra:
             return self._same_factor(leaf, dim[0], merge)
         scale = leaf.scale if leaf.scale.free else self.equations.vanish(leaf.scale)
         leaf.atom.bound = relabel(dim, lambda other: Leaf(other.atom))
-        return relabel(dim, lambda other: Leaf(other.atom, merge(scale, other.scale), leaf.source or other.source))
+        return relabel(
+            dim,
+            lambda other: Leaf(other.atom, merge(scale, other.scale), leaf.source or other.source),
+        )
 
     def collapse(self, dim: Dim, keep: frozenset[Atom] = frozenset()) -> Dim:
         """Identify the alternatives of every `Per` whose selector is not among those to keep."""
@@ -126,7 +135,9 @@ class Algebra:
             elif isinstance(factor, Leaf):
                 out.append(factor)
             else:
-                out.append(replace(factor, parts=tuple(self.collapse(part, keep) for part in factor.parts)))
+                out.append(
+                    replace(factor, parts=tuple(self.collapse(part, keep) for part in factor.parts))
+                )
         return resolve(tuple(out))
 
     def split(self, factor: Factor, outer: int) -> tuple[Factor, Factor] | None:
@@ -135,14 +146,22 @@ class Algebra:
         if isinstance(factor, Leaf):
             atom = factor.atom
             pair = [Atom(n, atom.fixed, atom.plain) for n in (outer, inner)]
-            factor = factor if factor.scale.free else replace(factor, scale=self.equations.vanish(factor.scale))
+            factor = (
+                factor
+                if factor.scale.free
+                else replace(factor, scale=self.equations.vanish(factor.scale))
+            )
             atom.bound = tuple(map(Leaf, pair))
             return replace(factor, atom=pair[0]), replace(factor, atom=pair[1])
         if isinstance(factor, Per):
-            pairs = [pair for part in factor.parts if (pair := self.divide(part, outer)) is not None]
+            pairs = [
+                pair for part in factor.parts if (pair := self.divide(part, outer)) is not None
+            ]
             if len(pairs) < len(factor.parts):
                 return None
-            return Per(factor.selector, tuple(p for p, _ in pairs)), Per(factor.selector, tuple(p for _, p in pairs))
+            return Per(factor.selector, tuple(p for p, _ in pairs)), Per(
+                factor.selector, tuple(p for _, p in pairs)
+            )
         parts = self.cut((factor,), [inner] * outer)
         if parts is None:
             return None
@@ -175,12 +194,20 @@ class Algebra:
         factor, *rest = dim
         if rest:
             inner = size(tuple(rest))
-            outer = self.cut((factor,), [n // inner for n in sizes]) if not any(n % inner for n in sizes) else None
+            outer = (
+                self.cut((factor,), [n // inner for n in sizes])
+                if not any(n % inner for n in sizes)
+                else None
+            )
             return None if outer is None else [(*part, *rest) for part in outer]
         if isinstance(factor, Leaf):
             atom = factor.atom
             parts = [Atom(n, atom.fixed, atom.plain) for n in sizes]
-            factor = factor if factor.scale.free else replace(factor, scale=self.equations.vanish(factor.scale))
+            factor = (
+                factor
+                if factor.scale.free
+                else replace(factor, scale=self.equations.vanish(factor.scale))
+            )
             atom.bound = (Cat(tuple((Leaf(part),) for part in parts)),)
             return [resolve((replace(factor, atom=part),)) for part in parts]
         if isinstance(factor, Per):
@@ -188,7 +215,10 @@ class Algebra:
             known = [parts for parts in cuts if parts is not None]
             if len(known) < len(cuts):
                 return None
-            return [resolve((Per(factor.selector, tuple(alternatives)),)) for alternatives in zip(*known, strict=True)]
+            return [
+                resolve((Per(factor.selector, tuple(alternatives)),))
+                for alternatives in zip(*known, strict=True)
+            ]
         return self._cut_sum(factor, sizes)
 
     def _cut_sum(self, total: Cat, sizes: Sequence[int]) -> list[Dim] | None:

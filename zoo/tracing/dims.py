@@ -1,8 +1,9 @@
 """Which neurons stand along an axis of a value.
 
-An axis (`Dim`) is a product of factors in C order. A factor is an atom (neurons of one kind), a direct sum of axes
-(`Cat`), or an axis whose neurons depend on the index along another axis (`Per`). An atom that turns out to be a product or a
-sum is *bound* to it. An atom is *fixed* when no permutation of its neurons is known to leave the network's function as it is.
+An axis (`Dim`) is a product of factors in C order. A factor is an atom (neurons of one kind), a
+direct sum of axes (`Cat`), or an axis whose neurons depend on the index along another axis (`Per`).
+An atom that turns out to be a product or a sum is *bound* to it. An atom is *fixed* when no
+permutation of its neurons is known to leave the network's function as it is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,9 @@ def resolve(dim: Dim) -> Dim:
         if isinstance(factor, Leaf):
             bound = factor.atom.bound
             if bound is not None:
-                out += resolve(relabel(bound, lambda leaf, old=factor: replace(old, atom=leaf.atom)))
+                out += resolve(
+                    relabel(bound, lambda leaf, old=factor: replace(old, atom=leaf.atom))
+                )
             elif factor.atom.size > 1:
                 out.append(factor)
         elif isinstance(factor, Per):
@@ -151,5 +154,7 @@ def choose(dim: Dim, selector: Atom, index: int) -> Dim:
         elif isinstance(factor, Leaf):
             out.append(factor)
         else:
-            out.append(replace(factor, parts=tuple(choose(part, selector, index) for part in factor.parts)))
+            out.append(
+                replace(factor, parts=tuple(choose(part, selector, index) for part in factor.parts))
+            )
     return tuple(out)

@@ -55,11 +55,19 @@ def _attention(
     if is_causal:
         for dim in (query.dims[-2], key.dims[-2]):
             ctx.algebra.fix(dim)
-    if enable_gqa and size(key.dims[-3]) > 1:  # each head of the keys serves several neighboring heads of the queries
+    if (
+        enable_gqa and size(key.dims[-3]) > 1
+    ):  # each head of the keys serves several neighboring heads of the queries
         served = size(query.dims[-3]) // size(key.dims[-3])
         grouped = reshape(ctx, [query.dims[-3]], [size(key.dims[-3]), served])
-        key, value = (replace(v, dims=(*v.dims[:-3], (*v.dims[-3], *grouped[1]), *v.dims[-2:])) for v in (key, value))
-    scores = unscaled(ctx, contraction(ctx, query, replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))))
+        key, value = (
+            replace(v, dims=(*v.dims[:-3], (*v.dims[-3], *grouped[1]), *v.dims[-2:]))
+            for v in (key, value)
+        )
+    scores = unscaled(
+        ctx,
+        contraction(ctx, query, replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))),
+    )
     if attn_mask is not None:
         scores = combine(ctx, [scores, unscaled(ctx, attn_mask)], multiply=False)
     return contraction(ctx, scores, value)
@@ -98,9 +106,11 @@ def _convolution(
         split_w = reshape(ctx, [side], [groups, size(side) // groups])
         block = ctx.algebra.same(split_x[0], split_w[0], Scale.__add__)
         contract(ctx, split_x[1], split_w[1] if transposed else other)
-        out = reshape(ctx, [block, other if transposed else split_w[1]], [groups * size(other if transposed else split_w[1])])[
-            0
-        ]
+        out = reshape(
+            ctx,
+            [block, other if transposed else split_w[1]],
+            [groups * size(other if transposed else split_w[1])],
+        )[0]
     total = Value((*lead, out, *map(fixed, ctx.shape[-rank:])))
     if bias is None:
         return total
@@ -116,10 +126,19 @@ def _pool(ctx: Context, x: Value, rank: int, linear: bool) -> Value:
 
 def _register_pools() -> None:
     for rank in (1, 2, 3):
-        for name in (f"avg_pool{rank}d", f"_adaptive_avg_pool{rank}d", f"adaptive_avg_pool{rank}d", f"reflection_pad{rank}d"):
-            RULES[name] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(ctx, x, _rank, linear=True)
+        for name in (
+            f"avg_pool{rank}d",
+            f"_adaptive_avg_pool{rank}d",
+            f"adaptive_avg_pool{rank}d",
+            f"reflection_pad{rank}d",
+        ):
+            RULES[name] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(
+                ctx, x, _rank, linear=True
+            )
         for mode in ("nearest", "bilinear", "linear", "trilinear", "bicubic", "_nearest_exact"):
-            RULES[f"upsample_{mode}{rank}d"] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(ctx, x, _rank, linear=True)
+            RULES[f"upsample_{mode}{rank}d"] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(
+                ctx, x, _rank, linear=True
+            )
         RULES[f"replication_pad{rank}d"] = RULES[f"reflection_pad{rank}d"]
         for name in (f"max_pool{rank}d_with_indices", f"adaptive_max_pool{rank}d"):
             RULES[name] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _max_pool(ctx, x, _rank)
@@ -136,7 +155,9 @@ _register_pools()
 # norms
 
 
-def _affine(ctx: Context, x: Value, weight: Value | None, bias: Value | None, channels: bool = True) -> Value:
+def _affine(
+    ctx: Context, x: Value, weight: Value | None, bias: Value | None, channels: bool = True
+) -> Value:
     for value, multiply in ((weight, True), (bias, False)):
         if value is not None:
             x = combine(ctx, [x, _on_channels(value, len(x.dims)) if channels else value], multiply)
@@ -148,7 +169,9 @@ def _on_channels(value: Value, rank: int) -> Value:
 
 
 @rule("native_layer_norm", "layer_norm")
-def _layer_norm(ctx: Context, x: Value, _shape: Any, weight: Value | None, bias: Value | None, *_eps: Any) -> Any:
+def _layer_norm(
+    ctx: Context, x: Value, _shape: Any, weight: Value | None, bias: Value | None, *_eps: Any
+) -> Any:
     normalized = replace(unscaled(ctx, x), zero=False)  # eps binds the scale
     return _affine(ctx, normalized, weight, bias, channels=False), None, None
 
@@ -177,18 +200,31 @@ def _group_norm(
 
 @rule("_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 def _batch_norm(
-    ctx: Context, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _momentum: Number, eps: Number
+    ctx: Context,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    var: Value,
+    _momentum: Number,
+    eps: Number,
 ) -> Any:
     centered = combine(ctx, [x, _on_channels(mean, len(x.dims))], multiply=False)
-    combine(ctx, [rescale(Value((x.dims[1],)), lambda scale: scale * 2), var], multiply=False)  # it is the variance of x
+    combine(
+        ctx, [rescale(Value((x.dims[1],)), lambda scale: scale * 2), var], multiply=False
+    )  # it is the variance of x
     spread = var if eps == 0 else unscaled(ctx, var)
-    inverse = rescale(rescale(spread, ctx.algebra.equations.vanish_sign), lambda scale: scale * Fraction(-1, 2))
+    inverse = rescale(
+        rescale(spread, ctx.algebra.equations.vanish_sign), lambda scale: scale * Fraction(-1, 2)
+    )
     normalized = combine(ctx, [centered, _on_channels(inverse, len(x.dims))], multiply=True)
     return _affine(ctx, normalized, weight, bias), None, None
 
 
 @rule("_native_batch_norm_legit.no_stats")
-def _instance_norm(ctx: Context, x: Value, weight: Value | None, bias: Value | None, *_args: Any) -> Any:
+def _instance_norm(
+    ctx: Context, x: Value, weight: Value | None, bias: Value | None, *_args: Any
+) -> Any:
     normalized = replace(unscaled(ctx, x), zero=False)
     return _affine(ctx, normalized, weight, bias), None, None
 
@@ -196,7 +232,9 @@ def _instance_norm(ctx: Context, x: Value, weight: Value | None, bias: Value | N
 @rule("_weight_norm_interface")
 def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -> Any:
     others = [i for i in range(len(direction.dims)) if i != axis]
-    norm = reduce(ctx, direction, others, keepdim=True, change=lambda scale: replace(scale, sign=frozenset()))
+    norm = reduce(
+        ctx, direction, others, keepdim=True, change=lambda scale: replace(scale, sign=frozenset())
+    )
     inverse = rescale(norm, lambda scale: scale * -1)
     return combine(ctx, [direction, inverse, length], multiply=True), norm
 
@@ -215,10 +253,20 @@ def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
 def _embedding_bag(
-    ctx: Context, weight: Value, index: Value, _offsets: Any, _scale: Any = False, mode: int = 0, *_: Any
+    ctx: Context,
+    weight: Value,
+    index: Value,
+    _offsets: Any,
+    _scale: Any = False,
+    mode: int = 0,
+    *_: Any,
 ) -> Any:
     looked_up = _embedding(ctx, weight, index)
-    kept = rescale(Value((looked_up.dims[-1],)), ctx.algebra.equations.vanish_sign) if mode == 2 else looked_up
+    kept = (
+        rescale(Value((looked_up.dims[-1],)), ctx.algebra.equations.vanish_sign)
+        if mode == 2
+        else looked_up
+    )
     return Value((fixed(ctx.shape[0], plain=False), kept.dims[-1])), None, None, None
 
 
@@ -238,7 +286,9 @@ def _trilinear(ctx: Context, *args: Any) -> Value:
 def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
     axis %= len(value.dims)
     ctx.algebra.fix(value.dims[axis])
-    return replace(value, dims=(*value.dims[:axis], *unscaled(ctx, index).dims, *value.dims[axis + 1 :]))
+    return replace(
+        value, dims=(*value.dims[:axis], *unscaled(ctx, index).dims, *value.dims[axis + 1 :])
+    )
 
 
 @rule("gather")
@@ -269,8 +319,18 @@ def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value
 
 
 @rule("as_strided")
-def _as_strided(ctx: Context, value: Value, sizes: Sequence[int], strides: Sequence[int], offset: int | None = None) -> Any:
-    known = {(size(dim), step): dim for dim, step in zip(value.dims, ctx.strides, strict=True) if size(dim) > 1}
+def _as_strided(
+    ctx: Context,
+    value: Value,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    offset: int | None = None,
+) -> Any:
+    known = {
+        (size(dim), step): dim
+        for dim, step in zip(value.dims, ctx.strides, strict=True)
+        if size(dim) > 1
+    }
     wanted = list(zip(sizes, strides, strict=True))
     if offset or sorted(pair for pair in wanted if pair[0] > 1) != sorted(known):
         return None
@@ -284,9 +344,15 @@ def _as_strided(ctx: Context, value: Value, sizes: Sequence[int], strides: Seque
 def _cat(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
     values = [value for value in values if value.dims and all(size(dim) for dim in value.dims)]
     axis %= len(values[0].dims)
-    others = combine(ctx, [Value((*v.dims[:axis], (), *v.dims[axis + 1 :]), v.zero) for v in values], multiply=False)
+    others = combine(
+        ctx,
+        [Value((*v.dims[:axis], (), *v.dims[axis + 1 :]), v.zero) for v in values],
+        multiply=False,
+    )
     joined = resolve((Cat(tuple(value.dims[axis] for value in values)),))
-    return Value((*others.dims[:axis], joined, *others.dims[axis + 1 :]), all(v.zero for v in values))
+    return Value(
+        (*others.dims[:axis], joined, *others.dims[axis + 1 :]), all(v.zero for v in values)
+    )
 
 
 @rule("stack")
@@ -305,7 +371,9 @@ def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0)
             dims[axis] = fixed(size(dims[axis]) + before + after, plain=False)
         else:
             parts = [wild(before, FREE), dims[axis], wild(after, FREE)]
-            dims[axis] = resolve((Cat(tuple(p for p, n in zip(parts, (before, 1, after), strict=True) if n)),))
+            dims[axis] = resolve(
+                (Cat(tuple(p for p, n in zip(parts, (before, 1, after), strict=True) if n)),)
+            )
     padded = Value(tuple(dims), value.zero)
     return padded if number == 0 else replace(unscaled(ctx, padded), zero=False)
 

@@ -1,7 +1,8 @@
 """What every operator of the exported graph does to the neurons along the axes of its inputs: one rule each.
 
-A rule is `rule(ctx, *args, **kwargs)` with the arguments of the operator, tensors replaced by `Value`. It is sound if the
-operator commutes with every permutation and scale that the rule leaves possible.
+A rule is `rule(ctx, *args, **kwargs)` with the arguments of the operator, tensors replaced by
+`Value`. It is sound if the operator commutes with every permutation and scale that the rule leaves
+possible.
 """
 
 import math
@@ -12,7 +13,17 @@ from typing import Any
 
 from zoo.tracing.dims import Dim, fixed, leaves, resolve, size, wild
 from zoo.tracing.scales import Scale
-from zoo.tracing.values import Context, Value, combine, contract, pick, reduce, rescale, reshape, unscaled
+from zoo.tracing.values import (
+    Context,
+    Value,
+    combine,
+    contract,
+    pick,
+    reduce,
+    rescale,
+    reshape,
+    unscaled,
+)
 
 Rule = Callable[..., Any]
 Number = int | float
@@ -31,16 +42,91 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 # elementwise, one input: how a scale passes
 
-SAME = ("neg", "clone", "alias", "detach", "_to_copy", "lift_fresh_copy", "contiguous", "dropout", "expand_copy", "view_copy")
+SAME = (
+    "neg",
+    "clone",
+    "alias",
+    "detach",
+    "_to_copy",
+    "lift_fresh_copy",
+    "contiguous",
+    "dropout",
+    "expand_copy",
+    "view_copy",
+)
 POSITIVE = ("relu", "leaky_relu", "rrelu", "prelu_kernel")
 ODD = ("tanh", "sin", "erf", "atan", "asin", "sinh", "asinh", "tan", "atanh")
 NO_SCALE = (
-    *("gelu", "sigmoid", "exp", "log", "log1p", "expm1", "elu", "cos", "cosh", "log2", "log10", "erfc", "exp2", "silu"),
-    *("mish", "softplus", "hardswish", "hardsigmoid", "selu", "celu", "_softmax", "_log_softmax", "logical_not", "isnan"),
-    *("isinf", "floor", "ceil", "round", "trunc", "bitwise_not", "acos", "log_sigmoid_forward", "fmod", "remainder"),
+    *(
+        "gelu",
+        "sigmoid",
+        "exp",
+        "log",
+        "log1p",
+        "expm1",
+        "elu",
+        "cos",
+        "cosh",
+        "log2",
+        "log10",
+        "erfc",
+        "exp2",
+        "silu",
+    ),
+    *(
+        "mish",
+        "softplus",
+        "hardswish",
+        "hardsigmoid",
+        "selu",
+        "celu",
+        "_softmax",
+        "_log_softmax",
+        "logical_not",
+        "isnan",
+    ),
+    *(
+        "isinf",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "bitwise_not",
+        "acos",
+        "log_sigmoid_forward",
+        "fmod",
+        "remainder",
+    ),
 )
-ACTIVATIONS = {"relu", "leaky_relu", "tanh", "sin", "gelu", "sigmoid", "elu", "erf", "silu", "softplus", "hardtanh", "cos"}
-KEEPS_ZERO = {*SAME, *POSITIVE, *ODD, "gelu", "expm1", "log1p", "elu", "silu", "abs", "sign", "sqrt", "selu", "celu"}
+ACTIVATIONS = {
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "sin",
+    "gelu",
+    "sigmoid",
+    "elu",
+    "erf",
+    "silu",
+    "softplus",
+    "hardtanh",
+    "cos",
+}
+KEEPS_ZERO = {
+    *SAME,
+    *POSITIVE,
+    *ODD,
+    "gelu",
+    "expm1",
+    "log1p",
+    "elu",
+    "silu",
+    "abs",
+    "sign",
+    "sqrt",
+    "selu",
+    "celu",
+}
 
 
 def elementwise(ctx: Context, name: str, value: Value) -> Value:
@@ -61,7 +147,9 @@ def elementwise(ctx: Context, name: str, value: Value) -> Value:
 
 def _register_elementwise() -> None:
     for name in (*SAME, *POSITIVE, *ODD, *NO_SCALE, "abs", "sign"):
-        RULES[name] = lambda ctx, value, *_args, _name=name, **_kwargs: elementwise(ctx, _name, value)
+        RULES[name] = lambda ctx, value, *_args, _name=name, **_kwargs: elementwise(
+            ctx, _name, value
+        )
 
 
 _register_elementwise()
@@ -141,7 +229,9 @@ def _where(ctx: Context, condition: Value, one: Any, other: Any) -> Value:
 @rule("eq", "ne", "lt", "le", "gt", "ge")
 def _compare(ctx: Context, one: Value, other: Any) -> Value:
     if isinstance(other, Value):
-        compared = rescale(combine(ctx, [one, other], multiply=False), ctx.algebra.equations.vanish_sign)
+        compared = rescale(
+            combine(ctx, [one, other], multiply=False), ctx.algebra.equations.vanish_sign
+        )
     elif other == 0 or abs(other) == math.inf:
         compared = rescale(one, ctx.algebra.equations.vanish_sign)
     else:
@@ -150,7 +240,16 @@ def _compare(ctx: Context, one: Value, other: Any) -> Value:
 
 
 @rule(
-    *("pow.Tensor_Tensor", "pow.Scalar", "atan2", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or"),
+    *(
+        "pow.Tensor_Tensor",
+        "pow.Scalar",
+        "atan2",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "bitwise_and",
+        "bitwise_or",
+    ),
     *("fmod.Tensor", "remainder.Tensor", "floor_divide", "bitwise_xor", "copysign", "hypot"),
 )
 def _any_function(ctx: Context, one: Any, other: Any) -> Value:
@@ -174,7 +273,9 @@ def _axes(value: Value, dim: Any) -> list[int]:
 
 
 @rule("sum", "mean", "nansum")
-def _sum(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any) -> Value:
+def _sum(
+    ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
+) -> Value:
     return reduce(ctx, value, _axes(value, dim), keepdim)
 
 
@@ -184,17 +285,32 @@ def _amax(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False) ->
 
 
 @rule("var", "var.correction")
-def _var(ctx: Context, value: Value, dim: Any = None, *_args: Any, keepdim: bool = False, **_kwargs: Any) -> Value:
+def _var(
+    ctx: Context, value: Value, dim: Any = None, *_args: Any, keepdim: bool = False, **_kwargs: Any
+) -> Value:
     return reduce(ctx, value, _axes(value, dim), keepdim, lambda scale: scale * 2)
 
 
 @rule("linalg_vector_norm")
-def _norm(ctx: Context, value: Value, _order: Number = 2, dim: Any = None, keepdim: bool = False, **_kwargs: Any) -> Value:
-    return reduce(ctx, value, _axes(value, dim), keepdim, lambda scale: replace(scale, sign=frozenset()))
+def _norm(
+    ctx: Context,
+    value: Value,
+    _order: Number = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    **_kwargs: Any,
+) -> Value:
+    return reduce(
+        ctx, value, _axes(value, dim), keepdim, lambda scale: replace(scale, sign=frozenset())
+    )
 
 
-@rule("any", "all", "any.dim", "all.dim", "any.dims", "all.dims", "logsumexp", "prod", "prod.dim_int")
-def _reduce_unscaled(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any) -> Value:
+@rule(
+    "any", "all", "any.dim", "all.dim", "any.dims", "all.dims", "logsumexp", "prod", "prod.dim_int"
+)
+def _reduce_unscaled(
+    ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
+) -> Value:
     return reduce(ctx, unscaled(ctx, value), _axes(value, dim), keepdim)
 
 
@@ -219,7 +335,9 @@ def _argmax(ctx: Context, value: Value, dim: int | None = None, keepdim: bool = 
 def _view(ctx: Context, value: Value, sizes: Sequence[int]) -> Value:
     total = math.prod(size(dim) for dim in value.dims)
     known = math.prod(n for n in sizes if n != -1)
-    return replace(value, dims=reshape(ctx, value.dims, [total // known if n == -1 else n for n in sizes]))
+    return replace(
+        value, dims=reshape(ctx, value.dims, [total // known if n == -1 else n for n in sizes])
+    )
 
 
 @rule("permute")
@@ -248,20 +366,28 @@ def _unsqueeze(_ctx: Context, value: Value, axis: int) -> Value:
 @rule("squeeze", "squeeze.dim", "squeeze.dims")
 def _squeeze(_ctx: Context, value: Value, axes: Any = None) -> Value:
     chosen = {axis % len(value.dims) for axis in _axes(value, axes)} if value.dims else set()
-    return replace(value, dims=tuple(d for i, d in enumerate(value.dims) if i not in chosen or size(resolve(d)) > 1))
+    return replace(
+        value,
+        dims=tuple(d for i, d in enumerate(value.dims) if i not in chosen or size(resolve(d)) > 1),
+    )
 
 
 @rule("expand")
 def _expand(_ctx: Context, value: Value, sizes: Sequence[int], **_kwargs: Any) -> Value:
     dims = ((),) * (len(sizes) - len(value.dims)) + value.dims
-    grown = [wild(n, Scale(free=value.zero)) if n > 1 and not resolve(dim) else dim for n, dim in zip(sizes, dims, strict=True)]
+    grown = [
+        wild(n, Scale(free=value.zero)) if n > 1 and not resolve(dim) else dim
+        for n, dim in zip(sizes, dims, strict=True)
+    ]
     return replace(value, dims=tuple(grown))
 
 
 @rule("repeat")
 def _repeat(_ctx: Context, value: Value, times: Sequence[int]) -> Value:
     dims = ((),) * (len(times) - len(value.dims)) + value.dims
-    return replace(value, dims=tuple((*fixed(n), *resolve(dim)) for n, dim in zip(times, dims, strict=True)))
+    return replace(
+        value, dims=tuple((*fixed(n), *resolve(dim)) for n, dim in zip(times, dims, strict=True))
+    )
 
 
 @rule("select.int", "select")
@@ -272,19 +398,33 @@ def _select(ctx: Context, value: Value, axis: int, index: int) -> Value:
 
 
 @rule("slice.Tensor", "slice")
-def _slice(ctx: Context, value: Value, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+def _slice(
+    ctx: Context,
+    value: Value,
+    axis: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
     chosen = range(*slice(start, end, step).indices(size(value.dims[axis])))
     if step != 1 and len(chosen) > 1:
         ctx.algebra.fix(value.dims[axis])
         axis %= len(value.dims)
-        return replace(value, dims=(*value.dims[:axis], fixed(len(chosen), plain=False), *value.dims[axis + 1 :]))
+        return replace(
+            value,
+            dims=(*value.dims[:axis], fixed(len(chosen), plain=False), *value.dims[axis + 1 :]),
+        )
     return pick(ctx, value, axis, chosen[0], len(chosen))
 
 
 @rule("split_with_sizes", "split_with_sizes_copy")
-def _split_with_sizes(ctx: Context, value: Value, sizes: Sequence[int], axis: int = 0) -> tuple[Value, ...]:
+def _split_with_sizes(
+    ctx: Context, value: Value, sizes: Sequence[int], axis: int = 0
+) -> tuple[Value, ...]:
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return tuple(pick(ctx, value, axis, start, length) for start, length in zip(starts, sizes, strict=True))
+    return tuple(
+        pick(ctx, value, axis, start, length) for start, length in zip(starts, sizes, strict=True)
+    )
 
 
 @rule("split.Tensor", "split")

@@ -29,8 +29,10 @@ class Program:
     """A graph of core operators.
 
     Attributes:
-        graph: The graph; its placeholders are the parameters, the buffers, the constants and the inputs of the module.
-        parameters: Placeholder -> name of the parameter or running statistic; tied parameters have one name.
+        graph: The graph; its placeholders are the parameters, the buffers, the constants and the
+            inputs of the module.
+        parameters: Placeholder -> name of the parameter or running statistic; tied parameters have
+            one name.
         constants: Placeholder -> tensor that is neither.
         statistics: Names in `parameters` that are running statistics.
         outputs: Nodes whose values the module returns.
@@ -46,13 +48,24 @@ class Program:
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs that are tensors."""
-        examples = {node.name: node.meta.get("val") for node in self.graph.graph.find_nodes(op="placeholder")}
-        return {name: tuple(examples[name].shape) for name in self.inputs if isinstance(examples[name], Tensor)}
+        examples = {
+            node.name: node.meta.get("val")
+            for node in self.graph.graph.find_nodes(op="placeholder")
+        }
+        return {
+            name: tuple(examples[name].shape)
+            for name in self.inputs
+            if isinstance(examples[name], Tensor)
+        }
 
     def used(self) -> set[str]:
         """Parameters that the graph reads."""
         placeholders = self.graph.graph.find_nodes(op="placeholder")
-        return {self.parameters[node.name] for node in placeholders if node.users and node.name in self.parameters}
+        return {
+            self.parameters[node.name]
+            for node in placeholders
+            if node.users and node.name in self.parameters
+        }
 
     def run_double(self, params: Mapping[str, Tensor], inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         """Run the graph in float64, whatever precision the module asks for.
@@ -68,12 +81,20 @@ class Program:
         arguments = []
         for node in self.graph.graph.find_nodes(op="placeholder"):
             name = str(node.name)
-            value = params[self.parameters[name]] if name in self.parameters else given.get(name, self.constants.get(name))
+            value = (
+                params[self.parameters[name]]
+                if name in self.parameters
+                else given.get(name, self.constants.get(name))
+            )
             arguments.append(_double(value))
         with torch.no_grad():
             results = _DoubleInterpreter(self.graph).run(*arguments)
         (output,) = self.graph.graph.find_nodes(op="output")
-        chosen = [value for node, value in zip(output.args[0], results, strict=True) if node in self.outputs]
+        chosen = [
+            value
+            for node, value in zip(output.args[0], results, strict=True)
+            if node in self.outputs
+        ]
         return tuple(value for value in chosen if value.is_floating_point())
 
 
@@ -82,7 +103,10 @@ class _DoubleInterpreter(Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        wide = [torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg for arg in args]
+        wide = [
+            torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg
+            for arg in args
+        ]
         wide_kwargs = {
             name: torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg
             for name, arg in kwargs.items()
@@ -94,7 +118,9 @@ def _double(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.dtype in _LOW_PRECISION else value
 
 
-def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], statistics: Sequence[str]) -> Program:
+def export(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], statistics: Sequence[str]
+) -> Program:
     """Export a module in evaluation mode.
 
     Args:
@@ -112,7 +138,9 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     module = copy.deepcopy(module).cpu().eval()
     try:
         with _quiet():
-            exported = torch.export.export(module, args, dict(kwargs), strict=False).run_decompositions(_decompositions())
+            exported = torch.export.export(
+                module, args, dict(kwargs), strict=False
+            ).run_decompositions(_decompositions())
     except Exception as error:
         raise TraceError(_why(module, error)) from error
     return _program(module, exported, statistics)
@@ -121,7 +149,10 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's deprecations, and what it prints beside an error that it raises, from the user."""
-    loggers = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")]
+    loggers = [
+        logging.getLogger(f"torch.{name}")
+        for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
@@ -146,20 +177,36 @@ def _program(module: nn.Module, exported: ExportedProgram, statistics: Sequence[
     first: dict[int, str] = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):
         first.setdefault(id(tensor), name)
-    parameters = {p: first[id(module.get_parameter(name))] for p, name in signature.inputs_to_parameters.items()}
+    parameters = {
+        p: first[id(module.get_parameter(name))]
+        for p, name in signature.inputs_to_parameters.items()
+    }
     buffers = signature.inputs_to_buffers
     unknown = set(statistics) - set(buffers.values())
     if unknown:
-        missing, known = (sorted(n.removeprefix("module.") for n in names) for names in (unknown, buffers.values()))
+        missing, known = (
+            sorted(n.removeprefix("module.") for n in names)
+            for names in (unknown, buffers.values())
+        )
         raise TraceError(f"statistics {missing} are not buffers; buffers are {known}")
-    running = {name for placeholder, name in buffers.items() if placeholder in _running_statistics(graph)} | set(statistics)
+    running = {
+        name for placeholder, name in buffers.items() if placeholder in _running_statistics(graph)
+    } | set(statistics)
     parameters |= {placeholder: name for placeholder, name in buffers.items() if name in running}
     tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
     others = {**buffers, **signature.inputs_to_lifted_tensor_constants}
-    constants = {placeholder: tensors[name].detach() for placeholder, name in others.items() if placeholder not in parameters}
+    constants = {
+        placeholder: tensors[name].detach()
+        for placeholder, name in others.items()
+        if placeholder not in parameters
+    }
     (output,) = graph.graph.find_nodes(op="output")
     inputs = [name for name in signature.user_inputs if isinstance(name, str)]
-    outputs = [node for node in output.args[0] if isinstance(node, Node) and node.name in signature.user_outputs]
+    outputs = [
+        node
+        for node in output.args[0]
+        if isinstance(node, Node) and node.name in signature.user_outputs
+    ]
     return Program(graph, parameters, constants, frozenset(running), outputs, inputs)
 
 
@@ -186,8 +233,14 @@ def _why(module: nn.Module, error: BaseException) -> str:
         seen = seen.__cause__ or seen.__context__
     frames = [frame for link in chain for frame in traceback.extract_tb(link.__traceback__)]
     start = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
-    calls = [frame for frame in frames[start:] if not frame.filename.startswith((library, here, "<"))]
+    calls = [
+        frame for frame in frames[start:] if not frame.filename.startswith((library, here, "<"))
+    ]
     name = type(getattr(module, "module", module)).__name__
-    where = f' at "{calls[-1].line}" ({calls[-1].filename}:{calls[-1].lineno}, in {calls[-1].name})' if calls else ""
+    where = (
+        f' at "{calls[-1].line}" ({calls[-1].filename}:{calls[-1].lineno}, in {calls[-1].name})'
+        if calls
+        else ""
+    )
     reason = str(error).strip().split("\n\n")[0]
     return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"

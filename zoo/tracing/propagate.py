@@ -74,7 +74,10 @@ def analyze(program: Program, params: Mapping[str, Tensor]) -> Traced:
     selectors: frozenset[tuple[str, int]] = frozenset()
     seeds: Mapping[str, Dims] | None = None
     previous: object = None
-    inputs = {name: tuple(fixed(n, plain=False) for n in shape) for name, shape in program.input_shapes().items()}
+    inputs = {
+        name: tuple(fixed(n, plain=False) for n in shape)
+        for name, shape in program.input_shapes().items()
+    }
     missing: dict[str, str] = {}
     for _ in range(_MAX_RUNS):
         run = _Run(program, params, inputs, selectors, seeds)
@@ -87,7 +90,9 @@ def analyze(program: Program, params: Mapping[str, Tensor]) -> Traced:
         if seeds is not None and structure == previous:
             for call in missing.values():
                 warnings.warn(
-                    f"no rule for {call}: the neurons that it touches are taken to be fixed", TraceWarning, stacklevel=3
+                    f"no rule for {call}: the neurons that it touches are taken to be fixed",
+                    TraceWarning,
+                    stacklevel=3,
                 )
             return run.traced()
         seeds, previous = run.dims(), structure
@@ -132,9 +137,13 @@ class _Run:
             if name not in used:
                 self.seeds[name] = tuple(map(fixed, tensor.shape))
             elif seeds is None:
-                self.seeds[name] = tuple((Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(tensor.shape))
+                self.seeds[name] = tuple(
+                    (Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(tensor.shape)
+                )
             else:
-                self.seeds[name] = tuple(self._scaled(name, i, dim) for i, dim in enumerate(seeds[name]))
+                self.seeds[name] = tuple(
+                    self._scaled(name, i, dim) for i, dim in enumerate(seeds[name])
+                )
 
     def _scaled(self, name: str, axis: int, dim: Dim) -> Dim:
         def scaled(leaf: Leaf) -> Leaf:
@@ -149,7 +158,9 @@ class _Run:
         return {name: tuple(map(resolve, dims)) for name, dims in self.seeds.items()}
 
     def traced(self) -> Traced:
-        outputs = {leaf.atom for node in self.program.outputs for leaf in self._leaves(self._value(node))}
+        outputs = {
+            leaf.atom for node in self.program.outputs for leaf in self._leaves(self._value(node))
+        }
         inputs = {leaf.atom for dims in self.inputs.values() for leaf in self._leaves(Value(dims))}
         activations: dict[Atom, set[str]] = {}
         for atom, names in self.context.activations.items():
@@ -189,21 +200,37 @@ class _Run:
         constant = not any(isinstance(v, Value) for argument in arguments for v in _flat(argument))
         if constant and node not in self.varying:
             with torch.no_grad():
-                return _target(node)(*_look_up(node.args, self.values), **_look_up(node.kwargs, self.values))
+                return _target(node)(
+                    *_look_up(node.args, self.values), **_look_up(node.kwargs, self.values)
+                )
         if node.target is operator.getitem:
             source, index = node.args
             return self.values[source][index]  # pyright: ignore[reportArgumentType]
-        shapes = [tuple(v.shape) if isinstance(v, Tensor) else None for v in _flat(node.meta.get("val"))]
-        if not any(shape is not None for shape in shapes):  # an assertion, or a number that depends on the inputs
+        shapes = [
+            tuple(v.shape) if isinstance(v, Tensor) else None for v in _flat(node.meta.get("val"))
+        ]
+        if not any(
+            shape is not None for shape in shapes
+        ):  # an assertion, or a number that depends on the inputs
             return None
         if not all(isinstance(n, int) for shape in shapes if shape is not None for n in shape):
-            raise TraceError(f"the shape of {operator_name(node)} depends on the values of the inputs, {_line(node)}")
+            raise TraceError(
+                f"the shape of {operator_name(node)} depends on the values of the inputs, {_line(node)}"
+            )
         first = node.all_input_nodes[0].meta.get("val")
-        self.context.node, self.context.shape = node.name, next(shape for shape in shapes if shape is not None)
+        self.context.node, self.context.shape = (
+            node.name,
+            next(shape for shape in shapes if shape is not None),
+        )
         self.context.strides = first.stride() if isinstance(first, Tensor) else ()
         result = self._apply_rule(node)
         settled = [settle(self.context, v) if isinstance(v, Value) else v for v in _flat(result)]
-        if not all(_has_shape(v, s) for v, s in zip(settled, shapes, strict=False) if v is not None) or settled[0] is None:
+        if (
+            not all(
+                _has_shape(v, s) for v, s in zip(settled, shapes, strict=False) if v is not None
+            )
+            or settled[0] is None
+        ):
             settled = self._without_rule(node, shapes)
         if node in self.varying:
             settled = [_without_source(v) if isinstance(v, Value) else v for v in settled]
@@ -214,7 +241,9 @@ class _Run:
         rule = RULES.get(name, RULES.get(name.split(".")[0]))
         if rule is None:
             return None
-        args, kwargs = _look_up((node.args, node.kwargs), {n: self._abstract(v) for n, v in self._inputs(node).items()})
+        args, kwargs = _look_up(
+            (node.args, node.kwargs), {n: self._abstract(v) for n, v in self._inputs(node).items()}
+        )
         try:
             inspect.signature(rule).bind(self.context, *args, **kwargs)
         except TypeError:  # arguments that the rule does not know
@@ -235,7 +264,9 @@ class _Run:
                         self.context.algebra.fix(dim)
         if touched:
             self.missing[node.name] = f"{operator_name(node)}, {_line(node)}"
-        return [None if s is None else Value(tuple(fixed(n, plain=False) for n in s)) for s in shapes]
+        return [
+            None if s is None else Value(tuple(fixed(n, plain=False) for n in s)) for s in shapes
+        ]
 
     def _value(self, node: Node) -> Value:
         return self._abstract(self.values[node])
@@ -248,9 +279,13 @@ class _Run:
             return value
         zero = not bool(value.any()) if value.numel() else False
         uniform = [
-            bool((value == value.select(i, 0).unsqueeze(i)).all()) if value.numel() else False for i in range(value.dim())
+            bool((value == value.select(i, 0).unsqueeze(i)).all()) if value.numel() else False
+            for i in range(value.dim())
         ]
-        dims = [wild(n, Scale(free=zero)) if same else fixed(n) for n, same in zip(value.shape, uniform, strict=True)]
+        dims = [
+            wild(n, Scale(free=zero)) if same else fixed(n)
+            for n, same in zip(value.shape, uniform, strict=True)
+        ]
         return Value(tuple(dims), zero)
 
 
@@ -267,7 +302,12 @@ def _has_shape(value: Any, shape: tuple[int, ...] | None) -> bool:
 
 
 def _without_source(value: Value) -> Value:
-    return replace(value, dims=tuple(relabel(resolve(d), lambda leaf: replace(leaf, source=None)) for d in value.dims))
+    return replace(
+        value,
+        dims=tuple(
+            relabel(resolve(d), lambda leaf: replace(leaf, source=None)) for d in value.dims
+        ),
+    )
 
 
 def _look_up(arguments: Any, values: Mapping[Node, Any]) -> Any:
@@ -275,5 +315,9 @@ def _look_up(arguments: Any, values: Mapping[Node, Any]) -> Any:
 
 
 def _line(node: Node) -> str:
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip().startswith("File")]
+    lines = [
+        line.strip()
+        for line in (node.stack_trace or "").splitlines()
+        if line.strip().startswith("File")
+    ]
     return lines[-1] if lines else f"node {node.name}"

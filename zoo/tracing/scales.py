@@ -1,7 +1,9 @@
 """Scales of neurons as unknowns of a linear system: which scalings leave a traced network's function unchanged.
 
-Along an axis, a value of the graph is multiplied by `prod_v s_v ** a_v` when the parameters are scaled by the unknowns `s_v`.
-Magnitudes and signs are independent: magnitudes give a system over the rationals, signs one over the integers modulo 2.
+Along an axis, a value of the graph is multiplied by `prod_v s_v ** a_v` when the parameters are
+scaled by the unknowns `s_v`.
+Magnitudes and signs are independent: magnitudes give a system over the rationals, signs one over
+    the integers modulo 2.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +29,10 @@ class Scale:
     def __add__(self, other: "Scale") -> "Scale":
         if self.free or other.free:
             return FREE
-        total = {v: self.magnitude.get(v, Fraction(0)) + other.magnitude.get(v, Fraction(0)) for v in self.unknowns(other)}
+        total = {
+            v: self.magnitude.get(v, Fraction(0)) + other.magnitude.get(v, Fraction(0))
+            for v in self.unknowns(other)
+        }
         return Scale({v: a for v, a in total.items() if a}, self.sign ^ other.sign)
 
     def __mul__(self, power: Fraction | int) -> "Scale":
@@ -88,11 +93,14 @@ class Equations:
         return ONE if one.free or other.free else self.vanish(one + other)
 
 
-def solve(unknowns: Sequence[int], equations: Equations, preferred: Iterable[int]) -> tuple[str, dict[int, int]]:
+def solve(
+    unknowns: Sequence[int], equations: Equations, preferred: Iterable[int]
+) -> tuple[str, dict[int, int]]:
     """One-parameter subgroup of the scalings of a neuron: exponents of the unknowns, and which scales are allowed.
 
-    The solutions fall into components that share no unknown. Of each component one solution is taken: the one whose first
-    preferred unknown, in the given order, has exponent 1 (or the smallest integer) while later independent ones have 0.
+    The solutions fall into components that share no unknown. Of each component one solution is
+    taken: the one whose first preferred unknown, in the given order, has exponent 1 (or the
+    smallest integer) while later independent ones have 0.
 
     Args:
         unknowns: The unknowns of one neuron group, in the order of the graph.
@@ -117,7 +125,9 @@ def solve(unknowns: Sequence[int], equations: Equations, preferred: Iterable[int
     return ("sign" if any(solution.values()) else "none"), solution
 
 
-def _null_space(order: Sequence[int], rows: list[Mapping[int, Fraction]]) -> list[dict[int, Fraction]]:
+def _null_space(
+    order: Sequence[int], rows: list[Mapping[int, Fraction]]
+) -> list[dict[int, Fraction]]:
     """Basis of the solutions; each vector has one free unknown at 1, pivots are taken as late in the order as possible."""
     pivots: dict[int, dict[int, Fraction]] = {}
     rank = {v: i for i, v in enumerate(order)}
@@ -137,8 +147,12 @@ def _null_space(order: Sequence[int], rows: list[Mapping[int, Fraction]]) -> lis
     return [{v: Fraction(1)} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
 
 
-def _plus(row: Mapping[int, Fraction], other: Mapping[int, Fraction], factor: Fraction) -> dict[int, Fraction]:
-    total = {v: row.get(v, Fraction(0)) + factor * other.get(v, Fraction(0)) for v in {**row, **other}}
+def _plus(
+    row: Mapping[int, Fraction], other: Mapping[int, Fraction], factor: Fraction
+) -> dict[int, Fraction]:
+    total = {
+        v: row.get(v, Fraction(0)) + factor * other.get(v, Fraction(0)) for v in {**row, **other}
+    }
     return {v: a for v, a in total.items() if a}
 
 
@@ -154,7 +168,9 @@ def _null_space_mod2(order: Sequence[int], rows: list[frozenset[int]]) -> list[d
             pivots = {p: known ^ row if last in known else known for p, known in pivots.items()}
             pivots[last] = row
     free = [v for v in order if v not in pivots]
-    return [{v: Fraction(1)} | {p: Fraction(1) for p, row in pivots.items() if v in row} for v in free]
+    return [
+        {v: Fraction(1)} | {p: Fraction(1) for p, row in pivots.items() if v in row} for v in free
+    ]
 
 
 def _components(basis: list[dict[int, Fraction]]) -> list[dict[int, Fraction]]:

@@ -14,9 +14,10 @@ Scaling = tuple[str, dict[int, int]]
 def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
     """Write a weight space down.
 
-    Neurons without a symmetry become a fixed group if they fill an axis, `x` for the inputs, `y` for the outputs; positions
-    become plain axes. Of the factors of a product axis, such as heads and what is in a head, only the last that can scales.
-    Groups are numbered in the order of the parameters.
+    Neurons without a symmetry become a fixed group if they fill an axis, `x` for the inputs, `y`
+    for the outputs; positions become plain axes. Of the factors of a product axis, such as heads
+    and what is in a head, only the last that can scales. Groups are numbered in the order of the
+    parameters.
 
     Args:
         traced: What was found.
@@ -47,9 +48,15 @@ class _Builder:
                 _scale_innermost(dim, scalings)
         for unknown in self.traced.unknowns:
             scaling, powers = scalings[unknown.atom]
-            power = 1 if scaling == "none" else powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
+            power = (
+                1
+                if scaling == "none"
+                else powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
+            )
             power = power % 2 if scaling == "sign" else power
-            self.powers.setdefault((unknown.parameter, unknown.axis), {}).setdefault(unknown.atom, []).append(power)
+            self.powers.setdefault((unknown.parameter, unknown.axis), {}).setdefault(
+                unknown.atom, []
+            ).append(power)
         self.scalings = {atom: scaling for atom, (scaling, _) in scalings.items()}
         tensors = {name: str(self._pattern(name, dims)) for name, dims in self.traced.dims.items()}
         return WeightSpace(self.groups, tensors)
@@ -61,7 +68,9 @@ class _Builder:
         return self.traced.context.reads.get(parameter, ("", set()))[1]
 
     def _solve(self, unknowns: Sequence[Unknown]) -> Scaling:
-        written = [u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics]
+        written = [
+            u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics
+        ]
         indices, equations = [u.index for u in unknowns], self.traced.context.algebra.equations
         still = Equations()
         for unknown in unknowns:
@@ -83,7 +92,9 @@ class _Builder:
         if roles == sorted(roles, reverse=True):
             split = min(i for i in neurons if i not in reads)
             return Pattern(tuple(axes[split:]), tuple(axes[:split]), read_first=True)
-        return Pattern(tuple(_inverted(axis) if i in reads else axis for i, axis in enumerate(axes)))
+        return Pattern(
+            tuple(_inverted(axis) if i in reads else axis for i, axis in enumerate(axes))
+        )
 
     def _axis(self, name: str, axis: int, dim: Dim) -> Axis:
         found = list(leaves(dim))
@@ -111,13 +122,17 @@ class _Builder:
             self.free[atom] = f"h{len(self.free) + 1}"
             names = self.traced.context.activations.get(atom, set())
             activation = next(iter(names)) if len(names) == 1 else "linear"
-            self.groups[self.free[atom]] = NeuronGroup(atom.size, True, self.scalings[atom], activation)  # pyright: ignore[reportArgumentType]
+            self.groups[self.free[atom]] = NeuronGroup(
+                atom.size, True, self.scalings[atom], activation
+            )  # pyright: ignore[reportArgumentType]
         return self.free[atom]
 
     def _fixed_group(self, atoms: tuple[Atom, ...], length: int) -> str:
         key = (length, *map(id, atoms))
         if key not in self.fixed:
-            is_input, is_output = (bool(set(atoms) & ends) for ends in (self.traced.inputs, self.traced.outputs))
+            is_input, is_output = (
+                bool(set(atoms) & ends) for ends in (self.traced.inputs, self.traced.outputs)
+            )
             stem = "x" if is_input else "y" if is_output else "f"
             count = sum(name.rstrip("0123456789") == stem for name in self.fixed.values())
             self.fixed[key] = stem + (str(count + 1) if count else "")

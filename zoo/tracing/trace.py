@@ -31,7 +31,8 @@ class Traced:
         space: Weight space of the parameters and of the running statistics of batch norms.
         params: The module's own parameters and statistics, detached.
         statistics: Names of the tensors in `params` that are running statistics.
-        function: `function(params, *inputs, **named)`: the module with other parameters; use `apply`.
+        function: `function(params, *inputs, **named)`: the module with other parameters; use
+            `apply`.
     """
 
     space: WeightSpace
@@ -61,21 +62,24 @@ def trace(
 ) -> Traced:
     """Find the weight space of a module and prove it.
 
-    The module is exported in evaluation mode; rules for core operators say which neurons stand along which axis of every
-    tensor, and which permutations and scales of them pass. The space is sound, not complete: see `docs/weight_space.md`. It is
-    returned only if sampled elements of its group leave the function as it is, in float64 (see `verify`), at parameters near
-    the module's own.
+    The module is exported in evaluation mode; rules for core operators say which neurons stand
+    along which axis of every tensor, and which permutations and scales of them pass. The space is
+    sound, not complete: see `docs/weight_space.md`. It is returned only if sampled elements of its
+    group leave the function as it is, in float64 (see `verify`), at parameters near the module's
+    own.
 
-    Parameters that require no gradient count as parameters. Buffers are constants, the same for every network, but for the
-    running statistics of batch norms.
+    Parameters that require no gradient count as parameters. Buffers are constants, the same for
+    every network, but for the running statistics of batch norms.
 
     Args:
         module: The module; not changed.
-        example_inputs: Its inputs: a tensor, a sequence of positional ones, or a mapping of named ones.
-        statistics: Further buffers that belong to the parameters, such as those of a batch norm of your own.
-        output: Picks what counts from what the module returns, such as `lambda out: out.logits`. If None all tensors in it, in
-            tuples, lists and mappings; every neuron that is returned is fixed. Other objects, such as the key-value cache of
-            a language model, do not count.
+        example_inputs: Its inputs: a tensor, a sequence of positional ones, or a mapping of named
+            ones.
+        statistics: Further buffers that belong to the parameters, such as those of a batch norm of
+            your own.
+        output: Picks what counts from what the module returns, such as `lambda out: out.logits`. If
+            None all tensors in it, in tuples, lists and mappings; every neuron that is returned is
+            fixed. Other objects, such as the key-value cache of a language model, do not count.
 
     Returns:
         The traced module.
@@ -92,11 +96,18 @@ def trace(
     """
     args, named = _arguments(example_inputs)
     wrapped = _Output(copy.deepcopy(module), output)
-    program = export(wrapped, _on_cpu(args), _on_cpu(named), [f"module.{name}" for name in statistics])
-    own = {**dict(wrapped.named_parameters()), **{name: wrapped.get_buffer(name) for name in sorted(program.statistics)}}
+    program = export(
+        wrapped, _on_cpu(args), _on_cpu(named), [f"module.{name}" for name in statistics]
+    )
+    own = {
+        **dict(wrapped.named_parameters()),
+        **{name: wrapped.get_buffer(name) for name in sorted(program.statistics)},
+    }
     space = build_space(analyze(program, own), program.statistics)
     params = {name.removeprefix("module."): tensor.detach() for name, tensor in own.items()}
-    space = WeightSpace(space.groups, {name.removeprefix("module."): text for name, text in space.tensors.items()})
+    space = WeightSpace(
+        space.groups, {name.removeprefix("module."): text for name, text in space.tensors.items()}
+    )
     _prove(space, program, params, [*_on_cpu(args), *_on_cpu(named).values()])
     evaluated = wrapped.module.eval()
 
@@ -104,7 +115,12 @@ def trace(
         batch_shape(space, params)
         return functional_call(evaluated, dict(params), inputs, named)
 
-    return Traced(space, params, frozenset(name.removeprefix("module.") for name in program.statistics), function)
+    return Traced(
+        space,
+        params,
+        frozenset(name.removeprefix("module.") for name in program.statistics),
+        function,
+    )
 
 
 def verify(
@@ -133,7 +149,10 @@ def verify(
     change = function_change(space, apply, double, generator, num_samples)
     if change <= tolerance:
         return
-    by_group = {name: function_change(space, apply, double, generator, num_samples, [name]) for name in space.groups}
+    by_group = {
+        name: function_change(space, apply, double, generator, num_samples, [name])
+        for name in space.groups
+    }
     guilty = {name: f"{value:.2g}" for name, value in by_group.items() if not value <= tolerance}
     raise TraceError(
         f"the weight space is not one of this function: outputs change by {change:.2g} (relative), expected at most "
@@ -143,9 +162,15 @@ def verify(
 
 def _prove(space: WeightSpace, program: Program, params: Params, inputs: Sequence[Any]) -> None:
     generator = torch.Generator().manual_seed(0)
-    exact = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
+    exact = [
+        value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in inputs
+    ]
     apply = lambda params: program.run_double({f"module.{n}": p for n, p in params.items()}, exact)  # noqa: E731
-    for point in ({name: tensor.cpu() for name, tensor in params.items()}, perturb(params, generator)):
+    for point in (
+        {name: tensor.cpu() for name, tensor in params.items()},
+        perturb(params, generator),
+    ):
         verify(space, apply, point, generator, num_samples=2)
 
 
@@ -166,7 +191,13 @@ class _Output(nn.Module):
 def _tensors(result: Any) -> tuple[Tensor, ...]:
     if isinstance(result, Tensor):
         return (result,)
-    parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, (tuple, list)) else ()
+    parts = (
+        result.values()
+        if isinstance(result, Mapping)
+        else result
+        if isinstance(result, (tuple, list))
+        else ()
+    )
     return tuple(tensor for part in parts for tensor in _tensors(part))
 
 

@@ -45,7 +45,8 @@ class Context:
         shape: Shape of its (first) output.
         strides: Strides of its first input.
         selectors: Splits whose first part is taken apart later: input of the next run.
-        reads: For each parameter the node that contracted it first, and the axes that it contracted.
+        reads: For each parameter the node that contracted it first, and the axes that it
+            contracted.
         activations: Names of the non-linearities that act on the neurons of an atom.
     """
 
@@ -60,7 +61,10 @@ class Context:
 
 def rescale(value: Value, change: Callable[[Scale], Scale], zero: bool = False) -> Value:
     """Change the scale along every axis."""
-    dims = [relabel(resolve(dim), lambda leaf: replace(leaf, scale=change(leaf.scale))) for dim in value.dims]
+    dims = [
+        relabel(resolve(dim), lambda leaf: replace(leaf, scale=change(leaf.scale)))
+        for dim in value.dims
+    ]
     return Value(tuple(dims), zero)
 
 
@@ -80,9 +84,14 @@ def combine(ctx: Context, values: Sequence[Value], multiply: bool) -> Value:
         total = present[0] if present else ()
         for other in present[1:]:
             total = ctx.algebra.same(total, other, merge)
-        constant = any(not resolve(dims[axis]) and not v.zero for dims, v in zip(padded, values, strict=True))
+        constant = any(
+            not resolve(dims[axis]) and not v.zero for dims, v in zip(padded, values, strict=True)
+        )
         if constant and not multiply:
-            total = relabel(resolve(total), lambda leaf: replace(leaf, scale=ctx.algebra.equations.vanish(leaf.scale)))
+            total = relabel(
+                resolve(total),
+                lambda leaf: replace(leaf, scale=ctx.algebra.equations.vanish(leaf.scale)),
+            )
         dims.append(total)
     zero = any(v.zero for v in values) if multiply else all(v.zero for v in values)
     return Value(tuple(dims), zero)
@@ -100,7 +109,11 @@ def contract(ctx: Context, one: Dim, other: Dim) -> None:
 
 
 def reduce(
-    ctx: Context, value: Value, axes: Sequence[int], keepdim: bool, change: Callable[[Scale], Scale] = lambda scale: scale
+    ctx: Context,
+    value: Value,
+    axes: Sequence[int],
+    keepdim: bool,
+    change: Callable[[Scale], Scale] = lambda scale: scale,
 ) -> Value:
     """Reduce axes by a function that does not depend on their order."""
     rank = len(value.dims)
@@ -109,7 +122,11 @@ def reduce(
         for leaf in leaves(resolve(value.dims[axis])):
             ctx.algebra.equations.vanish(leaf.scale)
     kept = rescale(value, change).dims
-    return Value(tuple(() if i in reduced else dim for i, dim in enumerate(kept) if keepdim or i not in reduced))
+    return Value(
+        tuple(
+            () if i in reduced else dim for i, dim in enumerate(kept) if keepdim or i not in reduced
+        )
+    )
 
 
 def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Value:
@@ -135,7 +152,11 @@ def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen:
         ctx.selectors.add(atom.split_at)
     ctx.algebra.fix((leaf,))
     if len(chosen) == 1:
-        return _with(Value(tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims), value.zero), axis, ())
+        return _with(
+            Value(tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims), value.zero),
+            axis,
+            (),
+        )
     selector = Atom(len(chosen), fixed=True, plain=atom.plain)
 
     def narrowed(dim: Dim) -> Dim:
@@ -181,11 +202,15 @@ def reshape(ctx: Context, dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Di
     return tuple(out)
 
 
-def _factorize(ctx: Context, factors: list[Factor], places: Sequence[tuple[int, int]]) -> list[Dim] | None:
+def _factorize(
+    ctx: Context, factors: list[Factor], places: Sequence[tuple[int, int]]
+) -> list[Dim] | None:
     waiting, out = tuple(factors), []
     for place, need in places:
         key = (ctx.node, place)
-        pair = ctx.algebra.divide(waiting, need, lambda factor, outer, key=key: _split(ctx, factor, outer, key))
+        pair = ctx.algebra.divide(
+            waiting, need, lambda factor, outer, key=key: _split(ctx, factor, outer, key)
+        )
         if pair is None:
             return None
         waiting = pair[1]
@@ -193,7 +218,9 @@ def _factorize(ctx: Context, factors: list[Factor], places: Sequence[tuple[int, 
     return out
 
 
-def _split(ctx: Context, factor: Factor, outer: int, key: tuple[str, int]) -> tuple[Factor, Factor] | None:
+def _split(
+    ctx: Context, factor: Factor, outer: int, key: tuple[str, int]
+) -> tuple[Factor, Factor] | None:
     if not isinstance(factor, Leaf):
         return ctx.algebra.split(factor, outer)
     if key in ctx.algebra.selectors:
@@ -210,7 +237,9 @@ def _product(factors: Sequence[Factor]) -> Dim:
     factors = resolve(tuple(factors))
     for i, factor in enumerate(factors):
         rest = factors[i + 1 :]
-        if isinstance(factor, Leaf) and any(isinstance(f, Per) and f.selector is factor.atom for f in rest):
+        if isinstance(factor, Leaf) and any(
+            isinstance(f, Per) and f.selector is factor.atom for f in rest
+        ):
             parts = tuple(choose(rest, factor.atom, index) for index in range(factor.atom.size))
             return resolve((*factors[:i], Cat(parts)))
     return factors
