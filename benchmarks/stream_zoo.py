@@ -30,7 +30,8 @@ import torch
 
 from data_gen.config import Job
 from zoo.architectures import build_architecture
-from zoo.store.columns import sha256, write_columns, write_text
+from zoo.store.atomic import sha256, write_text
+from zoo.store.columns import write_columns
 from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.store.population import load
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from data_gen.config import Job
 from data_gen.shard import Shard
-from zoo.store.columns import StoreError, read_attributes, write_text
-from zoo.store.manifest import MANIFEST_NAME
+from zoo.store.atomic import write_text
+from zoo.store.columns import read_attributes
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME
+from zoo.store.mapped import StoreError
 
 JOB_NAME = ".job.json"
-CARD_NAME = "README.md"
 _LOCK_NAME = ".lock"
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp"
-)  # as zoo.store.columns.temporary_path makes them
+)  # as zoo.store.atomic.temporary_path makes them
 _OURS = re.compile(
     rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5"
 )

@@ -14,14 +14,15 @@ from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
 from data_gen.executors.scheduler import Executor, InThisProcess, prepare_process
-from data_gen.folder import CARD_NAME, check_owner, claimed, has_constants, is_complete
+from data_gen.folder import check_owner, claimed, has_constants, is_complete
 from data_gen.shard import Shard, Worker, build_population, full_table
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
+from zoo.store.atomic import sha256, write_text
 from zoo.store.card import card
-from zoo.store.columns import sha256, write_columns, write_text
-from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.columns import write_columns
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
 _MAX_SHARD_BYTES = 256 * 10**6
 

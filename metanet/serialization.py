@@ -14,7 +14,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +28,7 @@ from torch import Tensor
 from metanet.contract import Source
 from metanet.mixed import MixedReader
 from zoo.network import build_network
+from zoo.store.atomic import atomic_write
 from zoo.weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -62,21 +62,13 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
         tensors |= {f"{prefix}network.{name}": tensor for name, tensor in constants.items()}
     for at, known in enumerate(metanet.reader_.treatment.known):
         tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        # Copies, since safetensors refuses tensors that share memory or are not in C order.
-        contiguous = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
+    # Copies, since safetensors refuses tensors that share memory or are not in C order.
+    contiguous = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    with atomic_write(path) as temporary:
         save_file(contiguous, temporary, metadata={KEY: record})
-        with Path(temporary).open("rb+") as written:
-            os.fsync(written.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _record(metanet: "Metanet") -> dict[str, Any]:

@@ -33,8 +33,9 @@ import zoo.hdf5_links
 from data_gen.config import Job
 from data_gen.generate import generate
 from data_gen.integrity.verify import verify
+from zoo.store.atomic import sha256
 from zoo.store.bounds import escape
-from zoo.store.columns import StoreError, sha256
+from zoo.store.mapped import StoreError
 from zoo.store.population import load
 
 SECONDS = 5

@@ -12,7 +12,7 @@ from data_gen.executors.failures import writing_to
 from data_gen.folder import claimed, differing_keys, is_complete, read_job
 from data_gen.generate import finish, make_plan, missing_shards
 from data_gen.shard import Shard
-from zoo.store.columns import publish, sha256, temporary_path
+from zoo.store.atomic import atomic_write, sha256
 
 
 def merge(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
@@ -92,11 +92,5 @@ def _refuse_different_files(paths: Sequence[Path]) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file; it appears under its name only when it is complete and on disk."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(target)
-    try:
+    with atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)
-        publish(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

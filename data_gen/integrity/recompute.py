@@ -12,9 +12,9 @@ from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate
 from data_gen.training.runs import Networks, parts_of
 from data_gen.training.trainer import Trainer
-from zoo.store.columns import StoreError, read_tensors
+from zoo.store.columns import read_tensors
 from zoo.store.manifest import Manifest
-from zoo.store.mapped import open_checked
+from zoo.store.mapped import StoreError, open_checked
 from zoo.store.schema import METRIC_COLUMNS
 
 DEFAULT_SAMPLE = 4

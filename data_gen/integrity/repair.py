@@ -3,20 +3,20 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from data_gen.config import Job
-from data_gen.folder import CARD_NAME, JOB_NAME, claim, claimed, job_record, read_job
+from data_gen.folder import JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generate import generate
 from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import Fault, verify
+from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
 from zoo.store.card import card
-from zoo.store.columns import StoreError, publish, sha256, write_text
-from zoo.store.manifest import Manifest, ShardEntry, read_manifest
-from zoo.store.mapped import map_file
+from zoo.store.manifest import CARD_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.mapped import StoreError, map_file
 
 STAGE = ".repair"
 _LARGEST_JOB = 2**20
@@ -143,7 +143,7 @@ def _repair_once(
 
 def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> list[str]:
     """What is to be put in place or moved aside, the manifest last."""
-    entries = dict(_entries(made))
+    entries = made.entries()
     files = {path for path, entry in entries.items() if not _is(directory, path, entry)}
     strays = {path for path in wrong if path not in entries and path.endswith(".h5")}
     last = [name for name in (CARD_NAME, MANIFEST_NAME) if rewrite or name in wrong]
@@ -211,13 +211,6 @@ def _share(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _entries(manifest: Manifest) -> Iterator[tuple[str, ShardEntry]]:
-    for name, population in manifest.populations.items():
-        yield from (*population.shards.items(), *population.trajectory.items())
-        if population.constants is not None:
-            yield f"constants/{name}.h5", population.constants
-
-
 def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[str], set[str]]:
     """Files that are not those of the old manifest, and those that it describes wrongly.
 
@@ -232,9 +225,11 @@ def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[
     Returns:
         Paths of either kind.
     """
-    expected = dict(_entries(old)) if old is not None else {}
+    expected = old.entries() if old is not None else {}
     other = {
-        path: entry for path, entry in _entries(new) if path in expected and expected[path] != entry
+        path: entry
+        for path, entry in new.entries().items()
+        if path in expected and expected[path] != entry
     }
     misdescribed = {path for path, entry in other.items() if _is(directory, path, entry)}
     misdescribed |= {path for path, entry in other.items() if expected[path].sha256 == entry.sha256}

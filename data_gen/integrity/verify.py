@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.config import Job
-from data_gen.folder import CARD_NAME
 from data_gen.integrity.recompute import recompute, task_to_sample
+from zoo.store.atomic import sha256
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
-from zoo.store.columns import StoreError, sha256
 from zoo.store.manifest import (
+    CARD_NAME,
     SPLITS,
     Manifest,
     PlannedFile,
@@ -22,8 +22,15 @@ from zoo.store.manifest import (
     ShardEntry,
     read_manifest,
 )
-from zoo.store.mapped import Checked, map_file, open_checked
-from zoo.store.schema import METRIC_COLUMNS, check_constants, check_shard, scalar_columns
+from zoo.store.mapped import Checked, StoreError, map_file, open_checked
+from zoo.store.schema import (
+    METRIC_COLUMNS,
+    QUANTITY,
+    RESIDUAL,
+    check_constants,
+    check_shard,
+    scalar_columns,
+)
 
 _LARGEST_CARD = 2**20
 _PAIRED = ("network_id", "seed")
@@ -85,13 +92,8 @@ def verify(
         *_check_card(directory, manifest),
         *_strays(directory, manifest),
     ]
-    files = [
-        file
-        for e in manifest.populations.values()
-        for file in (*e.shards, *e.trajectory, *filter(None, [e.constants]))
-    ]
     report(
-        f"{len(files)} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries"
+        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries"
     )
     if job is not None and not any(fault.path == MANIFEST_NAME for fault in faults):
         task, count, why = task_to_sample(job, sample, trust_task, task_path)
@@ -248,7 +250,7 @@ def _check_values(
     """Order of columns, finite parameters, fixed entries as in the constants, bit for bit."""
     names = list(checked.columns)
     scalars = [name for name in names if name not in tensors]
-    laws = [name for name in scalars if name.startswith(("quantity.", "residual."))]
+    laws = [name for name in scalars if name.startswith((QUANTITY, RESIDUAL))]
     if names != [*(name for name in scalars if name not in laws), *tensors, *laws]:
         yield "columns are not in the order of the format"
     for name in tensors:

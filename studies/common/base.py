@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from zoo.config import StrictModel
-from zoo.store.columns import write_text
+from zoo.store.atomic import write_text
 from zoo.store.manifest import MANIFEST_NAME
 
 

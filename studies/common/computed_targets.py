@@ -7,7 +7,6 @@ Rescaling the neurons of a ReLU network changes its sharpness and the norm of it
 nothing that it computes: a metanet that is invariant to scales cannot know them.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch.func import grad, jvp, vmap
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet.contract import PopulationLike
 from zoo.params import Params, flatten, unflatten
-from zoo.store.columns import publish
+from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
 from zoo.weight_space import WeightSpace
 
@@ -244,11 +243,5 @@ def _finite(values: Tensor) -> Tensor:
 
 def _save(path: Path, values: Float[np.ndarray, "N"]) -> None:
     """Write a column; the file is there completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, values)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from data_gen.executors.processes import num_cores
 from studies.common.parallel import run_here, run_in_processes
-from zoo.store.columns import publish
+from zoo.store.atomic import atomic_write
 
 FORMAT = 1  # raise it when the meaning of a stored cell changes
 PACKAGES = ("zoo", "data_gen")
@@ -110,13 +109,8 @@ def complete(cell: Cell) -> None:
         rows = cell.measure(cell.asked)
     except ValueError as error:
         raise ValueError(f"{cell.asked}: {error}") from error
-    cell.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cell.path.with_name(f".{cell.path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(cell.path) as temporary:
         rows.to_parquet(temporary)
-        publish(temporary, cell.path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def code_fingerprint(*names: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from zoo.store.columns import write_text
+from zoo.store.atomic import write_text
 
 PACKAGES = ("symzoo", "torch", "scikit-learn", "numpy", "pandas")
 

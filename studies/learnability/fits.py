@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 import warnings
 import zipfile
@@ -19,7 +18,7 @@ from metanet.inputs.dataset import Examples, read_examples
 from metanet.inputs.treatments import NONE, Spec, parse_treatment
 from studies.common.computed_targets import with_derived
 from studies.learnability.shuffled import ShuffledLabels
-from zoo.store.columns import publish
+from zoo.store.atomic import atomic_write
 from zoo.store.population import load
 
 FORMAT = 2  # raise it when the meaning of a stored cell changes
@@ -212,19 +211,13 @@ def save_predictions(path: Path, found: Mapping[str, Predictions]) -> None:
         path: File to write, `.npz`; its folder is made if need be.
         found: What to write, by name of the place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     arrays = {
         f"{i}.{name}": value
         for i, part in enumerate(found.values())
         for name, value in vars(part).items()
     }
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, places=np.array(list(found)), **arrays)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, places=np.array(list(found)), **arrays)
 
 
 def load_predictions(path: Path) -> dict[str, Predictions]:

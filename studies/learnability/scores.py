@@ -22,7 +22,7 @@ from studies.learnability.fits import (
     save_predictions,
 )
 from studies.learnability.plugins import Plugin
-from zoo.store.columns import write_text
+from zoo.store.atomic import write_text
 
 MATCHED = "matched_"
 TRUE, SHUFFLED = "true", "shuffled"

@@ -12,7 +12,7 @@ from data_gen.shard import Worker, full_table
 from data_gen.training.order import shuffled
 from tests.data_gen.test_training_oracle import KINDS, NETWORKS, make_job
 from tests.reference.data_gen_training import PlainMLP, labels_seen, own_part
-from zoo.store.columns import StoreError
+from zoo.store.mapped import StoreError
 
 MLP = {"name": "mlp", "hidden": [7, 6]}
 RECORDED = {"checkpoints": 3, "laws": "found"}

@@ -16,7 +16,7 @@ from data_gen.folder import claimed
 from data_gen.generate import generate, generate_shard
 from tests.data_gen.jobs import contents, tiny_job, visible
 from tests.disks import make_read_only, resize, small_disk
-from zoo.store.columns import temporary_path
+from zoo.store.atomic import temporary_path
 
 HOLD = """
 import fcntl, os, sys
@@ -225,16 +225,16 @@ def test_a_read_only_folder(tmp_path, finished):
     ],
 )
 def test_whatever_file_cannot_be_written_it_is_one_line(tmp_path, monkeypatch, name, number):
-    import zoo.store.columns
+    import zoo.store.atomic
 
-    publish = zoo.store.columns.publish
+    publish = zoo.store.atomic.publish
 
     def fail(temporary, path):
         if path.name == name:
             raise OSError(number, os.strerror(number))
         publish(temporary, path)
 
-    monkeypatch.setattr("zoo.store.columns.publish", fail)
+    monkeypatch.setattr("zoo.store.atomic.publish", fail)
     (tmp_path / "job.json").write_text(
         tiny_job(populations={"standard": {"architecture": {"name": "mlp"}}}).as_json()
     )

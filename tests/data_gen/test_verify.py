@@ -17,7 +17,8 @@ from data_gen.integrity.repair import repair
 from data_gen.integrity.verify import Fault, verify
 from studies.cli import main
 from tests import fuzz_store
-from zoo.store.columns import StoreError, read_attributes, read_columns, write_columns
+from zoo.store.columns import read_attributes, read_columns, write_columns
+from zoo.store.mapped import StoreError
 
 SHARD = "w_asymmetric/train-00000-of-00001.h5"
 TRAJECTORY = "w_asymmetric.trajectory/train-00000-of-00001.h5"

@@ -204,7 +204,7 @@ def test_an_interrupted_column_leaves_no_file(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(derived, "publish", interrupted)
+    monkeypatch.setattr("zoo.store.atomic.publish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         derived._save(tmp_path / "column.npy", np.zeros(3))
     assert list(tmp_path.iterdir()) == []

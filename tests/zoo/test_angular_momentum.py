@@ -255,7 +255,7 @@ def test_weights_that_a_group_leaves_in_place_stay_so():
         labels = y.repeat(len(images) // len(x))
         loss = lambda own, images=images, labels=labels: F.cross_entropy(
             architecture.apply(own, images), labels
-        )  # noqa: E731
+        )
         after = descend(loss, params, 0.5, 5).params[WEIGHT]
         assert float((after - params[WEIGHT]).norm()) > 1e-2
         assert (float((after @ elements[1] - after).abs().max()) < 1e-13) == expected

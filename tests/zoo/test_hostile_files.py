@@ -14,14 +14,12 @@ import pytest
 
 from zoo.hdf5_blocks import checksum
 from zoo.store.columns import (
-    StoreError,
-    open_checked,
     read_attributes,
     read_columns,
     read_tensors,
     write_columns,
 )
-from zoo.store.mapped import Checked
+from zoo.store.mapped import Checked, StoreError, open_checked
 
 COLUMN = np.arange(3.0)
 

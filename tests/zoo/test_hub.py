@@ -13,10 +13,10 @@ from huggingface_hub import errors
 
 import zoo
 from tests.zoo.written import write_zoo
-from zoo.store.atomic import publish_folder
+from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.card import card
-from zoo.store.columns import StoreError, sha256, write_text
-from zoo.store.hub import HubError, pull, push, zoo_files
+from zoo.store.hub import HubError, pull, push
+from zoo.store.mapped import StoreError
 
 REPO = "someone/small-zoo"
 REAL = huggingface_hub.HfApi
@@ -146,7 +146,7 @@ def test_a_second_push_leaves_no_shard_of_the_first(folder, hub):
     push(folder, REPO)
     (hub.root / REPO / "standard" / "train-00005-of-00006.h5").write_bytes(b"of an older zoo")
     push(folder, REPO)
-    assert set(zoo_files(zoo.load(folder).manifest)) | {"README.md", "zoo.json"} == set(
+    assert set(zoo.load(folder).manifest.entries()) | {"README.md", "zoo.json"} == set(
         files_of(hub.root / REPO)
     )
 
@@ -314,6 +314,6 @@ def test_every_failure_is_one_clear_line(folder, hub, tmp_path, case):
 def test_a_folder_is_published_whole(tmp_path):
     (tmp_path / ".half" / "inner").mkdir(parents=True)
     (tmp_path / ".half" / "inner" / "file").write_text("text")
-    publish_folder(tmp_path / ".half", tmp_path / "whole")
+    publish(tmp_path / ".half", tmp_path / "whole")
     assert files_of(tmp_path) == {"whole/inner/file": b"text"}
     assert sha256(tmp_path / "whole" / "inner" / "file").startswith("982d9e3e")

@@ -24,7 +24,8 @@ from data_gen.tasks.task import TaskConfig, load_task
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import flatten
-from zoo.store.columns import StoreError, read_columns
+from zoo.store.columns import read_columns
+from zoo.store.mapped import StoreError
 
 POPULATIONS = ["standard", "w_asymmetric", "small_cnn", "sigma_asymmetric"]
 SPLITS = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}

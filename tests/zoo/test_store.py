@@ -14,17 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from tests.disks import small_disk
 from tests.reference import store_reader
-from zoo.store.columns import (
-    StoreError,
-    open_checked,
-    publish,
-    read_attributes,
-    read_columns,
-    read_tensors,
-    sha256,
-    write_columns,
-    write_text,
-)
+from zoo.store.atomic import publish, sha256, write_text
+from zoo.store.columns import read_attributes, read_columns, read_tensors, write_columns
+from zoo.store.mapped import StoreError, open_checked
 
 DTYPES = ["<f4", "<f8", "<i4", "<i8", "|u1", "|b1"]
 COLUMNS = {
@@ -267,7 +259,7 @@ def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_text(path, "ä\n")
     assert path.read_bytes() == "ä\n".encode()
     monkeypatch.setattr(
-        "zoo.store.columns.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+        "zoo.store.atomic.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "other")

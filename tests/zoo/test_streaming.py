@@ -11,7 +11,7 @@ import zoo
 import zoo.store.streaming
 from metanet.inputs.memory import free_memory
 from tests.zoo.written import SPLIT, write_zoo
-from zoo.store.columns import StoreError
+from zoo.store.mapped import StoreError
 from zoo.store.streaming import blocks_of, shuffled
 
 POPULATIONS = ("standard", "w_asymmetric")

@@ -13,9 +13,11 @@ import torch
 import zoo
 from tests.studies.zoos import write_zoo
 from zoo.architectures import build_architecture
+from zoo.store.atomic import sha256
 from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space, escape
-from zoo.store.columns import StoreError, sha256, write_columns
+from zoo.store.columns import write_columns
 from zoo.store.manifest import Manifest, rebuild
+from zoo.store.mapped import StoreError
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SHARD = "standard/train-00000-of-00001.h5"

@@ -6,11 +6,7 @@ h5py writes; `zoo.hdf5` reads, since libhdf5 is not made for files of strangers.
 file imports h5py.
 """
 
-import errno
-import hashlib
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from zoo.hdf5 import FORMAT_VERSION, MAX_RANK, TEXT, check_name
+from zoo.store.atomic import atomic_write
 from zoo.store.mapped import StoreError, map_file, open_checked
 
 _DTYPES = tuple(np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1"))
@@ -50,9 +47,7 @@ def write_columns(
         raise ValueError(
             f"{path}: expected columns with equally many rows, at least one, got {rows}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    try:
+    with atomic_write(path) as temporary:
         # Made in memory: HDF5 crashes the process when a disk fills up under a column of text.
         with h5py.File(
             temporary, "w", driver="core", backing_store=False, libver="v110", track_order=True
@@ -65,14 +60,6 @@ def write_columns(
             file.flush()
             temporary.write_bytes(file.id.get_file_image())
         _check_written(temporary, columns)
-        publish(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OSError(
-                errno.ENOSPC, f"no space left on the disk for {path}; free some and run again"
-            ) from error
-        raise
 
 
 def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) -> None:
@@ -90,58 +77,12 @@ def _write_column(file: h5py.File, name: str, array: Shaped[np.ndarray, "..."]) 
     file.create_dataset(name, data=stored, track_times=False)
 
 
-def temporary_path(path: Path) -> Path:
-    """A hidden name beside a file for writing it; no other process has it, on this or any other machine.
-
-    Args:
-        path: The file.
-
-    Returns:
-        `.<name>.<process id>.<8 hexadecimal digits>.tmp`.
-    """
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-
-
 def _check_written(temporary: Path, columns: Columns) -> None:
     # What cannot be read again, for example because another libhdf5 lays files out in another way,
     # must not get its name.
     found = {name: column.shape for name, column in open_checked(temporary).columns.items()}
     if list(found.items()) != [(name, array.shape) for name, array in columns.items()]:
         raise StoreError(f"{temporary}: wrote columns {found}, which are not those that were given")
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Move a finished file to its name so that a crash leaves either all of it or nothing.
-
-    Args:
-        temporary: The finished file, in the same folder.
-        path: Its name from now on.
-    """
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all.
-
-    Args:
-        path: Where it goes.
-        text: Its content, stored as UTF-8.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_attributes(path: Path) -> dict[str, str | int]:
@@ -296,9 +237,3 @@ def _copy(
                 (rows, target.shape[1]), "<f4", mapped, offsets[name]
             )
         start += rows
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

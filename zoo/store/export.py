@@ -10,8 +10,6 @@ no type.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +21,7 @@ import torch
 from safetensors.numpy import save_file
 
 from zoo.params import Params
-from zoo.store.atomic import check_new, publish_folder
+from zoo.store.atomic import atomic_write, check_new
 from zoo.store.manifest import SPLITS
 from zoo.store.population import Population, Zoo
 from zoo.store.streaming import BLOCK_BYTES
@@ -67,9 +65,8 @@ def export(
         )
     if splits and (wrong := [split for split in splits if split not in SPLITS]):
         raise ValueError(f"no splits {wrong}; splits are {list(SPLITS)}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     write = _write_parquet if format == "parquet" else _write_safetensors
-    try:
+    with atomic_write(out) as temporary:
         for name in names:
             population = zoo[name]
             for split in population.splits if splits is None else splits:
@@ -83,10 +80,6 @@ def export(
                     temporary / "constants" / f"{name}.safetensors",
                     {KEY: _record(population, None)},
                 )
-        publish_folder(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return out
 
 

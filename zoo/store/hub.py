@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from zoo.store.atomic import check_new, publish_folder
-from zoo.store.columns import StoreError, sha256
-from zoo.store.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.atomic import check_new, publish, sha256
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.mapped import StoreError
 
-CARD_NAME = "README.md"
 MAX_TEXT = 10**8
 """Most bytes of a manifest or card that are downloaded."""
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -22,23 +21,6 @@ _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 class HubError(OSError):
     """What the Hub, or the way to it, refused."""
-
-
-def zoo_files(manifest: Manifest) -> dict[str, ShardEntry]:
-    """The files of a zoo besides manifest and card.
-
-    Args:
-        manifest: Its manifest.
-
-    Returns:
-        What each file must be, by its path in the zoo.
-    """
-    files: dict[str, ShardEntry] = {}
-    for name, population in manifest.populations.items():
-        files |= {**population.shards, **population.trajectory}
-        if population.constants is not None:
-            files[f"constants/{name}.h5"] = population.constants
-    return files
 
 
 def check_files(directory: Path, files: Mapping[str, ShardEntry]) -> None:
@@ -79,7 +61,7 @@ def push(directory: str | Path, repo: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
 
     directory, repo = Path(directory), _checked_name(repo)
-    files = zoo_files(read_manifest(directory))
+    files = read_manifest(directory).entries()
     if not (directory / CARD_NAME).is_file():
         raise StoreError(
             f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to write it"
@@ -143,7 +125,7 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
             f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes"
         )
     download([MANIFEST_NAME])
-    files = zoo_files(_manifest_of(temporary, repo))
+    files = _manifest_of(temporary, repo).entries()
     for name, entry in files.items():
         if sizes.get(name) != entry.bytes:
             raise StoreError(
@@ -158,7 +140,7 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
             f"{repo}: {error}; nothing was kept: the data set itself is damaged, or try again"
         ) from error
     _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
-    publish_folder(temporary, out)
+    publish(temporary, out)
     return out
 
 

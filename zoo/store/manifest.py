@@ -22,9 +22,10 @@ from zoo.store.bounds import (
     inside,
     read_json,
 )
-from zoo.store.columns import StoreError
+from zoo.store.mapped import StoreError
 from zoo.weight_space import WeightSpace
 
+CARD_NAME = "README.md"
 SPLITS = ("train", "validation", "test")
 POPULATION_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FILE = re.compile(
@@ -218,6 +219,15 @@ class Manifest(StrictModel):
             if population.trajectory:
                 _check_files(f"{name}.trajectory", population.trajectory, self.split)
         return self
+
+    def entries(self) -> dict[str, ShardEntry]:
+        """All files of the zoo besides manifest and card: what each must be, by its path."""
+        files: dict[str, ShardEntry] = {}
+        for name, population in self.populations.items():
+            files |= {**population.shards, **population.trajectory}
+            if population.constants is not None:
+                files[f"constants/{name}.h5"] = population.constants
+        return files
 
     def files(self, population: str, trajectory: bool = False) -> Iterator["PlannedFile"]:
         """The shards of a population in the order of their networks.

@@ -17,8 +17,9 @@ from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.network import Network
 from zoo.params import Params, free_entries
-from zoo.store.columns import StoreError, read_columns, read_flat, read_names, read_tensors
+from zoo.store.columns import read_columns, read_flat, read_names, read_tensors
 from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
+from zoo.store.mapped import StoreError
 from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
 from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
 from zoo.weight_space import WeightSpace

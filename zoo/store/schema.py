@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from zoo.store.bounds import check_file
-from zoo.store.columns import StoreError
 from zoo.store.manifest import Manifest, PlannedFile, ShardEntry
-from zoo.store.mapped import Checked, open_checked
+from zoo.store.mapped import Checked, StoreError, open_checked
 from zoo.weight_space import WeightSpace
 
 QUANTITY, RESIDUAL = "quantity.", "residual."

@@ -21,7 +21,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from zoo.params import Params, free_entries
-from zoo.store.columns import StoreError, locate
+from zoo.store.columns import locate
+from zoo.store.mapped import StoreError
 
 GAP = 2**15
 """Bytes between two wanted pieces that are read too, since one longer read is faster than two."""
