@@ -24,11 +24,11 @@ from data_gen.config import Job
 from data_gen.executors.scheduler import prepare_process
 from data_gen.footprint import training_bytes
 from data_gen.shard import Worker, full_table
-from data_gen.training.runs import expose
-from data_gen.training.trainer import BLOCK_STEPS
+from data_gen.training.runs import draw_view
+from data_gen.training.trainer import STEPS_AHEAD
 
 PROJECTED, NETWORKS, MEAN_STEPS = "ResNet8 of width 1, 32x32, batch 512", 20_000, 25 * 50_000 // 512
-STEPS = BLOCK_STEPS
+STEPS = STEPS_AHEAD
 
 
 def synchronized(run: Callable[[], Any], device: torch.device) -> float:
@@ -67,11 +67,11 @@ class LockStep:
         self.trainer, table = worker.trainer("p"), full_table(job, worker.task, torch.arange(count))
         one = {name: column[:1] for name, column in table.items()}
         per_network = training_bytes(
-            self.trainer.uncompiled(), worker.networks(one), worker.initial(self.trainer, one)
+            self.trainer.uncompiled(), worker.runs(one), worker.initial(self.trainer, one)
         )
         self.predicted = count * per_network
         self.networks, self.state = worker.start(self.trainer, table)
-        self.seen = expose(self.networks, self.trainer.task, 0)
+        self.seen = draw_view(self.networks, self.trainer.task, 0)
 
     def run(self) -> None:
         """Train for `STEPS` steps."""

@@ -249,7 +249,7 @@ def where_time_goes(case: str) -> list[str]:
         name: sum(t for key, t in times.items() if any(p in key for p in parts)) / total
         for name, parts in KINDS.items()
     }
-    shares["the rest (data order, exposure, metrics, copies)"] = 1 - sum(shares.values())
+    shares["the rest (data order, data view, metrics, copies)"] = 1 - sum(shares.values())
     return [f"| {name} | {share:.0%} |" for name, share in shares.items()]
 
 

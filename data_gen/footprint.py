@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data_gen.training.runs import Networks, expose
-from data_gen.training.trainer import BLOCK_STEPS, Trainer
+from data_gen.training.runs import TrainingRuns, draw_view
+from data_gen.training.trainer import STEPS_AHEAD, Trainer
 from zoo.params import Params
 
 
@@ -53,24 +53,24 @@ class LiveBytes(TorchDispatchMode):
         self._now -= self._sizes.pop(identity, 0)
 
 
-def training_bytes(trainer: Trainer, networks: Networks, params: Params) -> int:
+def training_bytes(trainer: Trainer, runs: TrainingRuns, params: Params) -> int:
     """Bytes of tensors that networks need while they train, at most: state, batches, activations and gradients.
 
     Found by taking one step.
 
     Args:
         trainer: Who trains, uncompiled. A compiled step needs less.
-        networks: The networks; one tells what each of any number needs, to some percent.
+        runs: The networks; one tells what each of any number needs, to some percent.
         params: Their initial parameters `[N, *shape]`.
 
     Returns:
         Bytes; what the task holds does not count.
     """
     with LiveBytes() as live:
-        state, seen = trainer.start(networks, params), expose(networks, trainer.task, trainer.seed)
-        block = trainer.block(networks, seen, state, BLOCK_STEPS)
-        trainer.advance(networks, seen, state, 1)
-    del block  # kept until here, as `advance` keeps the block of all steps
+        state, view = trainer.start(runs, params), draw_view(runs, trainer.task, trainer.seed)
+        batches = trainer.batches(runs, view, state, STEPS_AHEAD)
+        trainer.advance(runs, view, state, 1)
+    del batches  # kept until here, as `advance` keeps the batches of all steps
     return live.peak
 
 

@@ -21,7 +21,7 @@ from data_gen.training.evaluate import evaluate
 from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits
 from data_gen.training.recorder import Recorder, checkpoint_steps
-from data_gen.training.runs import Networks, part_bounds, parts_of
+from data_gen.training.runs import TrainingRuns, part_bounds, parts_of
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
@@ -282,7 +282,7 @@ class Worker:
         """
         trainer = self.trainer(population).uncompiled()
         one = {name: column[:1] for name, column in table.items()}
-        needed = training_bytes(trainer, self.networks(one), self.initial(trainer, one))
+        needed = training_bytes(trainer, self.runs(one), self.initial(trainer, one))
         size = chunk_size(
             needed, self.device, len(table["network_id"]), self.trainer(population).compiled
         )
@@ -297,26 +297,26 @@ class Worker:
         size: int,
     ) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of networks that may train in lock step."""
-        networks, initial = self.networks(table), self.initial(trainer, table)
+        runs, initial = self.runs(table), self.initial(trainer, table)
         recorder = None
         if self.job.checkpoints:
             moments = torch.from_numpy(checkpoint_steps(self.job.checkpoints, table["steps"]))
             recorder = Recorder(moments, initial, self.store_dtype)
-        final, diverged_at = Lanes(trainer, networks, initial, size, recorder, report).run()
-        metrics = evaluate(trainer, networks, final, size)
+        final, diverged_at = Lanes(trainer, runs, initial, size, recorder, report).run()
+        metrics = evaluate(trainer, runs, final, size)
         unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
-        diverged_at = torch.where(unusable & (diverged_at < 0), networks.steps, diverged_at)
+        diverged_at = torch.where(unusable & (diverged_at < 0), runs.steps, diverged_at)
         metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
         trajectory = {} if recorder is None else recorder.params
         if laws:
-            trajectory |= conservation(trainer, networks, laws, trajectory, size)
+            trajectory |= conservation(trainer, runs, laws, trajectory, size)
         return (
             {name: tensor.cpu() for name, tensor in metrics.items()},
             {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},
             {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()},
         )
 
-    def start(self, trainer: Trainer, table: Table) -> tuple[Networks, State]:
+    def start(self, trainer: Trainer, table: Table) -> tuple[TrainingRuns, State]:
         """Networks before their first step.
 
         Args:
@@ -326,8 +326,8 @@ class Worker:
         Returns:
             Who they are, and their state.
         """
-        networks = self.networks(table)
-        return networks, trainer.start(networks, self.initial(trainer, table))
+        runs = self.runs(table)
+        return runs, trainer.start(runs, self.initial(trainer, table))
 
     def initial(self, trainer: Trainer, table: Table) -> Params:
         """Initial parameters of networks, before the scale of the initialization.
@@ -347,7 +347,7 @@ class Worker:
         )
         return {name: tensor.to(self.device, self.dtype) for name, tensor in drawn.items()}
 
-    def networks(self, table: Table) -> Networks:
+    def runs(self, table: Table) -> TrainingRuns:
         """Who is trained, and how.
 
         Args:
@@ -357,7 +357,7 @@ class Worker:
             The networks, on the device.
         """
         numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")
-        return Networks(
+        return TrainingRuns(
             ids=as_tensor(table["network_id"], torch.int64).to(self.device),
             hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
             steps=as_tensor(table["steps"], torch.int64).to(self.device),

@@ -19,7 +19,7 @@ from data_gen.executors.scheduler import (
     Ended,
     Ready,
     attempt,
-    hand_out,
+    run_shards,
     prepare_process,
 )
 from data_gen.shard import Shard, Worker
@@ -51,11 +51,11 @@ class LocalProcesses:
             shards: Which.
             progress: Is told what becomes of them.
         """
-        crew = _Processes(worker, self.threads)
+        pool = _Processes(worker, self.threads)
         try:
-            hand_out(crew, self.workers, shards, progress)
+            run_shards(pool, self.workers, shards, progress)
         finally:
-            crew.stop()
+            pool.stop()
 
 
 class _Processes:
@@ -96,18 +96,18 @@ class _Processes:
             self._members[rank][1].send(shard)
 
     def events(self) -> list[Ready | Advanced | Ended | Died]:
-        found: list[Ready | Advanced | Ended | Died] = [*self._not_started]
+        events: list[Ready | Advanced | Ended | Died] = [*self._not_started]
         self._not_started = []
         readable = wait(
-            [connection for _, connection in self._members.values()], 0 if found else None
+            [connection for _, connection in self._members.values()], 0 if events else None
         )
         for rank, (process, connection) in list(self._members.items()):
             if connection in readable:
                 try:
-                    found.append(connection.recv())
+                    events.append(connection.recv())
                 except (EOFError, OSError):
-                    found.append(Died(rank, self._bury(rank, process, connection)))
-        return found
+                    events.append(Died(rank, self._bury(rank, process, connection)))
+        return events
 
     def _bury(self, rank: int, process: BaseProcess, connection: Connection) -> str:
         del self._members[rank]

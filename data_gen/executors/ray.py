@@ -20,7 +20,7 @@ from data_gen.executors.scheduler import (
     Ready,
     attempt,
     default_workers,
-    hand_out,
+    run_shards,
     prepare_process,
 )
 from data_gen.shard import Shard, Worker
@@ -83,7 +83,7 @@ class RayActors:
             else:
                 _connect(ray, self.address, quiet)
             size = self.workers or _room(ray, worker.device, self.threads)
-            hand_out(_Actors(ray, worker, self.threads), size, shards, progress)
+            run_shards(_Actors(ray, worker, self.threads), size, shards, progress)
         finally:
             ray.shutdown()
 

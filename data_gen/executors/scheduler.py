@@ -83,14 +83,14 @@ def attempt(worker: Worker, shard: Shard, report: Callable[[int], object]) -> Fa
 
 @dataclass(frozen=True)
 class Ready:
-    """A member can take its first shard."""
+    """A process can take its first shard."""
 
     rank: int
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """A member has trained some networks of its shard."""
+    """A process has trained some networks of its shard."""
 
     rank: int
     count: int
@@ -98,7 +98,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Ended:
-    """A member is done with its shard, well or with a failure, and can take another."""
+    """A process is done with its shard, well or with a failure, and can take another."""
 
     rank: int
     failure: Failure | None
@@ -106,14 +106,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a member is no more."""
+    """A process is no more."""
 
     rank: int
     reason: str
 
 
 @runtime_checkable
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Processes that make one shard at a time each, known by their rank."""
 
     def start(self, rank: int) -> None:
@@ -121,7 +121,7 @@ class Crew(Protocol):
         ...
 
     def submit(self, rank: int, shard: Shard) -> None:
-        """Give a shard to a member that waits for one."""
+        """Give a shard to a process that waits for one."""
         ...
 
     def events(self) -> list[Ready | Advanced | Ended | Died]:
@@ -129,12 +129,12 @@ class Crew(Protocol):
         ...
 
 
-def hand_out(crew: Crew, size: int, shards: Sequence[Shard], progress: Progress) -> None:
-    """Have a crew make shards; a shard whose process died is made again in another, a few times.
+def run_shards(pool: WorkerPool, size: int, shards: Sequence[Shard], progress: Progress) -> None:
+    """Have a pool make shards; a shard whose process died is made again in another, a few times.
 
     Args:
-        crew: The crew.
-        size: Its number of members, at most.
+        pool: The processes.
+        size: Number of processes, at most.
         shards: Which.
         progress: Is told what becomes of them.
 
@@ -145,9 +145,9 @@ def hand_out(crew: Crew, size: int, shards: Sequence[Shard], progress: Progress)
     alive = set(range(min(size, len(shards))))
     deaths: Counter[Shard | None] = Counter()  # None: without a shard
     for rank in alive:
-        crew.start(rank)
+        pool.start(rank)
     while waiting or at_work:
-        for event in crew.events():
+        for event in pool.events():
             match event:
                 case Ready(rank):
                     deaths[None] = 0
@@ -167,14 +167,14 @@ def hand_out(crew: Crew, size: int, shards: Sequence[Shard], progress: Progress)
                         waiting.append(shard)
                     if waiting and deaths[None] <= MAX_RETRIES:
                         alive.add(rank)
-                        crew.start(rank)
+                        pool.start(rank)
                     elif waiting and not alive:
                         raise MissingShards(f"no worker process can be started: {reason}{_GUARD}")
         if progress.blocked:
             waiting.clear()
         while waiting and idle:
             at_work[rank := idle.pop(0)] = waiting.popleft()
-            crew.submit(rank, at_work[rank])
+            pool.submit(rank, at_work[rank])
 
 
 _GUARD = " (in a script of your own: is the call under `if __name__ == '__main__':`?)"

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from data_gen.config import Job
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate
-from data_gen.training.runs import Networks, parts_of
+from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
 from zoo.store.columns import read_tensors
 from zoo.store.manifest import Manifest
@@ -171,7 +171,7 @@ def _compare(
     ):
         yield f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training images of the task"
         return
-    networks = Networks(
+    networks = TrainingRuns(
         ids=torch.from_numpy(table["network_id"]),
         hparams={"label_noise": torch.from_numpy(table["label_noise"].astype(np.float64))},
         steps=torch.from_numpy(table["steps"]),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from data_gen.rng import generator
 from data_gen.tasks.task import Task
-from data_gen.training.runs import Exposure, Networks, expose
+from data_gen.training.runs import DataView, TrainingRuns, draw_view
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
@@ -48,7 +48,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
 
 def conservation(
     trainer: Trainer,
-    networks: Networks,
+    runs: TrainingRuns,
     found: tuple[Law, ...],
     trajectory: dict[str, Float[Tensor, "N T ..."]],
     size: int,
@@ -60,7 +60,7 @@ def conservation(
 
     Args:
         trainer: Who trained them.
-        networks: The networks.
+        runs: The networks.
         found: The laws.
         trajectory: Parameters at the checkpoints.
         size: Networks to look at together.
@@ -69,23 +69,23 @@ def conservation(
         For each law `quantity.<law>` and `residual.<law>`, on the CPU.
     """
     parts = []
-    for rows in torch.arange(len(networks.ids)).split(size):
+    for rows in torch.arange(len(runs.ids)).split(size):
         some = {name: tensor[rows] for name, tensor in trajectory.items()}
-        parts.append(_conservation_together(trainer, networks.take(rows), found, some))
+        parts.append(_conservation_together(trainer, runs.take(rows), found, some))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _conservation_together(
-    trainer: Trainer, networks: Networks, found: tuple[Law, ...], trajectory: Params
+    trainer: Trainer, runs: TrainingRuns, found: tuple[Law, ...], trajectory: Params
 ) -> Params:
     batch, moments = (
-        batch_of(trainer, networks, expose(networks, trainer.task, trainer.seed), 0),
+        batch_of(trainer, runs, draw_view(runs, trainer.task, trainer.seed), 0),
         [],
     )
-    device, dtype = networks.ids.device, trainer.task.mean.dtype
+    device, dtype = runs.ids.device, trainer.task.mean.dtype
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
-        gradients = gradients_of(trainer, networks, params, batch)
+        gradients = gradients_of(trainer, runs, params, batch)
         now, off = measure(found, params, gradients)
         columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
         moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
@@ -95,34 +95,32 @@ def _conservation_together(
 
 
 def batch_of(
-    trainer: Trainer, networks: Networks, seen: Exposure, step: int
+    trainer: Trainer, runs: TrainingRuns, view: DataView, step: int
 ) -> tuple[Shaped[Tensor, "N B ..."], Int64[Tensor, "N B"]]:
     """Images of each network's batch in one step, and their labels as the network sees them.
 
     Args:
         trainer: Who trains.
-        networks: The networks.
-        seen: What they see of the training part.
+        runs: The networks.
+        view: What they see of the training part.
         step: Number of the step, from 0.
 
     Returns:
         Images after augmentation, and labels.
     """
-    before = State(
-        {}, {}, torch.full((len(networks.ids),), step), torch.full_like(networks.ids, -1)
-    )
-    block = trainer.block(networks, seen, before, 1)
-    return trainer.images(block, 0), block.target[0]
+    before = State({}, {}, torch.full((len(runs.ids),), step), torch.full_like(runs.ids, -1))
+    batches = trainer.batches(runs, view, before, 1)
+    return trainer.images(batches, 0), batches.target[0]
 
 
 def gradients_of(
-    trainer: Trainer, networks: Networks, params: Params, batch: tuple[Tensor, Tensor]
+    trainer: Trainer, runs: TrainingRuns, params: Params, batch: tuple[Tensor, Tensor]
 ) -> Params:
     """Gradients of the training loss, 0 at fixed entries.
 
     Args:
         trainer: Who trains.
-        networks: The networks.
+        runs: The networks.
         params: Effective parameters `[N, *shape]`.
         batch: As `batch_of` gives it.
 
@@ -130,7 +128,7 @@ def gradients_of(
         Gradients of all tensors but running statistics.
     """
     images, target = batch
-    gradients, _ = trainer.gradients(params, images, target, networks.hparams["label_smoothing"])
+    gradients, _ = trainer.gradients(params, images, target, runs.hparams["label_smoothing"])
     free = trainer.architecture.free
     return {
         name: gradient * free[name] if name in free else gradient

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
-from data_gen.training.runs import Networks, expose
+from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.trainer import Trainer
 from zoo.params import Params
 
@@ -12,7 +12,7 @@ _IMAGES_AT_ONCE = 256
 
 
 def evaluate(
-    trainer: Trainer, networks: Networks, params: Params, size: int
+    trainer: Trainer, runs: TrainingRuns, params: Params, size: int
 ) -> dict[str, Float64[Tensor, " N"]]:
     """Metrics of networks.
 
@@ -22,7 +22,7 @@ def evaluate(
 
     Args:
         trainer: Who trained them.
-        networks: The networks.
+        runs: The networks.
         params: Effective parameters `[N, *shape]`.
         size: Networks to evaluate together.
 
@@ -31,29 +31,27 @@ def evaluate(
         minus test accuracy), `[N]`; losses in nats, accuracies in [0, 1].
     """
     parts = []
-    for rows in torch.arange(len(networks.ids)).split(size):
+    for rows in torch.arange(len(runs.ids)).split(size):
         padded = torch.cat(
             [rows, rows[-1:].expand(size - len(rows))]
         )  # one shape, so one compilation
-        there = padded.to(networks.ids.device)
+        there = padded.to(runs.ids.device)
         some = {name: tensor[there] for name, tensor in params.items()}
-        metrics = _evaluate_together(trainer, networks.take(padded), some)
+        metrics = _evaluate_together(trainer, runs.take(padded), some)
         parts.append({name: values[: len(rows)] for name, values in metrics.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _evaluate_together(
-    trainer: Trainer, networks: Networks, params: Params
+    trainer: Trainer, runs: TrainingRuns, params: Params
 ) -> dict[str, Float64[Tensor, " N"]]:
-    task, count = trainer.task, len(networks.ids)
-    exposure = expose(networks, task, trainer.seed)
-    counted = (
-        torch.arange(len(task.train.y), device=networks.ids.device) < networks.train_size[:, None]
-    )
-    if exposure.own is not None:
-        counted = torch.zeros_like(counted).scatter_(1, exposure.own, counted)
+    task, count = trainer.task, len(runs.ids)
+    view = draw_view(runs, task, trainer.seed)
+    counted = torch.arange(len(task.train.y), device=runs.ids.device) < runs.train_size[:, None]
+    if view.subset is not None:
+        counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
     train_loss, train_accuracy = _metrics(
-        trainer, params, task.train.x, exposure.labels.expand(count, -1), counted
+        trainer, params, task.train.x, view.labels.expand(count, -1), counted
     )
     every = torch.ones(count, len(task.test.y), dtype=torch.bool, device=counted.device)
     test_loss, test_accuracy = _metrics(

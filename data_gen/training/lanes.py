@@ -7,21 +7,21 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from data_gen.training.recorder import Recorder
-from data_gen.training.runs import Networks, expose
+from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import State
-from data_gen.training.trainer import BLOCK_STEPS, Trainer
+from data_gen.training.trainer import STEPS_AHEAD, Trainer
 from zoo.params import Params
 
 
 class Lanes:
     """Trains networks in lock step, longest training first; every network's result is as if it trained alone.
 
-    A lane whose network has stopped is given to the next network at the end of a block of steps.
+    A lane whose network has stopped is given to the next network when the batches of its steps made ahead are used up.
     Lanes that nobody waits for are closed, unless the step is compiled for their number.
 
     Args:
         trainer: Who trains.
-        networks: All networks.
+        runs: All networks.
         params: Their initial parameters `[N, *shape]`, before the scale of the initialization.
         count: Number of lanes, at most.
         recorder: Keeps checkpoints.
@@ -31,19 +31,19 @@ class Lanes:
     def __init__(
         self,
         trainer: Trainer,
-        networks: Networks,
+        runs: TrainingRuns,
         params: Params,
         count: int,
         recorder: Recorder | None = None,
         report: Callable[[int], object] = lambda _: None,
     ):
-        self._trainer, self._networks, self._params = trainer, networks, params
+        self._trainer, self._runs, self._params = trainer, runs, params
         self._count, self._recorder, self._report = count, recorder, report
-        self._steps = networks.steps.cpu()
+        self._steps = runs.steps.cpu()
         self._waiting = torch.argsort(self._steps, descending=True, stable=True).tolist()
         self._trains = torch.ones(len(self._waiting), dtype=torch.bool)
         self._final = {name: tensor.clone() for name, tensor in params.items()}
-        self._diverged_at = torch.full_like(networks.ids, -1)
+        self._diverged_at = torch.full_like(runs.ids, -1)
 
     def run(self) -> tuple[Params, Int64[Tensor, " N"]]:
         """Train all networks.
@@ -64,19 +64,19 @@ class Lanes:
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
         chosen = torch.tensor(rows, dtype=torch.int64)
         params = {name: tensor[chosen.to(tensor.device)] for name, tensor in self._params.items()}
-        state = self._trainer.start(self._networks.take(chosen), params)
+        state = self._trainer.start(self._runs.take(chosen), params)
         if self._recorder is not None:
             self._recorder.see(rows, state)
         return rows, state
 
     def _train_until_one_ends(self, rows: list[int], state: State) -> None:
-        networks = self._networks.take(torch.tensor(rows))
-        seen = expose(networks, self._trainer.task, self._trainer.seed)
+        runs = self._runs.take(torch.tensor(rows))
+        view = draw_view(runs, self._trainer.task, self._trainer.seed)
         recorder = self._recorder
         watch = None if recorder is None else lambda state: recorder.see(rows, state)
         while not self._ended(rows, state).any():
             left = int((self._steps[rows] - state.step).max())
-            self._trainer.advance(networks, seen, state, min(left, BLOCK_STEPS), watch)
+            self._trainer.advance(runs, view, state, min(left, STEPS_AHEAD), watch)
 
     def _ended(self, rows: list[int], state: State) -> Bool[Tensor, " N"]:
         """Which lanes hold a network that trained until now."""

@@ -15,7 +15,7 @@ from data_gen.training.order import shuffled
 
 
 @dataclass(frozen=True)
-class Networks:
+class TrainingRuns:
     """The networks of a chunk: who they are and how each is trained. All tensors are `[N]`.
 
     Attributes:
@@ -39,7 +39,7 @@ class Networks:
     schedule: str
     batch_size: int
 
-    def take(self, rows: Int64[Tensor, " M"]) -> "Networks":
+    def take(self, rows: Int64[Tensor, " M"]) -> "TrainingRuns":
         """Some of the networks.
 
         Args:
@@ -57,17 +57,17 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Exposure:
+class DataView:
     """What networks see of the training part.
 
     Attributes:
-        own: Training images in the order in which a network owns them (it sees the first
+        subset: Training images in the order in which a network owns them (it sees the first
             `train_size`); None if every network sees all.
         labels: Labels of all training images as a network sees them, `[N, X]` or, without label
             noise, `[1, X]`.
     """
 
-    own: Int64[Tensor, "N X"] | None
+    subset: Int64[Tensor, "N X"] | None
     labels: Int64[Tensor, "_ X"]
 
     def batch(
@@ -81,12 +81,12 @@ class Exposure:
         Returns:
             Rows of the training part, and their labels as the network sees them.
         """
-        image = index if self.own is None else self.own.gather(1, index)
+        image = index if self.subset is None else self.subset.gather(1, index)
         labels = self.labels[0][image] if len(self.labels) == 1 else self.labels.gather(1, image)
         return image, labels
 
 
-def expose(networks: Networks, task: Task, seed: int) -> Exposure:
+def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
     """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
 
     The parts of `train_parts` are intervals of one shuffle, the same for all networks. With
@@ -94,7 +94,7 @@ def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     from all classes.
 
     Args:
-        networks: The networks.
+        runs: The networks.
         task: The task.
         seed: Seed of the job.
 
@@ -103,22 +103,22 @@ def expose(networks: Networks, task: Task, seed: int) -> Exposure:
     """
     labels = task.train.y
     image = torch.arange(len(labels), device=labels.device)
-    own = None
-    if bool((networks.train_size < len(labels)).any()):
-        divided = networks.parts > 1
-        keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), networks.ids))
-        start = part_bounds(networks.ids, networks.parts, len(labels))[0]
-        own = shuffled(
+    subset = None
+    if bool((runs.train_size < len(labels)).any()):
+        divided = runs.parts > 1
+        keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), runs.ids))
+        start = part_bounds(runs.ids, runs.parts, len(labels))[0]
+        subset = shuffled(
             keys,
             (start[:, None] + image) % len(labels),
-            torch.full_like(networks.train_size, len(labels)),
+            torch.full_like(runs.train_size, len(labels)),
         )
-    noise = networks.hparams["label_noise"].double()[:, None]
+    noise = runs.hparams["label_noise"].double()[:, None]
     if not bool(noise.any()):
-        return Exposure(own, labels[None])
-    coin = uniform(fold(key(seed, "noise"), networks.ids)[:, None], image)
-    drawn = integers(fold(key(seed, "noisy label"), networks.ids)[:, None], image, task.num_classes)
-    return Exposure(own, torch.where(coin < noise, drawn, labels))
+        return DataView(subset, labels[None])
+    coin = uniform(fold(key(seed, "noise"), runs.ids)[:, None], image)
+    drawn = integers(fold(key(seed, "noisy label"), runs.ids)[:, None], image, task.num_classes)
+    return DataView(subset, torch.where(coin < noise, drawn, labels))
 
 
 def parts_of(column: Any | None, count: int) -> Int64[np.ndarray, " N"]:

@@ -67,7 +67,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Block:
+class Batches:
     """What the data-dependent part of some consecutive steps needs, made ahead for all of them.
 
     Attributes:

@@ -16,12 +16,12 @@ from data_gen.training.compilation import compile_apart
 from data_gen.training.optim import OPTIMIZERS, schedule_factor
 from data_gen.training.order import EAGER, Kernels, feistel, round_tables, shuffled
 from data_gen.training.precision import Precision, products_in
-from data_gen.training.runs import Exposure, Networks, expose
-from data_gen.training.state import Block, State, finite
+from data_gen.training.runs import DataView, TrainingRuns, draw_view
+from data_gen.training.state import Batches, State, finite
 from zoo.architectures.base import Architecture, constants_of
 from zoo.params import Params, expand_right
 
-BLOCK_STEPS = 32
+STEPS_AHEAD = 32
 
 
 class Trainer:
@@ -70,11 +70,11 @@ class Trainer:
             else self
         )
 
-    def start(self, networks: Networks, params: Params) -> State:
+    def start(self, runs: TrainingRuns, params: Params) -> State:
         """State before the first step.
 
         Args:
-            networks: Who is trained.
+            runs: Who is trained.
             params: Initial effective parameters `[N, *shape]`, before the scale of the
                 initialization; not changed.
 
@@ -85,12 +85,12 @@ class Trainer:
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
             if self.architecture.space.pattern(name).read:
-                factor = expand_right(networks.hparams["init_scale"], tensor)
+                factor = expand_right(runs.hparams["init_scale"], tensor)
                 mask = self._free.get(name)
                 scaled[name] = (
                     factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
                 )
-        num_slots = OPTIMIZERS[networks.optimizer].num_slots
+        num_slots = OPTIMIZERS[runs.optimizer].num_slots
         num_slots_of = {name: 0 if name in self._statistics else num_slots for name in scaled}
         slots = {
             name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name]))
@@ -99,31 +99,31 @@ class Trainer:
         return State(
             scaled,
             slots,
-            torch.zeros(len(networks.ids), dtype=torch.int64),
-            torch.full_like(networks.ids, -1),
+            torch.zeros(len(runs.ids), dtype=torch.int64),
+            torch.full_like(runs.ids, -1),
         )
 
     def run(
-        self, networks: Networks, state: State, watch: Callable[[State], None] | None = None
+        self, runs: TrainingRuns, state: State, watch: Callable[[State], None] | None = None
     ) -> None:
         """Train until every network has taken its steps.
 
         Args:
-            networks: Who is trained.
+            runs: Who is trained.
             state: From `start`; changed in place.
-            watch: Called with the state before the first and after every step; the steps of a block
+            watch: Called with the state before the first and after every step; steps
                 that is run again are shown again.
         """
         watch = watch or _look_away
         watch(state)
-        seen, steps = expose(networks, self.task, self.seed), networks.steps.cpu()
+        view, steps = draw_view(runs, self.task, self.seed), runs.steps.cpu()
         while (left := int((steps - state.step).max())) > 0:
-            self.advance(networks, seen, state, min(left, BLOCK_STEPS), watch)
+            self.advance(runs, view, state, min(left, STEPS_AHEAD), watch)
 
     def advance(
         self,
-        networks: Networks,
-        seen: Exposure,
+        runs: TrainingRuns,
+        view: DataView,
         state: State,
         length: int,
         watch: Callable[[State], None] | None = None,
@@ -134,29 +134,29 @@ class Trainer:
         run again from their start, and each such network stops at its last finite parameters.
 
         Args:
-            networks: Who is trained.
-            seen: What they see of the training part.
+            runs: Who is trained.
+            view: What they see of the training part.
             state: Where training stands; changed in place.
             length: Number of steps.
             watch: Called with the state after every step; the steps that are run again are shown
                 again.
         """
         watch = watch or _look_away
-        block, before = self.block(networks, seen, state, length), state.copy()
-        with products_in(self._precision, networks.ids.device):
+        batches, before = self.batches(runs, view, state, length), state.copy()
+        with products_in(self._precision, runs.ids.device):
             for i in range(length):
-                self._take(networks, state, block, i)
+                self._take(runs, state, batches, i)
                 watch(state)
             if not bool(finite(state.params).all()):
                 self._restore(state, before)
-                self._run_checked(networks, state, block, watch)
+                self._run_checked(runs, state, batches, watch)
 
     def _run_checked(
-        self, networks: Networks, state: State, block: Block, watch: Callable[[State], None]
+        self, runs: TrainingRuns, state: State, batches: Batches, watch: Callable[[State], None]
     ) -> None:
-        for i in range(len(block.count)):
+        for i in range(len(batches.count)):
             before = state.copy()
-            self._take(networks, state, block, i, allowed=state.diverged_at < 0)
+            self._take(runs, state, batches, i, allowed=state.diverged_at < 0)
             bad = ~finite(state.params)
             for name, tensor in state.params.items():
                 tensor[bad] = before.params[name][bad]
@@ -173,38 +173,43 @@ class Trainer:
         state.diverged_at.copy_(saved.diverged_at)
 
     def _take(
-        self, networks: Networks, state: State, block: Block, i: int, allowed: Tensor | None = None
+        self,
+        runs: TrainingRuns,
+        state: State,
+        batches: Batches,
+        i: int,
+        allowed: Tensor | None = None,
     ) -> None:
         """One step of all networks, in place."""
-        active = block.active[i] if allowed is None else block.active[i] & allowed
+        active = batches.active[i] if allowed is None else batches.active[i] & allowed
         hparams = {
-            name: networks.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")
+            name: runs.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")
         }
-        hparams["lr"] = block.lr[i]
-        batch = (self._stored(block, i), block.target[i], active, block.count[i])
-        moves = None if block.moves is None else block.moves[i]
-        step = self._form(self._step, networks.optimizer, networks.batch_size, len(networks.ids))
-        step(state.params, state.slots, hparams, batch, moves, networks.optimizer)
+        hparams["lr"] = batches.lr[i]
+        batch = (self._stored(batches, i), batches.target[i], active, batches.count[i])
+        moves = None if batches.moves is None else batches.moves[i]
+        step = self._form(self._step, runs.optimizer, runs.batch_size, len(runs.ids))
+        step(state.params, state.slots, hparams, batch, moves, runs.optimizer)
         state.step += 1
 
-    def _stored(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
-        """Images of one step of a block as they are stored."""
-        return self.task.train.x.index_select(0, block.index[i].reshape(-1)).unflatten(
-            0, block.index[i].shape
+    def _stored(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
+        """Images of one step as they are stored."""
+        return self.task.train.x.index_select(0, batches.index[i].reshape(-1)).unflatten(
+            0, batches.index[i].shape
         )
 
-    def images(self, block: Block, i: int) -> Shaped[Tensor, "N B ..."]:
-        """Images of one step of a block as the networks see them.
+    def images(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
+        """Images of one step as the networks see them.
 
         Args:
-            block: The block.
+            batches: The batches.
             i: Which of its steps.
 
         Returns:
             Images after augmentation, in the units in which they are stored.
         """
         return self._augment(
-            self._stored(block, i), None if block.moves is None else block.moves[i]
+            self._stored(batches, i), None if batches.moves is None else batches.moves[i]
         )
 
     def _augment(self, images: Tensor, moves: Tensor | None) -> Tensor:
@@ -317,46 +322,46 @@ class Trainer:
             self._forms[key] = compile_apart(method)
         return self._forms[key]
 
-    def block(self, networks: Networks, seen: Exposure, state: State, length: int) -> Block:
+    def batches(self, runs: TrainingRuns, view: DataView, state: State, length: int) -> Batches:
         """Batches, learning rates and activity of some steps from where each network stands.
 
         Args:
-            networks: Who is trained.
-            seen: What they see of the training part.
+            runs: Who is trained.
+            view: What they see of the training part.
             state: Where training stands.
             length: Number of steps.
 
         Returns:
-            The block.
+            The batches.
         """
-        device, dtype = networks.ids.device, networks.hparams["lr"].dtype
+        device, dtype = runs.ids.device, runs.hparams["lr"].dtype
         steps = (
             state.step.to(device, non_blocking=True) + torch.arange(length, device=device)[:, None]
         )
-        shape = (len(networks.ids), length, networks.batch_size)
+        shape = (len(runs.ids), length, runs.batch_size)
         position = (steps.T[..., None] * shape[2] + torch.arange(shape[2], device=device)).reshape(
             shape[0], -1
         )
         index = shuffled(
-            fold(key(self.seed, "order"), networks.ids),
+            fold(key(self.seed, "order"), runs.ids),
             position,
-            networks.train_size,
+            runs.train_size,
             self._kernels,
         )
-        index, target = seen.batch(index)
+        index, target = view.batch(index)
         moves = None
         if self.task.augmentation is not None:
             height, width = self.task.input_shape[1:]
             moves = draw_moves(
-                self.task.augmentation, self.seed, networks.ids, position, (height, width)
+                self.task.augmentation, self.seed, runs.ids, position, (height, width)
             )
             moves = moves.unflatten(1, shape[1:]).transpose(0, 1).contiguous()
-        factor = schedule_factor(networks.schedule, steps, networks.steps.expand(length, -1))
-        return Block(
+        factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
+        return Batches(
             index=index.reshape(shape).transpose(0, 1).contiguous(),
             target=target.reshape(shape).transpose(0, 1).contiguous(),
-            lr=(networks.hparams["lr"] * factor).to(dtype),
-            active=(steps < networks.steps) & (state.diverged_at < 0),
+            lr=(runs.hparams["lr"] * factor).to(dtype),
+            active=(steps < runs.steps) & (state.diverged_at < 0),
             count=(steps + 1).to(dtype),
             moves=moves,
         )

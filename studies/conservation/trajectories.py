@@ -14,7 +14,7 @@ from torch import Tensor
 from data_gen.config import Job
 from data_gen.shard import Worker, full_table
 from data_gen.training.conservation import batch_of, gradients_of
-from data_gen.training.runs import Networks, expose
+from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.conservation.drift import split_drift
@@ -118,9 +118,9 @@ class Watch:
         rows: Rows so far.
     """
 
-    def __init__(self, trainer: Trainer, networks: Networks, laws: Sequence[Law], asked: Run):
+    def __init__(self, trainer: Trainer, networks: TrainingRuns, laws: Sequence[Law], asked: Run):
         self._trainer, self._networks, self._laws, self._asked = trainer, networks, laws, asked
-        self._seen = expose(networks, trainer.task, trainer.seed)
+        self._seen = draw_view(networks, trainer.task, trainer.seed)
         self._kept = set(
             np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist()
         )

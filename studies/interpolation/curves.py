@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from data_gen.footprint import running_bytes
 from data_gen.tasks.task import Task
-from data_gen.training.runs import Exposure
+from data_gen.training.runs import DataView
 from studies.common.segments import between
 from zoo.architectures.base import Architecture
 from zoo.params import Params
@@ -26,7 +26,7 @@ MAX_IMAGES = 256
 def segment_losses(
     architecture: Architecture,
     task: Task,
-    seen: Exposure,
+    seen: DataView,
     ends: tuple[Params, Params],
     size: Int64[Tensor, " N"],
     smoothing: Float[Tensor, " N"],
@@ -100,13 +100,13 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
 
 
 def _images(
-    task: Task, seen: Exposure, rows: Int64[Tensor, " n"], size: Int64[Tensor, " n"], at_once: int
+    task: Task, seen: DataView, rows: Int64[Tensor, " n"], size: Int64[Tensor, " n"], at_once: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Inputs `[n, B, ...]`, labels `[n, B]` and which of them count `[n, B]`, for some networks, until all have seen theirs."""
     labels = seen.labels if len(seen.labels) == 1 else seen.labels[rows]
-    own = Exposure(None if seen.own is None else seen.own[rows], labels)
+    chosen = DataView(None if seen.subset is None else seen.subset[rows], labels)
     for position in torch.arange(int(size.max())).split(at_once):
-        image, y = own.batch(position.expand(len(rows), -1))
+        image, y = chosen.batch(position.expand(len(rows), -1))
         x = task.inputs(task.train.x[image.reshape(-1)])
         yield x.unflatten(0, image.shape), y, position < size[:, None]
 

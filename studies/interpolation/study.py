@@ -22,7 +22,7 @@ import torch
 from data_gen.config import Job
 from data_gen.sampling import as_tensor
 from data_gen.tasks.task import Task, TaskConfig, load_task
-from data_gen.training.runs import Networks, expose, parts_of
+from data_gen.training.runs import TrainingRuns, draw_view, parts_of
 from studies.common.base import keep_rows, make_zoo
 from studies.common.grid import run_grid
 from studies.interpolation.config import Interpolation
@@ -156,7 +156,7 @@ def measure(block: Block) -> pd.DataFrame:
     task = _task(job.task.model_dump_json(), dtype)
     seen_size = as_tensor(table["train_size"].to_numpy(copy=True), torch.int64)
     size = seen_size if block.num_images is None else seen_size.clamp(max=block.num_images)
-    seen = expose(_networks(table, seen_size), task, job.seed)
+    seen = draw_view(_networks(table, seen_size), task, job.seed)
     smoothing = as_tensor(
         table["label_smoothing"].to_numpy() * block.label_smoothing, torch.float64
     )
@@ -194,8 +194,8 @@ def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Pa
     return start, end
 
 
-def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> Networks:
-    """What `expose` has to know of networks; who trained them and how does not matter to what they saw."""
+def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> TrainingRuns:
+    """What `draw_view` has to know of networks; who trained them and how does not matter to what they saw."""
     ids, steps = (
         as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps")
     )
@@ -204,4 +204,4 @@ def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> Networks:
     parts = torch.from_numpy(parts_of(table.get("train_parts"), len(table)))
     first = table.iloc[0]
     shared = (str(first["optimizer"]), str(first["schedule"]), int(first["batch_size"]))
-    return Networks(ids, {"label_noise": noise}, steps, train_size, parts, *shared)
+    return TrainingRuns(ids, {"label_noise": noise}, steps, train_size, parts, *shared)

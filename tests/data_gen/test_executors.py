@@ -24,7 +24,7 @@ from data_gen.executors.scheduler import (
     Ready,
     attempt,
     default_workers,
-    hand_out,
+    run_shards,
     prepare_process,
 )
 from data_gen.generate import generate
@@ -38,7 +38,7 @@ FULL = Failure("the disk is full", errno=errno.ENOSPC)
 
 
 class Script:
-    """A crew whose processes do, for each shard in turn, what a script says: "ok", "die" or a failure; then "ok"."""
+    """A pool whose processes do, for each shard in turn, what a script says: "ok", "die" or a failure; then "ok"."""
 
     def __init__(self, script, start="ok", late=()):
         self.script, self.starts, self.start_deaths = (
@@ -73,70 +73,70 @@ class Script:
         return [self.queue.pop(0)] if self.queue else []
 
 
-def run(crew, size=2, quiet=True):
+def run(pool, size=2, quiet=True):
     with show_progress(SHARDS, SHARDS, quiet) as progress:
-        hand_out(crew, size, SHARDS, progress)
+        run_shards(pool, size, SHARDS, progress)
     return progress
 
 
 def test_every_shard_is_made_once():
-    crew = Script({})
-    assert run(crew).failures == {}
-    assert sorted(crew.made, key=SHARDS.index) == SHARDS
-    assert crew.starts == {0: 1, 1: 1}
+    pool = Script({})
+    assert run(pool).failures == {}
+    assert sorted(pool.made, key=SHARDS.index) == SHARDS
+    assert pool.starts == {0: 1, 1: 1}
 
 
 def test_no_more_processes_than_shards_are_started():
-    crew = Script({})
-    run(crew, size=9)
-    assert set(crew.starts) == {0, 1, 2, 3}
+    pool = Script({})
+    run(pool, size=9)
+    assert set(pool.starts) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_shard_whose_process_dies_is_made_in_a_fresh_one(size):
-    crew = Script({SHARDS[1]: ["die"] * MAX_RETRIES})
-    assert run(crew, size).failures == {}
-    assert set(crew.made) == set(SHARDS)
-    assert crew.tried[SHARDS[1]] == MAX_RETRIES + 1
-    assert sum(crew.starts.values()) == size + MAX_RETRIES
+    pool = Script({SHARDS[1]: ["die"] * MAX_RETRIES})
+    assert run(pool, size).failures == {}
+    assert set(pool.made) == set(SHARDS)
+    assert pool.tried[SHARDS[1]] == MAX_RETRIES + 1
+    assert sum(pool.starts.values()) == size + MAX_RETRIES
 
 
 def test_a_shard_that_kills_every_process_is_given_up_and_the_others_are_made():
-    crew = Script({SHARDS[1]: ["die"] * 9})
-    failures = run(crew).failures
+    pool = Script({SHARDS[1]: ["die"] * 9})
+    failures = run(pool).failures
     assert list(failures) == [SHARDS[1]]
     assert (
         failures[SHARDS[1]].reason == "its process died 3 times; the last one was ended by signal 9"
     )
-    assert set(crew.made) == {SHARDS[0], SHARDS[2], SHARDS[3]}
+    assert set(pool.made) == {SHARDS[0], SHARDS[2], SHARDS[3]}
 
 
 def test_an_error_of_the_code_is_not_tried_again():
-    crew = Script({SHARDS[0]: [Failure("KeyError: 'x'", "trace")]})
-    assert run(crew).failures == {SHARDS[0]: Failure("KeyError: 'x'", "trace")}
-    assert crew.tried[SHARDS[0]] == 1
-    assert set(crew.made) == set(SHARDS[1:])
+    pool = Script({SHARDS[0]: [Failure("KeyError: 'x'", "trace")]})
+    assert run(pool).failures == {SHARDS[0]: Failure("KeyError: 'x'", "trace")}
+    assert pool.tried[SHARDS[0]] == 1
+    assert set(pool.made) == set(SHARDS[1:])
 
 
 def test_when_the_folder_takes_no_more_files_only_what_is_begun_is_ended():
-    crew = Script({SHARDS[0]: [FULL]})
-    assert run(crew).blocked
-    assert SHARDS[2] not in crew.tried
-    assert SHARDS[3] not in crew.tried
+    pool = Script({SHARDS[0]: [FULL]})
+    assert run(pool).blocked
+    assert SHARDS[2] not in pool.tried
+    assert SHARDS[3] not in pool.tried
 
 
 def test_processes_that_die_before_they_are_ready_are_an_error():
-    crew = Script({}, start="die")
+    pool = Script({}, start="die")
     with pytest.raises(
         MissingShards, match=r"no worker process can be started: ended with status 1 .*__main__"
     ):
-        run(crew)
-    assert 2 <= sum(crew.starts.values()) <= 2 + MAX_RETRIES
+        run(pool)
+    assert 2 <= sum(pool.starts.values()) <= 2 + MAX_RETRIES
 
 
 def test_the_bar_counts_what_is_there_and_tells_of_retries_and_failures(capsys):
     with show_progress(SHARDS, SHARDS[1:], quiet=False) as progress:
-        hand_out(
+        run_shards(
             Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("ValueError: no")]}),
             2,
             SHARDS[1:],

@@ -29,7 +29,7 @@ for count in counts:
     peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
     del networks, state
 one = full_table(job, worker.task, torch.arange(1))
-found = training_bytes(trainer, worker.networks(one), worker.initial(trainer, one))
+found = training_bytes(trainer, worker.runs(one), worker.initial(trainer, one))
 print(json.dumps({"predicted": found, "measured": (peaks[1] - peaks[0]) / (counts[1] - counts[0])}))
 """
 # Large blocks come from the system and go back to it at once, so that what the process holds is

@@ -53,7 +53,7 @@ def train(worker, rows, lanes, compiled=False):
     plain = worker.trainer("p")
     trainer = Counting(plain.architecture, worker.task, worker.job.seed)
     trainer.compiled = compiled
-    networks, initial = worker.networks(table), worker.initial(trainer, table)
+    networks, initial = worker.runs(table), worker.initial(trainer, table)
     recorder = Recorder(
         torch.from_numpy(checkpoint_steps(4, table["steps"])), initial, torch.float64
     )

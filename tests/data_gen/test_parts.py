@@ -6,7 +6,7 @@ import torch
 from data_gen.config import Job
 from data_gen.shard import Worker, full_table
 from data_gen.tasks.task import load_task
-from data_gen.training.runs import expose
+from data_gen.training.runs import draw_view
 from tests.reference.data_gen_training import PlainMLP, train_alone
 
 TOTAL, PARTS = 50, 4
@@ -28,9 +28,9 @@ def make_job(**hyperparameters):
 def images_of(job, tmp_path):
     """For each network the images that it sees, as a set."""
     worker = Worker(job, tmp_path, torch.device("cpu"))
-    networks = worker.networks(full_table(job, worker.task, torch.arange(job.count)))
-    own = expose(networks, worker.task, job.seed).own
-    return [set(own[i, :size].tolist()) for i, size in enumerate(networks.train_size.tolist())]
+    runs = worker.runs(full_table(job, worker.task, torch.arange(job.count)))
+    subset = draw_view(runs, worker.task, job.seed).subset
+    return [set(subset[i, :size].tolist()) for i, size in enumerate(runs.train_size.tolist())]
 
 
 def test_parts_are_disjoint_cover_everything_and_recur(tmp_path):
@@ -74,11 +74,11 @@ def test_a_network_trains_on_its_part_alone(tmp_path):
     metrics, params, _ = worker.train("p", torch.arange(job.count), lambda _: None)
     table = full_table(job, worker.task, torch.arange(job.count))
     architecture = worker.trainer("p").architecture
-    exposure = expose(worker.networks(table), worker.task, job.seed)
+    view = draw_view(worker.runs(table), worker.task, job.seed)
     for i in (1, 6):
         row = {name: values[i].item() for name, values in table.items()}
-        own = exposure.own[i, : row["train_size"]]
-        part = type(worker.task.train)(worker.task.train.x[own], worker.task.train.y[own])
+        subset = view.subset[i, : row["train_size"]]
+        part = type(worker.task.train)(worker.task.train.x[subset], worker.task.train.y[subset])
         task = type(worker.task)(part, worker.task.test, 10, worker.task.mean, worker.task.std)
         initial = {
             n: p.double()

@@ -13,7 +13,7 @@ from torch import nn
 from data_gen.config import Job
 from data_gen.generate import generate
 from data_gen.tasks.task import Images, Task, load_task
-from data_gen.training.runs import Exposure, expose
+from data_gen.training.runs import DataView, draw_view
 from studies.cli import main
 from studies.common import grid
 from studies.common.intervals import bootstrap_mean
@@ -95,8 +95,8 @@ def slow_losses(
     network = interpolation._networks(
         population.table(split), torch.tensor(population.table(split)["train_size"].to_list())
     )
-    seen = expose(network, task, job.seed)
-    images = range(len(task.train.y)) if seen.own is None else seen.own[row].tolist()
+    seen = draw_view(network, task, job.seed)
+    images = range(len(task.train.y)) if seen.subset is None else seen.subset[row].tolist()
     images = list(images)[: table["train_size"]]
     labels = seen.labels[row] if len(seen.labels) > 1 else seen.labels[0]
     _, params = population.trajectory(split)
@@ -186,7 +186,7 @@ def bowl_losses(start: float, end: float, num_points: int = 5) -> np.ndarray:
     images = Images(torch.zeros(3, 1, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
     one = torch.ones(1, 1, dtype=torch.float64)
     ends = tuple({"w": torch.tensor([[value]], dtype=torch.float64)} for value in (start, end))
-    seen = Exposure(None, images.y[None])
+    seen = DataView(None, images.y[None])
     size, smoothing = torch.tensor([2]), torch.zeros(1, dtype=torch.float64)
     return segment_losses(
         bowl(), Task(images, images, 2, one, one), seen, ends, size, smoothing, num_points
@@ -399,7 +399,7 @@ def test_batch_norm_is_refused():
     ends = ({"w": torch.zeros(1, 1)}, {"w": torch.zeros(1, 1)})
     with pytest.raises(ValueError, match="expected an architecture without batch norm"):
         segment_losses(
-            both, task, Exposure(None, images.y[None]), ends, torch.tensor([3]), torch.zeros(1), 3
+            both, task, DataView(None, images.y[None]), ends, torch.tensor([3]), torch.zeros(1), 3
         )
 
 
