@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures import mlp
+from zoo.architectures import build_mlp
 from zoo.dynamics.data_symmetry import (
     angular_momentum_residual,
     one_parameter_orbit,
@@ -34,7 +34,7 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
 
 def row(activation: str, loss: Callable[[Tensor, Tensor], Tensor], draws: int) -> str:
     """Median (quartiles) of the residual over networks and draws of data, for each number of angles."""
-    architecture, turns = mlp((2,), 3, (16, 16), activation=activation), rotation_generator(2)
+    architecture, turns = build_mlp((2,), 3, (16, 16), activation=activation), rotation_generator(2)
     drawn = stack([architecture.init(torch.Generator().manual_seed(seed)) for seed in range(COUNT)])
     params, cells = {name: 3 * tensor.double() for name, tensor in drawn.items()}, []
     for angles in ANGLES:

@@ -28,16 +28,16 @@ from metanet.contract import Source, features_of, seeded
 from metanet.graphs.pyg import batch
 from metanet.layers import sparse
 from metanet.models.table import build
-from zoo.architectures import cnn, mlp
+from zoo.architectures import build_cnn, build_mlp
 from zoo.network import Network
 from zoo.testing import random_params
 
 BATCH = 32
 CASES = {
-    "MLP 64-32-32-10": lambda activation: mlp(
+    "MLP 64-32-32-10": lambda activation: build_mlp(
         (1, 8, 8), 10, hidden=(32, 32), activation=activation
     ),
-    "CNN 1-16-16-16-10": lambda activation: cnn(
+    "CNN 1-16-16-16-10": lambda activation: build_cnn(
         (1, 14, 14), 10, channels=(16, 16, 16), activation=activation
     ),
 }

@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
-from zoo.architectures import mlp
+from zoo.architectures import build_mlp
 from zoo.architectures.record import activations
 from zoo.params import Params
 from zoo.symmetry.action import act
-from zoo.symmetry.align import align, align_activations
+from zoo.symmetry.alignment import align, align_activations
 
-NETWORK = mlp((1, 28, 28), 10, (512, 512, 512), activation="gelu", norm="layer")
+NETWORK = build_mlp((1, 28, 28), 10, (512, 512, 512), activation="gelu", norm="layer")
 LR, WEIGHT_DECAY, BATCH = 1e-3, 0.03, 64
 MATCHING_IMAGES = 2000
 

@@ -21,15 +21,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-import zoo.symmetry.align
-from zoo.architectures import mlp
+import zoo.symmetry.alignment
+from zoo.architectures import build_mlp
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, sample
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
 
-NETWORK = mlp((64,), 10, (48, 32))
+NETWORK = build_mlp((64,), 10, (48, 32))
 CANONICAL, ALIGNED = 10_000, 1_000
 NOISE = {"unrelated to the reference": None, "copies of it, permuted, with noise of 0.3 std": 0.3}
 
@@ -142,7 +142,7 @@ def check(params: Params, reference: Params) -> None:
 
 def solver_seconds(params: Params, reference: Params) -> float:
     """Seconds that scipy alone takes, one thread, for the assignments of one call of `align`."""
-    spent, solve = [0.0], zoo.symmetry.align.linear_sum_assignment
+    spent, solve = [0.0], zoo.symmetry.alignment.linear_sum_assignment
 
     def timed(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = time.perf_counter()
@@ -152,9 +152,9 @@ def solver_seconds(params: Params, reference: Params) -> float:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    zoo.symmetry.align.linear_sum_assignment = timed
+    zoo.symmetry.alignment.linear_sum_assignment = timed
     align(NETWORK.space, params, reference)
-    zoo.symmetry.align.linear_sum_assignment = solve
+    zoo.symmetry.alignment.linear_sum_assignment = solve
     torch.set_num_threads(threads)
     return spent[0]
 

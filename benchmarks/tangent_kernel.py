@@ -20,18 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from zoo.architectures import Architecture, cnn, mlp, transformer
+from zoo.architectures import Architecture, build_cnn, build_mlp, build_transformer
+from zoo.dynamics.finite_width import Apply, tangent_kernel, tangent_kernel_trace
 from zoo.dynamics.gradient_flow import flow
 from zoo.dynamics.linearization import kernel_distance, prediction_error
-from zoo.dynamics.tangent_kernel import Apply, tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
 
 NETWORKS: dict[str, tuple[Architecture, tuple[int, ...]]] = {
-    "MLP 64-32-32-10": (mlp((64,), 10, (32, 32)), (64,)),
-    "MLP 64-256-256-10": (mlp((64,), 10, (256, 256)), (64,)),
-    "MLP 64-256-256-1": (mlp((64,), 1, (256, 256)), (64,)),
-    "CNN 1-16-16-16-10, 14 x 14": (cnn((1, 14, 14), 10, (16, 16, 16)), (1, 14, 14)),
-    "transformer, 8 x 8, patches of 4": (transformer((1, 8, 8), 10, patch=4), (1, 8, 8)),
+    "MLP 64-32-32-10": (build_mlp((64,), 10, (32, 32)), (64,)),
+    "MLP 64-256-256-10": (build_mlp((64,), 10, (256, 256)), (64,)),
+    "MLP 64-256-256-1": (build_mlp((64,), 1, (256, 256)), (64,)),
+    "CNN 1-16-16-16-10, 14 x 14": (build_cnn((1, 14, 14), 10, (16, 16, 16)), (1, 14, 14)),
+    "transformer, 8 x 8, patches of 4": (build_transformer((1, 8, 8), 10, patch=4), (1, 8, 8)),
 }
 COUNT, IMAGES = 8, 16
 WIDTHS = (64, 256, 1024)
@@ -99,7 +99,7 @@ def by_width(activation: str, kernel_scaling: bool, draw: int) -> tuple[list[flo
     x = F.normalize(torch.randn(6, 3, generator=source, dtype=torch.float64)) * 3**0.5
     y, errors, drifts = torch.randn(6, 1, generator=source, dtype=torch.float64), [], []
     for width in WIDTHS:
-        architecture = mlp((3,), 1, (width,), activation=activation)
+        architecture = build_mlp((3,), 1, (width,), activation=activation)
         scales = (
             {"layers.0.weight": 3**-0.5, "layers.1.weight": width**-0.5} if kernel_scaling else {}
         )

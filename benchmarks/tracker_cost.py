@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.conservation.laws import laws
+from zoo.conservation.laws import declared_laws
 from zoo.conservation.tracker import Tracker
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 
 
 def perceptron(*widths: int) -> nn.Sequential:
@@ -36,7 +36,7 @@ def small_cnn() -> nn.Sequential:
 def measure(name: str, module: nn.Module, x: Tensor, y: Tensor, steps: int = 300) -> None:
     """Print the time of a step and of a record."""
     tracker, optimizer = (
-        Tracker(laws(trace(module, x[:2]).space), every=1),
+        Tracker(declared_laws(trace(module, x[:2]).space), every=1),
         torch.optim.SGD(module.parameters(), lr=1e-3),
     )
     stepping, recording = [], []

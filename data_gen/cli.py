@@ -90,7 +90,7 @@ def main(
         from data_gen.config import (
             load_job,  # after the command line is parsed: --help must not import torch
         )
-        from data_gen.generate import generate
+        from data_gen.generation import generate
 
         checked = load_job(job, overrides)
         if list_shards:
@@ -139,7 +139,7 @@ def _executor(
     from data_gen.executors.local import LocalProcesses
     from data_gen.executors.ray import RayActors, import_ray
     from data_gen.executors.scheduler import InThisProcess, default_workers
-    from data_gen.generate import choose_device
+    from data_gen.generation import choose_device
 
     if name == "ray":
         import_ray()  # so that a missing library is the first thing to be told
@@ -149,7 +149,7 @@ def _executor(
 
 
 def _list_shards(job: "Job", folder: Path) -> None:
-    from data_gen.generate import make_plan, missing_shards
+    from data_gen.generation import make_plan, missing_shards
 
     planned = make_plan(job)
     missing = set(missing_shards(job, folder, planned))
@@ -168,7 +168,7 @@ def _generate_shard(
     quiet: bool,
     threads: int,
 ) -> None:
-    from data_gen.generate import generate_shard
+    from data_gen.generation import generate_shard
 
     missing = generate_shard(job, folder, number, device, chunk_size, compiled, quiet, threads)
     if not missing:

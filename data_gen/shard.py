@@ -16,8 +16,8 @@ from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compilation_pays
-from data_gen.training.conservation import conservation, laws_of
-from data_gen.training.evaluate import evaluate
+from data_gen.training.conservation import laws_of, measure_conservation
+from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits
 from data_gen.training.recorder import Recorder, checkpoint_steps
@@ -303,13 +303,13 @@ class Worker:
             moments = torch.from_numpy(checkpoint_steps(self.job.checkpoints, table["steps"]))
             recorder = Recorder(moments, initial, self.store_dtype)
         final, diverged_at = Lanes(trainer, runs, initial, size, recorder, report).run()
-        metrics = evaluate(trainer, runs, final, size)
+        metrics = evaluate_networks(trainer, runs, final, size)
         unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
         diverged_at = torch.where(unusable & (diverged_at < 0), runs.steps, diverged_at)
         metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
         trajectory = {} if recorder is None else recorder.params
         if laws:
-            trajectory |= conservation(trainer, runs, laws, trajectory, size)
+            trajectory |= measure_conservation(trainer, runs, laws, trajectory, size)
         return (
             {name: tensor.cpu() for name, tensor in metrics.items()},
             {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},

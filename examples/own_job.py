@@ -9,7 +9,7 @@ from pathlib import Path
 
 import zoo
 from data_gen.config import load_job
-from data_gen.generate import generate
+from data_gen.generation import generate
 
 job = load_job(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).with_name("own_job.yaml")))
 folder = generate(job, tempfile.mkdtemp(), compile=False)

@@ -20,7 +20,7 @@ and may have, each with the default that its absence means:
 * ``compact``: whether features are much smaller than networks, so that those of all networks fit
   into memory where the networks do not (default: False);
 * ``fit(train, validation, training, seed) -> History``: replaces gradient descent, for trees
-  (default: `metanet.train.train`);
+  (default: `metanet.train.train_module`);
 * ``recommended``: `Training` settings that suit it (default: ``Training()``);
 * ``reads``: ``"params"`` or ``"hyperparameters"``, what ``features`` receives (default:
   ``"params"``);

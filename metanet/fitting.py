@@ -17,7 +17,7 @@ from metanet.inputs.reader import Reader
 from metanet.inputs.targets import Target
 from metanet.inputs.treatments import Treatment
 from metanet.mixed import Joined, JoinedSets, MixedReader
-from metanet.train import Labeled, evaluate, evaluation_batch, train
+from metanet.train import Labeled, evaluate, evaluation_batch, train_module
 from zoo.store.streaming import StoredParams
 
 
@@ -80,7 +80,7 @@ def fit_module(
     parts = [(learned, learn.y), (held_out, check.y)]
     labeled = [Labeled(_moved(features, device), y.float().to(device)) for features, y in parts]
     at_once = evaluation_batch(reader.num_params)
-    return reader, train(
+    return reader, train_module(
         module.to(device), target, labeled[0], labeled[1], training, progress, at_once
     )
 

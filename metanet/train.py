@@ -27,7 +27,7 @@ class Labeled(NamedTuple):
     y: Float[Tensor, "N"]
 
 
-def train(
+def train_module(
     module: nn.Module,
     target: Target,
     train: Labeled,

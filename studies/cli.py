@@ -114,11 +114,11 @@ def export(
     zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]
 ) -> None:
     """Write a zoo in another format, bit for bit, into the new folder OUT."""
-    from zoo.store.export import export as write
+    from zoo.store.export import export_zoo
     from zoo.store.population import load
 
     click.echo(
-        f"exported {zoo} to {write(load(zoo), out, kind, populations or None, splits or None)}"
+        f"exported {zoo} to {export_zoo(load(zoo), out, kind, populations or None, splits or None)}"
     )
 
 
@@ -260,9 +260,9 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
 @click.argument("folders", metavar="IN...", type=FOLDER, nargs=-1, required=True)
 def merge(out: Path, folders: tuple[Path, ...]) -> None:
     """Copy the shards of folders of one job, made on several machines, into the zoo OUT."""
-    from data_gen.integrity.merge import merge as merge_folders
+    from data_gen.integrity.merge import merge_zoos
 
-    missing = merge_folders(out, folders)
+    missing = merge_zoos(out, folders)
     if missing:
         raise ValueError(
             f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}"

@@ -31,8 +31,8 @@ from typing import Any
 import zoo.hdf5
 import zoo.hdf5_links
 from data_gen.config import Job
-from data_gen.generate import generate
-from data_gen.integrity.verify import verify
+from data_gen.generation import generate
+from data_gen.integrity.verify import verify_zoo
 from zoo.store.atomic import sha256
 from zoo.store.bounds import escape
 from zoo.store.mapped import StoreError
@@ -388,7 +388,7 @@ def read_everything(directory: Path) -> tuple[str, int]:
             outcome = "refused"
             if not str(error).isprintable():
                 raise RuntimeError(f"not fit for a terminal: {str(error)!r}") from error
-    faults = verify(directory, sample=0)
+    faults = verify_zoo(directory, sample=0)
     if not all(str(fault).isprintable() for fault in faults):
         raise RuntimeError(f"not fit for a terminal: {faults!r}")
     return outcome, len(faults)

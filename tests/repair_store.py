@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_gen.integrity.repair import repair
-from data_gen.integrity.verify import verify
+from data_gen.integrity.repair import repair_zoo
+from data_gen.integrity.verify import verify_zoo
 from tests.fuzz_store import base
 
 
@@ -75,19 +75,19 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(original, folder)
             name, done = damage(random.Random(options.seed + case), folder)
-            faults = verify(folder, sample=0)
+            faults = verify_zoo(folder, sample=0)
             found += bool(faults)
             if not faults:
                 print(f"case {case}: {name}, {done}: not found", flush=True)
             if case < options.repaired:
                 try:
-                    repair(folder, device="cpu", compile=False, quiet=True)
+                    repair_zoo(folder, device="cpu", compile=False, quiet=True)
                 except ValueError as error:
                     print(f"case {case}: {name}, {done}: {error}", flush=True)
                 same = {n for n, data in content(folder).items() if data == expected[n]} | {
                     "zoo.json"
                 } == set(expected)
-                mended += same and not verify(folder, sample=0)
+                mended += same and not verify_zoo(folder, sample=0)
     print(f"found {found} of {options.cases}, mended {mended} of {options.repaired}")
     sys.exit(found < options.cases or mended < options.repaired)
 

@@ -96,3 +96,20 @@ def test_public_functions_are_annotated(path):
                 missing += [f"{f.name}({a.arg})" for a in arguments if a.annotation is None]
                 missing += [f"{f.name} ->"] if f.returns is None else []
     assert missing == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_public_name_is_that_of_a_module(path):
+    """Else `package.name` is the function or the module, by what was imported last."""
+    if path.name == "__init__.py":
+        modules = {p.stem for p in path.parent.iterdir()}
+        names = [
+            a.asname or a.name
+            for n in tree(path).body
+            if isinstance(n, ast.ImportFrom)
+            for a in n.names
+        ]
+    else:
+        modules = {path.stem}
+        names = [n.name for n in tree(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    assert [name for name in names if name in modules] == []

@@ -19,8 +19,8 @@ from data_gen.executors.scheduler import (
     Ended,
     Ready,
     attempt,
-    run_shards,
     prepare_process,
+    run_shards,
 )
 from data_gen.shard import Shard, Worker
 

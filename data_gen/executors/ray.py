@@ -20,8 +20,8 @@ from data_gen.executors.scheduler import (
     Ready,
     attempt,
     default_workers,
-    run_shards,
     prepare_process,
+    run_shards,
 )
 from data_gen.shard import Shard, Worker
 

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from data_gen.config import Job
 from data_gen.executors.failures import writing_to
 from data_gen.folder import claimed, differing_keys, is_complete, read_job
-from data_gen.generate import finish, make_plan, missing_shards
+from data_gen.generation import finish, make_plan, missing_shards
 from data_gen.shard import Shard
 from zoo.store.atomic import atomic_write, sha256
 
 
-def merge(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
+def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
     """Copy complete shards of several folders into one; the copy with all shards gets its card and manifest.
 
     May be run again, with the same folders or with others.

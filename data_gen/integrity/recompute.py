@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from data_gen.config import Job
 from data_gen.tasks.task import Task, TaskConfig, load_task
-from data_gen.training.evaluate import evaluate
+from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
 from zoo.store.columns import read_tensors
@@ -99,7 +99,7 @@ def described(config: TaskConfig) -> str:
     return f"{config.name!r} of path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}"
 
 
-def recompute(
+def recompute_metrics(
     directory: Path,
     manifest: Manifest,
     population: str,
@@ -181,7 +181,7 @@ def _compare(
         schedule=str(table["schedule"][0]),
         batch_size=int(table["batch_size"][0]),
     )
-    found = evaluate(trainer, networks, params, min(len(rows), _TOGETHER))
+    found = evaluate_networks(trainer, networks, params, min(len(rows), _TOGETHER))
     sizes = {
         "train_accuracy": table["train_size"],
         "test_accuracy": np.full(len(rows), len(trainer.task.test.y)),

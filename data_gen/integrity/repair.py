@@ -9,12 +9,12 @@ from pathlib import Path
 
 from data_gen.config import Job
 from data_gen.folder import JOB_NAME, claim, claimed, job_record, read_job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.integrity.recompute import described, needs_files
-from data_gen.integrity.verify import Fault, verify
+from data_gen.integrity.verify import Fault, verify_zoo
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
-from zoo.store.card import card
+from zoo.store.card import render_card
 from zoo.store.manifest import CARD_NAME, Manifest, ShardEntry, read_manifest
 from zoo.store.mapped import StoreError, map_file
 
@@ -29,7 +29,7 @@ _NO_JOB = (
 )  # what validators say to any JSON
 
 
-def repair(
+def repair_zoo(
     directory: str | Path,
     device: str = "auto",
     workers: int = 0,
@@ -40,7 +40,7 @@ def repair(
     quiet: bool = False,
     report: Callable[[str], object] = lambda _: None,
 ) -> list[Fault]:
-    """Make every file that `verify` finds wrong again, from the job in the manifest.
+    """Make every file that `verify_zoo` finds wrong again, from the job in the manifest.
 
     Files are made in a hidden folder of the zoo and compared with the hashes of the manifest; if
     they differ, the step is tried compiled instead of uncompiled, or the other way round. A damaged
@@ -69,7 +69,7 @@ def repair(
     for _ in range(
         2
     ):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
-        found = verify(directory, sample=0)
+        found = verify_zoo(directory, sample=0)
         if not found:
             return faults
         faults += found
@@ -93,7 +93,7 @@ def repair(
                 accept_changed,
                 report,
             )
-    left = verify(directory, sample=0)
+    left = verify_zoo(directory, sample=0)
     if left:
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
     return faults
@@ -134,7 +134,7 @@ def _repair_once(
             wrong.add(MANIFEST_NAME)
         if manifest is not None and not changed:
             write_text(
-                stage / CARD_NAME, card(stage, manifest)
+                stage / CARD_NAME, render_card(stage, manifest)
             )  # the same job may have been written in another order
         _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
     finally:

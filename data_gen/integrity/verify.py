@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.config import Job
-from data_gen.integrity.recompute import recompute, task_to_sample
+from data_gen.integrity.recompute import recompute_metrics, task_to_sample
 from zoo.store.atomic import sha256
 from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
 from zoo.store.manifest import (
@@ -52,7 +52,7 @@ class Fault:
         return f"{self.path}: {self.reason}"
 
 
-def verify(
+def verify_zoo(
     directory: str | Path,
     sample: int | None = None,
     seed: int = 0,
@@ -102,7 +102,9 @@ def verify(
             for name in tables:
                 faults += [
                     Fault(path, reason)
-                    for path, reason in recompute(directory, manifest, name, job, task, count, seed)
+                    for path, reason in recompute_metrics(
+                        directory, manifest, name, job, task, count, seed
+                    )
                 ]
     return faults
 

@@ -12,7 +12,7 @@ from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
-from zoo.conservation.laws import Law, laws
+from zoo.conservation.laws import Law, declared_laws
 from zoo.conservation.quantities import measure
 from zoo.params import Params
 from zoo.store.schema import QUANTITY, RESIDUAL
@@ -36,7 +36,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
         The laws.
     """
     if which == "declared":
-        return laws(standard.space)
+        return declared_laws(standard.space)
     exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
     x, y = images.inputs(images.train.x[:_NUM_IMAGES]), images.train.y[:_NUM_IMAGES]
 
@@ -46,7 +46,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
     return find_laws(standard.space, loss, standard.init(generator(0, "laws")), tolerance=TOLERANCE)
 
 
-def conservation(
+def measure_conservation(
     trainer: Trainer,
     runs: TrainingRuns,
     found: tuple[Law, ...],

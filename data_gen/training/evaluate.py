@@ -11,7 +11,7 @@ from zoo.params import Params
 _IMAGES_AT_ONCE = 256
 
 
-def evaluate(
+def evaluate_networks(
     trainer: Trainer, runs: TrainingRuns, params: Params, size: int
 ) -> dict[str, Float64[Tensor, " N"]]:
     """Metrics of networks.

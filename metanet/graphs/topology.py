@@ -29,7 +29,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from zoo.symmetry.action import orbit_ids
-from zoo.symmetry.blocks import Block, blocks
+from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
 
 NodeAxis = tuple[str, ...]
@@ -206,7 +206,7 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
     >>> graph.edge_index[:, :3].tolist(), graph.orbit.tolist(), graph.sizes.edge_channels
     ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
     """
-    sided = [(block, *_sides(space, block)) for block in blocks(space)]
+    sided = [(block, *_sides(space, block)) for block in cut_blocks(space)]
     axes: dict[NodeAxis, int] = {}
     for block, written, read in sided:
         for side in (read, written) if read is not None else (written,):

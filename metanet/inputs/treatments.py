@@ -32,7 +32,7 @@ from torch import Tensor
 from metanet.contract import Source
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, identity, sample
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
 
@@ -121,7 +121,7 @@ class Canonicalize:
 
 @dataclass(frozen=True)
 class Align:
-    """Every network aligned to a reference by weight matching (`zoo.symmetry.align`).
+    """Every network aligned to a reference by weight matching (`zoo.symmetry.alignment`).
 
     Attributes:
         rounds: 0: the reference is the first training network. Else that many times the mean of the

@@ -23,7 +23,7 @@ from metanet.graphs.topology import Relation
 from metanet.layers.dense import edge_messages, ends_of
 from metanet.layers.message_passing import GraphNetwork, MessageLayer, Projections
 from metanet.layers.runner import Runner
-from zoo.symmetry.blocks import blocks
+from zoo.symmetry.blocks import cut_blocks
 from zoo.weight_space import WeightSpace
 
 
@@ -42,7 +42,7 @@ def fan_in(space: WeightSpace) -> dict[str, Float[Tensor, "..."]]:
     {'weight': tensor([[2., 2., 2., 2., 2., 2.]]), 'bias': tensor([1.])}
     """
     counts = {name: torch.ones(shape) for name, shape in space.shapes.items()}
-    for block in blocks(space):
+    for block in cut_blocks(space):
         powers = space.pattern(block.tensor).powers
         read = [
             dim.size

@@ -16,7 +16,7 @@ from metanet.layers.signed_dense import SignedDenseGraph
 from metanet.models.graph_model import GraphModel
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act
-from zoo.symmetry.balance import balance
+from zoo.symmetry.balance import balancing_scales
 
 
 class ScaleGraphMetanet(GraphModel):
@@ -69,4 +69,4 @@ class ScaleGraphMetanet(GraphModel):
             name: torch.where(masks[name], tensor, 0.0) if name in masks else tensor
             for name, tensor in networks.items()
         }
-        return act(space, GroupElement({}, balance(space, free)), free)
+        return act(space, GroupElement({}, balancing_scales(space, free)), free)

@@ -14,13 +14,13 @@ from data_gen.config import PopulationConfig
 from data_gen.rng import generator, key
 from studies.bayesian.hmc import sample_chains
 from studies.bayesian.posterior import support_of
-from studies.bayesian.rhat import rhat
+from studies.bayesian.rhat import rank_normalized_rhat
 from studies.common.alignments import can_move
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten, stack, unflatten
 from zoo.symmetry.action import act
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 from zoo.weight_space import WeightSpace
 
 HELPERS = (
@@ -100,7 +100,7 @@ def measure(asked: Sampling) -> pd.DataFrame:
     if can_move(architecture.space):
         compared[ALIGNED] = aligned(architecture.space, weights)[..., free]
     found = [
-        pd.DataFrame({"space": name, "rhat": rhat(draws).numpy()})
+        pd.DataFrame({"space": name, "rhat": rank_normalized_rhat(draws).numpy()})
         for name, draws in compared.items()
     ]
     accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())

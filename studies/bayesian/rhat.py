@@ -28,7 +28,7 @@ def split_rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
     return ((half - 1) / half + chains.mean(0).var(0) / within).sqrt()
 
 
-def rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
+def rank_normalized_rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
     """Rank-normalized R-hat: the larger one of location and of scale.
 
     That of location is `split_rhat` of normal scores, that of scale is the same of distances to the

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from data_gen.executors.scheduler import default_workers
-from data_gen.generate import choose_device
-from data_gen.integrity.repair import repair
-from data_gen.integrity.verify import verify
+from data_gen.generation import choose_device
+from data_gen.integrity.repair import repair_zoo
+from data_gen.integrity.verify import verify_zoo
 
 
 def run_verify(
@@ -27,7 +27,7 @@ def run_verify(
         Whether the zoo is whole.
     """
     checked: list[str] = []
-    faults = verify(zoo, sample, seed, trust_task, task_path, checked.append)
+    faults = verify_zoo(zoo, sample, seed, trust_task, task_path, checked.append)
     for line in checked:
         click.echo(f"checked: {line}" if not line.startswith("accuracies not") else line)
     for fault in faults:
@@ -63,7 +63,7 @@ def run_repair(
         quiet: Whether to show no progress.
     """
     count = default_workers(choose_device(device)) if workers is None else workers
-    faults = repair(
+    faults = repair_zoo(
         zoo, device, count, chunk_size, compiled, accept_changed, trust_task, quiet, click.echo
     )
     click.echo(f"{zoo}: {_counted(faults)} mended" if faults else f"{zoo}: nothing to repair")

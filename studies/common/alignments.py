@@ -13,7 +13,7 @@ from zoo.network import Network
 from zoo.params import Params
 from zoo.store.population import Population
 from zoo.symmetry.action import GroupElement, act
-from zoo.symmetry.align import align, align_activations
+from zoo.symmetry.alignment import align, align_activations
 from zoo.weight_space import WeightSpace
 
 
@@ -44,7 +44,7 @@ def match_nothing(
 def match_weights(
     space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching
 ) -> GroupElement:
-    """Weight matching, see `zoo.symmetry.align.align`."""
+    """Weight matching, see `zoo.symmetry.alignment.align`."""
     generator = torch.Generator().manual_seed(matching.seed)
     return align(space, params, reference, matching.num_restarts, generator)
 
@@ -52,7 +52,7 @@ def match_weights(
 def match_activations(
     space: WeightSpace, params: Mapping[str, Tensor], reference: Params, matching: Matching
 ) -> GroupElement:
-    """Activation matching, see `zoo.symmetry.align.align_activations`."""
+    """Activation matching, see `zoo.symmetry.alignment.align_activations`."""
     with torch.no_grad():
         own, other = (
             activations(matching.network.function, dict(p), matching.images.x)

@@ -76,7 +76,7 @@ def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = F
     """
     from data_gen.config import load_job
     from data_gen.executors.scheduler import default_workers
-    from data_gen.generate import choose_device, generate
+    from data_gen.generation import choose_device, generate
 
     if config.job is None or (config.zoo / MANIFEST_NAME).is_file():
         return

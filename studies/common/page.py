@@ -32,7 +32,7 @@ pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .82
 """
 
 
-def page(title: str, parts: list[str]) -> str:
+def render_page(title: str, parts: list[str]) -> str:
     """The whole page.
 
     Args:
@@ -54,14 +54,14 @@ def write_page(out: Path, title: str, parts: list[str]) -> Path:
 
     Args:
         out: Directory of the study.
-        title: As for `page`.
-        parts: As for `page`.
+        title: As for `render_page`.
+        parts: As for `render_page`.
 
     Returns:
         The file.
     """
     path = out / "report.html"
-    write_text(path, page(title, parts))
+    write_text(path, render_page(title, parts))
     return path
 
 

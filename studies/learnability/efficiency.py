@@ -36,7 +36,9 @@ def networks_needed(
     return float(np.exp(low + share * (high - low)))
 
 
-def efficiency(averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2") -> pd.DataFrame:
+def efficiency_lines(
+    averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2"
+) -> pd.DataFrame:
     """Numbers of training networks that reach given scores, of every line with two numbers of training networks or more.
 
     The interval is where the curves of the interval's ends reach the score (both means over seeds
@@ -82,7 +84,7 @@ def efficiency_cells(lines: pd.DataFrame) -> pd.DataFrame:
     """The table of sample efficiency as text.
 
     Args:
-        lines: Lines of one target of `efficiency`.
+        lines: Lines of one target of `efficiency_lines`.
 
     Returns:
         Columns metanet, treatment, population, then one for each level: `180 [150, 260]`; `<=100`
@@ -111,7 +113,7 @@ def explain_efficiency(lines: pd.DataFrame) -> str:
     """What the numbers are.
 
     Args:
-        lines: Lines of one target of `efficiency`.
+        lines: Lines of one target of `efficiency_lines`.
 
     Returns:
         Sentences.

@@ -21,7 +21,7 @@ from zoo.store.population import Population, Zoo
 SET_BY_STUDY = {"model", "target", "seed", "treatment"}
 
 
-def plan(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
+def plan_tasks(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
     """The tasks of the study, checked before anything is fitted.
 
     Args:

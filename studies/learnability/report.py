@@ -10,7 +10,7 @@ from metanet.inputs.treatments import NONE
 from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import FLOOR, Learnability
-from studies.learnability.efficiency import efficiency, efficiency_cells, explain_efficiency
+from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
 from studies.learnability.fits import open_population, read_labels
 from studies.learnability.plan import choose_populations
 from studies.learnability.plots import (
@@ -160,7 +160,7 @@ def _ablation(ablation: pd.DataFrame) -> list[str]:
 
 
 def _efficiency(averages: pd.DataFrame, config: Learnability) -> list[str]:
-    lines = efficiency(averages.loc[averages["labels"] == TRUE], config.reach)
+    lines = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
     if lines.empty:
         return []
     return [

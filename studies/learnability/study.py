@@ -19,7 +19,7 @@ from studies.common.base import keep_rows, make_zoo
 from studies.common.parallel import run_here, run_in_processes
 from studies.learnability.ablation import ablate
 from studies.learnability.config import Learnability
-from studies.learnability.plan import plan
+from studies.learnability.plan import plan_tasks
 from studies.learnability.plugins import check_workers
 from studies.learnability.report import write_report
 from studies.learnability.scores import complete, read_rows
@@ -48,7 +48,7 @@ def run(
         One row for each fit and place where it is scored, in the order of the config.
     """
     make_zoo(config, workers=workers, quiet=quiet)
-    tasks = plan(config, load(config.zoo), out)
+    tasks = plan_tasks(config, load(config.zoo), out)
     # long fits first: the workers then end at about the same time
     waiting = sorted(
         (task for task in tasks if not task.is_done), key=lambda task: -task.cell.num_train

@@ -6,7 +6,7 @@ import pandas as pd
 
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import Learnability
-from studies.learnability.efficiency import efficiency, efficiency_cells, explain_efficiency
+from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
 from studies.learnability.scores import TRUE
 from studies.learnability.summary import (
     SHOWN,
@@ -36,7 +36,7 @@ def format_study(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
         head = f"What each way to handle symmetry buys, predicting {target}"
         blocks.append("\n".join([head, render(ablation_cells(lines)), explain_ablation(lines)]))
     averages = average_seeds(home(rows))
-    needed = efficiency(averages.loc[averages["labels"] == TRUE], config.reach)
+    needed = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
     for target, lines in needed.groupby("target", sort=False) if len(needed) else ():
         head = f"Networks needed, predicting {target}"
         blocks.append("\n".join([head, render(efficiency_cells(lines)), explain_efficiency(lines)]))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import zoo
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.rng import fold, key
 from data_gen.shard import Worker, full_table
 from data_gen.training.order import shuffled

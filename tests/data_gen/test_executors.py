@@ -24,10 +24,10 @@ from data_gen.executors.scheduler import (
     Ready,
     attempt,
     default_workers,
-    run_shards,
     prepare_process,
+    run_shards,
 )
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.shard import Shard, Worker
 from tests.data_gen.jobs import tiny_job, visible
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from data_gen.cli import main
 from data_gen.executors.failures import FolderError
 from data_gen.folder import claimed
-from data_gen.generate import generate, generate_shard
+from data_gen.generation import generate, generate_shard
 from tests.data_gen.jobs import contents, tiny_job, visible
 from tests.disks import make_read_only, resize, small_disk
 from zoo.store.atomic import temporary_path

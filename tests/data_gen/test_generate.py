@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from data_gen.config import Job
-from data_gen.generate import choose_device, generate, is_complete, plan
+from data_gen.generation import choose_device, generate, is_complete, plan
 from data_gen.shard import Worker, build_population
 from data_gen.tasks.task import load_task
 

@@ -8,7 +8,7 @@ import torch_geometric
 from torch_geometric.datasets import KarateClub
 
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.rng import generator
 from data_gen.tasks.graphs import NUM_NODES, load_graph, neighborhoods
 from data_gen.tasks.task import TaskConfig, load_task

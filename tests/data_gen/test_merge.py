@@ -10,8 +10,8 @@ from click.testing import CliRunner
 import zoo
 from data_gen.cli import main as generate_zoo
 from data_gen.folder import job_record
-from data_gen.generate import generate, generate_shard, make_plan
-from data_gen.integrity.merge import merge
+from data_gen.generation import generate, generate_shard, make_plan
+from data_gen.integrity.merge import merge_zoos
 from studies.cli import main as symzoo
 from tests.data_gen.jobs import contents, tiny_job, visible
 
@@ -114,14 +114,14 @@ def test_folders_become_one_zoo(halves, finished, tmp_path):
     assert contents(tmp_path / "out") == contents(finished)
     assert zoo.load(tmp_path / "out")["standard"].params("train")
     stamp = (tmp_path / "out" / FIRST).stat().st_mtime_ns
-    assert merge(tmp_path / "out", halves) == []
+    assert merge_zoos(tmp_path / "out", halves) == []
     assert (tmp_path / "out" / FIRST).stat().st_mtime_ns == stamp, (
         "what is there is not copied again"
     )
 
 
 def test_a_folder_may_be_merged_into_one_of_them(halves, finished):
-    assert merge(halves[0], halves) == []
+    assert merge_zoos(halves[0], halves) == []
     assert contents(halves[0]) == contents(finished)
 
 
@@ -134,7 +134,7 @@ def test_shards_that_nobody_has_are_named(halves, tmp_path):
     assert "zoo.json" not in visible(tmp_path / "out")
     assert FIRST not in visible(tmp_path / "out")
     generate_shard(tiny_job(), halves[1], 0, compile=False, quiet=True)
-    assert merge(tmp_path / "out", halves) == []
+    assert merge_zoos(tmp_path / "out", halves) == []
 
 
 def test_two_different_files_for_one_shard_are_refused(halves, finished, tmp_path):
@@ -148,7 +148,7 @@ def test_two_different_files_for_one_shard_are_refused(halves, finished, tmp_pat
     data[-1] ^= 1
     (halves[0] / FIRST).write_bytes(data)
     with pytest.raises(ValueError, match=rf"{halves[0] / FIRST} and {halves[1] / FIRST} differ"):
-        merge(tmp_path / "out", halves)
+        merge_zoos(tmp_path / "out", halves)
     assert visible(tmp_path / "out") == {}
 
 
@@ -158,14 +158,14 @@ def test_folders_of_other_jobs_are_refused(halves, finished, tmp_path):
     with pytest.raises(
         ValueError, match=r"a and .*b hold different jobs, which differ in \['seed', 'shard_size'\]"
     ):
-        merge(tmp_path / "out", halves)
+        merge_zoos(tmp_path / "out", halves)
     with pytest.raises(
         ValueError, match=r"holds another job, which differs in \['seed', 'shard_size'\]"
     ):
-        merge(halves[1], halves[:1])
+        merge_zoos(halves[1], halves[:1])
     with pytest.raises(ValueError, match=r"not a folder of generate-zoo, \.job\.json is missing"):
-        merge(tmp_path / "out", [tmp_path])
+        merge_zoos(tmp_path / "out", [tmp_path])
     (halves[0] / ".job.json").write_text('{"count": 3}')
     with pytest.raises(ValueError, match="not a job: task"):
-        merge(tmp_path / "out", halves[:1])
+        merge_zoos(tmp_path / "out", halves[:1])
     assert not (tmp_path / "out").exists()

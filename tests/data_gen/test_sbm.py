@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from data_gen.config import load_job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.rng import generator
 from data_gen.tasks.graphs import NUM_NODES
 from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm

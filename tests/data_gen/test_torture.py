@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from data_gen.cli import main
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from tests import torture
 
 pytestmark = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import zoo
 from data_gen.integrity.recompute import task_to_sample
-from data_gen.integrity.repair import repair
-from data_gen.integrity.verify import Fault, verify
+from data_gen.integrity.repair import repair_zoo
+from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
 from tests import fuzz_store
 from zoo.store.columns import read_attributes, read_columns, write_columns
@@ -70,7 +70,7 @@ def flip(path: Path, bit: int) -> None:
 
 def test_a_whole_zoo_has_no_faults_and_what_was_checked_is_told(original):
     said = []
-    assert verify(original, report=said.append) == []
+    assert verify_zoo(original, report=said.append) == []
     assert said == [
         "10 files of 2 populations: hashes, schema, ids, pairing, fixed entries",
         "train and test accuracies of 4 networks of each population computed again",
@@ -141,7 +141,7 @@ def test_wrong_values_under_right_hashes_are_found(copy, change, name, part):
             columns["layers.0.weight"][0, row, column] *= -1
 
     rewrite(copy, change, name)
-    faults = verify(copy, sample=0)
+    faults = verify_zoo(copy, sample=0)
     assert any(part in fault.reason for fault in faults), faults
     assert {fault.path for fault in faults} <= {
         name,
@@ -153,7 +153,7 @@ def test_wrong_values_under_right_hashes_are_found(copy, change, name, part):
 def test_wrong_attributes_are_found(copy):
     wrong = {"population": "other", "split": "test", "shard": 1, "shards": 2, "config_sha256": "0"}
     rewrite(copy, lambda c: None, attributes=wrong)
-    faults = verify(copy, sample=0)
+    faults = verify_zoo(copy, sample=0)
     assert {fault.path for fault in faults} == {SHARD}
     assert [fault.reason.split(": expected")[0] for fault in faults] == [
         f"attribute {key!r}" for key in ("population", "split", "config_sha256", "shard", "shards")
@@ -186,7 +186,7 @@ MANIFESTS = {
 @pytest.mark.parametrize(("change", "part"), MANIFESTS.values(), ids=MANIFESTS)
 def test_manifests_that_contradict_themselves_are_found(copy, change, part):
     edit(copy, change)
-    assert any(fault.path == "zoo.json" and part in fault.reason for fault in verify(copy))
+    assert any(fault.path == "zoo.json" and part in fault.reason for fault in verify_zoo(copy))
 
 
 def test_all_faults_are_listed_not_the_first(copy):
@@ -194,7 +194,7 @@ def test_all_faults_are_listed_not_the_first(copy):
     flip(copy / "sigma_asymmetric/test-00000-of-00001.h5", 8 * 5000)
     (copy / "README.md").write_text("---\nconfigs: []\n---\n")
     shutil.copy(copy / TRAJECTORY, copy / "sigma_asymmetric" / "train-00001-of-00002.h5")
-    found = {fault.path for fault in verify(copy, sample=0)}
+    found = {fault.path for fault in verify_zoo(copy, sample=0)}
     assert found == {
         SHARD,
         "sigma_asymmetric/test-00000-of-00001.h5",
@@ -211,8 +211,8 @@ def test_accuracies_are_those_of_the_weights(copy):
         columns["generalization_gap"] = columns["train_accuracy"] - columns["test_accuracy"]
 
     rewrite(copy, change)
-    assert verify(copy, sample=0) == []
-    faults = verify(copy, sample=8)
+    assert verify_zoo(copy, sample=0) == []
+    faults = verify_zoo(copy, sample=8)
     assert {fault.path for fault in faults} == {SHARD}
     assert all(
         "test_accuracy is" in fault.reason and "its weights give" in fault.reason
@@ -264,8 +264,8 @@ def test_random_damage_is_found_and_mended_to_the_byte(original, tmp_path):
     (copy / "constants" / "sigma_asymmetric.h5").unlink()
     (copy / "README.md").unlink()
     damaged = {name for name in expected if content(copy).get(name) != expected[name]}
-    assert {fault.path for fault in verify(copy, sample=0)} == damaged
-    faults = repair(copy, device="cpu", compile=False, quiet=True)
+    assert {fault.path for fault in verify_zoo(copy, sample=0)} == damaged
+    faults = repair_zoo(copy, device="cpu", compile=False, quiet=True)
     assert {fault.path for fault in faults} == damaged
     assert content(copy) == expected
     assert (copy / "w_asymmetric" / ".train-00000-of-00001.h5.damaged").stat().st_size == 3000
@@ -277,7 +277,7 @@ def test_a_lost_manifest_is_written_again(original, copy, damage):
     (copy / "zoo.json").unlink()
     if damage:
         (copy / "zoo.json").write_text(damage)
-    repair(copy, device="cpu", compile=False, quiet=True)
+    repair_zoo(copy, device="cpu", compile=False, quiet=True)
     found, expected = content(copy), content(original)
     assert json.loads(found.pop("zoo.json")) == json.loads(expected.pop("zoo.json"))
     assert found == expected
@@ -290,7 +290,7 @@ def test_bit_flips_are_found_wherever_they_are(original, copy):
             continue
         data = (copy / name).read_bytes()
         flip(copy / name, rng.randrange(8 * len(data)))
-        assert name in {fault.path for fault in verify(copy, sample=0)}, name
+        assert name in {fault.path for fault in verify_zoo(copy, sample=0)}, name
         (copy / name).write_bytes(data)
 
 
@@ -300,7 +300,7 @@ def test_a_hash_that_file_and_generation_contradict_is_mended_in_the_manifest(or
         copy,
         lambda d: d["populations"]["w_asymmetric"]["trajectory"][TRAJECTORY].update(bytes=10**6),
     )
-    assert {fault.path for fault in repair(copy, device="cpu", compile=False, quiet=True)} == {
+    assert {fault.path for fault in repair_zoo(copy, device="cpu", compile=False, quiet=True)} == {
         SHARD,
         TRAJECTORY,
     }
@@ -317,16 +317,16 @@ def test_files_that_come_out_otherwise_are_taken_only_if_asked_for(copy):
     with pytest.raises(
         ValueError, match=r"1 files came out otherwise .*Nothing was changed.*--accept-changed"
     ):
-        repair(copy, device="cpu", compile=False, quiet=True)
+        repair_zoo(copy, device="cpu", compile=False, quiet=True)
     assert content(copy) == before
-    repair(copy, device="cpu", compile=False, quiet=True, accept_changed=True)
+    repair_zoo(copy, device="cpu", compile=False, quiet=True, accept_changed=True)
     assert (copy / SHARD).read_bytes() == lost
-    assert verify(copy, sample=0) == []
+    assert verify_zoo(copy, sample=0) == []
 
 
 def test_what_does_not_belong_gets_a_hidden_name(copy):
     (copy / "sigma_asymmetric" / "train-00001-of-00002.h5").write_bytes(b"x")
-    assert repair(copy, quiet=True) == [
+    assert repair_zoo(copy, quiet=True) == [
         Fault("sigma_asymmetric/train-00001-of-00002.h5", "not in the manifest")
     ]
     assert (copy / "sigma_asymmetric" / ".train-00001-of-00002.h5.damaged").read_bytes() == b"x"
@@ -338,7 +338,7 @@ def test_repair_does_not_follow_links_out_of_the_zoo(copy, tmp_path):
     (copy / "sigma_asymmetric").symlink_to(outside)
     before = content(outside)
     with pytest.raises(StoreError, match="a link that leads out of the zoo"):
-        repair(copy, device="cpu", compile=False, quiet=True)
+        repair_zoo(copy, device="cpu", compile=False, quiet=True)
     assert content(outside) == before
 
 
@@ -348,7 +348,7 @@ def test_repair_asks_before_it_opens_what_a_task_names(copy):
         json.dumps(json.loads((copy / "zoo.json").read_text())["config"])
     )
     with pytest.raises(ValueError, match="which is not opened unasked; give --trust-task"):
-        repair(copy, quiet=True)
+        repair_zoo(copy, quiet=True)
 
 
 def test_a_job_that_is_lost_is_said_to_be(copy):
@@ -357,7 +357,7 @@ def test_a_job_that_is_lost_is_said_to_be(copy):
     with pytest.raises(
         ValueError, match=r"the job is lost: neither zoo\.json nor \.job\.json holds it"
     ):
-        repair(copy, quiet=True)
+        repair_zoo(copy, quiet=True)
 
 
 # commands

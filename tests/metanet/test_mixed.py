@@ -18,7 +18,13 @@ from metanet.models.mixed_gmn import MixedGraphMetanet
 from metanet.testing import SPLITS, MemoryPopulation, first_networks
 from tests.reference import metanet_mixed as reference
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, build_architecture, cnn, make_asymmetric, mlp
+from zoo.architectures import (
+    ARCHITECTURES,
+    build_architecture,
+    build_cnn,
+    build_mlp,
+    make_asymmetric,
+)
 from zoo.symmetry.action import GroupElement, act, sample
 from zoo.testing import random_params, random_weight_space
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -43,8 +49,8 @@ SPACES |= {
 }
 SPACES |= {f"random {seed}": random_weight_space(generator(seed)) for seed in range(12)}
 SPACES |= {
-    "deep mlp": mlp((1, 3, 3), 3, hidden=(4, 6, 5)).space,
-    "flat cnn": cnn((1, 4, 4), 3, (3,), pool="flatten").space,
+    "deep mlp": build_mlp((1, 3, 3), 3, hidden=(4, 6, 5)).space,
+    "flat cnn": build_cnn((1, 4, 4), 3, (3,), pool="flatten").space,
 }
 NETWORKS = {
     name: random_params(space, generator(at), batch=(COUNT,))
@@ -88,12 +94,12 @@ def population(space, seed, sizes=(16, 8, 8), name="networks", free=None):
 
 
 SHAPES = {
-    "a": mlp((1, 2, 2), 3, hidden=(4, 5)).space,
-    "b": cnn((1, 4, 4), 3, channels=(3, 4)).space,
+    "a": build_mlp((1, 2, 2), 3, hidden=(4, 5)).space,
+    "b": build_cnn((1, 4, 4), 3, channels=(3, 4)).space,
 }
 NEW = {
-    "deeper": mlp((1, 2, 2), 3, hidden=(4, 6, 5)).space,
-    "wider": cnn((1, 4, 4), 3, channels=(5, 4, 3)).space,
+    "deeper": build_mlp((1, 2, 2), 3, hidden=(4, 6, 5)).space,
+    "wider": build_cnn((1, 4, 4), 3, channels=(5, 4, 3)).space,
 }
 POPULATIONS = [population(space, at, name=name) for at, (name, space) in enumerate(SHAPES.items())]
 
@@ -173,7 +179,7 @@ def test_roles_and_kinds_follow_from_the_space():
 
 
 def test_a_kernel_is_the_middle_of_a_wider_one():
-    inner, outer = (cnn((1, 6, 6), 3, channels=(4, 4), kernel=size).space for size in (3, 5))
+    inner, outer = (build_cnn((1, 6, 6), 3, channels=(4, 4), kernel=size).space for size in (3, 5))
     small = random_params(inner, generator(), batch=(COUNT,))
     large = {name: tensor.clone() for name, tensor in small.items()}
     for name, tensor in small.items():
@@ -278,7 +284,7 @@ def test_treatments_that_learn_nothing_work_by_space(treatment):
 
 
 def test_what_cannot_be_read_is_refused_by_name(fitted):
-    wide = cnn((1, 4, 4), 3, channels=(3, 4), kernel=5).space
+    wide = build_cnn((1, 4, 4), 3, channels=(3, 4), kernel=5).space
     with pytest.raises(
         ValueError,
         match=r"population 'wide': tensor 'convs.0.weight' has 25 positions, expected at most 9",

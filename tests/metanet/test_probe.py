@@ -10,7 +10,7 @@ import torch
 import metanet
 import zoo
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from metanet import Metanet
 from metanet.contract import Source, seeded
 from metanet.inputs.normalize import calibrate

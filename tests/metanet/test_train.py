@@ -8,7 +8,7 @@ from torch import nn
 
 from metanet.contract import Training, seeded
 from metanet.inputs.targets import fit_target
-from metanet.train import Labeled, evaluate, train
+from metanet.train import Labeled, evaluate, train_module
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(120, 5, generator=GENERATOR)
@@ -31,7 +31,7 @@ class Perceptron(nn.Module):
 def run(training, seed=0):
     with seeded(seed):
         module = Perceptron()
-        return module, train(module, TARGET, *PARTS, training)
+        return module, train_module(module, TARGET, *PARTS, training)
 
 
 def test_the_best_weights_are_kept():
@@ -75,7 +75,7 @@ def test_other_precisions_are_refused():
 def test_loss_that_is_never_finite_leaves_the_initial_weights():
     module = Perceptron()
     before = [weight.clone() for weight in module.parameters()]
-    history = train(
+    history = train_module(
         module,
         TARGET,
         Labeled(X[:60] * torch.nan, Y[:60]),
@@ -105,5 +105,5 @@ def test_batches_cover_every_network_about_evenly():
             return super().forward(x)
 
     with seeded(0):
-        train(Recorder(), TARGET, *PARTS, Training(epochs=1, batch_size=16))
+        train_module(Recorder(), TARGET, *PARTS, Training(epochs=1, batch_size=16))
     assert sizes == [15, 15, 15, 15]

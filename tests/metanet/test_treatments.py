@@ -20,7 +20,7 @@ from metanet.inputs.treatments import (
 )
 from metanet.testing import first_networks, permute_neurons, random_population
 from zoo.symmetry.action import act, sample
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 

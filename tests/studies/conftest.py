@@ -8,7 +8,7 @@ import pytest
 
 import studies.learnability.scores
 from data_gen.config import load_job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from studies.learnability.fits import Cell, Place, Predictions
 from tests.studies.zoos import write_zoo
 from zoo.store.population import Population, load

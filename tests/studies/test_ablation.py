@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import kendalltau
 
 from studies.learnability.ablation import ablate, ablation_cells, explain_ablation
-from studies.learnability.efficiency import efficiency, efficiency_cells, networks_needed
+from studies.learnability.efficiency import efficiency_cells, efficiency_lines, networks_needed
 from studies.learnability.fits import Predictions, save_predictions
-from studies.learnability.plan import plan
+from studies.learnability.plan import plan_tasks
 from studies.learnability.study import run
 from studies.learnability.summary import average_seeds
 from tests.studies.test_learnability import config_for
@@ -28,7 +28,7 @@ def tasks(tiny_zoo, tmp_path):
         num_train=["all"],
         populations=["w_asymmetric", "standard"],
     )
-    tasks = plan(config, load(tiny_zoo), tmp_path)
+    tasks = plan_tasks(config, load(tiny_zoo), tmp_path)
     generator = np.random.default_rng(5)
     for task in tasks:
         ids = np.arange(0, 20) if task.cell.population == "standard" else np.arange(3, 24)
@@ -182,7 +182,7 @@ def test_the_interval_of_networks_needed_comes_from_the_ends(tiny_zoo, tmp_path,
         rows.loc[mlp, f"r2{end}"] = rows.loc[mlp, "num_train"].map(
             dict(zip((10, 20, 40), curve, strict=True))
         )
-    lines = efficiency(average_seeds(rows[mlp]), (0.5, 0.8))
+    lines = efficiency_lines(average_seeds(rows[mlp]), (0.5, 0.8))
     assert lines["networks"].to_list() == [pytest.approx(10 * 2 ** (3 / 4)), math.inf]
     cells = efficiency_cells(lines)
     assert cells.iloc[0].to_list() == ["mlp", "standard", "17 [≤10, 40]", "not reached [20, >40]"]
@@ -190,4 +190,4 @@ def test_the_interval_of_networks_needed_comes_from_the_ends(tiny_zoo, tmp_path,
 
 def test_one_number_of_training_networks_is_no_curve(tiny_zoo, tmp_path, counted_fit):
     rows = run(config_for(tiny_zoo, num_train=["all"]), tmp_path, workers=1, quiet=True)
-    assert efficiency(average_seeds(rows), (0.5,)).empty
+    assert efficiency_lines(average_seeds(rows), (0.5,)).empty

@@ -11,7 +11,7 @@ from data_gen.rng import generator
 from studies.bayesian.chains import Sampling, aligned, measure, run_chains, two_moons
 from studies.bayesian.hmc import leapfrog, sample_chains
 from studies.bayesian.posterior import support_of
-from studies.bayesian.rhat import normal_scores, rhat, split_rhat
+from studies.bayesian.rhat import normal_scores, rank_normalized_rhat, split_rhat
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.params import flatten
 from zoo.symmetry.action import act, sample
@@ -136,7 +136,9 @@ def test_rhat_is_the_loop_ties_included(count):
         0, 1, 6
     )
     expected = [loop_rhat(draws[..., i].numpy()) for i in range(6)]
-    torch.testing.assert_close(rhat(draws), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        rank_normalized_rhat(draws), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 def test_rhat_of_equal_chains_is_one_and_of_other_ones_large():
@@ -145,13 +147,18 @@ def test_rhat_of_equal_chains_is_one_and_of_other_ones_large():
     Above 1.01 would need a chi-squared with 7 degrees above 100, once in 10^17.
     """
     draws = draw((2000, 4, 20))
-    assert float(rhat(draws).max()) < 1.01
+    assert float(rank_normalized_rhat(draws).max()) < 1.01
     shifted = draws + 2 * torch.arange(4)[:, None]
-    assert float(rhat(shifted).min()) > 1.5
+    assert float(rank_normalized_rhat(shifted).min()) > 1.5
     wider = draws * torch.tensor([1.0, 1.0, 1.0, 8.0])[:, None]
-    assert float(split_rhat(normal_scores(wider)).max()) < 1.02 < 1.1 < float(rhat(wider).min())
+    assert (
+        float(split_rhat(normal_scores(wider)).max())
+        < 1.02
+        < 1.1
+        < float(rank_normalized_rhat(wider).min())
+    )
     drifting = draws + torch.linspace(0, 5, 2000)[:, None, None]
-    assert float(rhat(drifting).min()) > 1.1
+    assert float(rank_normalized_rhat(drifting).min()) > 1.1
 
 
 def test_two_moons_lie_on_their_circles():

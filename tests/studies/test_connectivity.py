@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from scipy import stats
 
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from studies.common import evaluation
 from studies.common.alignments import ALIGNMENTS, Matching, moved_share
 from studies.common.evaluation import Part, evaluate, reset_statistics

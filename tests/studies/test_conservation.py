@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from data_gen.config import load_job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.shard import Worker
 from studies import cli
 from studies.conservation import prediction as conservation_bridge

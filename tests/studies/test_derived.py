@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import studies.common.computed_targets as derived
 import zoo
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet import Metanet
 from metanet.contract import PopulationLike

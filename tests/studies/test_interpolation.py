@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.tasks.task import Images, Task, load_task
 from data_gen.training.runs import DataView, draw_view
 from studies.cli import main

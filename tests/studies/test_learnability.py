@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from studies.common.parallel import run_here, run_in_processes
 from studies.learnability.fits import Cell, Place, cell_path, load_predictions
-from studies.learnability.plan import match_test_networks, plan
+from studies.learnability.plan import match_test_networks, plan_tasks
 from studies.learnability.study import Learnability, run
 from tests.studies.zoos import write_zoo
 from zoo.store.population import load
@@ -196,7 +196,9 @@ def test_bad_configs_are_refused(tiny_zoo, changes):
 def test_single_values_stand_for_lists_and_all_is_not_counted_twice(tiny_zoo, tmp_path):
     config = config_for(tiny_zoo, num_train="all", seeds=0, targets="test_loss")
     assert (config.num_train, config.seeds, config.targets) == (("all",), (0,), ("test_loss",))
-    tasks = plan(config_for(tiny_zoo, num_train=["all", 40], seeds=[0]), load(tiny_zoo), tmp_path)
+    tasks = plan_tasks(
+        config_for(tiny_zoo, num_train=["all", 40], seeds=[0]), load(tiny_zoo), tmp_path
+    )
     assert [task.cell.num_train for task in tasks] == [40] * 4
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from studies.common.alignments import Matching, align_to_mean, moved_share
 from studies.common.evaluation import Part, evaluate
 from studies.merging import study as merging
@@ -31,7 +31,7 @@ from zoo.network import Network
 from zoo.params import flatten, stack
 from zoo.store.population import load
 from zoo.symmetry.action import act, sample
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 
 OPTIONS, SHAPE = {"hidden": [8, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)
 

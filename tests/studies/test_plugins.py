@@ -8,7 +8,7 @@ import yaml
 from metanet.inputs.treatments import TREATMENTS
 from metanet.models.table import METANETS
 from studies.common.base import make_zoo
-from studies.learnability.plan import plan
+from studies.learnability.plan import plan_tasks
 from studies.learnability.plugins import check_workers, find_plugin
 from studies.learnability.study import run
 from tests.studies.test_cli import fail
@@ -69,7 +69,7 @@ def test_the_code_of_such_an_entry_is_part_of_its_cells_only(module, tiny_zoo, t
     config = config_for(tiny_zoo, metanets=["mine", "statnn"], treatments=["halve"])
 
     def keys():
-        tasks = plan(config, load(tiny_zoo), tmp_path)
+        tasks = plan_tasks(config, load(tiny_zoo), tmp_path)
         return {
             (task.cell.metanet, task.treatment, task.cell.num_train, task.cell.key)
             for task in tasks

@@ -6,7 +6,7 @@ import pytest
 
 from metanet.estimator import Metanet
 from studies.learnability.fits import load_predictions
-from studies.learnability.plan import plan
+from studies.learnability.plan import plan_tasks
 from studies.learnability.report import write_report
 from studies.learnability.shuffled import ShuffledLabels
 from studies.learnability.study import run
@@ -18,7 +18,7 @@ from zoo.store.population import load
 
 
 def lines_of(config, zoo, out):
-    tasks = plan(config, load(zoo), out)
+    tasks = plan_tasks(config, load(zoo), out)
     return [
         (task.cell.population, task.cell.metanet, task.treatment, task.cell.num_train)
         for task in tasks
@@ -62,7 +62,7 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
         )
         return {
             task.cell.key
-            for task in plan(config, load(tiny_zoo), tmp_path)
+            for task in plan_tasks(config, load(tiny_zoo), tmp_path)
             if task.treatment != "none"
         }
 
@@ -104,7 +104,7 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
 )
 def test_what_cannot_be_done_is_refused(tiny_zoo, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        plan(config_for(tiny_zoo, **changes), load(tiny_zoo), tmp_path)
+        plan_tasks(config_for(tiny_zoo, **changes), load(tiny_zoo), tmp_path)
 
 
 def test_shuffled_labels_are_the_same_values_in_another_order(tmp_path):

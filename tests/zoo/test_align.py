@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.reference.zoo_action import all_permutations_but_identity
 from tests.reference.zoo_spaces import Case, rich_cases
 from tests.zoo.instances import INPUTS, instance
-from zoo.architectures import ARCHITECTURES, cnn, mlp
+from zoo.architectures import ARCHITECTURES, build_cnn, build_mlp
 from zoo.architectures.record import activations
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, identity, sample
-from zoo.symmetry.align import _ascend, _start, align, align_activations
+from zoo.symmetry.alignment import _ascend, _start, align, align_activations
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)
@@ -34,10 +34,10 @@ RECURRENT = WeightSpace(
     },
 )
 SPACES = {
-    "one hidden group": mlp((16,), 4, (24,)).space,
-    "two hidden groups": mlp((16,), 4, (24, 20)).space,
-    "three hidden groups": mlp((16,), 4, (20, 20, 20)).space,
-    "convolutions": cnn((1, 7, 7), 3, (12, 12, 12), pool="flatten").space,
+    "one hidden group": build_mlp((16,), 4, (24,)).space,
+    "two hidden groups": build_mlp((16,), 4, (24, 20)).space,
+    "three hidden groups": build_mlp((16,), 4, (20, 20, 20)).space,
+    "convolutions": build_cnn((1, 7, 7), 3, (12, 12, 12), pool="flatten").space,
     "a group on both axes, and sums": RECURRENT,
 }
 
@@ -79,7 +79,7 @@ def test_planted_permutations_are_found(space, noise):
 @pytest.mark.parametrize("activation", ["relu", "tanh", "linear"])
 @pytest.mark.parametrize("hidden", [(20,), (20, 16), (16, 16, 16)])
 def test_planted_permutations_and_scales_are_found(activation, hidden):
-    space = mlp((16,), 4, hidden, activation).space
+    space = build_mlp((16,), 4, hidden, activation).space
     reference = normal(space, 0)
     moved = act(space, sample(space, generator(1), (100,)), reference)
     found = align(space, moved, reference, num_restarts=3, scales=True)
@@ -136,8 +136,8 @@ def test_the_objective_never_falls_and_is_what_the_element_reaches(case: Case, s
 
 
 TINY = {
-    "one group": mlp((3,), 2, (4,)).space,
-    "two groups": mlp((3,), 2, (3, 4)).space,
+    "one group": build_mlp((3,), 2, (4,)).space,
+    "two groups": build_mlp((3,), 2, (3, 4)).space,
     "both axes": WeightSpace(
         {"h": NeuronGroup(4), "x": NeuronGroup(2, permutable=False)}, {"w": "h <- h", "v": "h <- x"}
     ),
@@ -286,14 +286,16 @@ def test_recorded_activations_are_those_of_the_network(name):
 
 
 def test_recording_is_what_the_layers_compute():
-    architecture = mlp((5,), 3, (4,))
+    architecture = build_mlp((5,), 3, (4,))
     params, x = architecture.init(generator(0)), torch.randn(6, 5, generator=generator(1))
     expected = torch.relu(x @ params["layers.0.weight"].T + params["layers.0.bias"])
     torch.testing.assert_close(activations(architecture, params, x)["h1"], expected)
 
 
 @pytest.mark.parametrize(
-    "architecture", [mlp((2, 7, 7), 3, (20, 16)), cnn((2, 7, 7), 3, (12, 12))], ids=["mlp", "cnn"]
+    "architecture",
+    [build_mlp((2, 7, 7), 3, (20, 16)), build_cnn((2, 7, 7), 3, (12, 12))],
+    ids=["mlp", "cnn"],
 )
 def test_planted_permutations_are_found_by_activations(architecture):
     space, x = architecture.space, torch.randn(50, 2, 7, 7, generator=generator(0)).double()
@@ -319,7 +321,7 @@ def test_planted_permutations_are_found_by_activations(architecture):
 
 
 def test_dead_neurons_have_no_say_in_activation_matching():
-    space = mlp((3,), 2, (4,)).space
+    space = build_mlp((3,), 2, (4,)).space
     values = torch.randn(9, 4, generator=generator(0))
     values[:, 2] = 1.0
     order = torch.tensor([3, 1, 0, 2])
@@ -337,7 +339,7 @@ def test_dead_neurons_have_no_say_in_activation_matching():
     ],
 )
 def test_activations_that_do_not_fit_are_refused(one, other, message):
-    space = mlp((3,), 2, (4,)).space
+    space = build_mlp((3,), 2, (4,)).space
     with pytest.raises(ValueError, match=message):
         align_activations(
             space,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures import Architecture, mlp
+from zoo.architectures import Architecture, build_mlp
 from zoo.dynamics.data_symmetry import (
     angular_momentum,
     angular_momentum_residual,
@@ -117,7 +117,7 @@ def test_orbits_hold_every_image_moved_by_every_map():
 def test_the_momentum_is_the_change_of_the_loss_when_the_first_layer_turns(shape, count, loss):
     turns = PLANE if shape == (2,) else translation_generator(shape, 2)
     architecture, elements = (
-        mlp(shape, CLASSES, (6, 5), activation="gelu"),
+        build_mlp(shape, CLASSES, (6, 5), activation="gelu"),
         one_parameter_orbit(turns, count),
     )
     params, (x, y), step = networks(architecture, 3), batch(*shape), 1e-5
@@ -153,7 +153,7 @@ def test_a_gradient_of_zero_has_residual_zero():
 @pytest.mark.parametrize("activation", ["gelu", "silu", "tanh"])
 def test_a_smooth_network_has_no_momentum_on_a_full_orbit(activation, loss):
     """Faster than any power: from 16 angles to 64 by more than from 1 to 16; 7e-2, 6e-3, 2e-3, 3e-8 was found elsewhere."""
-    architecture = mlp((2,), CLASSES, (16, 16), activation=activation)
+    architecture = build_mlp((2,), CLASSES, (16, 16), activation=activation)
     one, four, sixteen, all_of_it = residuals(
         architecture.apply, networks(architecture, 20, 3.0), loss, (1, 4, 16, 64)
     )
@@ -166,7 +166,7 @@ def test_a_smooth_network_has_no_momentum_on_a_full_orbit(activation, loss):
 
 
 def test_a_network_with_kinks_needs_many_more_angles():
-    architecture = mlp((2,), CLASSES, (16, 16))
+    architecture = build_mlp((2,), CLASSES, (16, 16))
     one, four, sixteen, all_of_it = residuals(
         architecture.apply, networks(architecture, 20), F.cross_entropy, (1, 4, 16, 64)
     )
@@ -176,7 +176,7 @@ def test_a_network_with_kinks_needs_many_more_angles():
 def test_a_translation_has_no_momentum_on_a_full_orbit():
     turns, architecture = (
         translation_generator((5,), 0),
-        mlp((5,), CLASSES, (8,), activation="tanh"),
+        build_mlp((5,), CLASSES, (8,), activation="tanh"),
     )
     found = residuals(
         architecture.apply, networks(architecture), F.cross_entropy, (1, 5, 64), turns, (5,)
@@ -199,7 +199,7 @@ def test_for_polynomials_a_finite_orbit_is_exact_for_squared_error_and_not_for_c
     name, degree
 ):
     """A loss of degree 2 d in the input has frequencies up to 2 d, and 2 d + 1 angles average all of them."""
-    architecture = mlp((2,), CLASSES, (6,), activation="linear")
+    architecture = build_mlp((2,), CLASSES, (6,), activation="linear")
     apply, params, enough = (
         architecture.apply if name == "linear" else quadratic,
         networks(architecture),
@@ -213,7 +213,7 @@ def test_for_polynomials_a_finite_orbit_is_exact_for_squared_error_and_not_for_c
 
 def test_squared_error_of_a_linear_network_has_integrals_that_cross_entropy_has_not():
     """On a full orbit `E x x^T` is a multiple of 1 and `E y x^T` is 0, so squared error only shrinks the weight."""
-    architecture, elements = mlp((2,), CLASSES, ()), one_parameter_orbit(PLANE, 64)
+    architecture, elements = build_mlp((2,), CLASSES, ()), one_parameter_orbit(PLANE, 64)
     params, (x, y) = networks(architecture, 3, 2.0), batch(2)
     images, labels, turned = orbit(x, elements).flatten(0, 1), y.repeat(64), {}
     for name, loss in LOSSES.items():
@@ -237,7 +237,7 @@ SHIFTS = [lambda x, k=k: x.roll(k, -1) for k in range(4)]
     "maps", [FLIPS, QUARTERS, SHIFTS], ids=["flips", "quarter turns", "shifts"]
 )
 def test_on_the_orbit_of_a_group_the_gradient_is_equivariant(maps):
-    architecture = mlp((1, 4, 4), CLASSES, (6,))
+    architecture = build_mlp((1, 4, 4), CLASSES, (6,))
     params, elements = networks(architecture), matrices((1, 4, 4), maps)
     found = equivariance_residual(architecture.apply, params, batch(1, 4, 4), elements, WEIGHT)
     assert found.shape == (4, len(maps))
@@ -248,7 +248,7 @@ def test_on_the_orbit_of_a_group_the_gradient_is_equivariant(maps):
 
 
 def test_weights_that_a_group_leaves_in_place_stay_so():
-    architecture, elements = mlp((1, 4, 4), CLASSES, (6,)), matrices((1, 4, 4), QUARTERS)
+    architecture, elements = build_mlp((1, 4, 4), CLASSES, (6,)), matrices((1, 4, 4), QUARTERS)
     params, (x, y) = networks(architecture), batch(1, 4, 4)
     params[WEIGHT] = torch.stack([params[WEIGHT] @ element for element in elements]).mean(0)
     for images, expected in ((orbit(x, elements).flatten(0, 1), True), (x, False)):
@@ -263,7 +263,7 @@ def test_weights_that_a_group_leaves_in_place_stay_so():
 
 def test_few_angles_of_a_circle_are_a_group_without_a_law_for_the_velocity():
     architecture, elements = (
-        mlp((2,), CLASSES, (8,), activation="tanh"),
+        build_mlp((2,), CLASSES, (8,), activation="tanh"),
         one_parameter_orbit(PLANE, 4),
     )
     params = networks(architecture)

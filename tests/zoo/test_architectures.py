@@ -20,14 +20,14 @@ from zoo.architectures import (
     Architecture,
     bias_asymmetric,
     build_architecture,
-    cnn,
-    gin,
+    build_cnn,
+    build_gin,
+    build_mlp,
+    build_resnet,
+    build_siren,
     make_asymmetric,
-    mlp,
-    resnet,
     resnet_n_fix,
     sigma_asymmetric,
-    siren,
     syre,
     w_asymmetric,
 )
@@ -141,12 +141,12 @@ def test_moving_to_a_dtype_leaves_masks_boolean_and_the_original_alone(architect
 
 def test_an_architecture_of_your_own_needs_a_row_of_the_table_and_no_annotations(monkeypatch):
     def own(input_shape, num_classes, width=3):
-        return mlp(input_shape, num_classes, (width,))
+        return build_mlp(input_shape, num_classes, (width,))
 
     monkeypatch.setitem(ARCHITECTURES, "own", own)
     assert (
         build_architecture("own", {"width": 5}, INPUT, CLASSES).space
-        == mlp(INPUT, CLASSES, (5,)).space
+        == build_mlp(INPUT, CLASSES, (5,)).space
     )
     with pytest.raises(
         ValueError, match=r"unknown option 'height' of architecture 'own'; options are \['width'\]"
@@ -164,7 +164,7 @@ def test_parameter_counts_of_mlps(hidden, norm):
     expected = sum(out * (fan_in + 1) for fan_in, out in pairwise(widths)) + (
         2 * sum(hidden) if norm == "layer" else 0
     )
-    assert mlp((3, 2, 2), 4, hidden, norm=norm).space.num_params == expected
+    assert build_mlp((3, 2, 2), 4, hidden, norm=norm).space.num_params == expected
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_parameter_counts_of_cnns(channels, kernel, strides, norm, pool):
     convs = sum(out * (fan_in * kernel**2 + 1) for fan_in, out in pairwise([2, *channels]))
     norms = 0 if norm == "none" else 2 * sum(channels)
     classifier = 10 * (channels[-1] * (side**2 if pool == "flatten" else 1) + 1)
-    architecture = cnn(
+    architecture = build_cnn(
         (2, 9, 9), 10, channels, kernel, strides, norm=norm, norm_groups=channels[0], pool=pool
     )
     assert architecture.space.num_params == convs + norms + classifier
 
 
 def test_the_default_cnn_has_as_many_parameters_as_those_of_unterthiner_et_al():
-    assert cnn((1, 28, 28), 10).space.num_params == 4970
+    assert build_cnn((1, 28, 28), 10).space.num_params == 4970
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_default_cnn_has_as_many_parameters_as_those_of_unterthiner_et_al():
 )
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_resnets_have_as_many_trained_parameters_as_those_of_lim_et_al(options, count, norm):
-    architecture = resnet((3, 32, 32), 10, norm=norm, **options)
+    architecture = build_resnet((3, 32, 32), 10, norm=norm, **options)
     assert architecture.num_free == count
     statistics = sum(math.prod(architecture.space.shapes[name]) for name in architecture.statistics)
     assert architecture.space.num_params == count + statistics
@@ -204,7 +204,7 @@ def test_resnets_have_as_many_trained_parameters_as_those_of_lim_et_al(options, 
 
 def test_w_asymmetric_resnets_have_as_many_free_parameters_as_those_of_lim_et_al_but_for_the_first_layer():
     """Theirs fix 8 whole filters everywhere, which freezes all 432 entries of the first layer: 60,634 are free."""
-    standard = resnet((3, 32, 32), 10, norm="layer")
+    standard = build_resnet((3, 32, 32), 10, norm="layer")
     weights = resnet_n_fix(8)
     n_fix = dict.fromkeys(weights, 8) | {"stem.weight": 0}
     architecture = w_asymmetric(standard, generator(0), n_fix=n_fix, kappa=2.0, fix="filters")
@@ -218,7 +218,7 @@ def test_w_asymmetric_resnets_have_as_many_free_parameters_as_those_of_lim_et_al
 @pytest.mark.parametrize(("depth", "count"), [(8, 63_242), (14, 146_634), (20, 230_026)])
 def test_the_table_of_fixed_entries_fits_resnets_of_every_depth(depth, count):
     architecture = w_asymmetric(
-        resnet((3, 32, 32), 10, depth), generator(0), n_fix=resnet_n_fix(depth), kappa=2.0
+        build_resnet((3, 32, 32), 10, depth), generator(0), n_fix=resnet_n_fix(depth), kappa=2.0
     )
     assert architecture.num_free == count
     rows = {name: int((~mask[0]).sum()) for name, mask in architecture.free.items()}
@@ -231,7 +231,7 @@ def test_the_table_of_fixed_entries_fits_resnets_of_every_depth(depth, count):
     ("n_fix", "per_row"), [(2, (2, 2)), (0.25, (3, 2)), (0.1, (1, 1)), (0.01, (1, 1))]
 )
 def test_free_counts_of_w_asymmetric_mlps(n_fix, per_row):
-    architecture = w_asymmetric(mlp((12,), 4, (7,)), generator(0), n_fix=n_fix)
+    architecture = w_asymmetric(build_mlp((12,), 4, (7,)), generator(0), n_fix=n_fix)
     assert architecture.num_free == architecture.space.num_params - 7 * per_row[0] - 4 * per_row[1]
 
 
@@ -336,7 +336,7 @@ def test_networks_on_other_inputs_than_images_equal_plain_modules(name, shape):
 
 def test_nodes_of_a_graph_are_exchangeable_if_the_graph_is():
     """Mirroring a chain maps it onto itself, moving one node does not."""
-    architecture = gin((3, 6), CLASSES).to("cpu", torch.float64)
+    architecture = build_gin((3, 6), CLASSES).to("cpu", torch.float64)
     params, x = spread(architecture.init(generator(0)), 0), inputs(0, shape=(3, 6))
     logits = architecture.apply(params, x)
     assert_equal_up_to_rounding(architecture.apply(params, x.flip(2)), logits)
@@ -363,7 +363,9 @@ def test_networks_start_with_the_distribution_of_plain_modules(name, options):
 @pytest.mark.parametrize("omega", [1.0, 30.0])
 def test_sirens_start_with_their_own_distribution(omega):
     """Kolmogorov-Smirnov; false alarm with probability 1e-4 each. First layer 1/n, others sqrt(6/n) / omega."""
-    networks = stack([siren((3,), 4, (8, 8), omega).init(generator(seed)) for seed in range(200)])
+    networks = stack(
+        [build_siren((3,), 4, (8, 8), omega).init(generator(seed)) for seed in range(200)]
+    )
     bounds = {
         "layers.0.weight": 1 / 3,
         "layers.1.weight": (6 / 8) ** 0.5 / omega,
@@ -376,7 +378,7 @@ def test_sirens_start_with_their_own_distribution(omega):
 
 def test_pre_activations_of_a_siren_have_the_same_variance_in_every_layer():
     """Theorem 1.8 of Sitzmann et al. 2020: 1 from the weights, whatever the depth; from biases `30^2 / (3 n)`."""
-    architecture, variances = siren((2,), 4, (256,) * 5), []
+    architecture, variances = build_siren((2,), 4, (256,) * 5), []
 
     def watch(group, z):
         variances.append(float(z.var()))
@@ -388,10 +390,10 @@ def test_pre_activations_of_a_siren_have_the_same_variance_in_every_layer():
 
 
 def test_norms_start_as_the_identity():
-    params = cnn(INPUT, CLASSES, norm="layer").init(generator(0)) | mlp(
+    params = build_cnn(INPUT, CLASSES, norm="layer").init(generator(0)) | build_mlp(
         INPUT, CLASSES, norm="layer"
     ).init(generator(0))
-    params |= resnet(INPUT, CLASSES).init(generator(0))
+    params |= build_resnet(INPUT, CLASSES).init(generator(0))
     norms = [name for name in params if "norm" in name]
     assert len(norms) == 2 * 3 + 4 * (
         1 + 2 * 3 + 2
@@ -404,10 +406,10 @@ def test_norms_start_as_the_identity():
 
 
 W_CASES = {
-    "mlp": (mlp((10,), 4, (8, 6)), {"n_fix": 3}),
-    "cnn entries": (cnn((3, 6, 6), 4, (8, 6)), {"n_fix": 3}),
-    "cnn filters": (cnn((3, 6, 6), 3, (3, 3)), {"n_fix": 1, "fix": "filters"}),
-    "flattened": (cnn((3, 6, 6), 4, (8, 6), pool="flatten"), {"n_fix": 3}),
+    "mlp": (build_mlp((10,), 4, (8, 6)), {"n_fix": 3}),
+    "cnn entries": (build_cnn((3, 6, 6), 4, (8, 6)), {"n_fix": 3}),
+    "cnn filters": (build_cnn((3, 6, 6), 3, (3, 3)), {"n_fix": 1, "fix": "filters"}),
+    "flattened": (build_cnn((3, 6, 6), 4, (8, 6), pool="flatten"), {"n_fix": 3}),
 }
 
 
@@ -481,7 +483,7 @@ def standard_input(architecture: Architecture) -> tuple[int, ...]:
 
 
 def test_filters_mode_fixes_whole_filters_and_entries_mode_does_not():
-    standard = cnn((3, 6, 6), 3, (3, 3))
+    standard = build_cnn((3, 6, 6), 3, (3, 3))
     filters = w_asymmetric(standard, generator(0), n_fix=1, fix="filters").free
     entries = w_asymmetric(standard, generator(0), n_fix=0.3).free
     for name in ("convs.0.weight", "convs.1.weight"):
@@ -499,7 +501,7 @@ def test_filters_mode_fixes_whole_filters_and_entries_mode_does_not():
 @pytest.mark.parametrize("kappa", [0.25, 1.0, 4.0])
 def test_fixed_entries_are_normal_with_standard_deviation_kappa(kappa):
     """Kolmogorov-Smirnov on 12,800 values: false alarm with probability 1e-6; 10% off is always seen."""
-    architecture = w_asymmetric(mlp((128,), 200, ()), generator(3), n_fix=64, kappa=kappa)
+    architecture = w_asymmetric(build_mlp((128,), 200, ()), generator(3), n_fix=64, kappa=kappa)
     (fixed,) = constants_of(architecture.constants, "fixed").values()
     values = fixed[~architecture.free["layers.0.weight"]].numpy()
     assert len(values) == 200 * 64
@@ -533,7 +535,7 @@ def test_distinct_rows_are_distinct_for_all_sizes_up_to_the_last_choice(columns,
 
 
 def test_a_mapping_sets_each_tensor_and_zero_leaves_one_as_it_is():
-    standard = mlp((10,), 4, (8, 6))
+    standard = build_mlp((10,), 4, (8, 6))
     architecture = w_asymmetric(
         standard,
         generator(0),
@@ -590,7 +592,7 @@ def test_sigma_asymmetric_networks_without_an_option_for_norms_equal_modules_wit
 @pytest.mark.parametrize("pool", ["average", "flatten"])
 def test_the_gate_mixes_all_channels_of_an_axis_that_norm_groups_share(pool):
     options = {"channels": (4, 8), "norm": "group", "norm_groups": 2, "pool": pool}
-    architecture = sigma_asymmetric(cnn((2, 9, 7), CLASSES, **options), generator(0)).to(
+    architecture = sigma_asymmetric(build_cnn((2, 9, 7), CLASSES, **options), generator(0)).to(
         "cpu", torch.float64
     )
     mixing = constants_of(architecture.constants, "mixing")
@@ -605,12 +607,12 @@ def test_the_gate_mixes_all_channels_of_an_axis_that_norm_groups_share(pool):
 @pytest.mark.parametrize(("std", "expected"), [(None, 1 / 16), (0.5, 0.5)])
 def test_the_gate_is_gaussian_with_the_standard_deviation_asked_for(std, expected):
     """Kolmogorov-Smirnov on 65,536 values; a right implementation fails with probability 1e-6."""
-    constants = sigma_asymmetric(mlp((4,), 2, (256,)), generator(0), std).constants
+    constants = sigma_asymmetric(build_mlp((4,), 2, (256,)), generator(0), std).constants
     assert kstest(constants["mixing.h1"].flatten().numpy(), "norm", (0, expected)).pvalue > 1e-6
 
 
 def test_sigma_asymmetric_networks_train_all_their_parameters_and_start_as_standard_ones():
-    standard = mlp((4,), 2, (5,))
+    standard = build_mlp((4,), 2, (5,))
     architecture = sigma_asymmetric(standard, generator(0))
     assert architecture.num_free == standard.space.num_params
     one, other = standard.init(generator(1)), architecture.init(generator(1))
@@ -620,7 +622,7 @@ def test_sigma_asymmetric_networks_train_all_their_parameters_and_start_as_stand
 
 def test_syre_has_an_offset_for_every_parameter_and_changes_nothing_else():
     """Kolmogorov-Smirnov on 4,970 offsets; a right implementation fails with probability 1e-6."""
-    standard = cnn((1, 6, 6), 10)
+    standard = build_cnn((1, 6, 6), 10)
     architecture = syre(standard, generator(0), std=0.3)
     offsets = constants_of(architecture.constants, "offset")
     assert batch_shape(standard.space, offsets) == ()
@@ -632,7 +634,7 @@ def test_syre_has_an_offset_for_every_parameter_and_changes_nothing_else():
 
 
 def test_running_statistics_are_neither_offset_nor_counted():
-    standard = resnet(INPUT, CLASSES, channels=(4, 4, 4))
+    standard = build_resnet(INPUT, CLASSES, channels=(4, 4, 4))
     both = syre(w_asymmetric(standard, generator(0), n_fix=2), generator(1))
     assert standard.statistics == both.statistics
     assert set(standard.statistics) == {
@@ -645,7 +647,7 @@ def test_running_statistics_are_neither_offset_nor_counted():
 
 
 def test_statistics_need_a_way_to_move():
-    standard = resnet(INPUT, CLASSES, channels=(4, 4, 4))
+    standard = build_resnet(INPUT, CLASSES, channels=(4, 4, 4))
     with pytest.raises(
         ValueError,
         match=r"with running statistics needs forward_training, .* got statistics \['stem_norm.run",
@@ -656,7 +658,7 @@ def test_statistics_need_a_way_to_move():
 
 
 def test_batch_norm_refuses_a_batch_of_one_value():
-    architecture = resnet((1, 4, 4), CLASSES, channels=(4, 4, 4))
+    architecture = build_resnet((1, 4, 4), CLASSES, channels=(4, 4, 4))
     with pytest.raises(
         ValueError,
         match=r"'blocks.2.norm1': expected more than one value for each channel, got .*\[1, 4, 1, 1\]",
@@ -665,7 +667,7 @@ def test_batch_norm_refuses_a_batch_of_one_value():
 
 
 def test_kinds_combine():
-    standard = mlp((10,), 4, (8,))
+    standard = build_mlp((10,), 4, (8,))
     both = syre(w_asymmetric(standard, generator(0), n_fix=2), generator(1))
     assert {name.split(".")[0] for name in both.constants} == {"free", "fixed", "offset"}
     assert both.num_free == standard.space.num_params - 2 * (8 + 4)
@@ -676,7 +678,7 @@ def test_kinds_combine():
 
 def test_all_biases_are_fixed_and_nothing_else():
     """Kolmogorov-Smirnov on 1,210 biases; a right implementation fails with probability 1e-6."""
-    standard = mlp((10,), 10, (300, 300), norm="layer")
+    standard = build_mlp((10,), 10, (300, 300), norm="layer")
     architecture = bias_asymmetric(standard, generator(0), kappa=0.5)
     biases = {f"layers.{i}.bias" for i in range(3)} | {"norms.0.bias", "norms.1.bias"}
     assert set(architecture.free) == biases
@@ -693,7 +695,7 @@ def test_all_biases_are_fixed_and_nothing_else():
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_fixed_biases_declare_no_symmetry_unless_they_are_all_zero(norm):
-    standard = mlp((10,), 4, (8, 6), norm=norm)
+    standard = build_mlp((10,), 4, (8, 6), norm=norm)
     groups = bias_asymmetric(standard, generator(0)).space.groups.values()
     assert not any(
         group.permutable or group.scaling != "none"
@@ -714,7 +716,7 @@ def test_a_network_without_biases_has_none_to_fix():
 
 # what is refused
 
-MLP, CNN = mlp((10,), 4, (8,)), cnn((3, 6, 6), 4, (8, 6))
+MLP, CNN = build_mlp((10,), 4, (8,)), build_cnn((3, 6, 6), 4, (8, 6))
 
 
 @pytest.mark.parametrize(
@@ -966,4 +968,4 @@ def test_asymmetry_options_that_do_not_fit(kind, options, message):
 
 def test_a_linear_network_has_no_non_linearity_to_replace():
     with pytest.raises(ValueError, match="the architecture has no non-linearity to replace"):
-        sigma_asymmetric(mlp((4,), 2, (3,), activation="linear"), generator(0))
+        sigma_asymmetric(build_mlp((4,), 2, (3,), activation="linear"), generator(0))

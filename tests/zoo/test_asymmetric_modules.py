@@ -17,10 +17,10 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
 import zoo
-from zoo.architectures import cnn, make_asymmetric, mlp
+from zoo.architectures import build_cnn, build_mlp, make_asymmetric
 from zoo.architectures.base import constants_of
-from zoo.modules.asymmetric import effective_state_dict, free_masks
-from zoo.tracing.trace import trace
+from zoo.modules.twins import effective_state_dict, free_masks
+from zoo.tracing.tracer import trace
 
 
 def randn(*shape, seed=0, **options):
@@ -291,7 +291,7 @@ def test_copies_files_and_precisions_keep_the_twin(kind, tmp_path):
 )
 def test_w_is_that_of_the_architectures(options):
     module, x = Perceptron(6, 5, 4, 3), randn(7, 6)
-    standard = mlp((6,), 3, (5, 4))
+    standard = build_mlp((6,), 3, (5, 4))
     names = ["layers.0.weight", "layers.1.weight", "layers.2.weight"]
     given = options | (
         {"n_fix": dict(zip(names, (1, 0, 1), strict=True))}
@@ -312,7 +312,7 @@ def test_w_is_that_of_the_architectures(options):
 )
 def test_sigma_and_syre_are_those_of_the_architectures(kind, options):
     module, x = Perceptron(6, 5, 4, 3), randn(7, 6)
-    architecture = make_asymmetric(mlp((6,), 3, (5, 4)), kind, options, 5)
+    architecture = make_asymmetric(build_mlp((6,), 3, (5, 4)), kind, options, 5)
     examples = {"example_inputs": x} if kind == "sigma" else {}
     twin = zoo.asymmetric(module, kind, seed=5, **options, **examples)
     params = {name: effective(twin, name) for name in architecture.space.tensors}
@@ -325,7 +325,7 @@ def test_sigma_and_syre_are_those_of_the_architectures(kind, options):
 
 def test_filters_are_those_of_the_architectures():
     architecture = make_asymmetric(
-        cnn((3, 8, 8), 4, channels=(5, 6)), "w", {"fix": "filters", "n_fix": CNN_FIXED}, 5
+        build_cnn((3, 8, 8), 4, channels=(5, 6)), "w", {"fix": "filters", "n_fix": CNN_FIXED}, 5
     )
     module = nn.ModuleDict(
         {

@@ -8,55 +8,59 @@ import torch
 from tests.reference.zoo_action import act
 from zoo.architectures import (
     Architecture,
-    cnn,
-    gin,
-    mlp,
-    resnet,
+    build_cnn,
+    build_gin,
+    build_mlp,
+    build_resnet,
+    build_siren,
+    build_transformer,
     sigma_asymmetric,
-    siren,
-    transformer,
     w_asymmetric,
 )
 
 CLASSES = 3
 # name -> (architecture, shape of its inputs, fixed entries in each row)
 TINY = {
-    "mlp": (mlp((4,), CLASSES, (4, 3)), (4,), 1),
-    "mlp layer norm": (mlp((4,), CLASSES, (4, 3), norm="layer", activation="tanh"), (4,), 1),
-    "cnn": (cnn((2, 5, 5), CLASSES, (3, 3)), (2, 5, 5), 1),
-    "cnn norm groups": (cnn((2, 5, 5), CLASSES, (6, 6), norm="group", norm_groups=2), (2, 5, 5), 2),
+    "mlp": (build_mlp((4,), CLASSES, (4, 3)), (4,), 1),
+    "mlp layer norm": (build_mlp((4,), CLASSES, (4, 3), norm="layer", activation="tanh"), (4,), 1),
+    "cnn": (build_cnn((2, 5, 5), CLASSES, (3, 3)), (2, 5, 5), 1),
+    "cnn norm groups": (
+        build_cnn((2, 5, 5), CLASSES, (6, 6), norm="group", norm_groups=2),
+        (2, 5, 5),
+        2,
+    ),
     "cnn norm groups, flattened": (
-        cnn(
+        build_cnn(
             (2, 3, 3), CLASSES, (6,), norm="group", norm_groups=3, pool="flatten", activation="gelu"
         ),
         (2, 3, 3),
         2,
     ),
-    "resnet": (resnet((2, 8, 8), CLASSES, channels=(3, 3, 3)), (2, 8, 8), 1),
+    "resnet": (build_resnet((2, 8, 8), CLASSES, channels=(3, 3, 3)), (2, 8, 8), 1),
     "resnet layer norm": (
-        resnet((2, 8, 8), CLASSES, channels=(3, 3, 3), norm="layer"),
+        build_resnet((2, 8, 8), CLASSES, channels=(3, 3, 3), norm="layer"),
         (2, 8, 8),
         1,
     ),
     "transformer": (
-        transformer((3, 4, 4), CLASSES, patch=2, dim=4, heads=2, depth=1, mlp_ratio=1),
+        build_transformer((3, 4, 4), CLASSES, patch=2, dim=4, heads=2, depth=1, mlp_ratio=1),
         (3, 4, 4),
         2,
     ),
     "transformer, three heads": (
-        transformer(
+        build_transformer(
             (3, 6), CLASSES, patch=2, dim=3, heads=3, depth=2, mlp_ratio=1, activation="relu"
         ),
         (3, 6),
         1,
     ),
-    "gin": (gin((3, 3), CLASSES, hidden=3, layers=2), (3, 3), 1),
+    "gin": (build_gin((3, 3), CLASSES, hidden=3, layers=2), (3, 3), 1),
     "gin layer norm": (
-        gin((3, 2, 2), CLASSES, hidden=3, layers=2, norm="layer", activation="tanh"),
+        build_gin((3, 2, 2), CLASSES, hidden=3, layers=2, norm="layer", activation="tanh"),
         (3, 2, 2),
         1,
     ),
-    "siren": (siren((4,), CLASSES, (4, 3), omega=3.0), (4,), 1),
+    "siren": (build_siren((4,), CLASSES, (4, 3), omega=3.0), (4,), 1),
 }
 
 

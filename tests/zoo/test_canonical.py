@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 from tests.reference.zoo_spaces import Case, cases, rich_cases
 from tests.zoo.instances import INPUTS, instance
-from zoo.architectures import ACTIVATIONS, ARCHITECTURES, Architecture, build_architecture, mlp
+from zoo.architectures import (
+    ACTIVATIONS,
+    ARCHITECTURES,
+    Architecture,
+    build_architecture,
+    build_mlp,
+)
 from zoo.params import Params, batch_shape
 from zoo.symmetry.action import GroupElement, act, sample
-from zoo.symmetry.balance import SLACK, balance
-from zoo.symmetry.blocks import blocks
+from zoo.symmetry.balance import SLACK, balancing_scales
+from zoo.symmetry.blocks import cut_blocks
 from zoo.symmetry.canonical import canonical_element, canonicalize
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -135,7 +141,7 @@ def check_architecture(architecture: Architecture, input_shape: tuple[int, ...])
 
 
 def test_float32_networks_and_leading_axes_of_any_kind():
-    space = mlp((8,), 4, (6, 5)).space
+    space = build_mlp((8,), 4, (6, 5)).space
     params = normal(space, 0, (3, 2), torch.float32)
     once = canonicalize(space, params)
     assert {tensor.dtype for tensor in once.values()} == {torch.float32}
@@ -151,7 +157,7 @@ def test_float32_networks_and_leading_axes_of_any_kind():
 
 
 def test_neurons_are_balanced_and_the_largest_come_first():
-    space = mlp((8,), 4, (6, 5)).space
+    space = build_mlp((8,), 4, (6, 5)).space
     params = canonicalize(space, normal(space, 0, (10,)))
     for i in range(2):
         read = params[f"layers.{i + 1}.weight"].square().sum(-2)
@@ -166,7 +172,7 @@ def test_neurons_are_balanced_and_the_largest_come_first():
 
 
 def test_the_balanced_point_has_the_least_norm_of_its_orbit():
-    space = mlp((8,), 4, (6, 5)).space
+    space = build_mlp((8,), 4, (6, 5)).space
     params = canonicalize(space, normal(space, 0))
     least = sum(float(tensor.square().sum()) for tensor in params.values())
     for seed in range(20):
@@ -188,7 +194,7 @@ def test_neurons_that_are_only_written_get_norm_one():
 
 
 def test_deep_networks_with_scales_far_apart():
-    space = mlp((6,), 3, (7,) * 30).space
+    space = build_mlp((6,), 3, (7,) * 30).space
     params = normal(space, 0)
     far = GroupElement({}, {name: scale**8 for name, scale in element(space, 1).scales.items()})
     assert_close(canonicalize(space, params), canonicalize(space, act(space, far, params)), 1e-9)
@@ -199,7 +205,7 @@ def test_deep_networks_with_scales_far_apart():
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "linear"])
 def test_dead_neurons_do_no_harm(activation):
-    space = mlp((8,), 4, (6, 5), activation).space
+    space = build_mlp((8,), 4, (6, 5), activation).space
     params = normal(space, 0)
     params["layers.0.weight"][2], params["layers.0.bias"][2] = 0, 0  # nothing in
     params["layers.1.weight"][:, 4] = 0  # nothing out
@@ -217,7 +223,7 @@ def test_dead_neurons_do_no_harm(activation):
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_networks_of_equal_neurons_stay_finite(value):
-    space = mlp((4,), 3, (5, 5)).space
+    space = build_mlp((4,), 3, (5, 5)).space
     params = {
         name: torch.full(shape, value, dtype=torch.float64) for name, shape in space.shapes.items()
     }
@@ -226,7 +232,7 @@ def test_networks_of_equal_neurons_stay_finite(value):
 
 
 def test_binary_networks_are_told_apart_by_where_their_entries_are():
-    space = mlp((6,), 3, (5, 4), "gelu").space
+    space = build_mlp((6,), 3, (5, 4), "gelu").space
     params = {
         name: torch.where(tensor > 0, 1.0, 0.0).double()
         for name, tensor in normal(space, 3).items()
@@ -236,18 +242,18 @@ def test_binary_networks_are_told_apart_by_where_their_entries_are():
 
 
 def test_a_network_that_is_not_finite_changes_no_other():
-    space = mlp((8,), 4, (6, 5)).space
+    space = build_mlp((8,), 4, (6, 5)).space
     params = normal(space, 0, (3,))
     params["layers.1.weight"][1, 2, 2] = torch.nan
     mixed = canonicalize(space, params)
     for i in (0, 2):
         alone = canonicalize(space, {name: tensor[i] for name, tensor in params.items()})
         assert_close({name: tensor[i] for name, tensor in mixed.items()}, alone)
-    assert torch.equal(balance(space, params)["h1"][1], torch.ones(6, dtype=torch.float64))
+    assert torch.equal(balancing_scales(space, params)["h1"][1], torch.ones(6, dtype=torch.float64))
 
 
 def test_tensors_that_do_not_fit_are_refused_with_both_shapes():
-    space = mlp((8,), 4, (6,)).space
+    space = build_mlp((8,), 4, (6,)).space
     params = normal(space, 0) | {"layers.0.bias": torch.zeros(5)}
     with pytest.raises(
         ValueError, match=r"tensor 'layers.0.bias': expected shape \[\*batch, 6\], got \[5\]"
@@ -264,7 +270,7 @@ def test_blocks_hold_every_entry_once_and_move_as_their_axes_say(case: Case, see
     params, moving = normal(space, seed, (2,)), element(space, seed)
     moved = act(space, moving, params)
     count = {name: torch.zeros(shape) for name, shape in space.shapes.items()}
-    for block in blocks(space):
+    for block in cut_blocks(space):
         block.view(count[block.tensor]).add_(1)
         expected = block.view(params[block.tensor])
         for axis, dim in enumerate(block.dims):

@@ -11,7 +11,7 @@ import yaml
 import zoo
 from data_gen.config import load_job
 from tests.zoo.written import JOB, write_zoo
-from zoo.store.card import card
+from zoo.store.card import render_card
 from zoo.store.histogram import histogram_lines
 
 
@@ -22,7 +22,9 @@ def folder(tmp_path_factory):
 
 def written(folder, **changes):
     manifest = zoo.load(folder).manifest
-    return card(folder, manifest.model_copy(update={"config": {**manifest.config, **changes}}))
+    return render_card(
+        folder, manifest.model_copy(update={"config": {**manifest.config, **changes}})
+    )
 
 
 def test_it_shows_populations_hyperparameters_and_accuracies(folder):
@@ -84,7 +86,7 @@ def test_text_of_strangers_stays_where_it_is(folder):
 
 def test_a_zoo_that_no_job_made_shows_none(folder):
     manifest = zoo.load(folder).manifest.model_copy(update={"config": {"source": "elsewhere"}})
-    assert "Make it again" not in card(folder, manifest)
+    assert "Make it again" not in render_card(folder, manifest)
 
 
 def test_a_histogram_counts_what_numpy_counts():
@@ -127,10 +129,10 @@ def test_histograms_of_nothing_of_one_and_of_a_narrow_terminal():
 
 def test_the_readme_of_a_written_manifest_needs_no_zoo_json(folder, tmp_path):
     manifest = zoo.load(folder).manifest
-    text = card(folder, manifest)
+    text = render_card(folder, manifest)
     (folder / "zoo.json").rename(tmp_path / "zoo.json")
     try:
-        assert card(folder, manifest) == text
+        assert render_card(folder, manifest) == text
     finally:
         (tmp_path / "zoo.json").rename(folder / "zoo.json")
     assert json.loads(Path(folder / "zoo.json").read_text())["version"] == 1

@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS
-from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, make_asymmetric, mlp
+from zoo.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    build_architecture,
+    build_mlp,
+    make_asymmetric,
+)
 from zoo.conservation.find import candidates, find_laws
-from zoo.conservation.laws import balance, laws, matrix, scale, shift
-from zoo.conservation.quantities import measure, quantities, residuals
+from zoo.conservation.laws import balance, declared_laws, matrix, scale, shift
+from zoo.conservation.quantities import conserved_quantities, measure, residuals
 from zoo.params import Params, stack, unflatten
 from zoo.symmetry.residual import scaling_generator
 from zoo.testing import random_params
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SMALL = {
@@ -131,7 +137,7 @@ def test_the_balance_of_neurons_is_what_their_generators_say(case: Case, seed):
         except ValueError:
             continue
         values, off = (found[f"{group}.balance"] for found in measure([law], params, gradients))
-        torch.testing.assert_close(values, quantities([law], params)[law.name])
+        torch.testing.assert_close(values, conserved_quantities([law], params)[law.name])
         torch.testing.assert_close(off, residuals([law], params, gradients)[law.name])
         for neuron in range(space.groups[group].size):
             xi = scaling_generator(space, params, group, neuron)
@@ -147,7 +153,7 @@ def test_the_balance_of_a_recurrent_layer_counts_its_diagonal_once():
     space = WeightSpace({"h": NeuronGroup(2, scaling="positive")}, {"w": "h <- h", "b": "h"})
     params = {"w": torch.tensor([[2.0, 3.0], [5.0, 7.0]]), "b": torch.tensor([1.0, 0.0])}
     # neuron 0: row (2, 3), column (2, 5); the 2 on the diagonal does not move
-    assert quantities(space, params)["h.balance"].tolist() == [25 - 9 - 1, 9 - 25]
+    assert conserved_quantities(space, params)["h.balance"].tolist() == [25 - 9 - 1, 9 - 25]
     gradients = {"w": torch.tensor([[100.0, 1.0], [0.0, 100.0]]), "b": torch.zeros(2)}
     expected = [3 / math.sqrt(1 * (9 + 25 + 1)), 3 / math.sqrt(1 * (9 + 25))]
     torch.testing.assert_close(
@@ -214,15 +220,18 @@ def test_scales_and_shifts_by_hand():
         "v": torch.arange(4.0).reshape(2, 2),
     }
     named = [scale(space, ["w", "b"], each) for each in range(3)]
-    assert [quantities([law], params)["w.scale"].tolist() for law in named] == [
+    assert [conserved_quantities([law], params)["w.scale"].tolist() for law in named] == [
         144.0,
         [16.0, 128.0],
         [[2, 14], [42, 86]],
     ]
-    assert quantities([shift(space, "w")], params)["w.shift"].tolist() == [12, 16]
-    assert quantities([shift(space, "w", 1)], params)["w.shift"].tolist() == [[2, 4], [10, 12]]
-    assert quantities([shift(space, "b")], params)["b.shift"].tolist() == [4]
-    assert quantities([shift(space, "v")], params)["v.shift"].tolist() == [1, 5]
+    assert conserved_quantities([shift(space, "w")], params)["w.shift"].tolist() == [12, 16]
+    assert conserved_quantities([shift(space, "w", 1)], params)["w.shift"].tolist() == [
+        [2, 4],
+        [10, 12],
+    ]
+    assert conserved_quantities([shift(space, "b")], params)["b.shift"].tolist() == [4]
+    assert conserved_quantities([shift(space, "v")], params)["v.shift"].tolist() == [1, 5]
     off = residuals(
         [shift(space, "w"), named[0]],
         params,
@@ -240,10 +249,11 @@ def test_the_columns_of_a_concatenation_are_one_law():
     params = random_params(space, generator(0), (4,))
     assert shift(space, "w").shape == (8,)
     torch.testing.assert_close(
-        quantities([shift(space, "w")], params)["w.shift"], params["w"].sum(1)
+        conserved_quantities([shift(space, "w")], params)["w.shift"], params["w"].sum(1)
     )
     torch.testing.assert_close(
-        quantities([scale(space, ["w"], 1)], params)["w.scale"], params["w"].square().sum(2)
+        conserved_quantities([scale(space, ["w"], 1)], params)["w.scale"],
+        params["w"].square().sum(2),
     )
 
 
@@ -311,7 +321,7 @@ def test_the_laws_of_every_architecture_hold_on_every_minibatch(name, optimizer)
 def test_what_a_space_declares_is_found(name):
     architecture = build(name)
     found = {law.name for law in kept_by(name, architecture)}
-    for law in laws(architecture.space):
+    for law in declared_laws(architecture.space):
         assert law.name in found or law.name.replace("balance", "matrix") in found
 
 
@@ -328,7 +338,7 @@ def test_where_the_symmetry_is_gone_the_laws_of_the_standard_network_do_not_hold
         options = {"n_fix": 0.3} if asymmetry == "w" else {}
         other = make_asymmetric(build(name), asymmetry, options, 0).to("cpu", torch.float64)
     params, gradients = trained(name, other, optimizer, 5)
-    assert laws(other.space) == ()
+    assert declared_laws(other.space) == ()
     for values in residuals(standard.space, params, gradients).values():
         assert float(values.amax(-1).min()) > 1e-3
         assert float(values.median()) > 1e-3
@@ -465,7 +475,7 @@ def test_a_traced_module_has_laws():
     module = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(), nn.Linear(6, 5), nn.Linear(5, 2))
     x = torch.randn(8, 4, generator=generator(0))
     traced = trace(module, x)
-    (relu, linear) = laws(traced.space)
+    (relu, linear) = declared_laws(traced.space)
     assert (relu.shape, linear.shape) == ((6,), (5,))
     found = find_laws(
         traced.space, lambda p: traced.apply(p, x.double()).square().mean(), traced.params
@@ -487,7 +497,7 @@ def test_a_law_needs_a_gradient_to_be_found():
 
 
 def test_what_does_not_exist_is_refused():
-    space = replace_group(mlp((4,), 3, (5,)).space, "h1", "any")
+    space = replace_group(build_mlp((4,), 3, (5,)).space, "h1", "any")
     for call, message in [
         (lambda: balance(space, "h9"), "unknown group 'h9'"),
         (lambda: balance(WeightSpace(space.groups, {"b": "h1^0"}), "h1"), "no balance"),
@@ -497,7 +507,10 @@ def test_what_does_not_exist_is_refused():
         (lambda: scale(space, ["layers.0.weight", "layers.1.bias"], 1), "write the same axes"),
         (lambda: scale(space, ["layers.0.bias"], 2), "at least 2"),
         (lambda: shift(space, "layers.0.bias", 1), "each must be below"),
-        (lambda: quantities(space, {"layers.0.weight": torch.zeros(5, 4)}), "missing are"),
+        (
+            lambda: conserved_quantities(space, {"layers.0.weight": torch.zeros(5, 4)}),
+            "missing are",
+        ),
         (
             lambda: find_laws(
                 space, lambda p: p["layers.0.bias"].sum(), random_params(space, generator(0), (2,))
@@ -521,7 +534,9 @@ def test_groups_that_scale_nothing_have_no_law():
         "h": NeuronGroup(3, scaling="sign"),
         "unused": NeuronGroup(2, scaling="any"),
     }
-    assert names(laws(WeightSpace(groups, {"w": "h <- x", "b": "h"}))) == ["x.balance"]
+    assert names(declared_laws(WeightSpace(groups, {"w": "h <- x", "b": "h"}))) == ["x.balance"]
     space = WeightSpace(groups, {"w": "h <- x", "b": "h"})
     params = unflatten(space, torch.arange(9.0))
-    torch.testing.assert_close(quantities(space, params)["x.balance"], params["w"].square().sum(0))
+    torch.testing.assert_close(
+        conserved_quantities(space, params)["x.balance"], params["w"].square().sum(0)
+    )

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures import Architecture, build_architecture, cnn, mlp
+from zoo.architectures import Architecture, build_architecture, build_cnn, build_mlp
 from zoo.conservation.drift import norm_bounds, predicted_drift, split_drift
 from zoo.conservation.find import find_laws
-from zoo.conservation.laws import Law, balance, laws, matrix, scale, shift
-from zoo.conservation.quantities import quantities, residuals
+from zoo.conservation.laws import Law, balance, declared_laws, matrix, scale, shift
+from zoo.conservation.quantities import conserved_quantities, residuals
 from zoo.params import Params
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -51,18 +51,20 @@ def squared_relu():
     )
     params = {name: 0.5 * tensor for name, tensor in random_params(space, generator(0)).items()}
     return (
-        (*laws(space), shift(space, "w2")),
+        (*declared_laws(space), shift(space, "w2")),
         params,
         lambda p, x: (x.flatten(1) @ p["w1"].T + p["b1"]).relu() ** 2 @ p["w2"].T + p["b2"],
     )
 
 
 CASES = {
-    "mlp": lambda: of_architecture(mlp(INPUT, CLASSES, (8, 6))),
-    "cnn": lambda: of_architecture(cnn(INPUT, CLASSES, (4, 5), strides=1)),
-    "leaky relu": lambda: of_architecture(mlp(INPUT, CLASSES, (8, 6), activation="leaky_relu")),
+    "mlp": lambda: of_architecture(build_mlp(INPUT, CLASSES, (8, 6))),
+    "cnn": lambda: of_architecture(build_cnn(INPUT, CLASSES, (4, 5), strides=1)),
+    "leaky relu": lambda: of_architecture(
+        build_mlp(INPUT, CLASSES, (8, 6), activation="leaky_relu")
+    ),
     "squared relu": squared_relu,
-    "linear": lambda: of_architecture(mlp(INPUT, CLASSES, (8, 6), activation="linear")),
+    "linear": lambda: of_architecture(build_mlp(INPUT, CLASSES, (8, 6), activation="linear")),
     "attention": lambda: of_architecture(
         build_architecture("transformer", {"patch": 5, "dim": 8, "depth": 1}, INPUT, CLASSES)
     ),
@@ -81,12 +83,15 @@ def test_the_discrete_law_of_sgd_is_exact(case, decay):
     lr, moved = 0.1, 0.0
     for step in range(STEPS):
         gradients = gradients_of(apply, params, step)
-        now, drift = quantities(named, params), predicted_drift(named, params, gradients, lr, decay)
+        now, drift = (
+            conserved_quantities(named, params),
+            predicted_drift(named, params, gradients, lr, decay),
+        )
         params = {
             name: tensor - lr * (gradients[name] + decay * tensor)
             for name, tensor in params.items()
         }
-        for name, after in quantities(named, params).items():
+        for name, after in conserved_quantities(named, params).items():
             size = max(1.0, float(after.abs().max()))
             assert float((now[name] + drift[name] - after).abs().max()) < 1e-12 * size, (name, step)
             moved = max(moved, float(drift[name].abs().max()))
@@ -98,7 +103,7 @@ def test_the_discrete_law_in_its_own_words():
     named, params, apply = squared_relu()
     g, eta, lam = gradients_of(apply, params, 0), 0.1, 0.3
     q = 2 * params["w2"].square().sum(0) - params["w1"].square().sum(1) - params["b1"].square()
-    torch.testing.assert_close(quantities(named, params)["h.balance"], q)
+    torch.testing.assert_close(conserved_quantities(named, params)["h.balance"], q)
     expected = (1 - eta * lam) ** 2 * q + eta**2 * (
         2 * g["w2"].square().sum(0) - g["w1"].square().sum(1) - g["b1"].square()
     )
@@ -166,7 +171,7 @@ def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
         stepper.step()
         after = {n: t.detach() for n, t in params.items()}
         split = split_drift(named, before, after, gradients, 0.02, options["weight_decay"])
-        now, then = quantities(named, before), quantities(named, after)
+        now, then = conserved_quantities(named, before), conserved_quantities(named, after)
     for law in named:
         terms, change = split[law.name], then[law.name] - now[law.name]
         torch.testing.assert_close(terms.total, change, rtol=0, atol=1e-12)
@@ -187,7 +192,7 @@ def test_the_terms_of_the_drift_add_up_to_it(case, optimizer):
 
 
 def test_what_breaks_a_law_is_a_term_of_its_own():
-    architecture = mlp(INPUT, CLASSES, (8,), activation="gelu")
+    architecture = build_mlp(INPUT, CLASSES, (8,), activation="gelu")
     params = {name: t.double() for name, t in architecture.init(generator(0)).items()}
     named, gradients = (
         [balance(architecture.space, "h1")],
@@ -198,7 +203,10 @@ def test_what_breaks_a_law_is_a_term_of_its_own():
     terms = split_drift(named, params, after, gradients, 0.1)["h1.balance"]
     assert float(terms.broken.abs().max()) > 1e-4
     assert float(terms.optimizer.abs().max()) < 1e-13
-    change = quantities(named, after)["h1.balance"] - quantities(named, params)["h1.balance"]
+    change = (
+        conserved_quantities(named, after)["h1.balance"]
+        - conserved_quantities(named, params)["h1.balance"]
+    )
     torch.testing.assert_close(terms.total, change, rtol=0, atol=1e-13)
     assert not terms.decay.any()
 
@@ -209,7 +217,10 @@ def test_momentum_and_plain_sgd_keep_a_shift():
     gradients = gradients_of(apply, params, 0)
     for drift in predicted_drift(shifts, params, gradients, 0.5).values():
         assert not drift.any()
-    assert all(float(value.abs().max()) < 1e-15 for value in quantities(shifts, gradients).values())
+    assert all(
+        float(value.abs().max()) < 1e-15
+        for value in conserved_quantities(shifts, gradients).values()
+    )
 
 
 # bounds
@@ -274,7 +285,9 @@ def test_with_biases_the_last_layer_bounds_the_others_and_the_first_does_not():
     bounds = norm_bounds(space, start, {"w3": later["w3"]})
     assert set(bounds) == {"w1", "b1", "w2", "b2", "w3"}
     assert all(later[name] <= bound * (1 + 1e-6) < math.inf for name, bound in bounds.items())
-    constants = {name: float(value.sum()) for name, value in quantities(space, start).items()}
+    constants = {
+        name: float(value.sum()) for name, value in conserved_quantities(space, start).items()
+    }
     torch.testing.assert_close(
         float(bounds["w2"]) ** 2, float(later["w3"]) ** 2 - constants["h2.balance"]
     )

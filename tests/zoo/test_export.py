@@ -13,7 +13,7 @@ from safetensors import safe_open
 import zoo
 import zoo.store.export
 from tests.zoo.written import write_zoo
-from zoo.store.export import export
+from zoo.store.export import export_zoo
 
 SHARDS = {"train": 5, "validation": 2, "test": 3}
 
@@ -44,7 +44,7 @@ def assert_table(found, table):
 
 
 def test_parquet_is_bit_equal(opened, tmp_path, small_blocks):
-    export(opened, tmp_path / "out", "parquet")
+    export_zoo(opened, tmp_path / "out", "parquet")
     for name, population in opened.items():
         for split in population.splits:
             path = tmp_path / "out" / name / f"{split}.parquet"
@@ -66,7 +66,7 @@ def test_parquet_is_bit_equal(opened, tmp_path, small_blocks):
 
 
 def test_datasets_loads_parquet(opened, tmp_path):
-    export(opened, tmp_path / "out", "parquet", populations=["standard"])
+    export_zoo(opened, tmp_path / "out", "parquet", populations=["standard"])
     datasets.disable_progress_bars()
     files = {split: str(tmp_path / "out" / "standard" / f"{split}.parquet") for split in SHARDS}
     loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
@@ -77,7 +77,7 @@ def test_datasets_loads_parquet(opened, tmp_path):
 
 
 def test_safetensors_are_bit_equal_a_file_a_shard(opened, tmp_path):
-    export(opened, tmp_path / "out", "safetensors")
+    export_zoo(opened, tmp_path / "out", "safetensors")
     for name, population in opened.items():
         for split, count in SHARDS.items():
             paths = sorted((tmp_path / "out" / name).glob(f"{split}-*.safetensors"))
@@ -106,7 +106,7 @@ def test_safetensors_are_bit_equal_a_file_a_shard(opened, tmp_path):
 
 @pytest.mark.parametrize("kind", ["parquet", "safetensors"])
 def test_constants_travel(opened, tmp_path, kind):
-    export(opened, tmp_path / "out", kind, splits=["test"])
+    export_zoo(opened, tmp_path / "out", kind, splits=["test"])
     assert [path.name for path in (tmp_path / "out" / "constants").iterdir()] == [
         "w_asymmetric.safetensors"
     ]
@@ -120,11 +120,11 @@ def test_constants_travel(opened, tmp_path, kind):
 
 
 def test_only_what_was_asked_for_and_nothing_over_anything(opened, tmp_path):
-    out = export(opened, tmp_path / "out", "parquet", ["standard"], ["test"])
+    out = export_zoo(opened, tmp_path / "out", "parquet", ["standard"], ["test"])
     files = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
     assert files == ["standard/test.parquet"]
     with pytest.raises(ValueError, match="expected a folder that is new or empty"):
-        export(opened, out, "safetensors")
+        export_zoo(opened, out, "safetensors")
     assert [path for path in out.rglob("*") if path.is_file()] == [
         out / "standard" / "test.parquet"
     ]
@@ -136,7 +136,7 @@ def test_only_what_was_asked_for_and_nothing_over_anything(opened, tmp_path):
         ({"splits": ["tset"]}, r"no splits \['tset'\]; splits are"),
     ]:
         with pytest.raises(ValueError, match=message):
-            export(opened, tmp_path / "new", "parquet", **options)
+            export_zoo(opened, tmp_path / "new", "parquet", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -146,5 +146,5 @@ def test_a_failure_leaves_nothing(opened, tmp_path, monkeypatch):
 
     monkeypatch.setattr(zoo.store.export, "save_file", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        export(opened, tmp_path / "out", "parquet")
+        export_zoo(opened, tmp_path / "out", "parquet")
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from huggingface_hub import errors
 import zoo
 from tests.zoo.written import write_zoo
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.card import card
+from zoo.store.card import render_card
 from zoo.store.hub import HubError, pull, push
 from zoo.store.mapped import StoreError
 
@@ -25,7 +25,7 @@ REAL = huggingface_hub.HfApi
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = write_zoo(tmp_path_factory.mktemp("zoos") / "written")
-    write_text(folder / "README.md", card(folder, zoo.load(folder).manifest))
+    write_text(folder / "README.md", render_card(folder, zoo.load(folder).manifest))
     write_text(folder / ".job.json", "{}")
     return folder
 

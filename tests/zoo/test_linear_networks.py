@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.conservation.laws import laws, matrix
-from zoo.conservation.quantities import quantities, residuals
+from zoo.conservation.laws import declared_laws, matrix
+from zoo.conservation.quantities import conserved_quantities, residuals
 from zoo.params import Params
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -74,7 +74,9 @@ def test_two_layers_keep_their_balance(widths):
     before, after = (p["w2"].T @ p["w2"] - p["w1"] @ p["w1"].T for p in (start, end))
     assert float((after - before).abs().max()) < 1e-10
     for params, expected in ((start, before), (end, after)):
-        torch.testing.assert_close(quantities([matrix(space, "h1")], params)["h1.matrix"], expected)
+        torch.testing.assert_close(
+            conserved_quantities([matrix(space, "h1")], params)["h1.matrix"], expected
+        )
     assert float((end["w2"].T @ end["w2"] - start["w2"].T @ start["w2"]).abs().max()) > 0.05
 
 
@@ -85,12 +87,14 @@ def test_five_layers_keep_the_balance_of_all_consecutive_ones():
     named = [matrix(space, f"h{i}") for i in range(1, 5)]
     end = flow(loss, start, seconds=2.0, steps=1000)
     assert float(loss(end)) < 0.8 * float(loss(start))
-    before, after = quantities(named, start), quantities(named, end)
+    before, after = conserved_quantities(named, start), conserved_quantities(named, end)
     for i in range(1, 5):
         off = end[f"w{i + 1}"].T @ end[f"w{i + 1}"] - end[f"w{i}"] @ end[f"w{i}"].T
         torch.testing.assert_close(after[f"h{i}.matrix"], off)
         assert float((after[f"h{i}.matrix"] - before[f"h{i}.matrix"]).abs().max()) < 1e-10
-    for name, values in residuals([*named, *laws(space)], end, torch.func.grad(loss)(end)).items():
+    for name, values in residuals(
+        [*named, *declared_laws(space)], end, torch.func.grad(loss)(end)
+    ).items():
         assert float(values.max()) < 1e-12, name
 
 
@@ -149,7 +153,7 @@ def test_two_layers_follow_their_closed_form(seconds):
     for name in start:
         torch.testing.assert_close(end[name], expected[name], rtol=0, atol=1e-9)
         assert float((end[name] - start[name]).abs().max()) > 0.05
-    balance = quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"]
+    balance = conserved_quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"]
     torch.testing.assert_close(balance, r @ torch.diag(b**2 - a**2) @ r.T, rtol=0, atol=1e-10)
 
 
@@ -163,6 +167,10 @@ def test_balanced_layers_learn_each_mode_along_a_sigmoid(seconds):
     for name in start:
         torch.testing.assert_close(end[name], expected[name], rtol=0, atol=1e-9)
     assert (
-        float(quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"].abs().max())
+        float(
+            conserved_quantities([matrix(linear_space((4, 3, 5)), "h1")], end)["h1.matrix"]
+            .abs()
+            .max()
+        )
         < 1e-10
     )

@@ -6,16 +6,22 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-import zoo.dynamics.tangent_kernel
+import zoo.dynamics.finite_width
 from tests.reference import zoo_tangent_kernel
 from tests.zoo.instances import INPUTS, OPTIONS
-from zoo.architectures import ARCHITECTURES, Architecture, build_architecture, make_asymmetric, mlp
+from zoo.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    build_architecture,
+    build_mlp,
+    make_asymmetric,
+)
+from zoo.dynamics.finite_width import tangent_kernel, tangent_kernel_trace, trained_masks
 from zoo.dynamics.infinite_width import (
     arc_cosine_kernel,
     relu_tangent_kernel,
     relu_tangent_variance,
 )
-from zoo.dynamics.tangent_kernel import tangent_kernel, tangent_kernel_trace, trained_masks
 from zoo.params import Params, stack
 
 CLASSES = 3
@@ -121,14 +127,14 @@ def test_blocks_change_nothing_and_keep_to_their_bound(limit, same, monkeypatch)
     other = None if same else images("mlp", 3, 1)
     whole = tangent_kernel(architecture.apply, params, x, other)
     trace = tangent_kernel_trace(architecture.apply, params, x, other)
-    sizes, count = [], zoo.dynamics.tangent_kernel._jacobians
+    sizes, count = [], zoo.dynamics.finite_width._jacobians
 
     def counting(*arguments):
         jacobians = count(*arguments)
         sizes.append(sum(jacobian.numel() for jacobian in jacobians))
         return jacobians
 
-    monkeypatch.setattr(zoo.dynamics.tangent_kernel, "_jacobians", counting)
+    monkeypatch.setattr(zoo.dynamics.finite_width, "_jacobians", counting)
     assert (
         error(tangent_kernel(architecture.apply, params, x, other, max_entries=limit), whole)
         < 1e-12
@@ -202,7 +208,7 @@ def test_at_width_4096_the_kernel_is_that_of_infinite_width_within_sampling_erro
     interval with probability 4e-5.
     """
     scales = {"layers.0.weight": 3**-0.5, "layers.1.weight": WIDTH**-0.5}
-    architecture = mlp((3,), 1, (WIDTH,))
+    architecture = build_mlp((3,), 1, (WIDTH,))
 
     def apply(own: Params, x: Tensor) -> Tensor:
         return architecture.apply(

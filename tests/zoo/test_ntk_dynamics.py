@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 
-from zoo.architectures import make_asymmetric, mlp
+from zoo.architectures import build_mlp, make_asymmetric
+from zoo.dynamics.finite_width import tangent_kernel, tangent_kernel_trace
 from zoo.dynamics.gradient_flow import descend, flow
 from zoo.dynamics.linearization import (
     first_order_change,
@@ -18,7 +19,6 @@ from zoo.dynamics.linearization import (
     linearized_outputs,
     prediction_error,
 )
-from zoo.dynamics.tangent_kernel import tangent_kernel, tangent_kernel_trace
 from zoo.params import Params, stack
 
 
@@ -31,7 +31,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 X, Y = normal(6, 3, seed=0), normal(6, 2, seed=1)
-TANH = mlp((3,), 2, (8,), activation="tanh")
+TANH = build_mlp((3,), 2, (8,), activation="tanh")
 NETWORKS: Params = stack(
     [{n: t.double() for n, t in TANH.init(generator(seed)).items()} for seed in range(3)]
 )
@@ -90,7 +90,7 @@ def test_linearized_outputs_solve_their_differential_equation():
 
 
 def test_a_model_linear_in_its_params_is_predicted_exactly():
-    linear = mlp((3,), 2, ())
+    linear = build_mlp((3,), 2, ())
     params = stack(
         [{n: t.double() for n, t in linear.init(generator(seed)).items()} for seed in range(2)]
     )
@@ -101,7 +101,7 @@ def test_a_model_linear_in_its_params_is_predicted_exactly():
 
 def test_fixed_entries_do_not_count_in_predictions():
     architecture = make_asymmetric(
-        mlp((3,), 2, (8,), activation="tanh"),
+        build_mlp((3,), 2, (8,), activation="tanh"),
         "w",
         {"n_fix": {"layers.0.weight": 0, "layers.1.weight": 3}},
         0,
@@ -170,7 +170,7 @@ def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float],
         [],
     )
     for width in WIDTHS:
-        architecture = mlp((3,), 1, (width,), activation=activation)
+        architecture = build_mlp((3,), 1, (width,), activation=activation)
         scales, source = (
             {"layers.0.weight": 3**-0.5, "layers.1.weight": width**-0.5} if kernel_scaling else {},
             generator(width),

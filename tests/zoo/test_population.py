@@ -19,7 +19,7 @@ from torch.func import vmap
 
 import zoo
 from data_gen.config import Job
-from data_gen.generate import generate
+from data_gen.generation import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture, make_asymmetric

@@ -18,9 +18,9 @@ from zoo.architectures import (
     ARCHITECTURES,
     Architecture,
     build_architecture,
-    cnn,
+    build_cnn,
+    build_mlp,
     make_asymmetric,
-    mlp,
 )
 from zoo.params import Params, stack
 from zoo.symmetry.action import GroupElement, act, symmetry_residual
@@ -143,18 +143,18 @@ def slow_residual(
 
 
 SMOOTH = {
-    "gelu": mlp(INPUT, CLASSES, (4, 3), activation="gelu"),
-    "layer norm": mlp(INPUT, CLASSES, (4,), activation="silu", norm="layer"),
-    "gelu cnn": cnn(INPUT, CLASSES, (3, 2), activation="gelu", pool="flatten"),
-    "tanh": mlp(INPUT, CLASSES, (4,), activation="tanh"),
-    "linear": mlp(INPUT, CLASSES, (4,), activation="linear"),
+    "gelu": build_mlp(INPUT, CLASSES, (4, 3), activation="gelu"),
+    "layer norm": build_mlp(INPUT, CLASSES, (4,), activation="silu", norm="layer"),
+    "gelu cnn": build_cnn(INPUT, CLASSES, (3, 2), activation="gelu", pool="flatten"),
+    "tanh": build_mlp(INPUT, CLASSES, (4,), activation="tanh"),
+    "linear": build_mlp(INPUT, CLASSES, (4,), activation="linear"),
     "w-asymmetric gelu": make_asymmetric(
-        mlp(INPUT, CLASSES, (4, 3), activation="gelu"), "w", {}, 0
+        build_mlp(INPUT, CLASSES, (4, 3), activation="gelu"), "w", {}, 0
     ),
     "w-asymmetric linear": make_asymmetric(
-        mlp(INPUT, CLASSES, (4, 3), activation="linear"), "w", {}, 0
+        build_mlp(INPUT, CLASSES, (4, 3), activation="linear"), "w", {}, 0
     ),
-    "sigma-asymmetric": make_asymmetric(mlp(INPUT, CLASSES, (4, 3)), "sigma", {}, 0),
+    "sigma-asymmetric": make_asymmetric(build_mlp(INPUT, CLASSES, (4, 3)), "sigma", {}, 0),
 }
 
 
@@ -417,7 +417,7 @@ def test_single_precision_has_a_tolerance_of_its_own():
 
 
 def test_two_neurons_are_never_only_left_in_place():
-    architecture = double(make_asymmetric(mlp(INPUT, CLASSES, (2,)), "sigma", {}, 0))
+    architecture = double(make_asymmetric(build_mlp(INPUT, CLASSES, (2,)), "sigma", {}, 0))
     for seed in range(10):
         report = residual(
             architecture, network(architecture, 0), generator=generator(seed), num_samples=1

@@ -21,10 +21,10 @@ from zoo.architectures import (
     ASYMMETRIES,
     Architecture,
     build_architecture,
-    cnn,
+    build_cnn,
+    build_mlp,
+    build_resnet,
     make_asymmetric,
-    mlp,
-    resnet,
     sigma_asymmetric,
     w_asymmetric,
 )
@@ -190,7 +190,7 @@ def test_a_gate_leaves_attention_and_the_stream_of_a_transformer_their_symmetry(
 
 
 def test_norm_groups_are_blocks_of_channels():
-    space = cnn(INPUT, CLASSES, (6, 4), norm="group", norm_groups=2, pool="flatten").space
+    space = build_cnn(INPUT, CLASSES, (6, 4), norm="group", norm_groups=2, pool="flatten").space
     assert space.tensors["convs.0.weight"] == "(g1 c1^0) <- x 3 3"
     assert space.tensors["norms.0.weight"] == "(g1 c1)"
     assert space.tensors["convs.1.weight"] == "(g2 c2^0) <- (g1 c1) 3 3"
@@ -199,7 +199,7 @@ def test_norm_groups_are_blocks_of_channels():
 
 
 def test_one_channel_in_each_group_of_a_group_norm_is_permutable():
-    architecture = cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=4)
+    architecture = build_cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=4)
     assert architecture.space.groups["c1"].permutable
     permutations = random_permutations(architecture.space, generator(0))
     assert change(architecture, network(architecture, 0), permutations, {}) < 1e-10
@@ -227,30 +227,30 @@ def without_powers(architecture: Architecture) -> Architecture:
     ("architecture", "permutations", "scales"),
     [
         (
-            as_one_group(cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2)),
+            as_one_group(build_cnn(INPUT, CLASSES, (4, 4), norm="group", norm_groups=2)),
             {"c1": torch.tensor([2, 0, 1, 3])},
             {},
         ),
-        (mlp(INPUT, CLASSES, (5,)), {"y": torch.tensor([1, 2, 0])}, {}),
-        (mlp(INPUT, CLASSES, (5,)), {"x": torch.arange(98).roll(1)}, {}),
-        (mlp(INPUT, CLASSES, (5,)), {}, {"h1": -torch.ones(5, dtype=torch.float64)}),
+        (build_mlp(INPUT, CLASSES, (5,)), {"y": torch.tensor([1, 2, 0])}, {}),
+        (build_mlp(INPUT, CLASSES, (5,)), {"x": torch.arange(98).roll(1)}, {}),
+        (build_mlp(INPUT, CLASSES, (5,)), {}, {"h1": -torch.ones(5, dtype=torch.float64)}),
         (
-            mlp(INPUT, CLASSES, (5,), activation="tanh"),
+            build_mlp(INPUT, CLASSES, (5,), activation="tanh"),
             {},
             {"h1": torch.full((5,), 2.0, dtype=torch.float64)},
         ),
         (
-            mlp(INPUT, CLASSES, (5,), activation="gelu"),
+            build_mlp(INPUT, CLASSES, (5,), activation="gelu"),
             {},
             {"h1": torch.full((5,), 2.0, dtype=torch.float64)},
         ),
         (
-            without_powers(mlp(INPUT, CLASSES, (5,), norm="layer")),
+            without_powers(build_mlp(INPUT, CLASSES, (5,), norm="layer")),
             {},
             {"h1": torch.arange(1.0, 6.0, dtype=torch.float64)},
         ),
         (
-            without_powers(resnet(INPUT, CLASSES, channels=(4, 4, 4))),
+            without_powers(build_resnet(INPUT, CLASSES, channels=(4, 4, 4))),
             {},
             {"h2": torch.full((4,), 2.0, dtype=torch.float64)},
         ),
@@ -307,7 +307,7 @@ def test_only_groups_that_a_fixed_tensor_touches_lose_their_symmetry():
         "layers.2.weight": 0,
         "layers.3.weight": 0,
     }
-    architecture = w_asymmetric(mlp(INPUT, CLASSES, (4, 4, 4)), generator(0), n_fix=amounts)
+    architecture = w_asymmetric(build_mlp(INPUT, CLASSES, (4, 4, 4)), generator(0), n_fix=amounts)
     assert {name: group.permutable for name, group in architecture.space.groups.items()} == {
         "x": False,
         "h1": False,
@@ -351,11 +351,15 @@ def stays(architecture: Architecture, params) -> bool:
 
 
 TINY = {
-    "mlp": (mlp((5,), 3, (4,)), {"n_fix": 2}, {"h1": 4}),
-    "deep mlp": (mlp((4,), 3, (3, 3)), {"n_fix": 1}, {"h1": 3, "h2": 3}),
-    "cnn entries": (cnn((1, 5, 5), 3, (3, 3)), {"n_fix": 1}, {"c1": 3, "c2": 3}),
-    "cnn filters": (cnn((3, 5, 5), 3, (3, 3)), {"n_fix": 1, "fix": "filters"}, {"c1": 3, "c2": 3}),
-    "flattened": (cnn((1, 3, 3), 3, (4,), pool="flatten"), {"n_fix": 2}, {"c1": 4}),
+    "mlp": (build_mlp((5,), 3, (4,)), {"n_fix": 2}, {"h1": 4}),
+    "deep mlp": (build_mlp((4,), 3, (3, 3)), {"n_fix": 1}, {"h1": 3, "h2": 3}),
+    "cnn entries": (build_cnn((1, 5, 5), 3, (3, 3)), {"n_fix": 1}, {"c1": 3, "c2": 3}),
+    "cnn filters": (
+        build_cnn((3, 5, 5), 3, (3, 3)),
+        {"n_fix": 1, "fix": "filters"},
+        {"c1": 3, "c2": 3},
+    ),
+    "flattened": (build_cnn((1, 3, 3), 3, (4,), pool="flatten"), {"n_fix": 2}, {"c1": 4}),
 }
 
 
@@ -376,7 +380,7 @@ def test_no_permutation_maps_a_w_asymmetric_network_onto_one_of_its_population(
 
 
 def test_no_permutation_is_a_symmetry_of_a_sigma_asymmetric_network():
-    standard = mlp(INPUT, CLASSES, (4,))
+    standard = build_mlp(INPUT, CLASSES, (4,))
     architecture = sigma_asymmetric(standard, generator(0))
     for permutations in all_permutations_but_identity({"h1": 4}):
         assert change(architecture, network(architecture, 0), permutations, {}) > 1e-6

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from tests.zoo.instances import INPUTS, instance
-from zoo.architectures import ARCHITECTURES, ASYMMETRIES, Architecture, cnn, make_asymmetric, mlp
+from zoo.architectures import (
+    ARCHITECTURES,
+    ASYMMETRIES,
+    Architecture,
+    build_cnn,
+    build_mlp,
+    make_asymmetric,
+)
 from zoo.params import batch_shape
 from zoo.testing import (
     LAWS,
@@ -53,7 +60,7 @@ def test_options_of_a_builder_are_passed_on():
 
 
 def test_an_architecture_comes_with_inputs_and_without_options():
-    architecture = mlp(INPUT, 3)
+    architecture = build_mlp(INPUT, 3)
     check_architecture(architecture, X)
     for options in ({}, {"inputs": X, "hidden": (3,)}):
         with pytest.raises(ValueError, match="expected an architecture with inputs and no options"):
@@ -82,7 +89,7 @@ def with_pattern(architecture: Architecture, name: str, text: str) -> Architectu
 
 def with_init(change) -> Architecture:
     """An mlp whose draw of initial parameters is changed by `change(params, generator)`."""
-    good = mlp(INPUT, 3, (4, 4))
+    good = build_mlp(INPUT, 3, (4, 4))
 
     def draw(source: torch.Generator):
         params = good.draw(source)
@@ -93,12 +100,12 @@ def with_init(change) -> Architecture:
 
 def with_forward(change) -> Architecture:
     """An mlp whose forward pass is `change(forward, params, x, activate)`."""
-    good = mlp(INPUT, 3, (4, 4))
+    good = build_mlp(INPUT, 3, (4, 4))
     return replace(good, forward=partial(change, good.forward))
 
 
 def with_constants(**constants: torch.Tensor) -> Architecture:
-    good = make_asymmetric(mlp(INPUT, 3, (4, 4)), "w", {}, 0)
+    good = make_asymmetric(build_mlp(INPUT, 3, (4, 4)), "w", {}, 0)
     merged = {
         **good.constants,
         **{name.replace("__", ".", 1).replace("_", "."): t for name, t in constants.items()},
@@ -217,7 +224,7 @@ FAULTS = {
         r"space_fits_init.*expected tensors .*got .*'more'",
     ),
     "missing tensor": (
-        with_pattern(mlp(INPUT, 3, (4, 4)), "scale", "h1"),
+        with_pattern(build_mlp(INPUT, 3, (4, 4)), "scale", "h1"),
         r"space_fits_init.*expected tensors .*'scale'\], got",
     ),
     "double": (
@@ -325,7 +332,7 @@ FAULTS = {
     # declared symmetries
     "layer norm scales": (
         with_group(
-            with_pattern(mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"),
+            with_pattern(build_mlp(INPUT, 3, (4, 4), norm="layer"), "layers.0.weight", "h1 <- x"),
             "h1",
             scaling="positive",
         ),
@@ -334,36 +341,44 @@ FAULTS = {
     "batch norm scales": (batch_normed("h^0"), "group 'h' declares scaling 'positive'"),
     "statistics stay": (batch_normed(statistics="4"), "group 'h' declares permutations"),
     "gelu scales": (
-        with_group(mlp(INPUT, 3, (4, 4), "gelu"), "h2", scaling="positive"),
+        with_group(build_mlp(INPUT, 3, (4, 4), "gelu"), "h2", scaling="positive"),
         r"group 'h2' declares scaling 'positive'.*\(expected below 1e-10\).*'layers.2.weight': 'y <- h2'",
     ),
     "relu signs": (
-        with_group(mlp(INPUT, 3, (4, 4)), "h1", scaling="any"),
+        with_group(build_mlp(INPUT, 3, (4, 4)), "h1", scaling="any"),
         "group 'h1' declares scaling 'any'",
     ),
-    "outputs": (with_group(mlp(INPUT, 3), "y", permutable=True), "group 'y' declares permutations"),
-    "inputs": (with_group(mlp(INPUT, 3), "x", permutable=True), "group 'x' declares permutations"),
+    "outputs": (
+        with_group(build_mlp(INPUT, 3), "y", permutable=True),
+        "group 'y' declares permutations",
+    ),
+    "inputs": (
+        with_group(build_mlp(INPUT, 3), "x", permutable=True),
+        "group 'x' declares permutations",
+    ),
     "bias stays": (
-        with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "4"),
+        with_pattern(build_mlp(INPUT, 3, (4, 4)), "layers.0.bias", "4"),
         "group 'h1' declares permutations",
     ),
     "norm weight, 1 at first, stays": (
-        with_pattern(mlp(INPUT, 3, (4, 4), "gelu", "layer"), "norms.0.weight", "4"),
+        with_pattern(build_mlp(INPUT, 3, (4, 4), "gelu", "layer"), "norms.0.weight", "4"),
         "group 'h1' declares permutations",
     ),
     "bias of another group": (
-        with_pattern(mlp(INPUT, 3, (4, 4)), "layers.0.bias", "h2"),
+        with_pattern(build_mlp(INPUT, 3, (4, 4)), "layers.0.bias", "h2"),
         "group 'h1' declares permutations",
     ),
     "residual tie": (residual("h", "t"), "group '[ht]' declares permutations"),
     "pixels before channels": (
-        with_pattern(cnn(INPUT, 3, (3, 4), pool="flatten"), "classifier.weight", "y <- (4 c2)"),
+        with_pattern(
+            build_cnn(INPUT, 3, (3, 4), pool="flatten"), "classifier.weight", "y <- (4 c2)"
+        ),
         "group 'c2' declares permutations",
     ),
     "norm groups": (
         replace(
-            cnn(INPUT, 3, (4,), norm="group", norm_groups=2),
-            space=cnn(INPUT, 3, (4,), norm="layer").space,
+            build_cnn(INPUT, 3, (4,), norm="group", norm_groups=2),
+            space=build_cnn(INPUT, 3, (4,), norm="layer").space,
         ),
         "group 'c1' declares permutations",
     ),
@@ -401,7 +416,7 @@ class Forgetful(WeightSpace):
 
 
 def test_a_space_that_json_changes_is_found():
-    good = mlp(INPUT, 3, (4,))
+    good = build_mlp(INPUT, 3, (4,))
     architecture = replace(good, space=Forgetful(good.space.groups, good.space.tensors))
     with pytest.raises(AssertionError, match="the tensors of the space changed in JSON"):
         LAWS["space_survives_json"](architecture, X, 0)
@@ -417,7 +432,7 @@ def test_params_that_packing_changes_are_found():
 
 
 def test_outputs_may_be_any_tree_and_params_single_precision():
-    architecture = mlp(INPUT, 3, (4, 4))
+    architecture = build_mlp(INPUT, 3, (4, 4))
     params = architecture.init(generator(0))
     for wrap in (lambda y: y, lambda y: (y, [y]), lambda y: {"logits": y, "cache": None}):
         assert_function_preserved(

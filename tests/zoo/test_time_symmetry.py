@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp
 
-from zoo.architectures import Architecture, cnn, make_asymmetric, mlp
+from zoo.architectures import Architecture, build_cnn, build_mlp, make_asymmetric
 from zoo.dynamics.gradient_flow import Path, descend, flow, path
 from zoo.params import Params, stack
 
 SMOOTH = {
-    "tanh": mlp((5,), 3, (8, 6), activation="tanh"),
-    "gelu with norms": mlp((5,), 3, (8,), activation="gelu", norm="layer"),
-    "cnn": cnn((1, 4, 4), 3, (4,), activation="silu"),
+    "tanh": build_mlp((5,), 3, (8, 6), activation="tanh"),
+    "gelu with norms": build_mlp((5,), 3, (8,), activation="gelu", norm="layer"),
+    "cnn": build_cnn((1, 4, 4), 3, (4,), activation="silu"),
     "w-asymmetric": make_asymmetric(
-        mlp((5,), 3, (8, 6), activation="tanh"), "w", {"n_fix": 2, "kappa": 0.5}, 0
+        build_mlp((5,), 3, (8, 6), activation="tanh"), "w", {"n_fix": 2, "kappa": 0.5}, 0
     ),
 }
 

@@ -9,7 +9,7 @@ from tests.reference.traced_modules import CASES, Function, draw
 from tests.reference.traced_programs import Program
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.symmetry.action import act, sample
-from zoo.tracing.trace import TraceError, TraceWarning, trace, verify
+from zoo.tracing.tracer import TraceError, TraceWarning, trace, verify
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
@@ -346,7 +346,7 @@ def test_verify_names_the_groups_that_are_wrong():
 
 
 @pytest.mark.parametrize("first", range(0, 40, 10))
-@pytest.mark.filterwarnings("ignore::zoo.tracing.trace.TraceWarning")
+@pytest.mark.filterwarnings("ignore::zoo.tracing.tracer.TraceWarning")
 def test_random_programs_are_traced_and_proved(first):
     found = 0
     for seed in range(first, first + 10):

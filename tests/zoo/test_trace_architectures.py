@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 from zoo.weight_space import WeightSpace
 
 INPUTS = {

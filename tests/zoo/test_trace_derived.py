@@ -5,9 +5,9 @@ import torch
 
 from tests.reference.traced_modules import CASES
 from zoo.symmetry.action import GroupElement, act, sample
-from zoo.symmetry.align import align
+from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 import transformers as t
 
 from tests.reference.zoo_equivalence import count_permuted
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 
 
 def images(size: int):

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.conservation.drift import predicted_drift
-from zoo.conservation.laws import laws
-from zoo.conservation.quantities import quantities, residuals
+from zoo.conservation.laws import declared_laws
+from zoo.conservation.quantities import conserved_quantities, residuals
 from zoo.conservation.tracker import Tracker
-from zoo.tracing.trace import trace
+from zoo.tracing.tracer import trace
 
 
 def training(optimizer, steps: int = 6, every: int = 1, **options):
@@ -20,7 +20,7 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=source) / 3)
-    named = laws(trace(module.float(), torch.zeros(2, 5)).space)
+    named = declared_laws(trace(module.float(), torch.zeros(2, 5)).space)
     module.double()
     tracker, stepper, seen = Tracker(named, every), optimizer(module.parameters(), **options), []
     for _ in range(steps):
@@ -60,7 +60,7 @@ def test_every_step_is_recorded_for_any_optimizer(optimizer, options):
     for t, (params, gradients, _) in enumerate(seen):
         for law in named:
             torch.testing.assert_close(
-                tracker.quantities[law.name][t], quantities(named, params)[law.name]
+                tracker.quantities[law.name][t], conserved_quantities(named, params)[law.name]
             )
             torch.testing.assert_close(
                 tracker.residuals[law.name][t], residuals(named, params, gradients)[law.name]
@@ -86,7 +86,7 @@ def test_one_call_in_so_many_is_recorded():
 
 def test_records_do_not_move_with_the_module():
     module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    tracker = Tracker(laws(trace(module, torch.zeros(2, 2)).space), every=1)
+    tracker = Tracker(declared_laws(trace(module, torch.zeros(2, 2)).space), every=1)
     loss = module(torch.ones(1, 2)).sum()
     tracker.step(module, loss)  # no gradients yet: they count as 0
     before = tracker.quantities["h1.balance"].clone()
@@ -101,9 +101,9 @@ def test_an_empty_tracker_and_wrong_arguments():
     space = trace(
         nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(2, 2)
     ).space
-    tracker = Tracker(laws(space))
+    tracker = Tracker(declared_laws(space))
     assert (tracker.quantities, tracker.residuals, tracker.losses.shape) == ({}, {}, (0,))
     with pytest.raises(ValueError, match="missing are"):
         tracker.step(nn.Linear(2, 2), torch.zeros(()))
     with pytest.raises(ValueError, match="every >= 1"):
-        Tracker(laws(space), every=0)
+        Tracker(declared_laws(space), every=0)

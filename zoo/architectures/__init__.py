@@ -8,13 +8,13 @@ from zoo.architectures.asymmetric import (
     w_asymmetric,
 )
 from zoo.architectures.base import ACTIVATIONS, Architecture
-from zoo.architectures.cnn import cnn
-from zoo.architectures.gin import gin
-from zoo.architectures.mlp import mlp
-from zoo.architectures.resnet import resnet, resnet_n_fix
-from zoo.architectures.siren import siren
+from zoo.architectures.cnn import build_cnn
+from zoo.architectures.gin import build_gin
+from zoo.architectures.mlp import build_mlp
+from zoo.architectures.resnet import build_resnet, resnet_n_fix
+from zoo.architectures.siren import build_siren
 from zoo.architectures.table import ARCHITECTURES, build_architecture, make_asymmetric
-from zoo.architectures.transformer import transformer
+from zoo.architectures.transformer import build_transformer
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,15 +23,15 @@ __all__ = [
     "Architecture",
     "bias_asymmetric",
     "build_architecture",
-    "cnn",
-    "gin",
+    "build_cnn",
+    "build_gin",
+    "build_mlp",
+    "build_resnet",
+    "build_siren",
+    "build_transformer",
     "make_asymmetric",
-    "mlp",
-    "resnet",
     "resnet_n_fix",
     "sigma_asymmetric",
-    "siren",
     "syre",
-    "transformer",
     "w_asymmetric",
 ]

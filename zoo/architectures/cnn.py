@@ -22,7 +22,7 @@ _NORMS = ("none", "group", "layer")
 _POOLS = ("average", "flatten")
 
 
-def cnn(
+def build_cnn(
     input_shape: Sequence[int],
     num_classes: int,
     channels: Sequence[int] = (16, 16, 16),

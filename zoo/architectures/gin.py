@@ -24,7 +24,7 @@ from zoo.weight_space import NeuronGroup, WeightSpace
 _LINEARS = ("first", "second")
 
 
-def gin(
+def build_gin(
     input_shape: Sequence[int],
     num_classes: int,
     hidden: int = 32,

@@ -20,7 +20,7 @@ from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
-def mlp(
+def build_mlp(
     input_shape: Sequence[int],
     num_classes: int,
     hidden: Sequence[int] = (32, 32),

@@ -29,7 +29,7 @@ from zoo.weight_space import NeuronGroup, WeightSpace
 _NORMS = ("batch", "layer", "none")
 
 
-def resnet(
+def build_resnet(
     input_shape: Sequence[int],
     num_classes: int,
     depth: int = 8,

@@ -12,7 +12,7 @@ from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
-def siren(
+def build_siren(
     input_shape: Sequence[int],
     num_classes: int,
     hidden: Sequence[int] = (32, 32),

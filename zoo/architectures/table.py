@@ -9,21 +9,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from zoo.architectures.asymmetric import ASYMMETRIES
 from zoo.architectures.base import Architecture
-from zoo.architectures.cnn import cnn
-from zoo.architectures.gin import gin
-from zoo.architectures.mlp import mlp
-from zoo.architectures.resnet import resnet
-from zoo.architectures.siren import siren
-from zoo.architectures.transformer import transformer
+from zoo.architectures.cnn import build_cnn
+from zoo.architectures.gin import build_gin
+from zoo.architectures.mlp import build_mlp
+from zoo.architectures.resnet import build_resnet
+from zoo.architectures.siren import build_siren
+from zoo.architectures.transformer import build_transformer
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "resnet": resnet,
-    "transformer": transformer,
-    "gin": gin,
-    "siren": siren,
+    "mlp": build_mlp,
+    "cnn": build_cnn,
+    "resnet": build_resnet,
+    "transformer": build_transformer,
+    "gin": build_gin,
+    "siren": build_siren,
 }
 
 

@@ -20,7 +20,7 @@ from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
-def transformer(
+def build_transformer(
     input_shape: Sequence[int],
     num_classes: int,
     patch: int = 4,

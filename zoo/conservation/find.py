@@ -9,7 +9,7 @@ from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
 from zoo.conservation.quantities import residual, with_zeros
 from zoo.params import Params, batch_shape, perturb
 from zoo.symmetry.bilinear import scaling_terms
-from zoo.symmetry.blocks import Dim, blocks
+from zoo.symmetry.blocks import Dim, cut_blocks
 from zoo.symmetry.residual import candidates as hidden_groups
 from zoo.weight_space import WeightSpace
 
@@ -50,8 +50,8 @@ def find_laws(
         ValueError: If there is more than one network.
 
     >>> import torch.nn.functional as F
-    >>> from zoo.architectures import mlp
-    >>> mlp, x, y = mlp((4,), 3, hidden=(8,)), torch.ones(5, 4).double(), torch.tensor([0, 1, 2, 0, 1])
+    >>> from zoo.architectures import build_mlp
+    >>> mlp, x, y = build_mlp((4,), 3, hidden=(8,)), torch.ones(5, 4).double(), torch.tensor([0, 1, 2, 0, 1])
     >>> params = mlp.init(torch.Generator().manual_seed(0))
     >>> [law.name for law in find_laws(mlp.space, lambda p: F.cross_entropy(mlp.apply(p, x), y), params)]
     ['h1.balance', 'layers.1.weight.shift', 'layers.1.bias.shift']
@@ -99,7 +99,7 @@ def candidates(space: WeightSpace, used: Collection[str] | None = None) -> list[
     names = [name for name in space.tensors if used is None or name in used]
     written: dict[str, tuple[Dim, ...]] = {}
     several = set()
-    for block in blocks(space):
+    for block in cut_blocks(space):
         own = tuple(block.dims[i] for i in sides(space, block)[0])
         if written.setdefault(block.tensor, own) != own:
             several.add(block.tensor)

@@ -9,7 +9,7 @@ quantity `Q`.
     scale     a layer before a norm         Q = |W|^2
     shift     logits before a softmax       Q = column sums of W
 
-`laws` gives those that a space declares, `candidates` those that its patterns make possible,
+`declared_laws` gives those that a space declares, `candidates` those that its patterns make possible,
 `zoo.conservation.quantities` measures them.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from zoo.symmetry.bilinear import Term, scaling_terms
-from zoo.symmetry.blocks import Block, Dim, blocks
+from zoo.symmetry.blocks import Block, Dim, cut_blocks
 from zoo.weight_space import WeightSpace
 
 Kind = Literal["balance", "matrix", "scale", "shift"]
@@ -164,7 +164,7 @@ def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3; van Laarhoven 2017, arXiv 1706.05350.
     """
-    pieces = [block for block in blocks(space) if block.tensor in tensors]
+    pieces = [block for block in cut_blocks(space) if block.tensor in tensors]
     written = _same_written(space, pieces, tensors, each)
     terms = tuple(Term(block, sides(space, block)[0][:each], -1) for block in pieces)
     return Law(f"{tensors[0]}.scale", "scale", tuple(dim.size for dim in written), terms)
@@ -200,7 +200,7 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3 (translation symmetry).
     """
-    pieces = [block for block in blocks(space) if block.tensor == tensor]
+    pieces = [block for block in cut_blocks(space) if block.tensor == tensor]
     written = _same_written(space, pieces, [tensor], None)
     if each >= len(written):
         raise ValueError(
@@ -218,7 +218,7 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
     return Law(f"{tensor}.shift", "shift", (*(dim.size for dim in written[:each]), columns), terms)
 
 
-def laws(space: WeightSpace) -> tuple[Law, ...]:
+def declared_laws(space: WeightSpace) -> tuple[Law, ...]:
     """The laws that a space declares: the balance of every group with positive or any scaling.
 
     They hold for every network of the space with every loss, as its scalings do. Laws that no space
@@ -231,8 +231,8 @@ def laws(space: WeightSpace) -> tuple[Law, ...]:
     Returns:
         The laws, in the order of the groups.
 
-    >>> from zoo.architectures import mlp
-    >>> [(law.name, law.shape) for law in laws(mlp((4,), 3, hidden=(8, 6)).space)]
+    >>> from zoo.architectures import build_mlp
+    >>> [(law.name, law.shape) for law in declared_laws(build_mlp((4,), 3, hidden=(8, 6)).space)]
     [('h1.balance', (8,)), ('h2.balance', (6,))]
     """
     scaled = [name for name, group in space.groups.items() if group.scaling in ("positive", "any")]

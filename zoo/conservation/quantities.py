@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.conservation.laws import Law, laws
+from zoo.conservation.laws import Law, declared_laws
 from zoo.params import Params
 from zoo.symmetry import bilinear as forms
 from zoo.symmetry.bilinear import pairs
@@ -27,7 +27,7 @@ Laws = WeightSpace | Sequence[Law]
 _DIAGONAL = ("balance", "scale")
 
 
-def quantities(of: Laws, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "..."]]:
+def conserved_quantities(of: Laws, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "..."]]:
     """The conserved quantities of networks.
 
     Args:
@@ -40,9 +40,9 @@ def quantities(of: Laws, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor
     Raises:
         ValueError: If a tensor that a law is about is missing.
 
-    >>> from zoo.architectures import mlp
-    >>> mlp = mlp((4,), 3, hidden=(8,))
-    >>> quantities(mlp.space, mlp.init(torch.Generator().manual_seed(0)))["h1.balance"].shape
+    >>> from zoo.architectures import build_mlp
+    >>> mlp = build_mlp((4,), 3, hidden=(8,))
+    >>> conserved_quantities(mlp.space, mlp.init(torch.Generator().manual_seed(0)))["h1.balance"].shape
     torch.Size([8])
     """
     return {law.name: bilinear(law, params, params) for law in checked(of, params)}
@@ -89,7 +89,7 @@ def measure(
         gradients: As `residuals` takes them.
 
     Returns:
-        What `quantities` gives, and what `residuals` gives.
+        What `conserved_quantities` gives, and what `residuals` gives.
 
     Raises:
         ValueError: If a tensor that a law is about is missing.
@@ -145,7 +145,7 @@ def checked(of: Laws, params: Mapping[str, Tensor]) -> Sequence[Law]:
     Raises:
         ValueError: If a tensor is missing.
     """
-    named = laws(of) if isinstance(of, WeightSpace) else of
+    named = declared_laws(of) if isinstance(of, WeightSpace) else of
     for law in named:
         if missing := [name for name in law.tensors if name not in params]:
             raise ValueError(

@@ -29,10 +29,10 @@ class Tracker:
     Raises:
         ValueError: If `every` is below 1.
 
-    >>> from zoo.conservation.laws import laws
-    >>> from zoo.tracing.trace import trace
+    >>> from zoo.conservation.laws import declared_laws
+    >>> from zoo.tracing.tracer import trace
     >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
-    >>> tracker = Tracker(laws(trace(module, torch.ones(2, 4)).space), every=1)
+    >>> tracker = Tracker(declared_laws(trace(module, torch.ones(2, 4)).space), every=1)
     >>> loss = module(torch.ones(2, 4)).square().mean()
     >>> loss.backward()
     >>> tracker.step(module, loss)

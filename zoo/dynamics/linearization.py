@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from zoo.dynamics.tangent_kernel import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
+from zoo.dynamics.finite_width import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ _SIZES = (
 _LICENSE = "apache-2.0"
 
 
-def card(directory: Path, manifest: Manifest) -> str:
+def render_card(directory: Path, manifest: Manifest) -> str:
     """The data set card, whose `configs` tell `datasets.load_dataset` which files are which split.
 
     Globs end in `.h5`, so that no side file is ever taken for a shard. Equal zoos have equal cards.

@@ -32,7 +32,7 @@ Format = Literal["parquet", "safetensors"]
 Table = dict[str, np.ndarray]
 
 
-def export(
+def export_zoo(
     zoo: Zoo,
     out: str | Path,
     format: Format,

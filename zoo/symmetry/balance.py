@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import batch_shape
-from zoo.symmetry.blocks import blocks
+from zoo.symmetry.blocks import cut_blocks
 from zoo.weight_space import WeightSpace
 
 SLACK = 1e-4
@@ -47,7 +47,7 @@ class _Term:
     target: Float[Tensor, "N ..."]
 
 
-def balance(
+def balancing_scales(
     space: WeightSpace, params: Mapping[str, Tensor]
 ) -> dict[str, Float[Tensor, "*batch h"]]:
     """Positive scales that bring networks to the balanced point of their orbits.
@@ -110,7 +110,7 @@ def _terms(
 ) -> list[_Term]:
     """The terms of `F`: one for each set of axes with scales; on all other axes squares are summed."""
     sums: dict[tuple[tuple[str, int], ...], Tensor] = {}
-    for block in blocks(space):
+    for block in cut_blocks(space):
         scaled = [i for i, dim in enumerate(block.dims) if dim.group in places and dim.power]
         if not scaled:
             continue

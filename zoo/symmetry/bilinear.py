@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.symmetry.blocks import Block, blocks
+from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
 
 Products = dict[str, Tensor]
@@ -60,7 +60,7 @@ def scaling_terms(space: WeightSpace, group: str) -> tuple[Term, ...]:
         raise ValueError(f"unknown group {group!r}; groups of the space are {sorted(space.groups)}")
     named = [
         (block, i)
-        for block in blocks(space)
+        for block in cut_blocks(space)
         for i, dim in enumerate(block.dims)
         if dim.group == group and dim.power
     ]

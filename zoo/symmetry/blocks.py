@@ -65,7 +65,7 @@ class Block:
         return tensor
 
 
-def blocks(space: WeightSpace) -> list[Block]:
+def cut_blocks(space: WeightSpace) -> list[Block]:
     """Cut all tensors of a space: together, the blocks hold every entry once.
 
     Args:
@@ -76,7 +76,7 @@ def blocks(space: WeightSpace) -> list[Block]:
 
     >>> from zoo.weight_space import NeuronGroup
     >>> space = WeightSpace({"a": NeuronGroup(2), "b": NeuronGroup(3)}, {"w": "(a + b 4) <- b"})
-    >>> [[dim.size for dim in block.dims] for block in blocks(space)]
+    >>> [[dim.size for dim in block.dims] for block in cut_blocks(space)]
     [[2, 3], [3, 4, 3]]
     """
     found = []

@@ -19,8 +19,8 @@ from torch import Tensor
 from zoo.params import Params, batch_shape
 from zoo.symmetry.action import GroupElement, act
 from zoo.symmetry.axes import take
-from zoo.symmetry.balance import balance
-from zoo.symmetry.blocks import Dim, blocks
+from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.blocks import Dim, cut_blocks
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**20
@@ -53,7 +53,7 @@ def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
 def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> GroupElement:
     """The symmetry that moves networks to the canonical points of their orbits.
 
-    Scales: as much squared weight enters a neuron as leaves it (`zoo.symmetry.balance.balance`).
+    Scales: as much squared weight enters a neuron as leaves it (`zoo.symmetry.balance.balancing_scales`).
         Permutations: the neurons of a group
     are sorted, largest first, by a weighted sum of the absolute values of their entries; the
     weights depend on the position along axes that cannot be permuted, and on the sums of the other
@@ -79,7 +79,7 @@ def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> Group
     }
     scales = {
         name: scale.reshape(networks, scale.shape[-1])
-        for name, scale in balance(space, flat).items()
+        for name, scale in balancing_scales(space, flat).items()
     }
     permutations = _chunked(_order, space, flat, scales)
     scales = {
@@ -237,7 +237,7 @@ def _pieces(
 ) -> list[_Piece]:
     """All blocks, mapped by a function (told if signs may flip), scaled, and summed with weights over axes not kept."""
     pieces = []
-    for block in blocks(space):
+    for block in cut_blocks(space):
         kept = [i for i, dim in enumerate(block.dims) if keep(dim)]
         others = [i for i in range(len(block.dims)) if i not in kept]
         if not kept:

@@ -1,1 +1,1 @@
-"""How `zoo.tracing.trace` reads an exported graph."""
+"""How `zoo.tracing.tracer` reads an exported graph."""

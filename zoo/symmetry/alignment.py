@@ -19,8 +19,8 @@ from torch import Tensor
 from zoo.params import batch_shape
 from zoo.symmetry.action import GroupElement, act, compose, inverse
 from zoo.symmetry.axes import take
-from zoo.symmetry.balance import balance
-from zoo.symmetry.blocks import blocks
+from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.blocks import cut_blocks
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES, _MAX_ROUNDS = 2**23, 1000
@@ -159,7 +159,11 @@ def _align_chunk(
     scales: bool,
 ) -> GroupElement:
     """Align some networks `[N, *shape]` and keep the best of all starts for each."""
-    before, after = (balance(space, params), balance(space, reference)) if scales else ({}, {})
+    before, after = (
+        (balancing_scales(space, params), balancing_scales(space, reference))
+        if scales
+        else ({}, {})
+    )
     if scales:
         params, reference = (
             act(space, GroupElement({}, before), params),
@@ -204,7 +208,7 @@ def _start(
     }
     movable = {name for name, group in space.groups.items() if group.permutable}
     parts: dict[tuple[tuple[str, bool], ...], list[tuple[Tensor, Tensor]]] = {}
-    for block in blocks(space):
+    for block in cut_blocks(space):
         axes = [
             i
             for i, dim in enumerate(block.dims)

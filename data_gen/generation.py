@@ -20,7 +20,7 @@ from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
 from zoo.store.atomic import sha256, write_text
-from zoo.store.card import card
+from zoo.store.card import render_card
 from zoo.store.columns import write_columns
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
@@ -295,6 +295,6 @@ def finish(
         },
         populations=populations,
     )
-    write_text(out / CARD_NAME, card(out, manifest))
+    write_text(out / CARD_NAME, render_card(out, manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out
