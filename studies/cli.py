@@ -360,10 +360,7 @@ def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
 def _population(zoo: Path, name: str) -> "Population":
     from zoo.store.population import load
 
-    populations = load(zoo)
-    if name not in populations:
-        raise ValueError(f"no population {name!r} in {zoo}; populations are {list(populations)}")
-    return populations[name]
+    return load(zoo).choose([name])[name]
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -58,24 +58,17 @@ def describe_column(
     Raises:
         ValueError: If a population or the column is unknown, or the column holds text.
     """
-    names = list(populations) or list(zoo)
-    if unknown := [name for name in names if name not in zoo]:
-        raise ValueError(
-            f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}"
-        )
     tables = {
-        name: pd.concat([zoo[name].table(split) for split in zoo[name].splits]) for name in names
+        name: pd.concat([population.table(split) for split in population.splits])
+        for name, population in zoo.choose(populations or None).items()
     }
-    numeric = [
-        str(name)
-        for name in tables[names[0]]
-        if pd.api.types.is_numeric_dtype(tables[names[0]][name])
-    ]
+    first = next(iter(tables.values()))
+    numeric = [str(name) for name in first if pd.api.types.is_numeric_dtype(first[name])]
     if column not in numeric:
         raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
     values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
     diverged = {name: table["diverged"].to_numpy(bool) for name, table in tables.items()}
-    shown = {name: values[name][~diverged[name]] for name in names}
+    shown = {name: values[name][~diverged[name]] for name in tables}
     finite = np.concatenate([own[np.isfinite(own)] for own in shown.values()])
     bounds = (float(finite.min()), float(finite.max())) if finite.size else None
     blocks_of_text = []

@@ -216,24 +216,3 @@ def rms_distance(
         float((one[name].double() - other[name].double()).square().sum()) for name in trained
     )
     return math.sqrt(squares / population.num_free)
-
-
-def choose_populations(
-    zoo: Mapping[str, Population], names: tuple[str, ...] | None
-) -> list[Population]:
-    """Populations of a zoo by name.
-
-    Args:
-        zoo: The zoo.
-        names: Their names, all if None.
-
-    Returns:
-        The populations, in that order.
-
-    Raises:
-        ValueError: If there is no such population.
-    """
-    unknown = [name for name in names or () if name not in zoo]
-    if unknown:
-        raise ValueError(f"no population {unknown[0]!r} in the zoo; populations are {list(zoo)}")
-    return [zoo[name] for name in names or zoo]

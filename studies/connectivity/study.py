@@ -28,7 +28,7 @@ from studies.common.alignments import (
     standard_space,
 )
 from studies.common.base import StudyConfig, keep_rows, make_zoo
-from studies.common.evaluation import all_networks, choose_populations, load_parts, rms_distance
+from studies.common.evaluation import all_networks, load_parts, rms_distance
 from studies.common.grid import run_grid
 from studies.common.segments import evaluate_segment
 from studies.connectivity.report import format_study, write_report
@@ -120,7 +120,7 @@ def run(
         One row for each population, alignment, pair and point.
     """
     make_zoo(config, workers=workers, quiet=quiet)
-    populations = choose_populations(load(config.zoo), config.populations)
+    populations = load(config.zoo).choose(config.populations).values()
     asked = [cell for population in populations for cell in plan(config, population)]
     rows = run_grid(
         measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet

@@ -16,7 +16,6 @@ import pandas as pd
 
 from studies.common.base import keep_rows, make_zoo
 from studies.common.computed_targets import DERIVED
-from studies.common.evaluation import choose_populations
 from studies.common.grid import run_grid
 from studies.conservation import prediction as conservation_bridge
 from studies.conservation import trajectories as conservation_paths
@@ -51,7 +50,7 @@ def run(
             and there is something to predict.
     """
     make_zoo(config, workers=workers, quiet=quiet)
-    populations = choose_populations(load(config.zoo), config.populations)
+    populations = load(config.zoo).choose(config.populations).values()
     asked = [cell for population in populations for cell in runs(config, population)]
     told = [
         cell

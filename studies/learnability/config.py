@@ -97,6 +97,11 @@ class Learnability(StudyConfig):
         return {NONE: NONE, **treatments}
 
     @property
+    def population_names(self) -> tuple[str, ...] | None:
+        """Names of the populations, None for all."""
+        return None if self.populations == "all" else self.populations
+
+    @property
     def chains(self) -> dict[str, Steps]:
         """The treatments by label, `none` first."""
         return (

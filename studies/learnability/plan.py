@@ -37,7 +37,7 @@ def plan_tasks(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
             or a population has too few networks.
     """
     check(config)
-    populations = choose_populations(config, zoo)
+    populations = zoo.choose(config.population_names)
     tasks = []
     for target in config.targets:
         scorer = _Scorer(config, out, target)
@@ -121,13 +121,6 @@ class _Scorer:
         return Task(
             cell, treatment, matched, config.match_minimum, config.num_bootstrap, self.out, plugins
         )
-
-
-def choose_populations(config: Learnability, zoo: Zoo) -> dict[str, Population]:
-    """The populations that a study is about, by name, in the order of the config or of the zoo."""
-    names = tuple(zoo) if config.populations == "all" else config.populations
-    _check_names("population", names, zoo)
-    return {name: zoo[name] for name in names}
 
 
 def match_test_networks(

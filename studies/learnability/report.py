@@ -12,7 +12,6 @@ from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import FLOOR, Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
 from studies.learnability.fits import open_population, read_labels
-from studies.learnability.plan import choose_populations
 from studies.learnability.plots import (
     LOWEST,
     STYLE,
@@ -89,7 +88,7 @@ def _section(
     zoo = load(config.zoo)
     populations = {
         name: open_population(config.zoo, name, target, out)
-        for name in choose_populations(config, zoo)
+        for name in zoo.choose(config.population_names)
     }
     labels = {
         name: np.concatenate(
@@ -177,7 +176,7 @@ def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
     if not abroad(rows).empty:
         parts.append(table(table_cells(largest(average_seeds(abroad(rows))), METRICS)))
     return parts + [
-        quiet(text) for text in impossible(config, choose_populations(config, load(config.zoo)))
+        quiet(text) for text in impossible(config, load(config.zoo).choose(config.population_names))
     ]
 
 

@@ -27,7 +27,6 @@ from studies.common.base import StudyConfig, keep_rows, make_zoo
 from studies.common.evaluation import (
     Part,
     all_networks,
-    choose_populations,
     evaluate,
     load_parts,
     log_probabilities,
@@ -113,7 +112,7 @@ def run(
         One row for each population, number of parts, size, group and way to merge.
     """
     make_zoo(config, workers=workers, quiet=quiet)
-    populations = choose_populations(load(config.zoo), config.populations)
+    populations = load(config.zoo).choose(config.populations).values()
     asked = [cell for population in populations for cell in plan(config, population)]
     rows = run_grid(
         measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet

@@ -244,7 +244,9 @@ def test_errors_of_the_other_commands(tiny_zoo, tmp_path):
     assert "not a complete zoo" in fail("info", tmp_path)
     out = ("--out", tmp_path / "m")
     assert "'mpl'" in fail("train", tiny_zoo, "standard", "--model", "mpl", *out)
-    assert "no population 'standrad'" in fail("train", tiny_zoo, "standrad", "--model", "mlp", *out)
+    assert "no populations ['standrad']" in fail(
+        "train", tiny_zoo, "standrad", "--model", "mlp", *out
+    )
     assert "expected option=value" in fail(
         "train", tiny_zoo, "standard", "--model", "mlp", "--set", "epochs", *out
     )

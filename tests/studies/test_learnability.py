@@ -149,7 +149,7 @@ def test_diverged_networks_are_left_out_of_the_test(tmp_path, counted_fit):
     [
         (
             {"populations": ["standrad"]},
-            r"unknown population: 'standrad'; known are \['standard', 'w_asymmetric'\]",
+            r"no populations \['standrad'\] in .*; populations are \['standard', 'w_asymmetric'\]",
         ),
         ({"metanets": ["mpl"]}, r"unknown metanet: 'mpl'; known are .*'mlp'"),
         ({"options": {"mpl": {}}}, "unknown metanet: 'mpl'"),

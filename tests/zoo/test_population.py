@@ -423,6 +423,14 @@ def test_an_unknown_population_is_named_with_those_there_are(directory):
         zoo.load(directory)["syre"]
 
 
+def test_populations_are_chosen_by_name(directory):
+    opened = zoo.load(directory)
+    assert list(opened.choose(None)) == list(opened)
+    assert list(opened.choose(["w_asymmetric", "standard"])) == ["w_asymmetric", "standard"]
+    with pytest.raises(ValueError, match=r"no populations \['syre'\] in .*; populations are \['st"):
+        opened.choose(["standard", "syre"])
+
+
 @pytest.mark.parametrize("read", ["params", "table", "trajectory"])
 def test_an_unknown_split_is_named_with_those_there_are(directory, read):
     with pytest.raises(

@@ -58,17 +58,12 @@ def export_zoo(
     check_new(out)
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
-    names = list(zoo) if populations is None else list(populations)
-    if unknown := [name for name in names if name not in zoo]:
-        raise ValueError(
-            f"no populations {unknown} in {zoo.directory}; populations are {list(zoo)}"
-        )
+    chosen = zoo.choose(populations)
     if splits and (wrong := [split for split in splits if split not in SPLITS]):
         raise ValueError(f"no splits {wrong}; splits are {list(SPLITS)}")
     write = _write_parquet if format == "parquet" else _write_safetensors
     with atomic_write(out) as temporary:
-        for name in names:
-            population = zoo[name]
+        for name, population in chosen.items():
             for split in population.splits if splits is None else splits:
                 (temporary / name).mkdir(parents=True, exist_ok=True)
                 write(population, split, temporary / name)

@@ -313,6 +313,25 @@ class Zoo(Mapping[str, Population]):
     def __len__(self) -> int:
         return len(self._populations)
 
+    def choose(self, names: Sequence[str] | None) -> dict[str, Population]:
+        """Populations by name.
+
+        Args:
+            names: Their names, all if None.
+
+        Returns:
+            The populations, in the order of the names.
+
+        Raises:
+            ValueError: If there is no such population.
+        """
+        chosen = list(self) if names is None else list(names)
+        if unknown := [name for name in chosen if name not in self]:
+            raise ValueError(
+                f"no populations {unknown} in {self.directory}; populations are {list(self)}"
+            )
+        return {name: self[name] for name in chosen}
+
     def __repr__(self) -> str:
         return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
 
