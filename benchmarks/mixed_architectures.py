@@ -26,7 +26,7 @@ import zoo
 from metanet import Metanet
 from metanet.inputs.dataset import read_examples
 from metanet.inputs.features import statistics
-from metanet.inputs.reader import source_of
+from metanet.inputs.reader import spec_of
 from metanet.metrics import Estimate, bootstrap
 from zoo.store.population import Population
 
@@ -59,7 +59,7 @@ def of_hyperparameters(population: Population, split: str) -> np.ndarray:
 def of_ends(population: Population, split: str) -> np.ndarray:
     """Statistics of the first and the last layer."""
     params = read_examples(population, split, TARGET, "params").networks
-    found = statistics(source_of(population), params).numpy()  # type: ignore[arg-type]
+    found = statistics(spec_of(population), params).numpy()  # type: ignore[arg-type]
     return np.concatenate([found[:, :ENDS], found[:, -ENDS:]], axis=1)
 
 

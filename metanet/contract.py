@@ -1,6 +1,6 @@
 """What a metanet is: a torch module from networks to one raw number each, and what its builder may look at.
 
-A builder is any callable ``builder(source, *, option=default, ...) -> nn.Module``; one line
+A builder is any callable ``builder(spec, *, option=default, ...) -> nn.Module``; one line
 ``METANETS["mine"] = builder`` makes it known. Keyword-only arguments are the options that `Metanet`
 accepts for it. The module must have
 
@@ -27,10 +27,10 @@ and may have, each with the default that its absence means:
 * ``invariant``: what leaves the output unchanged, held to it by `check_metanet`: ``"permutations"``
   of neurons, or all declared ``"symmetries"``, scales and signs among them (default:
   ``"nothing"``);
-* ``runs_networks``: whether it needs ``source.network``, to run the networks on inputs (default:
+* ``runs_networks``: whether it needs ``spec.network``, to run the networks on inputs (default:
   False);
-* ``mixed``: a builder ``mixed(sources, *, option=default, ...)`` of a metanet for several
-  populations, whose ``features(networks, source)`` gives `Mixed` and whose ``admit(source)`` makes
+* ``mixed``: a builder ``mixed(specs, *, option=default, ...)`` of a metanet for several
+  populations, whose ``features(networks, spec)`` gives `Mixed` and whose ``admit(spec)`` makes
   a new weight space readable or raises ValueError (default: populations are read one at a time);
 * ``presets``: named sets of options, such as ``"published"`` sizes, for ``Metanet(...,
   preset="published")`` (default: none).
@@ -60,7 +60,7 @@ class Mixed:
     """Networks of several weight spaces.
 
     Attributes:
-        parts: Flat params ``[N, P]`` of the networks of each source, by its key.
+        parts: Flat params ``[N, P]`` of the networks of each spec, by its key.
         order: For each network, its place when the parts are laid one after the other.
     """
 
@@ -127,7 +127,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSpec:
     """What a builder is told about the networks that its metanet will read.
 
     Attributes:
@@ -156,20 +156,19 @@ class Source:
         return {name: count for name in self.space.tensors if (count := self.num_free(name))}
 
 
-def source_key(source: Source) -> str:
+def spec_key(spec: InputSpec) -> str:
     """Identity of a weight space with its masks, hexadecimal."""
     masks = b"".join(
-        name.encode() + source.free[name].bool().cpu().numpy().tobytes()
-        for name in sorted(source.free)
+        name.encode() + spec.free[name].bool().cpu().numpy().tobytes() for name in sorted(spec.free)
     )
-    return hashlib.sha256(source.space.fingerprint.encode() + masks).hexdigest()
+    return hashlib.sha256(spec.space.fingerprint.encode() + masks).hexdigest()
 
 
 @runtime_checkable
 class Builder(Protocol):
-    """Makes an untrained metanet for a source; its keyword-only arguments are the metanet's options."""
+    """Makes an untrained metanet for a spec; its keyword-only arguments are the metanet's options."""
 
-    def __call__(self, source: Source, /) -> nn.Module:
+    def __call__(self, spec: InputSpec, /) -> nn.Module:
         """Build the module."""
         ...
 
@@ -289,7 +288,7 @@ def concatenate(parts: Sequence[Features]) -> Features:
 
 
 def _concatenate_mixed(parts: Sequence[Mixed]) -> Mixed:
-    """Networks of the same source, wherever they stand, become one part."""
+    """Networks of the same spec, wherever they stand, become one part."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     first = 0
     for part in parts:

@@ -26,11 +26,11 @@ from metanet.contract import (
 from metanet.fitting import fit_module, predict_raw
 from metanet.history import History
 from metanet.inputs.batches import NetworkSet, as_set
-from metanet.inputs.checks import check_network, check_shapes, check_source
+from metanet.inputs.checks import check_network, check_shapes, check_spec
 from metanet.inputs.dataset import check_loading, read_examples, read_networks, streams
-from metanet.inputs.reader import Reader, source_of
+from metanet.inputs.reader import Reader, spec_of
 from metanet.inputs.targets import Target, fit_target
-from metanet.inputs.treatments import NONE, Spec, parse_treatment
+from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
 from metanet.metrics import Estimate, bootstrap, r2
 from metanet.mixed import MixedReader, join
 from metanet.models.table import METANETS, build, build_mixed, check_options
@@ -41,7 +41,7 @@ class Metanet(BaseEstimator):
 
     Attributes:
         module_: Fitted torch module.
-        reader_: What it reads, and how: source (weight space, masks, hyperparameter columns) and
+        reader_: What it reads, and how: spec (weight space, masks, hyperparameter columns) and
             treatment.
         target_: Units of its predictions.
         training_: Training settings that were used.
@@ -60,7 +60,7 @@ class Metanet(BaseEstimator):
         model: str = "statnn",
         *,
         target: str = "test_accuracy",
-        treatment: Spec = NONE,
+        treatment: TreatmentSpec = NONE,
         seed: int = 0,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -162,12 +162,12 @@ class Metanet(BaseEstimator):
         device = resolve_device(self.device)
         mixed = isinstance(population, Sequence)
         populations = list(population) if mixed else [population]
-        sources = [source_of(own, network_of(METANETS[self.model], own)) for own in populations]
+        specs = [spec_of(own, network_of(METANETS[self.model], own)) for own in populations]
         with seeded(self.seed, device):
             module = (
-                build_mixed(self.model, sources, self.options)
+                build_mixed(self.model, specs, self.options)
                 if mixed
-                else build(self.model, sources[0], self.options)
+                else build(self.model, specs[0], self.options)
             )
             kind = reads(module)
             kept = streams(self.stream, populations, ("train", "validation"), kind)
@@ -189,9 +189,7 @@ class Metanet(BaseEstimator):
                 )
             self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
             self.training_ = self._training(module, len(training_part))
-            readers = tuple(
-                Reader(source, module, parse_treatment(self.treatment)) for source in sources
-            )
+            readers = tuple(Reader(spec, module, parse_treatment(self.treatment)) for spec in specs)
             reader = MixedReader(readers) if mixed else readers[0]
             self.reader_, self.history_ = fit_module(
                 reader,
@@ -300,7 +298,7 @@ class Metanet(BaseEstimator):
 
     @property
     def _columns(self) -> list[str]:
-        return list(self.reader_.source.hyperparameters)
+        return list(self.reader_.spec.hyperparameters)
 
     def _reader(self, inputs: Any) -> Reader:
         """The reader of the inputs of `predict`; refuses populations that the metanet cannot read."""
@@ -310,13 +308,13 @@ class Metanet(BaseEstimator):
         if isinstance(inputs, pd.DataFrame) or reads(self.module_) != "params":
             return reader
         if isinstance(inputs, Mapping):
-            check_shapes(reader.source, dict(inputs))
+            check_shapes(reader.spec, dict(inputs))
             return reader
-        if inputs.space != reader.source.space and hasattr(self.module_, "transfer"):
-            return reader.transfer(source_of(inputs, None))
+        if inputs.space != reader.spec.space and hasattr(self.module_, "transfer"):
+            return reader.transfer(spec_of(inputs, None))
         what = f"population {inputs.name!r}"
-        check_source(reader.source, inputs.space, inputs.free, what)
-        check_network(reader.source, getattr(inputs, "network", None), what)
+        check_spec(reader.spec, inputs.space, inputs.free, what)
+        check_network(reader.spec, getattr(inputs, "network", None), what)
         return reader
 
     def _training(self, module: nn.Module, num_train: int) -> Training:
@@ -350,12 +348,12 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     """
     record, tensors = files.read(path)
     metanet = Metanet(**record["params"])
-    sources, mixed = files.read_sources(record, tensors), "spaces" in record
+    specs, mixed = files.read_specs(record, tensors), "spaces" in record
     options = metanet.options
     module = (
-        build_mixed(metanet.model, sources, options)
+        build_mixed(metanet.model, specs, options)
         if mixed
-        else build(metanet.model, sources[0], options)
+        else build(metanet.model, specs[0], options)
     )
     try:
         module.load_state_dict(
@@ -367,7 +365,7 @@ def load(path: str | os.PathLike[str]) -> Metanet:
         ) from error
     treatment = parse_treatment(metanet.treatment)
     known = files.read_treatment(tensors, len(treatment.steps))
-    readers = tuple(Reader(source, module, treatment.with_known(known)) for source in sources)
+    readers = tuple(Reader(spec, module, treatment.with_known(known)) for spec in specs)
     metanet.module_, metanet.reader_ = module.eval(), MixedReader(readers) if mixed else readers[0]
     metanet.target_, metanet.training_ = Target(**record["target"]), Training(**record["training"])
     losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.contract import Features, Networks, Source, concatenate, rows
+from metanet.contract import Features, Networks, InputSpec, concatenate, rows
 from metanet.inputs.batches import NetworkSet, as_set
 from metanet.inputs.dataset import Examples
 from metanet.inputs.reader import Reader
@@ -99,9 +99,9 @@ class MixedReader:
     readers: tuple[Reader, ...]
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def specs(self) -> tuple[InputSpec, ...]:
         """The fitted weight spaces."""
-        return tuple(reader.source for reader in self.readers)
+        return tuple(reader.spec for reader in self.readers)
 
     @property
     def module(self) -> nn.Module:
@@ -177,16 +177,16 @@ class MixedReader:
             ValueError: If the networks cannot be read.
         """
         if not isinstance(inputs, Mapping):
-            source = Source(
+            spec = InputSpec(
                 inputs.space, {name: mask.bool().cpu() for name, mask in inputs.free.items()}
             )
             try:
-                self.module.admit(source)  # type: ignore[operator]
+                self.module.admit(spec)  # type: ignore[operator]
             except ValueError as error:
                 raise ValueError(f"population {inputs.name!r}: {error}") from error
-            return replace(self.readers[0], source=source)
+            return replace(self.readers[0], spec=spec)
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in inputs.items()}
-        fitting = [reader for reader in self.readers if dict(reader.source.space.shapes) == shapes]
+        fitting = [reader for reader in self.readers if dict(reader.spec.space.shapes) == shapes]
         if len(fitting) != 1:
             raise ValueError(
                 f"params fit {len(fitting)} of the weight spaces that the metanet was fitted on, expected 1: got tensors "

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from metanet.mixed import MixedReader
 from zoo.network import build_network
 from zoo.store.atomic import atomic_write
@@ -56,9 +56,9 @@ def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
             f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}"
         ) from error
     tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
-    for prefix, source in _sources(metanet):
-        tensors |= {f"{prefix}free.{name}": mask for name, mask in source.free.items()}
-        constants = source.network.constants if source.network else {}
+    for prefix, spec in _specs(metanet):
+        tensors |= {f"{prefix}free.{name}": mask for name, mask in spec.free.items()}
+        constants = spec.network.constants if spec.network else {}
         tensors |= {f"{prefix}network.{name}": tensor for name, tensor in constants.items()}
     for at, known in enumerate(metanet.reader_.treatment.known):
         tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
@@ -75,12 +75,12 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
     history = metanet.history_
     spaces = [
         {
-            "space": json.loads(source.space.to_json()),
-            "space_fingerprint": source.space.fingerprint,
-            "hyperparameters": dict(source.hyperparameters),
-            "network": source.network and dict(source.network.description),
+            "space": json.loads(spec.space.to_json()),
+            "space_fingerprint": spec.space.fingerprint,
+            "hyperparameters": dict(spec.hyperparameters),
+            "network": spec.network and dict(spec.network.description),
         }
-        for _, source in _sources(metanet)
+        for _, spec in _specs(metanet)
     ]
     return {
         "format": FORMAT,
@@ -105,11 +105,11 @@ def _record(metanet: "Metanet") -> dict[str, Any]:
     }
 
 
-def _sources(metanet: "Metanet") -> list[tuple[str, Source]]:
+def _specs(metanet: "Metanet") -> list[tuple[str, InputSpec]]:
     """Fitted weight spaces, and what the names of their masks start with."""
     if isinstance(metanet.reader_, MixedReader):
-        return [(f"{at}.", source) for at, source in enumerate(metanet.reader_.sources)]
-    return [("", metanet.reader_.source)]
+        return [(f"{at}.", spec) for at, spec in enumerate(metanet.reader_.specs)]
+    return [("", metanet.reader_.spec)]
 
 
 def _version(package: str) -> str:
@@ -150,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     return record, tensors
 
 
-def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[Source]:
+def read_specs(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[InputSpec]:
     """The fitted weight spaces of a file: one, or those of `spaces`.
 
     Args:
@@ -158,9 +158,9 @@ def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> li
         tensors: All of its tensors.
 
     Returns:
-        The sources.
+        What the metanet was fitted on.
     """
-    sources = []
+    specs = []
     for at, own in enumerate(record.get("spaces", [record])):
         prefix = f"{at}." if "spaces" in record else ""
         free, constants = (_below(f"{prefix}{kind}.", tensors) for kind in ("free", "network"))
@@ -170,8 +170,8 @@ def read_sources(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> li
         }
         space, description = WeightSpace.from_json(json.dumps(own["space"])), own.get("network")
         network = build_network(description, space, constants) if description else None
-        sources.append(Source(space, free, columns, network))
-    return sources
+        specs.append(InputSpec(space, free, columns, network))
+    return specs
 
 
 def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:

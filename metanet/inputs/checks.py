@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from zoo.network import Network
 from zoo.params import Params, batch_shape
 from zoo.weight_space import WeightSpace
 
 
-def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
+def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
     """Refuse networks of another weight space than a metanet was built for.
 
     Args:
-        source: What the metanet was built for.
+        spec: What the metanet was built for.
         space: Space of the networks.
         free: Their masks.
         what: Name of the networks, for the message.
@@ -24,17 +24,17 @@ def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor],
         ValueError: If the spaces or the masks differ; names the differing tensors and both
             fingerprints.
     """
-    if space != source.space:
+    if space != spec.space:
         raise ValueError(
-            f"{what} is of another weight space than the metanet was fitted on: {space_difference(source.space, space)} "
-            f"(fitted {source.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
+            f"{what} is of another weight space than the metanet was fitted on: {space_difference(spec.space, space)} "
+            f"(fitted {spec.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
         )
     differ = [
         name
-        for name in source.free.keys() | free.keys()
+        for name in spec.free.keys() | free.keys()
         if name not in free
-        or name not in source.free
-        or not torch.equal(free[name].cpu(), source.free[name].cpu())
+        or name not in spec.free
+        or not torch.equal(free[name].cpu(), spec.free[name].cpu())
     ]
     if differ:
         raise ValueError(
@@ -42,11 +42,11 @@ def check_source(source: Source, space: WeightSpace, free: Mapping[str, Tensor],
         )
 
 
-def check_network(source: Source, network: Network | None, what: str) -> None:
+def check_network(spec: InputSpec, network: Network | None, what: str) -> None:
     """Refuse networks that compute another function of their params than those that a metanet was built to run.
 
     Args:
-        source: What the metanet was built for.
+        spec: What the metanet was built for.
         network: What the networks compute.
         what: Name of the networks, for the message.
 
@@ -54,19 +54,19 @@ def check_network(source: Source, network: Network | None, what: str) -> None:
         ValueError: If the metanet runs networks, and these compute another function, or what they
             compute is unknown.
     """
-    if source.network is not None and (network is None or not network.is_like(source.network)):
+    if spec.network is not None and (network is None or not network.is_like(spec.network)):
         got = "unknown" if network is None else dict(network.description)
         raise ValueError(
             f"{what} computes another function of its params than the networks the metanet was fitted on, which it runs: "
-            f"expected {dict(source.network.description)} with the same constants, got {got}"
+            f"expected {dict(spec.network.description)} with the same constants, got {got}"
         )
 
 
-def check_shapes(source: Source, params: Params) -> int:
+def check_shapes(spec: InputSpec, params: Params) -> int:
     """Refuse params of another weight space.
 
     Args:
-        source: What the metanet was built for.
+        spec: What the metanet was built for.
         params: Tensors ``[N, *shape]``, full view.
 
     Returns:
@@ -76,21 +76,21 @@ def check_shapes(source: Source, params: Params) -> int:
         ValueError: If names or shapes do not fit (names them), unless there is one leading axis.
     """
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
-    if shapes != dict(source.space.shapes):
-        difference = shape_difference(dict(source.space.shapes), shapes)
+    if shapes != dict(spec.space.shapes):
+        difference = shape_difference(dict(spec.space.shapes), shapes)
         raise ValueError(
             "params are of another weight space than the metanet was fitted on "
-            f"(fingerprint {source.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
+            f"(fingerprint {spec.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
         )
-    (count,) = batch_shape(source.space, params)
+    (count,) = batch_shape(spec.space, params)
     return count
 
 
-def check_params(source: Source, params: Params) -> int:
+def check_params(spec: InputSpec, params: Params) -> int:
     """Refuse params of another weight space, or with entries that are not finite.
 
     Args:
-        source: What the metanet was built for.
+        spec: What the metanet was built for.
         params: Tensors ``[N, *shape]``, full view.
 
     Returns:
@@ -99,7 +99,7 @@ def check_params(source: Source, params: Params) -> int:
     Raises:
         ValueError: As `check_shapes`, or if an entry is not finite.
     """
-    count = check_shapes(source, params)
+    count = check_shapes(spec, params)
     bad = {
         name: number
         for name, tensor in params.items()

@@ -7,45 +7,45 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 
 STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
 CHUNK_ENTRIES = 4_000_000
 
 
-def free_tensors(source: Source, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "N F"]]:
+def free_tensors(spec: InputSpec, params: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "N F"]]:
     """The free entries of every tensor.
 
     Args:
-        source: Weight space and masks.
+        spec: Weight space and masks.
         params: Full params ``[N, *shape]``.
 
     Returns:
         Tensors ``[N, F]``, entries in C order, without the tensors that have no free entry.
     """
     views = {}
-    for name in source.free_sizes:
+    for name in spec.free_sizes:
         flat = params[name].reshape(len(params[name]), -1)
         views[name] = (
-            flat[:, source.free[name].flatten().to(flat.device)] if name in source.free else flat
+            flat[:, spec.free[name].flatten().to(flat.device)] if name in spec.free else flat
         )
     return views
 
 
-def flat_free(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
+def flat_free(spec: InputSpec, params: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
     """The free entries of a network as one vector, tensors in the order of the space.
 
     Args:
-        source: Weight space and masks.
+        spec: Weight space and masks.
         params: Full params ``[N, *shape]``.
 
     Returns:
         ``[N, D]``, D the number of free entries.
     """
-    return torch.cat(list(free_tensors(source, params).values()), dim=1)
+    return torch.cat(list(free_tensors(spec, params).values()), dim=1)
 
 
-def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
+def statistics(spec: InputSpec, params: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
     """Mean, variance, minimum, maximum and quartiles of the free entries, tensor by tensor.
 
     Variance divides by the number of entries, so that a tensor of one entry has variance 0;
@@ -53,7 +53,7 @@ def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N
     huge, and cut off at the largest number of the params' type.
 
     Args:
-        source: Weight space and masks.
+        spec: Weight space and masks.
         params: Full params ``[N, *shape]``.
 
     Returns:
@@ -64,7 +64,7 @@ def statistics(source: Source, params: Mapping[str, Tensor]) -> Float[Tensor, "N
         Table 3 ("StatNN").
     """
     return torch.cat(
-        [_tensor_statistics(view) for view in free_tensors(source, params).values()], dim=1
+        [_tensor_statistics(view) for view in free_tensors(spec, params).values()], dim=1
     )
 
 
@@ -89,9 +89,9 @@ def _quantile_of_sorted(ordered: Float[Tensor, "N F"], q: float) -> Float[Tensor
     return ordered[:, low].lerp(ordered[:, high], position - low)
 
 
-def statistic_names(source: Source) -> list[str]:
+def statistic_names(spec: InputSpec) -> list[str]:
     """Name of each column of `statistics`, such as ``"layers.0.weight:q25"``."""
-    return [f"{name}:{statistic}" for name in source.free_sizes for statistic in STATISTICS]
+    return [f"{name}:{statistic}" for name in spec.free_sizes for statistic in STATISTICS]
 
 
 def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple[str, ...] | None]:
@@ -102,7 +102,7 @@ def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple
         columns: Hyperparameter columns.
 
     Returns:
-        What `Source.hyperparameters` holds.
+        What `InputSpec.hyperparameters` holds.
     """
     return {
         name: None
@@ -112,14 +112,14 @@ def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple
     }
 
 
-def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor, "N H"]:
+def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor, "N H"]:
     """Hyperparameters as numbers: numeric columns as they are, a column of strings as one column of 0 or 1 per known value.
 
     A value that no training network had is 0 in all its columns; a missing number stays NaN (trees
     send it its own way).
 
     Args:
-        source: Names the columns and their values.
+        spec: Names the columns and their values.
         table: One row a network, with at least those columns.
 
     Returns:
@@ -128,13 +128,13 @@ def encode_hyperparameters(source: Source, table: pd.DataFrame) -> Float[Tensor,
     Raises:
         ValueError: If a column is missing.
     """
-    missing = [name for name in source.hyperparameters if name not in table.columns]
+    missing = [name for name in spec.hyperparameters if name not in table.columns]
     if missing:
         raise ValueError(
-            f"hyperparameters: expected columns {list(source.hyperparameters)}, missing {missing}"
+            f"hyperparameters: expected columns {list(spec.hyperparameters)}, missing {missing}"
         )
     encoded = []
-    for name, values in source.hyperparameters.items():
+    for name, values in spec.hyperparameters.items():
         if values is None:
             encoded.append(torch.tensor(table[name].to_numpy(dtype="float64")))
         else:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Features, Source, concatenate
+from metanet.contract import Features, InputSpec, concatenate
 from zoo.params import Params
 
 
@@ -73,7 +73,7 @@ class ParamsNorm(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         factors: Mapping[str, Tensor] | None = None,
         centered: bool = True,
         limit: int | float = 20.0,
@@ -81,7 +81,7 @@ class ParamsNorm(nn.Module):
         """Start as a multiplication by the factors.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             factors: For some tensors, what their entries are multiplied with first, `[*shape]`.
             centered: Whether there is a center; without one, flipping signs of neurons commutes
                 with it, too.
@@ -89,12 +89,12 @@ class ParamsNorm(nn.Module):
         """
         super().__init__()
         self.limit, self.centered = limit, centered
-        self.names = list(source.space.tensors)
-        self.factored, self.masked = list(factors or {}), list(source.free)
+        self.names = list(spec.space.tensors)
+        self.factored, self.masked = list(factors or {}), list(spec.free)
         for at, name in enumerate(self.factored):
             self.register_buffer(f"factor_{at}", (factors or {})[name], persistent=False)
         for at, name in enumerate(self.masked):
-            self.register_buffer(f"free_{at}", source.free[name].bool(), persistent=False)
+            self.register_buffer(f"free_{at}", spec.free[name].bool(), persistent=False)
         self.register_buffer("center", torch.zeros(len(self.names)))
         self.register_buffer("scale", torch.ones(len(self.names)))
 

@@ -11,7 +11,7 @@ from metanet.contract import (
     Features,
     Networks,
     PopulationLike,
-    Source,
+    InputSpec,
     features_of,
     is_mixed,
     reads,
@@ -24,7 +24,7 @@ from zoo.network import Network
 from zoo.params import Params
 
 
-def source_of(population: PopulationLike, network: Network | None) -> Source:
+def spec_of(population: PopulationLike, network: Network | None) -> InputSpec:
     """What a builder is told about the networks of a population.
 
     Args:
@@ -32,9 +32,9 @@ def source_of(population: PopulationLike, network: Network | None) -> Source:
         network: What its networks compute, for a metanet that runs them.
 
     Returns:
-        The source, masks on the CPU.
+        The spec, masks on the CPU.
     """
-    return Source(
+    return InputSpec(
         population.space,
         {name: mask.bool().cpu() for name, mask in population.free.items()},
         categories(population.table("train"), population.hyperparameters),
@@ -47,19 +47,19 @@ class Reader:
     """What stands between networks and a metanet.
 
     Attributes:
-        source: The networks that can be read.
+        spec: The networks that can be read.
         module: The metanet.
         treatment: Treatment of params, fitted.
     """
 
-    source: Source
+    spec: InputSpec
     module: nn.Module
     treatment: Treatment
 
     @property
     def num_params(self) -> int:
         """Scalars of one network."""
-        return self.source.space.num_params
+        return self.spec.space.num_params
 
     def fit(self, networks: NetworkSet) -> "Reader":
         """Fit the treatment on training networks.
@@ -82,7 +82,7 @@ class Reader:
         if not count:
             return self
         (some,) = networks.stream([torch.arange(count)])
-        return replace(self, treatment=self.treatment.fit(self.source, self._checked(some)))  # type: ignore[arg-type]
+        return replace(self, treatment=self.treatment.fit(self.spec, self._checked(some)))  # type: ignore[arg-type]
 
     def learned(self, generator: torch.Generator) -> Callable[[Networks], Features]:
         """How training networks are seen, drawn anew by each call if the treatment is random.
@@ -98,7 +98,7 @@ class Reader:
             checked = self._checked(networks)
             if isinstance(checked, pd.DataFrame):
                 return features_of(self.module, checked)
-            return self._features(self.treatment.train(self.source, checked, generator))
+            return self._features(self.treatment.train(self.spec, checked, generator))
 
         return compute
 
@@ -114,19 +114,19 @@ class Reader:
         checked = self._checked(networks)
         if isinstance(checked, pd.DataFrame):
             return [features_of(self.module, checked)]
-        return [self._features(view) for view in self.treatment.predict(self.source, checked)]
+        return [self._features(view) for view in self.treatment.predict(self.spec, checked)]
 
     def _features(self, params: Params) -> Features:
         """What the metanet reads; one for several weight spaces is told of which these are."""
         if is_mixed(self.module):
-            return self.module.features(params, self.source)  # type: ignore[operator]
+            return self.module.features(params, self.spec)  # type: ignore[operator]
         return features_of(self.module, params)
 
-    def transfer(self, source: Source) -> "Reader":
+    def transfer(self, spec: InputSpec) -> "Reader":
         """A reader of networks of other widths, for a metanet with a method `transfer`.
 
         Args:
-            source: The other networks.
+            spec: The other networks.
 
         Returns:
             The reader.
@@ -139,11 +139,11 @@ class Reader:
             raise ValueError(
                 "treatment: what it has learned from networks of one size does not fit another ('align')"
             )
-        return replace(self, source=source, module=self.module.transfer(source))  # type: ignore[operator]
+        return replace(self, spec=spec, module=self.module.transfer(spec))  # type: ignore[operator]
 
     def _checked(self, networks: Networks) -> Networks:
         """Networks of the right weight space, tensors in its order."""
         if isinstance(networks, pd.DataFrame):
             return networks
-        check_params(self.source, networks)
-        return {name: networks[name] for name in self.source.space.tensors}
+        check_params(self.spec, networks)
+        return {name: networks[name] for name in self.spec.space.tensors}

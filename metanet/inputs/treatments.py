@@ -7,13 +7,13 @@
 A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass
 whose fields are its options, and has one or more of the methods
 
-* ``treat(source, params) -> params``: networks, in training and at prediction;
-* ``augment(source, params, generator) -> params``: training networks, drawn anew for each pass over
+* ``treat(spec, params) -> params``: networks, in training and at prediction;
+* ``augment(spec, params, generator) -> params``: training networks, drawn anew for each pass over
   them; an option `copies` says how many passes a metanet sees that has no passes of its own
   (trees);
-* ``views(source, params) -> list of params``: networks to predict, several views of each, whose raw
+* ``views(spec, params) -> list of params``: networks to predict, several views of each, whose raw
   predictions are averaged, the first of them that of validation;
-* ``fit(source, params) -> step``: what the step must know of the training networks, in its field
+* ``fit(spec, params) -> step``: what the step must know of the training networks, in its field
   ``known`` of tensors by name; a property ``num_fit`` says how many, the first ones, are enough
   (default: all, which must then fit into memory).
 
@@ -29,14 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, identity, sample
 from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
 
-Spec = str | Mapping[str, Mapping[str, Any]]
+TreatmentSpec = str | Mapping[str, Mapping[str, Any]]
 NONE = "none"
 KNOWN = "known"
 
@@ -78,15 +78,15 @@ class Augment:
                 f"treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, got {self}"
             )
 
-    def augment(self, source: Source, params: Params, generator: torch.Generator) -> Params:
+    def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
         """Another point of each orbit, disturbed."""
         count = len(next(iter(params.values())))
-        drawn = sample(source.space, generator, (count,))
+        drawn = sample(spec.space, generator, (count,))
         moved = act(
-            source.space, _restricted(drawn, self.permutations, self.signs, self.scale), params
+            spec.space, _restricted(drawn, self.permutations, self.signs, self.scale), params
         )
         return {
-            name: self._disturb(tensor, source.free.get(name), generator)
+            name: self._disturb(tensor, spec.free.get(name), generator)
             for name, tensor in moved.items()
         }
 
@@ -114,9 +114,9 @@ class Canonicalize:
 
     scales: bool = True
 
-    def treat(self, source: Source, params: Params) -> Params:
+    def treat(self, spec: InputSpec, params: Params) -> Params:
         """Canonical networks."""
-        return canonicalize(source.space if self.scales else _without_scales(source.space), params)
+        return canonicalize(spec.space if self.scales else _without_scales(spec.space), params)
 
 
 @dataclass(frozen=True)
@@ -155,22 +155,20 @@ class Align:
         """Training networks that the reference depends on."""
         return self.num_reference if self.rounds else 1
 
-    def fit(self, source: Source, params: Params) -> "Align":
+    def fit(self, spec: InputSpec, params: Params) -> "Align":
         """Choose the reference."""
         found = replace(self, known={name: tensor[0] for name, tensor in params.items()})
         some = {name: tensor[: self.num_reference] for name, tensor in params.items()}
         for _ in range(self.rounds):
             found = replace(
                 self,
-                known={name: tensor.mean(0) for name, tensor in found.treat(source, some).items()},
+                known={name: tensor.mean(0) for name, tensor in found.treat(spec, some).items()},
             )
         return found
 
-    def treat(self, source: Source, params: Params) -> Params:
+    def treat(self, spec: InputSpec, params: Params) -> Params:
         """Aligned networks."""
-        return act(
-            source.space, align(source.space, params, self.known, scales=self.scales), params
-        )
+        return act(spec.space, align(spec.space, params, self.known, scales=self.scales), params)
 
 
 @dataclass(frozen=True)
@@ -205,15 +203,15 @@ class OrbitAverage:
                 f"treatment orbit_average: expected samples >= 1 and scale >= 0, got {self}"
             )
 
-    def views(self, source: Source, params: Params) -> list[Params]:
+    def views(self, spec: InputSpec, params: Params) -> list[Params]:
         """Points of the orbits."""
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = [sample(source.space, generator) for _ in range(self.samples - 1)]
+        drawn = [sample(spec.space, generator) for _ in range(self.samples - 1)]
         points = [
-            identity(source.space),
+            identity(spec.space),
             *(_restricted(element, True, self.signs, self.scale) for element in drawn),
         ]
-        return [act(source.space, element, params) for element in points]
+        return [act(spec.space, element, params) for element in points]
 
 
 TREATMENTS: dict[str, type] = {
@@ -253,33 +251,31 @@ class Treatment:
             return None
         return max((step.num_fit for step in learning), default=0)
 
-    def fit(self, source: Source, params: Params) -> "Treatment":
+    def fit(self, spec: InputSpec, params: Params) -> "Treatment":
         """Learn from training networks; every step sees them as those before it leave them."""
         steps = []
         for step in self.steps:
-            steps.append(step.fit(source, params) if hasattr(step, "fit") else step)
-            params = steps[-1].treat(source, params) if hasattr(step, "treat") else params
+            steps.append(step.fit(spec, params) if hasattr(step, "fit") else step)
+            params = steps[-1].treat(spec, params) if hasattr(step, "treat") else params
         return Treatment(tuple(steps))
 
-    def train(self, source: Source, params: Params, generator: torch.Generator) -> Params:
+    def train(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
         """Training networks as one pass sees them."""
         for step in self.steps:
-            params = step.augment(source, params, generator) if hasattr(step, "augment") else params
-            params = step.treat(source, params) if hasattr(step, "treat") else params
+            params = step.augment(spec, params, generator) if hasattr(step, "augment") else params
+            params = step.treat(spec, params) if hasattr(step, "treat") else params
         return params
 
-    def predict(self, source: Source, params: Params) -> list[Params]:
+    def predict(self, spec: InputSpec, params: Params) -> list[Params]:
         """Views of networks to predict, equally many for each."""
         views = [params]
         for step in self.steps:
             views = (
-                [point for view in views for point in step.views(source, view)]
+                [point for view in views for point in step.views(spec, view)]
                 if hasattr(step, "views")
                 else views
             )
-            views = (
-                [step.treat(source, view) for view in views] if hasattr(step, "treat") else views
-            )
+            views = [step.treat(spec, view) for view in views] if hasattr(step, "treat") else views
         return views
 
     @property
@@ -297,11 +293,11 @@ class Treatment:
         )
 
 
-def parse_treatment(spec: Spec) -> Treatment:
+def parse_treatment(treatment: TreatmentSpec) -> Treatment:
     """The treatment of a text such as ``"align+augment"``, or of a mapping from steps to their options.
 
     Args:
-        spec: Names of `TREATMENTS` joined by ``+``, ``"none"`` for no step; or name -> options.
+        treatment: Names of `TREATMENTS` joined by ``+``, ``"none"`` for no step; or name -> options.
 
     Returns:
         The treatment, not fitted yet.
@@ -309,12 +305,12 @@ def parse_treatment(spec: Spec) -> Treatment:
     Raises:
         ValueError: If a step or an option is unknown or out of range; lists the valid ones.
     """
-    if isinstance(spec, str):
+    if isinstance(treatment, str):
         named: Mapping[str, Mapping[str, Any]] = (
-            {} if spec == NONE else {name.strip(): {} for name in spec.split("+")}
+            {} if treatment == NONE else {name.strip(): {} for name in treatment.split("+")}
         )
     else:
-        named = spec
+        named = treatment
     steps = []
     for name, options in named.items():
         if name not in TREATMENTS:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.features import flat_free
 from metanet.inputs.normalize import Normalized, TensorNorm
 from metanet.layers.pooled_relu import mean_relu
@@ -30,16 +30,16 @@ class ScalarDeepSets(Normalized):
     recommended = Training(epochs=30, batch_size=64, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
 
-    def __init__(self, source: Source, *, width: int = 64):
+    def __init__(self, spec: InputSpec, *, width: int = 64):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Neurons of each hidden layer.
         """
         super().__init__()
-        self.source = source
-        self.norm = TensorNorm(list(source.free_sizes.values()))
+        self.spec = spec
+        self.norm = TensorNorm(list(spec.free_sizes.values()))
         self.lift, self.lift_norm = nn.Linear(1, width), nn.LayerNorm(width)
         hidden = [
             layer
@@ -50,7 +50,7 @@ class ScalarDeepSets(Normalized):
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
-        return flat_free(self.source, networks)
+        return flat_free(self.spec, networks)
 
     def pool(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:
         """Lift every scalar to `width` channels and take the mean over scalars."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.features import flat_free
 from metanet.inputs.normalize import Normalized, TensorNorm
 
@@ -30,11 +30,11 @@ class DMC(Normalized):
 
     recommended = Training(epochs=24, batch_size=64, lr=3e-3, weight_decay=0.1, patience=6)
 
-    def __init__(self, source: Source, *, width: int = 64):
+    def __init__(self, spec: InputSpec, *, width: int = 64):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of the last convolutions, a multiple of 32.
 
         Raises:
@@ -43,8 +43,8 @@ class DMC(Normalized):
         super().__init__()
         if width < 32 or width % 32:
             raise ValueError(f"width of dmc: expected a positive multiple of 32, got {width}")
-        self.source = source
-        self.norm = TensorNorm(list(source.free_sizes.values()))
+        self.spec = spec
+        self.norm = TensorNorm(list(spec.free_sizes.values()))
         channels = [1] + [width // 2 ** max(5 - layer, 0) for layer in range(NUM_LAYERS)]
         pooled = [layer < 6 or layer % 2 == 1 for layer in range(NUM_LAYERS)]
         stages = [
@@ -58,7 +58,7 @@ class DMC(Normalized):
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
-        return flat_free(self.source, networks)
+        return flat_free(self.spec, networks)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

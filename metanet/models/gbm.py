@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Features, Source, Training
+from metanet.contract import Features, InputSpec, Training
 from metanet.history import History
 from metanet.inputs.features import statistics
 from metanet.trees import BoostedTrees
@@ -24,7 +24,7 @@ class StatisticsBoosting(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         max_leaf_nodes: int = 15,
         min_samples_leaf: int = 10,
@@ -33,13 +33,13 @@ class StatisticsBoosting(nn.Module):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             max_leaf_nodes: Most leaves of a tree.
             min_samples_leaf: Fewest training networks of a leaf.
             max_features: Share of the columns that each split chooses from.
         """
         super().__init__()
-        self.source = source
+        self.spec = spec
         self.trees = BoostedTrees(
             max_leaf_nodes=max_leaf_nodes,
             min_samples_leaf=min_samples_leaf,
@@ -48,7 +48,7 @@ class StatisticsBoosting(nn.Module):
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
         """Seven statistics of each tensor."""
-        return statistics(self.source, networks)
+        return statistics(self.spec, networks)
 
     def fit(
         self,

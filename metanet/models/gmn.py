@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
@@ -29,11 +29,11 @@ class GraphMetanet(GraphModel):
         "published": {"width": 64, "edge_width": 64, "layers": 4}
     }
 
-    def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of nodes.
             edge_width: Channels of edges, a divisor of `width`.
             layers: Rounds of messages.
@@ -42,4 +42,4 @@ class GraphMetanet(GraphModel):
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         network = partial(GraphNetwork, width=width, edge_width=edge_width, layers=layers)
-        super().__init__(source, ParamsNorm(source), network, DenseGraph)
+        super().__init__(spec, ParamsNorm(spec), network, DenseGraph)

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from metanet.graphs.topology import (
     GraphSizes,
     ParameterGraph,
@@ -23,7 +23,7 @@ class GraphModel(Normalized):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         norm: ParamsNorm,
         network: Callable[[GraphSizes], nn.Module],
         runner: Callable[[ParameterGraph], Any],
@@ -31,7 +31,7 @@ class GraphModel(Normalized):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             norm: Normalization of tensors.
             network: Builds what is learned, for the sizes of the graph.
             runner: Builds what runs it on dense arrays, for the graph.
@@ -40,8 +40,8 @@ class GraphModel(Normalized):
             ValueError: If the sizes of the network do not fit each other.
         """
         super().__init__()
-        self.source, self.norm = source, norm
-        self.graph = parameter_graph(source.space)
+        self.spec, self.norm = spec, norm
+        self.graph = parameter_graph(spec.space)
         self.network = network(self.graph.sizes)
         self.dense = runner(self.graph)
 

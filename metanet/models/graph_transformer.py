@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
@@ -31,7 +31,7 @@ class GraphTransformer(GraphModel):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         width: int = 32,
         heads: int = 4,
@@ -41,7 +41,7 @@ class GraphTransformer(GraphModel):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of nodes.
             heads: Heads of attention, a divisor of `width`.
             layers: Rounds of attention.
@@ -54,4 +54,4 @@ class GraphTransformer(GraphModel):
         network = partial(
             GraphNetwork, width=width, edge_width=edge_width, layers=layers, layer=layer
         )
-        super().__init__(source, ParamsNorm(source), network, DenseAttention)
+        super().__init__(spec, ParamsNorm(spec), network, DenseAttention)

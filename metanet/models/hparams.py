@@ -4,7 +4,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Features, Source, Training
+from metanet.contract import Features, InputSpec, Training
 from metanet.history import History
 from metanet.inputs.features import encode_hyperparameters
 from metanet.trees import BoostedTrees
@@ -18,7 +18,7 @@ class HyperparameterBoosting(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         max_leaf_nodes: int = 15,
         min_samples_leaf: int = 10,
@@ -27,7 +27,7 @@ class HyperparameterBoosting(nn.Module):
         """Build.
 
         Args:
-            source: Names the hyperparameters.
+            spec: Names the hyperparameters.
             max_leaf_nodes: Most leaves of a tree.
             min_samples_leaf: Fewest training networks of a leaf.
             max_features: Share of the columns that each split chooses from.
@@ -36,11 +36,11 @@ class HyperparameterBoosting(nn.Module):
             ValueError: If the population has no hyperparameters.
         """
         super().__init__()
-        if not source.hyperparameters:
+        if not spec.hyperparameters:
             raise ValueError(
                 "metanet 'hparams': the population has no hyperparameter columns to learn from"
             )
-        self.source = source
+        self.spec = spec
         self.trees = BoostedTrees(
             max_leaf_nodes=max_leaf_nodes,
             min_samples_leaf=min_samples_leaf,
@@ -49,7 +49,7 @@ class HyperparameterBoosting(nn.Module):
 
     def features(self, networks: pd.DataFrame) -> Float[Tensor, "N H"]:
         """Hyperparameters as numbers."""
-        return encode_hyperparameters(self.source, networks)
+        return encode_hyperparameters(self.spec, networks)
 
     def fit(
         self,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Mixed, Source, Training, source_key
+from metanet.contract import Mixed, InputSpec, Training, spec_key
 from metanet.graphs.topology import GraphSizes, Part
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
 from metanet.inputs.normalize import center_and_scale, moments
@@ -38,12 +38,12 @@ class MixedGraphMetanet(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, sources: Sequence[Source], *, width: int = 32, edge_width: int = 8, layers: int = 3
+        self, specs: Sequence[InputSpec], *, width: int = 32, edge_width: int = 8, layers: int = 3
     ):
         """Build.
 
         Args:
-            sources: Weight spaces and masks of the populations to learn from.
+            specs: Weight spaces and masks of the populations to learn from.
             width: Channels of nodes.
             edge_width: Channels of edges, a divisor of `width`.
             layers: Rounds of messages.
@@ -52,12 +52,12 @@ class MixedGraphMetanet(nn.Module):
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         super().__init__()
-        self.vocabulary = vocabulary_of([source.space for source in sources])
+        self.vocabulary = vocabulary_of([spec.space for spec in specs])
         roles, edges, slots = self.vocabulary.roles, self.vocabulary.edges, self.vocabulary.slots
         self.spaces = nn.ModuleDict()
-        for source in sources:
-            self.admit(source)
-        constants = self.space_graph(source_key(sources[0])).constants.shape[1]
+        for spec in specs:
+            self.admit(spec)
+        constants = self.space_graph(spec_key(specs[0])).constants.shape[1]
         sizes = GraphSizes(
             len(slots) + constants,
             max(edges.values(), default=0),
@@ -69,18 +69,18 @@ class MixedGraphMetanet(nn.Module):
         self.register_buffer("center", torch.zeros(len(edges) + len(slots)))
         self.register_buffer("scale", torch.ones(len(edges) + len(slots)))
 
-    def admit(self, source: Source) -> str:
+    def admit(self, spec: InputSpec) -> str:
         """Make networks of a weight space readable, fitted or not.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
 
         Returns:
             Its key in features.
         """
-        key = source_key(source)
+        key = spec_key(spec)
         if key not in self.spaces:
-            graph = SpaceGraph(source, self.vocabulary)
+            graph = SpaceGraph(spec, self.vocabulary)
             self.spaces[key] = graph.to(self.center) if hasattr(self, "center") else graph
         return key
 
@@ -88,10 +88,10 @@ class MixedGraphMetanet(nn.Module):
         """The weight space of a key."""
         return self.spaces[key]  # type: ignore[return-value]
 
-    def features(self, networks: Mapping[str, Tensor], source: Source) -> Mixed:
+    def features(self, networks: Mapping[str, Tensor], spec: InputSpec) -> Mixed:
         """Flat params of networks of one weight space."""
-        flat = flatten(source.space, networks)
-        return Mixed({self.admit(source): flat}, torch.arange(len(flat)))
+        flat = flatten(spec.space, networks)
+        return Mixed({self.admit(spec): flat}, torch.arange(len(flat)))
 
     def summarize(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
         """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
@@ -128,15 +128,15 @@ class SpaceGraph(nn.Module):
     free: Tensor
     constants: Tensor
 
-    def __init__(self, source: Source, vocabulary: Vocabulary):
+    def __init__(self, spec: InputSpec, vocabulary: Vocabulary):
         """Prepare.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             vocabulary: Known kinds.
         """
         super().__init__()
-        self.space, self.found = source.space, vocabulary.check(source.space)
+        self.space, self.found = spec.space, vocabulary.check(spec.space)
         self.dense = DenseGraph(vocabulary.relabeled(self.found))
         self.slots = [[vocabulary.slots.index(slot) for slot in part] for part in self.found.slots]
         places = unflatten(self.space, torch.arange(self.space.num_params)[None])
@@ -152,7 +152,7 @@ class SpaceGraph(nn.Module):
         for slots, part in zip(self.slots, self.found.graph.vectors, strict=True):
             kind[part.view(places)[0]] = len(vocabulary.edges) + torch.tensor(slots)
         masks = [
-            source.free.get(name, torch.ones(shape)).flatten().bool()
+            spec.free.get(name, torch.ones(shape)).flatten().bool()
             for name, shape in self.space.shapes.items()
         ]
         prepared = {

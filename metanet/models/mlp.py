@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.features import flat_free
 from metanet.inputs.normalize import Normalized, TensorNorm
 
@@ -23,17 +23,17 @@ class FlatMLP(Normalized):
 
     recommended = Training(epochs=100, batch_size=64, lr=2e-3, weight_decay=0.1, patience=20)
 
-    def __init__(self, source: Source, *, width: int = 64, dropout: float = 0.5):
+    def __init__(self, spec: InputSpec, *, width: int = 64, dropout: float = 0.5):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Hidden neurons.
             dropout: Share of the input entries set to zero at each training step.
         """
         super().__init__()
-        self.source = source
-        sizes = list(source.free_sizes.values())
+        self.spec = spec
+        sizes = list(spec.free_sizes.values())
         self.norm = TensorNorm(sizes)
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(sum(sizes), width)
@@ -42,7 +42,7 @@ class FlatMLP(Normalized):
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
         """Flat free entries."""
-        return flat_free(self.source, networks)
+        return flat_free(self.spec, networks)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.graphs.topology import node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
@@ -35,7 +35,7 @@ class NeuralFunctional(Normalized):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         width: int = 16,
         layers: int = 3,
@@ -45,7 +45,7 @@ class NeuralFunctional(Normalized):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of every entry and every neuron.
             layers: Equivariant layers.
             hidden: Neurons of both hidden layers of the readout.
@@ -59,8 +59,8 @@ class NeuralFunctional(Normalized):
             raise ValueError(
                 f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}"
             )
-        self.norm = ParamsNorm(source)
-        self.graph = parameter_graph(source.space)
+        self.norm = ParamsNorm(spec)
+        self.graph = parameter_graph(spec.space)
         incidence = Incidence(self.graph)
         self.encoder = PositionEncoder(incidence, width)
         channels = [part.shape[-1] for part in incidence.parts]

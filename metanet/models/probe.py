@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 
 NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 256}
 """On a CPU, activations of more networks leave the cache: convolutions of 64 at once took three times as long."""
@@ -47,7 +47,7 @@ class Probe(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         num_probes: int = 32,
         latent: int = 32,
@@ -58,7 +58,7 @@ class Probe(nn.Module):
         """Build.
 
         Args:
-            source: Weight space, and what the networks compute.
+            spec: Weight space, and what the networks compute.
             num_probes: Probe inputs X.
             latent: Length of the code of a probe.
             width: Neurons of each hidden layer of the perceptron.
@@ -69,7 +69,7 @@ class Probe(nn.Module):
             ValueError: If it is not known what the networks compute, or a number is not positive.
         """
         super().__init__()
-        if source.network is None:
+        if spec.network is None:
             raise ValueError(
                 "metanet 'probe' runs networks on inputs: expected a population whose `network` says what they compute, "
                 "as those of zoos do, got none"
@@ -79,7 +79,7 @@ class Probe(nn.Module):
                 "probe: expected num_probes, latent, width and layers of at least 1, "
                 f"got {num_probes}, {latent}, {width} and {layers}"
             )
-        self.network = source.network
+        self.network = spec.network
         self.codes = nn.Parameter(torch.randn(num_probes, latent))
         first, second = (
             nn.Linear(latent, latent, bias=False),

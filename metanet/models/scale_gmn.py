@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.graphs.signs import has_signs
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.dense import DenseGraph
@@ -41,11 +41,11 @@ class ScaleGraphMetanet(GraphModel):
         "published": {"width": 128, "edge_width": 128, "layers": 4}
     }
 
-    def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of nodes; as many again if there are signs.
             edge_width: Channels of edges, a divisor of `width`.
             layers: Rounds of messages.
@@ -55,16 +55,16 @@ class ScaleGraphMetanet(GraphModel):
         """
         kind, runner = (
             (SignedGraphNetwork, SignedDenseGraph)
-            if has_signs(source.space)
+            if has_signs(spec.space)
             else (GraphNetwork, DenseGraph)
         )
         network = partial(kind, width=width, edge_width=edge_width, layers=layers)
-        super().__init__(source, ParamsNorm(source, centered=False), network, runner)
+        super().__init__(spec, ParamsNorm(spec, centered=False), network, runner)
 
     @torch.no_grad()
     def features(self, networks: Params) -> Params:
         """Params at the balanced point of the orbit of positive scales, fixed entries zero."""
-        space, masks = self.source.space, self.source.free
+        space, masks = self.spec.space, self.spec.free
         free = {
             name: torch.where(masks[name], tensor, 0.0) if name in masks else tensor
             for name, tensor in networks.items()

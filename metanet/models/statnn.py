@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.inputs.features import STATISTICS, statistics
 from metanet.inputs.normalize import ColumnNorm
 
@@ -26,17 +26,17 @@ class StatNN(nn.Module):
     invariant = "permutations"
     compact = True
 
-    def __init__(self, source: Source, *, width: int = 256, dropout: float = 0.3):
+    def __init__(self, spec: InputSpec, *, width: int = 256, dropout: float = 0.3):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Neurons of each hidden layer.
             dropout: Share of hidden neurons set to zero at each training step.
         """
         super().__init__()
-        self.source = source
-        columns = len(source.free_sizes) * len(STATISTICS)
+        self.spec = spec
+        columns = len(spec.free_sizes) * len(STATISTICS)
         self.norm = ColumnNorm(columns)
         self.first, self.first_norm = nn.Linear(columns, width), nn.LayerNorm(width)
         self.second, self.second_norm = nn.Linear(width, width), nn.LayerNorm(width)
@@ -45,7 +45,7 @@ class StatNN(nn.Module):
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
         """Seven statistics of each tensor."""
-        return statistics(self.source, networks)
+        return statistics(self.spec, networks)
 
     def calibrate(self, features: Float[Tensor, "N S"]) -> None:
         """Fit the normalization."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from metanet.contract import Builder, Source
+from metanet.contract import Builder, InputSpec
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
@@ -69,26 +69,26 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
     return METANETS[model]
 
 
-def build(model: str, source: Source, options: Mapping[str, Any]) -> nn.Module:
+def build(model: str, spec: InputSpec, options: Mapping[str, Any]) -> nn.Module:
     """Build an untrained metanet.
 
     Args:
         model: Name in `METANETS`.
-        source: What it will read.
+        spec: What it will read.
         options: Its options; those of `preset`, if one is named, unless given otherwise.
 
     Returns:
         The module.
     """
-    return check_options(model, options)(source, **_resolved(model, options))
+    return check_options(model, options)(spec, **_resolved(model, options))
 
 
-def build_mixed(model: str, sources: Sequence[Source], options: Mapping[str, Any]) -> nn.Module:
+def build_mixed(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) -> nn.Module:
     """Build an untrained metanet for several populations.
 
     Args:
         model: Name in `METANETS`.
-        sources: What it will learn from.
+        specs: What it will learn from.
         options: Its options, as for `build`.
 
     Returns:
@@ -103,9 +103,9 @@ def build_mixed(model: str, sources: Sequence[Source], options: Mapping[str, Any
         raise ValueError(
             f"metanet {model!r} reads one population at a time; metanets that read several are {able}"
         )
-    if not sources:
+    if not specs:
         raise ValueError(f"metanet {model!r}: expected at least one population, got none")
-    return METANETS[model].mixed(sources, **_resolved(model, options))  # type: ignore[attr-defined]
+    return METANETS[model].mixed(specs, **_resolved(model, options))  # type: ignore[attr-defined]
 
 
 def _resolved(model: str, options: Mapping[str, Any]) -> dict[str, Any]:

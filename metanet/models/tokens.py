@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.contract import Source, Training
+from metanet.contract import InputSpec, Training
 from metanet.graphs.topology import ParameterGraph, Part, node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from zoo.params import Params
@@ -32,7 +32,7 @@ class TokenTransformer(Normalized):
 
     def __init__(
         self,
-        source: Source,
+        spec: InputSpec,
         *,
         token_size: int = 96,
         width: int = 48,
@@ -43,7 +43,7 @@ class TokenTransformer(Normalized):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             token_size: Entries of a token.
             width: Channels of a token.
             layers: Blocks of attention and perceptron.
@@ -66,8 +66,8 @@ class TokenTransformer(Normalized):
         self.recommended = Training(
             epochs=30, batch_size=32, lr=min(1e-3, 0.1 / width), weight_decay=0.1, patience=8
         )
-        self.norm = ParamsNorm(source)
-        self.graph, self.token_size = parameter_graph(source.space), token_size
+        self.norm = ParamsNorm(spec)
+        self.graph, self.token_size = parameter_graph(spec.space), token_size
         places = positions(self.graph, token_size)
         self.register_buffer("places", places, persistent=False)
         self.embed = nn.Linear(token_size, width)

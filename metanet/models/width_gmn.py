@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.contract import Source, Training, seeded
+from metanet.contract import InputSpec, Training, seeded
 from metanet.inputs.checks import width_difference
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.message_passing import GraphNetwork
@@ -32,11 +32,11 @@ class WidthGraphMetanet(GraphModel):
         "published": {"width": 128, "edge_width": 128, "layers": 4}
     }
 
-    def __init__(self, source: Source, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
         """Build.
 
         Args:
-            source: Weight space and masks.
+            spec: Weight space and masks.
             width: Channels of nodes.
             edge_width: Channels of edges, a divisor of `width`.
             layers: Rounds of messages.
@@ -46,18 +46,18 @@ class WidthGraphMetanet(GraphModel):
         """
         options = {"width": width, "edge_width": edge_width, "layers": layers}
         super().__init__(
-            source,
-            ParamsNorm(source, fan_in(source.space)),
+            spec,
+            ParamsNorm(spec, fan_in(spec.space)),
             partial(GraphNetwork, **options),
             WidthGraph,
         )
         self.options = options
 
-    def transfer(self, source: Source) -> "WidthGraphMetanet":
+    def transfer(self, spec: InputSpec) -> "WidthGraphMetanet":
         """The same metanet for networks of other widths.
 
         Args:
-            source: A weight space with the same patterns and the same fixed groups; permutable
+            spec: A weight space with the same patterns and the same fixed groups; permutable
                 groups may have other sizes.
 
         Returns:
@@ -66,12 +66,12 @@ class WidthGraphMetanet(GraphModel):
         Raises:
             ValueError: If patterns or fixed groups differ; names them.
         """
-        if difference := width_difference(self.source.space, source.space):
+        if difference := width_difference(self.spec.space, spec.space):
             raise ValueError(
                 f"width_gmn transfers to other sizes of permutable groups only: {difference}"
             )
         with seeded(0):
-            other = WidthGraphMetanet(source, **self.options)
+            other = WidthGraphMetanet(spec, **self.options)
         other.to(self.norm.center).train(self.training)
         other.network = self.network
         other.norm.center, other.norm.scale = self.norm.center, self.norm.scale

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from metanet.contract import PopulationLike
 from metanet.inputs.dataset import Examples, read_examples
-from metanet.inputs.treatments import NONE, Spec, parse_treatment
+from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
 from studies.common.computed_targets import with_derived
 from studies.learnability.shuffled import ShuffledLabels
 from zoo.store.atomic import atomic_write
@@ -70,7 +70,7 @@ class Cell:
     seed: int
     code: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    treatment: Spec = NONE
+    treatment: TreatmentSpec = NONE
     shuffled: bool = False
     elsewhere: tuple[Place, ...] = ()
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from metanet.contract import Source, network_of
-from metanet.inputs.checks import check_source, width_difference
+from metanet.contract import InputSpec, network_of
+from metanet.inputs.checks import check_spec, width_difference
 from metanet.models.table import METANETS
 from studies.learnability.config import Learnability
 from studies.learnability.fits import Place
@@ -63,9 +63,9 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
     builder = METANETS[metanet]
     if hasattr(builder, "transfer") and fitted_on.space != other.space:
         return "more than widths differ" if width_difference(fitted_on.space, other.space) else ""
-    source = Source(fitted_on.space, fitted_on.free, network=network_of(builder, fitted_on))
+    spec = InputSpec(fitted_on.space, fitted_on.free, network=network_of(builder, fitted_on))
     try:
-        check_source(source, other.space, other.free, "")
+        check_spec(spec, other.space, other.free, "")
     except ValueError:
         if dict(fitted_on.space.shapes) != dict(other.space.shapes):
             return "its tensors have other shapes"
@@ -76,7 +76,7 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
         )
     return (
         ""
-        if source.network is None or other.network.is_like(source.network)
+        if spec.network is None or other.network.is_like(spec.network)
         else "its networks compute another function"
     )
 

@@ -9,7 +9,7 @@ from data_gen.config import Job, load_job
 from data_gen.generation import generate
 from data_gen.shard import build_population
 from data_gen.tasks.task import Images, Task, load_task
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from metanet.inputs.features import flat_free, statistics
 from zoo.architectures import resnet_n_fix
 
@@ -98,9 +98,9 @@ def test_zoos_hold_the_networks_that_were_measured(name, tmp_path):
             assert torch.equal(tensor[:, 1], params[n])
             assert not torch.equal(tensor[:, 0], tensor[:, 1]), n
 
-        source = Source(population.space, population.free)
-        assert flat_free(source, params).shape == (
+        spec = InputSpec(population.space, population.free)
+        assert flat_free(spec, params).shape == (
             len(table),
             sum(tensor[0].numel() for tensor in free.values()),
         )
-        assert statistics(source, params).isfinite().all()
+        assert statistics(spec, params).isfinite().all()

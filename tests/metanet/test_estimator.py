@@ -195,7 +195,7 @@ def test_the_file_holds_what_it_says(fitted, tmp_path):
 def test_masks_travel(tmp_path):
     population = random_population(sizes=(40, 16, 16), masked=True)
     Metanet("mlp", epochs=1).fit(population).save(tmp_path / "m")
-    free = metanet.load(tmp_path / "m").reader_.source.free
+    free = metanet.load(tmp_path / "m").reader_.spec.free
     assert free.keys() == population.free.keys()
     assert all(torch.equal(free[name], mask) for name, mask in population.free.items())
 
@@ -234,8 +234,8 @@ def test_files_that_are_no_metanets_are_refused(fitted, tmp_path):
 
 
 def test_options_that_json_cannot_hold_are_named(monkeypatch, tmp_path):
-    def builder(source, *, thing):
-        return METANETS["mlp"](source)
+    def builder(spec, *, thing):
+        return METANETS["mlp"](spec)
 
     monkeypatch.setitem(METANETS, "mine", builder)
     model = Metanet("mine", epochs=1, thing=object()).fit(POPULATION)

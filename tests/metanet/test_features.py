@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from metanet.inputs import features
 from metanet.inputs.features import (
     categories,
@@ -21,51 +21,51 @@ from tests.reference import metanet_features as slow
 
 def case(masked):
     population = random_population(masked=masked)
-    return Source(population.space, population.free), population.params("test")
+    return InputSpec(population.space, population.free), population.params("test")
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_features_equal_their_twins(masked, dtype):
-    source, params = case(masked)
+    spec, params = case(masked)
     params = {name: tensor.to(dtype) for name, tensor in params.items()}
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
-    flat, statistic = flat_free(source, params), statistics(source, params)
+    flat, statistic = flat_free(spec, params), statistics(spec, params)
     assert flat.dtype == statistic.dtype == dtype
-    np.testing.assert_array_equal(flat.double(), slow.flat(source.space, source.free, params))
-    expected = slow.statistics(source.space, source.free, params)
+    np.testing.assert_array_equal(flat.double(), slow.flat(spec.space, spec.free, params))
+    expected = slow.statistics(spec.space, spec.free, params)
     np.testing.assert_allclose(statistic.double(), expected, rtol=tolerance, atol=tolerance)
-    assert len(statistic_names(source)) == statistic.shape[1] == 7 * len(source.space.tensors)
-    assert flat.shape[1] == sum(source.free_sizes.values())
+    assert len(statistic_names(spec)) == statistic.shape[1] == 7 * len(spec.space.tensors)
+    assert flat.shape[1] == sum(spec.free_sizes.values())
 
 
 def test_chunks_change_nothing(monkeypatch):
-    source, params = case(masked=False)
-    whole = statistics(source, params)
+    spec, params = case(masked=False)
+    whole = statistics(spec, params)
     monkeypatch.setattr(features, "CHUNK_ENTRIES", 50)
-    assert torch.equal(statistics(source, params), whole)
+    assert torch.equal(statistics(spec, params), whole)
 
 
 def test_statistics_are_bitwise_invariant():
-    source, params = case(masked=False)
-    moved = permute_neurons(source.space, params, torch.Generator().manual_seed(0))
-    assert torch.equal(statistics(source, params), statistics(source, moved))
+    spec, params = case(masked=False)
+    moved = permute_neurons(spec.space, params, torch.Generator().manual_seed(0))
+    assert torch.equal(statistics(spec, params), statistics(spec, moved))
 
 
 def test_a_tensor_without_free_entries_is_left_out():
-    source, params = case(masked=True)
-    frozen = Source(
-        source.space, {**source.free, "layers.0.weight": torch.zeros(6, 5, dtype=torch.bool)}
+    spec, params = case(masked=True)
+    frozen = InputSpec(
+        spec.space, {**spec.free, "layers.0.weight": torch.zeros(6, 5, dtype=torch.bool)}
     )
     assert "layers.0.weight" not in frozen.free_sizes
     assert statistics(frozen, params).shape[1] == 7 * 5
 
 
 def test_huge_weights_give_finite_statistics():
-    source, params = case(masked=False)
+    spec, params = case(masked=False)
     params["layers.0.weight"][0] = 3e38
     params["layers.0.weight"][1, 0] = -3e38
-    assert statistics(source, params).isfinite().all()
+    assert statistics(spec, params).isfinite().all()
 
 
 def test_norm_is_one_number_per_tensor():
@@ -106,15 +106,15 @@ def test_constant_columns_are_not_divided_by_zero():
 
 def test_hyperparameters_become_numbers():
     table = pd.DataFrame({"lr": [0.1, np.nan], "optimizer": ["sgd", "adamw"], "seed": [1, 2]})
-    source = Source(random_population().space, {}, categories(table, ("lr", "optimizer")))
-    assert source.hyperparameters == {"lr": None, "optimizer": ("adamw", "sgd")}
+    spec = InputSpec(random_population().space, {}, categories(table, ("lr", "optimizer")))
+    assert spec.hyperparameters == {"lr": None, "optimizer": ("adamw", "sgd")}
     np.testing.assert_array_equal(
-        encode_hyperparameters(source, table), [[0.1, 0, 1], [np.nan, 1, 0]]
+        encode_hyperparameters(spec, table), [[0.1, 0, 1], [np.nan, 1, 0]]
     )
     unknown = pd.DataFrame({"lr": [1.0], "optimizer": ["lion"]})
-    np.testing.assert_array_equal(encode_hyperparameters(source, unknown), [[1, 0, 0]])
+    np.testing.assert_array_equal(encode_hyperparameters(spec, unknown), [[1, 0, 0]])
     with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
-        encode_hyperparameters(source, table[["lr"]])
+        encode_hyperparameters(spec, table[["lr"]])
 
 
 def test_statistics_of_a_diverged_network_stay_finite():

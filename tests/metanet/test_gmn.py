@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import InputSpec, features_of, seeded
 from metanet.graphs import pyg as graphs
 from metanet.graphs.topology import parameter_graph
 from metanet.inputs.normalize import calibrate
@@ -21,7 +21,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     with seeded(0):
         module = (
-            GraphMetanet(Source(space), **{"width": 8, "edge_width": 4, "layers": 2, **options})
+            GraphMetanet(InputSpec(space), **{"width": 8, "edge_width": 4, "layers": 2, **options})
             .double()
             .eval()
         )
@@ -101,4 +101,4 @@ def test_options_are_checked():
     with pytest.raises(
         ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
     ):
-        GraphMetanet(Source(SPACES["mlp"]), width=12)
+        GraphMetanet(InputSpec(SPACES["mlp"]), width=12)

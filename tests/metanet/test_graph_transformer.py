@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
 from metanet.inputs.normalize import calibrate
 from metanet.models.graph_transformer import GraphTransformer
@@ -18,7 +18,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, free=None):
     with seeded(0):
         module = (
-            GraphTransformer(Source(space, free or {}), width=8, heads=2, layers=2, edge_width=3)
+            GraphTransformer(InputSpec(space, free or {}), width=8, heads=2, layers=2, edge_width=3)
             .double()
             .eval()
         )
@@ -72,4 +72,4 @@ def test_weights_of_a_node_sum_to_one_over_all_tensors_that_write_it():
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="heads a divisor of width, got width 10 and 4 heads"):
-        GraphTransformer(Source(SPACES["mlp"]), width=10)
+        GraphTransformer(InputSpec(SPACES["mlp"]), width=10)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import InputSpec, features_of, seeded
 from metanet.inputs.normalize import calibrate
 from metanet.models.table import build
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
@@ -21,7 +21,7 @@ every_metanet = pytest.mark.parametrize("model", SIZES)
 
 def metanet(model, space, params, free=None):
     with seeded(0):
-        module = build(model, Source(space, free or {}), SIZES[model]).double().eval()
+        module = build(model, InputSpec(space, free or {}), SIZES[model]).double().eval()
     # Moves norms and biases off their initial values.
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):

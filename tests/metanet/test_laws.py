@@ -37,10 +37,10 @@ def mine(monkeypatch):
 class Plain(nn.Module):
     """A user's module on params alone: no features, no normalization, nothing declared."""
 
-    def __init__(self, source, *, width: int = 16):
+    def __init__(self, spec, *, width: int = 16):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(source.space.num_params, width), nn.Tanh(), nn.Linear(width, 1)
+            nn.Linear(spec.space.num_params, width), nn.Tanh(), nn.Linear(width, 1)
         )
 
     def forward(self, params):
@@ -59,8 +59,8 @@ class DeclaredInvariant(Plain):
 
 
 class IdleWeight(Plain):
-    def __init__(self, source):
-        super().__init__(source)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.idle = nn.Parameter(torch.ones(3))
 
 
@@ -83,12 +83,12 @@ class Constant(Plain):
 class Undeclared(nn.Module):
     """Invariant, but does not say so."""
 
-    def __init__(self, source):
+    def __init__(self, spec):
         super().__init__()
-        self.source, self.layer = source, nn.Linear(1, 1)
+        self.spec, self.layer = spec, nn.Linear(1, 1)
 
     def features(self, params):
-        return flat_free(self.source, params).square().mean(1, keepdim=True)
+        return flat_free(self.spec, params).square().mean(1, keepdim=True)
 
     def forward(self, features):
         return self.layer(features).squeeze(-1)

@@ -10,7 +10,7 @@ import torch
 
 import metanet
 from metanet import Metanet
-from metanet.contract import Mixed, Source, concatenate, count_rows, rows, seeded, to_device
+from metanet.contract import Mixed, InputSpec, concatenate, count_rows, rows, seeded, to_device
 from metanet.graphs.vocabulary import describe, vocabulary_of
 from metanet.inputs.normalize import calibrate
 from metanet.metrics import r2
@@ -61,7 +61,7 @@ NETWORKS = {
 def metanet_of(names, **options):
     with seeded(0):
         module = MixedGraphMetanet(
-            [Source(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options
+            [InputSpec(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options
         )
     module = module.double().eval()
     calibrate(module, [features_of(module, sorted(names))])
@@ -69,7 +69,9 @@ def metanet_of(names, **options):
 
 
 def features_of(module, names):
-    found = concatenate([module.features(NETWORKS[name], Source(SPACES[name])) for name in names])
+    found = concatenate(
+        [module.features(NETWORKS[name], InputSpec(SPACES[name])) for name in names]
+    )
     assert isinstance(found, Mixed)
     return found
 
@@ -130,7 +132,7 @@ def test_predictions_do_not_change_when_neurons_move(module, name):
     permutations = sample(space, generator(1), batch=(COUNT,)).permutations
     moved = act(space, GroupElement(permutations, {}), params)
     before, after = (
-        module(module.features(networks, Source(space))) for networks in (params, moved)
+        module(module.features(networks, InputSpec(space))) for networks in (params, moved)
     )
     assert (before - after).abs().max() < 1e-8 * before.std()
 
@@ -142,7 +144,7 @@ def test_predictions_change_when_one_tensor_alone_moves(module, name):
     weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
     moved = {**params, weight: params[weight].roll(1, dims=2)}
     before, after = (
-        module(module.features(networks, Source(space))) for networks in (params, moved)
+        module(module.features(networks, InputSpec(space))) for networks in (params, moved)
     )
     assert (before - after).abs().max() > 1e-4 * before.std()
 
@@ -187,10 +189,11 @@ def test_a_kernel_is_the_middle_of_a_wider_one():
             large[name] = torch.nn.functional.pad(tensor, (1, 1, 1, 1)) * 3 / 5
     with seeded(0):
         both = MixedGraphMetanet(
-            [Source(inner), Source(outer)], width=8, edge_width=4, layers=2
+            [InputSpec(inner), InputSpec(outer)], width=8, edge_width=4, layers=2
         ).double()
     parts = [
-        both.features(params, Source(space)) for params, space in ((small, inner), (large, outer))
+        both.features(params, InputSpec(space))
+        for params, space in ((small, inner), (large, outer))
     ]
     edges = [
         both.space_graph(key).inputs(both, flat)[1]

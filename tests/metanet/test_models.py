@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metanet import METANETS
-from metanet.contract import Source
+from metanet.contract import InputSpec
 from metanet.inputs.normalize import calibrate
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
@@ -13,14 +13,14 @@ from metanet.testing import random_population
 from tests.reference import metanet_models as slow
 
 POPULATION = random_population()
-SOURCE = Source(POPULATION.space)
+SPEC = InputSpec(POPULATION.space)
 D = POPULATION.space.num_params
 
 
-def built(model, source=SOURCE, **options):
+def built(model, spec=SPEC, **options):
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(torch.Generator().manual_seed(0).get_state())
-        module = METANETS[model](source, **options).double().eval()
+        module = METANETS[model](spec, **options).double().eval()
     params = {name: tensor.double() for name, tensor in POPULATION.params("train").items()}
     features = module.features(params)
     calibrate(module, [features])
@@ -83,4 +83,4 @@ def test_sizes_are_options():
 
 def test_hparams_needs_hyperparameters():
     with pytest.raises(ValueError, match="no hyperparameter columns"):
-        METANETS["hparams"](SOURCE)
+        METANETS["hparams"](SPEC)

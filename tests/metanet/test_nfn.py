@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import InputSpec, features_of, seeded
 from metanet.graphs.topology import parameter_graph
 from metanet.inputs.normalize import calibrate
 from metanet.layers import equivariant
@@ -27,7 +27,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     with seeded(0):
         module = (
-            NeuralFunctional(Source(space), **{"width": 6, "layers": 2, "hidden": 8, **options})
+            NeuralFunctional(InputSpec(space), **{"width": 6, "layers": 2, "hidden": 8, **options})
             .double()
             .eval()
         )
@@ -204,10 +204,10 @@ def test_autocast_changes_little():
 
 def test_the_published_preset_has_its_size():
     space = build_architecture("mlp", {"hidden": [32, 32]}, (1, 8, 8), 10).space
-    module = build("nfn", Source(space), {"preset": "published"})
+    module = build("nfn", InputSpec(space), {"preset": "published"})
     assert 1.2e6 < sum(weight.numel() for weight in module.parameters()) < 1.8e6
 
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="at least 1, got 0, 16 and 128"):
-        NeuralFunctional(Source(SPACES["mlp"]), layers=0)
+        NeuralFunctional(InputSpec(SPACES["mlp"]), layers=0)

@@ -12,7 +12,7 @@ import zoo
 from data_gen.config import Job
 from data_gen.generation import generate
 from metanet import Metanet
-from metanet.contract import Source, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.inputs.normalize import calibrate
 from metanet.models.probe import Probe
 from metanet.testing import random_population
@@ -64,7 +64,9 @@ def networks(of, count=COUNT):
 def probe(of, params, **options):
     with seeded(0):
         module = (
-            Probe(Source(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options})
+            Probe(
+                InputSpec(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options}
+            )
             .double()
             .eval()
         )
@@ -217,7 +219,7 @@ def test_networks_of_a_zoo_are_learned_and_saved(name, populations, tmp_path):
     again = metanet.load(tmp_path / "probe")
     assert np.array_equal(fitted.predict(population), again.predict(population))
     assert np.array_equal(fitted.predict(population), again.predict(population.params("test")))
-    assert again.reader_.source.network.is_like(population.network)
+    assert again.reader_.spec.network.is_like(population.network)
 
 
 def test_networks_that_compute_something_else_are_refused(populations):
@@ -227,7 +229,7 @@ def test_networks_that_compute_something_else_are_refused(populations):
     ):
         fitted.score(populations["other seed"])
     blind = Metanet("statnn", epochs=1).fit(populations["sigma_asymmetric"])
-    assert blind.reader_.source.network is None
+    assert blind.reader_.spec.network is None
     assert np.isfinite(blind.predict(populations["other seed"])).all()
 
 
@@ -242,4 +244,4 @@ def test_networks_whose_function_is_unknown_are_refused():
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="of at least 1, got 0, 32, 128 and 2"):
-        Probe(Source(network("mlp").function.space, network=network("mlp")), num_probes=0)
+        Probe(InputSpec(network("mlp").function.space, network=network("mlp")), num_probes=0)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, features_of, seeded
+from metanet.contract import InputSpec, features_of, seeded
 from metanet.graphs.pyg import batch
 from metanet.graphs.signs import has_signs, parity
 from metanet.graphs.topology import edge_features, node_features, parameter_graph
@@ -41,7 +41,7 @@ SIGNED = [name for name, space in SPACES.items() if has_signs(space)]
 def metanet(space, params, free=None, **options):
     with seeded(0):
         module = ScaleGraphMetanet(
-            Source(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options}
+            InputSpec(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options}
         )
     module = module.double().eval()
     calibrate(module, [features_of(module, params)])
@@ -330,8 +330,9 @@ def test_options_are_checked():
     with pytest.raises(
         ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
     ):
-        ScaleGraphMetanet(Source(SPACES["mlp"]), width=12)
+        ScaleGraphMetanet(InputSpec(SPACES["mlp"]), width=12)
     assert METANETS["scale_gmn"] is ScaleGraphMetanet
     assert (
-        len(build("scale_gmn", Source(SPACES["mlp"]), {"preset": "published"}).network.layers) == 4
+        len(build("scale_gmn", InputSpec(SPACES["mlp"]), {"preset": "published"}).network.layers)
+        == 4
     )

@@ -109,7 +109,7 @@ def test_treatments_do_the_same_from_disk(opened, model, treatment):
             name: tensor[torch.arange(40) != 3]
             for name, tensor in opened["standard"].params("train").items()
         }
-        reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.source, params).known
+        reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.spec, params).known
         assert all(
             torch.equal(tensor, reference[name])
             for name, tensor in streamed.reader_.treatment.known[0].items()
@@ -200,7 +200,7 @@ def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):
 
     @dataclass(frozen=True)
     class Mean:
-        def fit(self, source, params):
+        def fit(self, spec, params):
             return self
 
     monkeypatch.setitem(METANETS, "whole", Whole)
@@ -245,9 +245,9 @@ def test_bad_settings_are_refused(name):
 
 def test_a_module_without_normalization_streams(opened, monkeypatch):
     class Plain(nn.Module):
-        def __init__(self, source):
+        def __init__(self, spec):
             super().__init__()
-            self.linear = nn.Linear(source.space.num_params, 1)
+            self.linear = nn.Linear(spec.space.num_params, 1)
 
         def forward(self, params):
             return self.linear(

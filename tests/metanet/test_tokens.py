@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.contract import Source, features_of, invariant_to, seeded
+from metanet.contract import InputSpec, features_of, invariant_to, seeded
 from metanet.graphs.topology import parameter_graph
 from metanet.inputs.normalize import calibrate
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
@@ -21,7 +21,7 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 def metanet(space, params, **options):
     sizes = {"token_size": 5, "width": 8, "layers": 2, "heads": 2}
     with seeded(0):
-        module = TokenTransformer(Source(space), **{**sizes, **options}).double().eval()
+        module = TokenTransformer(InputSpec(space), **{**sizes, **options}).double().eval()
     calibrate(module, [features_of(module, params)])
     return module
 
@@ -121,7 +121,7 @@ def test_fixed_entries_are_not_read():
     )
     with seeded(0):
         module = (
-            TokenTransformer(Source(space, {"layers.0.weight": mask}), width=8, heads=2)
+            TokenTransformer(InputSpec(space, {"layers.0.weight": mask}), width=8, heads=2)
             .double()
             .eval()
         )
@@ -136,4 +136,4 @@ def test_options_are_checked():
     with pytest.raises(
         ValueError, match="divisor of width, got token_size 96, 2 layers, 5 heads and width 48"
     ):
-        TokenTransformer(Source(SPACES["mlp"]), heads=5)
+        TokenTransformer(InputSpec(SPACES["mlp"]), heads=5)

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from metanet import METANETS, Metanet, load
-from metanet.contract import Source, count_rows
+from metanet.contract import InputSpec, count_rows
 from metanet.inputs.treatments import (
     TREATMENTS,
     Align,
@@ -69,29 +69,29 @@ def networks(own, count=COUNT):
 )
 @pytest.mark.parametrize("name", TREATMENTS)
 def test_every_step_keeps_the_function(name, scaling, activation):
-    source = Source(space(scaling))
-    params = networks(source.space)
+    spec = InputSpec(space(scaling))
+    params = networks(spec.space)
     options = {"scale": 1.0} if name in ("augment", "orbit_average") else {"scales": True}
-    treatment = parse_treatment({name: options}).fit(source, params)
-    seen = [treatment.train(source, params, generator(1)), *treatment.predict(source, params)]
+    treatment = parse_treatment({name: options}).fit(spec, params)
+    seen = [treatment.train(spec, params, generator(1)), *treatment.predict(spec, params)]
     assert all(same_function(params, view, activation) for view in seen)
     assert not all(same(params, view) for view in seen)
 
 
 def test_canonical_networks_of_one_orbit_are_the_same():
-    source = Source(space())
-    params = networks(source.space)
-    moved = act(source.space, sample(source.space, generator(1), (COUNT,)), params)
+    spec = InputSpec(space())
+    params = networks(spec.space)
+    moved = act(spec.space, sample(spec.space, generator(1), (COUNT,)), params)
     permuted = act(
-        source.space, replace(sample(source.space, generator(2), (COUNT,)), scales={}), params
+        spec.space, replace(sample(spec.space, generator(2), (COUNT,)), scales={}), params
     )
     whole, neurons = Canonicalize(), Canonicalize(scales=False)
-    assert same(whole.treat(source, params), whole.treat(source, moved))
-    assert same(neurons.treat(source, params), neurons.treat(source, permuted))
-    assert not same(neurons.treat(source, params), neurons.treat(source, moved))
+    assert same(whole.treat(spec, params), whole.treat(spec, moved))
+    assert same(neurons.treat(spec, params), neurons.treat(spec, permuted))
+    assert not same(neurons.treat(spec, params), neurons.treat(spec, moved))
     sizes = [
         sum(float(t.square().sum()) for t in p.values())
-        for p in (params, neurons.treat(source, params))
+        for p in (params, neurons.treat(spec, params))
     ]
     assert sizes[0] == pytest.approx(
         sizes[1]
@@ -99,15 +99,15 @@ def test_canonical_networks_of_one_orbit_are_the_same():
 
 
 def test_permuted_copies_are_aligned_to_the_first_training_network():
-    source = Source(space("none"))
+    spec = InputSpec(space("none"))
     one = {
         name: tensor[:1].expand(COUNT, *tensor.shape[1:])
-        for name, tensor in networks(source.space).items()
+        for name, tensor in networks(spec.space).items()
     }
-    copies = act(source.space, sample(source.space, generator(1), (COUNT,)), one)
-    step = Align().fit(source, copies)
+    copies = act(spec.space, sample(spec.space, generator(1), (COUNT,)), one)
+    step = Align().fit(spec, copies)
     assert same(step.known, {name: tensor[0] for name, tensor in copies.items()})
-    aligned = step.treat(source, copies)
+    aligned = step.treat(spec, copies)
     assert all(
         same(step.known, {name: tensor[at] for name, tensor in aligned.items()})
         for at in range(COUNT)
@@ -115,53 +115,51 @@ def test_permuted_copies_are_aligned_to_the_first_training_network():
 
 
 def test_the_barycentre_is_a_mean_of_aligned_networks_and_closer_to_them():
-    source = Source(space("none"))
-    params = networks(source.space, 20)
-    step = Align(rounds=1, num_reference=12).fit(source, params)
+    spec = InputSpec(space("none"))
+    params = networks(spec.space, 20)
+    step = Align(rounds=1, num_reference=12).fit(spec, params)
     first = {name: tensor[:12] for name, tensor in params.items()}
     by_hand = act(
-        source.space,
-        align(source.space, first, {name: tensor[0] for name, tensor in params.items()}),
+        spec.space,
+        align(spec.space, first, {name: tensor[0] for name, tensor in params.items()}),
         first,
     )
     assert same(step.known, {name: tensor.mean(0) for name, tensor in by_hand.items()})
 
     def spread(step):
-        aligned = step.treat(source, params)
+        aligned = step.treat(spec, params)
         return sum(float((tensor - tensor.mean(0)).square().sum()) for tensor in aligned.values())
 
-    assert spread(Align(rounds=3).fit(source, params)) < spread(Align().fit(source, params))
+    assert spread(Align(rounds=3).fit(spec, params)) < spread(Align().fit(spec, params))
 
 
 def test_augmentation_is_drawn_for_each_network_and_each_pass():
-    source, step = Source(space("none")), Augment()
+    spec, step = InputSpec(space("none")), Augment()
     one = {
         name: tensor[:1].expand(COUNT, *tensor.shape[1:])
-        for name, tensor in networks(source.space).items()
+        for name, tensor in networks(spec.space).items()
     }
     draws = generator(1)
-    first, second = step.augment(source, one, draws), step.augment(source, one, draws)
+    first, second = step.augment(spec, one, draws), step.augment(spec, one, draws)
     rows = [*first["0.bias"], *second["0.bias"]]
     assert len({tuple(row.tolist()) for row in rows}) == 2 * COUNT
     assert all(torch.equal(row.sort().values, one["0.bias"][0].sort().values) for row in rows)
 
 
 def test_kinds_of_augmentation_are_chosen():
-    source = Source(space("any"))
-    params = networks(source.space)
-    signs = Augment(permutations=False).augment(source, params, generator())
+    spec = InputSpec(space("any"))
+    params = networks(spec.space)
+    signs = Augment(permutations=False).augment(spec, params, generator())
     assert torch.equal(signs["0.bias"].abs(), params["0.bias"].abs())
     assert not torch.equal(signs["0.bias"], params["0.bias"])
     ratio = (
-        Augment(permutations=False, signs=False, scale=0.5).augment(source, params, generator())[
+        Augment(permutations=False, signs=False, scale=0.5).augment(spec, params, generator())[
             "0.bias"
         ]
         / params["0.bias"]
     )
     assert ratio.min() >= np.exp(-0.5) and ratio.max() <= np.exp(0.5) and ratio.std() > 0.1
-    assert same(
-        Augment(permutations=False, signs=False).augment(source, params, generator()), params
-    )
+    assert same(Augment(permutations=False, signs=False).augment(spec, params, generator()), params)
 
 
 def test_noise_and_dropout_spare_fixed_entries_and_have_the_right_size():
@@ -170,40 +168,38 @@ def test_noise_and_dropout_spare_fixed_entries_and_have_the_right_size():
         {"x": NeuronGroup(50, permutable=False), "h": NeuronGroup(60, permutable=False)},
         {"w": "h <- x"},
     )
-    source = Source(wide, {"w": mask})
+    spec = InputSpec(wide, {"w": mask})
     params = {"w": torch.where(mask, 3.0, 100.0).expand(2, 60, 50)}
-    noisy = Augment(noise=0.1).augment(source, params, generator(1))["w"]
+    noisy = Augment(noise=0.1).augment(spec, params, generator(1))["w"]
     assert bool((noisy[:, ~mask] == 100).all())
     assert float((noisy - params["w"])[:, mask].std()) == pytest.approx(0.3, rel=0.05)
-    dropped = Augment(dropout=0.2).augment(source, params, generator(1))["w"]
+    dropped = Augment(dropout=0.2).augment(spec, params, generator(1))["w"]
     assert bool((dropped[:, ~mask] == 100).all())
     assert float((dropped[:, mask] == 0).double().mean()) == pytest.approx(0.2, abs=0.03)
 
 
 def test_what_has_no_symmetry_passes_through():
-    source = Source(space("none", permutable=False))
-    params = networks(source.space)
+    spec = InputSpec(space("none", permutable=False))
+    params = networks(spec.space)
     for name in TREATMENTS:
-        treatment = parse_treatment(name).fit(source, params)
+        treatment = parse_treatment(name).fit(spec, params)
         assert all(
             same(params, view, 0)
             for view in [
-                treatment.train(source, params, generator()),
-                *treatment.predict(source, params),
+                treatment.train(spec, params, generator()),
+                *treatment.predict(spec, params),
             ]
         )
 
 
 def test_steps_follow_each_other():
-    source = Source(space())
-    params = networks(source.space)
+    spec = InputSpec(space())
+    params = networks(spec.space)
     chain = parse_treatment("augment+canonicalize")
-    assert same(
-        chain.train(source, params, generator(1)), chain.train(source, params, generator(2))
-    )
-    assert same(*chain.predict(source, params), Canonicalize().treat(source, params))
+    assert same(chain.train(spec, params, generator(1)), chain.train(spec, params, generator(2)))
+    assert same(*chain.predict(spec, params), Canonicalize().treat(spec, params))
     twice = parse_treatment({"orbit_average": {"samples": 3}, "canonicalize": {}}).predict(
-        source, params
+        spec, params
     )
     assert len(twice) == 3
     assert all(same(twice[0], view) for view in twice)
@@ -215,7 +211,7 @@ def test_averaging_over_orbits_gives_the_mean_of_raw_predictions():
         POPULATION
     )
     params = POPULATION.params("test")
-    views = OrbitAverage(samples=4).views(averaged.reader_.source, params)
+    views = OrbitAverage(samples=4).views(averaged.reader_.spec, params)
     assert same(views[0], params, 0)
     linked = [np.log(p / (1 - p)) for p in (plain.predict(view) for view in views)]
     by_hand = 1 / (1 + np.exp(-np.mean(linked, axis=0)))
@@ -263,9 +259,9 @@ def test_augmented_training_differs_and_trees_see_copies():
 
     @dataclass(frozen=True)
     class Counted(Augment):
-        def augment(self, source, params, generator):
+        def augment(self, spec, params, generator):
             seen.append(count_rows(params))
-            return super().augment(source, params, generator)
+            return super().augment(spec, params, generator)
 
     TREATMENTS["counted"] = Counted
     try:

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import Source, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
 from metanet.inputs.normalize import calibrate
 from metanet.models.gmn import GraphMetanet
@@ -21,7 +21,9 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 def metanet(space, params, free=None, builder=WidthGraphMetanet):
     with seeded(0):
-        module = builder(Source(space, free or {}), width=8, edge_width=4, layers=2).double().eval()
+        module = (
+            builder(InputSpec(space, free or {}), width=8, edge_width=4, layers=2).double().eval()
+        )
     if builder is WidthGraphMetanet:
         calibrate(module, [params])
     return module
@@ -83,7 +85,7 @@ def test_copies_of_neurons_change_neither_function_nor_prediction(name):
         )
     )
     module = metanet(small.space, params)
-    assert change(module, module.transfer(Source(space)), params, wide) < 1e-10
+    assert change(module, module.transfer(InputSpec(space)), params, wide) < 1e-10
     # The control: a graph metanet with the same weights at both widths.
     plain, wider = (metanet(own, params, builder=GraphMetanet) for own in (small.space, space))
     assert change(plain, wider, params, wide) > 1e-2
@@ -96,7 +98,7 @@ def test_copies_change_no_prediction_whatever_the_space(name):
     factors = {group: 2 + at % 2 for at, group in enumerate(everywhere(space))}
     wider, wide = widen(space, params, factors)
     module = metanet(space, params)
-    assert change(module, module.transfer(Source(wider)), params, wide) < 1e-10
+    assert change(module, module.transfer(InputSpec(wider)), params, wide) < 1e-10
 
 
 def test_unequal_copies_are_seen():
@@ -105,7 +107,7 @@ def test_unequal_copies_are_seen():
     wider, wide = widen(space, params, everywhere(space))
     wide["layers.1.weight"][:, 0] *= 2
     module = metanet(space, params)
-    assert change(module, module.transfer(Source(wider)), params, wide) > 1e-4
+    assert change(module, module.transfer(InputSpec(wider)), params, wide) > 1e-4
 
 
 def test_a_transferred_metanet_shares_what_was_learned():
@@ -113,13 +115,13 @@ def test_a_transferred_metanet_shares_what_was_learned():
     params = networks(space)
     wider, wide = widen(space, params, {"h1": 2})
     module = metanet(space, params)
-    other = module.transfer(Source(wider))
+    other = module.transfer(InputSpec(wider))
     with torch.no_grad():
         module.network.readout.bias += 1
         module.norm.scale *= 2
     assert change(module, other, params, wide) < 1e-10
     state = torch.random.get_rng_state()
-    module.transfer(Source(wider))
+    module.transfer(InputSpec(wider))
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -138,11 +140,11 @@ def test_another_pattern_is_refused(changed, says):
     module = metanet(space, networks(space))
     tensors = changed.pop("tensors", space.tensors)
     with pytest.raises(ValueError, match=says):
-        module.transfer(Source(WeightSpace(groups | changed, tensors)))
+        module.transfer(InputSpec(WeightSpace(groups | changed, tensors)))
 
 
 def test_options_are_checked():
     with pytest.raises(
         ValueError, match="edge_width a divisor of width, got width 12 and edge_width 8"
     ):
-        WidthGraphMetanet(Source(SPACES["mlp"]), width=12)
+        WidthGraphMetanet(InputSpec(SPACES["mlp"]), width=12)

@@ -15,21 +15,21 @@ from tests.studies.test_cli import fail
 from tests.studies.test_learnability import config_for
 from zoo.store.population import load
 
-SOURCE = """
+SPEC = """
 from dataclasses import dataclass
 
 from metanet.models.gbm import StatisticsBoosting
 
 
-def mine(source, *, max_leaf_nodes: int = 15):
-    return StatisticsBoosting(source, max_leaf_nodes=max_leaf_nodes)
+def mine(spec, *, max_leaf_nodes: int = 15):
+    return StatisticsBoosting(spec, max_leaf_nodes=max_leaf_nodes)
 
 
 @dataclass(frozen=True)
 class Halve:
     by: float = 0.5
 
-    def treat(self, source, params):
+    def treat(self, spec, params):
         return {name: self.by * tensor for name, tensor in params.items()}
 """
 
@@ -39,7 +39,7 @@ def module(tmp_path, monkeypatch):
     """A module in a folder of its own, whose entries are in the tables."""
     path = tmp_path / "modules" / "my_metanets_for_a_test.py"
     path.parent.mkdir()
-    path.write_text(SOURCE)
+    path.write_text(SPEC)
     monkeypatch.syspath_prepend(str(path.parent))
     import my_metanets_for_a_test as found  # pyright: ignore[reportMissingImports]
 
@@ -76,14 +76,14 @@ def test_the_code_of_such_an_entry_is_part_of_its_cells_only(module, tiny_zoo, t
         }
 
     before = keys()
-    module.write_text(SOURCE + "\n# changed\n")
+    module.write_text(SPEC + "\n# changed\n")
     kept = {key[:2] for key in before & keys()}
     assert kept == {("hparams", "none"), ("statnn", "none")}
 
 
 def test_what_workers_cannot_find_is_refused_by_name(tiny_zoo, tmp_path, counted_fit, monkeypatch):
-    def inside(source):
-        return METANETS["gbm"](source)
+    def inside(spec):
+        return METANETS["gbm"](spec)
 
     monkeypatch.setitem(METANETS, "inside", inside)
     config = config_for(tiny_zoo, metanets=["inside"])
@@ -99,7 +99,7 @@ def test_what_workers_cannot_find_is_refused_by_name(tiny_zoo, tmp_path, counted
 def test_entries_of_this_package_are_no_plugins_but_a_new_one_under_their_name_is(monkeypatch):
     assert all(find_plugin("metanet", name) is None for name in METANETS)
     assert all(find_plugin("treatment", name) is None for name in TREATMENTS)
-    monkeypatch.setitem(METANETS, "mlp", lambda source: None)
+    monkeypatch.setitem(METANETS, "mlp", lambda spec: None)
     found = find_plugin("metanet", "mlp")
     assert found is not None
     with pytest.raises(ValueError, match="'mlp'"):
