@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.reference.zoo_scaling import scaling_generator
 from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS
 from zoo.architectures import (
@@ -23,7 +24,6 @@ from zoo.conservation.find import candidates, find_laws
 from zoo.conservation.laws import balance, declared_laws, matrix, scale, shift
 from zoo.conservation.quantities import conserved_quantities, measure, residuals
 from zoo.params import Params, stack, unflatten
-from zoo.symmetry.residual import scaling_generator
 from zoo.testing import random_params
 from zoo.tracing.tracer import trace
 from zoo.weight_space import NeuronGroup, WeightSpace

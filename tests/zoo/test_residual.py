@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.reference import zoo_orbit
+from tests.reference.zoo_scaling import scaling_generator
 from tests.reference.zoo_spaces import Case, language_cases
 from tests.zoo.instances import INPUTS, OPTIONS
 from zoo.architectures import (
@@ -23,8 +24,9 @@ from zoo.architectures import (
     make_asymmetric,
 )
 from zoo.params import Params, stack
-from zoo.symmetry.action import GroupElement, act, symmetry_residual
-from zoo.symmetry.residual import SymmetryReport, candidates, scaling_generator
+from zoo.symmetry.action import GroupElement, act
+from zoo.symmetry.report import SymmetryReport
+from zoo.symmetry.residual import hidden_groups, symmetry_report
 from zoo.testing import random_params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -70,7 +72,7 @@ def minibatch(seed: int, count: int = 12) -> tuple[Tensor, Tensor]:
 
 def residual(architecture: Architecture, params: Params, batch=None, **options) -> SymmetryReport:
     batch = minibatch(0) if batch is None else batch
-    return symmetry_residual(
+    return symmetry_report(
         architecture.apply, params, batch, architecture.space, free=architecture.free, **options
     )
 
@@ -275,7 +277,7 @@ def test_w_asymmetry_removes_permutations_because_fixed_entries_stay_in_place():
     architecture = double(make_asymmetric(build("mlp"), "w", {}, 0))
     params = network(architecture, 0)
     assert residual(architecture, params).found("h1") == ()
-    unmasked = symmetry_residual(architecture.apply, params, minibatch(0), architecture.space)
+    unmasked = symmetry_report(architecture.apply, params, minibatch(0), architecture.space)
     assert unmasked.found("h1") == ("permutation", "scale")
 
 
@@ -339,13 +341,13 @@ def test_the_table_has_a_row_for_each_group():
 # which groups, what shapes, what arguments
 
 
-def test_candidates_are_hidden_groups_or_declare_something_or_else_are_all_of_the_tensors():
+def test_hidden_groups_are_written_and_read_or_declare_something_or_else_are_all_of_the_tensors():
     fixed, free = NeuronGroup(2, permutable=False), NeuronGroup(2)
     tensors = {"0": "h <- x", "1": "y <- h", "2": "s^2"}
     groups = {"unused": free, "x": fixed, "h": fixed, "s": free, "y": fixed}
-    assert candidates(WeightSpace(groups, tensors)) == ["h", "s"]
-    assert candidates(WeightSpace(groups | {"s": fixed}, tensors)) == ["h"]
-    assert candidates(WeightSpace(groups | {"s": fixed}, {"0": "y <- x"})) == ["x", "y"]
+    assert hidden_groups(WeightSpace(groups, tensors)) == ["h", "s"]
+    assert hidden_groups(WeightSpace(groups | {"s": fixed}, tensors)) == ["h"]
+    assert hidden_groups(WeightSpace(groups | {"s": fixed}, {"0": "y <- x"})) == ["x", "y"]
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -374,7 +376,7 @@ def test_another_loss_and_outputs_that_are_no_tensor():
     architecture = build("mlp")
     params, (x, _) = network(architecture, 0), minibatch(0)
     target = torch.randn(12, CLASSES, generator=generator(0), dtype=torch.float64)
-    report = symmetry_residual(
+    report = symmetry_report(
         lambda own, x: {"logits": architecture.apply(own, x), "state": None},
         params,
         (x, target),
@@ -409,7 +411,7 @@ def test_a_network_whose_outputs_are_all_zero_has_finite_residuals():
 def test_single_precision_has_a_tolerance_of_its_own():
     architecture = build("cnn").to("cpu", torch.float32)
     x, y = minibatch(0)
-    report = symmetry_residual(
+    report = symmetry_report(
         architecture.apply, architecture.init(generator(0)), (x.float(), y), architecture.space
     )
     assert report.found("c1") == ("permutation", "scale")

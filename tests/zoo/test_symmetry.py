@@ -25,12 +25,12 @@ from zoo.symmetry.action import (
     GroupElement,
     act,
     compose,
-    function_change,
     identity,
     inverse,
     orbit_ids,
     sample,
 )
+from zoo.symmetry.residual import max_output_change
 from zoo.testing import random_params, random_weight_space
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -290,7 +290,7 @@ def test_the_function_of_an_architecture_is_preserved(name):
         for n, t in architecture.init(source).items()
     }
     assert (
-        function_change(architecture.space, lambda p: architecture.apply(p, x), params, source)
+        max_output_change(architecture.space, lambda p: architecture.apply(p, x), params, source)
         < 1e-10
     )
 
@@ -303,10 +303,10 @@ def test_the_laws_hold_on_the_space_of_an_architecture(architecture: Architectur
     assert_same(act(space, inverse(a), act(space, a, params)), params)
 
 
-# function_change
+# max_output_change
 
 
-def test_function_change_sees_what_is_declared_and_no_symmetry():
+def test_max_output_change_sees_what_is_declared_and_no_symmetry():
     gelu = build_architecture("mlp", {"hidden": (4, 5), "activation": "gelu"}, (6,), 3)
     params = {name: tensor.double() for name, tensor in gelu.init(generator(0)).items()}
     x = torch.randn(5, 6, generator=generator(1), dtype=torch.float64)
@@ -319,7 +319,7 @@ def test_function_change_sees_what_is_declared_and_no_symmetry():
     )
 
     def change(groups) -> float:
-        return function_change(
+        return max_output_change(
             wrong, lambda p: gelu.apply(p, x), params, generator(2), groups=groups
         )
 
@@ -356,11 +356,11 @@ def test_function_change_sees_what_is_declared_and_no_symmetry():
         "inf",
     ],
 )
-def test_function_change_of_outputs_of_any_form(outputs, expected):
+def test_max_output_change_of_outputs_of_any_form(outputs, expected):
     space = WeightSpace({"h": NeuronGroup(4)}, {"bias": "h"})
     params = {"bias": torch.tensor([1.0, 2, 3, 4])}
     # One of 200 permutations at least brings neuron 4 to the place of neuron 1.
-    assert function_change(
+    assert max_output_change(
         space, lambda p: outputs(p["bias"]), params, generator(0), 200
     ) == pytest.approx(expected)
 
@@ -482,19 +482,19 @@ def test_params_of_another_space_are_refused():
         act(SPACE, identity(SPACE), {"weight": torch.zeros(3, 2)})
 
 
-def test_function_change_names_unknown_groups():
+def test_max_output_change_names_unknown_groups():
     with pytest.raises(
         ValueError, match=r"unknown groups \['h9'\]; groups of the space are \['h', 'x'\]"
     ):
-        function_change(
+        max_output_change(
             SPACE, lambda p: p["bias"], params_of(SPACE, 0), generator(0), groups=["h", "h9"]
         )
 
 
-def test_function_change_wants_outputs_to_compare():
+def test_max_output_change_wants_outputs_to_compare():
     for outputs in (None, [], "text"):
         with pytest.raises(ValueError, match="expected tensors of the same shapes"):
-            function_change(
+            max_output_change(
                 SPACE, lambda p, outputs=outputs: outputs, params_of(SPACE, 0), generator(0)
             )
 

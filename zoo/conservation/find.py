@@ -10,7 +10,7 @@ from zoo.conservation.quantities import residual, with_zeros
 from zoo.params import Params, batch_shape, perturb
 from zoo.symmetry.bilinear import scaling_terms
 from zoo.symmetry.blocks import Dim, cut_blocks
-from zoo.symmetry.residual import candidates as hidden_groups
+from zoo.symmetry.residual import hidden_groups
 from zoo.weight_space import WeightSpace
 
 Alternatives = tuple[Law, ...]

@@ -1,4 +1,4 @@
-"""How permutations and scales of neurons act along one axis of a tensor, composite axes included."""
+"""How permutations and scales of neurons act along one axis of a tensor, composite or not."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from zoo.weight_space import Axis, Factor, Label, Sum, WeightSpace, labels
+from zoo.weight_space import Axis, Label, Sum, WeightSpace, labels
 
 
 def permutation_of_axis(
@@ -26,36 +26,33 @@ def permutation_of_axis(
     """
     if not any(label.group in permutations for label in labels(axis)):
         return None
+    return _index_of_product(space, permutations, axis)
 
-    def of_product(factors: Axis) -> Tensor:
-        index = torch.zeros(1, dtype=torch.int64)
-        for factor in factors:
-            own = of_factor(factor)
-            index = (
-                index[..., :, None].to(own.device) * own.shape[-1] + own[..., None, :]
-            ).flatten(-2)
-        return index
 
-    def of_factor(factor: Factor) -> Tensor:
+def _index_of_product(
+    space: WeightSpace, permutations: Mapping[str, Tensor], factors: Axis
+) -> Int64[Tensor, "*batch n"]:
+    index = torch.zeros(1, dtype=torch.int64)
+    for factor in factors:
         if isinstance(factor, Sum):
-            offsets = accumulate(map(space.size, factor.terms), initial=0)
-            return _cat(
-                [
-                    of_product(term) + offset
-                    for term, offset in zip(factor.terms, offsets, strict=False)
-                ]
-            )
-        if isinstance(factor, Label) and factor.group in permutations:
-            return permutations[factor.group]
-        return torch.arange(space.size((factor,)))
-
-    return of_product(axis)
+            parts = [_index_of_product(space, permutations, term) for term in factor.terms]
+            offsets = accumulate((part.shape[-1] for part in parts), initial=0)
+            inner = _concatenated([p + start for p, start in zip(parts, offsets, strict=False)])
+        elif isinstance(factor, Label) and factor.group in permutations:
+            inner = permutations[factor.group]
+        else:
+            inner = torch.arange(space.size((factor,)))
+        outer = index[..., :, None].to(inner.device)
+        index = (outer * inner.shape[-1] + inner[..., None, :]).flatten(-2)
+    return index
 
 
 def scale_of_axis(
     space: WeightSpace, scales: Mapping[str, Tensor], axis: Axis
 ) -> Float[Tensor, "*batch n"] | None:
-    """How scales of neurons scale the positions of an axis that a tensor writes; the reciprocals hold where it is read.
+    """How scales of neurons scale the positions of an axis where it is written.
+
+    Where the axis is read, the reciprocals hold.
 
     Args:
         space: The weight space.
@@ -67,22 +64,56 @@ def scale_of_axis(
     """
     if not any(label.power and label.group in scales for label in labels(axis)):
         return None
+    return _scale_of_product(space, scales, axis)
 
-    def of_product(factors: Axis) -> Tensor:
-        scale = torch.ones(1, dtype=torch.float64)
-        for factor in factors:
-            own = of_factor(factor)
-            scale = (scale[..., :, None].to(own.device) * own[..., None, :]).flatten(-2)
-        return scale
 
-    def of_factor(factor: Factor) -> Tensor:
+def _scale_of_product(
+    space: WeightSpace, scales: Mapping[str, Tensor], factors: Axis
+) -> Float[Tensor, "*batch n"]:
+    scale = torch.ones(1, dtype=torch.float64)
+    for factor in factors:
         if isinstance(factor, Sum):
-            return _cat([of_product(term) for term in factor.terms])
-        if isinstance(factor, Label) and factor.group in scales:
-            return scales[factor.group] ** factor.power
-        return torch.ones(space.size((factor,)), dtype=torch.float64)
+            inner = _concatenated([_scale_of_product(space, scales, t) for t in factor.terms])
+        elif isinstance(factor, Label) and factor.group in scales:
+            inner = scales[factor.group] ** factor.power
+        else:
+            inner = torch.ones(space.size((factor,)), dtype=torch.float64)
+        scale = (scale[..., :, None].to(inner.device) * inner[..., None, :]).flatten(-2)
+    return scale
 
-    return of_product(axis)
+
+def along(vector: Shaped[Tensor, "*batch n"], axis: int, rank: int) -> Shaped[Tensor, "..."]:
+    """One value for each position along an axis, shaped to multiply tensors `[*batch, ...]`.
+
+    Args:
+        vector: `[*batch, n]`.
+        axis: Which of the axes after the leading ones.
+        rank: How many of them there are.
+
+    Returns:
+        `[*batch, 1, ..., n, ..., 1]`.
+    """
+    batch, size = vector.shape[:-1], vector.shape[-1]
+    return vector.reshape(*batch, *(1,) * axis, size, *(1,) * (rank - axis - 1))
+
+
+def kept_first(
+    values: Shaped[Tensor, "..."], kept: Sequence[int], rank: int
+) -> Shaped[Tensor, "..."]:
+    """A tensor with some axes first and all others flattened to one, of length 1 if there are none.
+
+    Args:
+        values: `[*batch, ...]` with `rank` axes after the leading ones.
+        kept: The axes that stay, in the order that they get.
+        rank: Axes of `values` that are not leading.
+
+    Returns:
+        `[*batch, *kept, rest]`.
+    """
+    lead = values.dim() - rank
+    others = [i for i in range(rank) if i not in kept]
+    moved = values.permute(*range(lead), *(lead + i for i in (*kept, *others)))
+    return moved.flatten(lead + len(kept)) if others else moved[..., None]
 
 
 def take(
@@ -102,17 +133,17 @@ def take(
     index = index.to(tensor.device)
     if index.dim() == 1:
         return tensor.index_select(dim, index)
-    batch = torch.broadcast_shapes(tensor.shape[: tensor.dim() - rank], index.shape[:-1])
-    own = tensor.shape[tensor.dim() - rank :]
-    shape = [1] * rank
+    first = tensor.dim() - rank
+    batch = torch.broadcast_shapes(tensor.shape[:first], index.shape[:-1])
+    shape = list(tensor.shape[first:])
+    tensor = tensor.expand((*batch, *shape))
     shape[dim] = index.shape[-1]
-    places = index.expand(*batch, index.shape[-1]).reshape(*batch, *shape)
-    return tensor.expand(*batch, *own).gather(
-        dim, places.expand(*batch, *own[:dim], index.shape[-1], *own[rank + dim + 1 :])
-    )
+    places = along(index, rank + dim, rank)
+    return tensor.gather(dim, places.expand((*batch, *shape)))
 
 
-def _cat(parts: Sequence[Tensor]) -> Tensor:
+def _concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """Parts `[*batch, n]` one after the other, on the first device that is not the processor."""
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     device = next((part.device for part in parts if part.device.type != "cpu"), parts[0].device)
     return torch.cat([part.to(device).expand(*batch, part.shape[-1]) for part in parts], dim=-1)

@@ -1,4 +1,4 @@
-"""Balanced scales: the point of least norm among all that the positive scales of a network's neurons reach.
+"""Balanced scales: the point of least norm that the positive scales of a network's neurons reach.
 
     F(z) = sum over e of  Q_e exp(a_e . z) - c_e (a_e . z)        z = 2 log(scales)
 
@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import batch_shape
+from zoo.symmetry.axes import along, kept_first
 from zoo.symmetry.blocks import cut_blocks
+from zoo.symmetry.rows import as_rows, chunks, rows_of
 from zoo.weight_space import WeightSpace
 
 SLACK = 1e-4
@@ -64,109 +65,89 @@ def balancing_scales(
         entries are all 0 keeps scale 1, and so do all neurons of a network with an entry that is
         not finite.
     """
-    lead = batch_shape(space, params)
-    count, places = _places(space), {}
-    for name, size in count.items():
-        start = sum(place.stop - place.start for place in places.values())
-        places[name] = slice(start, start + size)
+    lead, networks = as_rows(space, params)
+    places = _places(space)
     if not places:
         return {}
-    networks = math.prod(lead)
-    flat = {
-        name: params[name].detach().reshape(networks, *shape)
-        for name, shape in space.shapes.items()
-    }
-    accuracy = (
-        max((torch.finfo(t.dtype).eps for t in flat.values() if t.is_floating_point()), default=0.0)
-        / 100
-    )
-    chunk = max(1, _CHUNK_ENTRIES // max(1, space.num_params))
+    floating = [tensor for tensor in networks.values() if tensor.is_floating_point()]
+    eps = max((torch.finfo(tensor.dtype).eps for tensor in floating), default=0.0)
+    accuracy = max(eps / 100, 1e-13)
+    size = sum(place.stop - place.start for place in places.values())
+    origin = torch.zeros(math.prod(lead), size, dtype=torch.float64)
     solved = []
-    for start in range(0, networks, chunk):
-        terms = _terms(
-            space, places, {name: tensor[start : start + chunk] for name, tensor in flat.items()}
-        )
-        solved.append(
-            _minimize(
-                terms, min(chunk, networks - start), list(places.values()), max(accuracy, 1e-13)
-            )
-        )
-    z = torch.cat(solved) if solved else torch.zeros(0, sum(count.values()), dtype=torch.float64)
-    return {
-        name: (z[:, place] / 2).exp().reshape(*lead, count[name]) for name, place in places.items()
-    }
+    for rows in chunks(space, networks, _CHUNK_ENTRIES):
+        terms = _terms(space, places, rows_of(networks, rows))
+        solved.append(_minimize(terms, origin[rows], list(places.values()), accuracy))
+    z = torch.cat(solved)
+    scales = {name: (z[:, place] / 2).exp() for name, place in places.items()}
+    return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
 
 
-def _places(space: WeightSpace) -> dict[str, int]:
-    return {
-        name: group.size
-        for name, group in space.groups.items()
-        if group.scaling in ("positive", "any")
-    }
+def _places(space: WeightSpace) -> dict[str, slice]:
+    """The part of `z` that belongs to each group with positive scales."""
+    places, start = {}, 0
+    for name, group in space.groups.items():
+        if group.scaling in ("positive", "any"):
+            places[name] = slice(start, start + group.size)
+            start += group.size
+    return places
 
 
 def _terms(
     space: WeightSpace, places: Mapping[str, slice], params: Mapping[str, Tensor]
 ) -> list[_Term]:
-    """The terms of `F`: one for each set of axes with scales; on all other axes squares are summed."""
-    sums: dict[tuple[tuple[str, int], ...], Tensor] = {}
+    """The terms of `F`, one for each set of axes with scales."""
+    energies: dict[tuple[tuple[str, int], ...], Tensor] = {}
     for block in cut_blocks(space):
-        scaled = [i for i, dim in enumerate(block.dims) if dim.group in places and dim.power]
-        if not scaled:
-            continue
-        scaled.sort(key=lambda i: (block.dims[i].group, block.dims[i].power))
-        others = [i for i in range(len(block.dims)) if i not in scaled]
-        squares = (
-            block.view(params[block.tensor])
-            .double()
-            .square()
-            .permute(0, *(i + 1 for i in [*scaled, *others]))
+        axes = sorted(
+            (str(dim.group), dim.power, i)
+            for i, dim in enumerate(block.dims)
+            if dim.group in places and dim.power
         )
-        energy = squares.flatten(1 + len(scaled)).sum(-1) if others else squares
-        signature = tuple((str(block.dims[i].group), block.dims[i].power) for i in scaled)
-        sums[signature] = sums[signature] + energy if signature in sums else energy
-    signs = {
-        name: {power > 0 for signature in sums for group, power in signature if group == name}
-        for name in places
-    }
+        if axes:
+            signature = tuple((group, power) for group, power, _ in axes)
+            squares = block.view(params[block.tensor]).double().square()
+            energy = _summed_to(squares, [i for _, _, i in axes])
+            before = energies.get(signature)
+            energies[signature] = energy if before is None else before + energy
+    acting = {pair for signature in energies for pair in signature}
+    written = {group for group, power in acting if power > 0}
+    read = {group for group, power in acting if power < 0}
     terms = []
-    for signature, energy in sums.items():
+    for signature, energy in energies.items():
         sizes = energy.shape[1:]
         # A group that is only written, or only read, has no balance: its neurons get norm 1.
-        weight = 1.0 if any(len(signs[group]) == 1 for group, _ in signature) else SLACK
-        target = weight * max(sizes) / math.prod(sizes) * (energy > 0).double()
-        terms.append(
-            _Term(
-                tuple(places[g] for g, _ in signature),
-                tuple(p for _, p in signature),
-                energy,
-                target,
-            )
+        balanced = all(group in written & read for group, _ in signature)
+        target = (SLACK if balanced else 1.0) * max(sizes) / math.prod(sizes)
+        term = _Term(
+            tuple(places[group] for group, _ in signature),
+            tuple(power for _, power in signature),
+            energy,
+            target * (energy > 0).double(),
         )
+        terms.append(term)
     return terms
 
 
+def _summed_to(squares: Float[Tensor, "N ..."], kept: list[int]) -> Float[Tensor, "N ..."]:
+    """Sums over all axes but the first and those kept, which come in the order given."""
+    rows = kept_first(squares, kept, squares.dim() - 1)
+    return rows[..., 0] if len(kept) == squares.dim() - 1 else rows.sum(-1)
+
+
 def _minimize(
-    terms: list[_Term], networks: int, places: list[slice], accuracy: float
+    terms: list[_Term], z: Float[Tensor, "N n"], places: list[slice], accuracy: float
 ) -> Float[Tensor, "N n"]:
-    """Damped Newton steps, each solved by conjugate gradients; the damping needs no search and converges from anywhere."""
-    device = terms[0].energy.device if terms else None
-    z = torch.zeros(
-        networks, sum(p.stop - p.start for p in places), dtype=torch.float64, device=device
-    )
-    for place in [*places, *list(places)[-2::-1]]:
-        z[:, place] += _own_minimum(terms, z, place)
-    rate = torch.full((networks,), 0.25, dtype=torch.float64, device=device)
-    for _ in range(_MAX_STEPS if terms else 0):
+    """Damped Newton steps from `z`; the damping needs no search and converges from anywhere."""
+    if not terms:
+        return z
+    z = z.to(terms[0].energy.device)
+    for place in [*places, *places[-2::-1]]:
+        z[:, place] += _distance_to_minimum(terms, z, place)
+    rate = z.new_full((len(z),), 0.25)
+    for _ in range(_MAX_STEPS):
         step = _newton_step([replace(term, energy=_scaled(term, z)) for term in terms], z, rate)
-        reach = torch.zeros_like(rate)
-        for term in terms:
-            ends = [
-                (power * step[:, place]).aminmax(dim=1)
-                for place, power in zip(term.places, term.powers, strict=True)
-            ]
-            low, high = (torch.stack([end[i] for end in ends]).sum(0) for i in (0, 1))
-            reach = torch.maximum(reach, torch.maximum(-low, high))
+        reach = _reach(terms, step)
         damping = torch.where(reach > 1e-8, reach.log1p() / reach, 1.0)
         z = z + damping[:, None] * step
         if not bool((reach * torch.maximum(reach, rate) > accuracy).any()):
@@ -175,16 +156,31 @@ def _minimize(
     return torch.where(z.isfinite().all(1, keepdim=True), z, 0.0)
 
 
-def _own_minimum(terms: list[_Term], z: Float[Tensor, "N n"], place: slice) -> Float[Tensor, "N h"]:
-    """How far the minimum over the scales of one group is, if all powers are 1 or -1; else a guess."""
+def _reach(terms: list[_Term], step: Float[Tensor, "N n"]) -> Float[Tensor, " N"]:
+    """The largest change of an exponent `a . z` that a step may bring."""
+    reach = step.new_zeros(len(step))
+    for term in terms:
+        low, high = torch.zeros_like(reach), torch.zeros_like(reach)
+        for place, power in zip(term.places, term.powers, strict=True):
+            least, most = (power * step[:, place]).aminmax(dim=1)
+            low, high = low + least, high + most
+        reach = torch.maximum(reach, torch.maximum(-low, high))
+    return reach
+
+
+def _distance_to_minimum(
+    terms: list[_Term], z: Float[Tensor, "N n"], place: slice
+) -> Float[Tensor, "N h"]:
+    """How far the minimum over one group's scales is, if powers are 1 or -1; else a guess."""
     up, down, target = (torch.zeros_like(z[:, place]) for _ in range(3))
     for term in terms:
-        if place in term.places:
-            energy = _scaled(term, z)
-            for i, (other, power) in enumerate(zip(term.places, term.powers, strict=True)):
-                if other == place:
-                    (up if power > 0 else down).add_(_sum_to(energy, (i,)))
-                    target += math.copysign(1, power) * _sum_to(term.target, (i,))
+        if place not in term.places:
+            continue
+        energy = _scaled(term, z)
+        for i, (other, power) in enumerate(zip(term.places, term.powers, strict=True)):
+            if other == place:
+                (up if power > 0 else down).add_(_sum_to(energy, (i,)))
+                target += math.copysign(1, power) * _sum_to(term.target, (i,))
     # up e^t - down e^-t = target, as a quotient without cancellation
     root = (target.square() + 4 * up * down).sqrt() + target.abs()
     growth = torch.where(target > 0, root / (2 * up), 2 * down / root)
@@ -195,59 +191,74 @@ def _scaled(term: _Term, z: Float[Tensor, "N n"]) -> Float[Tensor, "N ..."]:
     """`Q exp(a . z)` for all entries of a term."""
     energy = term.energy
     for i, (place, power) in enumerate(zip(term.places, term.powers, strict=True)):
-        factor = (power * z[:, place]).exp()
-        energy = energy * factor.reshape(
-            len(z), *(1,) * i, factor.shape[1], *(1,) * (len(term.places) - 1 - i)
-        )
+        energy = energy * along((power * z[:, place]).exp(), i, len(term.places))
     return energy
+
+
+@dataclass(frozen=True)
+class _Hessian:
+    """The second derivative of `F`.
+
+    Attributes:
+        diagonal: `[N, n]`.
+        couplings: Two parts of `z` and the block `[N, h, k]` between them.
+    """
+
+    diagonal: Float[Tensor, "N n"]
+    couplings: list[tuple[slice, slice, Tensor]]
+
+    def times(self, vector: Float[Tensor, "N n"]) -> Float[Tensor, "N n"]:
+        """The product with a vector."""
+        image = self.diagonal * vector
+        for one, other, joint in self.couplings:
+            image[:, one] += (joint @ vector[:, other, None])[..., 0]
+            image[:, other] += (vector[:, None, one] @ joint)[:, 0]
+        return image
+
+
+def _derivatives(
+    terms: list[_Term], z: Float[Tensor, "N n"]
+) -> tuple[Float[Tensor, "N n"], _Hessian]:
+    """Gradient and Hessian of `F`, `terms` having the energies at `z`."""
+    gradient, hessian = torch.zeros_like(z), _Hessian(torch.zeros_like(z), [])
+    for term in terms:
+        for i, (place, power) in enumerate(zip(term.places, term.powers, strict=True)):
+            marginal = _sum_to(term.energy, (i,))
+            gradient[:, place] += power * (marginal - _sum_to(term.target, (i,)))
+            hessian.diagonal[:, place] += power**2 * marginal
+            for j in range(i + 1, len(term.places)):
+                joint = power * term.powers[j] * _sum_to(term.energy, (i, j))
+                hessian.couplings.append((place, term.places[j], joint))
+    return gradient, hessian
 
 
 def _newton_step(
     terms: list[_Term], z: Float[Tensor, "N n"], rate: Float[Tensor, " N"]
 ) -> Float[Tensor, "N n"]:
-    """The solution of `H step = -gradient` up to a relative error `rate`, `terms` having the energies at `z`."""
-    gradient, diagonal = torch.zeros_like(z), torch.zeros_like(z)
-    couplings = []
-    for term in terms:
-        rank = len(term.places)
-        for i, (place, power) in enumerate(zip(term.places, term.powers, strict=True)):
-            marginal = _sum_to(term.energy, (i,))
-            gradient[:, place] += power * (marginal - _sum_to(term.target, (i,)))
-            diagonal[:, place] += power**2 * marginal
-            for j in range(i + 1, rank):
-                joint = power * term.powers[j] * _sum_to(term.energy, (i, j))
-                couplings.append((place, term.places[j], joint))
-
-    def times(v: Tensor) -> Tensor:
-        out = diagonal * v
-        for one, other, joint in couplings:
-            out[:, one] += (joint @ v[:, other, None])[..., 0]
-            out[:, other] += (v[:, None, one] @ joint)[:, 0]
-        return out
-
-    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0)
+    """The solution of `H step = -gradient` by conjugate gradients, up to a relative error."""
+    gradient, hessian = _derivatives(terms, z)
+    inverse = torch.where(hessian.diagonal > 0, 1 / hessian.diagonal, 0.0)
     step, residual = torch.zeros_like(z), -gradient
     direction = ready = inverse * residual
     error = (residual * ready).sum(1)
     # Below the rounding of the gradient there are only directions that change no entry.
-    enough = torch.maximum(rate.square() * error, 1e-29 * diagonal.sum(1))
+    enough = torch.maximum(rate.square() * error, 1e-29 * hessian.diagonal.sum(1))
     for _ in range(_MAX_INNER):
         active = error > enough
         if not bool(active.any()):
             break
-        image = times(direction)
+        image = hessian.times(direction)
         curvature = (direction * image).sum(1)
         length = torch.where(active & (curvature > 0), error / curvature, 0.0)[:, None]
         step, residual = step + length * direction, residual - length * image
         ready = inverse * residual
         before, error = error, (residual * ready).sum(1)
-        direction = (
-            ready + torch.where(active & (before > 0), error / before, 0.0)[:, None] * direction
-        )
+        share = torch.where(active & (before > 0), error / before, 0.0)
+        direction = ready + share[:, None] * direction
     return step
 
 
-def _sum_to(values: Float[Tensor, "N ..."], dims: tuple[int, ...]) -> Float[Tensor, "N ..."]:
+def _sum_to(values: Float[Tensor, "N ..."], axes: tuple[int, ...]) -> Float[Tensor, "N ..."]:
     """Sum over all axes but the first and some."""
-    others = [1 + i for i in range(values.dim() - 1) if i not in dims]
+    others = [1 + i for i in range(values.dim() - 1) if i not in axes]
     return values.sum(others) if others else values

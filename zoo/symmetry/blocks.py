@@ -1,5 +1,6 @@
-"""Tensors cut along their direct sums, so that every axis of a piece is one group of neurons or a plain axis."""
+"""Tensors cut along their direct sums: every axis of a block is a group of neurons or plain."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -79,50 +80,53 @@ def cut_blocks(space: WeightSpace) -> list[Block]:
     >>> [[dim.size for dim in block.dims] for block in cut_blocks(space)]
     [[2, 3], [3, 4, 3]]
     """
-    found = []
+    cut = []
     for name in space.tensors:
         pattern = space.pattern(name)
-        signed = [
-            (axis, sign, at)
-            for at, (axis, sign) in enumerate(zip(pattern.axes, pattern.powers, strict=True))
-        ]
-        found += [
-            Block(name, dims, len(signed), axes, steps)
-            for dims, axes, steps in _cut(space, signed, ())
-        ]
-    return found
+        whole = _Cut((), tuple(zip(pattern.axes, pattern.powers, itertools.count(), strict=False)))
+        for part in _parts(space, whole):
+            dims = tuple(_dim(space, factor, sign) for factor, sign, _ in part.axes)
+            origins = tuple(origin for _, _, origin in part.axes)
+            cut.append(Block(name, dims, len(pattern.axes), origins, part.steps))
+    return cut
 
 
-def _cut(
-    space: WeightSpace, axes: Sequence[tuple[Axis | Factor, int, int]], steps: tuple
-) -> Iterator[tuple[tuple[Dim, ...], tuple[int, ...], tuple]]:
+@dataclass(frozen=True)
+class _Cut:
+    """A part of a tensor on the way to a block.
+
+    Attributes:
+        steps: How to get there.
+        axes: Of each axis what stands on it, its sign, and the axis of the tensor it comes from.
+    """
+
+    steps: tuple[Step, ...]
+    axes: tuple[tuple[Axis | Factor, int, int], ...]
+
+    def with_axis(self, at: int, factors: Sequence[Axis | Factor], step: Step | None) -> "_Cut":
+        """One axis replaced by others of the same sign and origin, by one more step."""
+        _, sign, origin = self.axes[at]
+        new = tuple((factor, sign, origin) for factor in factors)
+        steps = self.steps if step is None else (*self.steps, step)
+        return _Cut(steps, (*self.axes[:at], *new, *self.axes[at + 1 :]))
+
+
+def _parts(space: WeightSpace, cut: _Cut) -> Iterator[_Cut]:
     """Resolve the first axis that is a product or a sum, then the rest."""
-    for at, (axis, sign, origin) in enumerate(axes):
-        before, after = axes[:at], axes[at + 1 :]
+    for at, (axis, _, _) in enumerate(cut.axes):
         if isinstance(axis, tuple):
-            split = (
-                steps
-                if len(axis) == 1
-                else (*steps, (at, tuple(space.size((factor,)) for factor in axis)))
-            )
-            yield from _cut(
-                space, [*before, *((factor, sign, origin) for factor in axis), *after], split
-            )
+            sizes = tuple(space.size((factor,)) for factor in axis)
+            step = None if len(axis) == 1 else (at, sizes)
+            yield from _parts(space, cut.with_axis(at, axis, step))
             return
         if isinstance(axis, Sum):
             start = 0
             for term in axis.terms:
                 length = space.size(term)
-                yield from _cut(
-                    space, [*before, (term, sign, origin), *after], (*steps, (at, start, length))
-                )
+                yield from _parts(space, cut.with_axis(at, (term,), (at, start, length)))
                 start += length
             return
-    yield (
-        tuple(_dim(space, axis, sign) for axis, sign, _ in axes),
-        tuple(origin for _, _, origin in axes),
-        steps,
-    )
+    yield cut
 
 
 def _dim(space: WeightSpace, factor: Axis | Factor, sign: int) -> Dim:

@@ -1,101 +1,209 @@
-"""How exactly networks have symmetries: scaling generators, changes of outputs, and the report of what was found.
+"""How exactly networks have symmetries: changes of outputs, and gradients along scales."""
 
-The measurement itself is `zoo.symmetry.action.symmetry_residual`.
-"""
-
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from zoo.params import Params
-from zoo.symmetry.axes import scale_of_axis
+from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
-from zoo.weight_space import NeuronGroup, WeightSpace, labels
+from zoo.symmetry.outputs import differences, tensors_in
+from zoo.symmetry.report import SymmetryReport
+from zoo.symmetry.rows import as_rows
+from zoo.weight_space import Axis, WeightSpace, labels
 
-KINDS: tuple[str, ...] = ("permutation", "sign", "scale")
+
+def max_output_change(
+    space: WeightSpace,
+    apply: Callable[[Params], Any],
+    params: Mapping[str, Tensor],
+    generator: torch.Generator,
+    num_samples: int = 4,
+    groups: Collection[str] | None = None,
+) -> float:
+    """How far declared symmetries move outputs: 0, up to rounding, if the space is sound.
+
+    change = max over elements g of |f(act(g, p)) - f(p)|_max / max(1, |f(p)|_max)
+
+    Args:
+        space: The weight space.
+        apply: From params to outputs, with the inputs inside: a tensor, or tuples, lists and
+            mappings of them.
+        params: Tensors `[*batch, *shape]`, as `apply` takes them.
+        generator: Source of the elements.
+        num_samples: Number of elements.
+        groups: The groups that move, all that the space lets move if None.
+
+    Returns:
+        The largest change; infinite if an output is NaN, or infinite, on one side only.
+
+    Raises:
+        ValueError: If a group is unknown, or if there are no outputs to compare.
+
+    >>> from zoo.weight_space import NeuronGroup
+    >>> space = WeightSpace({"h": NeuronGroup(3)}, {"bias": "h"})
+    >>> params, source = {"bias": torch.arange(3.0)}, torch.Generator().manual_seed(0)
+    >>> max_output_change(space, lambda p: p["bias"].sum(), params, source)
+    0.0
+    """
+    chosen = set(space.groups if groups is None else groups)
+    if unknown := sorted(chosen - set(space.groups)):
+        known = sorted(space.groups)
+        raise ValueError(
+            f"max_output_change: unknown groups {unknown}; groups of the space are {known}"
+        )
+    changes = [0.0]
+    with torch.no_grad():
+        before = _outputs_of_one(apply(dict(params)))
+        for _ in range(num_samples):
+            element = sample(space, generator)
+            permutations = {name: p for name, p in element.permutations.items() if name in chosen}
+            scales = {name: s for name, s in element.scales.items() if name in chosen}
+            moved = act(space, GroupElement(permutations, scales), params)
+            change, size = differences(before, _outputs_of_one(apply(moved)))
+            changes.append(float(change / size.clamp_min(1)))
+    return max(changes)
 
 
-@dataclass(frozen=True, eq=False)
-class SymmetryReport:
-    """What symmetries networks have, group by group, declared or not; `print` it for a table.
+def _outputs_of_one(outputs: Any) -> list[Tensor]:
+    """The tensors in the outputs of one network, as rows of one."""
+    return [output[None] for output in tensors_in(outputs)]
+
+
+def symmetry_report(
+    apply: Callable[[Params, Any], Any],
+    params: Mapping[str, Tensor],
+    batch: tuple[Any, Any],
+    space: WeightSpace,
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    free: Mapping[str, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    num_samples: int = 4,
+) -> SymmetryReport:
+    """Test hidden groups for permutations, sign flips and positive scales, declared or not.
+
+    A continuous symmetry with generator `xi` has `<grad L, xi> = 0` on every minibatch, whatever
+    the optimizer.
+
+    Args:
+        apply: The function of one network, `apply(params, x) -> outputs`; many networks go through
+            `torch.func.vmap`.
+        params: Tensors `[*batch, *shape]`.
+        batch: Inputs `x` and labels `y`, the same for all networks.
+        space: The weight space.
+        loss: `loss(outputs, y) -> scalar`, the mean cross-entropy if not given.
+        free: Masks `[*shape]`, True where an entry is trained. Fixed entries have no gradient, and
+            a moved network gets them back, because all networks of a population share them.
+        generator: Source of the permutations, seeded with 0 if None.
+        num_samples: Permutations of each group.
+
+    Returns:
+        The report, with residuals `[*batch, size]` and `[*batch]` for each group.
+
+    References:
+        Kunin et al. 2021, arXiv 2012.04728, section 3; Gluch and Urbanke 2021, arXiv 2104.05508.
+    """
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    lead, networks = as_rows(space, params)
+    subject = _Subject(space, apply, networks, bool(lead), batch, free or {})
+    gradients = subject.gradients(loss)
+    scale, sign, permutation, groups = {}, {}, {}, hidden_groups(space)
+    with torch.no_grad():
+        before = subject.outputs(networks)
+        for name in groups:
+            size = space.groups[name].size
+            flips = [GroupElement({}, {name: flip}) for flip in _sign_flips(size)]
+            shuffles = [
+                GroupElement({name: _shuffled(size, generator)}, {}) for _ in range(num_samples)
+            ]
+            slopes = scaling_residual(space, networks, gradients, name)
+            scale[name] = slopes.reshape(*lead, size)
+            sign[name] = subject.changes(before, flips).reshape(*lead, size)
+            permutation[name] = subject.changes(before, shuffles).amax(1).reshape(lead)
+    tolerance = max(torch.finfo(gradient.dtype).eps for gradient in gradients.values()) ** 0.5
+    tested = {name: space.groups[name] for name in groups}
+    return SymmetryReport(tested, scale, sign, permutation, tolerance)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Networks that are tested, and the minibatch that they see.
 
     Attributes:
-        groups: The groups that were tested, as the space declares them.
-        scale: For a group `[*batch, size]`, `|<grad L, xi_j>| / (|grad_j L| |xi_j|)` for each
-            neuron `j`.
-        sign: For a group `[*batch, size]`, the largest change of the outputs, over the largest
-            output, if neuron `j` changes its sign.
-        permutation: For a group `[*batch]`, the same for the worst of the sampled permutations.
-        tolerance: Below it a symmetry counts as found.
+        space: Their weight space.
+        apply: The function of one network.
+        params: Tensors `[N, *shape]`.
+        vectorized: Whether networks go through `torch.func.vmap`; else there is one.
+        batch: Inputs and labels.
+        free: Masks, True where an entry is trained.
     """
 
-    groups: Mapping[str, NeuronGroup]
-    scale: Mapping[str, Float[Tensor, "*batch _"]]
-    sign: Mapping[str, Float[Tensor, "*batch _"]]
-    permutation: Mapping[str, Float[Tensor, "*batch"]]
-    tolerance: float
+    space: WeightSpace
+    apply: Callable[[Params, Any], Any]
+    params: Params
+    vectorized: bool
+    batch: tuple[Any, Any]
+    free: Mapping[str, Tensor]
 
-    def worst(self, group: str, kind: str) -> float:
-        """The largest residual of one of `KINDS`, over all networks and neurons of a group."""
-        values = {"permutation": self.permutation, "sign": self.sign, "scale": self.scale}[kind][
-            group
-        ]
-        return float(values.nan_to_num(nan=math.inf, posinf=math.inf).max())
+    def outputs(self, params: Params) -> list[Tensor]:
+        """The tensors in the outputs, `[N, ...]`."""
+        return self._each(lambda network: self.apply(network, self.batch[0]), params)
 
-    def declared(self, group: str) -> tuple[str, ...]:
-        """Kinds of symmetry that the space declares for a group."""
-        scaling = self.groups[group].scaling
-        flags = (
-            self.groups[group].permutable,
-            scaling in ("sign", "any"),
-            scaling in ("positive", "any"),
-        )
-        return tuple(kind for kind, flag in zip(KINDS, flags, strict=True) if flag)
+    def gradients(self, loss: Callable[[Any, Any], Tensor]) -> Params:
+        """Gradients of the tensors of floating type, 0 at fixed entries."""
+        trained = {name: t for name, t in self.params.items() if t.is_floating_point()}
+        others = {name: t for name, t in self.params.items() if name not in trained}
 
-    def found(self, group: str) -> tuple[str, ...]:
-        """Kinds of symmetry that all networks have, declared or not."""
-        return tuple(kind for kind in KINDS if self.worst(group, kind) < self.tolerance)
+        def loss_of(leaves: Params, constants: Params) -> Tensor:
+            return loss(self.apply({**leaves, **constants}, self.batch[0]), self.batch[1])
 
-    def removed(self, group: str) -> tuple[str, ...]:
-        """Kinds of symmetry that were tested and not found: a construction took them, or the layer never had them."""
-        return tuple(kind for kind in KINDS if kind not in self.found(group))
+        slopes = self._each(torch.func.grad(loss_of), trained, others)
+        gradients = dict(zip(trained, slopes, strict=True))
+        for name, mask in self.free.items():
+            gradients[name] = gradients[name] * mask.to(gradients[name].device)
+        return gradients
 
-    def unsound(self, group: str) -> tuple[str, ...]:
-        """Kinds of symmetry that are declared and not found: errors of the weight space."""
-        return tuple(kind for kind in self.declared(group) if kind in self.removed(group))
+    def changes(
+        self, before: list[Tensor], elements: Sequence[GroupElement]
+    ) -> Float[Tensor, "N _"]:
+        """For each element, the largest change of the outputs over the largest output."""
+        changes = []
+        for element in elements:
+            moved = act(self.space, element, self.params)
+            for name, mask in self.free.items():
+                trained = mask.to(moved[name].device)
+                moved[name] = torch.where(trained, moved[name], self.params[name])
+            change, size = differences(before, self.outputs(moved))
+            changes.append(change / torch.where(size > 0, size, 1))
+        return torch.stack(changes, dim=1)
 
-    def __str__(self) -> str:
-        rows = [["group", "size", *KINDS, "declared", "found", "removed"]]
-        for name, group in self.groups.items():
-            lists = [self.declared(name), self.found(name), self.removed(name)]
-            texts = [", ".join(kinds) or "-" for kinds in lists]
-            texts[-1] += (
-                f"  DECLARED, BUT NOT FOUND: {', '.join(self.unsound(name))}"
-                if self.unsound(name)
-                else ""
-            )
-            rows.append(
-                [
-                    name,
-                    str(group.size),
-                    *(f"{self.worst(name, kind):.1e}" for kind in KINDS),
-                    *texts,
-                ]
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(
-            [*lines, f"(largest residual of each kind; found: below {self.tolerance:.1e})"]
-        )
+    def _each(self, function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
+        if self.vectorized:
+            return list(tensors_in(torch.func.vmap(function)(*stacked)))
+        one = [{name: tensor[0] for name, tensor in part.items()} for part in stacked]
+        return [output[None] for output in tensors_in(function(*one))]
 
 
-def candidates(space: WeightSpace) -> list[str]:
-    """Groups that may have symmetries: those that are written and read, or declare one; if there are none, all of the tensors.
+def _sign_flips(size: int) -> Float[Tensor, "h h"]:
+    """For each neuron the signs that flip it alone."""
+    return 1 - 2 * torch.eye(size, dtype=torch.float64)
+
+
+def _shuffled(size: int, generator: torch.Generator) -> Int64[Tensor, " h"]:
+    """A random permutation, never the identity if there is another."""
+    order = torch.rand(size, generator=generator, device=generator.device).argsort()
+    return order.roll(1) if bool((order.diff() > 0).all()) else order
+
+
+def hidden_groups(space: WeightSpace) -> list[str]:
+    """Groups that may have symmetries: those that are written and read, or declare one.
+
+    If there are none, all groups of the tensors.
 
     Args:
         space: The weight space.
@@ -103,64 +211,17 @@ def candidates(space: WeightSpace) -> list[str]:
     Returns:
         Names of the groups, in the order of the space.
     """
-    patterns = [space.pattern(name) for name in space.tensors]
-    written = {
-        label.group for pattern in patterns for axis in pattern.written for label in labels(axis)
-    }
-    read = {label.group for pattern in patterns for axis in pattern.read for label in labels(axis)}
-    declared = {
-        name for name, group in space.groups.items() if group.permutable or group.scaling != "none"
-    }
-    likely = (written & read) | (declared & (written | read))
+    written, read = set(), set()
+    for name in space.tensors:
+        written |= _groups_on(space.pattern(name).written)
+        read |= _groups_on(space.pattern(name).read)
+    fixed = {n for n, g in space.groups.items() if not g.permutable and g.scaling == "none"}
+    likely = (written & read) | ((written | read) - fixed)
     return [name for name in space.groups if name in (likely or written | read)]
 
 
-def scaling_generator(
-    space: WeightSpace, params: Mapping[str, Tensor], group: str, neuron: int
-) -> Params:
-    """The direction in which params move when one neuron of a group is scaled up.
-
-    xi = d/dt act(exp(t e_neuron), params) at t = 0
-
-    Each entry counts with the power of the neuron's scale that acts on it: 1 where it is written,
-    -1 where it is read, twice that for `h^2`, and the sum of the powers where a tensor names the
-    group more than once.
-
-    Args:
-        space: The weight space.
-        params: Tensors `[*batch, *shape]`.
-        group: Name of the group.
-        neuron: Which neuron.
-
-    Returns:
-        Tensors `[*batch, *shape]`, only those that name the group.
-
-    References:
-        Kunin et al. 2021, arXiv 2012.04728, section 3; Gluch and Urbanke 2021, arXiv 2104.05508.
-    """
-    return {
-        name: params[name] * power.to(params[name])
-        for name, power in _powers(space, group, neuron).items()
-    }
-
-
-def _powers(space: WeightSpace, group: str, neuron: int) -> Params:
-    """The power of a neuron's scale that acts on each entry, for the tensors that name the group."""
-    scale = torch.ones(space.groups[group].size, dtype=torch.float64)
-    scale[neuron] = math.e
-    powers = {}
-    for name, shape in space.shapes.items():
-        pattern = space.pattern(name)
-        if not any(label.group == group for axis in pattern.axes for label in labels(axis)):
-            continue
-        powers[name] = torch.zeros(shape, dtype=torch.float64)
-        for i, (axis, side) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
-            factor = scale_of_axis(space, {group: scale}, axis)
-            if factor is not None:
-                powers[name] += side * factor.log().round().reshape(
-                    -1, *(1,) * (len(pattern.axes) - i - 1)
-                )
-    return powers
+def _groups_on(axes: tuple[Axis, ...]) -> set[str]:
+    return {label.group for axis in axes for label in labels(axis)}
 
 
 def scaling_residual(
@@ -185,49 +246,3 @@ def scaling_residual(
         first = next(iter(params.values()))
         return first.new_zeros(len(first), space.groups[group].size)
     return diagonal_residual(terms, pairs(params, gradients, {term.block.tensor for term in terms}))
-
-
-def tensors_in(outputs: Any) -> Iterator[Tensor]:
-    """The tensors in the outputs of a network: a tensor, or tuples, lists and mappings of them; anything else is skipped."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, Mapping | list | tuple):
-        for part in outputs.values() if isinstance(outputs, Mapping) else outputs:
-            yield from tensors_in(part)
-
-
-def differences(
-    before: Sequence[Tensor], after: Sequence[Tensor]
-) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """The largest difference between outputs, and the largest output before, for each network.
-
-    Args:
-        before: Tensors `[N, ...]`.
-        after: Tensors of the same shapes.
-
-    Returns:
-        `[N]` and `[N]`, float64; a difference is infinite if an entry is NaN, or infinite, on one
-        side only.
-
-    Raises:
-        ValueError: If there is no tensor, or tensors are of different number or shape.
-    """
-    shapes = [[list(tensor.shape[1:]) for tensor in tensors] for tensors in (before, after)]
-    if not before or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"outputs: expected tensors of the same shapes before and after, got {shapes[0]} and {shapes[1]}"
-        )
-    change, size = (
-        torch.zeros(before[0].shape[0], dtype=torch.float64, device=before[0].device)
-        for _ in range(2)
-    )
-    for pair in zip(before, after, strict=True):
-        old, new = (
-            t.reshape(t.shape[0], -1).to(torch.promote_types(t.dtype, torch.float64)) for t in pair
-        )
-        same = (old == new) | (old.isnan() & new.isnan())
-        moved = torch.where(same, 0, (old - new).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
-        if old.shape[1]:
-            change = torch.maximum(change, moved.amax(1))
-            size = torch.maximum(size, torch.where(old.isfinite(), old.abs(), 0).amax(1))
-    return change, size

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from zoo.params import Params, batch_shape, perturb
-from zoo.symmetry.action import function_change
+from zoo.symmetry.residual import max_output_change
 from zoo.tracing.program import Program, TraceError, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
@@ -146,11 +146,11 @@ def verify(
     """
     double = {name: tensor.double() for name, tensor in params.items()}
     generator = generator or torch.Generator().manual_seed(0)
-    change = function_change(space, apply, double, generator, num_samples)
+    change = max_output_change(space, apply, double, generator, num_samples)
     if change <= tolerance:
         return
     by_group = {
-        name: function_change(space, apply, double, generator, num_samples, [name])
+        name: max_output_change(space, apply, double, generator, num_samples, [name])
         for name in space.groups
     }
     guilty = {name: f"{value:.2g}" for name, value in by_group.items() if not value <= tolerance}
