@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from metanet.contract import InputSpec, features_of, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs.pyg import batch
 from metanet.layers import sparse
 from metanet.models.table import build
@@ -103,11 +103,10 @@ def step_of(case: str, row: Row) -> Callable[[], None]:
     )
     with seeded(0):
         module: Any = build(
-            row.metanet, InputSpec(architecture.space, network=network), dict(row.options)
+            row.metanet, [InputSpec(architecture.space, network=network)], dict(row.options)
         )
-    features = features_of(
-        module, random_params(architecture.space, generator, (BATCH,), torch.float32)
-    )
+    params = random_params(architecture.space, generator, (BATCH,), torch.float32)
+    features = module.features(params)
     y, optimizer = (
         torch.randn(BATCH, generator=generator),
         torch.optim.AdamW(module.parameters(), lr=1e-3),

@@ -45,8 +45,8 @@ Predict = Callable[[Population], tuple[np.ndarray, np.ndarray]]
 
 def of_hyperparameters(population: Population, split: str) -> np.ndarray:
     """Hyperparameters that are numbers, and the size of the architecture."""
-    table = read_examples(population, split, TARGET, "hyperparameters").networks
-    columns = table.select_dtypes("number").to_numpy(dtype=float)  # type: ignore[union-attr]
+    table = read_examples(population, split, TARGET, "hyperparameters").networks.parts[0].networks
+    columns = table.select_dtypes("number").to_numpy(dtype=float)
     space = population.space
     sizes = [
         space.num_params,
@@ -58,8 +58,8 @@ def of_hyperparameters(population: Population, split: str) -> np.ndarray:
 
 def of_ends(population: Population, split: str) -> np.ndarray:
     """Statistics of the first and the last layer."""
-    params = read_examples(population, split, TARGET, "params").networks
-    found = statistics(spec_of(population), params).numpy()  # type: ignore[arg-type]
+    params = read_examples(population, split, TARGET, "params").networks.parts[0].networks
+    found = statistics(spec_of(population), params).numpy()
     return np.concatenate([found[:, :ENDS], found[:, -ENDS:]], axis=1)
 
 

@@ -54,7 +54,7 @@ def fit(job: tuple[str, str, str, float, str, Any, int]) -> str:
     )
     seconds = time.perf_counter() - start
     check = read_examples(networks, "validation", model.target, "params", count // 2)
-    truth, prediction = check.y.numpy(), model.predict(check.networks)  # type: ignore[arg-type]
+    truth, prediction = check.y.numpy(), model.predict(check.networks.parts[0].networks)
     scores = f"{r2(truth, prediction):.4f} | {kendall_tau(truth, prediction):.4f}"
     return f"| {name} | {rate:g} | {option}={value} | {scores} | {model.history_.best_epoch + 1} | {seconds:.0f} |"
 

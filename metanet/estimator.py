@@ -1,6 +1,8 @@
-"""`Metanet`: every metanet behind scikit-learn's conventions: fit, predict, score, get_params, set_params, clone."""
+"""`Metanet`: every metanet behind scikit-learn's conventions.
 
-import math
+They are: fit, predict, score, get_params, set_params, clone.
+"""
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,38 +13,42 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
-from metanet import serialization as files
-from metanet.contract import (
-    PopulationLike,
-    Training,
-    network_of,
-    reads,
-    recommended_training,
-    resolve_device,
-    seeded,
-)
+from metanet import serialization
+from metanet.contract import MetanetModule, Training, declared, resolve_device, seeded
 from metanet.fitting import fit_module, predict_raw
-from metanet.history import History
-from metanet.inputs.batches import NetworkSet, as_set
-from metanet.inputs.checks import check_network, check_shapes, check_spec
-from metanet.inputs.dataset import check_loading, read_examples, read_networks, streams
+from metanet.inputs.batches import JoinedNetworks, ParamsInMemory, TableInMemory
+from metanet.inputs.dataset import (
+    Examples,
+    check_loading,
+    join,
+    read_examples,
+    read_networks,
+    streams,
+)
+from metanet.inputs.population import PopulationLike
 from metanet.inputs.reader import Reader, spec_of
-from metanet.inputs.targets import Target, fit_target
+from metanet.inputs.targets import fit_target
 from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.mixed import MixedReader, join
-from metanet.models.table import METANETS, build, build_mixed, check_options
+from metanet.models.table import METANETS, build, check_options
+
+SETTINGS = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
+"""Arguments that replace those of the recommended training."""
+TRAINED_ON = ("population", "num_train", "num_validation", "num_dropped")
+"""What a file says of the networks that a metanet was fitted on."""
 
 
 class Metanet(BaseEstimator):
-    """A metanet: predicts a property of networks from their weights (or, `hparams`, from their hyperparameters).
+    """A metanet: predicts a property of networks from their weights.
+
+    (Or from their hyperparameters: `hparams`.) Arguments are checked by `fit`.
 
     Attributes:
         module_: Fitted torch module.
-        reader_: What it reads, and how: spec (weight space, masks, hyperparameter columns) and
-            treatment.
+        reader_: What it reads, and how: specs (weight space, masks, hyperparameter columns) of the
+            populations, and treatment.
         target_: Units of its predictions.
         training_: Training settings that were used.
         history_: Validation loss along training.
@@ -112,30 +118,30 @@ class Metanet(BaseEstimator):
         self.stream = stream
         self.workers = workers
         self.verbose = verbose
-        self.options = dict(options)
-        check_options(model, self.options)
-        parse_treatment(treatment)
-        check_loading(stream, workers)
+        self.options = options
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All constructor arguments, options of the metanet included."""
         return {**super().get_params(deep), **self.options}
 
     def set_params(self, **params: Any) -> "Metanet":
-        """Change constructor arguments; unknown names are taken as options and checked against the metanet."""
-        own = set(super().get_params())
-        options = {
-            **self.options,
-            **{name: value for name, value in params.items() if name not in own},
-        }
-        check_options(params.get("model", self.model), options)
-        parse_treatment(params.get("treatment", self.treatment))
-        check_loading(params.get("stream", self.stream), params.get("workers", self.workers))
-        for name, value in params.items():
-            if name in own:
-                setattr(self, name, value)
-        self.options = options
+        """Change constructor arguments; unknown names are taken as options of the metanet."""
+        arguments = super().get_params()
+        options = {name: value for name, value in params.items() if name not in arguments}
+        super().set_params(**{name: params[name] for name in params.keys() - options.keys()})
+        self.options = {**self.options, **options}
         return self
+
+    def check(self) -> None:
+        """Refuse arguments that are not valid; `fit` does it first.
+
+        Raises:
+            ValueError: If the model, an option, the treatment or a setting of loading is unknown
+                or out of range.
+        """
+        check_options(self.model, self.options)
+        parse_treatment(self.treatment)
+        check_loading(self.stream, self.workers)
 
     def fit(
         self,
@@ -143,7 +149,7 @@ class Metanet(BaseEstimator):
         num_train: int | None = None,
         num_validation: int | None = None,
     ) -> "Metanet":
-        """Learn from the train split; choose the best pass, and when to stop, by the validation split.
+        """Learn from the train split; the validation split says which pass is best, and the last.
 
         Args:
             population: A population of a zoo; or several, of any weight spaces, for a metanet that
@@ -157,44 +163,28 @@ class Metanet(BaseEstimator):
             Itself, fitted.
 
         Raises:
-            ValueError: If the model, an option, the target or a number of networks is not valid.
+            ValueError: If an argument, the target or a number of networks is not valid.
         """
+        self.check()
+        populations = list(population) if isinstance(population, Sequence) else [population]
+        runs_networks = declared(METANETS[self.model]).runs_networks
+        specs = tuple(spec_of(each, runs_networks) for each in populations)
         device = resolve_device(self.device)
-        mixed = isinstance(population, Sequence)
-        populations = list(population) if mixed else [population]
-        specs = [spec_of(own, network_of(METANETS[self.model], own)) for own in populations]
         with seeded(self.seed, device):
-            module = (
-                build_mixed(self.model, specs, self.options)
-                if mixed
-                else build(self.model, specs[0], self.options)
-            )
-            kind = reads(module)
-            kept = streams(self.stream, populations, ("train", "validation"), kind)
-            learn = [
-                read_examples(own, "train", self.target, kind, num_train, kept)
-                for own in populations
-            ]
-            check = [
-                read_examples(own, "validation", self.target, kind, num_validation, kept)
-                for own in populations
-            ]
-            training_part, validation_part = (
-                (join(learn), join(check)) if mixed else (learn[0], check[0])
-            )
-            name = ", ".join(own.name for own in populations)
-            if len(training_part) < 2:
+            module = build(self.model, specs, self.options)
+            learn = self._read(module, populations, "train", num_train)
+            held_out = self._read(module, populations, "validation", num_validation)
+            name = ", ".join(each.name for each in populations)
+            if len(learn) < 2:
                 raise ValueError(
-                    f"population {name!r}: expected 2 or more training networks, got {len(training_part)}"
+                    f"population {name!r}: expected 2 or more training networks, got {len(learn)}"
                 )
-            self.target_ = fit_target(self.target, training_part.y, trees=hasattr(module, "fit"))
-            self.training_ = self._training(module, len(training_part))
-            readers = tuple(Reader(spec, module, parse_treatment(self.treatment)) for spec in specs)
-            reader = MixedReader(readers) if mixed else readers[0]
+            self.target_ = fit_target(self.target, learn.y, trees=not module.has_gradients)
+            self.training_ = self._training(module, len(learn))
             self.reader_, self.history_ = fit_module(
-                reader,
-                training_part,
-                validation_part,
+                Reader(specs, module, parse_treatment(self.treatment)),
+                learn,
+                held_out,
                 self.target_,
                 self.training_,
                 seed=self.seed,
@@ -203,9 +193,24 @@ class Metanet(BaseEstimator):
                 progress=self.verbose,
             )
         self.module_, self.population_ = module, name
-        self.num_train_, self.num_validation_ = len(training_part), len(validation_part)
-        self.num_dropped_ = training_part.num_dropped + validation_part.num_dropped
+        self.num_train_, self.num_validation_ = len(learn), len(held_out)
+        self.num_dropped_ = learn.num_dropped + held_out.num_dropped
         return self
+
+    def _read(
+        self,
+        module: MetanetModule,
+        populations: Sequence[PopulationLike],
+        split: str,
+        count: int | None,
+    ) -> Examples:
+        """Examples of a split of all populations."""
+        stream = streams(self.stream, populations, ("train", "validation"), module.reads)
+        parts = [
+            read_examples(population, split, self.target, module.reads, count, stream)
+            for population in populations
+        ]
+        return join(parts)
 
     def predict(
         self, inputs: Mapping[str, Tensor] | pd.DataFrame | PopulationLike, split: str = "test"
@@ -225,23 +230,30 @@ class Metanet(BaseEstimator):
             ValueError: If the inputs are of another kind or weight space.
         """
         check_is_fitted(self, "module_")
-        wanted = reads(self.module_)
-        reader = self._reader(inputs)
-        networks: Any = inputs
-        if not isinstance(inputs, Mapping | pd.DataFrame):
-            networks = read_networks(
-                inputs, split, wanted, streams(self.stream, [inputs], [split], wanted)
-            )
-        if isinstance(networks, pd.DataFrame) != (wanted == "hyperparameters"):
-            expected = (
-                "params, a dict of tensors"
-                if wanted == "params"
-                else f"a table with columns {self._columns}"
-            )
+        if isinstance(inputs, Mapping):
+            self._check_kind("params", inputs)
+            params = dict(inputs)
+            networks = JoinedNetworks((ParamsInMemory(params),))
+            return self._predict(self.reader_.of_params(params), networks)
+        if isinstance(inputs, pd.DataFrame):
+            self._check_kind("hyperparameters", inputs)
+            return self._predict(self.reader_, JoinedNetworks((TableInMemory(inputs),)))
+        reader = self.reader_.of_population(inputs)
+        networks = read_networks(inputs, split, self.module_.reads, self._streams(inputs, split))
+        return self._predict(reader, networks)
+
+    def _check_kind(self, kind: str, inputs: Any) -> None:
+        wanted = self.module_.reads
+        if kind != wanted:
+            columns = list(self.reader_.specs[0].hyperparameters)
+            expected = {
+                "params": "params, a dict of tensors",
+                "hyperparameters": f"a table with columns {columns}",
+            }
             raise ValueError(
-                f"metanet {self.model!r} reads {wanted}: expected {expected}, got {type(networks).__name__}"
+                f"metanet {self.model!r} reads {wanted}: "
+                f"expected {expected[wanted]}, got {type(inputs).__name__}"
             )
-        return self._predict(reader, as_set(networks))
 
     def score(self, population: PopulationLike, split: str = "test") -> float:
         """R^2 on a split of a population.
@@ -258,7 +270,9 @@ class Metanet(BaseEstimator):
     def evaluate(
         self, population: PopulationLike, split: str = "test", num_bootstrap: int = 1000
     ) -> dict[str, Estimate]:
-        """R^2, Kendall's tau, Spearman's rho and mean absolute error, each with a 95% bootstrap interval over networks.
+        """Four metrics, each with a 95% bootstrap interval over networks.
+
+        R^2, Kendall's tau, Spearman's rho and mean absolute error.
 
         Args:
             population: Of the weight space that the metanet was fitted on.
@@ -275,7 +289,9 @@ class Metanet(BaseEstimator):
     def predict_examples(
         self, population: PopulationLike, split: str = "test"
     ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-        """True and predicted targets of a split, in the order of network ids, without diverged networks that have no target.
+        """True and predicted targets of a split, in the order of network ids.
+
+        Diverged networks that have no target are left out.
 
         Args:
             population: Of the weight space that the metanet was fitted on.
@@ -285,51 +301,44 @@ class Metanet(BaseEstimator):
             Targets and predictions.
         """
         check_is_fitted(self, "module_")
-        reader = self._reader(population)
-        wanted = reads(self.module_)
-        kept = streams(self.stream, [population], [split], wanted)
-        examples = read_examples(population, split, self.target, wanted, stream=kept)
-        return examples.y.numpy(), self._predict(reader, as_set(examples.networks))
+        reader, stream = self.reader_.of_population(population), self._streams(population, split)
+        examples = read_examples(population, split, self.target, self.module_.reads, stream=stream)
+        return examples.y.numpy(), self._predict(reader, examples.networks)
+
+    def _streams(self, population: PopulationLike, split: str) -> bool:
+        """Whether networks to predict stay on disk."""
+        check_loading(self.stream, self.workers)
+        return streams(self.stream, [population], [split], self.module_.reads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted metanet to one file, `safetensors` with a JSON record; see `metanet.serialization`."""
+        """Write the fitted metanet to one file, see `metanet.serialization`."""
         check_is_fitted(self, "module_")
-        files.save(self, path)
+        fitted = serialization.Fitted(
+            self.reader_.specs,
+            self.module_.state_dict(),
+            self.reader_.treatment.known,
+            self.target_,
+            self.training_,
+            self.history_,
+            {name: vars(self)[f"{name}_"] for name in TRAINED_ON},
+        )
+        serialization.save(path, self.get_params(), fitted)
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(self.reader_.spec.hyperparameters)
-
-    def _reader(self, inputs: Any) -> Reader:
-        """The reader of the inputs of `predict`; refuses populations that the metanet cannot read."""
-        reader = self.reader_
-        if isinstance(reader, MixedReader):
-            return reader.reader_of(inputs)
-        if isinstance(inputs, pd.DataFrame) or reads(self.module_) != "params":
-            return reader
-        if isinstance(inputs, Mapping):
-            check_shapes(reader.spec, dict(inputs))
-            return reader
-        if inputs.space != reader.spec.space and hasattr(self.module_, "transfer"):
-            return reader.transfer(spec_of(inputs, None))
-        what = f"population {inputs.name!r}"
-        check_spec(reader.spec, inputs.space, inputs.free, what)
-        check_network(reader.spec, getattr(inputs, "network", None), what)
-        return reader
-
-    def _training(self, module: nn.Module, num_train: int) -> Training:
-        recommended = recommended_training(module)
+    def _training(self, module: MetanetModule, num_train: int) -> Training:
+        """Recommended settings, but for those that were given."""
+        recommended = module.recommended
+        if not module.has_gradients and self.precision not in (None, recommended.precision):
+            raise ValueError(
+                f"precision: metanet {self.model!r} has no training steps; "
+                f"expected None, got {self.precision!r}"
+            )
         # Small training sets still get about 16 steps a pass.
         batch_size = min(recommended.batch_size, max(8, num_train // 16))
-        if hasattr(module, "fit") and self.precision not in (None, recommended.precision):
-            raise ValueError(
-                f"precision: metanet {self.model!r} has no training steps; expected None, got {self.precision!r}"
-            )
-        names = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        arguments = {name: vars(self)[name] for name in SETTINGS}
+        given = {name: value for name, value in arguments.items() if value is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})
 
-    def _predict(self, reader: Reader, networks: NetworkSet) -> Float[np.ndarray, "N"]:
+    def _predict(self, reader: Reader, networks: JoinedNetworks) -> Float[np.ndarray, "N"]:
         return self.target_.predict(predict_raw(reader, networks, self.workers)).cpu().numpy()
 
 
@@ -346,30 +355,19 @@ def load(path: str | os.PathLike[str]) -> Metanet:
         ValueError: If the file is not a metanet, is of another format, or its weights do not fit
             the metanet of that name.
     """
-    record, tensors = files.read(path)
-    metanet = Metanet(**record["params"])
-    specs, mixed = files.read_specs(record, tensors), "spaces" in record
-    options = metanet.options
-    module = (
-        build_mixed(metanet.model, specs, options)
-        if mixed
-        else build(metanet.model, specs[0], options)
-    )
+    params, fitted = serialization.read(path)
+    metanet = Metanet(**params)
+    module = build(metanet.model, fitted.specs, metanet.options)
     try:
-        module.load_state_dict(
-            {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
-        )
+        module.load_state_dict(fitted.state)
     except RuntimeError as error:
         raise ValueError(
             f"{path}: its weights do not fit metanet {metanet.model!r}: {error}"
         ) from error
-    treatment = parse_treatment(metanet.treatment)
-    known = files.read_treatment(tensors, len(treatment.steps))
-    readers = tuple(Reader(spec, module, treatment.with_known(known)) for spec in specs)
-    metanet.module_, metanet.reader_ = module.eval(), MixedReader(readers) if mixed else readers[0]
-    metanet.target_, metanet.training_ = Target(**record["target"]), Training(**record["training"])
-    losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
-    metanet.history_ = History(losses, record["history"]["best_epoch"])
-    for name, value in record["trained_on"].items():
-        setattr(metanet, f"{name}_", value)
+    treatment = parse_treatment(metanet.treatment).with_known(fitted.known)
+    metanet.module_, metanet.reader_ = module.eval(), Reader(fitted.specs, module, treatment)
+    metanet.target_, metanet.training_ = fitted.target, fitted.training
+    metanet.history_ = fitted.history
+    for name in TRAINED_ON:
+        setattr(metanet, f"{name}_", fitted.trained_on[name])
     return metanet

@@ -1,30 +1,22 @@
 """One fit and one prediction of a metanet, wherever its networks are: in memory or on disk."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from metanet.contract import Features, Training, concatenate, device_of, needs_all, to_device
-from metanet.history import History
-from metanet.inputs.batches import Drawn, InMemory, NetworkSet, as_set, block_size, in_pieces
+from metanet.contract import History, Training, device_of
+from metanet.feature_rows import concatenate, to_device
+from metanet.inputs.batches import Drawn, FeatureSet, JoinedNetworks, Kept, block_size
 from metanet.inputs.dataset import Examples
-from metanet.inputs.normalize import calibrate
 from metanet.inputs.reader import Reader
 from metanet.inputs.targets import Target
-from metanet.inputs.treatments import Treatment
-from metanet.mixed import Joined, JoinedSets, MixedReader
 from metanet.train import Labeled, evaluate, evaluation_batch, train_module
-from zoo.store.streaming import StoredParams
 
 
 def fit_module(
-    reader: Reader | MixedReader,
-    learn: Examples | Joined,
-    check: Examples | Joined,
+    reader: Reader,
+    learn: Examples,
+    held_out: Examples,
     target: Target,
     training: Training,
     *,
@@ -32,13 +24,13 @@ def fit_module(
     device: torch.device,
     workers: int,
     progress: bool,
-) -> tuple[Any, History]:
+) -> tuple[Reader, History]:
     """Fit the treatment, then the metanet of a reader, in place.
 
     Args:
         reader: How networks are read; treatment not fitted, metanet not trained.
         learn: Networks to learn from.
-        check: Networks to choose the best pass by.
+        held_out: Networks to choose the best pass by.
         target: What is predicted.
         training: Settings.
         seed: Of random treatments.
@@ -54,38 +46,51 @@ def fit_module(
             once.
     """
     module, generator = reader.module, torch.Generator().manual_seed(seed)
-    sets = [
-        part.networks if isinstance(part, Joined) else as_set(part.networks)
-        for part in (learn, check)
-    ]
-    on_disk = any(_is_on_disk(own) for own in sets)
-    if on_disk:
-        _refuse_what_needs_all(module, reader.treatment)
-    reader = reader.fit(sets[0])  # type: ignore[arg-type]
+    if learn.networks.are_stored:
+        _refuse_what_needs_all(reader)
+    reader = reader.fit(learn.networks)
     most = block_size(reader.num_params)
-    drawn = Drawn(sets[0], reader.learned(generator), most, workers)
-    checked = Drawn(sets[1], lambda networks: reader.views(networks)[0], most, workers)
-    is_kept = not on_disk or getattr(module, "compact", False)
-    held_out = _kept(checked) if is_kept else checked
-    if hasattr(module, "fit"):
-        copies = reader.treatment.copies if reader.treatment.is_random else 1
-        features = concatenate([_kept(drawn, reader.treatment.is_random) for _ in range(copies)])
-        calibrate(module, [features])
-        linked = [target.standardize(part.y) for part in (learn, check)]
-        return reader, module.fit(
-            (features, linked[0].repeat(copies)), (held_out, linked[1]), training, seed
-        )  # type: ignore[operator]
-    learned = _kept(drawn) if is_kept and not reader.treatment.is_random else drawn
-    calibrate(module, _pieces(module, learned, most))
-    parts = [(learned, learn.y), (held_out, check.y)]
-    labeled = [Labeled(_moved(features, device), y.float().to(device)) for features, y in parts]
+    seen = Drawn(learn.networks, reader.learned(generator), most, workers)
+    checked = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, workers)
+    if not module.has_gradients:
+        targets = target.standardize(learn.y), target.standardize(held_out.y)
+        return reader, _fit_at_once(reader, seen, checked, targets, training, seed)
+    is_kept = not learn.networks.are_stored or module.compact
+    learned: FeatureSet = _kept(seen) if is_kept and not reader.treatment.is_random else seen
+    validated: FeatureSet = _kept(checked) if is_kept else checked
+    with torch.no_grad():
+        module.calibrate(learned.pieces(most))
+    labeled, validation = (
+        Labeled(features.to(device), y.float().to(device))
+        for features, y in ((learned, learn.y), (validated, held_out.y))
+    )
     at_once = evaluation_batch(reader.num_params)
-    return reader, train_module(
-        module.to(device), target, labeled[0], labeled[1], training, progress, at_once
+    module.to(device)
+    return reader, train_module(module, target, labeled, validation, training, progress, at_once)
+
+
+def _fit_at_once(
+    reader: Reader,
+    seen: Drawn,
+    checked: Drawn,
+    targets: tuple[Tensor, Tensor],
+    training: Training,
+    seed: int,
+) -> History:
+    """Fit a metanet without passes: random treatments give it several copies, side by side."""
+    copies = reader.treatment.copies
+    held_out = _kept(checked).features
+    views = [_kept(seen, reader.treatment.is_random).features for _ in range(copies)]
+    learned = Kept(concatenate(views))
+    with torch.no_grad():
+        reader.module.calibrate(learned.pieces(len(learned)))
+    y, y_held_out = targets
+    return reader.module.fit(
+        (learned.features, y.repeat(copies)), (held_out, y_held_out), training, seed
     )
 
 
-def predict_raw(reader: Reader, networks: NetworkSet, workers: int) -> Float[Tensor, "N"]:
+def predict_raw(reader: Reader, networks: JoinedNetworks, workers: int) -> Float[Tensor, "N"]:
     """Raw outputs of the metanet of a reader, the mean over the views of each network.
 
     Args:
@@ -98,56 +103,35 @@ def predict_raw(reader: Reader, networks: NetworkSet, workers: int) -> Float[Ten
     """
     device, at_once = device_of(reader.module), evaluation_batch(reader.num_params)
     most = max(1, block_size(reader.num_params) // at_once) * at_once
-    found = []
-    for block in networks.stream(torch.arange(len(networks)).split(most), workers):
-        raw = [
-            evaluate(reader.module, to_device(view, device), at_once).double()
-            for view in reader.views(block)
-        ]
-        found.append(torch.stack(raw).mean(0))
-    return torch.cat(found)
+    raw = []
+    for chosen in networks.stream(torch.arange(len(networks)).split(most), workers):
+        views = [Kept(to_device(view, device)) for view in reader.views(chosen)]
+        outputs = [evaluate(reader.module, view, at_once).double() for view in views]
+        raw.append(torch.stack(outputs).mean(0))
+    return torch.cat(raw)
 
 
-def _is_on_disk(networks: NetworkSet) -> bool:
-    parts = networks.parts if isinstance(networks, JoinedSets) else (networks,)
-    return any(isinstance(part, StoredParams) for part in parts)
-
-
-def _refuse_what_needs_all(module: nn.Module, treatment: Treatment) -> None:
+def _refuse_what_needs_all(reader: Reader) -> None:
     """Networks on disk are seen some at a time."""
-    if why := needs_all(module):
+    module, treatment = reader.module, reader.treatment
+    if not module.has_gradients and not module.compact:
         raise ValueError(
-            f"stream: {type(module).__name__} cannot learn from networks on disk: {why}"
+            f"stream: {type(module).__name__} cannot learn from networks on disk: it trains on the "
+            "features of all networks at once and does not declare them `compact`"
         )
     if treatment.num_fit is None:
-        learning = [
-            step
-            for step in treatment.steps
-            if hasattr(step, "fit") and not hasattr(step, "num_fit")
-        ]
+        unbounded = next(step for step in treatment.learning if step.num_fit is None)
         raise ValueError(
-            f"stream: treatment {type(learning[0]).__name__.lower()!r} learns from all training networks at once, which stay "
-            "on disk; give it a property `num_fit`, the number of networks that are enough"
+            f"stream: treatment {unbounded.name!r} learns from all training networks at once, "
+            "which stay on disk; give it a property `num_fit`, "
+            "the number of networks that are enough"
         )
 
 
-def _kept(drawn: Drawn, is_random: bool = False) -> Features:
-    """Features of all networks at once; networks in memory are not copied."""
-    if is_random or not isinstance(drawn.networks, InMemory):
-        return drawn.kept()
-    return drawn.compute(drawn.networks.networks)
+def _kept(drawn: Drawn, is_random: bool = False) -> Kept:
+    """Features of all networks at once; networks in memory are not copied.
 
-
-def _pieces(module: nn.Module, features: Features | Drawn, most: int) -> Iterable[Features]:
-    """Features some networks at a time, all at once if the metanet needs them so."""
-    if isinstance(features, Drawn):
-        return features.all()
-    return in_pieces(features, most) if hasattr(module, "summarize") else [features]
-
-
-def _moved(features: Features | Drawn, device: torch.device) -> Features | Drawn:
-    return (
-        replace(features, device=device)
-        if isinstance(features, Drawn)
-        else to_device(features, device)
-    )
+    Random treatments draw block by block, so that they draw the same for networks on disk.
+    """
+    whole = None if is_random else drawn.networks.whole
+    return drawn.kept() if whole is None else Kept(drawn.compute(whole))

@@ -1,13 +1,12 @@
-"""A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header. No pickle, nothing is executed.
+"""A fitted metanet as one file: `safetensors`, its tensors and a JSON record in its header.
 
-Tensors: ``module.<name>``, the state of the torch module (normalization included, for trees their
-    nodes), ``free.<tensor>``,
-the masks of the weight space, ``network.<constant>``, the constants of networks that the metanet
-runs, and ``treatment.<step>.<name>``, what steps of the treatment have learned. Record (metadata
-key ``metanet``): format, constructor arguments, weight space, hyperparameter columns, description
-of networks that the metanet runs, target, course of training, where it was trained, versions. A
-metanet of several populations has a list ``spaces`` of weight spaces with their hyperparameter
-columns instead, and masks ``<place in it>.free.<tensor>``.
+There is no pickle, nothing is executed. Tensors: ``module.<name>``, the state of the torch module
+(normalization included, for trees their nodes); ``<place>.free.<tensor>``, the masks of a weight
+space; ``<place>.network.<constant>``, the constants of networks that the metanet runs;
+``treatment.<step>.<name>``, what a step of the treatment has learned. Record (metadata key
+``metanet``): format, constructor arguments, the list ``spaces`` of weight spaces with hyperparameter
+columns and the description of networks that the metanet runs, target, course of training, where it
+was trained, versions.
 """
 
 import json
@@ -15,101 +14,117 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metanet.contract import InputSpec
-from metanet.mixed import MixedReader
+from metanet.contract import History, InputSpec, Training
+from metanet.inputs.targets import Target
 from zoo.network import build_network
 from zoo.store.atomic import atomic_write
 from zoo.weight_space import WeightSpace
 
-if TYPE_CHECKING:
-    from metanet.estimator import Metanet
-
-FORMAT = 1
+FORMAT = 2
 KEY = "metanet"
 
 
-def save(metanet: "Metanet", path: str | os.PathLike[str]) -> None:
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` leaves behind, and a file holds.
+
+    Attributes:
+        specs: The networks of each population.
+        state: Of the torch module.
+        known: What each step of the treatment has learned.
+        target: Units of predictions.
+        training: Training settings that were used.
+        history: Course of training.
+        trained_on: Name of the population and numbers of its networks.
+    """
+
+    specs: tuple[InputSpec, ...]
+    state: Mapping[str, Tensor]
+    known: list[dict[str, Tensor]]
+    target: Target
+    training: Training
+    history: History
+    trained_on: Mapping[str, Any]
+
+
+def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted) -> None:
     """Write a fitted metanet; the file exists whole or not at all.
 
     Args:
-        metanet: Fitted metanet.
         path: Where to; missing folders are made, an existing file is replaced.
+        params: Constructor arguments.
+        fitted: What `fit` left behind.
 
     Raises:
         ValueError: If an option cannot be written as JSON.
     """
-    path = Path(path)
     try:
-        record = json.dumps(_record(metanet), allow_nan=False)
+        record = json.dumps(_record(params, fitted), allow_nan=False)
     except TypeError as error:
         raise ValueError(
-            f"metanet {metanet.model!r}: options must be numbers, strings, lists or None: {error}"
+            f"metanet {params['model']!r}: options must be numbers, strings, lists or None: {error}"
         ) from error
-    tensors = {f"module.{name}": tensor for name, tensor in metanet.module_.state_dict().items()}
-    for prefix, spec in _specs(metanet):
-        tensors |= {f"{prefix}free.{name}": mask for name, mask in spec.free.items()}
-        constants = spec.network.constants if spec.network else {}
-        tensors |= {f"{prefix}network.{name}": tensor for name, tensor in constants.items()}
-    for at, known in enumerate(metanet.reader_.treatment.known):
-        tensors |= {f"treatment.{at}.{name}": tensor for name, tensor in known.items()}
     # Copies, since safetensors refuses tensors that share memory or are not in C order.
     contiguous = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        for name, tensor in _tensors(fitted).items()
     }
-    with atomic_write(path) as temporary:
+    with atomic_write(Path(path)) as temporary:
         save_file(contiguous, temporary, metadata={KEY: record})
 
 
-def _record(metanet: "Metanet") -> dict[str, Any]:
-    history = metanet.history_
-    spaces = [
-        {
-            "space": json.loads(spec.space.to_json()),
-            "space_fingerprint": spec.space.fingerprint,
-            "hyperparameters": dict(spec.hyperparameters),
-            "network": spec.network and dict(spec.network.description),
-        }
-        for _, spec in _specs(metanet)
-    ]
+def _tensors(fitted: Fitted) -> dict[str, Tensor]:
+    tensors = _named("module", fitted.state)
+    for place, spec in enumerate(fitted.specs):
+        tensors |= _named(f"{place}.free", spec.free)
+        if spec.network is not None:
+            tensors |= _named(f"{place}.network", spec.network.constants)
+    for place, known in enumerate(fitted.known):
+        tensors |= _named(f"treatment.{place}", known)
+    return tensors
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _record(params: Mapping[str, Any], fitted: Fitted) -> dict[str, Any]:
+    losses = fitted.history.validation_loss
+    history = {
+        "validation_loss": [loss if math.isfinite(loss) else None for loss in losses],
+        "best_epoch": fitted.history.best_epoch,
+    }
+    versions = {name: _version(name) for name in ("symzoo", "torch", "scikit-learn")}
     return {
         "format": FORMAT,
-        "params": metanet.get_params(),
-        **({"spaces": spaces} if isinstance(metanet.reader_, MixedReader) else spaces[0]),
-        "target": asdict(metanet.target_),
-        "training": asdict(metanet.training_),
-        "history": {
-            "validation_loss": [
-                loss if math.isfinite(loss) else None for loss in history.validation_loss
-            ],
-            "best_epoch": history.best_epoch,
-        },
-        "trained_on": {
-            "population": metanet.population_,
-            "num_train": metanet.num_train_,
-            "num_validation": metanet.num_validation_,
-            "num_dropped": metanet.num_dropped_,
-        },
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("symzoo", "torch", "scikit-learn")},
+        "params": dict(params),
+        "spaces": [_space_record(spec) for spec in fitted.specs],
+        "num_steps": len(fitted.known),
+        "target": asdict(fitted.target),
+        "training": asdict(fitted.training),
+        "history": history,
+        "trained_on": dict(fitted.trained_on),
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 
-def _specs(metanet: "Metanet") -> list[tuple[str, InputSpec]]:
-    """Fitted weight spaces, and what the names of their masks start with."""
-    if isinstance(metanet.reader_, MixedReader):
-        return [(f"{at}.", spec) for at, spec in enumerate(metanet.reader_.specs)]
-    return [("", metanet.reader_.spec)]
+def _space_record(spec: InputSpec) -> dict[str, Any]:
+    return {
+        "space": json.loads(spec.space.to_json()),
+        "space_fingerprint": spec.space.fingerprint,
+        "hyperparameters": dict(spec.hyperparameters),
+        "network": spec.network and dict(spec.network.description),
+    }
 
 
 def _version(package: str) -> str:
@@ -119,20 +134,35 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Fitted]:
     """Read what `save` wrote.
 
     Args:
         path: File.
 
     Returns:
-        The record and the tensors.
+        Constructor arguments, and what `fit` had left behind.
 
     Raises:
         ValueError: If the file is not a metanet or of another format.
         FileNotFoundError: If there is no such file.
     """
-    path = Path(path)
+    record, tensors = _read_file(Path(path))
+    losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
+    fitted = Fitted(
+        tuple(_read_spec(place, own, tensors) for place, own in enumerate(record["spaces"])),
+        _below("module.", tensors),
+        [_below(f"treatment.{place}.", tensors) for place in range(record["num_steps"])],
+        Target(**record["target"]),
+        Training(**record["training"]),
+        History(losses, record["history"]["best_epoch"]),
+        record["trained_on"],
+    )
+    return record["params"], fitted
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the tensors of a file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected one written by Metanet.save")
     try:
@@ -150,41 +180,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     return record, tensors
 
 
-def read_specs(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[InputSpec]:
-    """The fitted weight spaces of a file: one, or those of `spaces`.
-
-    Args:
-        record: Record of the file.
-        tensors: All of its tensors.
-
-    Returns:
-        What the metanet was fitted on.
-    """
-    specs = []
-    for at, own in enumerate(record.get("spaces", [record])):
-        prefix = f"{at}." if "spaces" in record else ""
-        free, constants = (_below(f"{prefix}{kind}.", tensors) for kind in ("free", "network"))
-        columns = {
-            name: None if values is None else tuple(values)
-            for name, values in own["hyperparameters"].items()
-        }
-        space, description = WeightSpace.from_json(json.dumps(own["space"])), own.get("network")
-        network = build_network(description, space, constants) if description else None
-        specs.append(InputSpec(space, free, columns, network))
-    return specs
-
-
-def read_treatment(tensors: Mapping[str, Tensor], num_steps: int) -> list[dict[str, Tensor]]:
-    """What each step of a treatment has learned.
-
-    Args:
-        tensors: All tensors of a file.
-        num_steps: Number of steps.
-
-    Returns:
-        Tensors by name, step by step.
-    """
-    return [_below(f"treatment.{at}.", tensors) for at in range(num_steps)]
+def _read_spec(place: int, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InputSpec:
+    space = WeightSpace.from_json(json.dumps(record["space"]))
+    columns = {
+        name: None if values is None else tuple(values)
+        for name, values in record["hyperparameters"].items()
+    }
+    network, description = None, record["network"]
+    if description is not None:
+        network = build_network(description, space, _below(f"{place}.network.", tensors))
+    return InputSpec(space, _below(f"{place}.free.", tensors), columns, network)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

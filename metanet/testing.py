@@ -4,16 +4,15 @@
     check_metanet("mine")
 
 The laws: a batch gives what its networks give one by one; gradients reach every weight; eight
-    networks can be learned by
-heart; the same seed gives the same metanet and leaves the global random state alone; saving and
-loading changes nothing; another weight space is refused; and a metanet that declares itself
-`invariant` is, and one that does not, is not.
+networks can be learned by heart; the same seed gives the same metanet and leaves the global random
+state alone; saving and loading changes nothing; another weight space is refused; and a metanet that
+declares itself `invariant` is, and one that does not, is not.
 """
 
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metanet.contract import count_rows, features_of, invariant_to, reads, seeded
+from metanet.contract import seeded
 from metanet.estimator import Metanet, load
-from zoo.network import Network, build_network
+from metanet.inputs.population import PopulationLike, PopulationView, in_memory
+from zoo.network import build_network
 from zoo.params import Params
 from zoo.symmetry.action import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -34,52 +34,26 @@ EXACT = 1e-8
 """Of the spread of predictions between networks, in float64."""
 
 
-@dataclass(frozen=True)
-class MemoryPopulation:
-    """A population held in memory, with what metanets use of `zoo.store.population.Population`.
-
-    Attributes:
-        name: Its name.
-        space: Weight space.
-        tensors: Full params of all networks ``[N, *shape]``, split after split.
-        rows: One row a network, in the same order, with `network_id`, hyperparameters and targets.
-        sizes: Networks of each split.
-        hyperparameters: Hyperparameter columns.
-        free: Masks of the tensors with fixed entries.
-        network: What the networks compute.
-    """
-
-    name: str
-    space: WeightSpace
-    tensors: Params
-    rows: pd.DataFrame
-    sizes: Mapping[str, int]
-    hyperparameters: tuple[str, ...] = ()
-    free: Mapping[str, Tensor] = field(default_factory=dict)
-    network: Network | None = None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self.sizes)
-
-    def params(self, split: str) -> Params:
-        """Full params of a split."""
-        return {name: tensor[self._part(split)] for name, tensor in self.tensors.items()}
-
-    def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters and metrics of a split."""
-        return self.rows.iloc[self._part(split)].reset_index(drop=True)
-
-    def _part(self, split: str) -> slice:
-        start = sum(list(self.sizes.values())[: list(self.sizes).index(split)])
-        return slice(start, start + self.sizes[split])
+ENDS = NeuronGroup(5, permutable=False)
+PATTERNS = {
+    "layers.0.weight": "h1 <- x",
+    "layers.0.bias": "h1",
+    "layers.1.weight": "h2 <- h1",
+    "layers.1.bias": "h2",
+    "layers.2.weight": "y <- h2",
+    "layers.2.bias": "y",
+}
+DESCRIPTION = {
+    "architecture": {"name": "mlp", "hidden": [6, 6]},
+    "input_shape": [5],
+    "num_classes": 3,
+}
 
 
 def random_population(
     seed: int = 0, sizes: tuple[int, int, int] = (64, 32, 32), masked: bool = False
-) -> MemoryPopulation:
-    """Random two-hidden-layer networks whose `test_accuracy` can be read off their weights, invariantly.
+) -> PopulationView:
+    """Random perceptrons with two hidden layers; weights tell their `test_accuracy`, invariantly.
 
     Args:
         seed: Of the networks.
@@ -90,63 +64,48 @@ def random_population(
     Returns:
         The population; hyperparameters are `lr` (which the accuracy depends on) and `optimizer`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    hidden, ends = (
-        NeuronGroup(6, permutable=not masked, activation="relu"),
-        NeuronGroup(5, permutable=False),
-    )
-    patterns = {
-        "layers.0.weight": "h1 <- x",
-        "layers.0.bias": "h1",
-        "layers.1.weight": "h2 <- h1",
-        "layers.1.bias": "h2",
-        "layers.2.weight": "y <- h2",
-        "layers.2.bias": "y",
-    }
-    space = WeightSpace(
-        {"x": ends, "h1": hidden, "h2": hidden, "y": replace(ends, size=3)}, patterns
-    )
-    count = sum(sizes)
+    generator, count = torch.Generator().manual_seed(seed), sum(sizes)
+    hidden = NeuronGroup(6, permutable=not masked, activation="relu")
+    groups = {"x": ENDS, "h1": hidden, "h2": hidden, "y": replace(ENDS, size=3)}
+    space = WeightSpace(groups, PATTERNS)
     lr = 10 ** -(3 * torch.rand(count, generator=generator, dtype=torch.float64))
     size = 1 + lr.log10().float() / 4
-    tensors, free = {}, {}
+    params, free = _random_params(space, size, masked, generator)
+    noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
+    columns = {
+        "network_id": np.arange(count),
+        "lr": lr.numpy(),
+        "optimizer": np.where(np.arange(count) % 2, "adamw", "sgd"),
+        "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
+        "test_loss": (1 / size).double().numpy(),
+        "generalization_gap": noise.numpy(),
+        "diverged": False,
+    }
+    return in_memory(
+        "masked" if masked else "standard",
+        space,
+        params,
+        pd.DataFrame(columns),
+        dict(zip(SPLITS, sizes, strict=True)),
+        hyperparameters=("lr", "optimizer"),
+        free=free,
+        network=build_network(DESCRIPTION, space, {}),
+    )
+
+
+def _random_params(
+    space: WeightSpace, size: Tensor, masked: bool, generator: torch.Generator
+) -> tuple[Params, Params]:
+    """Params of networks, as large as their `size` says, and masks."""
+    params, free = {}, {}
     for name, shape in space.shapes.items():
-        draws = torch.randn(count, *shape, generator=generator)
-        tensors[name] = size.view(-1, *(1,) * len(shape)) * (draws + 0.5)
+        draws = torch.randn(len(size), *shape, generator=generator)
+        params[name] = size.view(-1, *(1,) * len(shape)) * (draws + 0.5)
         if masked and len(shape) == 2:
             free[name] = torch.rand(shape, generator=generator) < 0.5
-            tensors[name] = torch.where(
-                free[name], tensors[name], torch.randn(shape, generator=generator)
-            )
-    noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
-    rows = pd.DataFrame(
-        {
-            "network_id": np.arange(count),
-            "lr": lr.numpy(),
-            "optimizer": np.where(np.arange(count) % 2, "adamw", "sgd"),
-            "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
-            "test_loss": (1 / size).double().numpy(),
-            "generalization_gap": noise.numpy(),
-            "diverged": False,
-        }
-    )
-    kind, hyperparameters = "masked" if masked else "standard", ("lr", "optimizer")
-    description = {
-        "architecture": {"name": "mlp", "hidden": [6, 6]},
-        "input_shape": [5],
-        "num_classes": 3,
-    }
-    network = build_network(description, space, {})
-    return MemoryPopulation(
-        kind,
-        space,
-        tensors,
-        rows,
-        dict(zip(SPLITS, sizes, strict=True)),
-        hyperparameters,
-        free,
-        network,
-    )
+            fixed = torch.randn(shape, generator=generator)
+            params[name] = torch.where(free[name], params[name], fixed)
+    return params, free
 
 
 def permute_neurons(
@@ -165,7 +124,9 @@ def permute_neurons(
     return act(space, replace(sample(space, generator), scales={}), params)
 
 
-def check_metanet(model: str, population: Any = None, **options: Any) -> list[str]:
+def check_metanet(
+    model: str, population: PopulationLike | None = None, **options: Any
+) -> list[str]:
     """Hold a metanet to every law in `LAWS`.
 
     Args:
@@ -188,19 +149,21 @@ def check_metanet(model: str, population: Any = None, **options: Any) -> list[st
     return list(LAWS)
 
 
-def batch_is_loop(model: str, population: Any, options: Mapping[str, Any]) -> None:
+def batch_is_loop(model: str, population: PopulationLike, options: Mapping[str, Any]) -> None:
     """Networks together give what each gives alone, in float64."""
     metanet = _in_float64(_fitted(model, population, options))
-    if reads(metanet.module_) == "params":
-        networks = {name: tensor.double() for name, tensor in population.params("test").items()}
-        alone = [
-            metanet.predict({n: t[i : i + 1] for n, t in networks.items()})
-            for i in range(count_rows(networks))
+    table = population.table("test")
+    networks = {name: tensor.double() for name, tensor in population.params("test").items()}
+    if metanet.module_.reads == "params":
+        together: Any = networks
+        each: list[Any] = [
+            {name: tensor[at : at + 1] for name, tensor in networks.items()}
+            for at in range(len(table))
         ]
     else:
-        networks = population.table("test")
-        alone = [metanet.predict(networks.iloc[i : i + 1]) for i in range(len(networks))]
-    change = _change(metanet.predict(networks), np.concatenate(alone))
+        together, each = table, [table.iloc[at : at + 1] for at in range(len(table))]
+    alone = np.concatenate([metanet.predict(network) for network in each])
+    change = _change(metanet.predict(together), alone)
     _expect(
         change < EXACT,
         model,
@@ -208,15 +171,17 @@ def batch_is_loop(model: str, population: Any, options: Mapping[str, Any]) -> No
     )
 
 
-def gradients_reach_every_weight(model: str, population: Any, options: Mapping[str, Any]) -> None:
+def gradients_reach_every_weight(
+    model: str, population: PopulationLike, options: Mapping[str, Any]
+) -> None:
     """No weight is left without a gradient (vacuous for trees)."""
     metanet = _fitted(model, population, {**options, "epochs": 1})
     module, params = metanet.module_, population.params("train")
-    if hasattr(module, "fit"):
+    if not module.has_gradients:
         return
     module.train()
     with torch.enable_grad(), seeded(0):
-        features = features_of(module, params)
+        features = module.features(params)
         target = torch.tensor(population.table("train")[metanet.target].to_numpy()).float()
         metanet.target_.loss(module(features), target).backward()
     idle = [
@@ -227,14 +192,13 @@ def gradients_reach_every_weight(model: str, population: Any, options: Mapping[s
     _expect(not idle, model, f"no gradient reaches the weights {idle}")
 
 
-def learns_eight_by_heart(model: str, population: Any, options: Mapping[str, Any]) -> None:
-    """Eight networks, which are also the validation and the test networks, are predicted to R^2 above .9."""
+def learns_eight_by_heart(
+    model: str, population: PopulationLike, options: Mapping[str, Any]
+) -> None:
+    """Eight networks are predicted to R^2 above 0.9; they are validation and test networks, too."""
     eight = first_networks(population, 8)
-    score = (
-        Metanet(model, **{"epochs": 80, "patience": 80, "batch_size": 8, **options})
-        .fit(eight)
-        .score(eight)
-    )
+    settings = {"epochs": 80, "patience": 80, "batch_size": 8, **options}
+    score = Metanet(model, **settings).fit(eight).score(eight)
     _expect(
         score > 0.9,
         model,
@@ -242,21 +206,21 @@ def learns_eight_by_heart(model: str, population: Any, options: Mapping[str, Any
     )
 
 
-def is_deterministic(model: str, population: Any, options: Mapping[str, Any]) -> None:
+def is_deterministic(model: str, population: PopulationLike, options: Mapping[str, Any]) -> None:
     """The same seed gives the same metanet, and the global random state stays as it was."""
-    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    before = _global_state()
     first = _fitted(model, population, options).predict(population)
-    after = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    _expect(
-        torch.equal(before[0], after[0]) and before[1] == after[1],
-        model,
-        "fit changed the global random state",
-    )
+    _expect(_global_state() == before, model, "fit changed the global random state")
     second = _fitted(model, population, options).predict(population)
     _expect(np.array_equal(first, second), model, "two fits under one seed predict differently")
 
 
-def survives_saving(model: str, population: Any, options: Mapping[str, Any]) -> None:
+def _global_state() -> tuple[list[int], str]:
+    numpy_state = repr(np.random.get_state())  # noqa: NPY002
+    return torch.get_rng_state().tolist(), numpy_state
+
+
+def survives_saving(model: str, population: PopulationLike, options: Mapping[str, Any]) -> None:
     """A saved and loaded metanet predicts the same and has the same arguments."""
     metanet = _fitted(model, population, options)
     with tempfile.TemporaryDirectory() as folder:
@@ -271,10 +235,12 @@ def survives_saving(model: str, population: Any, options: Mapping[str, Any]) -> 
     _expect(metanet.get_params() == again.get_params(), model, "arguments changed by saving")
 
 
-def refuses_another_space(model: str, population: Any, options: Mapping[str, Any]) -> None:
-    """Params of another weight space are refused with a ValueError (vacuous for metanets that read no params)."""
+def refuses_another_space(
+    model: str, population: PopulationLike, options: Mapping[str, Any]
+) -> None:
+    """Params of another weight space are refused (vacuous for metanets that read no params)."""
     metanet = _fitted(model, population, {**options, "epochs": 1})
-    if reads(metanet.module_) != "params":
+    if metanet.module_.reads != "params":
         return
     params = population.params("test")
     name = next(iter(params))
@@ -290,33 +256,44 @@ def refuses_another_space(model: str, population: Any, options: Mapping[str, Any
     raise AssertionError(f"metanet {model!r}: params of another weight space were not refused")
 
 
-def is_as_invariant_as_declared(model: str, population: Any, options: Mapping[str, Any]) -> None:
-    """What the metanet declares `invariant` to changes nothing, in float64, what it does not does (vacuous without weights)."""
-    metanet = _fitted(model, population, options)
-    space, declared = population.space, invariant_to(metanet.module_)
-    if reads(metanet.module_) != "params" or not any(
-        group.permutable for group in space.groups.values()
-    ):
+def is_as_invariant_as_declared(
+    model: str, population: PopulationLike, options: Mapping[str, Any]
+) -> None:
+    """What it declares `invariant` to changes nothing, in float64; what it does not, does.
+
+    Vacuous without weights.
+    """
+    metanet, space = _fitted(model, population, options), population.space
+    is_symmetric = any(group.permutable for group in space.groups.values())
+    if metanet.module_.reads != "params" or not is_symmetric:
         return
     params = {name: tensor.double() for name, tensor in population.params("test").items()}
-    generator, exact = torch.Generator().manual_seed(1), _in_float64(metanet)
-    moved = {"permutations": permute_neurons(space, params, generator)}
-    if any(group.scaling != "none" for group in space.groups.values()):
-        moved["symmetries"] = act(space, sample(space, generator, (count_rows(params),)), params)
-    for kind, networks in moved.items():
-        change = _change(exact.predict(params), exact.predict(networks))
-        if declared in (kind, "symmetries"):
+    exact = _in_float64(metanet)
+    before = exact.predict(params)
+    for kind, networks in _moved(space, params).items():
+        change = _change(before, exact.predict(networks))
+        if metanet.module_.invariant in (kind, "symmetries"):
             _expect(
                 change < EXACT,
                 model,
                 f"declared invariant to {kind}, but those move predictions by {change:.2g} spreads",
             )
-        elif not hasattr(metanet.module_, "fit"):  # trees may ignore all that moved
+        elif metanet.module_.has_gradients:  # trees may ignore all that moved
             _expect(
                 change > EXACT,
                 model,
                 f"not declared invariant to {kind}, but those change nothing: declare it",
             )
+
+
+def _moved(space: WeightSpace, params: Params) -> dict[str, Params]:
+    """The same functions, by the kind of symmetry that takes one network to another."""
+    generator = torch.Generator().manual_seed(1)
+    moved = {"permutations": permute_neurons(space, params, generator)}
+    if any(group.scaling != "none" for group in space.groups.values()):
+        count = len(next(iter(params.values())))
+        moved["symmetries"] = act(space, sample(space, generator, (count,)), params)
+    return moved
 
 
 def _in_float64(metanet: Metanet) -> Metanet:
@@ -340,13 +317,12 @@ LAWS: dict[str, Callable[[str, Any, Mapping[str, Any]], None]] = {
 }
 
 
-def _fitted(model: str, population: Any, options: Mapping[str, Any]) -> Metanet:
-    return Metanet(model, **{"epochs": 12, "patience": 12, "batch_size": 8, **options}).fit(
-        population
-    )
+def _fitted(model: str, population: PopulationLike, options: Mapping[str, Any]) -> Metanet:
+    settings = {"epochs": 12, "patience": 12, "batch_size": 8, **options}
+    return Metanet(model, **settings).fit(population)
 
 
-def first_networks(population: Any, count: int) -> MemoryPopulation:
+def first_networks(population: PopulationLike, count: int) -> PopulationView:
     """The first training networks of a population, as each of the three splits.
 
     Args:
@@ -357,21 +333,18 @@ def first_networks(population: Any, count: int) -> MemoryPopulation:
         The small population.
     """
     rows = pd.concat([population.table("train").head(count)] * 3, ignore_index=True)
-    tensors = {
-        name: tensor[:count].repeat(3, *(1,) * (tensor.dim() - 1))
-        for name, tensor in population.params("train").items()
+    params = {
+        name: torch.cat([tensor[:count]] * 3) for name, tensor in population.params("train").items()
     }
-    sizes: dict[str, int] = dict.fromkeys(SPLITS, count)
-    network = getattr(population, "network", None)
-    return MemoryPopulation(
+    return in_memory(
         population.name,
         population.space,
-        tensors,
+        params,
         rows,
-        sizes,
-        population.hyperparameters,
-        population.free,
-        network,
+        dict.fromkeys(SPLITS, count),
+        hyperparameters=population.hyperparameters,
+        free=population.free,
+        network=population.network,
     )
 
 

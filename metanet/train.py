@@ -1,8 +1,10 @@
-"""Training of one metanet on one split by gradient descent, everything on the device, deterministic under a seed."""
+"""Training of one metanet on one split by gradient descent.
+
+Everything is on the device, and deterministic under a seed.
+"""
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metanet.contract import Features, Training, rows
-from metanet.history import History
-from metanet.inputs.batches import Drawn, in_pieces
+from metanet.contract import History, Training
+from metanet.inputs.batches import FeatureSet
 from metanet.inputs.targets import Target
 
 EVALUATION_BATCH = 512
@@ -21,9 +22,9 @@ WARMUP = 0.1
 
 
 class Labeled(NamedTuple):
-    """Features of N networks, kept or made when they are needed, and their targets ``[N]``, on the training device."""
+    """Features of N networks, and their targets ``[N]``, on the training device."""
 
-    features: Features | Drawn
+    features: FeatureSet
     y: Float[Tensor, "N"]
 
 
@@ -59,14 +60,13 @@ def train_module(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _rate(step, training.epochs * num_batches)
     )
-    best, best_state, losses = math.inf, copy.deepcopy(module.state_dict()), []
-    for epoch in tqdm(
-        range(training.epochs), desc="train", unit="epoch", disable=not progress, leave=False
-    ):
+    best, best_state = math.inf, copy.deepcopy(module.state_dict())
+    losses: list[float] = []
+    epochs = range(training.epochs)
+    for epoch in tqdm(epochs, desc="train", unit="epoch", disable=not progress, leave=False):
         _train_epoch(module, target, train, num_batches, optimizer, schedule, training.precision)
-        losses.append(
-            float(target.loss(evaluate(module, validation.features, at_once), validation.y))
-        )
+        raw = evaluate(module, validation.features, at_once)
+        losses.append(float(target.loss(raw, validation.y)))
         if losses[-1] < best:
             best, best_state = losses[-1], copy.deepcopy(module.state_dict())
         if epoch - _argmin(losses) >= training.patience:
@@ -89,7 +89,7 @@ def _train_epoch(
     low = torch.autocast(train.y.device.type, torch.bfloat16, enabled=precision == "bfloat16")
     order = torch.randperm(len(train.y)).to(train.y.device)
     parts = order.tensor_split(num_batches)
-    for batch, features in zip(parts, _in_batches(train.features, parts), strict=True):
+    for batch, features in zip(parts, train.features.batches(parts), strict=True):
         optimizer.zero_grad()
         with low:
             raw = module(features)
@@ -102,7 +102,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def evaluate(
-    module: nn.Module, features: Features | Drawn, at_once: int = EVALUATION_BATCH
+    module: nn.Module, features: FeatureSet, at_once: int = EVALUATION_BATCH
 ) -> Float[Tensor, "N"]:
     """Raw outputs of a metanet, in evaluation mode and in batches.
 
@@ -115,14 +115,7 @@ def evaluate(
         Raw outputs.
     """
     module.eval()
-    if isinstance(features, Drawn):
-        return torch.cat(
-            [
-                module(batch)
-                for batch in features.batches(torch.arange(len(features)).split(at_once))
-            ]
-        )
-    return torch.cat([module(batch) for batch in in_pieces(features, at_once)])
+    return torch.cat([module(batch) for batch in features.pieces(at_once)])
 
 
 def evaluation_batch(num_params: int) -> int:
@@ -137,22 +130,15 @@ def evaluation_batch(num_params: int) -> int:
     return max(1, min(EVALUATION_BATCH, EVALUATION_ENTRIES // num_params))
 
 
-def _in_batches(features: Features | Drawn, parts: Sequence[Tensor]) -> Iterator[Features]:
-    return (
-        features.batches(parts)
-        if isinstance(features, Drawn)
-        else (rows(features, part) for part in parts)
-    )
-
-
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
+    """Biases and norms do not decay."""
+    matrices, vectors = [], []
+    for weight in module.parameters():
+        if weight.requires_grad:
+            (matrices if weight.dim() > 1 else vectors).append(weight)
     return [
-        {
-            "params": [weight for weight in trained if weight.dim() > 1],
-            "weight_decay": weight_decay,
-        },
-        {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
 
 

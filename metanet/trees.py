@@ -1,4 +1,7 @@
-"""Boosted regression trees: grown by scikit-learn, kept and evaluated as plain tensors, so that saving needs no pickle."""
+"""Boosted regression trees: grown by scikit-learn, kept and evaluated as plain tensors.
+
+So saving needs no pickle.
+"""
 
 from typing import Any
 
@@ -8,8 +11,7 @@ from jaxtyping import Float
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor, nn
 
-from metanet.contract import Features, Training
-from metanet.history import History
+from metanet.contract import History, InputSpec, MetanetModule, Training
 
 FIELDS = ("feature_idx", "num_threshold", "missing_go_to_left", "left", "right", "is_leaf", "value")
 
@@ -50,16 +52,16 @@ class BoostedTrees(nn.Module):
 
     def fit(
         self,
-        train: tuple[Features, Tensor],
-        validation: tuple[Features, Tensor],
+        learn: tuple[Float[Tensor, "N S"], Float[Tensor, "N"]],
+        held_out: tuple[Float[Tensor, "M S"], Float[Tensor, "M"]],
         training: Training,
         seed: int,
     ) -> History:
         """Grow the trees, as many as validation asks for.
 
         Args:
-            train: Features ``[N, S]`` and raw targets ``[N]``.
-            validation: Likewise; chooses the number of trees.
+            learn: Features and raw targets.
+            held_out: Likewise; chooses the number of trees.
             training: `epochs` is the most trees, `lr` the shrinkage, `weight_decay` the L2 penalty
                 of leaves, `patience` how many trees may pass without a better validation loss.
             seed: Chooses the columns that each split looks at.
@@ -67,20 +69,18 @@ class BoostedTrees(nn.Module):
         Returns:
             Validation loss (mean squared error) by number of trees, and the best number.
         """
-        booster = HistGradientBoostingRegressor(
-            learning_rate=training.lr,
-            max_iter=training.epochs,
-            max_leaf_nodes=self.max_leaf_nodes,
-            min_samples_leaf=min(self.min_samples_leaf, max(1, len(train[1]) // 8)),
-            max_features=self.max_features,
-            l2_regularization=training.weight_decay,
-            early_stopping=True,  # type: ignore[arg-type]
-            n_iter_no_change=training.patience,
-            scoring="loss",
-            tol=0.0,
-            random_state=seed,
-        )
-        (x, y), (x_validation, y_validation) = (_arrays(part) for part in (train, validation))
+        settings: dict[str, Any] = {
+            "learning_rate": training.lr,
+            "max_iter": training.epochs,
+            "max_leaf_nodes": self.max_leaf_nodes,
+            "min_samples_leaf": min(self.min_samples_leaf, max(1, len(learn[1]) // 8)),
+            "max_features": self.max_features,
+            "l2_regularization": training.weight_decay,
+            "n_iter_no_change": training.patience,
+        }
+        booster = HistGradientBoostingRegressor(**settings, **_STOPPING, random_state=seed)
+        x, y = _arrays(learn)
+        x_validation, y_validation = _arrays(held_out)
         booster.fit(x, y, X_val=x_validation, y_val=y_validation)
         # sklearn's score is minus half the squared error, before the first tree and after each.
         losses = [-2.0 * float(score) for score in booster.validation_score_]
@@ -89,25 +89,14 @@ class BoostedTrees(nn.Module):
         return History(validation_loss=losses, best_epoch=best)
 
     def _take_trees(self, booster: Any, count: int) -> None:
+        """Keep the nodes of the first trees."""
         trees = [trees[0].nodes for trees in booster._predictors[:count]]
         starts = np.cumsum([0, *(len(nodes) for nodes in trees)])
-        nodes = np.concatenate([nodes[list(FIELDS)] for nodes in trees])
-        offset = np.repeat(starts[:-1], np.diff(starts))
-        own = np.arange(len(nodes))
-        leaf = nodes["is_leaf"].astype(bool)
-        # A leaf is its own child: every sample may then take the same number of steps.
-        columns = {
-            "root": starts[:-1],
-            "feature": np.where(leaf, 0, nodes["feature_idx"]),
-            "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
-            "missing_left": nodes["missing_go_to_left"].astype(bool),
-            "left": np.where(leaf, own, nodes["left"].astype(np.int64) + offset),
-            "right": np.where(leaf, own, nodes["right"].astype(np.int64) + offset),
-            "value": np.where(leaf, nodes["value"], 0.0),
-            "baseline": np.asarray(booster._baseline_prediction).reshape(1),
-        }
-        for name, column in columns.items():
-            setattr(self, name, torch.tensor(column, dtype=_BUFFERS[name]))
+        columns = _columns(np.concatenate([nodes[list(FIELDS)] for nodes in trees]), starts)
+        columns["root"] = starts[:-1]
+        columns["baseline"] = np.asarray(booster._baseline_prediction).reshape(1)
+        for name, dtype in _BUFFERS.items():
+            self.register_buffer(name, torch.tensor(columns[name], dtype=dtype))
 
     def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
         """Sum of the trees; NaN features take each split's side for missing values.
@@ -143,16 +132,64 @@ _BUFFERS = {
 }
 
 
+_STOPPING: dict[str, Any] = {"early_stopping": True, "scoring": "loss", "tol": 0.0}
+
+
+class TreeMetanet(MetanetModule):
+    """Base of metanets that are boosted trees on features."""
+
+    recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
+
+    def __init__(self, spec: InputSpec, **options: Any):
+        """Build.
+
+        Args:
+            spec: What it will read.
+            **options: Those of `BoostedTrees`.
+        """
+        super().__init__()
+        self.spec = spec
+        self.trees = BoostedTrees(**options)
+
+    def fit(
+        self,
+        learn: tuple[Any, Float[Tensor, "N"]],
+        held_out: tuple[Any, Float[Tensor, "M"]],
+        training: Training,
+        seed: int,
+    ) -> History:
+        """Grow the trees; see `BoostedTrees.fit`."""
+        return self.trees.fit(learn, held_out, training, seed)
+
+    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
+        """Raw prediction."""
+        return self.trees(features)
+
+
+def _columns(nodes: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of the nodes of all trees; a leaf is its own child.
+
+    So every sample may take the same number of steps.
+    """
+    offset = np.repeat(starts[:-1], np.diff(starts))
+    places = np.arange(len(nodes))
+    leaf = nodes["is_leaf"].astype(bool)
+    return {
+        "feature": np.where(leaf, 0, nodes["feature_idx"]),
+        "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
+        "missing_left": nodes["missing_go_to_left"].astype(bool),
+        "left": np.where(leaf, places, nodes["left"].astype(np.int64) + offset),
+        "right": np.where(leaf, places, nodes["right"].astype(np.int64) + offset),
+        "value": np.where(leaf, nodes["value"], 0.0),
+    }
+
+
 def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for name in _BUFFERS:
         if prefix + name in state:
-            setattr(module, name, torch.empty_like(state[prefix + name]))
+            module.register_buffer(name, torch.empty_like(state[prefix + name]))
 
 
-def _arrays(part: tuple[Features, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(part: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     features, y = part
-    if not isinstance(features, Tensor):
-        raise ValueError(
-            f"boosted trees: expected one tensor of features [N, S], got {type(features).__name__}"
-        )
     return features.double().cpu().numpy(), y.double().cpu().numpy()

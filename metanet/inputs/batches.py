@@ -1,16 +1,18 @@
-"""Networks wherever they are, in memory or on disk, and their features batch by batch: what one training loop goes over."""
+"""Networks wherever they are, and their features batch by batch: what one training loop reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from metanet.contract import Features, Networks, concatenate, count_rows, rows, to_device
-from zoo.store.streaming import StoredParams, blocks_of
+from metanet.contract import Networks
+from metanet.feature_rows import Features, concatenate, count_rows, rows, to_device
+from zoo.params import Params
+from zoo.store.streaming import blocks_of
 
 BLOCK_ENTRIES = 2**23
 """Scalars of networks that are read and treated together."""
@@ -18,53 +20,169 @@ BLOCK_ENTRIES = 2**23
 
 @runtime_checkable
 class NetworkSet(Protocol):
-    """Networks that can be read by rows."""
+    """Networks of one population that can be read by rows."""
 
     def __len__(self) -> int:
         """Number of networks."""
         ...
 
     def stream(self, parts: Sequence[Tensor], workers: int = 0) -> Iterator[Any]:
-        """Networks of each group of rows, one group after the other; `workers` threads read ahead."""
+        """Networks of each group of rows, in turn; `workers` threads read ahead."""
         ...
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """Networks in memory.
+class ParamsInMemory:
+    """Params in memory, a `NetworkSet`.
 
     Attributes:
-        networks: Params `[N, *shape]` or a table of N rows.
+        networks: Tensors `[N, *shape]`.
     """
 
-    networks: Networks
+    networks: Params
 
     def __len__(self) -> int:
-        if isinstance(self.networks, pd.DataFrame):
-            return len(self.networks)
         return len(next(iter(self.networks.values())))
 
-    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Networks]:
+    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
         """Networks of each group of rows; see `NetworkSet`."""
         del workers  # there is nothing to read
         for part in parts:
-            if isinstance(self.networks, pd.DataFrame):
-                yield self.networks.iloc[part.numpy()]
-            else:
-                yield {
-                    name: tensor[part.to(tensor.device)] for name, tensor in self.networks.items()
-                }
+            yield {name: tensor[part.to(tensor.device)] for name, tensor in self.networks.items()}
 
 
-def as_set(networks: Networks | StoredParams) -> NetworkSet:
-    """Networks as something that is read by rows."""
-    return networks if isinstance(networks, StoredParams) else InMemory(networks)
+@dataclass(frozen=True)
+class TableInMemory:
+    """Hyperparameters, a `NetworkSet`.
+
+    Attributes:
+        networks: A row for each network.
+    """
+
+    networks: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def stream(
+        self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0
+    ) -> Iterator[pd.DataFrame]:
+        """Networks of each group of rows; see `NetworkSet`."""
+        del workers  # there is nothing to read
+        for part in parts:
+            yield self.networks.iloc[part.numpy()]
+
+
+class Chosen(NamedTuple):
+    """Some networks of one or more populations.
+
+    Attributes:
+        networks: Those of each population, None where there are none.
+        order: For each network, its place when the populations are laid one after the other; None
+            if they are in order.
+    """
+
+    networks: tuple[Networks | None, ...]
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class JoinedNetworks:
+    """Networks of one or more populations.
+
+    Attributes:
+        parts: Of each population.
+        are_stored: Whether some of them are on disk.
+    """
+
+    parts: tuple[Any, ...]
+    are_stored: bool = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def whole(self) -> Chosen | None:
+        """All networks as they are, without a copy, where they are in memory side by side."""
+        if self.are_stored or len(self.parts) != 1:
+            return None
+        return Chosen((self.parts[0].networks,))
+
+    def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Chosen]:
+        """Networks of each group of rows, counted over all populations; see `NetworkSet`."""
+        if len(self.parts) == 1:
+            for networks in self.parts[0].stream(parts, workers):
+                yield Chosen((networks,))
+            return
+        ordered = [index.sort().values for index in parts]
+        inside, streams, start = [], [], 0
+        for population in self.parts:
+            end = start + len(population)
+            groups = [index[(index >= start) & (index < end)] - start for index in ordered]
+            inside.append(groups)
+            streams.append(population.stream([group for group in groups if len(group)], workers))
+            start = end
+        for at, index in enumerate(parts):
+            networks = tuple(
+                next(stream) if len(groups[at]) else None
+                for groups, stream in zip(inside, streams, strict=True)
+            )
+            yield Chosen(networks, index.argsort().argsort())
+
+
+@runtime_checkable
+class FeatureSet(Protocol):
+    """Features of networks that are given in batches."""
+
+    def __len__(self) -> int:
+        """Number of networks."""
+        ...
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[Features]:
+        """Features of each group of rows, in turn."""
+        ...
+
+    def pieces(self, most: int) -> Iterator[Features]:
+        """Features of all networks in order, at most so many at a time."""
+        ...
+
+    def to(self, device: torch.device | str) -> "FeatureSet":
+        """The same on a device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features of all networks in memory, a `FeatureSet`.
+
+    Attributes:
+        features: The features.
+    """
+
+    features: Features
+
+    def __len__(self) -> int:
+        return count_rows(self.features)
+
+    def batches(self, parts: Sequence[Int64[Tensor, "_"]]) -> Iterator[Features]:
+        """Features of each group of rows."""
+        return (rows(self.features, part) for part in parts)
+
+    def pieces(self, most: int) -> Iterator[Features]:
+        """Features of all networks in order, without a copy."""
+        starts = range(0, len(self), most)
+        return (rows(self.features, slice(start, start + most)) for start in starts)
+
+    def to(self, device: torch.device | str) -> "Kept":
+        """The same on a device."""
+        return Kept(to_device(self.features, device))
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Features that are made when they are needed: drawn anew for each pass, or of networks that do not fit into memory.
+    """Features that are made when they are needed, a `FeatureSet`.
 
+    They are drawn anew for each pass, or are those of networks that do not fit into memory.
     Networks are read and treated in blocks of several batches, which depend on nothing but the
     batches, so that random treatments draw the same wherever the networks are.
 
@@ -76,8 +194,8 @@ class Drawn:
         device: Where features go.
     """
 
-    networks: NetworkSet
-    compute: Callable[[Any], Features]
+    networks: JoinedNetworks
+    compute: Callable[[Chosen], Features]
     most: int
     workers: int = 0
     device: torch.device | str = "cpu"
@@ -86,14 +204,7 @@ class Drawn:
         return len(self.networks)
 
     def batches(self, parts: Sequence[Int64[Tensor, "_"]]) -> Iterator[Features]:
-        """Features of each batch.
-
-        Args:
-            parts: Index of each batch.
-
-        Yields:
-            Features, on the device.
-        """
+        """Features of each group of rows."""
         blocks = blocks_of([part.cpu() for part in parts], self.most)
         read = self.networks.stream([torch.cat(block) for block in blocks], self.workers)
         for block, networks in zip(blocks, read, strict=True):
@@ -102,13 +213,17 @@ class Drawn:
                 yield rows(features, slice(start, start + len(batch)))
                 start += len(batch)
 
-    def all(self) -> Iterator[Features]:
-        """Features of all networks, in order, in large pieces."""
-        return self.batches(torch.arange(len(self)).split(self.most))
+    def pieces(self, most: int) -> Iterator[Features]:
+        """Features of all networks in order."""
+        return self.batches(torch.arange(len(self)).split(most))
 
-    def kept(self) -> Features:
+    def to(self, device: torch.device | str) -> "Drawn":
+        """The same on a device."""
+        return replace(self, device=device)
+
+    def kept(self) -> Kept:
         """Features of all networks at once."""
-        return concatenate(list(self.all()))
+        return Kept(concatenate(list(self.pieces(self.most))))
 
 
 def block_size(num_params: int) -> int:
@@ -121,10 +236,3 @@ def block_size(num_params: int) -> int:
         At least one.
     """
     return max(1, BLOCK_ENTRIES // num_params)
-
-
-def in_pieces(features: Features, most: int) -> Iterable[Features]:
-    """Features that are in memory, some networks at a time, without a copy."""
-    return (
-        rows(features, slice(start, start + most)) for start in range(0, count_rows(features), most)
-    )

@@ -1,8 +1,12 @@
-"""The networks of one split with their targets: checked, in network order, without diverged networks that have no target."""
+"""The networks of one split with their targets.
+
+They are checked, in network order, without diverged networks that have no target.
+"""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,31 +14,52 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.contract import Networks, PopulationLike, Reads
+from metanet.contract import Reads
+from metanet.inputs.batches import JoinedNetworks, NetworkSet, ParamsInMemory, TableInMemory
 from metanet.inputs.memory import free_memory
+from metanet.inputs.population import PopulationLike
 from zoo.params import Params
-from zoo.store.streaming import StoredParams
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Networks and their targets.
+    """Networks of one or more populations, and their targets.
 
     Attributes:
-        networks: Full params ``[N, *shape]`` or a table of N rows, whichever the metanet reads;
-            params may stay on disk.
+        networks: What the metanet reads, population by population.
         y: Targets ``[N]``, finite, float64.
         network_id: Identity of each network ``[N]``.
         num_dropped: Diverged networks that were left out because their target is not finite.
     """
 
-    networks: Networks | StoredParams
+    networks: JoinedNetworks
     y: Float[Tensor, "N"]
     network_id: np.ndarray
     num_dropped: int
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+def join(examples: Sequence[Examples]) -> Examples:
+    """Examples of several populations, one after the other.
+
+    Args:
+        examples: Of each population.
+
+    Returns:
+        The examples.
+    """
+    networks = JoinedNetworks(
+        tuple(part for own in examples for part in own.networks.parts),
+        any(own.networks.are_stored for own in examples),
+    )
+    return Examples(
+        networks,
+        torch.cat([own.y for own in examples]),
+        np.concatenate([own.network_id for own in examples]),
+        sum(own.num_dropped for own in examples),
+    )
 
 
 def read_examples(
@@ -64,37 +89,33 @@ def read_examples(
         ValueError: If the target column is missing or not numeric, a network that did not diverge
             has no finite target, `count` is out of range, or no network is left.
     """
+    where = f"population {population.name!r}, split {split!r}"
     table = population.table(split)
-    y = _target_column(population, split, table, target)
-    order = np.argsort(table["network_id"].to_numpy(), kind="stable")
+    y = _target_column(where, table, target)
+    ids = table["network_id"].to_numpy()
+    order = np.argsort(ids, kind="stable")
     if count is not None and not 1 <= count <= len(order):
         raise ValueError(
-            f"population {population.name!r}, split {split!r}: expected a number of networks from 1 to {len(order)}, "
-            f"got {count}"
+            f"{where}: expected a number of networks from 1 to {len(order)}, got {count}"
         )
-    kept = order[:count][np.isfinite(y[order[:count]])]
-    dropped = len(order[:count]) - len(kept)
-    _check_dropped(population, split, table.iloc[order[:count]], target, y[order[:count]])
-    if dropped:
+    wanted = order[:count]
+    _check_dropped(where, table.iloc[wanted], target, y[wanted])
+    kept = wanted[np.isfinite(y[wanted])]
+    if dropped := len(wanted) - len(kept):
         warnings.warn(
-            f"population {population.name!r}, split {split!r}: dropped {dropped} of {len(order[:count])} networks that "
+            f"{where}: dropped {dropped} of {len(wanted)} networks that "
             f"diverged and have no finite {target!r}",
             stacklevel=2,
         )
-    if reads == "hyperparameters":
-        networks = table[list(population.hyperparameters)].iloc[kept].reset_index(drop=True)
-    elif stream:
-        networks = _stored(population, split).select(kept)
-    else:
-        networks = _take(population.params(split), kept)
+    networks = _networks(population, split, reads, stream, kept)
     return Examples(
-        networks, torch.from_numpy(y[kept]), table["network_id"].to_numpy()[kept], dropped
+        JoinedNetworks((networks,), stream), torch.from_numpy(y[kept]), ids[kept], dropped
     )
 
 
 def read_networks(
     population: PopulationLike, split: str, reads: Reads, stream: bool
-) -> Networks | StoredParams:
+) -> JoinedNetworks:
     """The networks of a split, diverged ones among them, in the order of the population's table.
 
     Args:
@@ -104,11 +125,31 @@ def read_networks(
         stream: Leave params on disk, see `streams`.
 
     Returns:
-        Params, in memory or on disk, or a table.
+        The networks.
     """
+    return JoinedNetworks((_networks(population, split, reads, stream, None),), stream)
+
+
+def _networks(
+    population: PopulationLike, split: str, reads: Reads, stream: bool, kept: np.ndarray | None
+) -> NetworkSet:
+    """Networks of a split, those of some rows or all."""
     if reads == "hyperparameters":
-        return population.table(split)
-    return _stored(population, split) if stream else population.params(split)
+        table = population.table(split)
+        if kept is not None:
+            columns = list(population.hyperparameters)
+            table = table[columns].iloc[kept].reset_index(drop=True)
+        return TableInMemory(table)
+    if not stream:
+        params = population.params(split)
+        return ParamsInMemory(params if kept is None else _take(params, kept))
+    stored = population.stored(split)
+    if stored is None:
+        raise ValueError(
+            f"population {population.name!r} is in memory: "
+            "expected stream=False or 'auto', got True"
+        )
+    return stored if kept is None else stored.select(kept)
 
 
 def streams(
@@ -130,10 +171,13 @@ def streams(
         return False
     if option is True:
         return True
-    if not all(hasattr(population, "stored") for population in populations):
-        return False
-    found = [_stored(population, split) for population in populations for split in splits]
-    return sum(4 * len(stored) * stored.num_params for stored in found) > free_memory() / 3
+    needed = 0
+    for population, split in product(populations, splits):
+        stored = population.stored(split)
+        if stored is None:
+            return False
+        needed += 4 * len(stored) * stored.num_params
+    return needed > free_memory() / 3
 
 
 def check_loading(stream: bool | str, workers: int) -> None:
@@ -152,14 +196,6 @@ def check_loading(stream: bool | str, workers: int) -> None:
         raise ValueError(f"workers: expected at least 0, got {workers}")
 
 
-def _stored(population: PopulationLike, split: str) -> StoredParams:
-    if not hasattr(population, "stored"):
-        raise ValueError(
-            f"population {population.name!r} is in memory: expected stream=False or 'auto', got True"
-        )
-    return population.stored(split)  # type: ignore[attr-defined]
-
-
 def _take(params: Params, rows: np.ndarray) -> Params:
     """Rows of params; a view where the rows are the first ones in order, as they are in a generated zoo."""
     if np.array_equal(rows, np.arange(len(rows))):
@@ -168,34 +204,24 @@ def _take(params: Params, rows: np.ndarray) -> Params:
     return {name: tensor[index] for name, tensor in params.items()}
 
 
-def _target_column(
-    population: PopulationLike, split: str, table: pd.DataFrame, target: str
-) -> np.ndarray:
+def _target_column(where: str, table: pd.DataFrame, target: str) -> np.ndarray:
     numeric = [name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
     if target not in numeric:
         why = "is not numeric" if target in table.columns else "does not exist"
-        raise ValueError(
-            f"population {population.name!r}, split {split!r}: target column {target!r} {why}; numeric columns are {numeric}"
-        )
+        raise ValueError(f"{where}: target column {target!r} {why}; numeric columns are {numeric}")
     return table[target].to_numpy(dtype="float64")
 
 
-def _check_dropped(
-    population: PopulationLike, split: str, table: pd.DataFrame, target: str, y: np.ndarray
-) -> None:
-    diverged = (
-        table["diverged"].to_numpy(dtype=bool)
-        if "diverged" in table.columns
-        else np.zeros(len(y), dtype=bool)
-    )
-    unexplained = ~np.isfinite(y) & ~diverged
-    if unexplained.any():
+def _check_dropped(where: str, table: pd.DataFrame, target: str, y: np.ndarray) -> None:
+    """Only networks that diverged may have no target."""
+    unexplained = ~np.isfinite(y)
+    if "diverged" in table.columns:
+        unexplained &= ~table["diverged"].to_numpy(dtype=bool)
+    if count := int(unexplained.sum()):
         ids = table["network_id"].to_numpy()[unexplained][:5].tolist()
         raise ValueError(
-            f"population {population.name!r}, split {split!r}: target {target!r} is not finite in {int(unexplained.sum())} of "
-            f"{len(y)} networks that did not diverge (network_id {ids}{', ...' if unexplained.sum() > 5 else ''})"
+            f"{where}: target {target!r} is not finite in {count} of {len(y)} networks "
+            f"that did not diverge (network_id {ids}{', ...' if count > 5 else ''})"
         )
     if not np.isfinite(y).any():
-        raise ValueError(
-            f"population {population.name!r}, split {split!r}: no network has a finite {target!r}"
-        )
+        raise ValueError(f"{where}: no network has a finite {target!r}")

@@ -1,4 +1,7 @@
-"""Normalization fitted on training networks, kept in buffers, robust against a few networks with huge weights."""
+"""Normalization fitted on training networks, kept in buffers.
+
+It is robust against a few networks with huge weights.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import Features, InputSpec, concatenate
+from metanet.contract import InputSpec, MetanetModule
 from zoo.params import Params
 
 
@@ -37,7 +40,7 @@ class TensorNorm(nn.Module):
         self.register_buffer("center", torch.zeros(sum(sizes)))
         self.register_buffer("scale", torch.ones(sum(sizes)))
 
-    def summarize(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N T 2"]:
+    def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
         """Mean and variance of each tensor of networks.
 
         Args:
@@ -50,10 +53,11 @@ class TensorNorm(nn.Module):
 
     def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
         """Set center and scale from summaries of the training networks."""
-        found = [center_and_scale(summaries[:, at]) for at in range(len(self.sizes))]
+        by_tensor = [center_and_scale(summaries[:, at]) for at in range(len(self.sizes))]
+        centers, scales = (torch.stack(values) for values in zip(*by_tensor, strict=True))
         sizes = torch.tensor(self.sizes)
-        self.center.copy_(torch.stack([center for center, _ in found]).repeat_interleave(sizes))
-        self.scale.copy_(torch.stack([scale for _, scale in found]).repeat_interleave(sizes))
+        self.center.copy_(centers.repeat_interleave(sizes))
+        self.scale.copy_(scales.repeat_interleave(sizes))
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Normalize."""
@@ -61,7 +65,9 @@ class TensorNorm(nn.Module):
 
 
 class ParamsNorm(nn.Module):
-    """The same for params that stay tensors. A center and a scale per tensor are all it keeps, so it fits other sizes too.
+    """The same for params that stay tensors.
+
+    A center and a scale per tensor are all that it keeps, so it fits other sizes too.
 
         z = clamp((factor x - center_t) / scale_t, -limit, limit)
 
@@ -98,7 +104,7 @@ class ParamsNorm(nn.Module):
         self.register_buffer("center", torch.zeros(len(self.names)))
         self.register_buffer("scale", torch.ones(len(self.names)))
 
-    def summarize(self, features: Params) -> Float[Tensor, "N T 2"]:
+    def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
         """Mean and variance of the free entries of each tensor of networks.
 
         Args:
@@ -107,14 +113,13 @@ class ParamsNorm(nn.Module):
         Returns:
             What `settle` needs, float64; zeros for a tensor without free entries.
         """
-        found = []
+        by_tensor = []
         for name in self.names:
-            x, free = (
-                self._scaled(name, features[name]).reshape(len(features[name]), -1),
-                self._free(name),
-            )
-            found.append(moments(x if free is None else x[:, free.flatten()]))
-        return torch.stack(found, dim=1)
+            x = self._scaled(name, features[name])
+            x = x.reshape(len(x), -1)
+            free = self._free(name)
+            by_tensor.append(moments(x if free is None else x[:, free.flatten()]))
+        return torch.stack(by_tensor, dim=1)
 
     def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
         """Set center and scale from summaries of the training networks."""
@@ -132,21 +137,21 @@ class ParamsNorm(nn.Module):
         """
         normal = {}
         for at, name in enumerate(self.names):
-            x, free = (
-                (self._scaled(name, params[name]) - self.center[at]) / self.scale[at],
-                self._free(name),
-            )
+            x = (self._scaled(name, params[name]) - self.center[at]) / self.scale[at]
             x = x.clamp(-self.limit, self.limit)
+            free = self._free(name)
             normal[name] = x if free is None else torch.where(free, x, torch.zeros_like(x))
         return normal
 
     def _scaled(self, name: str, x: Tensor) -> Tensor:
-        return (
-            x * getattr(self, f"factor_{self.factored.index(name)}") if name in self.factored else x
-        )
+        if name not in self.factored:
+            return x
+        return x * self.get_buffer(f"factor_{self.factored.index(name)}")
 
     def _free(self, name: str) -> Tensor | None:
-        return getattr(self, f"free_{self.masked.index(name)}") if name in self.masked else None
+        if name not in self.masked:
+            return None
+        return self.get_buffer(f"free_{self.masked.index(name)}")
 
 
 class ColumnNorm(nn.Module):
@@ -210,18 +215,18 @@ def moments(x: Float[Tensor, "N F"]) -> Float[Tensor, "N 2"]:
 
 
 def center_and_scale(
-    found: Float[Tensor, "N 2"], centered: bool = True
+    summaries: Float[Tensor, "N 2"], centered: bool = True
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Medians over networks of the mean (0 if not centered) and of the root mean square around it.
 
     Args:
-        found: `moments` of the networks.
+        summaries: `moments` of the networks.
         centered: Whether the center is the median of the means.
 
     Returns:
         Center and scale; a scale of 1 where there is no spread at all.
     """
-    mean, variance = found.unbind(1)
+    mean, variance = summaries.unbind(1)
     center = mean.median() if centered else mean.new_zeros(())
     return center, _safe((variance + (mean - center).square()).sqrt().median())
 
@@ -231,39 +236,21 @@ def _safe(scale: Tensor) -> Tensor:
     return torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
 
 
-class Normalized(nn.Module):
+class Normalized(MetanetModule):
     """Base of metanets whose `norm` is all that is calibrated."""
 
     norm: TensorNorm | ParamsNorm
 
-    def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
-        """What the normalization must know of networks."""
-        return self.norm.summarize(features)
-
-    def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
-        """Fit the normalization to summaries of the training networks."""
-        self.norm.settle(summaries)
+    def calibrate(self, pieces: Iterable[Any]) -> None:
+        """Fit the normalization to the training networks."""
+        self.norm.settle(joined(self.norm.summarize(piece) for piece in pieces))
 
 
-@torch.no_grad()
-def calibrate(module: nn.Module, pieces: Iterable[Features]) -> None:
-    """Set the normalization buffers of a metanet from its training networks.
-
-    Args:
-        module: A metanet; changed in place.
-        pieces: Features of the training networks only, some networks after the other.
-    """
-    if hasattr(module, "summarize"):
-        module.settle(_joined(module.summarize(piece) for piece in pieces))  # type: ignore[operator]
-    elif hasattr(module, "calibrate"):
-        module.calibrate(concatenate(list(pieces)))  # type: ignore[operator]
-
-
-def _joined(parts: Iterable[Tensor]) -> Tensor:
+def joined(parts: Iterable[Tensor]) -> Tensor:
     """Concatenate small tensors that are made between large ones.
 
     Each is copied as it comes: one that stays in between keeps an allocator from joining the room
-        of the large ones.
+    of the large ones.
 
     Args:
         parts: Tensors with one leading axis, at least one of them.

@@ -2,44 +2,41 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-import pandas as pd
 import torch
-from torch import nn
 
-from metanet.contract import (
-    Features,
-    Networks,
-    PopulationLike,
-    InputSpec,
-    features_of,
-    is_mixed,
-    reads,
-)
-from metanet.inputs.batches import NetworkSet
-from metanet.inputs.checks import check_params
+from metanet.contract import InputSpec, MetanetModule
+from metanet.feature_rows import Features, concatenate, rows
+from metanet.inputs.batches import Chosen, JoinedNetworks
+from metanet.inputs.checks import check_network, check_params, check_shapes, check_spec
 from metanet.inputs.features import categories
+from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import Treatment
-from zoo.network import Network
 from zoo.params import Params
 
 
-def spec_of(population: PopulationLike, network: Network | None) -> InputSpec:
+def spec_of(population: PopulationLike, with_network: bool = False) -> InputSpec:
     """What a builder is told about the networks of a population.
 
     Args:
         population: A population with a train split.
-        network: What its networks compute, for a metanet that runs them.
+        with_network: Whether the metanet runs networks.
 
     Returns:
         The spec, masks on the CPU.
     """
-    return InputSpec(
-        population.space,
-        {name: mask.bool().cpu() for name, mask in population.free.items()},
-        categories(population.table("train"), population.hyperparameters),
-        network,
+    return replace(
+        _space_of(population),
+        hyperparameters=categories(population.table("train"), population.hyperparameters),
+        network=population.network if with_network else None,
     )
+
+
+def _space_of(population: PopulationLike) -> InputSpec:
+    """Weight space and masks."""
+    masks = {name: mask.bool().cpu() for name, mask in population.free.items()}
+    return InputSpec(population.space, masks)
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,21 @@ class Reader:
     """What stands between networks and a metanet.
 
     Attributes:
-        spec: The networks that can be read.
+        specs: The networks that can be read, population by population.
         module: The metanet.
         treatment: Treatment of params, fitted.
     """
 
-    spec: InputSpec
-    module: nn.Module
+    specs: tuple[InputSpec, ...]
+    module: MetanetModule
     treatment: Treatment
 
     @property
     def num_params(self) -> int:
-        """Scalars of one network."""
-        return self.spec.space.num_params
+        """Scalars of the largest network."""
+        return max(spec.space.num_params for spec in self.specs)
 
-    def fit(self, networks: NetworkSet) -> "Reader":
+    def fit(self, networks: JoinedNetworks) -> "Reader":
         """Fit the treatment on training networks.
 
         Args:
@@ -71,20 +68,30 @@ class Reader:
             A reader with the fitted treatment.
 
         Raises:
-            ValueError: If there is a treatment, and the metanet reads no params.
+            ValueError: If there is a treatment, and the metanet reads no params; or if it learns
+                from several weight spaces: a new one would lack what was learned.
         """
-        if self.treatment.steps and reads(self.module) != "params":
+        if self.treatment.steps and self.module.reads != "params":
             raise ValueError(
-                "treatment: expected 'none' for a metanet that reads no weights; there is nothing to treat"
+                "treatment: expected 'none' for a metanet that reads no weights; "
+                "there is nothing to treat"
+            )
+        learning = self.treatment.learning
+        if not learning or not len(networks):
+            return self
+        if len(self.specs) != 1:
+            raise ValueError(
+                f"treatment {learning[0].name!r} learns from networks of one weight space: "
+                "expected treatments that learn nothing for several populations, "
+                "such as 'augment' or 'canonicalize'"
             )
         needed = self.treatment.num_fit
         count = len(networks) if needed is None else min(needed, len(networks))
-        if not count:
-            return self
-        (some,) = networks.stream([torch.arange(count)])
-        return replace(self, treatment=self.treatment.fit(self.spec, self._checked(some)))  # type: ignore[arg-type]
+        (chosen,) = networks.stream([torch.arange(count)])
+        params = self._checked(self.specs[0], chosen.networks[0])
+        return replace(self, treatment=self.treatment.fit(self.specs[0], params))
 
-    def learned(self, generator: torch.Generator) -> Callable[[Networks], Features]:
+    def learned(self, generator: torch.Generator) -> Callable[[Chosen], Features]:
         """How training networks are seen, drawn anew by each call if the treatment is random.
 
         Args:
@@ -94,56 +101,102 @@ class Reader:
             A function from networks to their features.
         """
 
-        def compute(networks: Networks) -> Features:
-            checked = self._checked(networks)
-            if isinstance(checked, pd.DataFrame):
-                return features_of(self.module, checked)
-            return self._features(self.treatment.train(self.spec, checked, generator))
+        def treat(spec: InputSpec, params: Params) -> list[Params]:
+            return [self.treatment.train(spec, params, generator)]
 
-        return compute
+        return lambda chosen: self._features(chosen, treat)[0]
 
-    def views(self, networks: Networks) -> list[Features]:
-        """Features of networks to predict: one or more views, the mean of whose raw predictions counts.
+    def views(self, chosen: Chosen) -> list[Features]:
+        """Features of networks to predict: views, the mean of whose raw predictions counts.
 
         Args:
-            networks: Params ``[N, *shape]`` or a table.
+            chosen: Networks.
 
         Returns:
             Features of each view.
         """
-        checked = self._checked(networks)
-        if isinstance(checked, pd.DataFrame):
-            return [features_of(self.module, checked)]
-        return [self._features(view) for view in self.treatment.predict(self.spec, checked)]
+        return self._features(chosen, self.treatment.predict)
 
-    def _features(self, params: Params) -> Features:
-        """What the metanet reads; one for several weight spaces is told of which these are."""
-        if is_mixed(self.module):
-            return self.module.features(params, self.spec)  # type: ignore[operator]
-        return features_of(self.module, params)
+    def _features(
+        self, chosen: Chosen, treat: Callable[[InputSpec, Any], list[Any]]
+    ) -> list[Features]:
+        """Features of each view, networks in the order in which they were chosen."""
+        by_space = []
+        for spec, networks in zip(self.specs, chosen.networks, strict=True):
+            if networks is not None:
+                views = treat(spec, self._checked(spec, networks))
+                by_space.append([self.module.features_in(view, spec) for view in views])
+        joined = [concatenate(same) for same in zip(*by_space, strict=True)]
+        order = chosen.order
+        return joined if order is None else [rows(features, order) for features in joined]
 
-    def transfer(self, spec: InputSpec) -> "Reader":
-        """A reader of networks of other widths, for a metanet with a method `transfer`.
+    def _checked(self, spec: InputSpec, networks: Any) -> Any:
+        """Networks of the right weight space, tensors in its order."""
+        if self.module.reads != "params":
+            return networks
+        check_params(spec, networks)
+        return {name: networks[name] for name in spec.space.tensors}
+
+    def of_population(self, population: PopulationLike) -> "Reader":
+        """The reader of a population, perhaps of a weight space that was not fitted.
 
         Args:
-            spec: The other networks.
+            population: The population.
 
         Returns:
             The reader.
 
         Raises:
-            ValueError: If the metanet, or what its treatment has learned, is bound to the sizes
-                that it was fitted on.
+            ValueError: If the metanet cannot read it, or what its treatment has learned is bound
+                to the sizes that it was fitted on.
         """
+        if self.module.reads != "params":
+            return self
+        spec, what = _space_of(population), f"population {population.name!r}"
+        fitted = self.specs[0]
+        if self.module.transfers and (len(self.specs) > 1 or spec.space != fitted.space):
+            return self._transferred(spec, what)
+        check_spec(fitted, spec.space, spec.free, what)
+        check_network(fitted, population.network, what)
+        return self
+
+    def _transferred(self, spec: InputSpec, what: str) -> "Reader":
         if any(self.treatment.known):
             raise ValueError(
-                "treatment: what it has learned from networks of one size does not fit another ('align')"
+                "treatment: what it has learned from networks of one size "
+                "does not fit another ('align')"
             )
-        return replace(self, spec=spec, module=self.module.transfer(spec))  # type: ignore[operator]
+        try:
+            module = self.module.transfer(spec)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from error
+        return Reader((spec,), module, self.treatment)
 
-    def _checked(self, networks: Networks) -> Networks:
-        """Networks of the right weight space, tensors in its order."""
-        if isinstance(networks, pd.DataFrame):
-            return networks
-        check_params(self.spec, networks)
-        return {name: networks[name] for name in self.spec.space.tensors}
+    def of_params(self, params: Params) -> "Reader":
+        """The reader of params of a fitted weight space.
+
+        Args:
+            params: Full params ``[N, *shape]``.
+
+        Returns:
+            The reader.
+
+        Raises:
+            ValueError: If they do not fit one weight space.
+        """
+        return replace(self, specs=(self._spec_of_params(params),))
+
+    def _spec_of_params(self, params: Params) -> InputSpec:
+        """The fitted weight space whose tensors have these names and shapes."""
+        if len(self.specs) == 1:
+            check_shapes(self.specs[0], params)
+            return self.specs[0]
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
+        fitting = [spec for spec in self.specs if dict(spec.space.shapes) == shapes]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"params fit {len(fitting)} of the weight spaces that the metanet was fitted on, "
+                f"expected 1: got tensors {shapes}; "
+                "give a population, whose weight space is known"
+            )
+        return fitting[0]

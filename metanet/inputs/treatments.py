@@ -4,18 +4,8 @@
     Metanet("mlp", treatment="align+augment")
     Metanet("mlp", treatment={"augment": {"noise": 0.05}, "orbit_average": {"samples": 16}})
 
-A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass
-whose fields are its options, and has one or more of the methods
-
-* ``treat(spec, params) -> params``: networks, in training and at prediction;
-* ``augment(spec, params, generator) -> params``: training networks, drawn anew for each pass over
-  them; an option `copies` says how many passes a metanet sees that has no passes of its own
-  (trees);
-* ``views(spec, params) -> list of params``: networks to predict, several views of each, whose raw
-  predictions are averaged, the first of them that of validation;
-* ``fit(spec, params) -> step``: what the step must know of the training networks, in its field
-  ``known`` of tensors by name; a property ``num_fit`` says how many, the first ones, are enough
-  (default: all, which must then fit into memory).
+A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass,
+a subclass of `Step`, whose fields are its options; it overrides one or more methods of `Step`.
 
 Params are ``[N, *shape]``. Treatments act by the symmetry that a space declares, and leave fixed
 entries alone: what has no declared symmetry left, as asymmetric networks do, passes through.
@@ -42,7 +32,62 @@ KNOWN = "known"
 
 
 @dataclass(frozen=True)
-class Augment:
+class Step:
+    """A step that does nothing; what it may do is what its methods say."""
+
+    def treat(self, spec: InputSpec, params: Params) -> Params:
+        """Networks, in training and at prediction."""
+        del spec
+        return params
+
+    def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
+        """Training networks, drawn anew for each pass over them."""
+        del spec, generator
+        return params
+
+    def views(self, spec: InputSpec, params: Params) -> list[Params]:
+        """Networks to predict, several views of each; the first is that of validation."""
+        del spec
+        return [params]
+
+    def fit(self, spec: InputSpec, params: Params) -> "Step":
+        """The step with what it must know of the training networks."""
+        del spec, params
+        return self
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__.lower()
+
+    @property
+    def is_random(self) -> bool:
+        """Whether training networks look different in each pass."""
+        return type(self).augment is not Step.augment
+
+    @property
+    def num_copies(self) -> int:
+        """Passes that a metanet without passes of its own (trees) sees, side by side."""
+        return 1
+
+    @property
+    def num_fit(self) -> int | None:
+        """Training networks, the first ones, that are enough for `fit`; None for all of them."""
+        return 0 if type(self).fit is Step.fit else None
+
+    @property
+    def state(self) -> Params:
+        """What `fit` has learned, by name; it is saved."""
+        return {}
+
+    def with_state(self, state: Params) -> "Step":
+        """The step with what it had learned."""
+        del state
+        return self
+
+
+@dataclass(frozen=True)
+class Augment(Step):
     """Random symmetries, noise and dropout of entries, drawn anew for each network and each pass; nothing at prediction.
 
     Attributes:
@@ -90,6 +135,11 @@ class Augment:
             for name, tensor in moved.items()
         }
 
+    @property
+    def num_copies(self) -> int:
+        """Passes that trees see."""
+        return self.copies
+
     def _disturb(self, tensor: Tensor, free: Tensor | None, generator: torch.Generator) -> Tensor:
         out = tensor
         if self.noise:
@@ -104,7 +154,7 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class Canonicalize:
+class Canonicalize(Step):
     """The canonical point of each orbit (`zoo.symmetry.canonical`): one representative of all networks that a symmetry makes equal.
 
     Attributes:
@@ -120,7 +170,7 @@ class Canonicalize:
 
 
 @dataclass(frozen=True)
-class Align:
+class Align(Step):
     """Every network aligned to a reference by weight matching (`zoo.symmetry.alignment`).
 
     Attributes:
@@ -157,14 +207,21 @@ class Align:
 
     def fit(self, spec: InputSpec, params: Params) -> "Align":
         """Choose the reference."""
-        found = replace(self, known={name: tensor[0] for name, tensor in params.items()})
-        some = {name: tensor[: self.num_reference] for name, tensor in params.items()}
+        fitted = self.with_state({name: tensor[0] for name, tensor in params.items()})
+        averaged = {name: tensor[: self.num_reference] for name, tensor in params.items()}
         for _ in range(self.rounds):
-            found = replace(
-                self,
-                known={name: tensor.mean(0) for name, tensor in found.treat(spec, some).items()},
-            )
-        return found
+            aligned = fitted.treat(spec, averaged)
+            fitted = self.with_state({name: tensor.mean(0) for name, tensor in aligned.items()})
+        return fitted
+
+    @property
+    def state(self) -> Params:
+        """The reference."""
+        return self.known
+
+    def with_state(self, state: Params) -> "Align":
+        """Aligned to a reference."""
+        return replace(self, known=state)
 
     def treat(self, spec: InputSpec, params: Params) -> Params:
         """Aligned networks."""
@@ -172,7 +229,7 @@ class Align:
 
 
 @dataclass(frozen=True)
-class OrbitAverage:
+class OrbitAverage(Step):
     """At prediction, the mean over points of each network's orbit, itself among them; nothing in training.
 
     The symmetries are the same for all networks, so that a prediction depends on its network alone.
@@ -214,7 +271,7 @@ class OrbitAverage:
         return [act(spec.space, element, params) for element in points]
 
 
-TREATMENTS: dict[str, type] = {
+TREATMENTS: dict[str, type[Step]] = {
     "augment": Augment,
     "canonicalize": Canonicalize,
     "align": Align,
@@ -231,73 +288,70 @@ class Treatment:
         steps: The steps in order.
     """
 
-    steps: tuple[Any, ...]
+    steps: tuple[Step, ...]
 
     @property
     def is_random(self) -> bool:
         """Whether training networks look different in each pass."""
-        return any(hasattr(step, "augment") for step in self.steps)
+        return any(step.is_random for step in self.steps)
 
     @property
     def copies(self) -> int:
-        """Passes that a metanet without passes sees."""
-        return max([getattr(step, "copies", 1) for step in self.steps], default=1)
+        """Passes that a metanet without passes sees: one unless they differ."""
+        return max(step.num_copies for step in self.steps) if self.is_random else 1
+
+    @property
+    def learning(self) -> list[Step]:
+        """Steps that learn from training networks."""
+        return [step for step in self.steps if step.num_fit != 0]
 
     @property
     def num_fit(self) -> int | None:
         """Training networks, the first ones, that `fit` needs; None for all."""
-        learning = [step for step in self.steps if hasattr(step, "fit")]
-        if not all(hasattr(step, "num_fit") for step in learning):
-            return None
-        return max((step.num_fit for step in learning), default=0)
+        counts = [step.num_fit for step in self.learning]
+        known = [count for count in counts if count is not None]
+        return None if len(known) < len(counts) else max(known, default=0)
 
     def fit(self, spec: InputSpec, params: Params) -> "Treatment":
         """Learn from training networks; every step sees them as those before it leave them."""
         steps = []
         for step in self.steps:
-            steps.append(step.fit(spec, params) if hasattr(step, "fit") else step)
-            params = steps[-1].treat(spec, params) if hasattr(step, "treat") else params
+            fitted = step.fit(spec, params)
+            params = fitted.treat(spec, params)
+            steps.append(fitted)
         return Treatment(tuple(steps))
 
     def train(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
         """Training networks as one pass sees them."""
         for step in self.steps:
-            params = step.augment(spec, params, generator) if hasattr(step, "augment") else params
-            params = step.treat(spec, params) if hasattr(step, "treat") else params
+            params = step.treat(spec, step.augment(spec, params, generator))
         return params
 
     def predict(self, spec: InputSpec, params: Params) -> list[Params]:
         """Views of networks to predict, equally many for each."""
         views = [params]
         for step in self.steps:
-            views = (
-                [point for view in views for point in step.views(spec, view)]
-                if hasattr(step, "views")
-                else views
-            )
-            views = [step.treat(spec, view) for view in views] if hasattr(step, "treat") else views
+            points = [point for view in views for point in step.views(spec, view)]
+            views = [step.treat(spec, point) for point in points]
         return views
 
     @property
     def known(self) -> list[Params]:
         """What each step has learned."""
-        return [getattr(step, KNOWN, {}) for step in self.steps]
+        return [step.state for step in self.steps]
 
     def with_known(self, known: list[Params]) -> "Treatment":
         """The same chain with what it had learned."""
-        return Treatment(
-            tuple(
-                replace(step, known=own) if own else step
-                for step, own in zip(self.steps, known, strict=True)
-            )
-        )
+        states = zip(self.steps, known, strict=True)
+        return Treatment(tuple(step.with_state(state) for step, state in states))
 
 
 def parse_treatment(treatment: TreatmentSpec) -> Treatment:
-    """The treatment of a text such as ``"align+augment"``, or of a mapping from steps to their options.
+    """The treatment of a text such as ``"align+augment"``, or of a mapping to options.
 
     Args:
-        treatment: Names of `TREATMENTS` joined by ``+``, ``"none"`` for no step; or name -> options.
+        treatment: Names of `TREATMENTS` joined by ``+``, ``"none"`` for no step; or name ->
+            options.
 
     Returns:
         The treatment, not fitted yet.
@@ -306,32 +360,36 @@ def parse_treatment(treatment: TreatmentSpec) -> Treatment:
         ValueError: If a step or an option is unknown or out of range; lists the valid ones.
     """
     if isinstance(treatment, str):
-        named: Mapping[str, Mapping[str, Any]] = (
-            {} if treatment == NONE else {name.strip(): {} for name in treatment.split("+")}
+        names = [] if treatment == NONE else [name.strip() for name in treatment.split("+")]
+        return Treatment(tuple(_step(name, {}) for name in names))
+    return Treatment(tuple(_step(name, options) for name, options in treatment.items()))
+
+
+def _step(name: str, options: Mapping[str, Any]) -> Step:
+    if name not in TREATMENTS:
+        known = [NONE, *TREATMENTS]
+        raise ValueError(f"unknown treatment {name!r}; treatments are {known}, joined by '+'")
+    step = TREATMENTS[name]
+    if not issubclass(step, Step):
+        raise ValueError(
+            f"treatment {name!r}: expected a subclass of metanet.inputs.treatments.Step, got {step}"
         )
-    else:
-        named = treatment
-    steps = []
-    for name, options in named.items():
-        if name not in TREATMENTS:
-            raise ValueError(
-                f"unknown treatment {name!r}; treatments are {[NONE, *TREATMENTS]}, joined by '+'"
-            )
-        valid = [
-            option for option in inspect.signature(TREATMENTS[name]).parameters if option != KNOWN
-        ]
-        if unknown := [option for option in options if option not in valid]:
-            raise ValueError(
-                f"treatment {name!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
-            )
-        steps.append(TREATMENTS[name](**options))
-    return Treatment(tuple(steps))
+    valid = [option for option in inspect.signature(step).parameters if option != KNOWN]
+    if unknown := [option for option in options if option not in valid]:
+        raise ValueError(
+            f"treatment {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are {valid}"
+        )
+    return step(**options)
 
 
 def _restricted(
     element: GroupElement, permutations: bool, signs: bool, scale: float
 ) -> GroupElement:
-    """A drawn element with the chosen kinds of symmetry only; its positive scales are uniform in [-1, 1] as logarithms."""
+    """A drawn element with the chosen kinds of symmetry only.
+
+    Its positive scales are uniform in [-1, 1] as logarithms.
+    """
     scales = {}
     for name, values in element.scales.items():
         sign = values.sign() if signs else torch.ones_like(values)

@@ -3,22 +3,20 @@
 from collections.abc import Mapping
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from metanet.contract import Features, InputSpec, Training
-from metanet.history import History
+from metanet.contract import InputSpec
 from metanet.inputs.features import statistics
-from metanet.trees import BoostedTrees
+from metanet.trees import TreeMetanet
 
 
-class StatisticsBoosting(nn.Module):
+class StatisticsBoosting(TreeMetanet):
     """Boosted trees on weight statistics: the strong classical baseline. Invariant to permutations within a tensor.
 
     References:
         Unterthiner et al. 2020, arXiv 2002.11448, section 3.
     """
 
-    recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     invariant = "permutations"
     compact = True
 
@@ -38,9 +36,8 @@ class StatisticsBoosting(nn.Module):
             min_samples_leaf: Fewest training networks of a leaf.
             max_features: Share of the columns that each split chooses from.
         """
-        super().__init__()
-        self.spec = spec
-        self.trees = BoostedTrees(
+        super().__init__(
+            spec,
             max_leaf_nodes=max_leaf_nodes,
             min_samples_leaf=min_samples_leaf,
             max_features=max_features,
@@ -49,17 +46,3 @@ class StatisticsBoosting(nn.Module):
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
         """Seven statistics of each tensor."""
         return statistics(self.spec, networks)
-
-    def fit(
-        self,
-        train: tuple[Features, Tensor],
-        validation: tuple[Features, Tensor],
-        training: Training,
-        seed: int,
-    ) -> History:
-        """Grow the trees; see `BoostedTrees.fit`."""
-        return self.trees.fit(train, validation, training, seed)
-
-    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        return self.trees(features)

@@ -1,6 +1,7 @@
 """What the metanets share that read the parameter graphs of one weight space."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -15,11 +16,13 @@ from metanet.graphs.topology import (
     parameter_graph,
 )
 from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.layers.dense import DenseGraph
+from metanet.layers.message_passing import GraphNetwork
 from zoo.params import Params
 
 
 class GraphModel(Normalized):
-    """Normalized tensors, as features of nodes and edges, through a network of the graph and its runner."""
+    """Normalized tensors, as features of nodes and edges, through a network of the graph."""
 
     def __init__(
         self,
@@ -51,3 +54,34 @@ class GraphModel(Normalized):
         return self.dense(
             self.network, node_features(self.graph, params), edge_features(self.graph, params)
         )
+
+
+class MessagePassing(GraphModel):
+    """Base of graph neural networks; those that differ in a part override `norm_of` or `parts`."""
+
+    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+        """Build.
+
+        Args:
+            spec: Weight space and masks.
+            width: Channels of nodes; as many again if there are odd channels.
+            edge_width: Channels of edges, a divisor of `width`.
+            layers: Rounds of messages.
+
+        Raises:
+            ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
+        """
+        self.options = {"width": width, "edge_width": edge_width, "layers": layers}
+        kind, runner = self.parts(spec)
+        super().__init__(spec, self.norm_of(spec), partial(kind, **self.options), runner)
+
+    @staticmethod
+    def norm_of(spec: InputSpec) -> ParamsNorm:
+        """Normalization of the tensors of a weight space."""
+        return ParamsNorm(spec)
+
+    @staticmethod
+    def parts(spec: InputSpec) -> tuple[type[nn.Module], type[nn.Module]]:
+        """The network of the graph, and what runs it on dense arrays."""
+        del spec
+        return GraphNetwork, DenseGraph

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, Options, Training
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
@@ -25,7 +25,7 @@ class GraphTransformer(GraphModel):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"width": 64, "heads": 8, "layers": 4, "edge_width": 32}
     }
 

@@ -2,18 +2,16 @@
 
 import pandas as pd
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from metanet.contract import Features, InputSpec, Training
-from metanet.history import History
+from metanet.contract import InputSpec
 from metanet.inputs.features import encode_hyperparameters
-from metanet.trees import BoostedTrees
+from metanet.trees import TreeMetanet
 
 
-class HyperparameterBoosting(nn.Module):
+class HyperparameterBoosting(TreeMetanet):
     """Boosted trees on hyperparameters; never sees a weight. Columns of strings become one 0/1 column per value."""
 
-    recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
     reads = "hyperparameters"
 
     def __init__(
@@ -35,13 +33,12 @@ class HyperparameterBoosting(nn.Module):
         Raises:
             ValueError: If the population has no hyperparameters.
         """
-        super().__init__()
         if not spec.hyperparameters:
             raise ValueError(
                 "metanet 'hparams': the population has no hyperparameter columns to learn from"
             )
-        self.spec = spec
-        self.trees = BoostedTrees(
+        super().__init__(
+            spec,
             max_leaf_nodes=max_leaf_nodes,
             min_samples_leaf=min_samples_leaf,
             max_features=max_features,
@@ -50,17 +47,3 @@ class HyperparameterBoosting(nn.Module):
     def features(self, networks: pd.DataFrame) -> Float[Tensor, "N H"]:
         """Hyperparameters as numbers."""
         return encode_hyperparameters(self.spec, networks)
-
-    def fit(
-        self,
-        train: tuple[Features, Tensor],
-        validation: tuple[Features, Tensor],
-        training: Training,
-        seed: int,
-    ) -> History:
-        """Grow the trees; see `BoostedTrees.fit`."""
-        return self.trees.fit(train, validation, training, seed)
-
-    def forward(self, features: Float[Tensor, "B H"]) -> Float[Tensor, "B"]:
-        """Raw prediction."""
-        return self.trees(features)

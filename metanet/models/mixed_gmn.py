@@ -1,15 +1,20 @@
-"""`gmn` on several populations: one graph neural network for networks of any number of weight spaces, also unseen ones."""
+"""`gmn` on several populations: one graph neural network for networks of any weight spaces.
 
-from collections.abc import Mapping, Sequence
+It reads unseen weight spaces, too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.contract import Mixed, InputSpec, Training, spec_key
+from metanet.contract import InputSpec, MetanetModule, Training
+from metanet.feature_rows import Mixed
 from metanet.graphs.topology import GraphSizes, Part
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
-from metanet.inputs.normalize import center_and_scale, moments
+from metanet.inputs.normalize import center_and_scale, joined, moments
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
 from zoo.params import flatten, unflatten
@@ -17,15 +22,16 @@ from zoo.params import flatten, unflatten
 LIMIT = 20.0
 
 
-class MixedGraphMetanet(nn.Module):
-    """Message passing on parameter graphs whose nodes and edges are known by kind. Invariant to declared permutations.
+class MixedGraphMetanet(MetanetModule):
+    """Message passing on parameter graphs; nodes and edges are known by kind.
 
         z = clamp((x sqrt(fan in) - center_kind) / scale_kind)
 
-    where the fan in of an edge is the number of entries of its tensor that its written node reads,
-    and 1 for vectors; one center and scale for each kind of edges and each slot of nodes, so that
-    nothing is measured on an unseen space. See `metanet.graphs.vocabulary` for kinds. The networks
-    of each weight space run together as dense arrays.
+    It is invariant to declared permutations. The fan in of an edge is the number of entries of its
+    tensor that its written node reads, and 1 for vectors. There is one center and scale for each
+    kind of edges and each slot of nodes, so that nothing is measured on an unseen space. See
+    `metanet.graphs.vocabulary` for kinds. The networks of each weight space run together as dense
+    arrays.
 
     References:
         Lim et al. 2024, arXiv 2312.04501; Kofinas et al. 2024, arXiv 2403.12143 (one metanet for
@@ -34,6 +40,7 @@ class MixedGraphMetanet(nn.Module):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
+    transfers = True
     center: Tensor
     scale: Tensor
 
@@ -53,70 +60,60 @@ class MixedGraphMetanet(nn.Module):
         """
         super().__init__()
         self.vocabulary = vocabulary_of([spec.space for spec in specs])
-        roles, edges, slots = self.vocabulary.roles, self.vocabulary.edges, self.vocabulary.slots
+        roles, edges = len(self.vocabulary.roles), self.vocabulary.edges
+        slots = len(self.vocabulary.slots)
+        self.register_buffer("center", torch.zeros(len(edges) + slots))
+        self.register_buffer("scale", torch.ones(len(edges) + slots))
         self.spaces = nn.ModuleDict()
-        for spec in specs:
-            self.admit(spec)
-        constants = self.space_graph(spec_key(specs[0])).constants.shape[1]
-        sizes = GraphSizes(
-            len(slots) + constants,
-            max(edges.values(), default=0),
-            len(roles),
-            len(edges),
-            len(roles),
-        )
+        graphs = [self.space_graph(spec) for spec in specs]
+        constants = graphs[0].constants.shape[1]
+        positions = max(edges.values(), default=0)
+        sizes = GraphSizes(slots + constants, positions, roles, len(edges), roles)
         self.network = GraphNetwork(sizes, width, edge_width, layers)
-        self.register_buffer("center", torch.zeros(len(edges) + len(slots)))
-        self.register_buffer("scale", torch.ones(len(edges) + len(slots)))
 
-    def admit(self, spec: InputSpec) -> str:
-        """Make networks of a weight space readable, fitted or not.
+    def space_graph(self, spec: InputSpec) -> "SpaceGraph":
+        """What it knows of a weight space, fitted or not.
 
         Args:
             spec: Weight space and masks.
 
         Returns:
-            Its key in features.
+            The same for each call.
         """
-        key = spec_key(spec)
-        if key not in self.spaces:
-            graph = SpaceGraph(spec, self.vocabulary)
-            self.spaces[key] = graph.to(self.center) if hasattr(self, "center") else graph
-        return key
+        if spec.key not in self.spaces:
+            self.spaces[spec.key] = SpaceGraph(spec, self.vocabulary).to(self.center)
+        return self._graph(spec.key)
 
-    def space_graph(self, key: str) -> "SpaceGraph":
-        """The weight space of a key."""
-        return self.spaces[key]  # type: ignore[return-value]
+    def _graph(self, key: str) -> "SpaceGraph":
+        return cast(SpaceGraph, self.spaces[key])
 
-    def features(self, networks: Mapping[str, Tensor], spec: InputSpec) -> Mixed:
+    def transfer(self, spec: InputSpec) -> "MixedGraphMetanet":
+        """Itself, if the kinds of the other networks are known."""
+        self.space_graph(spec)
+        return self
+
+    def features_in(self, networks: Mapping[str, Tensor], spec: InputSpec) -> Mixed:
         """Flat params of networks of one weight space."""
         flat = flatten(spec.space, networks)
-        return Mixed({self.admit(spec): flat}, torch.arange(len(flat)))
+        return Mixed({spec.key: flat}, torch.arange(len(flat)))
 
-    def summarize(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
-        """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
-        found = []
-        for key, flat in features.parts.items():
-            graph, kinds = self.space_graph(key), range(len(self.center))
-            own = torch.full(
-                (len(flat), len(kinds), 2), torch.nan, dtype=torch.float64, device=flat.device
-            )
-            for kind in kinds:
-                if (entries := graph.entries(flat, kind)).shape[1]:
-                    own[:, kind] = moments(entries)
-            found.append(own)
-        return torch.cat(found)[features.order]
-
-    def settle(self, summaries: Float[Tensor, "N kinds 2"]) -> None:
-        """Medians, over the training networks, of the mean and the root mean square around the center, kind by kind."""
+    def calibrate(self, pieces: Iterable[Any]) -> None:
+        """Medians, over the training networks, of the mean and the spread of each kind."""
+        summaries = joined(self._moments(piece) for piece in pieces)
         for kind in range(len(self.center)):
             known = summaries[~summaries[:, kind, 0].isnan(), kind]
             if len(known):
                 self.center[kind], self.scale[kind] = center_and_scale(known)
 
+    def _moments(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
+        """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
+        graphs = [(self._graph(key), flat) for key, flat in features.parts.items()]
+        parts = [graph.moments(flat, len(self.center)) for graph, flat in graphs]
+        return torch.cat(parts)[features.order]
+
     def forward(self, features: Mixed) -> Float[Tensor, "B"]:
         """Raw predictions."""
-        raw = [self.space_graph(key).predict(self, flat) for key, flat in features.parts.items()]
+        raw = [self._graph(key).predict(self, flat) for key, flat in features.parts.items()]
         return torch.cat(raw)[features.order]
 
 
@@ -136,34 +133,44 @@ class SpaceGraph(nn.Module):
             vocabulary: Known kinds.
         """
         super().__init__()
-        self.space, self.found = spec.space, vocabulary.check(spec.space)
-        self.dense = DenseGraph(vocabulary.relabeled(self.found))
-        self.slots = [[vocabulary.slots.index(slot) for slot in part] for part in self.found.slots]
-        places = unflatten(self.space, torch.arange(self.space.num_params)[None])
-        kind, gain = (
-            torch.zeros(self.space.num_params, dtype=torch.int64),
-            torch.ones(self.space.num_params),
-        )
-        for name, part in zip(self.found.edges, self.found.graph.edges, strict=True):
-            if isinstance(part, Part):
-                own = part.view(places).flatten()
-                kind[own] = list(vocabulary.edges).index(name)
-                gain[own] = (part.shape[1] * part.shape[2]) ** 0.5
-        for slots, part in zip(self.slots, self.found.graph.vectors, strict=True):
-            kind[part.view(places)[0]] = len(vocabulary.edges) + torch.tensor(slots)
+        self.space, self.kinds = spec.space, vocabulary.check(spec.space)
+        self.dense = DenseGraph(vocabulary.relabeled(self.kinds))
+        self.slots = [[vocabulary.slots.index(slot) for slot in part] for part in self.kinds.slots]
+        self.num_slots = len(vocabulary.slots)
+        kind, gain = self._kind_and_gain(vocabulary)
         masks = [
             spec.free.get(name, torch.ones(shape)).flatten().bool()
             for name, shape in self.space.shapes.items()
         ]
-        prepared = {
-            "kind": kind,
-            "gain": gain,
-            "free": torch.cat(masks),
-            "constants": self.found.constants,
-        }
-        for name, values in prepared.items():
-            self.register_buffer(name, values, persistent=False)
-        self.num_slots = len(vocabulary.slots)
+        self.register_buffer("kind", kind, persistent=False)
+        self.register_buffer("gain", gain, persistent=False)
+        self.register_buffer("free", torch.cat(masks), persistent=False)
+        self.register_buffer("constants", self.kinds.constants, persistent=False)
+
+    def _kind_and_gain(self, vocabulary: Vocabulary) -> tuple[Int64[Tensor, "P"], Tensor]:
+        """Kind of each entry, and the root of its fan in."""
+        count = self.space.num_params
+        places = unflatten(self.space, torch.arange(count)[None])
+        kind, gain = torch.zeros(count, dtype=torch.int64), torch.ones(count)
+        edges = list(vocabulary.edges)
+        for name, part in zip(self.kinds.edges, self.kinds.graph.edges, strict=True):
+            if isinstance(part, Part):
+                entries = part.view(places).flatten()
+                kind[entries] = edges.index(name)
+                gain[entries] = (part.shape[1] * part.shape[2]) ** 0.5
+        for slots, part in zip(self.slots, self.kinds.graph.vectors, strict=True):
+            kind[part.view(places)[0]] = len(edges) + torch.tensor(slots)
+        return kind, gain
+
+    def moments(self, flat: Float[Tensor, "N P"], num_kinds: int) -> Float[Tensor, "N kinds 2"]:
+        """Mean and variance of the entries of each kind, NaN for a kind without entries."""
+        shape = (len(flat), num_kinds, 2)
+        by_kind = torch.full(shape, torch.nan, dtype=torch.float64, device=flat.device)
+        for kind in range(num_kinds):
+            entries = self.entries(flat, kind)
+            if entries.shape[1]:
+                by_kind[:, kind] = moments(entries)
+        return by_kind
 
     def entries(self, flat: Float[Tensor, "N P"], kind: int) -> Float[Tensor, "N F"]:
         """Free entries of one kind, times the root of their fan in."""
@@ -184,14 +191,14 @@ class SpaceGraph(nn.Module):
         """
         scaled = (flat * self.gain - metanet.center[self.kind]) / metanet.scale[self.kind]
         params = unflatten(self.space, scaled.clamp(-LIMIT, LIMIT) * self.free)
-        graph = self.found.graph
+        graph = self.kinds.graph
         vectors = flat.new_zeros(len(flat), len(graph.orbit), self.num_slots)
         for slots, part in zip(self.slots, graph.vectors, strict=True):
             vectors[:, graph.node_sets[part.written].nodes, slots] = part.view(params)
         nodes = torch.cat([vectors, self.constants.to(flat).expand(len(flat), -1, -1)], dim=2)
         ordered = [
             part.view(params)[..., order]
-            for part, order in zip(graph.edges, self.found.orders, strict=True)
+            for part, order in zip(graph.edges, self.kinds.orders, strict=True)
         ]
         return nodes, ordered
 

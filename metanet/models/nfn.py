@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.topology import node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
@@ -29,7 +29,7 @@ class NeuralFunctional(Normalized):
 
     recommended = Training(epochs=40, batch_size=32, lr=3e-3, weight_decay=0.1, patience=10)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"width": 16, "layers": 3, "hidden": 1150}
     }
 

@@ -1,16 +1,17 @@
 """`probe`: learned inputs, run through the network itself; a perceptron reads its answers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, MetanetModule, Options, Training
+from metanet.inputs.normalize import joined
 
 NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 256}
 """On a CPU, activations of more networks leave the cache: convolutions of 64 at once took three times as long."""
@@ -19,7 +20,7 @@ HUGE = 1e15
 """Largest logit that is told apart from a larger one; those of diverged networks may overflow."""
 
 
-class Probe(nn.Module):
+class Probe(MetanetModule):
     """A network is what it answers to X probe inputs, which are learned with the rest. Invariant to all declared symmetries.
 
         probes = (codes @ first^T) @ second^T + bias                  [X, *input_shape]
@@ -40,7 +41,7 @@ class Probe(nn.Module):
     recommended = Training(epochs=60, batch_size=64, lr=1e-2, weight_decay=0.01, patience=15)
     invariant = "symmetries"
     runs_networks = True
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"num_probes": 128, "latent": 32, "width": 256, "layers": 5, "dropout": 0.0}
     }
     scale: Tensor
@@ -123,13 +124,9 @@ class Probe(nn.Module):
         return -logits.log_softmax(-1)
 
     @torch.no_grad()
-    def summarize(self, features: Mapping[str, Tensor]) -> Float[Tensor, "N"]:
-        """Mean answer of each network at the initial probes."""
-        return self.answers(features).flatten(1).mean(1)
-
-    def settle(self, summaries: Float[Tensor, "N"]) -> None:
-        """Fit the scale of answers: the median over networks of their means."""
-        typical = summaries.median()
+    def calibrate(self, pieces: Iterable[Any]) -> None:
+        """Fit the scale of answers at the initial probes: the median over networks of their means."""
+        typical = joined(self.answers(piece).flatten(1).mean(1) for piece in pieces).median()
         self.scale.copy_(typical.clamp_min(torch.finfo(typical.dtype).tiny))
 
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B"]:

@@ -1,25 +1,23 @@
 """`scale_gmn`: message passing on the parameter graph, invariant to scales and signs of neurons as well."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import ClassVar
 
 import torch
+from torch import nn
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.signs import has_signs
 from metanet.inputs.normalize import ParamsNorm
-from metanet.layers.dense import DenseGraph
-from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.signed import SignedGraphNetwork
 from metanet.layers.signed_dense import SignedDenseGraph
-from metanet.models.graph_model import GraphModel
+from metanet.models.graph_model import MessagePassing
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act
 from zoo.symmetry.balance import balancing_scales
 
 
-class ScaleGraphMetanet(GraphModel):
+class ScaleGraphMetanet(MessagePassing):
     """A graph neural network invariant to every declared symmetry: permutations, positive scales and signs.
 
     Positive scales go first, exactly and once for each network: its neurons are scaled to the
@@ -37,29 +35,21 @@ class ScaleGraphMetanet(GraphModel):
 
     recommended = Training(epochs=30, batch_size=32, lr=1e-2, weight_decay=0.01, patience=8)
     invariant = "symmetries"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"width": 128, "edge_width": 128, "layers": 4}
     }
 
-    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
-        """Build.
+    @staticmethod
+    def norm_of(spec: InputSpec) -> ParamsNorm:
+        """Normalization that commutes with flips of signs."""
+        return ParamsNorm(spec, centered=False)
 
-        Args:
-            spec: Weight space and masks.
-            width: Channels of nodes; as many again if there are signs.
-            edge_width: Channels of edges, a divisor of `width`.
-            layers: Rounds of messages.
-
-        Raises:
-            ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
-        """
-        kind, runner = (
-            (SignedGraphNetwork, SignedDenseGraph)
-            if has_signs(spec.space)
-            else (GraphNetwork, DenseGraph)
-        )
-        network = partial(kind, width=width, edge_width=edge_width, layers=layers)
-        super().__init__(spec, ParamsNorm(spec, centered=False), network, runner)
+    @staticmethod
+    def parts(spec: InputSpec) -> tuple[type[nn.Module], type[nn.Module]]:
+        """A network with odd channels, where there are signs."""
+        if has_signs(spec.space):
+            return SignedGraphNetwork, SignedDenseGraph
+        return MessagePassing.parts(spec)
 
     @torch.no_grad()
     def features(self, networks: Params) -> Params:

@@ -1,17 +1,18 @@
 """`statnn`: a perceptron on seven statistics of each parameter tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.inputs.features import STATISTICS, statistics
 from metanet.inputs.normalize import ColumnNorm
 
 
-class StatNN(nn.Module):
+class StatNN(MetanetModule):
     """Statistics -> width -> width -> 1, each hidden layer linear, ReLU, LayerNorm.
 
     Invariant to permutations within a tensor. ``dropout=0`` is the paper's; on zoos of thousands of
@@ -47,9 +48,9 @@ class StatNN(nn.Module):
         """Seven statistics of each tensor."""
         return statistics(self.spec, networks)
 
-    def calibrate(self, features: Float[Tensor, "N S"]) -> None:
+    def calibrate(self, pieces: Iterable[Any]) -> None:
         """Fit the normalization."""
-        self.norm.calibrate(features)
+        self.norm.calibrate(torch.cat(list(pieces)))
 
     def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

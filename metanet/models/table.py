@@ -1,12 +1,13 @@
-"""The table of metanets: one file and one line each. `METANETS["mine"] = builder` adds another; see `metanet.contract`."""
+"""The table of metanets: one file and one line each.
+
+`METANETS["mine"] = builder` adds another; see `metanet.contract`.
+"""
 
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
-from metanet.contract import Builder, InputSpec
+from metanet.contract import Builder, InputSpec, MetanetModule, as_metanet, declared
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
@@ -53,64 +54,52 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
     """
     if model not in METANETS:
         raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
-    presets = getattr(METANETS[model], "presets", {})
+    builder = METANETS[model]
+    presets = declared(builder).presets
     if "preset" in options and options["preset"] not in presets:
         raise ValueError(
-            f"metanet {model!r} has no preset {options['preset']!r}; its presets are {list(presets)}"
+            f"metanet {model!r} has no preset {options['preset']!r}; "
+            f"its presets are {list(presets)}"
         )
-    parameters = inspect.signature(METANETS[model]).parameters.values()
+    parameters = inspect.signature(builder).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return builder
     valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    valid += ["preset"] * bool(presets)
-    unknown = [name for name in options if name not in valid]
-    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    valid += ["preset"] if presets else []
+    if unknown := [name for name in options if name not in valid]:
         raise ValueError(
-            f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
+            f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are {valid}"
         )
-    return METANETS[model]
+    return builder
 
 
-def build(model: str, spec: InputSpec, options: Mapping[str, Any]) -> nn.Module:
+def build(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) -> MetanetModule:
     """Build an untrained metanet.
 
     Args:
         model: Name in `METANETS`.
-        spec: What it will read.
+        specs: What it will read, population by population.
         options: Its options; those of `preset`, if one is named, unless given otherwise.
-
-    Returns:
-        The module.
-    """
-    return check_options(model, options)(spec, **_resolved(model, options))
-
-
-def build_mixed(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) -> nn.Module:
-    """Build an untrained metanet for several populations.
-
-    Args:
-        model: Name in `METANETS`.
-        specs: What it will learn from.
-        options: Its options, as for `build`.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: If the metanet reads one population at a time, or there is none.
+        ValueError: If there is no population, or several and the metanet reads one at a time.
     """
-    check_options(model, options)
-    able = [name for name, builder in METANETS.items() if hasattr(builder, "mixed")]
-    if model not in able:
-        raise ValueError(
-            f"metanet {model!r} reads one population at a time; metanets that read several are {able}"
-        )
+    builder = check_options(model, options)
+    contract = declared(builder)
+    given = {name: value for name, value in options.items() if name != "preset"}
+    chosen = {**contract.presets[options["preset"]], **given} if "preset" in options else given
     if not specs:
         raise ValueError(f"metanet {model!r}: expected at least one population, got none")
-    return METANETS[model].mixed(specs, **_resolved(model, options))  # type: ignore[attr-defined]
-
-
-def _resolved(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options, with those of the preset that they name."""
-    preset = (
-        getattr(METANETS[model], "presets", {})[options["preset"]] if "preset" in options else {}
-    )
-    return {**preset, **{name: value for name, value in options.items() if name != "preset"}}
+    if len(specs) == 1:
+        return as_metanet(builder(specs[0], **chosen))
+    if contract.several is None:
+        able = [name for name, other in METANETS.items() if declared(other).several is not None]
+        raise ValueError(
+            f"metanet {model!r} reads one population at a time; "
+            f"metanets that read several are {able}"
+        )
+    return contract.several(specs, **chosen)

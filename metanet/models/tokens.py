@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.contract import InputSpec, Training
+from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.topology import ParameterGraph, Part, node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from zoo.params import Params
@@ -26,7 +26,7 @@ class TokenTransformer(Normalized):
         decoder, trained by the target alone).
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"token_size": 289, "width": 1024, "layers": 8, "heads": 8}
     }
 

@@ -1,18 +1,19 @@
 """`width_gmn`: message passing on the parameter graph that transfers to networks of other widths."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import ClassVar
 
-from metanet.contract import InputSpec, Training, seeded
+from torch import nn
+
+from metanet.contract import InputSpec, Options, Training, seeded
 from metanet.inputs.checks import width_difference
 from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.message_passing import GraphNetwork
 from metanet.layers.widths import WidthGraph, fan_in
-from metanet.models.graph_model import GraphModel
+from metanet.models.graph_model import MessagePassing
 
 
-class WidthGraphMetanet(GraphModel):
+class WidthGraphMetanet(MessagePassing):
     """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
 
     Copying every neuron of a group k times and dividing what reads the group by k leaves a
@@ -28,30 +29,21 @@ class WidthGraphMetanet(GraphModel):
 
     recommended = Training(epochs=30, batch_size=32, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
-    presets: ClassVar[Mapping[str, Mapping[str, int | float]]] = {
+    presets: ClassVar[Mapping[str, Options]] = {
         "published": {"width": 128, "edge_width": 128, "layers": 4}
     }
+    transfers = True
 
-    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
-        """Build.
+    @staticmethod
+    def norm_of(spec: InputSpec) -> ParamsNorm:
+        """Normalization of weights times fan-in."""
+        return ParamsNorm(spec, fan_in(spec.space))
 
-        Args:
-            spec: Weight space and masks.
-            width: Channels of nodes.
-            edge_width: Channels of edges, a divisor of `width`.
-            layers: Rounds of messages.
-
-        Raises:
-            ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
-        """
-        options = {"width": width, "edge_width": edge_width, "layers": layers}
-        super().__init__(
-            spec,
-            ParamsNorm(spec, fan_in(spec.space)),
-            partial(GraphNetwork, **options),
-            WidthGraph,
-        )
-        self.options = options
+    @staticmethod
+    def parts(spec: InputSpec) -> tuple[type[nn.Module], type[nn.Module]]:
+        """What does not see how often a neuron is copied."""
+        del spec
+        return GraphNetwork, WidthGraph
 
     def transfer(self, spec: InputSpec) -> "WidthGraphMetanet":
         """The same metanet for networks of other widths.

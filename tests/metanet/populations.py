@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metanet.testing import SPLITS, MemoryPopulation
+from metanet.inputs.population import PopulationView, in_memory
+from metanet.testing import SPLITS
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.network import build_network
@@ -24,7 +25,7 @@ COUNT = 8
 
 
 @cache
-def population(name: str) -> MemoryPopulation:
+def population(name: str) -> PopulationView:
     """Eight networks, which are the training, the validation and the test networks; larger ones are more accurate."""
     base, _, kind = name.partition(" ")
     architecture = build_architecture(
@@ -60,4 +61,13 @@ def population(name: str) -> MemoryPopulation:
     }
     network = build_network(description, architecture.space, architecture.constants)
     table = pd.concat([rows] * 3, ignore_index=True)
-    return MemoryPopulation(name, architecture.space, tripled, table, sizes, ("lr",), free, network)
+    return in_memory(
+        name,
+        architecture.space,
+        tripled,
+        table,
+        sizes,
+        hyperparameters=("lr",),
+        free=free,
+        network=network,
+    )

@@ -4,7 +4,6 @@ from functools import partial
 
 import torch
 
-from metanet.contract import features_of
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.testing import random_params, random_weight_space
@@ -45,7 +44,7 @@ def networks(space, count=COUNT, seed=0):
 @torch.no_grad()
 def spreads(module, params, moved):
     """Largest change of a prediction, over their spread between networks."""
-    before, after = (module(features_of(module, networks)) for networks in (params, moved))
+    before, after = (module(module.features(networks)) for networks in (params, moved))
     return float((before - after).abs().max() / before.std())
 
 

@@ -1,52 +1,53 @@
-"""Which networks a metanet learns from: order, nesting, diverged networks, and errors that say what to do."""
-
-from dataclasses import replace
+"""Which networks a metanet learns from: order, nesting, diverged networks, errors."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from metanet import Metanet
 from metanet.inputs.dataset import read_examples
+from metanet.inputs.population import in_memory, view
 from metanet.testing import random_population
 
 POPULATION = random_population(sizes=(20, 10, 10))
+TABLE = POPULATION.table("train")
+
+
+def with_table(table):
+    """The population with another table of the training networks."""
+    return view(
+        POPULATION, table=lambda split: table if split == "train" else POPULATION.table(split)
+    )
 
 
 def changed(**columns):
     """The population with some entries of its table replaced: column=(rows, values)."""
-    rows = POPULATION.rows.copy()
+    table = TABLE.copy()
     for column, (index, values) in columns.items():
-        rows.loc[index, column] = values
-    return replace(POPULATION, rows=rows)
+        table.loc[index, column] = values
+    return with_table(table)
 
 
 def test_subsets_are_nested_and_in_network_order():
     order = np.random.default_rng(0).permutation(20)
-    shuffled = replace(
-        POPULATION,
-        rows=POPULATION.rows.iloc[np.concatenate([order, np.arange(20, 40)])].reset_index(
-            drop=True
-        ),
-        tensors={
-            n: t[torch.from_numpy(np.concatenate([order, np.arange(20, 40)]))]
-            for n, t in POPULATION.tensors.items()
-        },
-    )
+    params = {
+        name: tensor[torch.from_numpy(order)] for name, tensor in POPULATION.params("train").items()
+    }
+    table = TABLE.iloc[order].reset_index(drop=True)
+    shuffled = in_memory("shuffled", POPULATION.space, params, table, {"train": 20})
     for population in (POPULATION, shuffled):
         for count in (5, 12, None):
             examples = read_examples(population, "train", "test_accuracy", "params", count)
             assert examples.network_id.tolist() == list(range(count or 20))
             expected = POPULATION.params("train")["layers.1.weight"][: count or 20]
-            assert torch.equal(examples.networks["layers.1.weight"], expected)
-            np.testing.assert_array_equal(
-                examples.y, POPULATION.rows["test_accuracy"][: count or 20]
-            )
+            assert torch.equal(examples.networks.parts[0].networks["layers.1.weight"], expected)
+            np.testing.assert_array_equal(examples.y, TABLE["test_accuracy"][: count or 20])
 
 
 def test_hyperparameters_hold_no_metrics():
     examples = read_examples(POPULATION, "test", "test_accuracy", "hyperparameters")
-    assert list(examples.networks.columns) == ["lr", "optimizer"]
+    assert list(examples.networks.parts[0].networks.columns) == ["lr", "optimizer"]
 
 
 def test_diverged_networks_without_a_target_are_dropped_and_counted():
@@ -57,7 +58,7 @@ def test_diverged_networks_without_a_target_are_dropped_and_counted():
         examples = read_examples(population, "train", "test_loss", "params")
     assert examples.num_dropped == 2
     assert 3 not in examples.network_id
-    assert len(examples.y) == len(examples.networks["layers.0.bias"]) == 18
+    assert len(examples.y) == len(examples.networks.parts[0].networks["layers.0.bias"]) == 18
     with pytest.warns(UserWarning, match="dropped 1 of 5"):
         assert read_examples(population, "train", "test_loss", "params", 5).network_id.tolist() == [
             0,

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 import metanet
 from metanet import METANETS, Metanet
+from metanet.inputs.population import view
 from metanet.testing import random_population
 from tests.metanet.populations import population as small
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -52,16 +52,26 @@ def test_unknown_names_list_the_valid_ones():
         ValueError,
         match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', .*'mlp', 'nfn', .*'tokens', 'width_gmn'\]",
     ):
-        Metanet("mpl")
+        Metanet("mpl").fit(POPULATION)
     with pytest.raises(
         ValueError,
         match=r"metanet 'mlp' has no option 'witdh'; its options are \['width', 'dropout'\]",
     ):
-        Metanet("mlp", witdh=3)
-    model = Metanet("mlp", dropout=0.1)
+        Metanet("mlp", witdh=3).fit(POPULATION)
+    model = Metanet("mlp", dropout=0.1).set_params(model="gbm")
     with pytest.raises(ValueError, match="metanet 'gbm' has no option 'dropout'"):
-        model.set_params(model="gbm")
-    assert model.model == "mlp"
+        model.fit(POPULATION)
+
+
+def test_the_constructor_only_stores_its_arguments():
+    options = {"treatment": "no such treatment", "stream": "yes", "workers": -1, "witdh": [3]}
+    model = Metanet("no such metanet", **options)
+    arguments = model.get_params()
+    assert arguments.items() >= options.items()
+    assert all(arguments[name] is value for name, value in options.items())
+    assert clone(model).get_params() == arguments
+    with pytest.raises(ValueError, match="unknown metanet 'no such metanet'"):
+        model.fit(POPULATION)
 
 
 def test_predictions_from_all_kinds_of_input_agree(fitted):
@@ -135,7 +145,7 @@ def _with_nan(tensor):
 def test_populations_of_another_space_are_refused(fitted):
     wider = other_space(h1=NeuronGroup(7, activation="relu"))
     with pytest.raises(ValueError) as error:
-        fitted.evaluate(replace(POPULATION, name="wider", space=wider))
+        fitted.evaluate(view(POPULATION, name="wider", space=wider))
     for words in (
         "population 'wider'",
         "tensor 'layers.0.weight' has shape [7, 5] instead of [6, 5]",
@@ -144,23 +154,23 @@ def test_populations_of_another_space_are_refused(fitted):
         assert words in str(error.value)
     fixed = other_space(h1=NeuronGroup(6, permutable=False, activation="relu"))
     with pytest.raises(ValueError, match=r"group 'h1' is .*permutable=False"):
-        fitted.predict(replace(POPULATION, space=fixed))
+        fitted.predict(view(POPULATION, space=fixed))
     with pytest.raises(
         ValueError, match=r"other fixed entries .* in tensors \['layers.0.weight'\]"
     ):
-        fitted.score(
-            replace(POPULATION, free={"layers.0.weight": torch.arange(30).reshape(6, 5) > 3})
-        )
+        fitted.score(view(POPULATION, free={"layers.0.weight": torch.arange(30).reshape(6, 5) > 3}))
 
 
 def test_normalization_sees_training_networks_only():
-    wild = dict(POPULATION.tensors)
-    wild["layers.0.weight"] = wild["layers.0.weight"].clone()
-    wild["layers.0.weight"][40:] *= 100
+    def wild(split):
+        scale = 1 if split == "train" else 100
+        params = POPULATION.params(split)
+        return {**params, "layers.0.weight": params["layers.0.weight"] * scale}
+
     for model in ("mlp", "statnn", "dmc", "deepsets"):
         norms = [
-            Metanet(model, epochs=1).fit(replace(POPULATION, tensors=t)).module_.norm
-            for t in (POPULATION.tensors, wild)
+            Metanet(model, epochs=1).fit(population).module_.norm
+            for population in (POPULATION, view(POPULATION, params=wild))
         ]
         assert torch.equal(norms[0].center, norms[1].center)
         assert torch.equal(norms[0].scale, norms[1].scale)
@@ -172,8 +182,9 @@ def test_the_file_holds_what_it_says(fitted, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["metanet.safetensors"]
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["metanet"])
-    assert record["space_fingerprint"] == POPULATION.space.fingerprint
-    assert WeightSpace.from_json(json.dumps(record["space"])) == POPULATION.space
+    (space,) = record["spaces"]
+    assert space["space_fingerprint"] == POPULATION.space.fingerprint
+    assert WeightSpace.from_json(json.dumps(space["space"])) == POPULATION.space
     assert record["params"]["width"] == 32
     assert record["trained_on"] == {
         "population": "standard",
@@ -189,13 +200,13 @@ def test_the_file_holds_what_it_says(fitted, tmp_path):
         fitted.training_,
     )
     with pytest.raises(ValueError, match="another weight space"):
-        again.score(replace(POPULATION, space=other_space(h1=NeuronGroup(7))))
+        again.score(view(POPULATION, space=other_space(h1=NeuronGroup(7))))
 
 
 def test_masks_travel(tmp_path):
     population = random_population(sizes=(40, 16, 16), masked=True)
     Metanet("mlp", epochs=1).fit(population).save(tmp_path / "m")
-    free = metanet.load(tmp_path / "m").reader_.spec.free
+    free = metanet.load(tmp_path / "m").reader_.specs[0].free
     assert free.keys() == population.free.keys()
     assert all(torch.equal(free[name], mask) for name, mask in population.free.items())
 
@@ -226,7 +237,7 @@ def test_files_that_are_no_metanets_are_refused(fitted, tmp_path):
     for name, says in (
         ("text", "not a metanet"),
         ("other", "without the record"),
-        ("future", "format 1, got 99"),
+        ("future", "format 2, got 99"),
         ("cut", "not a metanet"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -14,7 +14,7 @@ from metanet.inputs.features import (
     statistic_names,
     statistics,
 )
-from metanet.inputs.normalize import ColumnNorm, TensorNorm, calibrate
+from metanet.inputs.normalize import ColumnNorm, TensorNorm
 from metanet.testing import permute_neurons, random_population
 from tests.reference import metanet_features as slow
 
@@ -75,7 +75,7 @@ def test_norm_is_one_number_per_tensor():
         * torch.tensor([1, 2, 3, 10, 10])
         + 4
     )
-    calibrate(norm, [x])
+    norm.settle(norm.summarize(x))
     assert norm.center.unique().numel() == norm.scale.unique().numel() == 2
     z = norm(x)
     for piece in z.split([3, 2], dim=1):
@@ -87,9 +87,11 @@ def test_norms_are_not_thrown_by_a_diverged_network():
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
     wild = x.clone()
     wild[7] = 1e30
-    for clean, dirty in ((TensorNorm([4]), TensorNorm([4])), (ColumnNorm(4), ColumnNorm(4))):
-        calibrate(clean, [x])
-        calibrate(dirty, [wild])
+    tensors, columns = (TensorNorm([4]), TensorNorm([4])), (ColumnNorm(4), ColumnNorm(4))
+    for values, tensor_norm, column_norm in zip((x, wild), tensors, columns, strict=True):
+        tensor_norm.settle(tensor_norm.summarize(values))
+        column_norm.calibrate(values)
+    for clean, dirty in (tensors, columns):
         torch.testing.assert_close(dirty.center, clean.center, rtol=0, atol=0.1)
         torch.testing.assert_close(dirty.scale, clean.scale, rtol=0.1, atol=0)
         assert dirty(wild).abs().max() < 100
@@ -97,10 +99,10 @@ def test_norms_are_not_thrown_by_a_diverged_network():
 
 def test_constant_columns_are_not_divided_by_zero():
     norm = ColumnNorm(2)
-    calibrate(norm, [torch.ones(10, 2)])
+    norm.calibrate(torch.ones(10, 2))
     assert torch.equal(norm(torch.ones(3, 2)), torch.zeros(3, 2))
     norm = TensorNorm([2])
-    calibrate(norm, [torch.zeros(10, 2)])
+    norm.settle(norm.summarize(torch.zeros(10, 2)))
     assert norm(torch.zeros(3, 2)).isfinite().all()
 
 
@@ -119,9 +121,8 @@ def test_hyperparameters_become_numbers():
 
 def test_statistics_of_a_diverged_network_stay_finite():
     norm = ColumnNorm(3)
-    calibrate(
-        norm,
-        [torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]])],
+    norm.calibrate(
+        torch.tensor([[0.0, 1e-6, 5.0], [1e-3, 2e-6, 5.0], [2e-3, 3e-6, 5.0], [3e-3, 4e-6, 5.0]])
     )
     largest = torch.finfo(torch.float32).max
     normalized = norm(torch.tensor([[largest, -largest, 1e30]]))

@@ -5,10 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import InputSpec, features_of, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
 from metanet.graphs.topology import parameter_graph
-from metanet.inputs.normalize import calibrate
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
@@ -25,7 +24,7 @@ def metanet(space, params, **options):
             .double()
             .eval()
         )
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     return module
 
 
@@ -34,7 +33,7 @@ def test_the_dense_path_equals_the_torch_geometric_path(name):
     space = SPACES[name]
     params = networks(space)
     module = metanet(space, params)
-    features = features_of(module, params)
+    features = module.features(params)
     batch = graphs.batch([(module.graph, module.norm(features))])
     ours, theirs = module(features), sparse.run(module.network, batch)
     assert_same_function(module, ours, theirs)
@@ -89,9 +88,9 @@ def test_networks_of_different_architectures_share_a_batch():
 def test_autocast_changes_little():
     params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
     module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
-    exact = module(features_of(module, params))
+    exact = module(module.features(params))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = module(features_of(module, params))
+        rounded = module(module.features(params))
     rounded.float().square().sum().backward()
     assert rounded.dtype == torch.bfloat16
     assert (exact - rounded).abs().max() < 0.1 * exact.std()

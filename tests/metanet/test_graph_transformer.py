@@ -7,7 +7,6 @@ import torch
 
 from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
-from metanet.inputs.normalize import calibrate
 from metanet.models.graph_transformer import GraphTransformer
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
 from tests.reference import metanet_attention
@@ -28,7 +27,7 @@ def metanet(space, params, free=None):
             weight.data += 0.1 * torch.randn(
                 weight.shape, generator=generator(at), dtype=torch.float64
             )
-    calibrate(module, [params])
+    module.calibrate([params])
     return module
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from metanet.contract import InputSpec, features_of, seeded
-from metanet.inputs.normalize import calibrate
+from metanet.contract import InputSpec, seeded
 from metanet.models.table import build
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from zoo.architectures import ARCHITECTURES
@@ -21,14 +20,14 @@ every_metanet = pytest.mark.parametrize("model", SIZES)
 
 def metanet(model, space, params, free=None):
     with seeded(0):
-        module = build(model, InputSpec(space, free or {}), SIZES[model]).double().eval()
+        module = build(model, [InputSpec(space, free or {})], SIZES[model]).double().eval()
     # Moves norms and biases off their initial values.
     with torch.no_grad():
         for at, weight in enumerate(module.parameters()):
             weight.add_(
                 0.1 * torch.randn(weight.shape, generator=generator(at), dtype=torch.float64)
             )
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     return module
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from metanet import METANETS
+from metanet.contract import MetanetModule
 from metanet.inputs.features import flat_free
 from metanet.testing import LAWS, check_metanet, first_networks, permute_neurons, random_population
 
@@ -54,8 +55,17 @@ def test_a_module_of_ones_own_keeps_the_laws(mine):
     assert check_metanet("mine", lr=1e-2) == list(LAWS)
 
 
-class DeclaredInvariant(Plain):
+class DeclaredInvariant(MetanetModule):
+    """Claims too much."""
+
     invariant = "permutations"
+
+    def __init__(self, spec):
+        super().__init__()
+        self.plain = Plain(spec)
+
+    def forward(self, params):
+        return self.plain(params)
 
 
 class IdleWeight(Plain):
@@ -80,7 +90,7 @@ class Constant(Plain):
         return super().forward({name: torch.ones_like(tensor) for name, tensor in params.items()})
 
 
-class Undeclared(nn.Module):
+class Undeclared(MetanetModule):
     """Invariant, but does not say so."""
 
     def __init__(self, spec):
@@ -106,7 +116,11 @@ GENERATOR = torch.Generator().manual_seed(0)
             "declared invariant to permutations, but",
         ),
         (Undeclared, "is_as_invariant_as_declared", "not declared invariant to permutations, but"),
-        (IdleWeight, "gradients_reach_every_weight", "no gradient reaches the weights ['idle']"),
+        (
+            IdleWeight,
+            "gradients_reach_every_weight",
+            "no gradient reaches the weights ['module.idle']",
+        ),
         (LooksAtItsBatch, "batch_is_loop", "a batch and a loop"),
         (Random, "is_deterministic", "predict differently"),
         (Constant, "learns_eight_by_heart", "not learned by heart"),
@@ -134,3 +148,15 @@ def test_permuted_networks_compute_the_same_function():
 
     assert not torch.equal(params["layers.1.weight"], permuted["layers.1.weight"])
     torch.testing.assert_close(outputs(params), outputs(permuted), rtol=1e-12, atol=1e-12)
+
+
+def test_a_plain_module_that_declares_something_is_told_where_to_do_so(mine):
+    class Declares(Plain):
+        invariant = "permutations"
+
+        def features(self, networks):
+            return networks
+
+    mine(Declares)
+    with pytest.raises(ValueError, match=r"Declares defines features, invariant: .*MetanetModule"):
+        check_metanet("mine")

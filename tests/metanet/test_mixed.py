@@ -1,6 +1,5 @@
 """One metanet for networks of several weight spaces, known and new."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 
 import metanet
 from metanet import Metanet
-from metanet.contract import Mixed, InputSpec, concatenate, count_rows, rows, seeded, to_device
+from metanet.contract import InputSpec, seeded
+from metanet.feature_rows import Mixed, concatenate, count_rows, rows, to_device
 from metanet.graphs.vocabulary import describe, vocabulary_of
-from metanet.inputs.normalize import calibrate
+from metanet.inputs.population import in_memory, view
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
-from metanet.testing import SPLITS, MemoryPopulation, first_networks
+from metanet.testing import SPLITS, first_networks
 from tests.reference import metanet_mixed as reference
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import (
@@ -64,13 +64,13 @@ def metanet_of(names, **options):
             [InputSpec(SPACES[name]) for name in names], width=8, edge_width=4, layers=2, **options
         )
     module = module.double().eval()
-    calibrate(module, [features_of(module, sorted(names))])
+    module.calibrate([features_of(module, sorted(names))])
     return module
 
 
 def features_of(module, names):
     found = concatenate(
-        [module.features(NETWORKS[name], InputSpec(SPACES[name])) for name in names]
+        [module.features_in(NETWORKS[name], InputSpec(SPACES[name])) for name in names]
     )
     assert isinstance(found, Mixed)
     return found
@@ -92,7 +92,7 @@ def population(space, seed, sizes=(16, 8, 8), name="networks", free=None):
         {"network_id": np.arange(count), "test_accuracy": (4 * size - 4).sigmoid().double().numpy()}
     )
     parts = dict(zip(SPLITS, sizes, strict=True))
-    return MemoryPopulation(name, space, params, table, parts, (), free or {})
+    return in_memory(name, space, params, table, parts, free=free or {})
 
 
 SHAPES = {
@@ -113,7 +113,7 @@ def fitted():
 
 def test_grouped_dense_arrays_equal_graphs_in_one_batch(module):
     features = features_of(module, SPACES)
-    batch = features.take(torch.randperm(count_rows(features), generator=generator()))
+    batch = features[torch.randperm(count_rows(features), generator=generator())]
     ours, theirs = module(batch), reference.predict(module, batch)
     close(ours, theirs)
     weights = dict(module.named_parameters())
@@ -132,7 +132,7 @@ def test_predictions_do_not_change_when_neurons_move(module, name):
     permutations = sample(space, generator(1), batch=(COUNT,)).permutations
     moved = act(space, GroupElement(permutations, {}), params)
     before, after = (
-        module(module.features(networks, InputSpec(space))) for networks in (params, moved)
+        module(module.features_in(networks, InputSpec(space))) for networks in (params, moved)
     )
     assert (before - after).abs().max() < 1e-8 * before.std()
 
@@ -144,7 +144,7 @@ def test_predictions_change_when_one_tensor_alone_moves(module, name):
     weight = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
     moved = {**params, weight: params[weight].roll(1, dims=2)}
     before, after = (
-        module(module.features(networks, InputSpec(space))) for networks in (params, moved)
+        module(module.features_in(networks, InputSpec(space))) for networks in (params, moved)
     )
     assert (before - after).abs().max() > 1e-4 * before.std()
 
@@ -192,13 +192,11 @@ def test_a_kernel_is_the_middle_of_a_wider_one():
             [InputSpec(inner), InputSpec(outer)], width=8, edge_width=4, layers=2
         ).double()
     parts = [
-        both.features(params, InputSpec(space))
+        both.features_in(params, InputSpec(space))
         for params, space in ((small, inner), (large, outer))
     ]
     edges = [
-        both.space_graph(key).inputs(both, flat)[1]
-        for part in parts
-        for key, flat in part.parts.items()
+        both.spaces[key].inputs(both, flat)[1] for part in parts for key, flat in part.parts.items()
     ]
     for mine, twin in zip(*edges, strict=True):
         close(mine, twin[..., : mine.shape[-1]])
@@ -208,8 +206,8 @@ def test_normalization_makes_kinds_of_order_one(module):
     features = features_of(module, SPACES)
     squares = {}
     for key, flat in features.parts.items():
-        own = module.space_graph(key)
-        for name, part in zip(own.found.edges, own.inputs(module, flat)[1], strict=True):
+        own = module.spaces[key]
+        for name, part in zip(own.kinds.edges, own.inputs(module, flat)[1], strict=True):
             if not name.endswith("shared"):
                 squares.setdefault(name, []).append(part.square().mean((1, 2, 3)).sqrt())
     for name, sizes in squares.items():
@@ -256,17 +254,21 @@ def test_masks_survive_saving_and_fixed_entries_are_not_read(tmp_path):
     model.save(tmp_path / "m")
     before = metanet.load(tmp_path / "m").predict(masked)
     np.testing.assert_array_equal(before, model.predict(masked))
-    disturbed = {**masked.tensors, name: torch.where(mask, masked.tensors[name], 7.0)}
-    np.testing.assert_array_equal(before, model.predict(replace(masked, tensors=disturbed)))
+    params = masked.params("test")
+    disturbed = {**params, name: torch.where(mask, params[name], 7.0)}
+    np.testing.assert_array_equal(
+        before, model.predict(view(masked, params=lambda split: disturbed))
+    )
 
 
-def test_a_list_of_one_is_read_by_kinds_too():
-    model = Metanet("gmn", epochs=1, width=8, edge_width=4, layers=1).fit(POPULATIONS[:1])
-    assert isinstance(model.module_, MixedGraphMetanet)
-    assert model.predict(population(SPACES["deep mlp"], 3)).shape == (8,)
-    alone = Metanet("gmn", epochs=1, width=8, edge_width=4, layers=1).fit(POPULATIONS[0])
+def test_a_population_is_a_list_of_one():
+    alone, listed = (
+        Metanet("gmn", epochs=1, width=8, edge_width=4, layers=1).fit(own)
+        for own in (POPULATIONS[0], POPULATIONS[:1])
+    )
+    np.testing.assert_array_equal(alone.predict(POPULATIONS[0]), listed.predict(POPULATIONS[0]))
     with pytest.raises(ValueError, match="is of another weight space"):
-        alone.predict(population(SPACES["deep mlp"], 3))
+        listed.predict(population(SPACES["deep mlp"], 3))
 
 
 def test_eight_networks_of_two_architectures_are_learned_by_heart():

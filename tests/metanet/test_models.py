@@ -6,7 +6,6 @@ from torch import nn
 
 from metanet import METANETS
 from metanet.contract import InputSpec
-from metanet.inputs.normalize import calibrate
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
 from metanet.testing import random_population
@@ -23,7 +22,7 @@ def built(model, spec=SPEC, **options):
         module = METANETS[model](spec, **options).double().eval()
     params = {name: tensor.double() for name, tensor in POPULATION.params("train").items()}
     features = module.features(params)
-    calibrate(module, [features])
+    module.calibrate([features])
     return module, features
 
 

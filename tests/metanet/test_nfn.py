@@ -5,9 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import InputSpec, features_of, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs.topology import parameter_graph
-from metanet.inputs.normalize import calibrate
 from metanet.layers import equivariant
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
@@ -31,7 +30,7 @@ def metanet(space, params, **options):
             .double()
             .eval()
         )
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     return module
 
 
@@ -165,7 +164,7 @@ def test_a_tensor_between_two_groups_is_mapped_to_itself_in_four_ways():
 def test_gradients_reach_every_weight(name):
     params = networks(SPACES[name])
     module = metanet(SPACES[name], params)
-    module(features_of(module, params)).square().sum().backward()
+    module(module.features(params)).square().sum().backward()
     assert [
         n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
     ] == []
@@ -195,16 +194,16 @@ def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
 def test_autocast_changes_little():
     params = {name: tensor.float() for name, tensor in networks(SPACES["cnn"], 16).items()}
     module = metanet(SPACES["cnn"], networks(SPACES["cnn"], 16)).float()
-    exact = module(features_of(module, params))
+    exact = module(module.features(params))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = module(features_of(module, params))
+        rounded = module(module.features(params))
     rounded.float().square().sum().backward()
     assert (exact - rounded).abs().max() < 0.1 * exact.std()
 
 
 def test_the_published_preset_has_its_size():
     space = build_architecture("mlp", {"hidden": [32, 32]}, (1, 8, 8), 10).space
-    module = build("nfn", InputSpec(space), {"preset": "published"})
+    module = build("nfn", [InputSpec(space)], {"preset": "published"})
     assert 1.2e6 < sum(weight.numel() for weight in module.parameters()) < 1.8e6
 
 

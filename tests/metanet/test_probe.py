@@ -1,6 +1,5 @@
 """Probing reads what networks compute: the function all of it, and nothing but the function."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +12,7 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from metanet import Metanet
 from metanet.contract import InputSpec, seeded
-from metanet.inputs.normalize import calibrate
+from metanet.inputs.population import view
 from metanet.models.probe import Probe
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
@@ -70,7 +69,7 @@ def probe(of, params, **options):
             .double()
             .eval()
         )
-    calibrate(module, [params])
+    module.calibrate([params])
     return module
 
 
@@ -236,10 +235,10 @@ def test_networks_that_compute_something_else_are_refused(populations):
 def test_networks_whose_function_is_unknown_are_refused():
     population = random_population(sizes=(40, 16, 16))
     with pytest.raises(ValueError, match=r"metanet 'probe' runs networks on inputs: .* got none"):
-        Metanet("probe").fit(replace(population, network=None))
+        Metanet("probe").fit(view(population, network=None))
     fitted = Metanet("probe", epochs=1).fit(population)
     with pytest.raises(ValueError, match="got unknown"):
-        fitted.score(replace(population, network=None))
+        fitted.score(view(population, network=None))
 
 
 def test_options_are_checked():

@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from metanet.contract import InputSpec, features_of, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs.pyg import batch
 from metanet.graphs.signs import has_signs, parity
 from metanet.graphs.topology import edge_features, node_features, parameter_graph
-from metanet.inputs.normalize import calibrate
+from metanet.inputs.population import view
 from metanet.layers import dense, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.signed import SignedGraphNetwork
@@ -44,7 +44,7 @@ def metanet(space, params, free=None, **options):
             InputSpec(space, free or {}), **{"width": 8, "edge_width": 4, "layers": 2, **options}
         )
     module = module.double().eval()
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     return module
 
 
@@ -70,7 +70,7 @@ def test_the_dense_path_equals_gathers_and_scatters(name):
     space = SPACES[name]
     params = networks(space)
     module = metanet(space, params)
-    features = features_of(module, params)
+    features = module.features(params)
     ours = module(features)
     theirs = slow.run(module.network, module.graph, module.norm(features))
     assert_same_function(module, ours, theirs)
@@ -150,7 +150,7 @@ def test_without_signs_it_is_a_graph_network_on_balanced_params(name):
     space = SPACES[name]
     params = networks(space)
     module = metanet(space, params)
-    features = features_of(module, params)
+    features = module.features(params)
     data = batch([(module.graph, module.norm(features))])
     assert isinstance(module.network, GraphNetwork)
     close(module(features), sparse.run(module.network, data))
@@ -173,7 +173,7 @@ def test_features_of_nodes_move_as_declared(name):
 
     @torch.no_grad()
     def nodes(own):
-        full = module.norm(features_of(module, own))
+        full = module.norm(module.features(own))
         both = module.dense.features(
             module.network, node_features(module.graph, full), edge_features(module.graph, full)
         )
@@ -243,13 +243,11 @@ def test_dead_neurons_are_read_and_remain_invariant(name, kind):
     params = networks(space)
     module, own = metanet(space, params), dead(params, kind)
     before, after = (
-        module(features_of(module, values)) for values in (own, act(space, wide(space), own))
+        module(module.features(values)) for values in (own, act(space, wide(space), own))
     )
     close(before, after, rtol=1e-8, atol=1e-8)
-    calibrate(module, [features_of(module, own)])
-    out = module.float()(
-        features_of(module, {name: tensor.float() for name, tensor in own.items()})
-    )
+    module.calibrate([module.features(own)])
+    out = module.float()(module.features({name: tensor.float() for name, tensor in own.items()}))
     out.square().sum().backward()
     assert out.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in module.parameters())
@@ -262,7 +260,7 @@ def test_tiny_and_huge_weights_are_read(name, scale):
     params = {name: tensor.float() for name, tensor in networks(space).items()}
     module = metanet(space, networks(space)).float()
     tensor = next(tensor for tensor in reversed(params) if params[tensor].dim() > 2)
-    features = features_of(module, {**params, tensor: params[tensor] * scale})
+    features = module.features({**params, tensor: params[tensor] * scale})
     inputs = [values.requires_grad_() for values in features.values()]
     out = module(features)
     out.square().sum().backward()
@@ -284,7 +282,7 @@ def test_gradients_reach_every_weight_of_a_network_with_signs():
     for name in ("siren", "transformer", "mlp any"):
         params = networks(SPACES[name])
         module = metanet(SPACES[name], params)
-        module(features_of(module, params)).square().sum().backward()
+        module(module.features(params)).square().sum().backward()
         assert isinstance(module.network, SignedGraphNetwork)
         assert [
             n
@@ -304,7 +302,7 @@ def test_laws_hold_where_neurons_have_scales(scaling, law):
         for n, g in population.space.groups.items()
     }
     LAWS[law](
-        "scale_gmn", replace(population, space=WeightSpace(groups, population.space.tensors)), {}
+        "scale_gmn", view(population, space=WeightSpace(groups, population.space.tensors)), {}
     )
 
 
@@ -333,6 +331,6 @@ def test_options_are_checked():
         ScaleGraphMetanet(InputSpec(SPACES["mlp"]), width=12)
     assert METANETS["scale_gmn"] is ScaleGraphMetanet
     assert (
-        len(build("scale_gmn", InputSpec(SPACES["mlp"]), {"preset": "published"}).network.layers)
+        len(build("scale_gmn", [InputSpec(SPACES["mlp"])], {"preset": "published"}).network.layers)
         == 4
     )

@@ -13,10 +13,9 @@ import metanet.inputs.dataset
 import metanet.train
 import zoo
 from metanet import METANETS, Metanet, load
-from metanet.inputs.batches import Drawn, InMemory
+from metanet.inputs.batches import Drawn, JoinedNetworks, ParamsInMemory
 from metanet.inputs.dataset import streams
-from metanet.inputs.treatments import TREATMENTS, Align
-from metanet.mixed import JoinedSets
+from metanet.inputs.treatments import TREATMENTS, Align, Step
 from metanet.testing import random_population
 from tests.zoo.written import write_zoo
 from zoo.store.streaming import StoredParams
@@ -79,7 +78,7 @@ def test_every_metanet_gives_the_same_from_disk(opened, model, name, on_disk, mo
     kept = fitted(model, opened[name], stream=False)
     expected = kept.evaluate(opened[name], num_bootstrap=10)
     on_disk()
-    if not getattr(kept.module_, "compact", False) and model != "hparams":
+    if not kept.module_.compact and model != "hparams":
         monkeypatch.setattr(
             Drawn, "kept", lambda self: pytest.fail("the features of all networks were kept")
         )
@@ -109,7 +108,7 @@ def test_treatments_do_the_same_from_disk(opened, model, treatment):
             name: tensor[torch.arange(40) != 3]
             for name, tensor in opened["standard"].params("train").items()
         }
-        reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.spec, params).known
+        reference = Align(rounds=1, num_reference=9).fit(streamed.reader_.specs[0], params).known
         assert all(
             torch.equal(tensor, reference[name])
             for name, tensor in streamed.reader_.treatment.known[0].items()
@@ -131,7 +130,9 @@ def test_several_populations_stream_together(opened, on_disk):
 
 def test_networks_of_several_populations_come_in_the_order_of_the_index(opened):
     whole = [opened[name].params("test") for name in ("standard", "w_asymmetric")]
-    joined = JoinedSets((opened["standard"].stored("test"), InMemory(whole[1])))
+    joined = JoinedNetworks(
+        (opened["standard"].stored("test"), ParamsInMemory(whole[1])), are_stored=True
+    )
     parts = [torch.tensor(rows) for rows in ([30, 2, 41, 0, 21], [7, 5], [40, 22])]
     for index, chosen in zip(parts, joined.stream(parts, workers=1), strict=True):
         assert [networks is None for networks in chosen.networks] == [
@@ -189,28 +190,16 @@ def test_auto_streams_what_would_take_more_than_a_third_of_the_free_memory(opene
 
 
 def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):
-    class Whole(METANETS["mlp"]):
-        def calibrate(self, features):
-            self.norm.settle(self.norm.summarize(features))
-
-        summarize = property()
-
     class Trees(METANETS["gbm"]):
         compact = False
 
     @dataclass(frozen=True)
-    class Mean:
+    class Mean(Step):
         def fit(self, spec, params):
             return self
 
-    monkeypatch.setitem(METANETS, "whole", Whole)
     monkeypatch.setitem(METANETS, "trees", Trees)
     monkeypatch.setitem(TREATMENTS, "mean", Mean)
-    with pytest.raises(
-        ValueError,
-        match="stream: Whole cannot learn from networks on disk: its `calibrate` takes all",
-    ):
-        fitted("whole", opened["standard"], stream=True)
     with pytest.raises(
         ValueError, match=r"stream: Trees cannot .* trains on the features of all networks at once"
     ):
@@ -225,7 +214,7 @@ def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):
     ):
         fitted("mlp", random_population(), stream=True)
     for stream in (False, "auto"):
-        fitted("whole", opened["standard"], stream=stream, treatment="mean")
+        fitted("trees", opened["standard"], stream=stream, treatment="mean")
 
 
 BAD = {
@@ -238,9 +227,10 @@ BAD = {
 def test_bad_settings_are_refused(name):
     options, message = {name: BAD[name][0]}, f"{name}: {BAD[name][1]}"
     with pytest.raises(ValueError, match=message):
-        Metanet("mlp", **options)
+        Metanet("mlp", **options).fit(random_population())
+    fitted = Metanet("mlp", epochs=1).fit(random_population()).set_params(**options)
     with pytest.raises(ValueError, match=message):
-        Metanet("mlp").set_params(**options)
+        fitted.predict(random_population())
 
 
 def test_a_module_without_normalization_streams(opened, monkeypatch):

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.contract import InputSpec, features_of, invariant_to, seeded
+from metanet.contract import InputSpec, seeded
 from metanet.graphs.topology import parameter_graph
-from metanet.inputs.normalize import calibrate
 from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
@@ -22,7 +21,7 @@ def metanet(space, params, **options):
     sizes = {"token_size": 5, "width": 8, "layers": 2, "heads": 2}
     with seeded(0):
         module = TokenTransformer(InputSpec(space), **{**sizes, **options}).double().eval()
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     return module
 
 
@@ -94,7 +93,7 @@ def test_a_block_equals_that_of_torch():
 def test_every_space_has_predictions_and_gradients(name):
     params = networks(SPACES[name])
     module = metanet(SPACES[name], params)
-    out = module(features_of(module, params))
+    out = module(module.features(params))
     assert out.shape == (COUNT,)
     assert out.isfinite().all()
     out.square().sum().backward()
@@ -110,7 +109,7 @@ def test_predictions_change_when_neurons_move_and_nothing_else_is_declared(name)
     module = metanet(space, params)
     permutations = sample(space, generator(1), batch=(COUNT,)).permutations
     assert spreads(module, params, act(space, GroupElement(permutations, {}), params)) > 1e-4
-    assert invariant_to(module) == "nothing"
+    assert module.invariant == "nothing"
 
 
 def test_fixed_entries_are_not_read():
@@ -125,7 +124,7 @@ def test_fixed_entries_are_not_read():
             .double()
             .eval()
         )
-    calibrate(module, [features_of(module, params)])
+    module.calibrate([module.features(params)])
     fixed = {**params, "layers.0.weight": torch.where(mask, params["layers.0.weight"], 7.0)}
     trained = {**params, "layers.0.weight": torch.where(mask, 7.0, params["layers.0.weight"])}
     assert spreads(module, params, fixed) == 0

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from metanet.contract import Training, seeded
+from metanet.inputs.batches import Kept
 from metanet.inputs.targets import fit_target
 from metanet.train import Labeled, evaluate, train_module
 
@@ -16,7 +17,7 @@ Y = (
     X @ torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0]) / 2 + 0.1 * torch.randn(120, generator=GENERATOR)
 ).sigmoid()
 TARGET = fit_target("test_accuracy", Y[:60])
-PARTS = Labeled(X[:60], Y[:60]), Labeled(X[60:], Y[60:])
+PARTS = Labeled(Kept(X[:60]), Y[:60]), Labeled(Kept(X[60:]), Y[60:])
 
 
 class Perceptron(nn.Module):
@@ -78,7 +79,7 @@ def test_loss_that_is_never_finite_leaves_the_initial_weights():
     history = train_module(
         module,
         TARGET,
-        Labeled(X[:60] * torch.nan, Y[:60]),
+        Labeled(Kept(X[:60] * torch.nan), Y[:60]),
         PARTS[1],
         Training(epochs=3, patience=2),
     )

@@ -7,7 +7,6 @@ import torch
 
 from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
-from metanet.inputs.normalize import calibrate
 from metanet.models.gmn import GraphMetanet
 from metanet.models.width_gmn import WidthGraphMetanet
 from tests.metanet.spaces import SPACES, assert_same_function, generator, networks
@@ -25,7 +24,7 @@ def metanet(space, params, free=None, builder=WidthGraphMetanet):
             builder(InputSpec(space, free or {}), width=8, edge_width=4, layers=2).double().eval()
         )
     if builder is WidthGraphMetanet:
-        calibrate(module, [params])
+        module.calibrate([params])
     return module
 
 

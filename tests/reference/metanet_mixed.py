@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from metanet.contract import Mixed
+from metanet.feature_rows import Mixed
 from metanet.layers import sparse
 from metanet.models.mixed_gmn import MixedGraphMetanet
 
@@ -14,7 +14,7 @@ def predict(module: MixedGraphMetanet, features: Mixed) -> torch.Tensor:
     width = len(module.network.edge_encoder.weight)
     graphs = []
     for key, flat in features.parts.items():
-        own = module.space_graph(key)
+        own = module.spaces[key]
         nodes, edges = own.inputs(module, flat)
         flat_edges = [pad(part.flatten(1, 2), (0, width - part.shape[-1])) for part in edges]
         graph = own.dense.graph
