@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from data_gen.tasks.task import TaskConfig, load_task
-from metanet.contract import PopulationLike
+from metanet.inputs.population import PopulationLike, view
 from zoo.params import Params, flatten, unflatten
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
@@ -50,51 +49,8 @@ class Derived:
     version: int
 
 
-@dataclass(frozen=True)
-class WithDerived:
-    """A population whose table has computed columns too; all else is the population's.
-
-    Attributes:
-        population: The population.
-        targets: Names in `DERIVED`.
-        folder: Where computed columns are kept.
-    """
-
-    population: Population
-    targets: tuple[str, ...]
-    folder: Path
-
-    def __getattr__(self, name: str) -> Any:
-        # Private names are asked for by copying and pickling, when there is no population yet.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.population, name)
-
-    def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters, metrics and computed targets of the networks of a split, ordered by network id.
-
-        Args:
-            split: Name of the split.
-
-        Returns:
-            One row a network.
-        """
-        return self.population.table(split).assign(
-            **{target: self._column(target, split) for target in self.targets}
-        )
-
-    def _column(self, target: str, split: str) -> Float[np.ndarray, "N"]:
-        derived = DERIVED[target]
-        path = (
-            self.folder / f"{target}-{split}-v{derived.version}-{self.population.fingerprint}.npy"
-        )
-        if not path.is_file():
-            _save(path, derived.compute(self.population, self.population.params(split)))
-        return np.load(path, allow_pickle=False)
-
-
 def with_derived(population: Population, targets: Iterable[str], folder: Path) -> PopulationLike:
-    """A population whose table has those of the targets that are computed; the population itself if none of them is.
+    """A population with computed targets in its table; itself if none of the targets is computed.
 
     Args:
         population: A population of a zoo.
@@ -105,8 +61,26 @@ def with_derived(population: Population, targets: Iterable[str], folder: Path) -
     Returns:
         The population.
     """
-    wanted = tuple(target for target in dict.fromkeys(targets) if target in DERIVED)
-    return WithDerived(population, wanted, folder) if wanted else population  # type: ignore[return-value]
+    wanted = [target for target in dict.fromkeys(targets) if target in DERIVED]
+    if not wanted:
+        return population
+
+    def table_of(split: str) -> pd.DataFrame:
+        columns = {target: _column(population, target, split, folder) for target in wanted}
+        return population.table(split).assign(**columns)
+
+    return view(population, table=table_of)
+
+
+def _column(
+    population: Population, target: str, split: str, folder: Path
+) -> Float[np.ndarray, "N"]:
+    """A computed target of a split, from its file if there is one."""
+    derived = DERIVED[target]
+    path = folder / f"{target}-{split}-v{derived.version}-{population.fingerprint}.npy"
+    if not path.is_file():
+        _save(path, derived.compute(population, population.params(split)))
+    return np.load(path, allow_pickle=False)
 
 
 def squared_weight_norm(population: Population, params: Params) -> Float[np.ndarray, "N"]:

@@ -3,15 +3,15 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from torch import Tensor
 
 from metanet.estimator import Metanet
+from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
 from studies.common.evaluation import evaluate, load_parts
 from zoo.params import Params
@@ -63,7 +63,7 @@ def measure(asked: Bridge) -> pd.DataFrame:
     tables = {split: table_of(asked, population, split) for split in population.splits}
     left_out = tables["test"]["diverged"].to_numpy(bool)
     for bridge in asked.bridges:
-        seen = Seen(population, bridge, tables)
+        seen = shown(population, bridge, tables)
         metanet = Metanet(
             "hparams" if bridge == "hyperparameters" else "gbm",
             target=asked.target,
@@ -114,83 +114,41 @@ def table_of(asked: Bridge, population: Population, split: str) -> pd.DataFrame:
 ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A population of which a metanet sees one thing.
+def shown(
+    population: Population, bridge: str, tables: Mapping[str, pd.DataFrame]
+) -> PopulationView:
+    """A population of which a metanet is shown one thing.
 
-    Attributes:
+    Args:
         population: The population.
-        bridge: `"conserved"`, the quantities of the initialization; `"initial"` or `"final"`, the
-            parameters; with `"hyperparameters"` the parameters do not matter.
+        bridge: `"conserved"`, the quantities of the initialization, by law; `"initial"` or
+            `"final"`, the parameters; with `"hyperparameters"` the parameters do not matter.
         tables: For each split the table with the target.
+
+    Returns:
+        The view.
     """
+    table = tables.__getitem__
+    if bridge == "conserved":
+        params = partial(initial_quantities, population)
+        sizes = {law: values[0].numel() for law, values in params("train").items()}
+        groups = {law: NeuronGroup(size) for law, size in sizes.items()}
+        space = WeightSpace(groups, {law: law for law in sizes})
+        return view(population, table=table, params=params, space=space, free={})
+    if bridge == "initial":
+        return view(population, table=table, params=partial(initial_params, population))
+    return view(population, table=table)
 
-    population: Population
-    bridge: str
-    tables: Mapping[str, pd.DataFrame]
 
-    @property
-    def name(self) -> str:
-        """Name of the population."""
-        return self.population.name
+def initial_quantities(population: Population, split: str) -> Params:
+    """Conserved quantities `[N, size]` of the initialization, by law."""
+    _, quantities, _ = population.conservation(split)
+    return {law: values[:, 0].flatten(1) for law, values in quantities.items()}
 
-    @property
-    def space(self) -> WeightSpace:
-        """Space of what is seen; of quantities one group a law."""
-        return self._space
 
-    @cached_property
-    def _space(self) -> WeightSpace:
-        if self.bridge != "conserved":
-            return self.population.space
-        sizes = {law: values[0].numel() for law, values in self.params("train").items()}
-        return WeightSpace(
-            {law: NeuronGroup(size) for law, size in sizes.items()}, {law: law for law in sizes}
-        )
-
-    @property
-    def free(self) -> Mapping[str, Tensor]:
-        """Masks of parameters; quantities have none."""
-        return {} if self.bridge == "conserved" else self.population.free
-
-    @property
-    def hyperparameters(self) -> tuple[str, ...]:
-        """Names of the hyperparameters."""
-        return self.population.hyperparameters
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return self.population.splits
-
-    def params(self, split: str) -> Params:
-        """What is seen of the networks of a split.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            Parameters `[N, *shape]`, or quantities `[N, size]` by law.
-        """
-        if self.bridge == "conserved":
-            _, quantities, _ = self.population.conservation(split)
-            return {law: values[:, 0].flatten(1) for law, values in quantities.items()}
-        if self.bridge == "initial":
-            return {
-                name: tensor[:, 0] for name, tensor in self.population.trajectory(split)[1].items()
-            }
-        return self.population.params(split)
-
-    def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters, metrics and the target.
-
-        Args:
-            split: Name of the split.
-
-        Returns:
-            One row a network.
-        """
-        return self.tables[split]
+def initial_params(population: Population, split: str) -> Params:
+    """Parameters `[N, *shape]` of the initialization."""
+    return {name: tensor[:, 0] for name, tensor in population.trajectory(split)[1].items()}
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:

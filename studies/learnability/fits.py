@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from metanet.contract import PopulationLike
 from metanet.inputs.dataset import Examples, read_examples
+from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
 from studies.common.computed_targets import with_derived
-from studies.learnability.shuffled import ShuffledLabels
+from studies.learnability.shuffled import with_shuffled_labels
 from zoo.store.atomic import atomic_write
 from zoo.store.population import load
 
@@ -153,9 +153,9 @@ def fit(cell: Cell, out: Path) -> dict[str, Predictions]:
 
     start = time.perf_counter()
     population = open_population(cell.zoo, cell.population, cell.target, out)
-    learned: Any = (
-        ShuffledLabels(population, cell.target, cell.seed) if cell.shuffled else population
-    )
+    learned = population
+    if cell.shuffled:
+        learned = with_shuffled_labels(population, cell.target, cell.seed)
     model = Metanet(
         cell.metanet, target=cell.target, treatment=cell.treatment, seed=cell.seed, **cell.options
     )

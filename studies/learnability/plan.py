@@ -5,8 +5,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from metanet.contract import PopulationLike
 from metanet.estimator import Metanet
+from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE, parse_treatment
 from metanet.models.table import METANETS
 from studies.common.grid import code_fingerprint
@@ -223,7 +223,7 @@ def check(config: Learnability) -> None:
             raise ValueError(
                 f"options of metanet {name!r}: {sorted(taken)} are set by the study, not by its options"
             )
-        Metanet(name, **options)
+        Metanet(name, **options).check()
     _check_treatments(config)
 
 

@@ -1,43 +1,35 @@
-"""A population whose labels say nothing about its networks: what is learned from it is the floor of chance."""
-
-from dataclasses import dataclass
-from typing import Any
+"""A population with labels that say nothing: what is learned from it is the floor of chance."""
 
 import numpy as np
 import pandas as pd
 
-from metanet.contract import PopulationLike
+from metanet.inputs.population import PopulationLike, PopulationView, view
 
 LEARNED = ("train", "validation")
 
 
-@dataclass(frozen=True)
-class ShuffledLabels:
-    """A population with one column permuted among the networks of a split; the test networks keep theirs.
+def with_shuffled_labels(population: PopulationLike, target: str, seed: int) -> PopulationView:
+    """A population with one column permuted among the networks of a split that have a value.
 
-    Attributes:
+    Networks that diverged keep having none, and test networks keep theirs.
+
+    Args:
         population: The population.
         target: The column.
         seed: Of the permutation.
+
+    Returns:
+        The view.
     """
 
-    population: PopulationLike
-    target: str
-    seed: int
-
-    def __getattr__(self, name: str) -> Any:
-        # Private names are asked for by copying and pickling, when there is no population yet.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.population, name)
-
-    def table(self, split: str) -> pd.DataFrame:
-        """The table, with the target permuted among the networks that have one; those that diverged keep having none."""
-        table = self.population.table(split)
+    def table_of(split: str) -> pd.DataFrame:
+        table = population.table(split)
         if split not in LEARNED:
             return table
-        values = table[self.target].to_numpy(copy=True)
+        values = table[target].to_numpy(copy=True)
         finite = np.flatnonzero(np.isfinite(values))
-        generator = np.random.default_rng([self.seed, LEARNED.index(split)])
+        generator = np.random.default_rng([seed, LEARNED.index(split)])
         values[finite] = values[generator.permutation(finite)]
-        return table.assign(**{self.target: values})
+        return table.assign(**{target: values})
+
+    return view(population, table=table_of)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from metanet.contract import InputSpec, network_of
+from metanet.contract import InputSpec, declared
 from metanet.inputs.checks import check_spec, width_difference
 from metanet.models.table import METANETS
 from studies.learnability.config import Learnability
@@ -13,7 +13,7 @@ from zoo.store.population import Population, load
 
 def reads_weights(metanet: str) -> bool:
     """Whether a metanet of the table reads weights, and not hyperparameters."""
-    return getattr(METANETS[metanet], "reads", "params") == "params"
+    return declared(METANETS[metanet]).reads == "params"
 
 
 def candidates(
@@ -60,10 +60,11 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
     if not reads_weights(metanet):
         missing = [name for name in fitted_on.hyperparameters if name not in other.hyperparameters]
         return f"it has no hyperparameters {', '.join(missing)}" if missing else ""
-    builder = METANETS[metanet]
-    if hasattr(builder, "transfer") and fitted_on.space != other.space:
+    contract = declared(METANETS[metanet])
+    if contract.transfers and fitted_on.space != other.space:
         return "more than widths differ" if width_difference(fitted_on.space, other.space) else ""
-    spec = InputSpec(fitted_on.space, fitted_on.free, network=network_of(builder, fitted_on))
+    network = fitted_on.network if contract.runs_networks else None
+    spec = InputSpec(fitted_on.space, fitted_on.free, network=network)
     try:
         check_spec(spec, other.space, other.free, "")
     except ValueError:

@@ -1,7 +1,6 @@
 """Which networks a metanet learns from: order, nesting, diverged networks, errors."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 

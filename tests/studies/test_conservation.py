@@ -16,7 +16,7 @@ from studies import cli
 from studies.conservation import prediction as conservation_bridge
 from studies.conservation import study as conservation
 from studies.conservation import trajectories as conservation_paths
-from studies.conservation.prediction import Bridge, Seen, first_crossings, table_of
+from studies.conservation.prediction import Bridge, first_crossings, shown, table_of
 from studies.conservation.study import Conservation
 from studies.conservation.tables import fit_slopes, kind_of, network_means, path_cells, paths_of
 from studies.conservation.trajectories import TERMS, Run, job_of
@@ -161,10 +161,10 @@ def test_what_a_bridge_shows(folder):
     asked = Bridge(
         folder, population.fingerprint, "standard", "half_time", ("conserved",), 50, 0, 50, "unused"
     )
-    seen = Seen(population, "conserved", {"test": table_of(asked, population, "test")})
+    seen = shown(population, "conserved", {"test": table_of(asked, population, "test")})
     assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
     assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
-    initial = Seen(population, "initial", {})
+    initial = shown(population, "initial", {})
     assert torch.equal(
         initial.params("test")["layers.0.weight"],
         population.trajectory("test")[1]["layers.0.weight"][:, 0],

@@ -11,7 +11,7 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet import Metanet
-from metanet.contract import PopulationLike
+from metanet.inputs.population import PopulationLike
 from studies.common.computed_targets import (
     DERIVED,
     Derived,
@@ -215,13 +215,14 @@ def test_all_else_is_the_populations(populations, tmp_path):
     assert with_derived(plain, ["test_accuracy"], tmp_path) is plain
     population = with_derived(plain, ["squared_weight_norm"], tmp_path)
     assert isinstance(population, PopulationLike)
-    assert (population.name, population.fingerprint, population.splits) == (
+    assert (population.name, population.space, population.splits) == (
         plain.name,
-        plain.fingerprint,
+        plain.space,
         plain.splits,
     )
+    stored = population.stored("test")
+    assert stored is not None
+    assert stored.files == plain.stored("test").files
     assert population.table("test").drop(columns="squared_weight_norm").equals(plain.table("test"))
     fitted = Metanet("statnn", target="squared_weight_norm", epochs=2).fit(population)
     assert np.isfinite(fitted.predict(population)).all()
-    with pytest.raises(AttributeError):
-        getattr(population, "_unknown")  # noqa: B009

@@ -18,6 +18,7 @@ from zoo.store.population import load
 SPEC = """
 from dataclasses import dataclass
 
+from metanet.inputs.treatments import Step
 from metanet.models.gbm import StatisticsBoosting
 
 
@@ -26,7 +27,7 @@ def mine(spec, *, max_leaf_nodes: int = 15):
 
 
 @dataclass(frozen=True)
-class Halve:
+class Halve(Step):
     by: float = 0.5
 
     def treat(self, spec, params):

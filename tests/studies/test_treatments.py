@@ -8,7 +8,7 @@ from metanet.estimator import Metanet
 from studies.learnability.fits import load_predictions
 from studies.learnability.plan import plan_tasks
 from studies.learnability.report import write_report
-from studies.learnability.shuffled import ShuffledLabels
+from studies.learnability.shuffled import with_shuffled_labels
 from studies.learnability.study import run
 from studies.learnability.tables import format_study
 from studies.learnability.transfer import candidates, impossible, why_not
@@ -109,7 +109,7 @@ def test_what_cannot_be_done_is_refused(tiny_zoo, tmp_path, changes, message):
 
 def test_shuffled_labels_are_the_same_values_in_another_order(tmp_path):
     population = load(write_zoo(tmp_path / "zoo", num_diverged=3))["standard"]
-    shuffled = ShuffledLabels(population, "test_accuracy", 0)
+    shuffled = with_shuffled_labels(population, "test_accuracy", 0)
     for split in ("train", "validation"):
         before, after = population.table(split), shuffled.table(split)
         old, new = before["test_accuracy"].to_numpy(), after["test_accuracy"].to_numpy()
@@ -120,7 +120,7 @@ def test_shuffled_labels_are_the_same_values_in_another_order(tmp_path):
             before.drop(columns="test_accuracy"), after.drop(columns="test_accuracy")
         )
         assert not shuffled.table(split).equals(
-            ShuffledLabels(population, "test_accuracy", 1).table(split)
+            with_shuffled_labels(population, "test_accuracy", 1).table(split)
         )
     pd.testing.assert_frame_equal(population.table("test"), shuffled.table("test"))
 
