@@ -1,4 +1,4 @@
-"""Networks as torch_geometric graphs: one `Data` a network, any weight spaces together in one `Batch`.
+"""Networks as torch_geometric graphs: one `Data` a network, any weight spaces in one `Batch`.
 
     graph = parameter_graph(space)                                 # once for each space
     data = graph_data(graph, params, 3)                            # one network
@@ -108,11 +108,12 @@ def batch(
     Raises:
         ValueError: If features of a graph are wider than `sizes`.
     """
-    own = sizes_of([graph for graph, _ in populations])
-    sizes = sizes or own
-    if sizes.node_channels < own.node_channels or sizes.edge_channels < own.edge_channels:
+    needed = sizes_of([graph for graph, _ in populations])
+    sizes = sizes or needed
+    if sizes.node_channels < needed.node_channels or sizes.edge_channels < needed.edge_channels:
         raise ValueError(
-            f"batch: expected room for {own.node_channels} channels of nodes and {own.edge_channels} of edges, "
+            f"batch: expected room for {needed.node_channels} channels of nodes "
+            f"and {needed.edge_channels} of edges, "
             f"got {sizes.node_channels} and {sizes.edge_channels}"
         )
     networks = [data for graph, params in populations for data in _networks(graph, params, sizes)]
@@ -122,11 +123,14 @@ def batch(
 def _networks(graph: ParameterGraph, params: Mapping[str, Tensor], sizes: GraphSizes) -> list[Data]:
     nodes = node_features(graph, params, sizes.node_channels)
     edges = flat_edges(graph, params, sizes.edge_channels)
-    shared = {
-        name: getattr(graph, name).to(nodes.device)
-        for name in ("edge_index", "edge_type", "node_set", "orbit")
+    device = nodes.device
+    topology = {
+        "edge_index": graph.edge_index.to(device),
+        "edge_type": graph.edge_type.to(device),
+        "node_set": graph.node_set.to(device),
+        "orbit": graph.orbit.to(device),
     }
     return [
-        Data(x=x, edge_attr=edge_attr, num_nodes=len(x), **shared)  # type: ignore[arg-type]
+        Data.from_dict({**topology, "x": x, "edge_attr": edge_attr, "num_nodes": len(x)})
         for x, edge_attr in zip(nodes, edges, strict=True)
     ]

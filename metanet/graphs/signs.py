@@ -3,10 +3,10 @@
 A node has one sign: the product of the signs of those of its neurons that have any. A part of the
     graph is
 
-    "odd"               if it flips with the signs of its nodes: `e_vu -> s_v s_u e_vu`, and `b_v -> s_v b_v` for a vector
+    "odd"               if it flips with the signs of its nodes: `e_vu -> s_v s_u e_vu`, `b_v -> s_v b_v`
     "written", "read"   if it flips with those of its written nodes v, or of its read nodes u, alone
     "even"              if no sign flips it
-    "mixed"             if it flips otherwise, as `(a b^2)` with the signs of `a` alone; its absolute value is even
+    "mixed"             if it flips otherwise, as `(a b^2)` with the signs of `a`; its size is even
 
 Nodes without signs, such as inputs and outputs, count as of sign 1: to them, everything is as odd
 as it is even.
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from metanet.graphs.topology import ParameterGraph, Part, Relation
+from metanet.graphs.topology import EdgePart, NodePart, ParameterGraph, Relation
 from zoo.weight_space import WeightSpace
 
 Parity = Literal["odd", "written", "read", "even", "mixed"]
@@ -26,10 +26,10 @@ Parity = Literal["odd", "written", "read", "even", "mixed"]
 
 def has_signs(space: WeightSpace) -> bool:
     """Whether any neurons of the space have signs."""
-    return any(group.scaling in ("sign", "any") for group in space.groups.values())
+    return any(_has_sign(space, name) for name in space.groups)
 
 
-def parity(graph: ParameterGraph, part: Part | Relation) -> Parity:
+def parity(graph: ParameterGraph, part: NodePart | EdgePart | Relation) -> Parity:
     """How signs act on a part.
 
     Args:
@@ -41,32 +41,31 @@ def parity(graph: ParameterGraph, part: Part | Relation) -> Parity:
     """
     if isinstance(part, Relation):
         return "even"
-    sides, start = [], 0
-    for at in (part.written,) if part.read is None else (part.written, part.read):
-        end = start + len(graph.node_sets[at].axis)
-        dims = [part.block.dims[place] for place in part.order[start:end]]
-        sides.append(
-            {
-                dim.power % 2 == 1
-                for dim in dims
-                if graph.space.groups[str(dim.group)].scaling in ("sign", "any")
-            }
-        )
-        start = end
-    if any(len(odd) == 2 for odd in sides):
+    node_sets = (part.node_set,) if isinstance(part, NodePart) else (part.written, part.read)
+    axes = list(part.order)
+    flips_of_sides = []  # for each side, whether the powers of its signs are odd
+    for node_set in node_sets:
+        side = [part.block.dims[axes.pop(0)] for _ in graph.node_sets[node_set].axis]
+        flips = {dim.power % 2 == 1 for dim in side if _has_sign(graph.space, str(dim.group))}
+        flips_of_sides.append(flips)
+    if any(len(flips) == 2 for flips in flips_of_sides):
         return "mixed"
-    if True not in set().union(*sides):
+    if True not in set().union(*flips_of_sides):
         return "even"
-    if False not in set().union(*sides):
+    if False not in set().union(*flips_of_sides):
         return "odd"
-    return "written" if sides[0] == {True} else "read"
+    return "written" if flips_of_sides[0] == {True} else "read"
+
+
+def _has_sign(space: WeightSpace, group: str) -> bool:
+    return space.groups[group].scaling in ("sign", "any")
 
 
 def signed_nodes(graph: ParameterGraph) -> Bool[Tensor, " V"]:
     """Which nodes have a sign."""
-    groups = graph.space.groups
     signed = [
-        any(groups[name].scaling in ("sign", "any") for name in own.axis) for own in graph.node_sets
+        any(_has_sign(graph.space, group) for group in node_set.axis)
+        for node_set in graph.node_sets
     ]
     return torch.tensor(signed, dtype=torch.bool)[graph.node_set]
 
@@ -81,14 +80,11 @@ def parity_of_channels(graph: ParameterGraph) -> tuple[Bool[Tensor, "V C"], Bool
         Even ones and odd ones; features of nodes without signs are both.
     """
     shape = len(graph.orbit), graph.sizes.node_channels
-    even, odd = (torch.zeros(shape, dtype=torch.bool) for _ in range(2))
+    even, odd = torch.zeros(2, *shape, dtype=torch.bool)
     signed = signed_nodes(graph)
     for part in graph.vectors:
-        nodes, channels = (
-            graph.node_sets[part.written].nodes,
-            slice(part.slot, part.slot + part.shape[-1]),
-        )
+        nodes = graph.node_sets[part.node_set].nodes
         kind = parity(graph, part)
-        even[nodes, channels] = kind == "even"
-        odd[nodes, channels] = kind == "odd" or not bool(signed[nodes].any())
+        even[nodes, part.channels] = kind == "even"
+        odd[nodes, part.channels] = kind == "odd" or not bool(signed[nodes].any())
     return even, odd

@@ -1,11 +1,11 @@
-"""The parameter graph of a weight space: which neurons there are, and which parameter joins which of them.
+"""The parameter graph of a weight space: its neurons, and which parameter joins which of them.
 
 Nodes are the positions of the *node axes* of a space: the product of the neuron groups on one side
 of a tensor, most often one group. Edges run read -> written. What follows from the space alone is
 here, in `parameter_graph`; `metanet.graphs.pyg` fills it with the parameters of networks, as
 torch_geometric data.
 
-    "h2 <- h1"                an edge from every neuron of h1 to every neuron of h2, with one channel
+    "h2 <- h1"                an edge from every neuron of h1 to every neuron of h2, one channel
     "c2 <- c1 3 3"            likewise, with nine channels: plain axes become channels
     "y <- (c2 16)"            edges from c2 to y with sixteen channels
     "h1"   "4 d"              one, four channels of every node of h1, of d
@@ -58,36 +58,60 @@ class NodeSet:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A block of a tensor, as features of edges or of nodes.
+class NodePart:
+    """A block of a tensor whose entries are features of nodes.
 
     Attributes:
         block: The block.
-        order: Its axes in the order written, read, plain.
-        shape: `(W, R, C)` for edges, `(V, C)` for nodes.
-        written: Place of the written node set in the graph; for features of nodes, of their set.
-        read: Place of the read node set; None for features of nodes.
-        slot: Features of nodes: first channel of the set that it fills.
+        order: Its axes, those of nodes first, then plain ones.
+        shape: `(V, C)`.
+        node_set: Place of the node set in the graph.
+        first_channel: First of the channels of the set that it fills.
+    """
+
+    block: Block
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    node_set: int
+    first_channel: int
+
+    @property
+    def channels(self) -> slice:
+        """The channels of the node set that it fills."""
+        return slice(self.first_channel, self.first_channel + self.shape[-1])
+
+    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "N V C"]:
+        """The features of N networks, from tensors `[N, *shape]`."""
+        return _arranged(self, params)
+
+
+@dataclass(frozen=True)
+class EdgePart:
+    """A block of a tensor whose entries are features of edges.
+
+    Attributes:
+        block: The block.
+        order: Its axes, written ones first, then read ones, then plain ones.
+        shape: `(W, R, C)`.
+        written: Place of the written node set in the graph.
+        read: Place of the read node set.
     """
 
     block: Block
     order: tuple[int, ...]
     shape: tuple[int, ...]
     written: int
-    read: int | None
-    slot: int = 0
+    read: int
 
-    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "..."]:
-        """The features of N networks.
+    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "N W R C"]:
+        """The features of N networks, from tensors `[N, *shape]`."""
+        return _arranged(self, params)
 
-        Args:
-            params: Tensors `[N, *shape]`.
 
-        Returns:
-            `[N, W, R, C]` or `[N, V, C]`.
-        """
-        block = self.block.view(params[self.block.tensor])
-        return block.permute(0, *(1 + at for at in self.order)).reshape(-1, *self.shape)
+def _arranged(part: NodePart | EdgePart, params: Mapping[str, Tensor]) -> Tensor:
+    """The block of each network, axes in the order of the part and merged to its shape."""
+    block = part.block.view(params[part.block.tensor])
+    return block.permute(0, *(1 + axis for axis in part.order)).reshape(-1, *part.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +148,9 @@ class Relation:
 
 @dataclass(frozen=True, eq=False)
 class ParameterGraph:
-    """The topology of all networks of a weight space; edges part by part, each part in C order of (written, read).
+    """The topology of all networks of a weight space.
+
+    Edges are listed part by part, each part in C order of (written, read).
 
     Attributes:
         space: The weight space.
@@ -139,8 +165,8 @@ class ParameterGraph:
 
     space: WeightSpace
     node_sets: tuple[NodeSet, ...]
-    vectors: tuple[Part, ...]
-    edges: tuple[Part | Relation, ...]
+    vectors: tuple[NodePart, ...]
+    edges: tuple[EdgePart | Relation, ...]
     edge_index: Int64[Tensor, "2 E"]
     edge_type: Int64[Tensor, " E"]
     node_set: Int64[Tensor, " V"]
@@ -150,7 +176,7 @@ class ParameterGraph:
     def sizes(self) -> "GraphSizes":
         """What a metanet that reads the graph must have room for."""
         return GraphSizes(
-            node_channels=max((own.channels for own in self.node_sets), default=0),
+            node_channels=max((nodes.channels for nodes in self.node_sets), default=0),
             edge_channels=max((part.shape[-1] for part in self.edges), default=0),
             node_sets=len(self.node_sets),
             edge_types=len(self.edges),
@@ -178,9 +204,8 @@ class GraphSizes:
 
     def __or__(self, other: "GraphSizes") -> "GraphSizes":
         """Sizes that hold the graphs of both."""
-        return GraphSizes(
-            **{name: max(value, getattr(other, name)) for name, value in vars(self).items()}
-        )
+        mine, theirs = vars(self), vars(other)
+        return GraphSizes(**{name: max(size, theirs[name]) for name, size in mine.items()})
 
 
 @lru_cache(maxsize=64)
@@ -206,36 +231,36 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
     >>> graph.edge_index[:, :3].tolist(), graph.orbit.tolist(), graph.sizes.edge_channels
     ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
     """
-    sided = [(block, *_sides(space, block)) for block in cut_blocks(space)]
-    axes: dict[NodeAxis, int] = {}
-    for block, written, read in sided:
-        for side in (read, written) if read is not None else (written,):
-            axes.setdefault(_axis(block, side), len(axes))
-    channels = [0] * len(axes)
-    vectors, edges = [], []
-    for block, written, read in sided:
-        plain = [at for at, dim in enumerate(block.dims) if dim.group is None]
-        sides = [written] if read is None else [written, read]
-        shape = tuple(prod(block.dims[at].size for at in side) for side in [*sides, plain])
-        order, node_set = (
-            (*(at for side in sides for at in side), *plain),
-            axes[_axis(block, written)],
-        )
-        if read is None:
-            vectors.append(Part(block, order, shape, node_set, None, channels[node_set]))
-            channels[node_set] += shape[-1]
+    sided_blocks = [(block, _sides(space, block)) for block in cut_blocks(space)]
+    places: dict[NodeAxis, int] = {}
+    for block, sides in sided_blocks:
+        for side in reversed(sides):
+            places.setdefault(_axis(block, side), len(places))
+    num_channels = [0] * len(places)
+    vectors: list[NodePart] = []
+    edges: list[EdgePart | Relation] = []
+    for block, sides in sided_blocks:
+        order, shape = _layout(block, sides)
+        node_set, *read = (places[_axis(block, side)] for side in sides)
+        if read:
+            edges.append(EdgePart(block, order, shape, node_set, read[0]))
         else:
-            edges.append(Part(block, order, shape, node_set, axes[_axis(block, read)]))
-    return _graph(
-        space,
-        _node_sets(space, list(axes), channels),
-        vectors,
-        [*edges, *_relations(space, list(axes))],
-    )
+            vectors.append(NodePart(block, order, shape, node_set, num_channels[node_set]))
+            num_channels[node_set] += shape[-1]
+    edges += _relations(space, list(places))
+    return _graph(space, _node_sets(space, list(places), num_channels), vectors, edges)
 
 
-def _sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int] | None]:
-    """Axes of a block that are written, and those that are read, if it joins neurons with neurons."""
+def _layout(block: Block, sides: list[list[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Axes of a block in the order of its sides, plain ones last, and the sizes of the sides."""
+    plain = [axis for axis, dim in enumerate(block.dims) if dim.group is None]
+    order = [axis for side in sides for axis in side]
+    shape = tuple(prod(block.dims[axis].size for axis in side) for side in [*sides, plain])
+    return (*order, *plain), shape
+
+
+def _sides(space: WeightSpace, block: Block) -> list[list[int]]:
+    """Written axes of a block, then the read ones if it joins neurons with neurons."""
     powers = space.pattern(block.tensor).powers
     grouped = [at for at, dim in enumerate(block.dims) if dim.group is not None]
     written = [at for at in grouped if powers[block.axes[at]] > 0]
@@ -243,7 +268,7 @@ def _sides(space: WeightSpace, block: Block) -> tuple[list[int], list[int] | Non
     if not written or not read:
         written = [at for at in grouped if block.axes[at] == block.axes[grouped[0]]]
         read = grouped[len(written) :]
-    return written, read or None
+    return [written, read] if read else [written]
 
 
 def _axis(block: Block, side: list[int]) -> NodeAxis:
@@ -264,9 +289,8 @@ def _relations(space: WeightSpace, axes: list[NodeAxis]) -> Iterator[Relation]:
         if shared:
             agree = torch.ones(1, 1)
             for group in sorted(shared):
-                agree = agree * (
-                    _places(space, second, group)[:, None] == _places(space, first, group)
-                )
+                to, of = _places(space, second, group), _places(space, first, group)
+                agree = agree * (to[:, None] == of)
             yield Relation(agree[..., None], written, read)
 
 
@@ -277,38 +301,46 @@ def _places(space: WeightSpace, axis: NodeAxis, group: str) -> Int64[Tensor, " _
 
 
 def _graph(
-    space: WeightSpace, sets: list[NodeSet], vectors: list[Part], edges: Sequence[Part | Relation]
+    space: WeightSpace,
+    sets: list[NodeSet],
+    vectors: list[NodePart],
+    edges: Sequence[EdgePart | Relation],
 ) -> ParameterGraph:
-    empty = torch.zeros(0, dtype=torch.int64)
-    index, orbits, count = [empty.reshape(2, 0)], [empty], 0
-    for part in edges:
-        written, read = sets[part.written], sets[part.read or 0]
-        places = torch.cartesian_prod(torch.arange(written.size), torch.arange(read.size)).T
-        index.append(torch.stack([read.start + places[1], written.start + places[0]]))
+    ends = [_ends(sets[part.written], sets[part.read]) for part in edges]
+    orbits: list[Tensor] = []
+    num_orbits = 0
     for node_set in sets:
-        own = _orbits(space, node_set.axis)
-        orbits.append(count + own)
-        count += int(own.max()) + 1
+        orbits.append(num_orbits + _orbits(space, node_set.axis))
+        num_orbits = int(orbits[-1].max()) + 1
     return ParameterGraph(
         space=space,
         node_sets=tuple(sets),
         vectors=tuple(vectors),
         edges=tuple(edges),
-        edge_index=torch.cat(index, dim=1),
-        edge_type=torch.cat(
-            [empty, *(torch.full((prod(p.shape[:2]),), at) for at, p in enumerate(edges))]
-        ),
-        node_set=torch.cat([empty, *(torch.full((own.size,), at) for at, own in enumerate(sets))]),
-        orbit=torch.cat(orbits),
+        edge_index=torch.cat([torch.zeros(2, 0, dtype=torch.int64), *ends], dim=1),
+        edge_type=_numbered([prod(part.shape[:2]) for part in edges]),
+        node_set=_numbered([node_set.size for node_set in sets]),
+        orbit=torch.cat([torch.zeros(0, dtype=torch.int64), *orbits]),
     )
+
+
+def _ends(written: NodeSet, read: NodeSet) -> Int64[Tensor, "2 E"]:
+    """Read and written node of all edges between two node sets."""
+    places = torch.cartesian_prod(torch.arange(written.size), torch.arange(read.size)).T
+    return torch.stack([read.start + places[1], written.start + places[0]])
+
+
+def _numbered(counts: Sequence[int]) -> Int64[Tensor, " _"]:
+    """The place of each count, as often as it says."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
 
 
 def _orbits(space: WeightSpace, axis: NodeAxis) -> Int64[Tensor, " _"]:
     """Orbits of the positions of a product, from 0: positions share one if all their factors do."""
-    ids, known = torch.zeros(1, dtype=torch.int64), orbit_ids(space)
+    ids, of_groups = torch.zeros(1, dtype=torch.int64), orbit_ids(space)
     for group in axis:
-        own = known[group] - known[group].min()
-        ids = (ids[:, None] * (int(own.max()) + 1) + own).flatten()
+        of_group = of_groups[group] - of_groups[group].min()
+        ids = (ids[:, None] * (int(of_group.max()) + 1) + of_group).flatten()
     return ids
 
 
@@ -326,13 +358,10 @@ def node_features(
         The features.
     """
     like = next(iter(params.values()))
-    features = like.new_zeros(
-        len(like), len(graph.orbit), graph.sizes.node_channels if channels is None else channels
-    )
+    channels = graph.sizes.node_channels if channels is None else channels
+    features = like.new_zeros(len(like), len(graph.orbit), channels)
     for part in graph.vectors:
-        features[:, graph.node_sets[part.written].nodes, part.slot : part.slot + part.shape[-1]] = (
-            part.view(params)
-        )
+        features[:, graph.node_sets[part.node_set].nodes, part.channels] = part.view(params)
     return features
 
 

@@ -1,11 +1,12 @@
-"""What parameter graphs of different weight spaces have in common, read off the spaces alone: no names of groups or tensors.
+"""What parameter graphs of different weight spaces have in common, whatever the names in them.
 
 Kinds of node sets are their *roles*: `input` (not permutable, only read), `output` (not permutable,
     only written), `hidden`
 (with a permutable group), `fixed` (any other), `virtual`. Kinds of edges are the roles they join
 and how many plain axes they have:
 
-    "hidden <- input 2"      a convolution from the inputs            "output <- hidden 0"      a matrix onto the outputs
+    "hidden <- input 2"      a convolution from the inputs
+    "output <- hidden 0"     a matrix onto the outputs
 
 Positions of a kernel are counted from its center outward: a matrix is the center of a 3 x 3 kernel,
 which is the middle of a 5 x 5 one. A vector is known by the power of its scale and by its place
@@ -16,13 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from math import log, prod
+from math import log
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from metanet.graphs.topology import NodeAxis, ParameterGraph, Part, parameter_graph
+from metanet.graphs.topology import EdgePart, ParameterGraph, Relation, parameter_graph
 from zoo.weight_space import WeightSpace
 
 Slot = tuple[int, int, int]
@@ -64,47 +65,45 @@ def describe(space: WeightSpace) -> Description:
         Its description, made once for each space.
 
     >>> from zoo.weight_space import NeuronGroup
-    >>> groups = {"x": NeuronGroup(2, permutable=False), "h": NeuronGroup(3), "y": NeuronGroup(1, permutable=False)}
-    >>> found = describe(WeightSpace(groups, {"0": "h <- x 3 3", "1": "h", "2": "y <- h"}))
-    >>> found.roles, found.edges
+    >>> ends = {name: NeuronGroup(2, permutable=False) for name in ("x", "y")}
+    >>> groups = {**ends, "h": NeuronGroup(3)}
+    >>> description = describe(WeightSpace(groups, {"0": "h <- x 3 3", "1": "h", "2": "y <- h"}))
+    >>> description.roles, description.edges
     (('input', 'hidden', 'output'), ('hidden <- input 2', 'output <- hidden 0'))
     """
     graph = parameter_graph(space)
-    roles = tuple(_role(graph, at) for at in range(len(graph.node_sets)))
+    roles = tuple(_role(graph, node_set) for node_set in range(len(graph.node_sets)))
     kinds, orders = [], []
     for part in graph.edges:
-        plain = (
-            [dim.size for dim in part.block.dims if dim.group is None]
-            if isinstance(part, Part)
-            else []
-        )
-        kinds.append(
-            f"{roles[part.written]} <- {roles[part.read or 0]} {len(plain) if isinstance(part, Part) else 'shared'}"
-        )
-        orders.append(_outward(plain))
+        kernel: list[int] = []
+        kind = "shared"
+        if isinstance(part, EdgePart):
+            kernel = [dim.size for dim in part.block.dims if dim.group is None]
+            kind = str(len(kernel))
+        kinds.append(f"{roles[part.written]} <- {roles[part.read]} {kind}")
+        orders.append(_outward(kernel))
     return Description(
-        graph, roles, tuple(kinds), tuple(orders), tuple(_slots(graph)), _constants(graph, roles)
+        graph=graph,
+        roles=roles,
+        edges=tuple(kinds),
+        orders=tuple(orders),
+        slots=tuple(_slots(graph)),
+        constants=_constants(graph, roles),
     )
 
 
-def _role(graph: ParameterGraph, at: int) -> str:
-    axis: NodeAxis = graph.node_sets[at].axis
+def _role(graph: ParameterGraph, node_set: int) -> str:
+    axis = graph.node_sets[node_set].axis
     if not axis:
         return "virtual"
     if any(graph.space.groups[group].permutable for group in axis):
         return "hidden"
-    parts = [part for part in graph.edges if isinstance(part, Part)]
-    is_written, is_read = (
-        any(part.written == at for part in parts),
-        any(part.read == at for part in parts),
-    )
-    return (
-        "input"
-        if is_read and not is_written
-        else "output"
-        if is_written and not is_read
-        else "fixed"
-    )
+    parts = [part for part in graph.edges if isinstance(part, EdgePart)]
+    is_written = any(part.written == node_set for part in parts)
+    is_read = any(part.read == node_set for part in parts)
+    if is_written == is_read:
+        return "fixed"
+    return "input" if is_read else "output"
 
 
 def _outward(plain: Sequence[int]) -> list[int]:
@@ -118,45 +117,62 @@ def _outward(plain: Sequence[int]) -> list[int]:
 
 
 def _slots(graph: ParameterGraph) -> Iterator[tuple[Slot, ...]]:
-    seen: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[int, int], int] = {}
     for part in graph.vectors:
         power = next((dim.power for dim in part.block.dims if dim.group is not None), 0)
-        place = seen.get((part.written, power), 0)
-        seen[part.written, power] = place + 1
+        place = counts.get((part.node_set, power), 0)
+        counts[part.node_set, power] = place + 1
         yield tuple((power, place, channel) for channel in range(part.shape[-1]))
 
 
 def _constants(graph: ParameterGraph, roles: tuple[str, ...]) -> Float[Tensor, "V F"]:
-    from_inputs, to_outputs = (_distances(graph, roles, role) for role in ("input", "output"))
+    from_inputs = _distances(graph, roles, "input")
+    to_outputs = _distances(graph, roles, "output")
     columns = []
-    for at, own in enumerate(graph.node_sets):
-        place = torch.tensor(from_inputs[at] / max(1, from_inputs[at] + to_outputs[at])) * torch.pi
-        reads = sum(prod(part.shape[1:]) for part in graph.edges if part.written == at)
-        sends = sum(part.shape[0] * prod(part.shape[2:]) for part in graph.edges if part.read == at)
-        sizes = torch.tensor(
-            [own.size, 1 + reads, 1 + sends, len(graph.orbit), graph.space.num_params]
-        ).log() / log(1000)
-        shared = torch.cat(
-            [torch.stack([place.sin(), place.cos(), (2 * place).sin(), (2 * place).cos()]), sizes]
-        )
-        orbit = graph.orbit[own.nodes] - graph.orbit[own.start]
-        angles = orbit[:, None] / 4.0 ** torch.arange(WAVES)
-        waves = torch.cat([angles.sin(), angles.cos()], dim=1) * (1 if int(orbit.max()) else 0)
-        columns.append(torch.cat([shared.expand(own.size, -1), waves], dim=1))
+    for index, node_set in enumerate(graph.node_sets):
+        length = max(1, from_inputs[index] + to_outputs[index])
+        of_set = torch.cat([_place(from_inputs[index] / length), _log_sizes(graph, index)])
+        of_nodes = _waves(graph.orbit[node_set.nodes] - graph.orbit[node_set.start])
+        columns.append(torch.cat([of_set.expand(node_set.size, -1), of_nodes], dim=1))
     return torch.cat(columns)
+
+
+def _place(depth: float) -> Float[Tensor, "4"]:
+    """Waves over a place between inputs, 0, and outputs, 1."""
+    angle = torch.tensor(depth) * torch.pi
+    return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()])
+
+
+def _log_sizes(graph: ParameterGraph, node_set: int) -> Float[Tensor, "5"]:
+    """Logs of sizes: of a node set, of what its nodes read and send, of the graph, of the network."""
+    reads, sends = 1, 1
+    for part in graph.edges:
+        written, read, channels = part.shape
+        reads += read * channels if part.written == node_set else 0
+        sends += written * channels if part.read == node_set else 0
+    size = graph.node_sets[node_set].size
+    sizes = torch.tensor([size, reads, sends, len(graph.orbit), graph.space.num_params])
+    return sizes.log() / log(1000)
+
+
+def _waves(orbit: Int64[Tensor, " S"]) -> Float[Tensor, "S F"]:
+    """Waves over the number of a node's orbit; zero where all nodes share one."""
+    angles = orbit[:, None] / 4.0 ** torch.arange(WAVES)
+    return torch.cat([angles.sin(), angles.cos()], dim=1) * (1 if int(orbit.max()) else 0)
 
 
 def _distances(graph: ParameterGraph, roles: tuple[str, ...], role: str) -> list[int]:
     """Fewest parts from any node set of a role to each; 0 where there is no way."""
-    found = {at: 0 for at, own in enumerate(roles) if own == role}
-    links = [{part.written, part.read or 0} for part in graph.edges]
-    border = list(found)
+    distances = {node_set: 0 for node_set, other in enumerate(roles) if other == role}
+    links = [{part.written, part.read} for part in graph.edges]
+    border = list(distances)
     while border:
-        at = border.pop(0)
-        near = {other for link in links if at in link for other in link} - found.keys()
-        found |= dict.fromkeys(near, found[at] + 1)
+        node_set = border.pop(0)
+        reached = {other for link in links if node_set in link for other in link}
+        near = reached - distances.keys()
+        distances |= dict.fromkeys(near, distances[node_set] + 1)
         border += sorted(near)
-    return [found.get(at, 0) for at in range(len(roles))]
+    return [distances.get(node_set, 0) for node_set in range(len(roles))]
 
 
 @dataclass(frozen=True)
@@ -186,47 +202,52 @@ class Vocabulary:
             ValueError: If it has a kind of nodes, edges or vectors that is unknown, or a larger
                 kernel; names the first.
         """
-        found = describe(space)
-        for role in found.roles:
+        description = describe(space)
+        for role in description.roles:
             if role not in self.roles:
                 raise ValueError(
-                    f"weight space with nodes {role!r}: expected one of those fitted, {list(self.roles)}"
+                    f"weight space with nodes {role!r}: "
+                    f"expected one of those fitted, {list(self.roles)}"
                 )
-        for kind, part in zip(found.edges, found.graph.edges, strict=True):
-            tensor = f"tensor {part.block.tensor!r}" if isinstance(part, Part) else "a shared group"
-            if kind not in self.edges:
-                raise ValueError(
-                    f"{tensor} is of the kind {kind!r}: expected one of those fitted, {list(self.edges)}"
-                )
-            if part.shape[-1] > self.edges[kind]:
-                raise ValueError(
-                    f"{tensor} has {part.shape[-1]} positions, expected at most {self.edges[kind]} for {kind!r}"
-                )
-        for slots, part in zip(found.slots, found.graph.vectors, strict=True):
+        for kind, part in zip(description.edges, description.graph.edges, strict=True):
+            self._check_edges(kind, part)
+        for slots, part in zip(description.slots, description.graph.vectors, strict=True):
             if unknown := sorted(set(slots) - set(self.slots)):
                 raise ValueError(
-                    f"tensor {part.block.tensor!r} has the channel (power, place, channel) {unknown[0]} of its nodes: "
-                    f"expected one of those fitted, {list(self.slots)}"
+                    f"tensor {part.block.tensor!r} has the channel (power, place, channel) "
+                    f"{unknown[0]} of its nodes: expected one of those fitted, {list(self.slots)}"
                 )
-        return found
+        return description
 
-    def relabeled(self, found: Description) -> ParameterGraph:
+    def _check_edges(self, kind: str, part: EdgePart | Relation) -> None:
+        is_tensor = isinstance(part, EdgePart)
+        name = f"tensor {part.block.tensor!r}" if is_tensor else "a shared group"
+        if kind not in self.edges:
+            raise ValueError(
+                f"{name} is of the kind {kind!r}: expected one of those fitted, {list(self.edges)}"
+            )
+        if part.shape[-1] > self.edges[kind]:
+            raise ValueError(
+                f"{name} has {part.shape[-1]} positions, "
+                f"expected at most {self.edges[kind]} for {kind!r}"
+            )
+
+    def relabeled(self, description: Description) -> ParameterGraph:
         """A graph whose nodes and edges are numbered by kind, not within their weight space.
 
         Args:
-            found: Description, checked.
+            description: Description, checked.
 
         Returns:
             The graph with other `orbit`, `node_set` and `edge_type`.
         """
-        roles = torch.tensor([self.roles.index(role) for role in found.roles])
-        kinds = torch.tensor(
-            [list(self.edges).index(kind) for kind in found.edges], dtype=torch.int64
-        )
-        of_nodes = roles[found.graph.node_set]
-        return replace(
-            found.graph, orbit=of_nodes, node_set=of_nodes, edge_type=kinds[found.graph.edge_type]
-        )
+        graph = description.graph
+        known_kinds = list(self.edges)
+        roles = torch.tensor([self.roles.index(role) for role in description.roles])
+        kinds = [known_kinds.index(kind) for kind in description.edges]
+        of_edges = torch.tensor(kinds, dtype=torch.int64)[graph.edge_type]
+        of_nodes = roles[graph.node_set]
+        return replace(graph, orbit=of_nodes, node_set=of_nodes, edge_type=of_edges)
 
 
 def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:
@@ -238,11 +259,12 @@ def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:
     Returns:
         The vocabulary.
     """
-    found = [describe(space) for space in spaces]
+    roles: set[str] = set()
+    slots: set[Slot] = set()
     edges: dict[str, int] = {}
-    for own in found:
-        for kind, part in zip(own.edges, own.graph.edges, strict=True):
+    for description in map(describe, spaces):
+        roles.update(description.roles)
+        slots.update(*description.slots)
+        for kind, part in zip(description.edges, description.graph.edges, strict=True):
             edges[kind] = max(edges.get(kind, 0), part.shape[-1])
-    slots = {slot for own in found for part in own.slots for slot in part}
-    roles = {role for own in found for role in own.roles}
     return Vocabulary(tuple(sorted(roles)), dict(sorted(edges.items())), tuple(sorted(slots)))

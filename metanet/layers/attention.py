@@ -1,12 +1,12 @@
-"""Attention along the edges of a parameter graph, in both directions, run on dense arrays part by part.
+"""Attention along the edges of a parameter graph, in both directions, on dense arrays part by part.
 
 For an edge from node u (read) to node v (written), with H channels x of a node, K channels e of an
 edge, A heads of H / A, and y = LN(x):
 
     e_uv <- e_uv + relu(E e_uv + P y_v + Q y_u)
     (b, g, b', g')_uv = D e_uv                                                one number a head each
-    f_v = sum over u of softmax_u(q_v k_u / sqrt(H / A) + b_uv) (v_u + g_uv (1, s_u))       along the edges
-    g_u = sum over v of softmax_v(q'_u k'_v / sqrt(H / A) + b'_uv) (v'_v + g'_uv (1, s'_v))   against them
+    f_v = sum over u of softmax_u(q_v k_u / sqrt(H / A) + b_uv) (v_u + g_uv (1, s_u))
+    g_u = sum over v of softmax_v(q'_u k'_v / sqrt(H / A) + b'_uv) (v'_v + g'_uv (1, s'_v))
     x <- x + O (f, g)       x <- x + MLP(LN(x))
 
 A softmax runs over all edges that enter (leave) a node, whatever tensors they come from; a node
@@ -73,7 +73,7 @@ class AttentionLayer(nn.Module):
         self.hidden, self.hidden_out = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def projections(self, x: Float[Tensor, "*nodes H"]) -> tuple[Tensor, Tensor, Side, Side]:
-        """What the nodes bring to their edges: written and read ends `[..., K]`, then both directions of attention."""
+        """What nodes bring to written and read ends `[..., K]`, and to attention both ways."""
         width, edge_width = x.shape[-1], self.edge.in_features
         written, read, *rest = self.project(self.norm(x)).split(
             [edge_width, edge_width, 4 * width, 4 * width], dim=-1
@@ -82,10 +82,11 @@ class AttentionLayer(nn.Module):
 
     def _side(self, values: Tensor) -> Side:
         query, key, value, scaled = values.unflatten(-1, (4, self.heads, -1)).unbind(-3)
+        with_one = F.pad(scaled, (1, 0), value=1.0)
         return Side(
-            query * query.shape[-1] ** -0.5,
-            key,
-            torch.cat([value, F.pad(scaled, (1, 0), value=1.0)], dim=-1),
+            query=query * query.shape[-1] ** -0.5,
+            key=key,
+            value=torch.cat([value, with_one], dim=-1),
         )
 
     def update(
@@ -110,55 +111,53 @@ class DenseAttention(Runner):
         last: bool,  # noqa: ARG002, nodes attend by the new edges, so that the last round needs them too
     ) -> Float[Tensor, "B V H"]:
         """One round of attention."""
-        sets, (written, read, *sides) = self.graph.node_sets, layer.projections(x)
+        written, read, *sides = layer.projections(x)
         written, read = written.transpose(1, 2), read.transpose(1, 2)
         forward, backward = (Side(*(values.transpose(1, 2) for values in side)) for side in sides)
-        entering: list[list[_Edges]] = [[] for _ in sets]
-        leaving: list[list[_Edges]] = [[] for _ in sets]
-        for at, part in enumerate(self.graph.edges):
-            to, of = part.written, part.read or 0
-            ends = written[:, :, sets[to].nodes, None] + read[:, :, None, sets[of].nodes]
-            e[at] = e[at] + torch.relu(_mix(layer.edge, e[at]) + ends)
-            bias, scale, back_bias, back_scale = (
-                _mix(layer.to_heads, e[at]).unflatten(1, (4, -1)).unbind(1)
-            )
-            entering[to].append(_Edges(of, bias, scale))
-            leaving[of].append(_Edges(to, back_bias.mT, back_scale.mT))
+        entering, leaving = self.inboxes(), self.inboxes()
+        for index, part in enumerate(self.graph.edges):
+            to, of = self.nodes_of(part)
+            ends = written[:, :, to, None] + read[:, :, None, of]
+            e[index] = e[index] + torch.relu(_mix(layer.edge, e[index]) + ends)
+            per_head = _mix(layer.to_heads, e[index]).unflatten(1, (4, -1))
+            bias, scale, back_bias, back_scale = per_head.unbind(1)
+            entering[part.written].append(_Edges(of, bias, scale))
+            leaving[part.read].append(_Edges(to, back_bias.mT, back_scale.mT))
         return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving))
 
-    def _attend(self, side: Side, edges: list[list["_Edges"]]) -> Tensor:
-        """What every node receives, `[B, V, A, D]`, from the edges of its set."""
-        received, split = [], side.query.shape[-1]
-        for own, parts in zip(self.graph.node_sets, edges, strict=True):
-            query = side.query[:, :, own.nodes]
-            if not parts:
+    def _attend(self, side: Side, inboxes: list[list["_Edges"]]) -> Float[Tensor, "B V A D"]:
+        """What every node receives from its edges."""
+        received = []
+        for node_set, edges in zip(self.graph.node_sets, inboxes, strict=True):
+            query = side.query[:, :, node_set.nodes]
+            if edges:
+                received.append(_attended(side, query, edges))
+            else:
                 received.append(query.new_zeros(*query.shape[:-1], side.value.shape[-1]))
-                continue
-            others = [self.graph.node_sets[part.other].nodes for part in parts]
-            logits = [
-                part.bias + query @ side.key[:, :, at].mT
-                for part, at in zip(parts, others, strict=True)
-            ]
-            weights = (
-                torch.cat(logits, dim=-1)
-                .softmax(-1)
-                .split([part.bias.shape[-1] for part in parts], dim=-1)
-            )
-            plain, scaled = 0, 0
-            for part, at, weight in zip(parts, others, weights, strict=True):
-                value = side.value[:, :, at]
-                plain = plain + weight @ value[..., :split]
-                scaled = scaled + (weight * part.scale) @ value[..., split:]
-            received.append(torch.cat([plain, scaled], dim=-1))  # type: ignore[list-item]
         return torch.cat(received, dim=2).transpose(1, 2)
 
 
 class _Edges(NamedTuple):
-    """Edges of one part seen from one end: the node set at the other end, bias and scale `[B, A, own, other]`."""
+    """Edges of one part seen from one end: the nodes at the other, bias and scale `[B, A, n, m]`."""
 
-    other: int
+    others: slice
     bias: Tensor
     scale: Tensor
+
+
+def _attended(side: Side, query: Tensor, edges: list[_Edges]) -> Tensor:
+    """What one node set receives, `[B, A, n, D]`: one softmax over the edges of all parts."""
+    logits = [part.bias + query @ side.key[:, :, part.others].mT for part in edges]
+    attention = torch.cat(logits, dim=-1).softmax(-1)
+    weights = attention.split([part.bias.shape[-1] for part in edges], dim=-1)
+    num_plain = query.shape[-1]
+    plain = torch.zeros(())
+    scaled = torch.zeros(())
+    for part, weight in zip(edges, weights, strict=True):
+        value = side.value[:, :, part.others]
+        plain = plain + weight @ value[..., :num_plain]
+        scaled = scaled + (weight * part.scale) @ value[..., num_plain:]
+    return torch.cat([plain, scaled], dim=-1)
 
 
 def _mix(linear: nn.Linear, e: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
-"""Permutation-equivariant layers on the tensors of a weight space, by pooling: no basis is ever written down.
+"""Permutation-equivariant layers on the tensors of a weight space, by pooling, without a basis.
 
 Features live on the parameter graph (`metanet.graphs.topology`): node set s (a product of neuron
 groups) has channels `v_s [B, S, C]`, part p (a block of a tensor, cut along sums) has channels
 `e_p [B, C, W, R]`, W its written and R its read node set. A layer is
 
-    z_s  = (v_s, means over R of the parts that write s, means over W of those that read it)       per neuron, n_s C channels
-    t_s  = L_s z_s + sum over groups g of s: up_g down_g (means over all but g of the z that have g) + up down (means of all z)
+    z_s  = (v_s, means over R of the parts that write s, means over W of those that read it)
+    t_s  = L_s z_s + up down (means of all z)
+         + sum over groups g of s: up_g down_g (means over all but g of the z that have g)
     v_s' = v_s + act(first C channels of t_s)
     e_p' = act(M_p e_p + its channels of t_W, along R + its channels of t_R, along W)
 
-so that an entry collects itself, its row, its column, everything that shares a neuron with it and
+z_s has n_s C channels for each neuron. So an entry collects itself, its row, its column, everything
+that shares a neuron with it and
 the means of all tensors, and only `M_p e_p` costs [entries x C x C]. Entries are what takes memory:
 `pointwise` goes through them network by network, in a core's cache, and fresh memory for them is
 asked for once a part.
@@ -22,17 +24,18 @@ three groups or more.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from metanet.graphs.topology import ParameterGraph, Part
+from metanet.graphs.topology import EdgePart, ParameterGraph
+from metanet.layers.autograd import differentiable_once
 
 CHUNK_FLOATS = 2**17
-"""Entries times channels of a chunk: half a megabyte of float32, so that the few arrays at work fit a core's cache."""
+"""Entries times channels of a chunk: half a megabyte of float32, so that it fits a core's cache."""
 
 
 class Features(NamedTuple):
@@ -70,28 +73,24 @@ class Incidence:
             graph: Topology.
         """
         self.graph = graph
-        self.parts = [part for part in graph.edges if isinstance(part, Part)]
+        self.parts = [part for part in graph.edges if isinstance(part, EdgePart)]
         places = range(len(graph.node_sets))
-        self.written = [
-            [at for at, part in enumerate(self.parts) if part.written == place] for place in places
-        ]
-        self.read = [
-            [at for at, part in enumerate(self.parts) if part.read == place] for place in places
-        ]
-        self.counts = [
-            1 + len(rows) + len(columns)
-            for rows, columns in zip(self.written, self.read, strict=True)
-        ]
+        self.written: list[list[int]] = [[] for _ in places]
+        self.read: list[list[int]] = [[] for _ in places]
+        for index, part in enumerate(self.parts):
+            self.written[part.written].append(index)
+            self.read[part.read].append(index)
+        self.counts = [1 + len(self.written[place]) + len(self.read[place]) for place in places]
         self.exchanges: list[tuple[str | None, list[int]]] = [(None, list(places))]
-        for group in dict.fromkeys(group for own in graph.node_sets for group in own.axis):
-            have = [place for place in places if group in graph.node_sets[place].axis]
-            if len(have) > 1 or len(graph.node_sets[have[0]].axis) > 1:
-                self.exchanges.append((group, have))
+        for group in dict.fromkeys(group for nodes in graph.node_sets for group in nodes.axis):
+            sets = [place for place in places if group in graph.node_sets[place].axis]
+            if len(sets) > 1 or len(graph.node_sets[sets[0]].axis) > 1:
+                self.exchanges.append((group, sets))
 
     def orbits(self, place: int) -> Int64[Tensor, " S"]:
         """Orbits of the nodes of a set, from 0."""
-        own = self.graph.orbit[self.graph.node_sets[place].nodes]
-        return own - own.min()
+        orbits = self.graph.orbit[self.graph.node_sets[place].nodes]
+        return orbits - orbits.min()
 
     def pool(
         self, values: Float[Tensor, "B S C"], place: int, group: str | None
@@ -114,7 +113,7 @@ class Incidence:
     def spread(
         self, values: Float[Tensor, "B G C"], place: int, group: str | None
     ) -> Float[Tensor, "B _ C"]:
-        """Features of a group on all nodes of a set that it is a factor of; on one node that stands for all if it is None.
+        """Features of a group on all nodes of a set; without a group, on one node for all.
 
         Args:
             values: Features of the neurons of the group.
@@ -130,16 +129,16 @@ class Incidence:
         return values[:, None, :, None].expand(-1, before, -1, after, -1).flatten(1, 3)
 
     def _around(self, place: int, group: str) -> tuple[int, int, int]:
-        """Number of positions of the factors before a group, of the group, and of those after it."""
-        own, size = self.graph.node_sets[place], self.graph.space.groups[group].size
-        after = 1
-        for name in own.axis[own.axis.index(group) + 1 :]:
-            after *= self.graph.space.groups[name].size
-        return own.size // (size * after), size, after
+        """Number of positions of the factors before a group, of the group, and of those after."""
+        node_set, groups = self.graph.node_sets[place], self.graph.space.groups
+        size = groups[group].size
+        later = node_set.axis[node_set.axis.index(group) + 1 :]
+        after = prod(groups[name].size for name in later)
+        return node_set.size // (size * after), size, after
 
 
 class Exchange(nn.Module):
-    """Linear between all features that share a group, through few channels: there are many, and most bring nothing new."""
+    """Linear between all features that share a group, through few channels: most bring nothing."""
 
     def __init__(self, count: int, width: int):
         """Build.
@@ -211,47 +210,47 @@ class EquivariantLayer(nn.Module):
             raise ValueError(
                 "an equivariant layer: expected features with edges, got those of a last layer"
             )
-        terms = [list(own.split(self.width, dim=-1)) for own in self._terms(features)]
+        received = self._received(features)
         nodes = [
-            self._activate(v, own.pop(0)) for v, own in zip(features.nodes, terms, strict=True)
+            v + nn.functional.leaky_relu(term, self.slope)
+            for v, term in zip(features.nodes, received.nodes, strict=True)
         ]
-        rows = {
-            at: own.pop(0)
-            for own, parts in zip(terms, self.incidence.written, strict=True)
-            for at in parts
-        }
-        columns = {
-            at: own.pop(0)
-            for own, parts in zip(terms, self.incidence.read, strict=True)
-            for at in parts
-        }
         new = Features(nodes, [] if keep else None, [], [])
-        for at, e in enumerate(features.edges):
-            row, column = (values[at].transpose(1, 2).contiguous() for values in (rows, columns))
-            made = pointwise(e, self.own[at], row, column, self.slope, keep)
+        for index, e in enumerate(features.edges):
+            row = received.rows[index].transpose(1, 2).contiguous()
+            column = received.columns[index].transpose(1, 2).contiguous()
+            a, over_read, over_written = pointwise(
+                e, self.own[index], row, column, self.slope, keep
+            )
             if new.edges is not None:
-                new.edges.append(made[0])
-            new.rows.append(made[1].transpose(1, 2) / e.shape[3])
-            new.columns.append(made[2].transpose(1, 2) / e.shape[2])
+                new.edges.append(a)
+            new.rows.append(over_read.transpose(1, 2) / e.shape[3])
+            new.columns.append(over_written.transpose(1, 2) / e.shape[2])
         return new
 
-    def _activate(self, v: Tensor, term: Tensor) -> Tensor:
-        return v + nn.functional.leaky_relu(term, self.slope)
+    def _received(self, features: Features) -> Features:
+        """What nodes, rows and columns receive: the terms of each node set, cut."""
+        incidence = self.incidence
+        num_parts = len(incidence.parts)
+        nodes: list[Tensor] = []
+        rows, columns = [torch.empty(0)] * num_parts, [torch.empty(0)] * num_parts
+        for place, terms in enumerate(self._terms(features)):
+            of_nodes, *others = terms.split(self.width, dim=-1)
+            nodes.append(of_nodes)
+            for part in incidence.written[place]:
+                rows[part] = others.pop(0)
+            for part in incidence.read[place]:
+                columns[part] = others.pop(0)
+        return Features(nodes, None, rows, columns)
 
     def _terms(self, features: Features) -> list[Tensor]:
         """For each node set, what it, rows and columns receive at its nodes, side by side."""
-        incidence, z = self.incidence, []
-        for v, written, read in zip(features.nodes, incidence.written, incidence.read, strict=True):
-            z.append(
-                torch.cat(
-                    [
-                        v,
-                        *(features.rows[at] for at in written),
-                        *(features.columns[at] for at in read),
-                    ],
-                    dim=-1,
-                )
-            )
+        incidence = self.incidence
+        z = []
+        for place, v in enumerate(features.nodes):
+            rows = [features.rows[part] for part in incidence.written[place]]
+            columns = [features.columns[part] for part in incidence.read[place]]
+            z.append(torch.cat([v, *rows, *columns], dim=-1))
         terms = [mix(values) for mix, values in zip(self.mix, z, strict=True)]
         for exchange, (group, sets) in zip(self.exchange, incidence.exchanges, strict=True):
             pooled = torch.cat([incidence.pool(z[place], place, group) for place in sets], dim=-1)
@@ -285,76 +284,87 @@ def pointwise(
         a (the old features if it is not wanted), its sums over R and over W. All are of the type of
         `e`, which under autocast may be another than that of the rest.
     """
-    results = _Pointwise.apply(e, *(value.to(e) for value in (weight, row, column)), slope, keep)
-    return results if keep else (e, *results)  # type: ignore[return-value]
+    others = [value.to(e) for value in (weight, row, column)]
+    a, rows, columns = _Pointwise.apply(e, *others, slope, keep)
+    return a if keep else e, rows, columns
+
+
+class _Part(NamedTuple):
+    """One part of the edges: features of entries, and what rows and columns receive."""
+
+    e: Tensor
+    row: Tensor
+    column: Tensor
+
+    def of(self, networks: slice) -> "_Part":
+        """Those of some networks."""
+        return _Part(self.e[networks], self.row[networks], self.column[networks])
+
+    def activations(self, weight: Tensor, slope: float, out: Tensor) -> Tensor:
+        """`act(M e + row + column)`, written into the first networks of `out`."""
+        count = len(self.e)
+        a = torch.add(self.row[..., None], self.column[..., None, :], out=out[:count])
+        a.flatten(2).baddbmm_(weight.expand(count, -1, -1), self.e.flatten(2))
+        return nn.functional.leaky_relu_(a, slope)
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
         e, weight, row, column, ctx.slope, keep = arguments
         ctx.set_materialize_grads(False)
-        chunks = _chunks(e, weight)
+        part, chunks = _Part(e, row, column), _chunks(e, weight)
         a = _empty(e, weight, len(e) if keep else chunks[0].stop)
         rows, columns = torch.empty_like(row), torch.empty_like(column)
-        for part in chunks:
-            own = _activations(
-                e[part], weight, row[part], column[part], ctx.slope, a[part] if keep else a
-            )
-            torch.sum(own, 3, out=rows[part])
-            torch.sum(own, 2, out=columns[part])
-        ctx.save_for_backward(e, weight, row, column, *[a] * keep)
-        return (a, rows, columns) if keep else (rows, columns)
+        for networks in chunks:
+            out = a[networks] if keep else a
+            some = part.of(networks).activations(weight, ctx.slope, out)
+            torch.sum(some, 3, out=rows[networks])
+            torch.sum(some, 2, out=columns[networks])
+        ctx.save_for_backward(weight, *part, *[a] * keep)
+        return a if keep else None, rows, columns
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        e, weight, row, column, *known = ctx.saved_tensors
-        kept, rows, columns = gradients if known else (None, *gradients)
-        rows = torch.zeros_like(row) if rows is None else rows
-        columns = torch.zeros_like(column) if columns is None else columns
-        of_e = torch.empty_like(e) if ctx.needs_input_grad[0] else None
-        of_weight, of_row, of_column = (
-            torch.zeros_like(weight),
-            torch.empty_like(row),
-            torch.empty_like(column),
-        )
-        chunks = _chunks(e, weight)
-        buffers = [_empty(e, weight, chunks[0].stop) for _ in range(1 if known else 2)]
-        for part in chunks:
-            ends = row[part], column[part]
-            a = (
-                known[0][part]
-                if known
-                else _activations(e[part], weight, *ends, ctx.slope, buffers[1])
-            )
+    @differentiable_once
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        weight, *saved = ctx.saved_tensors
+        part, kept = _Part(*saved[:3]), saved[3:]
+        of_a, of_rows, of_columns = grad_outputs
+        of_rows = torch.zeros_like(part.row) if of_rows is None else of_rows
+        of_columns = torch.zeros_like(part.column) if of_columns is None else of_columns
+        gradients = _Part(*(torch.empty_like(value) for value in part))
+        of_weight = torch.zeros_like(weight)
+        chunks = _chunks(part.e, weight)
+        buffer = _empty(part.e, weight, chunks[0].stop)
+        again = None if kept else torch.empty_like(buffer)
+        for networks in chunks:
+            some, into = part.of(networks), gradients.of(networks)
+            a = kept[0][networks] if again is None else some.activations(weight, ctx.slope, again)
             delta = torch.add(
-                rows[part][..., None], columns[part][..., None, :], out=buffers[0][: len(a)]
+                of_rows[networks][..., None],
+                of_columns[networks][..., None, :],
+                out=buffer[: len(a)],
             )
-            if kept is not None:
-                delta.add_(kept[part])
-            torch.ops.aten.leaky_relu_backward.grad_input(
-                delta, a, ctx.slope, True, grad_input=delta
-            )
-            torch.sum(delta, 3, out=of_row[part])
-            torch.sum(delta, 2, out=of_column[part])
+            if of_a is not None:
+                delta.add_(of_a[networks])
+            _through_activation(delta, a, ctx.slope)
+            torch.sum(delta, 3, out=into.row)
+            torch.sum(delta, 2, out=into.column)
             flat = delta.flatten(2)
-            of_weight += torch.bmm(flat, e[part].flatten(2).mT).sum(0)
-            if of_e is not None:
-                torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=of_e[part].flatten(2))
-        return of_e, of_weight, of_row, of_column, None, None
+            of_weight += torch.bmm(flat, some.e.flatten(2).mT).sum(0)
+            if ctx.needs_input_grad[0]:
+                torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=into.e.flatten(2))
+        of_e = gradients.e if ctx.needs_input_grad[0] else None
+        return of_e, of_weight, gradients.row, gradients.column, None, None
 
 
-def _activations(
-    e: Tensor, weight: Tensor, row: Tensor, column: Tensor, slope: float, out: Tensor
-) -> Tensor:
-    a = torch.add(row[..., None], column[..., None, :], out=out[: len(e)])
-    a.flatten(2).baddbmm_(weight.expand(len(e), -1, -1), e.flatten(2))
-    return nn.functional.leaky_relu_(a, slope)
+def _through_activation(delta: Tensor, a: Tensor, slope: float) -> None:
+    """Multiply gradients by the slope of the activation whose results are a, in place."""
+    torch.ops.aten.leaky_relu_backward.grad_input(delta, a, slope, True, grad_input=delta)
 
 
 def _empty(e: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Room for activations, used again chunk by chunk: touching fresh memory costs more than the arithmetic."""
+    """Room for activations, used again chunk by chunk: fresh memory costs more than arithmetic."""
     return e.new_empty(count, len(weight), *e.shape[2:])
 
 

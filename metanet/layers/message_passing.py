@@ -1,10 +1,10 @@
-"""The learned parts of message passing on parameter graphs; `metanet.layers.dense` and `.sparse` run them.
+"""The learned parts of message passing on parameter graphs; `.dense` and `.sparse` run them.
 
 For an edge from node u (read) to node v (written), with H channels x of a node and K channels e of
 an edge, K heads of H / K:
 
     a_uv = relu(E e_uv + P LN(x_v) + Q LN(x_u))                     e_uv <- e_uv + a_uv
-    f_v  = mean over u of a_uv[k] * (1, (R LN(x_u))[k])             messages forward, along the edges, head by head
+    f_v  = mean over u of a_uv[k] * (1, (R LN(x_u))[k])             along the edges, head by head
     g_u  = mean over v of a_uv[k] * (1, (S LN(x_v))[k])             messages backward, against them
     x_v  <- x_v + MLP(x_v, f_v, g_v)
 
@@ -62,24 +62,22 @@ class MessageLayer(nn.Module):
         super().__init__()
         if width % edge_width:
             raise ValueError(
-                f"expected edge_width a divisor of width, got width {width} and edge_width {edge_width}"
+                "expected edge_width a divisor of width, "
+                f"got width {width} and edge_width {edge_width}"
             )
         self.sizes = [edge_width, edge_width, width, width]
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, sum(self.sizes))
         self.edge = nn.Linear(edge_width, edge_width, bias=False)
-        self.first, self.first_norm = (
-            nn.Linear(3 * width + 2 * edge_width, width),
-            nn.LayerNorm(width),
-        )
+        self.first = nn.Linear(3 * width + 2 * edge_width, width)
+        self.first_norm = nn.LayerNorm(width)
         self.second = nn.Linear(width, width)
 
     def projections(self, x: Float[Tensor, "*nodes H"]) -> Projections:
         """What the nodes bring to their edges."""
         written, read, *sent = self.project(self.norm(x)).split(self.sizes, dim=-1)
-        heads = (
-            F.pad(values.unflatten(-1, (self.sizes[0], -1)), (1, 0), value=1.0) for values in sent
-        )
+        heads = [values.unflatten(-1, (self.sizes[0], -1)) for values in sent]
+        heads = [F.pad(values, (1, 0), value=1.0) for values in heads]
         return Projections(written, read, *heads)
 
     def update(
@@ -94,9 +92,9 @@ class MessageLayer(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """Encoders of nodes and edges, message layers and a readout. Where the graph comes from is its runner's business.
+    """Encoders of nodes and edges, message layers and a readout; a runner brings the graph.
 
-    x_v = A n_v * (1 + s_orbit(v)) + t_orbit(v)          n: features of nodes, e likewise by the type of the edge
+    x_v = A n_v * (1 + s_orbit(v)) + t_orbit(v)      n: features of nodes; edges likewise, by type
     out = MLP(means of LN(x) over each node set)
     """
 
@@ -141,7 +139,7 @@ class GraphNetwork(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Linear in the features, with a scale and a shift for each kind (orbit of a node, type of an edge)."""
+    """Linear in the features, scaled and shifted by kind (orbit of a node, type of an edge)."""
 
     def __init__(self, channels: int, kinds: int, width: int):
         """Build.
@@ -168,9 +166,8 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        return (
-            features @ self.weight[: features.shape[-1]] * (1 + self.scale[kind]) + self.shift[kind]
-        )
+        weight = self.weight[: features.shape[-1]]
+        return features @ weight * (1 + self.scale[kind]) + self.shift[kind]
 
     def dense(self, features: Float[Tensor, "B W R C"], kind: int) -> Float[Tensor, "B H W R"]:
         """Encode edges that are all of one kind, channels first.
@@ -182,10 +179,10 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T.expand(
-            len(features), -1, -1
-        )
+        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T
         flat = torch.baddbmm(
-            self.shift[kind][:, None], weight, features.flatten(1, 2).transpose(1, 2)
+            self.shift[kind][:, None],
+            weight.expand(len(features), -1, -1),
+            features.flatten(1, 2).transpose(1, 2),
         )
         return flat.unflatten(2, features.shape[1:3])

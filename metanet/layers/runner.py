@@ -1,5 +1,6 @@
-"""What all runners share that run a `GraphNetwork` on networks of one weight space, as dense arrays."""
+"""What all runners of a `GraphNetwork` share: networks of one weight space, as dense arrays."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
@@ -10,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.graphs.topology import ParameterGraph
+from metanet.graphs.topology import EdgePart, ParameterGraph, Relation
 from metanet.layers.message_passing import GraphNetwork
 
 
 class Runner(nn.Module):
-    """Encodes nodes and edges, calls `run_layer` for each round, and reads the means of node sets."""
+    """Encodes nodes and edges, calls `run_layer` for each round, reads the means of node sets."""
 
     orbit: Tensor
     members: Tensor
@@ -67,6 +68,16 @@ class Runner(nn.Module):
             for kind, part in zip(self.kinds, edges, strict=True)
         ]
 
+    def inboxes(self) -> list[list[Any]]:
+        """For each node set, what arrives at its nodes, to be appended part by part."""
+        return [[] for _ in self.graph.node_sets]
+
+    def nodes_of(self, part: EdgePart | Relation) -> tuple[slice, slice]:
+        """Nodes that a part of the edges writes, and nodes that it reads."""
+        sets = self.graph.node_sets
+        return sets[part.written].nodes, sets[part.read].nodes
+
+    @abstractmethod
     def run_layer(
         self, layer: Any, x: Float[Tensor, "B V H"], e: list[Float[Tensor, "B K _ _"]], last: bool
     ) -> Float[Tensor, "B V H"]:
@@ -81,7 +92,6 @@ class Runner(nn.Module):
         Returns:
             New features of nodes.
         """
-        raise NotImplementedError
 
     def means(self, x: Float[Tensor, "B V H"]) -> Float[Tensor, "B sets H"]:
         """Means over each node set; zero for a set without nodes."""

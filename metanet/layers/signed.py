@@ -1,11 +1,11 @@
-"""Message passing that knows the signs of nodes: what a `GraphNetwork` learns, and odd channels beside it.
+"""Message passing that knows the signs of nodes: a `GraphNetwork` with odd channels beside it.
 
 A node has H even channels x, which no sign changes, and H odd channels z, which flip with its sign
 s_v. So does an odd edge with those of both its nodes, `e_vu -> s_v s_u e_vu`; its activations come
 in pairs, which a flip exchanges:
 
-    a+_vu, a-_vu = relu(+-E e_vu + t + P LN(x_v) + Q LN(x_u))            t: shift of the type of the edge
-    f_v  = mean over u of (a+ + a-)[k] / 2 * (1, (R LN(x_u))[k])         even; g_u against the edges likewise
+    a+_vu, a-_vu = relu(+-E e_vu + t + P LN(x_v) + Q LN(x_u))       t: shift of the type of the edge
+    f_v  = mean over u of (a+ + a-)[k] / 2 * (1, (R LN(x_u))[k])         even; g_u likewise
     f'_v = mean over u of (a+ - a-)[k] / 2 * (R' RMS(z_u))[k]            odd;  g'_u likewise
     e_vu <- e_vu + (a+ - a-) / 2
 
@@ -14,20 +14,24 @@ from that node, which makes even messages, added to the others, and times even c
 which makes odd ones. Even edges are as in `metanet.layers.message_passing` and send even messages
 only. With `o = (RMS(z), f', g')`, all odd,
 
-    x <- x + B |A o|, then as in `MessageLayer`            z <- z + (C o) * (G LN(x)) + [s_v = 1] D LN(x)
+    x <- x + B |A o|, then as in `MessageLayer`
+    z <- z + (C o) * (G LN(x)) + [s_v = 1] D LN(x)
 
 where A, B, C have no offset, and the last term is for nodes without signs only.
 """
+
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from metanet.graphs.topology import GraphSizes
-from metanet.layers.message_passing import Encoder, GraphNetwork
+from metanet.layers.message_passing import Encoder, GraphNetwork, MessageLayer
 
 SMALL = 1e-2
-"""Mean square below which odd channels fade in `RMS(z)`, so that neurons whose channels vanish have no sign all of a sudden."""
+"""Mean square below which odd channels fade in `RMS(z)`: a vanishing neuron loses its sign smoothly."""
 
 
 class OddLayer(nn.Module):
@@ -59,9 +63,8 @@ class OddLayer(nn.Module):
     ) -> tuple[Float[Tensor, "*nodes K D"], Float[Tensor, "*nodes K D"]]:
         """What the nodes send forward and backward, `D = H / K`."""
         forward, backward = self.send(self.norm(z)).chunk(2, dim=-1)
-        return forward.unflatten(-1, (self.edge_width, -1)), backward.unflatten(
-            -1, (self.edge_width, -1)
-        )
+        heads = (self.edge_width, -1)
+        return forward.unflatten(-1, heads), backward.unflatten(-1, heads)
 
     def all_odd(
         self,
@@ -105,10 +108,8 @@ class Invariant(nn.Module):
             width: Channels of the result.
         """
         super().__init__()
-        self.first, self.second = (
-            nn.Linear(inputs, width, bias=False),
-            nn.Linear(width, width, bias=False),
-        )
+        self.first = nn.Linear(inputs, width, bias=False)
+        self.second = nn.Linear(width, width, bias=False)
 
     def forward(self, odd: Float[Tensor, "*nodes _"]) -> Float[Tensor, "*nodes H"]:
         """Map."""
@@ -135,6 +136,11 @@ class SignedGraphNetwork(nn.Module):
         self.odd_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.odd_layers = nn.ModuleList(OddLayer(width, edge_width) for _ in range(layers))
         self.odd_norm, self.invariant = nn.RMSNorm(width, eps=SMALL), Invariant(width, width)
+
+    def rounds(self) -> Iterator[tuple[MessageLayer, OddLayer]]:
+        """The even and the odd half of each round of messages."""
+        for layer, odd_layer in zip(self.even.layers, self.odd_layers, strict=True):
+            yield cast(MessageLayer, layer), cast(OddLayer, odd_layer)
 
     def encode_odd(
         self,

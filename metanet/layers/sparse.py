@@ -1,4 +1,4 @@
-"""Message passing on torch_geometric graphs by gathering and scattering: any weight spaces in one batch.
+"""Message passing on torch_geometric graphs by gathering and scattering: any weight spaces together.
 
 The obvious implementation of the formula in `metanet.layers.message_passing`, and the oracle of
 `metanet.layers.dense`.
@@ -27,12 +27,11 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
     e = network.edge_encoder(data.edge_attr, data.edge_type)
     for layer in network.layers:
         x, e = _layer(layer, x, e, data.edge_index)  # type: ignore[arg-type]
-    own = torch.zeros_like(data.orbit) if data.batch is None else data.batch
+    graph_of = torch.zeros_like(data.orbit) if data.batch is None else data.batch
     count = 1 if data.batch is None else data.num_graphs
     num_sets = int(data.node_set.max()) + 1
-    means = scatter(
-        network.norm(x), own * num_sets + data.node_set, dim_size=count * num_sets, reduce="mean"
-    )
+    set_of = graph_of * num_sets + data.node_set
+    means = scatter(network.norm(x), set_of, dim_size=count * num_sets, reduce="mean")
     return network.decode(means.unflatten(0, (count, num_sets)))
 
 

@@ -1,6 +1,6 @@
-"""Message passing that sees widths only through means: copies of a neuron that share its outgoing weights change nothing.
+"""Message passing that sees widths only through means: copies of a neuron change nothing.
 
-A network stays the same function when every neuron of a group is copied k times and what reads the
+The copies share the outgoing weights of the neuron. A network stays the same function when every neuron of a group is copied k times and what reads the
 group is divided by k. Edges carry weights times the number of neurons that they sum over
 (`fan_in`), so that copies of an edge are equal. Every message is a mean over the other end, each
 part of the graph by itself, so that copies together count once:
@@ -19,16 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.graphs.topology import Relation
-from metanet.layers.dense import edge_messages, ends_of
-from metanet.layers.message_passing import GraphNetwork, MessageLayer, Projections
-from metanet.layers.runner import Runner
+from metanet.graphs.topology import EdgePart, ParameterGraph, Relation
+from metanet.layers.dense import MessageRunner, edge_messages
+from metanet.layers.message_passing import GraphNetwork, Projections
 from zoo.symmetry.blocks import cut_blocks
 from zoo.weight_space import WeightSpace
 
 
 def fan_in(space: WeightSpace) -> dict[str, Float[Tensor, "..."]]:
-    """For each entry of each tensor, the number of neurons that are summed over where it is read; positions do not count.
+    """For each entry of each tensor, the number of neurons that are summed over where it is read.
+
+    Positions do not count.
 
     Args:
         space: Weight space.
@@ -53,52 +54,48 @@ def fan_in(space: WeightSpace) -> dict[str, Float[Tensor, "..."]]:
     return counts
 
 
-class WidthGraph(Runner):
-    """Runs a `GraphNetwork` on networks of one weight space, so that it applies to other widths too."""
+class WidthGraph(MessageRunner):
+    """Runs a `GraphNetwork` on networks of one weight space, so that it fits other widths too.
+
+    Messages are averaged over the edges of each part, then over the parts that a node has.
+    """
+
+    def __init__(self, graph: ParameterGraph):
+        """Prepare.
+
+        Args:
+            graph: Topology of all networks.
+        """
+        num_written, num_read = torch.zeros(2, len(graph.orbit))
+        for part in graph.edges:
+            num_written[graph.node_sets[part.written].nodes] += 1
+            num_read[graph.node_sets[part.read].nodes] += 1
+        super().__init__(graph, num_received=num_written, num_sent=num_read)
 
     def encode(
         self, network: GraphNetwork, edges: Sequence[Float[Tensor, "B _ _ _"]]
     ) -> list[Float[Tensor, "B _ _ _"]]:
-        """Edges at the start; those of a relation say where a group agrees, and stay as they are."""
+        """Edges at the start; those of a relation say where a group agrees and stay as they are."""
         encoded = super().encode(network, edges)
-        parts = zip(self.graph.edges, edges, encoded, strict=True)
-        return [part if isinstance(own, Relation) else code for own, part, code in parts]
-
-    def run_layer(
-        self,
-        layer: MessageLayer,
-        x: Float[Tensor, "B V H"],
-        e: list[Float[Tensor, "B _ _ _"]],
-        last: bool,
-    ) -> Float[Tensor, "B V H"]:
-        """One round of messages."""
-        sets, of_nodes = (
-            self.graph.node_sets,
-            Projections(*(values.transpose(1, 2) for values in layer.projections(x))),
-        )
-        received: list[list[Tensor]] = [[] for _ in sets]
-        sent: list[list[Tensor]] = [[] for _ in sets]
-        for at, part in enumerate(self.graph.edges):
-            written, read = part.written, part.read or 0
-            ends = ends_of(of_nodes, sets[written].nodes, sets[read].nodes)
-            if isinstance(part, Relation):
-                agree = e[at][:, None, :, :, 0]
-                forward, backward = agree @ ends.forward, agree.mT @ ends.backward
-                over, back_over = agree.sum(3)[..., None], agree.sum(2)[..., None]
-            else:
-                e[at], forward, backward = edge_messages(e[at], layer.edge.weight, ends, not last)
-                over, back_over = part.shape[1], part.shape[0]
-            received[written].append(forward / over)
-            sent[read].append(backward / back_over)
-        return layer.update(
-            x, *(self._means(of_nodes.forward, parts) for parts in (received, sent))
-        )
-
-    def _means(self, like: Tensor, parts: list[list[Tensor]]) -> Tensor:
-        """Means over parts of what all nodes receive, `[B, V, K, D]`; zero for nodes that no part has."""
-        sets = zip(self.graph.node_sets, parts, strict=True)
-        means = [
-            sum(own[1:], own[0]) / len(own) if own else torch.zeros_like(like[:, :, part.nodes])
-            for part, own in sets
+        return [
+            given if isinstance(part, Relation) else code
+            for part, given, code in zip(self.graph.edges, edges, encoded, strict=True)
         ]
-        return torch.cat(means, dim=2).transpose(1, 2)
+
+    def messages(
+        self,
+        part: EdgePart | Relation,
+        e: Float[Tensor, "B _ _ _"],
+        weight: Float[Tensor, "K K"],
+        ends: Projections,
+        keep: bool,
+    ) -> tuple[Float[Tensor, "B _ _ _"], Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
+        """Messages along one part of the edges, averaged at both ends."""
+        if isinstance(part, Relation):
+            agree = e[:, None, :, :, 0]
+            received = agree @ ends.forward / agree.sum(3)[..., None]
+            sent = agree.mT @ ends.backward / agree.sum(2)[..., None]
+            return e, received, sent
+        e, received, sent = edge_messages(e, weight, ends, keep)
+        written, read = part.shape[:2]
+        return e, received / read, sent / written

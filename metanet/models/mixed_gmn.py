@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.feature_rows import Mixed
-from metanet.graphs.topology import GraphSizes, Part
+from metanet.graphs.parts import EdgePart
+from metanet.graphs.topology import GraphSizes
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
 from metanet.inputs.normalize import center_and_scale, joined, moments
 from metanet.layers.dense import DenseGraph
@@ -154,7 +155,7 @@ class SpaceGraph(nn.Module):
         kind, gain = torch.zeros(count, dtype=torch.int64), torch.ones(count)
         edges = list(vocabulary.edges)
         for name, part in zip(self.kinds.edges, self.kinds.graph.edges, strict=True):
-            if isinstance(part, Part):
+            if isinstance(part, EdgePart):
                 entries = part.view(places).flatten()
                 kind[entries] = edges.index(name)
                 gain[entries] = (part.shape[1] * part.shape[2]) ** 0.5
@@ -194,7 +195,7 @@ class SpaceGraph(nn.Module):
         graph = self.kinds.graph
         vectors = flat.new_zeros(len(flat), len(graph.orbit), self.num_slots)
         for slots, part in zip(self.slots, graph.vectors, strict=True):
-            vectors[:, graph.node_sets[part.written].nodes, slots] = part.view(params)
+            vectors[:, graph.node_sets[part.node_set].nodes, slots] = part.view(params)
         nodes = torch.cat([vectors, self.constants.to(flat).expand(len(flat), -1, -1)], dim=2)
         ordered = [
             part.view(params)[..., order]

@@ -119,7 +119,7 @@ class PositionEncoder(nn.Module):
             }
         )
         self.row = nn.ParameterList(
-            _maps(kinds[part.read or 0], part.shape[-1], width) for part in incidence.parts
+            _maps(kinds[part.read], part.shape[-1], width) for part in incidence.parts
         )
         self.column = nn.ParameterList(
             _maps(kinds[part.written], part.shape[-1], width) for part in incidence.parts
@@ -149,7 +149,7 @@ class PositionEncoder(nn.Module):
         for at, part in enumerate(self.incidence.parts):
             e = part.view(params)
             along_r, along_w = (
-                self.row[at][orbit[part.read or 0]],
+                self.row[at][orbit[part.read]],
                 self.column[at][orbit[part.written]],
             )
             rows.append(torch.einsum("bwrk,rkc->bwc", e, along_r) / e.shape[2] ** 0.5)

@@ -52,10 +52,8 @@ def as_entries(graph, params):
                 at, : part.shape[-1]
             ].tolist()
     for part in graph.vectors:
-        for node in range(*graph.node_sets[part.written].nodes.indices(len(labels))):
-            found[part.block.tensor, labels[node], ()] = nodes[
-                node, part.slot : part.slot + part.shape[-1]
-            ].tolist()
+        for node in range(*graph.node_sets[part.node_set].nodes.indices(len(labels))):
+            found[part.block.tensor, labels[node], ()] = nodes[node, part.channels].tolist()
     return found
 
 

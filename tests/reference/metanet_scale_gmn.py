@@ -63,7 +63,7 @@ def kinds(space, count=12):
             next((kind for kind, own in candidates.items() if torch.equal(flips, own)), "mixed")
         )
     for part in graph.vectors:
-        own, flips = signs[:, graph.node_sets[part.written].nodes], part.view(moved)[..., 0]
+        own, flips = signs[:, graph.node_sets[part.node_set].nodes], part.view(moved)[..., 0]
         plain = torch.ones_like(own)
         nodes.append((torch.equal(flips, plain), torch.equal(flips, own)))
     return edges, nodes
@@ -83,8 +83,8 @@ def run(network, graph, params):
     for part, (is_even, is_odd) in zip(graph.vectors, part_kinds[1], strict=True):
         place = (
             slice(None),
-            graph.node_sets[part.written].nodes,
-            slice(part.slot, part.slot + part.shape[-1]),
+            graph.node_sets[part.node_set].nodes,
+            part.channels,
         )
         even[place] = nodes[place] if is_even else even[place]
         odd[place] = nodes[place] if is_odd else 0.0
