@@ -3,7 +3,7 @@
 A node has one sign: the product of the signs of those of its neurons that have any. A part of the
     graph is
 
-    "odd"               if it flips with the signs of its nodes: `e_vu -> s_v s_u e_vu`, `b_v -> s_v b_v`
+    "odd"               if it flips with the signs of its nodes: `e_vu -> s_v s_u e_vu`
     "written", "read"   if it flips with those of its written nodes v, or of its read nodes u, alone
     "even"              if no sign flips it
     "mixed"             if it flips otherwise, as `(a b^2)` with the signs of `a`; its size is even
@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from metanet.graphs.topology import EdgePart, NodePart, ParameterGraph, Relation
+from metanet.graphs.parts import EdgePart, NodePart, Relation
+from metanet.graphs.topology import ParameterGraph
 from zoo.weight_space import WeightSpace
 
 Parity = Literal["odd", "written", "read", "even", "mixed"]

@@ -25,125 +25,13 @@ from itertools import combinations
 from math import prod
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from metanet.graphs.parts import EdgePart, NodeAxis, NodePart, NodeSet, Relation
 from zoo.symmetry.action import orbit_ids
 from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
-
-NodeAxis = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class NodeSet:
-    """The nodes of one node axis.
-
-    Attributes:
-        axis: Neuron groups whose product the nodes are; empty for the virtual node.
-        start: First node.
-        size: Number of nodes.
-        channels: Features of a node: channels of all its vectors together.
-    """
-
-    axis: NodeAxis
-    start: int
-    size: int
-    channels: int
-
-    @property
-    def nodes(self) -> slice:
-        """The nodes of the set, out of those of the graph."""
-        return slice(self.start, self.start + self.size)
-
-
-@dataclass(frozen=True)
-class NodePart:
-    """A block of a tensor whose entries are features of nodes.
-
-    Attributes:
-        block: The block.
-        order: Its axes, those of nodes first, then plain ones.
-        shape: `(V, C)`.
-        node_set: Place of the node set in the graph.
-        first_channel: First of the channels of the set that it fills.
-    """
-
-    block: Block
-    order: tuple[int, ...]
-    shape: tuple[int, ...]
-    node_set: int
-    first_channel: int
-
-    @property
-    def channels(self) -> slice:
-        """The channels of the node set that it fills."""
-        return slice(self.first_channel, self.first_channel + self.shape[-1])
-
-    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "N V C"]:
-        """The features of N networks, from tensors `[N, *shape]`."""
-        return _arranged(self, params)
-
-
-@dataclass(frozen=True)
-class EdgePart:
-    """A block of a tensor whose entries are features of edges.
-
-    Attributes:
-        block: The block.
-        order: Its axes, written ones first, then read ones, then plain ones.
-        shape: `(W, R, C)`.
-        written: Place of the written node set in the graph.
-        read: Place of the read node set.
-    """
-
-    block: Block
-    order: tuple[int, ...]
-    shape: tuple[int, ...]
-    written: int
-    read: int
-
-    def view(self, params: Mapping[str, Tensor]) -> Shaped[Tensor, "N W R C"]:
-        """The features of N networks, from tensors `[N, *shape]`."""
-        return _arranged(self, params)
-
-
-def _arranged(part: NodePart | EdgePart, params: Mapping[str, Tensor]) -> Tensor:
-    """The block of each network, axes in the order of the part and merged to its shape."""
-    block = part.block.view(params[part.block.tensor])
-    return block.permute(0, *(1 + axis for axis in part.order)).reshape(-1, *part.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Relation:
-    """Edges between node sets that share groups; the same in every network.
-
-    Attributes:
-        agree: 1 where the shared groups agree, `[W, R, 1]`.
-        written: Place of the written node set in the graph.
-        read: Place of the read node set.
-    """
-
-    agree: Float[Tensor, "W R 1"]
-    written: int
-    read: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(W, R, 1)`."""
-        return tuple(self.agree.shape)
-
-    def view(self, params: Mapping[str, Tensor]) -> Float[Tensor, "N W R 1"]:
-        """The features of N networks, which the params only count.
-
-        Args:
-            params: Tensors `[N, *shape]`.
-
-        Returns:
-            `[N, W, R, 1]`.
-        """
-        like = next(iter(params.values()))
-        return self.agree.to(like).expand(len(like), *self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,23 +120,29 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
     ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
     """
     sided_blocks = [(block, _sides(space, block)) for block in cut_blocks(space)]
-    places: dict[NodeAxis, int] = {}
-    for block, sides in sided_blocks:
-        for side in reversed(sides):
-            places.setdefault(_axis(block, side), len(places))
+    places = _places_of_axes(sided_blocks)
     num_channels = [0] * len(places)
     vectors: list[NodePart] = []
     edges: list[EdgePart | Relation] = []
     for block, sides in sided_blocks:
         order, shape = _layout(block, sides)
-        node_set, *read = (places[_axis(block, side)] for side in sides)
-        if read:
-            edges.append(EdgePart(block, order, shape, node_set, read[0]))
+        node_set, *others = (places[_axis(block, side)] for side in sides)
+        if others:
+            edges.append(EdgePart(block, order, shape, node_set, *others))
         else:
             vectors.append(NodePart(block, order, shape, node_set, num_channels[node_set]))
             num_channels[node_set] += shape[-1]
     edges += _relations(space, list(places))
     return _graph(space, _node_sets(space, list(places), num_channels), vectors, edges)
+
+
+def _places_of_axes(sided_blocks: list[tuple[Block, list[list[int]]]]) -> dict[NodeAxis, int]:
+    """Node axes in the order in which blocks read and write them, and their places."""
+    places: dict[NodeAxis, int] = {}
+    for block, sides in sided_blocks:
+        for side in reversed(sides):
+            places.setdefault(_axis(block, side), len(places))
+    return places
 
 
 def _layout(block: Block, sides: list[list[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:

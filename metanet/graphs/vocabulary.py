@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from metanet.graphs.topology import EdgePart, ParameterGraph, Relation, parameter_graph
+from metanet.graphs.parts import EdgePart, Relation
+from metanet.graphs.topology import ParameterGraph, parameter_graph
 from zoo.weight_space import WeightSpace
 
 Slot = tuple[int, int, int]
@@ -144,7 +145,7 @@ def _place(depth: float) -> Float[Tensor, "4"]:
 
 
 def _log_sizes(graph: ParameterGraph, node_set: int) -> Float[Tensor, "5"]:
-    """Logs of sizes: of a node set, of what its nodes read and send, of the graph, of the network."""
+    """Logs of sizes: of a node set, of what its nodes read and send, of graph and network."""
     reads, sends = 1, 1
     for part in graph.edges:
         written, read, channels = part.shape

@@ -111,22 +111,21 @@ class DenseAttention(Runner):
         last: bool,  # noqa: ARG002, nodes attend by the new edges, so that the last round needs them too
     ) -> Float[Tensor, "B V H"]:
         """One round of attention."""
-        written, read, *sides = layer.projections(x)
+        written, read, forward, backward = layer.projections(x)
         written, read = written.transpose(1, 2), read.transpose(1, 2)
-        forward, backward = (Side(*(values.transpose(1, 2) for values in side)) for side in sides)
         entering, leaving = self.inboxes(), self.inboxes()
         for index, part in enumerate(self.graph.edges):
             to, of = self.nodes_of(part)
             ends = written[:, :, to, None] + read[:, :, None, of]
             e[index] = e[index] + torch.relu(_mix(layer.edge, e[index]) + ends)
-            per_head = _mix(layer.to_heads, e[index]).unflatten(1, (4, -1))
-            bias, scale, back_bias, back_scale = per_head.unbind(1)
-            entering[part.written].append(_Edges(of, bias, scale))
-            leaving[part.read].append(_Edges(to, back_bias.mT, back_scale.mT))
+            along, against = _seen_from_ends(layer, e[index], to, of)
+            entering[part.written].append(along)
+            leaving[part.read].append(against)
         return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving))
 
     def _attend(self, side: Side, inboxes: list[list["_Edges"]]) -> Float[Tensor, "B V A D"]:
         """What every node receives from its edges."""
+        side = Side(*(values.transpose(1, 2) for values in side))
         received = []
         for node_set, edges in zip(self.graph.node_sets, inboxes, strict=True):
             query = side.query[:, :, node_set.nodes]
@@ -138,11 +137,20 @@ class DenseAttention(Runner):
 
 
 class _Edges(NamedTuple):
-    """Edges of one part seen from one end: the nodes at the other, bias and scale `[B, A, n, m]`."""
+    """Edges of one part, seen from one end: nodes at the other, bias and scale `[B, A, n, m]`."""
 
     others: slice
     bias: Tensor
     scale: Tensor
+
+
+def _seen_from_ends(
+    layer: AttentionLayer, e: Tensor, written: slice, read: slice
+) -> tuple[_Edges, _Edges]:
+    """Edges `[B, K, W, R]` as written nodes see them, and as read nodes do."""
+    per_head = _mix(layer.to_heads, e).unflatten(1, (4, -1))
+    bias, scale, back_bias, back_scale = per_head.unbind(1)
+    return _Edges(read, bias, scale), _Edges(written, back_bias.mT, back_scale.mT)
 
 
 def _attended(side: Side, query: Tensor, edges: list[_Edges]) -> Tensor:

@@ -23,19 +23,17 @@ tensor with one group on both sides, and no means that keep one group of each si
 three groups or more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from metanet.graphs.topology import EdgePart, ParameterGraph
-from metanet.layers.autograd import differentiable_once
-
-CHUNK_FLOATS = 2**17
-"""Entries times channels of a chunk: half a megabyte of float32, so that it fits a core's cache."""
+from metanet.graphs.parts import EdgePart
+from metanet.graphs.topology import ParameterGraph
+from metanet.layers.entry_kernel import pointwise
 
 
 class Features(NamedTuple):
@@ -81,11 +79,7 @@ class Incidence:
             self.written[part.written].append(index)
             self.read[part.read].append(index)
         self.counts = [1 + len(self.written[place]) + len(self.read[place]) for place in places]
-        self.exchanges: list[tuple[str | None, list[int]]] = [(None, list(places))]
-        for group in dict.fromkeys(group for nodes in graph.node_sets for group in nodes.axis):
-            sets = [place for place in places if group in graph.node_sets[place].axis]
-            if len(sets) > 1 or len(graph.node_sets[sets[0]].axis) > 1:
-                self.exchanges.append((group, sets))
+        self.exchanges = [(None, list(places)), *_shared_groups(graph)]
 
     def orbits(self, place: int) -> Int64[Tensor, " S"]:
         """Orbits of the nodes of a set, from 0."""
@@ -135,6 +129,17 @@ class Incidence:
         later = node_set.axis[node_set.axis.index(group) + 1 :]
         after = prod(groups[name].size for name in later)
         return node_set.size // (size * after), size, after
+
+
+def _shared_groups(graph: ParameterGraph) -> Iterator[tuple[str, list[int]]]:
+    """Groups that several node sets share, or that are a factor of one, and those sets."""
+    sets_of: dict[str, list[int]] = {}
+    for place, node_set in enumerate(graph.node_sets):
+        for group in dict.fromkeys(node_set.axis):
+            sets_of.setdefault(group, []).append(place)
+    for group, sets in sets_of.items():
+        if len(sets) > 1 or len(graph.node_sets[sets[0]].axis) > 1:
+            yield group, sets
 
 
 class Exchange(nn.Module):
@@ -246,11 +251,7 @@ class EquivariantLayer(nn.Module):
     def _terms(self, features: Features) -> list[Tensor]:
         """For each node set, what it, rows and columns receive at its nodes, side by side."""
         incidence = self.incidence
-        z = []
-        for place, v in enumerate(features.nodes):
-            rows = [features.rows[part] for part in incidence.written[place]]
-            columns = [features.columns[part] for part in incidence.read[place]]
-            z.append(torch.cat([v, *rows, *columns], dim=-1))
+        z = [self._gathered(features, place) for place in range(len(features.nodes))]
         terms = [mix(values) for mix, values in zip(self.mix, z, strict=True)]
         for exchange, (group, sets) in zip(self.exchange, incidence.exchanges, strict=True):
             pooled = torch.cat([incidence.pool(z[place], place, group) for place in sets], dim=-1)
@@ -259,116 +260,8 @@ class EquivariantLayer(nn.Module):
                 terms[place] = terms[place] + incidence.spread(share, place, group)
         return terms
 
-
-def pointwise(
-    e: Float[Tensor, "B K W R"],
-    weight: Float[Tensor, "C K"],
-    row: Float[Tensor, "B C W"],
-    column: Float[Tensor, "B C R"],
-    slope: float,
-    keep: bool,
-) -> tuple[Float[Tensor, "B _ W R"], Float[Tensor, "B C W"], Float[Tensor, "B C R"]]:
-    """One linear map for all entries of a part, and its sums.
-
-        a = act(M e + row + column)      sum of a over R      sum of a over W
-
-    Args:
-        e: Features of entries.
-        weight: M.
-        row: What all entries of a row receive.
-        column: What all entries of a column receive.
-        slope: Of the activation below zero.
-        keep: Whether a itself is wanted.
-
-    Returns:
-        a (the old features if it is not wanted), its sums over R and over W. All are of the type of
-        `e`, which under autocast may be another than that of the rest.
-    """
-    others = [value.to(e) for value in (weight, row, column)]
-    a, rows, columns = _Pointwise.apply(e, *others, slope, keep)
-    return a if keep else e, rows, columns
-
-
-class _Part(NamedTuple):
-    """One part of the edges: features of entries, and what rows and columns receive."""
-
-    e: Tensor
-    row: Tensor
-    column: Tensor
-
-    def of(self, networks: slice) -> "_Part":
-        """Those of some networks."""
-        return _Part(self.e[networks], self.row[networks], self.column[networks])
-
-    def activations(self, weight: Tensor, slope: float, out: Tensor) -> Tensor:
-        """`act(M e + row + column)`, written into the first networks of `out`."""
-        count = len(self.e)
-        a = torch.add(self.row[..., None], self.column[..., None, :], out=out[:count])
-        a.flatten(2).baddbmm_(weight.expand(count, -1, -1), self.e.flatten(2))
-        return nn.functional.leaky_relu_(a, slope)
-
-
-class _Pointwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
-        e, weight, row, column, ctx.slope, keep = arguments
-        ctx.set_materialize_grads(False)
-        part, chunks = _Part(e, row, column), _chunks(e, weight)
-        a = _empty(e, weight, len(e) if keep else chunks[0].stop)
-        rows, columns = torch.empty_like(row), torch.empty_like(column)
-        for networks in chunks:
-            out = a[networks] if keep else a
-            some = part.of(networks).activations(weight, ctx.slope, out)
-            torch.sum(some, 3, out=rows[networks])
-            torch.sum(some, 2, out=columns[networks])
-        ctx.save_for_backward(weight, *part, *[a] * keep)
-        return a if keep else None, rows, columns
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, *saved = ctx.saved_tensors
-        part, kept = _Part(*saved[:3]), saved[3:]
-        of_a, of_rows, of_columns = grad_outputs
-        of_rows = torch.zeros_like(part.row) if of_rows is None else of_rows
-        of_columns = torch.zeros_like(part.column) if of_columns is None else of_columns
-        gradients = _Part(*(torch.empty_like(value) for value in part))
-        of_weight = torch.zeros_like(weight)
-        chunks = _chunks(part.e, weight)
-        buffer = _empty(part.e, weight, chunks[0].stop)
-        again = None if kept else torch.empty_like(buffer)
-        for networks in chunks:
-            some, into = part.of(networks), gradients.of(networks)
-            a = kept[0][networks] if again is None else some.activations(weight, ctx.slope, again)
-            delta = torch.add(
-                of_rows[networks][..., None],
-                of_columns[networks][..., None, :],
-                out=buffer[: len(a)],
-            )
-            if of_a is not None:
-                delta.add_(of_a[networks])
-            _through_activation(delta, a, ctx.slope)
-            torch.sum(delta, 3, out=into.row)
-            torch.sum(delta, 2, out=into.column)
-            flat = delta.flatten(2)
-            of_weight += torch.bmm(flat, some.e.flatten(2).mT).sum(0)
-            if ctx.needs_input_grad[0]:
-                torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=into.e.flatten(2))
-        of_e = gradients.e if ctx.needs_input_grad[0] else None
-        return of_e, of_weight, gradients.row, gradients.column, None, None
-
-
-def _through_activation(delta: Tensor, a: Tensor, slope: float) -> None:
-    """Multiply gradients by the slope of the activation whose results are a, in place."""
-    torch.ops.aten.leaky_relu_backward.grad_input(delta, a, slope, True, grad_input=delta)
-
-
-def _empty(e: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Room for activations, used again chunk by chunk: fresh memory costs more than arithmetic."""
-    return e.new_empty(count, len(weight), *e.shape[2:])
-
-
-def _chunks(e: Tensor, weight: Tensor) -> list[slice]:
-    budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
-    size = max(1, budget // max(1, e[0, 0].numel() * max(weight.shape)))
-    return [slice(start, start + size) for start in range(0, len(e), size)]
+    def _gathered(self, features: Features, place: int) -> Tensor:
+        """What meets at the nodes of a set: itself, means of rows, means of columns."""
+        rows = [features.rows[part] for part in self.incidence.written[place]]
+        columns = [features.columns[part] for part in self.incidence.read[place]]
+        return torch.cat([features.nodes[place], *rows, *columns], dim=-1)

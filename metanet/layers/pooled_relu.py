@@ -1,4 +1,4 @@
-"""The mean over a set of a linear map and a ReLU, without the channels of the whole set in memory."""
+"""The mean over a set of a linear map and a ReLU, without all channels in memory."""
 
 from typing import Any
 

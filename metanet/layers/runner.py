@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.graphs.topology import EdgePart, ParameterGraph, Relation
+from metanet.graphs.parts import EdgePart, Relation
+from metanet.graphs.topology import ParameterGraph
 from metanet.layers.message_passing import GraphNetwork
 
 

@@ -31,7 +31,7 @@ from metanet.graphs.topology import GraphSizes
 from metanet.layers.message_passing import Encoder, GraphNetwork, MessageLayer
 
 SMALL = 1e-2
-"""Mean square below which odd channels fade in `RMS(z)`: a vanishing neuron loses its sign smoothly."""
+"""Mean square below which odd channels fade: vanishing neurons lose their sign smoothly."""
 
 
 class OddLayer(nn.Module):

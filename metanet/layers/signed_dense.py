@@ -1,7 +1,7 @@
 """Message passing with signs for networks of one weight space, on dense arrays."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -9,22 +9,11 @@ from torch import Tensor, nn
 
 from metanet.graphs.signs import Parity, parity, parity_of_channels, signed_nodes
 from metanet.graphs.topology import ParameterGraph
-from metanet.layers.autograd import differentiable_once
-from metanet.layers.dense import DenseGraph, Edges, chunks, edge_messages, ends_of
+from metanet.layers.dense import DenseGraph, ends_of
+from metanet.layers.edge_kernel import edge_messages
 from metanet.layers.message_passing import Projections
+from metanet.layers.odd_edge_kernel import Messages, odd_edge_messages
 from metanet.layers.signed import SignedGraphNetwork
-
-
-class Messages(NamedTuple):
-    """Sums over the edges of one part.
-
-    Attributes:
-        even: `[B, K, nodes, 1 + H / K]`.
-        odd: `[B, K, nodes, H / K]`, None if there are none.
-    """
-
-    even: Tensor
-    odd: Tensor | None
 
 
 class Values(NamedTuple):
@@ -45,6 +34,16 @@ class Values(NamedTuple):
     backward: Tensor
     odd_forward: Tensor
     odd_backward: Tensor
+
+    @classmethod
+    def of(cls, even: Projections, odd: tuple[Tensor, Tensor]) -> "Values":
+        """Channels before nodes."""
+        return cls(*(value.transpose(1, 2) for value in (*even, *odd)))
+
+    def at(self, written: slice, read: slice) -> "Values":
+        """What both ends of one part of the edges bring."""
+        even = ends_of(Projections(*self[:4]), written, read)
+        return Values(*even, self.odd_forward[:, :, read], self.odd_backward[:, :, written])
 
 
 FLIPS: dict[Parity, tuple[bool, bool]] = {
@@ -101,29 +100,34 @@ class SignedDenseGraph(nn.Module):
         edges: Sequence[Float[Tensor, "B _ _ _"]],
     ) -> tuple[Float[Tensor, "B V H"], Float[Tensor, "B V H"]]:
         """Even and odd features of nodes after all layers; arguments as for `forward`."""
-        even = torch.where(self.is_even, nodes, nodes.abs())
-        odd = torch.where(self.is_odd, nodes, 0.0)
-        x = network.even.node_encoder(even, self.dense.orbit)
-        z = network.encode_odd(odd, self.dense.orbit, self.signed)
+        orbit = self.dense.orbit
+        x = network.even.node_encoder(torch.where(self.is_even, nodes, nodes.abs()), orbit)
+        z = network.encode_odd(torch.where(self.is_odd, nodes, 0.0), orbit, self.signed)
         e = [self._encode(network, part, kind) for kind, part in enumerate(edges)]
+        shifts = network.even.edge_encoder.shift
         last = len(network.odd_layers) - 1
         for index, (layer, odd_layer) in enumerate(network.rounds()):
-            projections, messages = layer.projections(x), odd_layer.messages(z)
-            values = Values(*(value.transpose(1, 2) for value in (*projections, *messages)))
-            at_written, at_read = _Inboxes.of(self.dense), _Inboxes.of(self.dense)
-            for kind, part in enumerate(self.graph.edges):
-                shift = network.even.edge_encoder.shift[kind]
-                e[kind], received, returned = self._messages(
-                    kind, layer.edge.weight, shift, e[kind], values, index < last
-                )
-                at_written.add(part.written, received)
-                at_read.add(part.read, returned)
-            forward, odd_forward = self._means(values, at_written, self.dense.num_received)
-            backward, odd_backward = self._means(values, at_read, self.dense.num_sent)
-            all_odd = odd_layer.all_odd(z, odd_forward, odd_backward)
-            x = layer.update(x + odd_layer.invariant(all_odd), forward, backward)
+            values = Values.of(layer.projections(x), odd_layer.messages(z))
+            even, odd = self._exchanged(layer.edge.weight, shifts, e, values, index < last)
+            all_odd = odd_layer.all_odd(z, *odd)
+            x = layer.update(x + odd_layer.invariant(all_odd), *even)
             z = odd_layer.update(z, all_odd, x, self.signed)
         return x, z
+
+    def _exchanged(
+        self, weight: Tensor, shifts: Tensor, e: list[Tensor], values: Values, keep: bool
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Means of the even and of the odd messages, forward and backward; replaces the edges."""
+        at_written, at_read = _Inboxes.of(self.dense), _Inboxes.of(self.dense)
+        for kind, part in enumerate(self.graph.edges):
+            e[kind], received, returned = self._messages(
+                kind, weight, shifts[kind], e[kind], values, keep
+            )
+            at_written.add(part.written, received)
+            at_read.add(part.read, returned)
+        forward, odd_forward = self._means(values, at_written, self.dense.num_received)
+        backward, odd_backward = self._means(values, at_read, self.dense.num_sent)
+        return (forward, backward), (odd_forward, odd_backward)
 
     def _encode(self, network: SignedGraphNetwork, part: Tensor, kind: int) -> Tensor:
         """Edges at the start; the shift of those that flip is added to what their nodes bring."""
@@ -138,24 +142,20 @@ class SignedDenseGraph(nn.Module):
         self, kind: int, weight: Tensor, shift: Tensor, e: Tensor, values: Values, keep: bool
     ) -> tuple[Tensor, Messages, Messages]:
         """New edges of one part, and messages at its written and at its read nodes."""
-        written, read = self.dense.nodes_of(self.graph.edges[kind])
-        ends = ends_of(Projections(*values[:4]), written, read)
+        ends = values.at(*self.dense.nodes_of(self.graph.edges[kind]))
         if self.parities[kind] not in FLIPS:
-            e, received, returned = edge_messages(e, weight, ends, keep)
+            e, received, returned = edge_messages(e, weight, Projections(*ends[:4]), keep)
             return e, Messages(received, None), Messages(returned, None)
         flips_written, flips_read = FLIPS[self.parities[kind]]
-        odd_forward, odd_backward = ends.forward[..., 1:], ends.backward[..., 1:]
-        if flips_read:
-            odd_forward = values.odd_forward[:, :, read]
-        if flips_written:
-            odd_backward = values.odd_backward[:, :, written]
-        shifted = Projections(
-            ends.written + shift[:, None],
-            ends.read,
-            torch.cat([ends.forward, odd_forward], dim=-1),
-            torch.cat([ends.backward, odd_backward], dim=-1),
+        odd_forward = ends.odd_forward if flips_read else ends.forward[..., 1:]
+        odd_backward = ends.odd_backward if flips_written else ends.backward[..., 1:]
+        with_odd = Projections(
+            written=ends.written + shift[:, None],
+            read=ends.read,
+            forward=torch.cat([ends.forward, odd_forward], dim=-1),
+            backward=torch.cat([ends.backward, odd_backward], dim=-1),
         )
-        e, at_written, at_read = odd_edge_messages(e, weight, shifted, keep)
+        e, at_written, at_read = odd_edge_messages(e, weight, with_odd, keep)
         return e, _routed(at_written, flips_written), _routed(at_read, flips_read)
 
     def _means(self, values: Values, inboxes: "_Inboxes", count: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,133 +189,3 @@ def _routed(messages: Messages, odd: bool) -> Messages:
         return messages
     one, rest = messages.even[..., :1], messages.even[..., 1:]
     return Messages(torch.cat([one, rest + messages.odd], dim=-1), None)
-
-
-def odd_edge_messages(
-    e: Float[Tensor, "B K W R"], weight: Float[Tensor, "K K"], ends: Projections, keep: bool
-) -> tuple[Float[Tensor, "B K W R"], Messages, Messages]:
-    """Messages along edges of one part that may flip, summed at both ends.
-
-        a+, a- = relu(+-E e + written + read)
-        even: (a+ + a-) / 2 @ forward    odd: (a+ - a-) / 2 @ forward
-
-    Args:
-        e: Edge features `[B, K, W, R]`.
-        weight: E.
-        ends: What both ends bring; of the `1 + 2 H / K` values that they send, the last `H / K` go
-            with `a+ - a-`.
-        keep: Whether new edge features are wanted.
-
-    Returns:
-        New edge features `e + (a+ - a-) / 2` (the old ones if they are not wanted), sums at the
-        written and at the read end.
-    """
-    others = [value.to(e).contiguous() for value in (weight, *ends)]
-    new, at_written, at_read = _OddEdgeMessages.apply(e.contiguous(), *others, keep)
-    width = _num_even(ends.forward)
-    received, returned = (
-        Messages(sums[..., :width], sums[..., width:]) for sums in (at_written, at_read)
-    )
-    return new if keep else e, received, returned
-
-
-class _OddEdgeMessages(torch.autograd.Function):
-    """Goes network by network and keeps its inputs alone, as `edge_messages` does."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
-        *ends, keep = rest
-        edges = Edges(e, *ends)
-        ctx.save_for_backward(weight, *edges)
-        ctx.set_materialize_grads(False)
-        new = torch.empty_like(e) if keep else None
-        received, returned = torch.empty_like(edges.backward), torch.empty_like(edges.forward)
-        for networks in chunks(e):
-            some = edges.of(networks)
-            activations = _halves(*_pair(some, weight))
-            if new is not None:
-                torch.add(some.e, activations.odd, out=new[networks])
-            received[networks] = activations.times(some.forward)
-            returned[networks] = activations.transposed().times(some.backward)
-        return new, received, returned
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, *saved = ctx.saved_tensors
-        edges = Edges(*saved)
-        of_new, received, returned = grad_outputs
-        received = torch.zeros_like(edges.backward) if received is None else received
-        returned = torch.zeros_like(edges.forward) if returned is None else returned
-        gradients, of_weight = edges.empty_like(), torch.zeros_like(weight)
-        for networks in chunks(edges.e):
-            some, into = edges.of(networks), gradients.of(networks)
-            to_written, to_read = received[networks], returned[networks]
-            plus, minus = _pair(some, weight)
-            of_halves = _gradient_of_halves(some, to_written, to_read)
-            if of_new is not None:
-                of_halves.odd.add_(of_new[networks])
-            up, down = _gradient_of_pair(of_halves, plus, minus)
-            activations = _halves(plus, minus)
-            into.forward.copy_(activations.transposed().times(to_written))
-            into.backward.copy_(activations.times(to_read))
-            flat = (up - down).flatten(2)
-            of_weight += torch.bmm(flat, some.e.flatten(2).mT).sum(0)
-            torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=into.e.flatten(2))
-            total = up.add_(down)
-            torch.sum(total, 3, out=into.written)
-            torch.sum(total, 2, out=into.read)
-        of_e, *of_ends = gradients
-        return of_e if of_new is None else of_e.add_(of_new), of_weight, *of_ends, None
-
-
-class _Halves(NamedTuple):
-    """Even and odd part of the activations: `(a+ + a-) / 2` and `(a+ - a-) / 2`, `[B, K, W, R]`."""
-
-    even: Tensor
-    odd: Tensor
-
-    def transposed(self) -> "_Halves":
-        """The same from the other end."""
-        return _Halves(self.even.mT, self.odd.mT)
-
-    def times(self, values: Tensor) -> Tensor:
-        """Products of the even part with the first channels, of the odd part with the last."""
-        width = _num_even(values)
-        return torch.cat([self.even @ values[..., :width], self.odd @ values[..., width:]], dim=-1)
-
-
-def _num_even(values: Tensor) -> int:
-    """Of `1 + 2 H / K` channels, how many go with the even part of the activations."""
-    return (values.shape[-1] + 1) // 2
-
-
-def _pair(edges: Edges, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`a+, a- = relu(+-E e + written + read)`."""
-    odd = torch.bmm(weight.expand(len(edges.e), -1, -1), edges.e.flatten(2)).view_as(edges.e)
-    even = edges.written[..., None] + edges.read[..., None, :]
-    return (even + odd).relu_(), even.sub_(odd).relu_()
-
-
-def _halves(plus: Tensor, minus: Tensor) -> _Halves:
-    """Even and odd part of a pair of activations; overwrites the first."""
-    return _Halves((plus + minus).div_(2), plus.sub_(minus).div_(2))
-
-
-def _gradient_of_halves(edges: Edges, to_written: Tensor, to_read: Tensor) -> _Halves:
-    """Gradients of even and odd part: one product each, of both ends' factors side by side."""
-    width = _num_even(to_written)
-    gradients = []
-    for channels in (slice(None, width), slice(width, None)):
-        left = torch.cat([to_written[..., channels], edges.backward[..., channels]], dim=-1)
-        right = torch.cat([edges.forward[..., channels], to_read[..., channels]], dim=-1)
-        gradients.append(left @ right.mT)
-    return _Halves(*gradients)
-
-
-def _gradient_of_pair(halves: _Halves, plus: Tensor, minus: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients before the ReLUs of `a+` and `a-`; overwrites that of the even part."""
-    threshold = torch.ops.aten.threshold_backward
-    up = threshold(halves.even + halves.odd, plus, 0.0).div_(2)
-    down = threshold(halves.even.sub_(halves.odd), minus, 0.0).div_(2)
-    return up, down

@@ -1,4 +1,4 @@
-"""Message passing on torch_geometric graphs by gathering and scattering: any weight spaces together.
+"""Message passing on torch_geometric graphs by gathering and scattering, of any weight spaces.
 
 The obvious implementation of the formula in `metanet.layers.message_passing`, and the oracle of
 `metanet.layers.dense`.

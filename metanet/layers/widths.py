@@ -1,9 +1,10 @@
 """Message passing that sees widths only through means: copies of a neuron change nothing.
 
-The copies share the outgoing weights of the neuron. A network stays the same function when every neuron of a group is copied k times and what reads the
-group is divided by k. Edges carry weights times the number of neurons that they sum over
-(`fan_in`), so that copies of an edge are equal. Every message is a mean over the other end, each
-part of the graph by itself, so that copies together count once:
+The copies share the outgoing weights of the neuron. A network stays the same function when every
+neuron of a group is copied k times and what reads the group is divided by k. Edges carry weights
+times the number of neurons that they sum over (`fan_in`), so that copies of an edge are equal.
+Every message is a mean over the other end, each part of the graph by itself, so that copies
+together count once:
 
     f_v = mean over parts that write v, of: mean over u of a_uv[k] * (1, (R LN(x_u))[k])
     g_u = mean over parts that read u, of: mean over v of a_uv[k] * (1, (S LN(x_v))[k])
@@ -19,8 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.graphs.topology import EdgePart, ParameterGraph, Relation
-from metanet.layers.dense import MessageRunner, edge_messages
+from metanet.graphs.parts import EdgePart, Relation
+from metanet.graphs.topology import ParameterGraph
+from metanet.layers.dense import MessageRunner
+from metanet.layers.edge_kernel import edge_messages
 from metanet.layers.message_passing import GraphNetwork, Projections
 from zoo.symmetry.blocks import cut_blocks
 from zoo.weight_space import WeightSpace

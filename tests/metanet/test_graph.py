@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from metanet.graphs.parts import Relation
 from metanet.graphs.pyg import GraphSizes, batch, flat_edges, graph_data, parameter_graph
-from metanet.graphs.topology import Relation, node_features
+from metanet.graphs.topology import node_features
 from tests.reference.metanet_graph import entries, neurons
 from tests.zoo.instances import instance
 from zoo.architectures import ARCHITECTURES

@@ -11,10 +11,10 @@ from metanet.graphs.pyg import batch
 from metanet.graphs.signs import has_signs, parity
 from metanet.graphs.topology import edge_features, node_features, parameter_graph
 from metanet.inputs.population import view
-from metanet.layers import dense, sparse
+from metanet.layers import edge_kernel, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
+from metanet.layers.odd_edge_kernel import odd_edge_messages
 from metanet.layers.signed import SignedGraphNetwork
-from metanet.layers.signed_dense import odd_edge_messages
 from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.table import METANETS, build
 from metanet.testing import LAWS, first_networks, random_population
@@ -79,7 +79,7 @@ def test_the_dense_path_equals_gathers_and_scatters(name):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_odd_edge_messages_are_the_formula_and_have_its_gradient(keep, chunk, monkeypatch):
-    monkeypatch.setattr(dense, "CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(edge_kernel, "CHUNK_FLOATS", chunk)
     shapes = [
         (3, 2, 4, 3),
         (2, 2),

@@ -3,7 +3,7 @@
 import torch
 from torch_geometric.utils import scatter
 
-from metanet.graphs.topology import Relation
+from metanet.graphs.parts import Relation
 
 
 def run(network, graph, data):
