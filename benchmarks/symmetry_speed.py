@@ -21,7 +21,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-import zoo.symmetry.alignment
+import zoo.symmetry.assignment
 from zoo.architectures import build_mlp
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, sample
@@ -142,7 +142,7 @@ def check(params: Params, reference: Params) -> None:
 
 def solver_seconds(params: Params, reference: Params) -> float:
     """Seconds that scipy alone takes, one thread, for the assignments of one call of `align`."""
-    spent, solve = [0.0], zoo.symmetry.alignment.linear_sum_assignment
+    spent, solve = [0.0], zoo.symmetry.assignment.linear_sum_assignment
 
     def timed(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = time.perf_counter()
@@ -152,9 +152,9 @@ def solver_seconds(params: Params, reference: Params) -> float:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    zoo.symmetry.alignment.linear_sum_assignment = timed
+    zoo.symmetry.assignment.linear_sum_assignment = timed
     align(NETWORK.space, params, reference)
-    zoo.symmetry.alignment.linear_sum_assignment = solve
+    zoo.symmetry.assignment.linear_sum_assignment = solve
     torch.set_num_threads(threads)
     return spent[0]
 

@@ -117,7 +117,7 @@ OWNERS = {
         "data_gen/tasks/mnist1d.py",
         "metanet",
         "studies/common/intervals.py",
-        "zoo/symmetry/alignment.py",
+        "zoo/symmetry/assignment.py",
     },
     "sklearn": {"data_gen/tasks/task.py", "metanet"},
     "torch_geometric": {"data_gen/tasks/graphs.py", "data_gen/tasks/sbm.py", "metanet"},

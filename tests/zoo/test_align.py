@@ -1,4 +1,4 @@
-"""Alignment: the objective never falls, planted symmetries are found, a population is its networks one by one."""
+"""Alignment: the objective never falls, and planted symmetries are found."""
 
 import itertools
 
@@ -14,7 +14,8 @@ from zoo.architectures import ARCHITECTURES, build_cnn, build_mlp
 from zoo.architectures.record import activations
 from zoo.params import Params, flatten
 from zoo.symmetry.action import GroupElement, act, identity, sample
-from zoo.symmetry.alignment import _ascend, _start, align, align_activations
+from zoo.symmetry.alignment import align, align_activations
+from zoo.symmetry.ascent import ascend, start
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 seeds = st.integers(0, 2**32)
@@ -123,9 +124,9 @@ def test_planted_symmetries_of_every_architecture_are_found_and_keep_the_functio
 def test_the_objective_never_falls_and_is_what_the_element_reaches(case: Case, seed, scales):
     space = case.space
     params, reference = normal(space, seed, (3,)), normal(space, seed + 1)
-    state = _start(space, params, reference, scales)
+    state = start(space, params, reference, scales)
     trace = [state.objective()]
-    for _ in _ascend(state, generator(seed)):
+    for _ in ascend(state, generator(seed)):
         trace.append(state.objective())
     for before, after in itertools.pairwise(trace):
         assert bool((after >= before - 1e-9 * before.abs().clamp_min(1)).all())

@@ -540,3 +540,20 @@ def test_groups_that_scale_nothing_have_no_law():
     torch.testing.assert_close(
         conserved_quantities(space, params)["x.balance"], params["w"].square().sum(0)
     )
+
+
+def test_no_networks_at_all_have_no_quantities():
+    space = WeightSpace(
+        {"h": NeuronGroup(3, scaling="any"), "x": NeuronGroup(4, permutable=False)},
+        {"weight": "h <- x", "bias": "h"},
+    )
+    none = {"weight": torch.zeros(0, 3, 4), "bias": torch.zeros(0, 3)}
+    named = [
+        balance(space, "h"),
+        matrix(space, "h"),
+        scale(space, ["weight"]),
+        shift(space, "bias"),
+    ]
+    values, off = measure(named, none, none)
+    assert [tuple(values[law.name].shape) for law in named] == [(0, *law.shape) for law in named]
+    assert [tuple(off[law.name].shape) for law in named] == [(0, 3), (0,), (0,), (0, 1)]

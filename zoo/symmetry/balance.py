@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.params import Params
 from zoo.symmetry.axes import along, kept_first
 from zoo.symmetry.blocks import cut_blocks
 from zoo.symmetry.rows import as_rows, chunks, rows_of
@@ -29,6 +30,8 @@ from zoo.weight_space import WeightSpace
 SLACK = 1e-4
 _MAX_STEPS, _MAX_INNER = 200, 200
 _CHUNK_ENTRIES = 2**20
+_Signature = tuple[tuple[str, int], ...]
+"""Group and power of each axis on which scales act."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,7 @@ def balancing_scales(
     places = _places(space)
     if not places:
         return {}
-    floating = [tensor for tensor in networks.values() if tensor.is_floating_point()]
-    eps = max((torch.finfo(tensor.dtype).eps for tensor in floating), default=0.0)
-    accuracy = max(eps / 100, 1e-13)
+    accuracy = _accuracy(networks)
     size = sum(place.stop - place.start for place in places.values())
     origin = torch.zeros(math.prod(lead), size, dtype=torch.float64)
     solved = []
@@ -81,6 +82,12 @@ def balancing_scales(
     z = torch.cat(solved)
     scales = {name: (z[:, place] / 2).exp() for name, place in places.items()}
     return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
+
+
+def _accuracy(params: Params) -> float:
+    """How far from the balanced point the search may end."""
+    floating = [tensor.dtype for tensor in params.values() if tensor.is_floating_point()]
+    return max([1e-13, *(torch.finfo(dtype).eps / 100 for dtype in floating)])
 
 
 def _places(space: WeightSpace) -> dict[str, slice]:
@@ -93,16 +100,16 @@ def _places(space: WeightSpace) -> dict[str, slice]:
     return places
 
 
-def _terms(
-    space: WeightSpace, places: Mapping[str, slice], params: Mapping[str, Tensor]
-) -> list[_Term]:
-    """The terms of `F`, one for each set of axes with scales."""
-    energies: dict[tuple[tuple[str, int], ...], Tensor] = {}
+def _energies(
+    space: WeightSpace, scaled: Mapping[str, slice], params: Mapping[str, Tensor]
+) -> dict[_Signature, Float[Tensor, "N ..."]]:
+    """Sums of squares for each set of axes on which scales act, over all other axes."""
+    energies: dict[_Signature, Tensor] = {}
     for block in cut_blocks(space):
         axes = sorted(
             (str(dim.group), dim.power, i)
             for i, dim in enumerate(block.dims)
-            if dim.group in places and dim.power
+            if dim.group in scaled and dim.power
         )
         if axes:
             signature = tuple((group, power) for group, power, _ in axes)
@@ -110,6 +117,14 @@ def _terms(
             energy = _summed_to(squares, [i for _, _, i in axes])
             before = energies.get(signature)
             energies[signature] = energy if before is None else before + energy
+    return energies
+
+
+def _terms(
+    space: WeightSpace, places: Mapping[str, slice], params: Mapping[str, Tensor]
+) -> list[_Term]:
+    """The terms of `F`, one for each set of axes with scales."""
+    energies = _energies(space, places, params)
     acting = {pair for signature in energies for pair in signature}
     written = {group for group, power in acting if power > 0}
     read = {group for group, power in acting if power < 0}
@@ -160,10 +175,11 @@ def _reach(terms: list[_Term], step: Float[Tensor, "N n"]) -> Float[Tensor, " N"
     """The largest change of an exponent `a . z` that a step may bring."""
     reach = step.new_zeros(len(step))
     for term in terms:
-        low, high = torch.zeros_like(reach), torch.zeros_like(reach)
-        for place, power in zip(term.places, term.powers, strict=True):
-            least, most = (power * step[:, place]).aminmax(dim=1)
-            low, high = low + least, high + most
+        ends = [
+            (power * step[:, place]).aminmax(dim=1)
+            for place, power in zip(term.places, term.powers, strict=True)
+        ]
+        low, high = (torch.stack(end).sum(0) for end in zip(*ends, strict=True))
         reach = torch.maximum(reach, torch.maximum(-low, high))
     return reach
 
@@ -235,10 +251,17 @@ def _derivatives(
 def _newton_step(
     terms: list[_Term], z: Float[Tensor, "N n"], rate: Float[Tensor, " N"]
 ) -> Float[Tensor, "N n"]:
-    """The solution of `H step = -gradient` by conjugate gradients, up to a relative error."""
+    """The solution of `H step = -gradient`, up to a relative error."""
     gradient, hessian = _derivatives(terms, z)
+    return _conjugate_gradients(hessian, -gradient, rate)
+
+
+def _conjugate_gradients(
+    hessian: _Hessian, residual: Float[Tensor, "N n"], rate: Float[Tensor, " N"]
+) -> Float[Tensor, "N n"]:
+    """The solution of `H step = residual`, up to a relative error."""
     inverse = torch.where(hessian.diagonal > 0, 1 / hessian.diagonal, 0.0)
-    step, residual = torch.zeros_like(z), -gradient
+    step = torch.zeros_like(residual)
     direction = ready = inverse * residual
     error = (residual * ready).sum(1)
     # Below the rounding of the gradient there are only directions that change no entry.
@@ -249,11 +272,11 @@ def _newton_step(
             break
         image = hessian.times(direction)
         curvature = (direction * image).sum(1)
-        length = torch.where(active & (curvature > 0), error / curvature, 0.0)[:, None]
+        length = _quotient(error, curvature, active)[:, None]
         step, residual = step + length * direction, residual - length * image
         ready = inverse * residual
         before, error = error, (residual * ready).sum(1)
-        share = torch.where(active & (before > 0), error / before, 0.0)
+        share = _quotient(error, before, active)
         direction = ready + share[:, None] * direction
     return step
 
@@ -262,3 +285,8 @@ def _sum_to(values: Float[Tensor, "N ..."], axes: tuple[int, ...]) -> Float[Tens
     """Sum over all axes but the first and some."""
     others = [1 + i for i in range(values.dim() - 1) if i not in axes]
     return values.sum(others) if others else values
+
+
+def _quotient(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
+    """The quotient where a network is active and the denominator positive, else 0."""
+    return torch.where(active & (denominator > 0), numerator / denominator, 0.0)

@@ -1,7 +1,7 @@
-"""Sums of products of parameters over all entries but some: what conserved quantities and their residuals are made of.
+"""Sums of products of parameters: what conserved quantities and their residuals are made of.
 
-    diagonal   sum of  p a b            for each neuron, `p` the power with which its scale acts on an entry
-    matrix     sum of  a b^T, -b a^T    for each pair of neurons, where a group is written, where it is read
+    diagonal   sum of  p a b            for each neuron, `p` the power of its scale at an entry
+    matrix     sum of  a b^T, -b a^T    for each pair of neurons, where it is written, where read
     sums       sum of  a                for each column
 
 Everything takes leading axes as they come and loops over blocks of tensors only, never over
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.symmetry.axes import along, kept_first
 from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
 
@@ -148,10 +149,11 @@ def matrix(
 def matrix_residual(
     terms: Sequence[Term], params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
 ) -> Float[Tensor, "..."]:
-    """How far gradients are from being orthogonal to every mixing `A` of the neurons: `|M| / (|grad| |params|)`, 0 for 0 / 0.
+    """How far gradients are from being orthogonal to every mixing `A` of the neurons.
 
-    `M` is `matrix(terms, gradients, params)`, and `|M|` the largest derivative along any `A` of
-    norm 1.
+    |M| / (|grad| |params|), and 0 for 0 / 0, with M = matrix(terms, gradients, params)
+
+    `|M|` is the largest derivative along any `A` of norm 1.
 
     Args:
         terms: Terms that keep axes of the same sizes, the neurons last; powers 1 and -1.
@@ -181,45 +183,53 @@ def sums(terms: Sequence[Term], a: Mapping[str, Tensor], leading: int) -> Float[
     Returns:
         `[*batch, *kept, columns]`.
     """
-    return torch.cat([_columns(term, a, leading).sum(-1) for term in terms], dim=-1)
+    return _joined_columns(terms, a, leading, lambda column: column.sum(-1))
 
 
 def sums_residual(
     terms: Sequence[Term], gradients: Mapping[str, Tensor], leading: int
 ) -> Float[Tensor, "..."]:
-    """How far gradients are from being orthogonal to a shift of each column: `|sum g| / (sqrt(n) |g|)`, and 0 for 0 / 0.
+    """How far gradients are from being orthogonal to a shift of each column.
+
+    |sum g| / (sqrt(n) |g|), and 0 for 0 / 0
 
     Args:
-        terms: Terms that keep some axes of the same sizes, and then any that are flattened to
-            columns.
+        terms: As `sums` takes them.
         gradients: Tensors `[*batch, *shape]`.
-        leading: Number of the axes of the same sizes.
+        leading: As `sums` takes it.
 
     Returns:
         `[*batch, *kept, columns]`, between 0 and 1.
     """
-    columns = [_columns(term, gradients, leading) for term in terms]
-    return torch.cat(
-        [_quotient(c.sum(-1).abs(), c.norm(dim=-1) * math.sqrt(c.shape[-1])) for c in columns],
-        dim=-1,
-    )
+    return _joined_columns(terms, gradients, leading, _cosine_with_ones)
+
+
+def _cosine_with_ones(column: Tensor) -> Tensor:
+    size = column.norm(dim=-1) * math.sqrt(column.shape[-1])
+    return _quotient(column.sum(-1).abs(), size)
+
+
+def _joined_columns(
+    terms: Sequence[Term],
+    values: Mapping[str, Tensor],
+    leading: int,
+    reduced: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "..."]:
+    """The columns `[*batch, *leading, columns, rest]` of all terms, reduced along the last axis."""
+    parts = []
+    for term in terms:
+        rows = _rows(term, values)
+        last = rows.dim() - 2
+        first = last - (len(term.kept) - leading) + 1
+        columns = rows.flatten(first, last) if first <= last else rows.unsqueeze(-2)
+        parts.append(reduced(columns))
+    return torch.cat(parts, dim=-1)
 
 
 def _rows(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
     """A block as `[*batch, *kept, all others]`."""
     block = term.block.view(values[term.block.tensor])
-    lead, rank = block.dim() - len(term.block.dims), len(term.block.dims)
-    others = [i for i in range(rank) if i not in term.kept]
-    order = [*range(lead), *(lead + i for i in (*term.kept, *others))]
-    ordered = block if order == sorted(order) else block.permute(order)
-    return ordered.reshape(*ordered.shape[: lead + len(term.kept)], -1)
-
-
-def _columns(term: Term, values: Mapping[str, Tensor], leading: int) -> Float[Tensor, "..."]:
-    """A block as `[*batch, *leading, columns, all others]`."""
-    rows = _rows(term, values)
-    batch = rows.dim() - len(term.kept) - 1
-    return rows.reshape(*rows.shape[: batch + leading], -1, rows.shape[-1])
+    return kept_first(block, term.kept, len(term.block.dims))
 
 
 def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
@@ -232,24 +242,24 @@ def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
 def _weighted(
     alike: Sequence[Term], products: Products, weight: Callable[[Any], Any]
 ) -> Float[Tensor, "..."]:
-    """Sum of `weight(power) product` over one block, all of whose terms are given, for each neuron `j`."""
-    # The scale of a neuron acts on an entry once for each axis on which the entry belongs to it, so
-    # powers add up first.
+    """Sum of `weight(power) product` over a block for each neuron; all its terms are given."""
     first = alike[0]
     if len(alike) == 1:
         factor, sums = int(weight(first.power)), _summed(first, products)
         return sums if factor == 1 else factor * sums
-    dims = first.block.dims
-    powers = torch.zeros(dims[first.kept[0]].size, *(dim.size for dim in dims))
+    values = kept_first(first.block.view(products[first.block.tensor]), (), len(first.block.dims))
+    return values @ weight(_summed_powers(alike)).flatten(1).mT.to(values)
+
+
+def _summed_powers(alike: Sequence[Term]) -> Float[Tensor, "h ..."]:
+    """The power with which the scale of each neuron acts on each entry of a block."""
+    # It acts once for each axis on which the entry belongs to the neuron, so powers add up.
+    sizes = [dim.size for dim in alike[0].block.dims]
+    powers = torch.zeros(sizes[alike[0].kept[0]], *sizes)
     for term in alike:
         (axis,) = term.kept
-        eye = torch.eye(dims[axis].size)
-        powers += term.power * eye.reshape(
-            -1, *(1,) * axis, dims[axis].size, *(1,) * (len(dims) - axis - 1)
-        )
-    values = first.block.view(products[first.block.tensor])
-    flat = values.reshape(*values.shape[: values.dim() - len(dims)], -1)
-    return flat @ weight(powers).flatten(1).mT.to(flat)
+        powers += term.power * along(torch.eye(sizes[axis]), axis, len(sizes))
+    return powers
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Canonical form: one point for each orbit of the permutations and scales that a weight space declares.
+"""Canonical form: one point for each orbit of the symmetries that a weight space declares.
 
-    canonicalize(space, act(space, g, p)) == canonicalize(space, p) == act(space,
-    canonical_element(space, p), p)
+    canonicalize(space, act(space, g, p)) == canonicalize(space, p)
+    canonicalize(space, p) == act(space, canonical_element(space, p), p)
 
 Positive scales go to the balanced point (`zoo.symmetry.balance`), then neurons are sorted, then
 signs are chosen. Each step asks only what the symmetries that are still open cannot change, so the
@@ -9,18 +9,18 @@ order of the steps, not of the groups, is what matters.
 """
 
 import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.params import Params, batch_shape
-from zoo.symmetry.action import GroupElement, act
-from zoo.symmetry.axes import take
+from zoo.params import Params
+from zoo.symmetry.action import GroupElement, act, compose, with_batch
+from zoo.symmetry.axes import along, kept_first
 from zoo.symmetry.balance import balancing_scales
 from zoo.symmetry.blocks import Dim, cut_blocks
+from zoo.symmetry.rows import as_rows, chunks, joined, rows_of
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**20
@@ -32,8 +32,7 @@ def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
     """Move networks to the canonical points of their orbits.
 
     The function of a network stays. Networks that differ by a symmetry of the space become the
-    same, up to rounding, if they
-    are generic: see `canonical_element`.
+    same, up to rounding, if they are generic: see `canonical_element`.
 
     Args:
         space: The weight space.
@@ -53,12 +52,12 @@ def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
 def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> GroupElement:
     """The symmetry that moves networks to the canonical points of their orbits.
 
-    Scales: as much squared weight enters a neuron as leaves it (`zoo.symmetry.balance.balancing_scales`).
-        Permutations: the neurons of a group
-    are sorted, largest first, by a weighted sum of the absolute values of their entries; the
-    weights depend on the position along axes that cannot be permuted, and on the sums of the other
-    neurons along those that can. Signs: a weighted sum of the signed squares of a neuron's entries
-    is positive, as far as the signs of the entries' other neurons are known by then.
+    Scales: as much squared weight enters a neuron as leaves it (`balancing_scales`).
+    Permutations: the neurons of a group are sorted, largest first, by a weighted sum of the
+    absolute values of their entries. The weights depend on the position along axes that cannot be
+    permuted, and on the sums of the other neurons along those that can. Signs: a weighted sum of
+    the signed squares of a neuron's entries is positive, as far as the signs of the entries' other
+    neurons are known by then.
 
     Two networks of one orbit get the same point if no two neurons of a group tie in the first sum
     unless they are exchangeable, and no second sum is 0 unless the neuron is. Neurons that are 0,
@@ -71,79 +70,55 @@ def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> Group
     Returns:
         The element `[*batch]`, with permutations and scales for every group that may have them.
     """
-    lead = batch_shape(space, params)
-    networks = math.prod(lead)
-    flat = {
-        name: params[name].detach().reshape(networks, *shape)
-        for name, shape in space.shapes.items()
-    }
-    scales = {
-        name: scale.reshape(networks, scale.shape[-1])
-        for name, scale in balancing_scales(space, flat).items()
-    }
-    permutations = _chunked(_order, space, flat, scales)
-    scales = {
-        name: take(scale, permutations[name], -1, 1) if name in permutations else scale
-        for name, scale in scales.items()
-    }
-    if any(group.scaling in ("sign", "any") for group in space.groups.values()):
-        signs = _chunked(_signs, space, act(space, GroupElement(permutations, scales), flat), {})
-        scales |= {
-            name: scales[name] * sign if name in scales else sign for name, sign in signs.items()
-        }
-    return GroupElement(
-        {name: index.reshape(*lead, index.shape[-1]) for name, index in permutations.items()},
-        {
-            n: scales[n].reshape(*lead, group.size)
-            for n, group in space.groups.items()
-            if group.scaling != "none"
-        },
+    lead, networks = as_rows(space, params)
+    balance = GroupElement({}, balancing_scales(space, networks))
+    order = _in_chunks(_order, space, networks, balance.scales)
+    element = compose(GroupElement(order, {}), balance)
+    if _signed_groups(space):
+        signs = _in_chunks(_signs, space, act(space, element, networks), {})
+        element = compose(GroupElement({}, signs), element)
+    scales = {name: element.scales[name] for name in space.groups if name in element.scales}
+    return with_batch(GroupElement(order, scales), lead)
+
+
+def _in_chunks(
+    step: _Step, space: WeightSpace, params: Params, scales: Mapping[str, Tensor]
+) -> Params:
+    """Run a step on some networks at a time, as many as the processor's cache holds."""
+    return joined(
+        [
+            step(space, rows_of(params, rows), rows_of(scales, rows))
+            for rows in chunks(space, params, _CHUNK_ENTRIES)
+        ]
     )
 
 
-def _chunked(function: _Step, space: WeightSpace, params: Params, scales: Params) -> Params:
-    """Run a step on some networks at a time, as many as the processor's cache holds."""
-    networks, chunk = _count(params), max(1, _CHUNK_ENTRIES // max(1, space.num_params))
-    parts = []
-    for start in range(0, max(networks, 1), chunk):
-        rows = slice(start, start + chunk)
-        own = [
-            {name: tensor[rows] for name, tensor in values.items()} for values in (params, scales)
-        ]
-        parts.append(function(space, *own))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _count(params: Params) -> int:
-    return next((len(tensor) for tensor in params.values()), 1)
+def _signed_groups(space: WeightSpace) -> dict[str, int]:
+    """The sizes of the groups that may flip the signs of their neurons."""
+    return {n: group.size for n, group in space.groups.items() if group.scaling in ("sign", "any")}
 
 
 def _order(space: WeightSpace, params: Params, scales: Params) -> Params:
     """The canonical order of the neurons of each permutable group, `[N, size]`."""
-    pieces = _pieces(
-        space,
-        params,
-        scales,
-        lambda dim: bool(dim.group) and space.groups[str(dim.group)].permutable,
-        _size,
-    )
+    sizes = {name: group.size for name, group in space.groups.items() if group.permutable}
+    pieces = _pieces(space, params, scales, lambda dim: dim.group in sizes, _size)
+    keys = _keys(pieces, {})
+    # The second time, an entry counts according to the other neurons that it belongs to.
+    largest = {name: key.amax(1, keepdim=True).clamp_min(1e-300) for name, key in keys.items()}
+    weights = {name: 1 + key / (2 * largest[name]) for name, key in keys.items()}
+    keys = _keys(pieces, weights)
+    keys = {n: _zeros(params, size) for n, size in sizes.items()} | keys
+    return {n: keys[n].argsort(stable=True, dim=-1, descending=True) for n in sizes}
+
+
+def _keys(pieces: list[_Piece], weights: Params) -> Params:
+    """What the neurons of each group are sorted by: weighted sums of the sizes of their entries."""
     keys: Params = {}
-    for _ in range(
-        2
-    ):  # the second time, an entry counts according to the other neurons that it belongs to
-        weights = {
-            name: 1 + key / (2 * key.amax(1, keepdim=True).clamp_min(1e-300))
-            for name, key in keys.items()
-        }
-        keys = {}
-        for groups, values in pieces:
-            for i, name in enumerate(groups):
-                own = _onto([i], groups, values, weights) * _mark(i)
-                keys[name] = keys[name] + own if name in keys else own
-    movable = {name: group.size for name, group in space.groups.items() if group.permutable}
-    for name in movable.keys() - keys.keys():
-        keys[name] = torch.zeros(_count(params), movable[name])
-    return {name: keys[name].argsort(stable=True, dim=-1, descending=True) for name in movable}
+    for groups, values in pieces:
+        for i, name in enumerate(groups):
+            key = _onto([i], groups, values, weights) * _mark(i)
+            keys[name] = keys[name] + key if name in keys else key
+    return keys
 
 
 def _size(x: Float[Tensor, "..."], flips: bool) -> Float[Tensor, "..."]:
@@ -152,38 +127,37 @@ def _size(x: Float[Tensor, "..."], flips: bool) -> Float[Tensor, "..."]:
 
 
 def _signs(space: WeightSpace, params: Params, scales: Params) -> Params:
-    """Canonical signs of the neurons of each group that may have them, `[N, size]`; the neurons are sorted already."""
-    sizes = {
-        name: group.size for name, group in space.groups.items() if group.scaling in ("sign", "any")
-    }
+    """Canonical signs of the neurons, sorted already, of each group that has signs, `[N, size]`."""
+    sizes = _signed_groups(space)
     pieces = _pieces(
-        space,
-        params,
-        scales,
-        lambda dim: dim.group in sizes and dim.power % 2 == 1,
-        lambda x, _: x * x.abs(),
+        space, params, scales, lambda d: d.group in sizes and d.power % 2 == 1, _signed_square
     )
     signs, weights, pending = {}, {}, dict(sizes)
     while pending:
-        known = {
-            name: [_is_known(name, groups, signs) for groups, _ in pieces if name in groups]
-            for name in pending
-        }
-        ready = [
-            name for name, pieces_known in known.items() if any(pieces_known) or not pieces_known
-        ]
-        if not ready:
+        name = _next_group(pieces, pending, signs)
+        if name is None:
             return signs | _joint_signs(pieces, pending, weights)
-        name = min(ready, key=lambda name: known[name].count(False))
-        statistic = torch.zeros(_count(params), pending.pop(name), dtype=torch.float64)
+        total = _zeros(params, pending.pop(name))
         for groups, values in pieces:
-            if name in groups and _is_known(name, groups, signs):
-                statistic = statistic.to(values.device) + _onto(
-                    [groups.index(name)], groups, values, weights
-                )
-        signs[name] = torch.where(statistic < 0, -1.0, 1.0).double()
-        weights[name] = signs[name] * _spread(sizes[name]).to(statistic.device)
+            if _is_known(name, groups, signs):
+                total = total + _onto([groups.index(name)], groups, values, weights)
+        signs[name] = torch.where(total < 0, -1.0, 1.0).double()
+        weights[name] = signs[name] * _spread(sizes[name]).to(total.device)
     return signs
+
+
+def _signed_square(x: Float[Tensor, "..."], _flips: bool) -> Float[Tensor, "..."]:
+    return x * x.abs()
+
+
+def _next_group(pieces: list[_Piece], pending: Iterable[str], signs: Params) -> str | None:
+    """The group with the fewest open pieces, of those with a piece where all else is known."""
+    unknown = {}
+    for name in pending:
+        known = [_is_known(name, groups, signs) for groups, _ in pieces if name in groups]
+        if any(known) or not known:
+            unknown[name] = known.count(False)
+    return min(unknown, key=unknown.__getitem__) if unknown else None
 
 
 def _is_known(name: str, groups: Sequence[str], signs: Params) -> bool:
@@ -193,39 +167,64 @@ def _is_known(name: str, groups: Sequence[str], signs: Params) -> bool:
 
 def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Params) -> Params:
     """Signs of groups whose entries all belong to two or more of their neurons at once."""
-    # Goes through the entries in order and makes each positive whose sign those before it leave
-    # open. These are equations over
-    # the field of two elements, the same for all networks.
+    equations, negative = _independent_equations(_entries(pieces, pending, weights))
+    values = pieces[0][1]
+    flip = values.new_zeros(len(values), sum(pending.values()), dtype=torch.bool)
+    # Neurons without an equation of their own keep their signs.
+    for last, (neurons, entries) in sorted(equations.items()):
+        for i in _set_bits(entries):
+            flip[:, last] ^= negative[i]
+        for i in _set_bits(neurons ^ (1 << last)):
+            flip[:, last] ^= flip[:, i]
+    parts = flip.split(list(pending.values()), dim=1)
+    return {name: 1.0 - 2.0 * part.double() for name, part in zip(pending, parts, strict=True)}
+
+
+def _independent_equations(
+    entries: Iterable[tuple[int, Float[Tensor, " N"]]],
+) -> tuple[dict[int, tuple[int, int]], list[Bool[Tensor, " N"]]]:
+    """Equations by their last neuron: bits of the neurons, and of the entries that they come from.
+
+    In order, each entry is made positive whose sign those before it leave open. That is an equation
+    over the field of two elements, the same for all networks.
+
+    Args:
+        entries: Bits of the neurons that an entry belongs to, and its values.
+
+    Returns:
+        The equations, and for each entry in them whether it is negative.
+    """
+    equations: dict[int, tuple[int, int]] = {}
+    negative = []
+    for members, values in entries:
+        neurons, origins = members, 1 << len(negative)
+        while (last := neurons.bit_length() - 1) in equations:
+            neurons, origins = neurons ^ equations[last][0], origins ^ equations[last][1]
+        if neurons:
+            equations[last] = neurons, origins
+            negative.append(values < 0)
+    return equations, negative
+
+
+def _entries(
+    pieces: list[_Piece], pending: Mapping[str, int], weights: Params
+) -> Iterator[tuple[int, Float[Tensor, " N"]]]:
+    """For each entry the bits of the neurons that it belongs to, and its values."""
     starts = dict(zip(pending, itertools.accumulate(pending.values(), initial=0), strict=False))
-    rows: dict[
-        int, tuple[int, int]
-    ] = {}  # last neuron of an equation -> bits of its neurons, bits of the entries in it
-    negative: list[Tensor] = []
     for groups, values in pieces:
         axes = [i for i, group in enumerate(groups) if group in pending]
         summed = _onto(axes, groups, values, weights)
         for place in itertools.product(*(range(pending[groups[i]]) for i in axes)):
-            neurons, entries = 0, 1 << len(negative)
+            neurons = 0
             for i, index in zip(axes, place, strict=True):
                 neurons ^= 1 << (starts[groups[i]] + index)
-            while (last := neurons.bit_length() - 1) in rows:
-                neurons, entries = neurons ^ rows[last][0], entries ^ rows[last][1]
-            if neurons:
-                rows[last] = neurons, entries
-                negative.append(summed[(slice(None), *place)] < 0)
-    size, count = sum(pending.values()), len(pieces[0][1])
-    flip = torch.zeros(count, size, dtype=torch.bool, device=pieces[0][1].device)
-    for last, (neurons, entries) in sorted(
-        rows.items()
-    ):  # neurons without an equation of their own keep their signs
-        for i in range(len(negative)):
-            flip[:, last] ^= negative[i] & bool(entries >> i & 1)
-        for i in range(last):
-            flip[:, last] ^= flip[:, i] & bool(neurons >> i & 1)
-    return {
-        name: 1.0 - 2.0 * flip[:, start : start + pending[name]].double()
-        for name, start in starts.items()
-    }
+            yield neurons, summed[(slice(None), *place)]
+
+
+def _set_bits(mask: int) -> Iterator[int]:
+    while mask:
+        yield (mask & -mask).bit_length() - 1
+        mask &= mask - 1
 
 
 def _pieces(
@@ -235,56 +234,73 @@ def _pieces(
     keep: Callable[[Dim], bool],
     function: Callable[[Tensor, bool], Tensor],
 ) -> list[_Piece]:
-    """All blocks, mapped by a function (told if signs may flip), scaled, and summed with weights over axes not kept."""
+    """All blocks, mapped by a function, scaled, and summed with weights over axes not kept."""
+    # The function is told whether signs may flip the entries.
+    signed = _signed_groups(space)
     pieces = []
     for block in cut_blocks(space):
         kept = [i for i, dim in enumerate(block.dims) if keep(dim)]
-        others = [i for i in range(len(block.dims)) if i not in kept]
         if not kept:
             continue
-        tensor = block.view(params[block.tensor])
-        flips = any(
-            dim.power % 2 and space.groups[str(dim.group)].scaling in ("sign", "any")
-            for dim in block.dims
-        )
-        values = function(tensor.permute(0, *(i + 1 for i in [*kept, *others])).double(), flips)
-        values = values.flatten(1 + len(kept)) if others else values[..., None]
-        weight = torch.ones(1, 1, dtype=torch.float64, device=tensor.device)
-        for dim in (block.dims[i] for i in others):
-            own = _spread(dim.size).to(tensor.device)[None]
-            own = own * scales[str(dim.group)] ** dim.power if dim.group in scales else own
-            weight = (weight[:, :, None] * own[:, None, :]).flatten(1)
-        if len(weight) == 1:
-            values = values @ weight[0]
-        else:
-            values = (
-                values * weight.reshape(len(weight), *(1 for _ in kept), weight.shape[1])
-            ).sum(-1)
-        for axis, dim in enumerate(block.dims[i] for i in kept):
-            if dim.group in scales and dim.power:
-                values = values * _along(scales[str(dim.group)] ** dim.power, axis, values)
-        pieces.append((tuple(str(block.dims[i].group) for i in kept), values * _mark(len(pieces))))
+        flips = any(dim.power % 2 and dim.group in signed for dim in block.dims)
+        values = function(block.view(params[block.tensor]).double(), flips)
+        values = kept_first(values, kept, len(block.dims))
+        rest = [dim for i, dim in enumerate(block.dims) if i not in kept]
+        values = _summed_rest(values, rest, scales)
+        values = _scaled([block.dims[i] for i in kept], values, scales)
+        groups = tuple(str(block.dims[i].group) for i in kept)
+        pieces.append((groups, values * _mark(len(pieces))))
     return pieces
+
+
+def _scaled(
+    dims: Sequence[Dim], values: Float[Tensor, "N ..."], scales: Params
+) -> Float[Tensor, "N ..."]:
+    """A piece after the scales of its neurons."""
+    for axis, dim in enumerate(dims):
+        if dim.group in scales and dim.power:
+            factor = scales[str(dim.group)] ** dim.power
+            values = values * along(factor, axis, len(dims))
+    return values
+
+
+def _summed_rest(
+    values: Float[Tensor, "N ... rest"], dims: Sequence[Dim], scales: Params
+) -> Float[Tensor, "N ..."]:
+    """Sums along the last axis, on which some axes of a block are, with weights for each place."""
+    weight = _rest_weight(dims, scales).to(values.device)
+    if len(weight) == 1:  # the same for all networks
+        return values @ weight[0]
+    rank = values.dim() - 1
+    return (values * along(weight, rank - 1, rank)).sum(-1)
+
+
+def _rest_weight(dims: Sequence[Dim], scales: Params) -> Float[Tensor, "N rest"]:
+    """The weight of each place along axes that are summed over, scales among it."""
+    weight = torch.ones(1, 1, dtype=torch.float64)
+    for dim in dims:
+        factor = _spread(dim.size)[None]
+        if dim.group in scales:
+            scale = scales[str(dim.group)]
+            factor = factor.to(scale.device) * scale**dim.power
+        weight = (weight.to(factor.device)[:, :, None] * factor[:, None, :]).flatten(1)
+    return weight
 
 
 def _onto(
     axes: Sequence[int], groups: Sequence[str], values: Float[Tensor, "N ..."], weights: Params
 ) -> Float[Tensor, "N ..."]:
-    """Sum a piece over all axes but some, with weights for each neuron of the groups that have them."""
+    """Sum a piece over all axes but some, with the weights of the groups that have them."""
     others = [i for i in range(len(groups)) if i not in axes]
     for i in others:
         if groups[i] in weights:
-            values = values * _along(weights[groups[i]], i, values)
+            values = values * along(weights[groups[i]], i, len(groups))
     return values.sum([i + 1 for i in others]) if others else values
 
 
-def _along(
-    vector: Float[Tensor, "N h"], axis: int, values: Float[Tensor, "N ..."]
-) -> Float[Tensor, "N ..."]:
-    """A vector for each network, shaped to multiply along one axis of a piece."""
-    return vector.reshape(
-        len(vector), *(1,) * axis, vector.shape[1], *(1,) * (values.dim() - 2 - axis)
-    )
+def _zeros(params: Params, size: int) -> Float[Tensor, "N h"]:
+    first = next(iter(params.values()), torch.zeros(1))
+    return first.new_zeros(len(first), size, dtype=torch.float64)
 
 
 def _mark(number: int) -> float:
@@ -292,5 +308,5 @@ def _mark(number: int) -> float:
 
 
 def _spread(size: int) -> Float[Tensor, " n"]:
-    """Weights in [1, 1.5) that tell positions apart: `1 + frac(i phi) / 2` with the golden ratio."""
+    """Weights in [1, 1.5) that tell positions apart: `1 + frac(i phi) / 2`, the golden ratio."""
     return 1 + torch.arange(1, size + 1, dtype=torch.float64).mul(0.5 * 5**0.5 + 0.5).frac() / 2

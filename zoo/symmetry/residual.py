@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import Params
@@ -108,26 +108,25 @@ def symmetry_report(
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3; Gluch and Urbanke 2021, arXiv 2104.05508.
     """
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    generator = generator or torch.Generator().manual_seed(0)
     lead, networks = as_rows(space, params)
-    subject = _Subject(space, apply, networks, bool(lead), batch, free or {})
+    subject = _Subject(space, apply, networks, lead, batch, free or {})
     gradients = subject.gradients(loss)
-    scale, sign, permutation, groups = {}, {}, {}, hidden_groups(space)
+    tested = {name: space.groups[name] for name in hidden_groups(space)}
+    scale, sign, permutation = {}, {}, {}
     with torch.no_grad():
         before = subject.outputs(networks)
-        for name in groups:
-            size = space.groups[name].size
-            flips = [GroupElement({}, {name: flip}) for flip in _sign_flips(size)]
-            shuffles = [
-                GroupElement({name: _shuffled(size, generator)}, {}) for _ in range(num_samples)
-            ]
+        for name, group in tested.items():
             slopes = scaling_residual(space, networks, gradients, name)
-            scale[name] = slopes.reshape(*lead, size)
-            sign[name] = subject.changes(before, flips).reshape(*lead, size)
-            permutation[name] = subject.changes(before, shuffles).amax(1).reshape(lead)
-    tolerance = max(torch.finfo(gradient.dtype).eps for gradient in gradients.values()) ** 0.5
-    tested = {name: space.groups[name] for name in groups}
-    return SymmetryReport(tested, scale, sign, permutation, tolerance)
+            scale[name] = slopes.reshape(*lead, group.size)
+            sign[name] = subject.changes(before, _sign_flips(name, group.size))
+            shuffles = [_shuffle(name, group.size, generator) for _ in range(num_samples)]
+            permutation[name] = subject.changes(before, shuffles).amax(-1)
+    return SymmetryReport(tested, scale, sign, permutation, _rounding(gradients) ** 0.5)
+
+
+def _rounding(gradients: Params) -> float:
+    return max(torch.finfo(gradient.dtype).eps for gradient in gradients.values())
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class _Subject:
         space: Their weight space.
         apply: The function of one network.
         params: Tensors `[N, *shape]`.
-        vectorized: Whether networks go through `torch.func.vmap`; else there is one.
+        lead: Leading axes that the `N` stand for; without any there is one network.
         batch: Inputs and labels.
         free: Masks, True where an entry is trained.
     """
@@ -146,7 +145,7 @@ class _Subject:
     space: WeightSpace
     apply: Callable[[Params, Any], Any]
     params: Params
-    vectorized: bool
+    lead: tuple[int, ...]
     batch: tuple[Any, Any]
     free: Mapping[str, Tensor]
 
@@ -170,7 +169,7 @@ class _Subject:
 
     def changes(
         self, before: list[Tensor], elements: Sequence[GroupElement]
-    ) -> Float[Tensor, "N _"]:
+    ) -> Float[Tensor, "*batch _"]:
         """For each element, the largest change of the outputs over the largest output."""
         changes = []
         for element in elements:
@@ -180,24 +179,26 @@ class _Subject:
                 moved[name] = torch.where(trained, moved[name], self.params[name])
             change, size = differences(before, self.outputs(moved))
             changes.append(change / torch.where(size > 0, size, 1))
-        return torch.stack(changes, dim=1)
+        return torch.stack(changes, dim=1).reshape(*self.lead, len(changes))
 
     def _each(self, function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
-        if self.vectorized:
+        if self.lead:
             return list(tensors_in(torch.func.vmap(function)(*stacked)))
         one = [{name: tensor[0] for name, tensor in part.items()} for part in stacked]
         return [output[None] for output in tensors_in(function(*one))]
 
 
-def _sign_flips(size: int) -> Float[Tensor, "h h"]:
-    """For each neuron the signs that flip it alone."""
-    return 1 - 2 * torch.eye(size, dtype=torch.float64)
+def _sign_flips(group: str, size: int) -> list[GroupElement]:
+    """For each neuron of a group the element that flips it alone."""
+    flips = 1 - 2 * torch.eye(size, dtype=torch.float64)
+    return [GroupElement({}, {group: flip}) for flip in flips]
 
 
-def _shuffled(size: int, generator: torch.Generator) -> Int64[Tensor, " h"]:
-    """A random permutation, never the identity if there is another."""
+def _shuffle(group: str, size: int, generator: torch.Generator) -> GroupElement:
+    """A random permutation of a group, never the identity if there is another."""
     order = torch.rand(size, generator=generator, device=generator.device).argsort()
-    return order.roll(1) if bool((order.diff() > 0).all()) else order
+    order = order.roll(1) if bool((order.diff() > 0).all()) else order
+    return GroupElement({group: order}, {})
 
 
 def hidden_groups(space: WeightSpace) -> list[str]:

@@ -1,0 +1,297 @@
+"""Ascent of weight matching: one assignment of one group's neurons after the other.
+
+The objective `<reference, act(g, params)>` is linear in the order of one group's neurons, with the
+others as they are, unless a tensor names the group twice. Then the assignment is that of the
+linearized objective, and is taken back where the objective itself does not rise.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from zoo.symmetry.assignment import best_places
+from zoo.symmetry.axes import along, kept_first, take
+from zoo.symmetry.blocks import Block, cut_blocks
+from zoo.weight_space import WeightSpace
+
+_MAX_ROUNDS = 1000
+_Signature = tuple[tuple[str, bool], ...]
+"""Of each axis that moves its group, and whether the group's signs act on it."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """All entries that the same groups move.
+
+    Attributes:
+        groups: The group of each axis that moves.
+        flips: For each such axis, whether the signs of its group act on it.
+        reference: `[*sizes, rest]`.
+        values: The networks as they stand now, `[N, *sizes, rest]`; changed in place.
+    """
+
+    groups: tuple[str, ...]
+    flips: tuple[bool, ...]
+    reference: Float[Tensor, "..."]
+    values: Float[Tensor, "N ..."]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the ascent of some networks stands; its tensors are changed in place.
+
+    Attributes:
+        pieces: The entries that move.
+        permutations: For each group that is permuted the neuron at each place, `[N, size]`.
+        signs: For each group with signs the sign of each place, `[N, size]`.
+        stale: For each group that moves, the networks in which its assignment may no longer be the
+            best, `[N]`.
+        norm: A bound on the objective, `[N]`: a rise by less than its rounding is none.
+    """
+
+    pieces: list[Piece]
+    permutations: dict[str, Int64[Tensor, "N _"]]
+    signs: dict[str, Float[Tensor, "N _"]]
+    stale: dict[str, Bool[Tensor, " N"]]
+    norm: Float[Tensor, " N"]
+
+    def objective(self, rows: Int64[Tensor, " M"] | slice = slice(None)) -> Float[Tensor, " M"]:
+        """The inner product of some networks with the reference, over the entries that move."""
+        parts = [
+            piece.values[rows].double().flatten(1) @ piece.reference.double().flatten()
+            for piece in self.pieces
+        ]
+        return torch.stack(parts).sum(0) if parts else torch.zeros_like(self.norm[rows])
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A new order of the neurons of one group, then their signs.
+
+    Attributes:
+        group: Name of the group.
+        rows: The networks that move, `[M]`.
+        order: The neuron that comes to each place, `[M, h]`.
+        sign: The sign of each place, `[M, h]`; None if all stay.
+    """
+
+    group: str
+    rows: Int64[Tensor, " M"]
+    order: Int64[Tensor, "M h"]
+    sign: Float[Tensor, "M h"] | None = None
+
+    def of(self, chosen: Bool[Tensor, " M"]) -> "_Move":
+        """The move of some of its networks."""
+        sign = None if self.sign is None else self.sign[chosen]
+        return _Move(self.group, self.rows[chosen], self.order[chosen], sign)
+
+    def undone(self) -> "_Move":
+        """The move back."""
+        back = self.order.argsort(-1)
+        sign = None if self.sign is None else self.sign.gather(1, back)
+        return _Move(self.group, self.rows, back, sign)
+
+
+def start(
+    space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[str, Tensor], scales: bool
+) -> State:
+    """The ascent at the networks as they are.
+
+    Args:
+        space: The weight space.
+        params: Networks `[N, *shape]`.
+        reference: One network `[*shape]`.
+        scales: Whether signs are matched too.
+
+    Returns:
+        The state.
+    """
+    first = next(iter(params.values()), torch.zeros(1))
+    count, device = len(first), first.device
+    permutations, signs, stale = {}, {}, {}
+    for name, group in space.groups.items():
+        if group.permutable:
+            permutations[name] = torch.arange(group.size, device=device).repeat(count, 1)
+        if scales and group.scaling in ("sign", "any"):
+            signs[name] = first.new_ones(count, group.size, dtype=torch.float64)
+        if name in permutations or name in signs:
+            stale[name] = torch.ones(count, dtype=torch.bool, device=device)
+    pieces = _pieces(space, params, reference, permutations, signs)
+    norm = sum(map(_bound, pieces), torch.zeros(count, device=device)).double()
+    return State(pieces, permutations, signs, stale, norm)
+
+
+def _bound(piece: Piece) -> Float[Tensor, " N"]:
+    """A bound on the inner product of each network with the reference."""
+    return piece.values.flatten(1).norm(dim=1) * piece.reference.norm()
+
+
+def _pieces(
+    space: WeightSpace,
+    params: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    permuted: Mapping[str, Tensor],
+    signed: Mapping[str, Tensor],
+) -> list[Piece]:
+    """Networks and reference, cut into pieces."""
+    parts: dict[_Signature, list[tuple[Tensor, Tensor]]] = {}
+    for block in cut_blocks(space):
+        if axes := _moving_axes(block, permuted, signed):
+            signature = tuple((group, flips) for group, flips, _ in axes)
+            places = [i for _, _, i in axes]
+            values = _entries(block, params[block.tensor], places)
+            if values.dtype != torch.float64:
+                values = values.float()
+            target = _entries(block, reference[block.tensor].detach(), places)
+            parts.setdefault(signature, []).append((values, target.to(values)))
+    return [_joined(signature, pairs) for signature, pairs in parts.items()]
+
+
+def _joined(signature: _Signature, pairs: list[tuple[Tensor, Tensor]]) -> Piece:
+    """One piece of all entries that the same groups move, given as networks and reference."""
+    groups, flips = zip(*signature, strict=True)
+    values, targets = (torch.cat(part, dim=-1) for part in zip(*pairs, strict=True))
+    return Piece(groups, flips, targets, values)
+
+
+def _entries(block: Block, tensor: Tensor, places: list[int]) -> Tensor:
+    """The entries of a block, with the axes that move first and one for the rest."""
+    return kept_first(block.view(tensor), places, len(block.dims))
+
+
+def _moving_axes(
+    block: Block, permuted: Mapping[str, Tensor], signed: Mapping[str, Tensor]
+) -> list[tuple[str, bool, int]]:
+    """Of each axis that moves its group, whether the group's signs act on it, and its place."""
+    axes = []
+    for i, dim in enumerate(block.dims):
+        flips = dim.group in signed and dim.power % 2 == 1
+        if dim.group in permuted or flips:
+            axes.append((str(dim.group), flips, i))
+    return sorted(axes)
+
+
+def shuffle(state: State, generator: torch.Generator) -> None:
+    """Put the neurons of each group into a random order, the same for all networks."""
+    for name, index in state.permutations.items():
+        order = torch.randperm(index.shape[1], generator=generator).to(index.device)
+        rows = torch.arange(len(index), device=index.device)
+        _move(state, _Move(name, rows, order.expand_as(index)))
+
+
+def ascend(state: State, generator: torch.Generator) -> Iterator[None]:
+    """Improve group by group, in random order, until nothing does; yields after each round.
+
+    Args:
+        state: Where to start; changed in place.
+        generator: Source of the orders of the groups.
+
+    Yields:
+        Nothing.
+    """
+    names = list(state.stale)
+    for _ in range(_MAX_ROUNDS):
+        if not any(bool(stale.any()) for stale in state.stale.values()):
+            break
+        for i in torch.randperm(len(names), generator=generator).tolist():
+            _improve(state, names[i])
+        yield
+
+
+def _improve(state: State, group: str) -> None:
+    """Solve the assignment of one group where the rest has moved since the last time."""
+    rows = state.stale[group].nonzero()[:, 0]
+    state.stale[group][rows] = False
+    touched = [piece for piece in state.pieces if group in piece.groups]
+    if not len(rows) or not touched:
+        return
+    move, rise = _best_move(state, touched, rows, group)
+    rounding = torch.finfo(touched[0].values.dtype).eps * state.norm[rows]
+    moved = {name for piece in touched for name in piece.groups} - {group}
+    if any(piece.groups.count(group) > 1 for piece in touched):
+        rises = _move_if_better(state, move, rounding)
+        moved.add(group)  # its own entries have moved along their other axis
+    else:
+        rises = rise > rounding
+        _move(state, move.of(rises))
+    for name in moved:
+        state.stale[name][rows[rises]] = True
+
+
+def _move_if_better(state: State, move: _Move, rounding: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+    """Move, and move back where the objective does not rise; tells where it does."""
+    before = state.objective(move.rows)
+    _move(state, move)
+    rises = state.objective(move.rows) - before > rounding
+    _move(state, move.of(~rises).undone())
+    return rises
+
+
+def _best_move(
+    state: State, touched: list[Piece], rows: Int64[Tensor, " M"], group: str
+) -> tuple[_Move, Float[Tensor, " M"]]:
+    """The move that gains most if the objective is linear in it, and what it gains."""
+    even = _gains(touched, rows, group, flips=False)
+    odd = _gains(touched, rows, group, flips=True) if group in state.signs else None
+    gains = even if odd is None else even + odd.abs()
+    if group in state.permutations:
+        places = best_places(gains)
+    else:
+        places = torch.arange(gains.shape[1], device=rows.device).expand(len(rows), -1)
+    order = places.argsort(-1)
+    now = (even if odd is None else even + odd).diagonal(dim1=1, dim2=2)
+    rise = _picked(gains, places).double().sum(1) - now.double().sum(1)
+    if odd is None:
+        return _Move(group, rows, order), rise
+    negative = _picked(odd, places).gather(1, order) < 0
+    return _Move(group, rows, order, torch.where(negative, -1.0, 1.0).double()), rise
+
+
+def _picked(gains: Float[Tensor, "M h h"], places: Int64[Tensor, "M h"]) -> Float[Tensor, "M h"]:
+    """The gain of each neuron at its place."""
+    return gains.gather(2, places[:, :, None])[..., 0]
+
+
+def _gains(
+    pieces: list[Piece], rows: Int64[Tensor, " M"], group: str, flips: bool
+) -> Float[Tensor, "M h h"]:
+    """What neuron `i` adds at place `j`, in entries on which the group's signs act, or do not."""
+    values = pieces[0].values
+    size = values.shape[1 + pieces[0].groups.index(group)]
+    total = values.new_zeros(len(rows), size, size)
+    for piece in pieces:
+        values = piece.values if len(rows) == len(piece.values) else piece.values[rows]
+        for axis, name in enumerate(piece.groups):
+            if name == group and piece.flips[axis] == flips:
+                neurons = values.movedim(axis + 1, 1).flatten(2)
+                total += neurons @ piece.reference.movedim(axis, 0).flatten(1).T
+    return total
+
+
+def _move(state: State, move: _Move) -> None:
+    """Reorder the neurons of one group of some networks, then flip their signs."""
+    group, rows = move.group, move.rows
+    if not len(rows):
+        return
+    for piece in state.pieces:
+        if group in piece.groups:
+            piece.values[rows] = _moved(piece, move)
+    for held in (state.permutations, state.signs):
+        if group in held:
+            held[group][rows] = held[group][rows].gather(1, move.order)
+    if group in state.signs and move.sign is not None:
+        state.signs[group][rows] *= move.sign
+
+
+def _moved(piece: Piece, move: _Move) -> Float[Tensor, "M ..."]:
+    """The networks of a move, after it."""
+    values, rank = piece.values[move.rows], piece.values.dim() - 1
+    for axis, (group, flips) in enumerate(zip(piece.groups, piece.flips, strict=True)):
+        if group == move.group:
+            values = take(values, move.order, axis - rank, rank)
+            if flips and move.sign is not None:
+                values = values * along(move.sign.to(values), axis, rank)
+    return values
