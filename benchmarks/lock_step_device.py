@@ -21,9 +21,9 @@ import torch.nn.functional as F
 
 from benchmarks.train_networks import CASES, operations, plain_module, spread, synthetic_task
 from data_gen.config import Job
-from data_gen.executors.scheduler import prepare_process
+from data_gen.executors.processes import prepare_process
 from data_gen.footprint import training_bytes
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from data_gen.training.runs import draw_view
 from data_gen.training.trainer import STEPS_AHEAD
 
@@ -62,7 +62,7 @@ class LockStep:
                 "count": count,
             }
         )
-        worker = Worker(job, Path(), device, allow_compile=True)
+        worker = ShardWorker(job, Path(), device, allow_compile=True)
         worker.__dict__["task"] = synthetic_task(spec["shape"]).to(device, torch.float32)
         self.trainer, table = worker.trainer("p"), full_table(job, worker.task, torch.arange(count))
         one = {name: column[:1] for name, column in table.items()}

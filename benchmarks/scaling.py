@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from data_gen.config import Job
-from data_gen.executors.scheduler import keep_memory
-from data_gen.shard import Worker
+from data_gen.executors.processes import keep_memory
+from data_gen.shard import ShardWorker
 
 COUNTS = (1000, 2000, 4000, 8000)
 SHARD = 500
-_state: dict[str, Worker] = {}
+_state: dict[str, ShardWorker] = {}
 
 
 def start_process() -> None:
@@ -42,7 +42,7 @@ def start_process() -> None:
             "count": 10**5,
         }
     )
-    _state["worker"] = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
+    _state["worker"] = ShardWorker(job, Path(), torch.device("cpu"), allow_compile=True)
     train(SHARD)
 
 

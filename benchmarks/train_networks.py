@@ -30,8 +30,8 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.executors.processes import num_cores
-from data_gen.executors.scheduler import keep_memory
-from data_gen.shard import Worker, full_table
+from data_gen.executors.processes import keep_memory
+from data_gen.shard import ShardWorker, full_table
 from data_gen.tasks.task import Images, Task
 
 WIDTHS = (64, 32, 32, 10)
@@ -106,7 +106,7 @@ def lock_step(case: str) -> tuple[float, int, int]:
                 "count": 10**6,
             }
         )
-        worker = Worker(job, Path(), torch.device("cpu"), allow_compile=True)
+        worker = ShardWorker(job, Path(), torch.device("cpu"), allow_compile=True)
         worker.__dict__["task"] = synthetic_task(spec["shape"])
         size = worker.chunk_size("p", full_table(job, worker.task, torch.arange(10**6)))
         _state[case] = (worker, size)

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from data_gen.config import Job
-    from data_gen.executors.scheduler import Executor
+    from data_gen.executors.executor import Executor
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,9 +136,10 @@ def _check_options(
 def _executor(
     name: str, workers: int | None, threads: int, address: str | None, device: str
 ) -> "Executor":
+    from data_gen.executors.executor import InThisProcess
     from data_gen.executors.local import LocalProcesses
     from data_gen.executors.ray import RayActors, import_ray
-    from data_gen.executors.scheduler import InThisProcess, default_workers
+    from data_gen.executors.processes import default_workers
     from data_gen.generation import choose_device
 
     if name == "ray":
@@ -155,7 +156,7 @@ def _list_shards(job: "Job", folder: Path) -> None:
     missing = set(missing_shards(job, folder, planned))
     for number, shard in enumerate(planned.shards):
         state = "missing" if shard in missing else "complete"
-        click.echo(f"{number} {state} {shard.stop - shard.start} {shard.path()}")
+        click.echo(f"{number} {state} {shard.count} {shard.path()}")
 
 
 def _generate_shard(
@@ -188,11 +189,11 @@ def _say_complete(folder: Path, quiet: bool) -> None:
 @contextmanager
 def _errors_are_one_line(folder: Path) -> Iterator[None]:
     """What a user can mend is a message; an error of the code comes with its trace."""
-    from data_gen.executors.failures import MissingShards
+    from data_gen.executors.failures import MissingShards, NoProcess
 
     try:
         yield
-    except MissingShards as error:
+    except (MissingShards, NoProcess) as error:
         for trace in getattr(error, "__notes__", ()):
             click.echo(trace, err=True)
         click.echo(f"generate-zoo: {error}", err=True)

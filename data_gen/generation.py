@@ -3,19 +3,22 @@
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from operator import attrgetter, methodcaller
 from typing import NamedTuple
 
 import torch
 
 from data_gen.config import Job
+from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
+from data_gen.executors.processes import prepare_process
 from data_gen.executors.progress import show_progress
-from data_gen.executors.scheduler import Executor, InThisProcess, prepare_process
 from data_gen.folder import check_owner, claimed, has_constants, is_complete
-from data_gen.shard import Shard, Worker, build_population, full_table
+from data_gen.shard import Shard, ShardWorker, build_population, full_table
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
@@ -71,6 +74,7 @@ def generate(
             something else, or another process writes to it.
         FolderError: If the folder cannot be written.
         MissingShards: If shards could not be made; all others are on disk.
+        NoProcess: If no process can be started.
     """
     chosen = executor or (LocalProcesses(workers) if workers else InThisProcess())
     out, place, planned = Path(out), choose_device(device, chosen.elsewhere), make_plan(job)
@@ -78,7 +82,7 @@ def generate(
         missing = [shard for shard in planned.shards if not is_complete(out, shard, job)]
         if missing:
             worker = _worker(job, out, place, chunk_size, compile)
-            _make(chosen, worker, planned, missing, quiet)
+            _run_shards(chosen, worker, planned, missing, quiet)
         return finish(out, job, planned.task, planned.architectures, planned.shards)
 
 
@@ -125,7 +129,9 @@ def generate_shard(
             prepare_process(threads)
             try:
                 worker = _worker(job, out, place, chunk_size, compile)
-                _make(InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet)
+                _run_shards(
+                    InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet
+                )
             finally:
                 torch.set_num_threads(before)
         missing = missing_shards(job, out, planned)
@@ -154,19 +160,29 @@ def missing_shards(job: Job, out: Path, planned: Plan) -> list[Shard]:
 
 def _worker(
     job: Job, out: Path, place: torch.device, chunk_size: int | None, compile: bool
-) -> Worker:
+) -> ShardWorker:
     compiled = (
-        compile and Worker(job, out, torch.device("cpu")).compilation_pays and compiler_works(place)
+        compile
+        and ShardWorker(job, out, torch.device("cpu")).compilation_pays
+        and compiler_works(place)
     )
-    return Worker(job, out, place, chunk_size, allow_compile=compiled)
+    return ShardWorker(job, out, place, chunk_size, allow_compile=compiled)
 
 
-def _make(
-    executor: Executor, worker: Worker, planned: Plan, missing: Sequence[Shard], quiet: bool
+def _run_shards(
+    executor: Executor, worker: ShardWorker, planned: Plan, missing: Sequence[Shard], quiet: bool
 ) -> None:
     """Make shards; an error names those that are missing at the end."""
-    with show_progress(planned.shards, missing, quiet) as progress:
-        executor.run(worker, missing, progress)
+    absolute = replace(worker, out=worker.out.absolute())  # another process may be elsewhere
+    with show_progress(
+        planned.shards,
+        missing,
+        size=attrgetter("count"),
+        label=methodcaller("path"),
+        unit="networks",
+        quiet=quiet,
+    ) as progress:
+        executor.run(absolute, missing, progress)
     left = [shard.path() for shard in missing if not is_complete(worker.out, shard, worker.job)]
     failures = {shard.path(): failure for shard, failure in progress.failures.items()}
     raise_for_missing(worker.out, len(planned.shards), left, failures)
@@ -279,8 +295,8 @@ def finish(
             constants=entry(constants, len(architecture.constants))
             if architecture.constants
             else None,
-            shards={s.path(): entry(out / s.path(), s.stop - s.start) for s in own},
-            trajectory={s.path(True): entry(out / s.path(True), s.stop - s.start) for s in kept},
+            shards={s.path(): entry(out / s.path(), s.count) for s in own},
+            trajectory={s.path(True): entry(out / s.path(True), s.count) for s in kept},
         )
     manifest = Manifest(
         config=json.loads(job.as_json()),

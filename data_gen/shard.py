@@ -47,6 +47,11 @@ class Shard:
     stop: int
 
     @property
+    def count(self) -> int:
+        """Number of its networks."""
+        return self.stop - self.start
+
+    @property
     def name(self) -> str:
         """File name inside the population's folder."""
         return f"{self.split}-{self.number:05d}-of-{self.of:05d}.h5"
@@ -154,7 +159,7 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
 
 
 @dataclass
-class Worker:
+class ShardWorker:
     """Generates shards of a job on one device; keeps the task and compiled steps from shard to shard.
 
     Attributes:
@@ -211,7 +216,21 @@ class Worker:
             )
         return self._laws[population]
 
-    def write(self, shard: Shard, report: Callable[[int], object]) -> None:
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether each process needs a GPU."""
+        return self.device.type == "cuda"
+
+    def set_up(self, rank: int) -> None:
+        """Choose the GPU of a process; processes take turns.
+
+        Args:
+            rank: Number of the process.
+        """
+        if self.needs_gpu:
+            self.device = torch.device("cuda", rank % torch.cuda.device_count())
+
+    def complete(self, shard: Shard, report: Callable[[int], object]) -> None:
         """Train the networks of a shard and write it.
 
         Args:

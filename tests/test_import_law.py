@@ -38,7 +38,7 @@ LAW = {
         "zoo",
     },
     "data_gen.folder": {"data_gen.config", "data_gen.shard", "zoo"},
-    "data_gen.executors": {"data_gen.shard"},
+    "data_gen.executors": set(),
     "data_gen.generation": {
         "data_gen.config",
         "data_gen.executors",

@@ -1,1 +1,1 @@
-"""Who trains the shards: this process, local processes, a cluster."""
+"""Who completes shards or cells: this process, local processes, a cluster."""

@@ -23,8 +23,12 @@ class FolderError(OSError):
     """The folder of a zoo that cannot be written; the message is one line that says what to do."""
 
 
+class NoProcess(RuntimeError):
+    """Not one process can be started, though items wait."""
+
+
 class MissingShards(RuntimeError):
-    """Shards that are not there at the end; all others are kept. Traces of errors of the code are its notes."""
+    """Shards that are not there at the end; the others are kept. Its notes are traces of errors."""
 
 
 @dataclass(frozen=True)

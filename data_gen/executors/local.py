@@ -1,38 +1,29 @@
-"""Shards in local processes."""
+"""Items completed in processes of this machine."""
 
 import multiprocessing
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any, Generic
 
-import torch
+from data_gen.executors.executor import Item, Watcher, Worker, attempt
+from data_gen.executors.processes import end_with_parent, prepare_process
+from data_gen.executors.progress import keep_locks_to_threads
+from data_gen.executors.scheduler import Advanced, Died, Ended, Event, Ready, run_in_pool
 
-from data_gen.executors.processes import end_with_parent
-from data_gen.executors.progress import Progress, keep_locks_to_threads
-from data_gen.executors.scheduler import (
-    Advanced,
-    Died,
-    Ended,
-    Ready,
-    attempt,
-    prepare_process,
-    run_shards,
-)
-from data_gen.shard import Shard, Worker
-
-_PRELOADED = [__name__, "torch._dynamo"]  # torch imports the latter when it first vectorizes
+_PRELOADED = (__name__, "torch._dynamo")  # torch imports the latter when it first vectorizes
 _PATIENCE = 10  # seconds that a process has to end before it is killed
 
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Makes shards in processes of this machine, on its GPUs in turn or on a CPU.
+    """Completes items in processes of this machine, on its GPUs in turn or on a CPU.
 
-    Ctrl-C ends the processes at once, as does the end of this one; shards that were complete stay.
+    Ctrl-C ends the processes at once, as does the end of this one; what was complete stays.
 
     Attributes:
         workers: Number of processes.
@@ -43,82 +34,80 @@ class LocalProcesses:
     threads: int = 1
     elsewhere = False
 
-    def run(self, worker: Worker, shards: Sequence[Shard], progress: Progress) -> None:
-        """Make shards.
+    def run(self, worker: Worker[Item], items: Sequence[Item], watcher: Watcher[Item]) -> None:
+        """Complete items.
 
         Args:
-            worker: How.
-            shards: Which.
-            progress: Is told what becomes of them.
+            worker: What is done with each.
+            items: The items; each must be picklable.
+            watcher: Is told what becomes of them.
         """
         pool = _Processes(worker, self.threads)
         try:
-            run_shards(pool, self.workers, shards, progress)
+            run_in_pool(pool, self.workers, items, watcher)
         finally:
             pool.stop()
 
 
-class _Processes:
-    """Processes forked from a server that has imported all that a worker needs; a pipe to each, so no lock can be left held."""
+class _Processes(Generic[Item]):
+    """Processes forked from a server with all imports; a pipe to each, so no lock is left held."""
 
-    def __init__(self, worker: Worker, threads: int):
+    def __init__(self, worker: Worker[Item], threads: int):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+        self._context.set_forkserver_preload([*_PRELOADED, type(worker).__module__])
         # or the server starts it, and that would let Ctrl-C through again
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: the parent decides what Ctrl-C means
+        # inherited: the parent decides what Ctrl-C means
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._worker, self._threads = worker, threads
+        self._worker = worker
+        self._threads = threads
         self._members: dict[int, tuple[BaseProcess, Connection]] = {}
-        self._not_started: list[Died] = []
+        self._not_started: list[Event] = []
 
     def start(self, rank: int) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(theirs, self._worker, self._threads, rank)
-        )
+        arguments = (theirs, self._worker, self._threads, rank)
+        process = self._context.Process(target=_serve, args=arguments)
         try:
             process.start()
         except (EOFError, OSError) as error:  # the server was killed; the next start makes another
             ours.close()
-            self._not_started.append(
-                Died(rank, f"could not be started ({type(error).__name__}: {error})")
-            )
+            reason = f"could not be started ({type(error).__name__}: {error})"
+            self._not_started.append(Died(rank, reason))
         else:
             self._members[rank] = process, ours
         theirs.close()
 
-    def submit(self, rank: int, shard: Shard) -> None:
+    def submit(self, rank: int, item: Item) -> None:
         with suppress(OSError):  # it has just died, which `events` is going to see
-            self._members[rank][1].send(shard)
+            self._members[rank][1].send(item)
 
-    def events(self) -> list[Ready | Advanced | Ended | Died]:
-        events: list[Ready | Advanced | Ended | Died] = [*self._not_started]
-        self._not_started = []
-        readable = wait(
-            [connection for _, connection in self._members.values()], 0 if events else None
-        )
-        for rank, (process, connection) in list(self._members.items()):
+    def events(self) -> list[Event]:
+        events, self._not_started = self._not_started, []
+        connections = [connection for _, connection in self._members.values()]
+        readable = wait(connections, timeout=0 if events else None)
+        for rank, (_, connection) in list(self._members.items()):
             if connection in readable:
-                try:
-                    events.append(connection.recv())
-                except (EOFError, OSError):
-                    events.append(Died(rank, self._bury(rank, process, connection)))
+                events.append(self._receive(rank, connection))
         return events
 
-    def _bury(self, rank: int, process: BaseProcess, connection: Connection) -> str:
-        del self._members[rank]
+    def _receive(self, rank: int, connection: Connection) -> Event:
+        try:
+            return connection.recv()
+        except (EOFError, OSError):
+            return Died(rank, self._bury(rank))
+
+    def _bury(self, rank: int) -> str:
+        """Forget a process that has ended, and say how it did."""
+        process, connection = self._members.pop(rank)
         connection.close()
         process.join()
         code = process.exitcode or 0
-        return (
-            f"was ended by signal {-code} (9: killed, maybe for want of memory)"
-            if code < 0
-            else f"ended with status {code}"
-        )
+        if code < 0:
+            return f"was ended by signal {-code} (9: killed, maybe for want of memory)"
+        return f"ended with status {code}"
 
     def stop(self) -> None:
         """End all processes at once."""
@@ -131,21 +120,19 @@ class _Processes:
             process.join()
 
 
-def _serve(connection: Connection, worker: Worker, threads: int, rank: int) -> None:
-    """Make shards as they come; the end of the parent is the end of this process."""
+def _serve(connection: Connection, worker: Worker[Any], threads: int, rank: int) -> None:
+    """Complete items as they come; the end of the parent is the end of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     keep_locks_to_threads()
     prepare_process(threads)
-    if worker.device.type == "cuda":
-        worker = replace(worker, device=torch.device("cuda", rank % torch.cuda.device_count()))
+    worker.set_up(rank)
+
+    def report(count: int) -> None:
+        connection.send(Advanced(rank, count))
+
     with suppress(EOFError, OSError):  # the parent needs no more, or is no more
         connection.send(Ready(rank))
         while True:
-            shard = connection.recv()
-            connection.send(
-                Ended(
-                    rank,
-                    attempt(worker, shard, lambda count: connection.send(Advanced(rank, count))),
-                )
-            )
+            item = connection.recv()
+            connection.send(Ended(rank, attempt(worker, item, report)))

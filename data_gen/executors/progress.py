@@ -1,122 +1,110 @@
-"""One progress bar over all workers, and what became of the shards."""
+"""One progress bar over all processes, and what became of the items."""
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Generic, NoReturn
 
 from tqdm import tqdm
 
+from data_gen.executors.executor import Item
 from data_gen.executors.failures import Failure
-from data_gen.shard import Shard
+
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]"
 
 
-class Progress:
-    """Counts networks on a bar, and remembers shards that failed.
+class Progress(Generic[Item]):
+    """A watcher that counts units on a bar, goes on after a failure, and remembers it.
 
     Args:
-        bar: The bar; its total are all networks of the job.
+        bar: The bar; its total are the units of all items.
+        size: Number of units of an item; items must be hashable.
+        label: Name of an item in messages.
 
     Attributes:
-        failures: Shards that could not be made, and why.
+        failures: Items that were given up, and why.
     """
 
-    def __init__(self, bar: "tqdm[NoReturn]"):
-        self.failures: dict[Shard, Failure] = {}
+    def __init__(
+        self, bar: "tqdm[NoReturn]", size: Callable[[Item], int], label: Callable[[Item], str]
+    ):
+        self.failures: dict[Item, Failure] = {}
         self._bar = bar
-        self._finished: dict[Shard, int] = {}
+        self._size = size
+        self._label = label
+        self._done: dict[Item, int] = {}
         self._retries = 0
 
-    @property
-    def blocked(self) -> bool:
-        """Whether the folder takes no more files, so that no other shard needs to be tried."""
-        return any(failure.errno for failure in self.failures.values())
+    def advance(self, item: Item, count: int) -> None:
+        """Some units of an item have just been done."""
+        self._set(item, min(self._done.get(item, 0) + count, self._size(item)))
 
-    def advance(self, shard: Shard, count: int) -> None:
-        """Networks of a shard have just been trained.
+    def complete(self, item: Item) -> None:
+        """An item is done."""
+        self._set(item, self._size(item))
 
-        Args:
-            shard: The shard.
-            count: How many networks more.
-        """
-        before = self._finished.get(shard, 0)
-        self._set(shard, min(before + count, shard.stop - shard.start))
-
-    def complete(self, shard: Shard) -> None:
-        """A shard is on disk.
-
-        Args:
-            shard: The shard.
-        """
-        self._set(shard, shard.stop - shard.start)
-
-    def retry(self, shard: Shard, reason: str) -> None:
-        """A shard is going to be made again from its start.
-
-        Args:
-            shard: The shard.
-            reason: Why.
-        """
+    def retry(self, item: Item, reason: str) -> None:
+        """An item is going to be begun again."""
         self._retries += 1
-        self._set(shard, 0)
-        self._tell(f"{shard.path()}: {reason}; trying again")
+        self._set(item, 0)
+        self._tell(f"{self._label(item)}: {reason}; trying again")
 
-    def fail(self, shard: Shard, failure: Failure) -> None:
-        """A shard is given up.
+    def fail(self, item: Item, failure: Failure) -> None:
+        """An item is given up."""
+        self.failures[item] = failure
+        self._set(item, 0)
+        self._tell(f"{self._label(item)}: {failure.reason}; going on with the others")
 
-        Args:
-            shard: The shard.
-            failure: Why.
-        """
-        self.failures[shard] = failure
-        self._set(shard, 0)
-        self._tell(f"{shard.path()}: {failure.reason}; going on with the others")
-
-    def _set(self, shard: Shard, count: int) -> None:
-        if count != self._finished.get(shard, 0):
-            self._bar.update(count - self._finished.get(shard, 0))
-            self._finished[shard] = count
+    def _set(self, item: Item, count: int) -> None:
+        before = self._done.get(item, 0)
+        if count != before:
+            self._bar.update(count - before)
+            self._done[item] = count
 
     def _tell(self, line: str) -> None:
         if not self._bar.disable:
             self._bar.write(line, file=sys.stderr)
         counts = {"retried": self._retries, "failed": len(self.failures)}
-        self._bar.set_postfix_str(
-            ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        )
+        told = [f"{count} {name}" for name, count in counts.items() if count]
+        self._bar.set_postfix_str(", ".join(told))
 
 
 @contextmanager
 def show_progress(
-    shards: Sequence[Shard], missing: Sequence[Shard], quiet: bool
-) -> Iterator[Progress]:
-    """Show progress on standard error, in networks; those of complete shards count as done.
+    items: Sequence[Item],
+    waiting: Sequence[Item],
+    size: Callable[[Item], int],
+    label: Callable[[Item], str],
+    unit: str,
+    quiet: bool,
+) -> Iterator[Progress[Item]]:
+    """Show progress on standard error; the units of items that do not wait count as done.
 
     Args:
-        shards: All shards.
-        missing: Those that are going to be made.
+        items: All items.
+        waiting: Those that are going to be completed.
+        size: Number of units of an item.
+        label: Name of an item in messages.
+        unit: Name of the units.
         quiet: Whether to show nothing.
 
     Yields:
-        What workers report to.
+        The watcher.
     """
-    total, to_do = (sum(shard.stop - shard.start for shard in some) for some in (shards, missing))
-    unit, form = (
-        " networks",
-        "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]",
-    )
-    options = {
-        "unit": unit,
-        "bar_format": form,
-        "disable": quiet,
-        "smoothing": 0.1,
-        "mininterval": 0.5,
-    }
-    with tqdm(total=total, initial=total - to_do, **options) as bar:
-        yield Progress(bar)
+    total = sum(map(size, items))
+    with tqdm(
+        total=total,
+        initial=total - sum(map(size, waiting)),
+        unit=f" {unit}",
+        bar_format=_BAR,
+        disable=quiet,
+        smoothing=0.1,
+        mininterval=0.5,
+    ) as bar:
+        yield Progress(bar, size, label)
 
 
 def keep_locks_to_threads() -> None:
-    """Give tqdm a lock of threads; its own is a semaphore of the system, which would outlive a process that is ended."""
+    """Give tqdm a lock of threads: its default is a semaphore, which outlives a process that is ended."""
     tqdm.set_lock(threading.RLock())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from data_gen.executors.scheduler import default_workers
+from data_gen.executors.processes import default_workers
 from data_gen.generation import choose_device
 from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import verify_zoo

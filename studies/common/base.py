@@ -75,7 +75,7 @@ def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = F
         quiet: Whether to show no progress on stderr.
     """
     from data_gen.config import load_job
-    from data_gen.executors.scheduler import default_workers
+    from data_gen.executors.processes import default_workers
     from data_gen.generation import choose_device, generate
 
     if config.job is None or (config.zoo / MANIFEST_NAME).is_file():

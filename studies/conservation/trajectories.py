@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data_gen.config import Job
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from data_gen.training.conservation import batch_of, gradients_of
 from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import State
@@ -73,7 +73,7 @@ def measure(asked: Run) -> pd.DataFrame:
         ValueError: If a network diverges.
     """
     job = job_of(asked)
-    worker = Worker(
+    worker = ShardWorker(
         job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     trainer, table = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_gen.rng import fold
-from data_gen.shard import Worker
+from data_gen.shard import ShardWorker
 from data_gen.training.compilation import compiler_works
 from data_gen.training.order import Kernels, feistel, round_tables, shuffled
 from data_gen.training.trainer import Trainer
@@ -59,7 +59,7 @@ def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
     job = make_job((ARCHITECTURES | TWINS)[name][0], KINDS[kind], optimizer, "cosine")
     results = []
     for compiled in (False, True):
-        worker = Worker(
+        worker = ShardWorker(
             job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
         )
         plain = worker.trainer("p")
@@ -78,7 +78,7 @@ def test_any_number_of_shapes_may_be_compiled(tmp_path, monkeypatch):
     )
     final = []
     for allowed in (False, True):
-        worker = Worker(job, tmp_path, torch.device("cpu"))
+        worker = ShardWorker(job, tmp_path, torch.device("cpu"))
         plain = worker.trainer("p")
         worker._trainers["p"] = Trainer(plain.architecture, worker.task, job.seed, allowed)
         final.append(worker.train("p", torch.arange(40), lambda _: None)[1])

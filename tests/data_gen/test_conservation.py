@@ -8,7 +8,7 @@ import zoo
 from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.rng import fold, key
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from data_gen.training.order import shuffled
 from tests.data_gen.test_training_oracle import KINDS, NETWORKS, make_job
 from tests.reference.data_gen_training import PlainMLP, labels_seen, own_part
@@ -59,7 +59,7 @@ def by_hand(params, gradients):
 @pytest.mark.parametrize("kind", KINDS)
 def test_recorded_columns_are_those_of_a_plain_loop(kind, tmp_path):
     job = make_job(MLP, KINDS[kind], "sgd", "constant", **RECORDED)
-    worker = Worker(
+    worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     _, _, trajectory = worker.train("p", torch.arange(NETWORKS), lambda _: None)
@@ -95,7 +95,7 @@ def test_laws_that_symmetry_keeps_have_no_residual_and_those_that_it_lost_have_o
     largest = {}
     for kind in ("standard", "w", "sigma"):
         job = make_job(MLP, KINDS[kind], "adamw", "constant", **RECORDED)
-        worker = Worker(
+        worker = ShardWorker(
             job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
         )
         _, _, trajectory = worker.train("p", torch.arange(NETWORKS), lambda _: None)
@@ -142,7 +142,7 @@ def test_a_zoo_with_laws_is_read_back_and_recorded_in_chunks_of_any_size(tmp_pat
 
 def test_declared_laws_are_those_of_the_standard_space(tmp_path):
     job = make_job(MLP, KINDS["w"], "sgd", "constant", checkpoints=2, laws="declared")
-    assert [law.name for law in Worker(job, tmp_path, torch.device("cpu")).laws("p")] == [
+    assert [law.name for law in ShardWorker(job, tmp_path, torch.device("cpu")).laws("p")] == [
         "h1.balance",
         "h2.balance",
     ]

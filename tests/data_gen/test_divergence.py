@@ -2,7 +2,7 @@
 
 import torch
 
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from tests.data_gen.test_training_oracle import ARCHITECTURES, make_job
 from tests.reference.data_gen_training import PlainMLP, train_alone
 
@@ -19,7 +19,7 @@ def train(tmp_path, **changes):
     job = make_job(ARCHITECTURES["mlp"][0], None, "sgd", "constant", count=8, **changes)
     base = job.model_dump(mode="json", exclude_none=True)
     job = type(job).model_validate(base | {"hyperparameters": base["hyperparameters"] | WILD})
-    worker = Worker(
+    worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     return job, worker, *worker.train("p", torch.arange(8), lambda _: None)
@@ -90,7 +90,7 @@ def train_resnets(tmp_path, steps):
         "steps": steps,
     }
     job = make_job(architecture, None, "sgd", "constant", count=8, hyperparameters=hyperparameters)
-    worker = Worker(
+    worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     table, params, _ = worker.train("p", torch.arange(8), lambda _: None)

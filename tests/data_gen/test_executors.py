@@ -1,34 +1,35 @@
 """Handing out shards: deaths, failures, retries, and what the progress bar tells of them."""
 
 import errno
+import multiprocessing
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_gen.executors.executor import InThisProcess, attempt
 from data_gen.executors.failures import (
     Failure,
     FolderError,
     MissingShards,
+    NoProcess,
     failure_of,
     raise_for_missing,
 )
+from data_gen.executors.local import LocalProcesses
+from data_gen.executors.processes import default_workers, prepare_process
 from data_gen.executors.progress import show_progress
 from data_gen.executors.scheduler import (
     MAX_RETRIES,
     Advanced,
     Died,
     Ended,
-    InThisProcess,
     Ready,
-    attempt,
-    default_workers,
-    prepare_process,
-    run_shards,
+    run_in_pool,
 )
 from data_gen.generation import generate
-from data_gen.shard import Shard, Worker
+from data_gen.shard import Shard, ShardWorker
 from tests.data_gen.jobs import tiny_job, visible
 
 SHARDS = [
@@ -73,9 +74,13 @@ class Script:
         return [self.queue.pop(0)] if self.queue else []
 
 
+def bar(missing, quiet):
+    return show_progress(SHARDS, missing, lambda s: s.stop - s.start, Shard.path, "networks", quiet)
+
+
 def run(pool, size=2, quiet=True):
-    with show_progress(SHARDS, SHARDS, quiet) as progress:
-        run_shards(pool, size, SHARDS, progress)
+    with bar(SHARDS, quiet) as progress:
+        run_in_pool(pool, size, SHARDS, progress)
     return progress
 
 
@@ -120,7 +125,7 @@ def test_an_error_of_the_code_is_not_tried_again():
 
 def test_when_the_folder_takes_no_more_files_only_what_is_begun_is_ended():
     pool = Script({SHARDS[0]: [FULL]})
-    assert run(pool).blocked
+    assert run(pool).failures == {SHARDS[0]: FULL}
     assert SHARDS[2] not in pool.tried
     assert SHARDS[3] not in pool.tried
 
@@ -128,15 +133,15 @@ def test_when_the_folder_takes_no_more_files_only_what_is_begun_is_ended():
 def test_processes_that_die_before_they_are_ready_are_an_error():
     pool = Script({}, start="die")
     with pytest.raises(
-        MissingShards, match=r"no worker process can be started: ended with status 1 .*__main__"
+        NoProcess, match=r"no worker process can be started: ended with status 1 .*__main__"
     ):
         run(pool)
     assert 2 <= sum(pool.starts.values()) <= 2 + MAX_RETRIES
 
 
 def test_the_bar_counts_what_is_there_and_tells_of_retries_and_failures(capsys):
-    with show_progress(SHARDS, SHARDS[1:], quiet=False) as progress:
-        run_shards(
+    with bar(SHARDS[1:], quiet=False) as progress:
+        run_in_pool(
             Script({SHARDS[1]: ["die"], SHARDS[2]: [Failure("ValueError: no")]}),
             2,
             SHARDS[1:],
@@ -159,19 +164,19 @@ def test_quiet_shows_nothing(capsys):
 
 
 def boom(error):
-    def write(self, shard, report):
+    def complete(self, shard, report):
         if shard.path() == "w_asymmetric/validation-00000-of-00001.h5":
             raise error
-        return WRITE(self, shard, report)
+        return COMPLETE(self, shard, report)
 
-    return write
+    return complete
 
 
-WRITE = Worker.write
+COMPLETE = ShardWorker.complete
 
 
 def test_one_failed_shard_does_not_stop_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(Worker, "write", boom(KeyError("layers")))
+    monkeypatch.setattr(ShardWorker, "complete", boom(KeyError("layers")))
     with pytest.raises(MissingShards) as caught:
         generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
     assert str(caught.value) == (
@@ -192,8 +197,8 @@ def test_a_folder_that_takes_no_files_ends_the_run_at_once(tmp_path, monkeypatch
     tried = []
     failing = boom(OSError(number, "the system's words"))
     monkeypatch.setattr(
-        Worker,
-        "write",
+        ShardWorker,
+        "complete",
         lambda self, shard, report: (tried.append(shard.path()), failing(self, shard, report)),
     )
     with pytest.raises(
@@ -210,9 +215,9 @@ def test_a_folder_that_takes_no_files_ends_the_run_at_once(tmp_path, monkeypatch
 def test_what_is_remembered_of_errors(tmp_path, monkeypatch):
     def fail(error):
         monkeypatch.setattr(
-            Worker, "write", lambda self, shard, report: (_ for _ in ()).throw(error)
+            ShardWorker, "complete", lambda self, shard, report: (_ for _ in ()).throw(error)
         )
-        return attempt(Worker(tiny_job(), tmp_path, torch.device("cpu")), SHARDS[0], print)
+        return attempt(ShardWorker(tiny_job(), tmp_path, torch.device("cpu")), SHARDS[0], print)
 
     assert fail(ValueError("two\nlines")) == Failure("two")
     assert fail(OSError(errno.ENOENT, "no such file", "x.h5")).errno == 0
@@ -250,3 +255,59 @@ def test_this_process_is_an_executor(tmp_path):
         tiny_job(), tmp_path / "zoo", compile=False, quiet=True, executor=InThisProcess()
     )
     assert len(list(folder.glob("*/*.h5"))) == 13
+
+
+class Writer:
+    """A worker on numbers: it writes a file for each, but a negative one is an error."""
+
+    needs_gpu = False
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.rank = None
+
+    def set_up(self, rank):
+        self.rank = rank
+
+    def complete(self, item, report):
+        if item < 0:
+            raise ValueError(f"{item} is negative")
+        report(1)
+        (self.folder / str(item)).write_text(f"{self.rank}")
+
+
+class Stop:
+    """A watcher that raises at the first failure."""
+
+    def __init__(self):
+        self.completed = []
+
+    def advance(self, item, count):
+        pass
+
+    def complete(self, item):
+        self.completed.append(item)
+
+    def retry(self, item, reason):
+        pass
+
+    def fail(self, item, failure):
+        raise ValueError(failure.reason)
+
+
+@pytest.mark.parametrize("executor", [InThisProcess(), LocalProcesses(2)], ids=["here", "local"])
+def test_any_worker_completes_any_items(tmp_path, executor):
+    watcher = Stop()
+    executor.run(Writer(tmp_path), [3, 1, 2], watcher)
+    assert sorted(watcher.completed) == [1, 2, 3]
+    ranks = {path.read_text() for path in tmp_path.iterdir()}
+    assert ranks <= ({"None"} if executor == InThisProcess() else {"0", "1"})
+
+
+@pytest.mark.parametrize("executor", [InThisProcess(), LocalProcesses(1)], ids=["here", "local"])
+def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path, executor):
+    watcher = Stop()
+    with pytest.raises(ValueError, match="-1 is negative"):
+        executor.run(Writer(tmp_path), [5, -1, 6], watcher)
+    assert watcher.completed == [5]
+    assert multiprocessing.active_children() == []

@@ -17,11 +17,11 @@ import torch
 from data_gen.config import Job
 from data_gen.footprint import training_bytes
 from data_gen.training.runs import expose
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 
 torch.set_num_threads(1)
 job, counts = Job.model_validate(json.loads(sys.argv[1])), json.loads(sys.argv[2])
-worker, peaks = Worker(job, Path(), torch.device("cpu")), []
+worker, peaks = ShardWorker(job, Path(), torch.device("cpu")), []
 trainer = worker.trainer("p")
 for count in counts:
     networks, state = worker.start(trainer, full_table(job, worker.task, torch.arange(count)))

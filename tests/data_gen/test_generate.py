@@ -8,7 +8,7 @@ import torch
 import zoo
 from data_gen.config import Job
 from data_gen.generation import choose_device, generate, is_complete, plan
-from data_gen.shard import Worker, build_population
+from data_gen.shard import ShardWorker, build_population
 from data_gen.tasks.task import load_task
 
 
@@ -87,9 +87,9 @@ def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
     damaged = partial / "w_asymmetric" / "test-00000-of-00001.h5"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     written = []
-    write = Worker.write
+    write = ShardWorker.write
     monkeypatch.setattr(
-        Worker,
+        ShardWorker,
         "write",
         lambda self, shard, report: (written.append(shard.path()), write(self, shard, report)),
     )
@@ -102,14 +102,14 @@ def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
 
 
 def test_interruption_leaves_complete_shards_only(tmp_path, monkeypatch, finished):
-    write = Worker.write
+    write = ShardWorker.write
 
     def interrupted(self, shard, report):
         if shard.path() == "standard/test-00000-of-00001.h5":
             raise KeyboardInterrupt
         write(self, shard, report)
 
-    monkeypatch.setattr(Worker, "write", interrupted)
+    monkeypatch.setattr(ShardWorker, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(make_job(), tmp_path / "zoo")
     found = {path.name for path in (tmp_path / "zoo").rglob("*.h5")}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from data_gen.training.lanes import Lanes
 from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.training.trainer import Trainer
@@ -34,7 +34,9 @@ def worker(tmp_path_factory):
         }
     )
     out = tmp_path_factory.mktemp("zoo")
-    return Worker(job, out, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64)
+    return ShardWorker(
+        job, out, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
+    )
 
 
 class Counting(Trainer):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from data_gen.tasks.task import load_task
 from data_gen.training.runs import draw_view
 from tests.reference.data_gen_training import PlainMLP, train_alone
@@ -27,7 +27,7 @@ def make_job(**hyperparameters):
 
 def images_of(job, tmp_path):
     """For each network the images that it sees, as a set."""
-    worker = Worker(job, tmp_path, torch.device("cpu"))
+    worker = ShardWorker(job, tmp_path, torch.device("cpu"))
     runs = worker.runs(full_table(job, worker.task, torch.arange(job.count)))
     subset = draw_view(runs, worker.task, job.seed).subset
     return [set(subset[i, :size].tolist()) for i, size in enumerate(runs.train_size.tolist())]
@@ -68,7 +68,7 @@ def test_networks_with_one_part_see_what_they_saw_without_the_hyperparameter(tmp
 def test_a_network_trains_on_its_part_alone(tmp_path):
     """The twin gets a task with nothing but the images of the part, in the order in which the network owns them."""
     job = make_job(lr=0.05)
-    worker = Worker(
+    worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     metrics, params, _ = worker.train("p", torch.arange(job.count), lambda _: None)

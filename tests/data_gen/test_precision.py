@@ -3,7 +3,7 @@
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import Worker
+from data_gen.shard import ShardWorker
 from data_gen.training.precision import products_in
 
 
@@ -17,7 +17,7 @@ def train(tmp_path, precision):
             "precision": precision,
         }
     )
-    table, params, _ = Worker(job, tmp_path, torch.device("cpu")).train(
+    table, params, _ = ShardWorker(job, tmp_path, torch.device("cpu")).train(
         "p", torch.arange(6), lambda _: None
     )
     return table["test_accuracy"], torch.cat([tensor.flatten(1) for tensor in params.values()], 1)

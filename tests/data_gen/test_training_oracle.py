@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import Worker, full_table
+from data_gen.shard import ShardWorker, full_table
 from tests.reference.data_gen_training import PlainCNN, PlainMLP, PlainModule, train_alone
 from tests.reference.zoo_modules import MODULES
 
@@ -130,7 +130,7 @@ def groups_with_gate(constants):
 
 
 def assert_equals_plain_loop(job, module, tmp_path):
-    worker = Worker(
+    worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     _, params, _ = worker.train("p", torch.arange(NETWORKS), lambda _: None)
@@ -161,7 +161,7 @@ def test_chunks_of_any_size_train_the_same_networks(chunk, tmp_path):
     )
 
     def train(ids, size):
-        worker = Worker(
+        worker = ShardWorker(
             job,
             tmp_path,
             torch.device("cpu"),
@@ -185,7 +185,7 @@ def test_chunks_of_any_size_train_the_same_networks(chunk, tmp_path):
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
 def test_fixed_entries_never_move(optimizer, tmp_path):
     job = make_job(ARCHITECTURES["cnn"][0], KINDS["w"], optimizer, "constant", checkpoints=3)
-    worker = Worker(job, tmp_path, torch.device("cpu"))
+    worker = ShardWorker(job, tmp_path, torch.device("cpu"))
     _, params, trajectory = worker.train("p", torch.arange(NETWORKS), lambda _: None)
     constants = worker.trainer("p").architecture.constants
     masks = {n.removeprefix("free."): m for n, m in constants.items() if n.startswith("free.")}

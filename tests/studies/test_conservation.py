@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from data_gen.config import load_job
 from data_gen.generation import generate
-from data_gen.shard import Worker
+from data_gen.shard import ShardWorker
 from studies import cli
 from studies.conservation import prediction as conservation_bridge
 from studies.conservation import study as conservation
@@ -117,7 +117,7 @@ def test_runs_are_the_training_of_zoos(folder, study, descent):
     options = {"momentum": 0.0, "weight_decay": 0.0, "optimizer": "sgd"} | DESCENTS[descent]
     rates = options["lrs"][0], options["momentum"], options["weight_decay"]
     run = Run(told, "standard", descent, options["optimizer"], *rates, 16, config.batch_size, 2, 2)
-    worker = Worker(
+    worker = ShardWorker(
         job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     _, _, trajectory = worker.train("standard", torch.arange(2), lambda _: None)
