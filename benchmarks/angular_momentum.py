@@ -33,7 +33,7 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def row(activation: str, loss: Callable[[Tensor, Tensor], Tensor], draws: int) -> str:
-    """Median (quartiles) of the residual over networks and draws of data, for each number of angles."""
+    """Median (quartiles) of the residual over networks and data, for each number of angles."""
     architecture, turns = build_mlp((2,), 3, (16, 16), activation=activation), rotation_generator(2)
     drawn = stack([architecture.init(torch.Generator().manual_seed(seed)) for seed in range(COUNT)])
     params, cells = {name: 3 * tensor.double() for name, tensor in drawn.items()}, []
@@ -68,7 +68,8 @@ def main() -> None:
     lines = [
         f"# Angular momentum: results of {datetime.date.today()}",
         "",
-        f"MLPs 2-16-16-3, PyTorch's initialization times 3, float64: median (quartiles) of {COUNT} networks on",
+        f"MLPs 2-16-16-3, PyTorch's initialization times 3, float64: median (quartiles) of {COUNT} "
+        "networks on",
         f"{arguments.draws} draws of 32 points with random labels, for each number of angles.",
         "",
         f"| activation | loss | {' | '.join(map(str, ANGLES))} |",

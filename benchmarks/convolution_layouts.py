@@ -1,4 +1,6 @@
-"""Convolutions of networks in lock step, by layout: grouped, products on unfolded patches, products of shifted images.
+"""Convolutions of networks in lock step, by layout.
+
+Grouped, products on unfolded patches, products of shifted images.
 
     python benchmarks/convolution_layouts.py [--repeats 7] [--device cuda]
 

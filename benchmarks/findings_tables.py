@@ -44,7 +44,7 @@ def curves(study: Path, metric: str) -> str:
 
 
 def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
-    """Difference of Kendall tau, mean over seeds, with its interval over test networks that both sides share."""
+    """Mean difference of Kendall tau over seeds, with its interval over shared test networks."""
     rows: Any = pd.read_parquet(study / "rows.parquet")
     lines = []
     for size in sorted(rows["num_train"].unique()):
@@ -84,7 +84,10 @@ def resampled_tau(truth: np.ndarray, prediction: np.ndarray, counts: np.ndarray)
 
 
 def ablation(study: Path) -> str:
-    """What each way to handle symmetry buys; treatments on the first population only, as the others declare no symmetry."""
+    """What each way to handle symmetry buys.
+
+    Treatments on the first population only, as the others declare no symmetry.
+    """
     rows = pd.read_parquet(study / "rows.parquet")
     rows = rows.loc[rows["num_train"] == rows["num_train"].max()]
     lines = average_seeds(rows).to_dict("records")
@@ -92,7 +95,8 @@ def ablation(study: Path) -> str:
         ["metanet", "treatment", "population"]
     )
     shown = [
-        "| metanet | treatment | population | R² | Kendall τ | less plain `mlp` | label-matched Kendall τ |",
+        "| metanet | treatment | population | R² | Kendall τ | less plain `mlp` | label-matched "
+        "Kendall τ |",
         f"|{'---|' * 7}",
     ]
     for line in lines:

@@ -1,4 +1,7 @@
-"""The same training in JAX: vmap over networks, scan over steps, jit around both. Imported only if jax is installed."""
+"""The same training in JAX: vmap over networks, scan over steps, jit around both.
+
+Imported only if jax is installed.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,6 @@
-"""Lock step on one device by the number of networks: time of a step, ratio to the plain loop there, share of the peak, memory.
+"""Lock step on one device by the number of networks.
+
+Time of a step, ratio to the plain loop there, share of the peak, memory.
 
     python -m benchmarks.lock_step_device [--device cuda] [--sizes 16 64 256 1024 4096 16384]
     [--repeats 3] [--save FILE]
@@ -168,7 +170,8 @@ def main() -> None:
     name, peak = torch.cuda.get_device_name() if device.type == "cuda" else "CPU", peak_rate(device)
     lines = ["## Lock step by the number of networks", ""]
     lines += [
-        f"{datetime.date.today()}, {name}, torch {torch.__version__}, n = {options.repeats}. Median (smallest to largest)."
+        f"{datetime.date.today()}, {name}, torch {torch.__version__}, n = {options.repeats}. "
+        "Median (smallest to largest)."
     ]
     lines += [f"Products of 4096 x 4096 in float32 reach {peak / 1e12:.2f} TFLOP/s.", ""]
     cases = CASES | {PROJECTED: {**CASES["ResNet8 of width 1, 32x32, batch 64"], "batch": 512}}

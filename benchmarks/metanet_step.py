@@ -1,4 +1,6 @@
-"""Throughput of training metanets: networks/s of a training step (forward, backward, optimizer), and the memory it takes.
+"""Throughput of training metanets.
+
+Networks/s of a training step (forward, backward, optimizer), and the memory it takes.
 
     python benchmarks/metanet_step.py [--threads 1 2] [--repeats 5] [--save FILE]
 
@@ -133,7 +135,10 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def peak() -> float:
-    """Largest resident size of this process so far, MB (Linux; the usual counter starts from that of the parent)."""
+    """Largest resident size of this process so far, in MB, on Linux.
+
+    The usual counter starts from that of the parent.
+    """
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
 
@@ -208,7 +213,10 @@ def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]
 
 def spread(values: list[float], digits: int) -> str:
     """Median (smallest to largest)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (
+        f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to "
+        f"{max(values):.{digits}f})"
+    )
 
 
 def main() -> None:
@@ -221,10 +229,12 @@ def main() -> None:
     lines = [
         "## Training metanets",
         "",
-        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, batch {BATCH}, n = {arguments.repeats}. "
+        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, batch {BATCH}, "
+        f"n = {arguments.repeats}. "
         "Median (smallest to largest).",
         "",
-        "| networks | threads | metanet | networks/s | times torch_geometric | MB | MFLOP | share of the product rate |",
+        "| networks | threads | metanet | networks/s | times torch_geometric | MB | MFLOP | share "
+        "of the product rate |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for threads in arguments.threads:

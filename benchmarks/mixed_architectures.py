@@ -107,7 +107,8 @@ def rows_of(
         found = bootstrap(*predict(population))
         kind = HELD_OUT.get(own, "fitted")
         rows.append(
-            f"| {own} | {kind} | {name} | {seed} | {text(found['r2'])} | {text(found['kendall_tau'])} |"
+            f"| {own} | {kind} | {name} | {seed} | {text(found['r2'])} | "
+            f"{text(found['kendall_tau'])} |"
         )
     return rows
 
@@ -147,7 +148,8 @@ def main() -> None:
                     "gmn fitted on it alone", seed, own.predict_examples, {name: population}
                 )
         print(
-            f"seed {seed}: {metanet.num_train_} networks, {len(metanet.history_.validation_loss)} passes, {seconds:.0f} s"
+            f"seed {seed}: {metanet.num_train_} networks, {len(metanet.history_.validation_loss)} "
+            f"passes, {seconds:.0f} s"
         )
     lines += rows_of("mean", 0, mean_of(train), held_out)
     header = [

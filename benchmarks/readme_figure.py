@@ -1,4 +1,6 @@
-"""The picture in the README: how well the flat MLP ranks the networks of each population, from a finished study.
+"""The picture in the README.
+
+How well the flat MLP ranks the networks of each population, from a finished study.
 
 python benchmarks/readme_figure.py runs/STUDY docs/images/learnability.png
 """
@@ -23,7 +25,7 @@ LABELS = {
 
 
 def main() -> None:
-    """Draw Kendall tau, plain and label-matched, of `mlp` for each population at the largest number of training networks."""
+    """Draw Kendall tau of `mlp` by population, at the most training networks."""
     study, target = Path(sys.argv[1]), Path(sys.argv[2])
     rows: Any = pd.read_parquet(study / "rows.parquet")
     rows = rows[rows["metanet"] == "mlp"]

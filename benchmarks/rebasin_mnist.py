@@ -1,4 +1,6 @@
-"""Git Re-Basin on MNIST: the loss barrier between two networks without alignment, after weight and after activation matching.
+"""Git Re-Basin on MNIST.
+
+The loss barrier between two networks without alignment, after weight and after activation matching.
 
     python benchmarks/rebasin_mnist.py IMAGES [--networks FILE.npz] [--pairs 5] [--epochs 5]
     [--restarts 1] [--save FILE.md]
@@ -65,7 +67,8 @@ def trained(task: Task, count: int, epochs: int, file: Path | None) -> Params:
         networks.append(train(task, len(networks), epochs))
         loss, accuracy = score(networks[-1], task.test, task)
         print(
-            f"network {len(networks)}: {time.perf_counter() - start:.0f} s, test loss {loss:.4f}, accuracy {accuracy:.4f}"
+            f"network {len(networks)}: {time.perf_counter() - start:.0f} s, test loss {loss:.4f}, "
+            f"accuracy {accuracy:.4f}"
         )
         if file is not None:
             stacked = {
@@ -95,7 +98,7 @@ def barrier(a: Params, b: Params, part: Images, task: Task) -> float:
 
 @torch.no_grad()
 def barriers(a: Params, b: Params, task: Task, restarts: int) -> dict[str, float]:
-    """The barrier on test images from `a` to `b` as it is and after each kind of alignment, which sees training images only."""
+    """The barrier on test images from `a` to `b`, plain and after alignment on training images."""
     x = task.inputs(task.train.x[:MATCHING_IMAGES])
     start = time.perf_counter()
     by_weights = align(NETWORK.space, b, a, num_restarts=restarts)
@@ -142,15 +145,20 @@ def main() -> None:
     lines = [
         "## Loss barriers on MNIST",
         "",
-        f"{datetime.date.today()}, {torch.get_num_threads()} threads on {platform.machine()}, torch {torch.__version__}. MLP "
-        f"784-512-512-512-10, LayerNorm, GELU, AdamW 1e-3, weight decay .03, batches of 64, {options.epochs} epochs. "
-        f"{2 * options.pairs} networks, {options.pairs} pairs without a network in common; weight matching with "
+        f"{datetime.date.today()}, {torch.get_num_threads()} threads on {platform.machine()}, "
+        f"torch {torch.__version__}. MLP "
+        f"784-512-512-512-10, LayerNorm, GELU, AdamW 1e-3, weight decay 0.03, batches of 64, "
+        f"{options.epochs} epochs. "
+        f"{2 * options.pairs} networks, {options.pairs} pairs without a network in common; "
+        "weight matching with "
         f"{options.restarts} start(s), activation matching on {MATCHING_IMAGES} training images.",
         "",
-        f"Mean test loss of the networks {statistics.mean(loss for loss, _ in scores):.4f}, accuracy "
+        f"Mean test loss of the networks {statistics.mean(loss for loss, _ in scores):.4f}, "
+        "accuracy "
         f"{statistics.mean(accuracy for _, accuracy in scores):.4f}.",
         "",
-        "| alignment | barrier at the midpoint, test loss: mean | standard deviation | smallest | largest |",
+        "| alignment | barrier at the midpoint, test loss: mean | standard deviation | smallest | "
+        "largest |",
         "|---|---|---|---|---|",
     ]
     for kind in rows[0]:

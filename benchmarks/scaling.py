@@ -1,4 +1,6 @@
-"""How the cost of a zoo grows: networks a second with one and two processes, time and memory by the number of networks.
+"""How the cost of a zoo grows.
+
+Networks a second with one and two processes, time and memory by the number of networks.
 
     python benchmarks/scaling.py [--repeats 3] [--save FILE]
 
@@ -80,7 +82,8 @@ def main() -> None:
     lines = [
         "## Scaling",
         "",
-        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, n = {options.repeats}. "
+        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, n = "
+        f"{options.repeats}. "
         "Median (smallest to largest).",
         "",
         *[f"{n} process(es): {spread(values, 0)} networks/s." for n, values in rates.items()],
@@ -107,7 +110,10 @@ def main() -> None:
 
 def spread(values: list[float], digits: int) -> str:
     """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (
+        f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to "
+        f"{max(values):.{digits}f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The search that chose each metanet's recommended settings: the same number of fits for each, judged on validation networks.
+"""The search that chose each metanet's recommended settings.
+
+The same number of fits for each, judged on validation networks.
 
     python benchmarks/search_metanets.py ZOO [--population standard] [--metanets gmn nfn]
     [--num-train 1000] [--workers 2]
@@ -56,7 +58,10 @@ def fit(job: tuple[str, str, str, float, str, Any, int]) -> str:
     check = read_examples(networks, "validation", model.target, "params", count // 2)
     truth, prediction = check.y.numpy(), model.predict(check.networks.parts[0].networks)
     scores = f"{r2(truth, prediction):.4f} | {kendall_tau(truth, prediction):.4f}"
-    return f"| {name} | {rate:g} | {option}={value} | {scores} | {model.history_.best_epoch + 1} | {seconds:.0f} |"
+    return (
+        f"| {name} | {rate:g} | {option}={value} | {scores} | {model.history_.best_epoch + 1} | "
+        f"{seconds:.0f} |"
+    )
 
 
 def main() -> None:
@@ -77,12 +82,14 @@ def main() -> None:
         for value, rate in itertools.product(values, rates)
     ]
     print(
-        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, {arguments.zoo.name}, ",
+        f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, "
+        f"{arguments.zoo.name}, ",
         end="",
     )
     print(f"{arguments.population}, {arguments.num_train} training networks, one seed.\n")
     print(
-        "| metanet | lr | option | validation R2 | validation tau | best pass | s |\n|---|---|---|---|---|---|---|"
+        "| metanet | lr | option | validation R2 | validation tau | best pass | s "
+        "|\n|---|---|---|---|---|---|---|"
     )
     with multiprocessing.get_context("spawn").Pool(arguments.workers, maxtasksperchild=1) as pool:
         for line in pool.imap(fit, jobs, chunksize=1):

@@ -1,4 +1,6 @@
-"""Reading a zoo: 10,000 networks with 5,000 parameters into tensors, against `numpy.load` of the same bytes.
+"""Reading a zoo.
+
+10,000 networks with 5,000 parameters into tensors, against `numpy.load` of the same bytes.
 
     python benchmarks/store_io.py [--repeats 7] [--save FILE]
 
@@ -87,7 +89,8 @@ def main() -> None:
     lines = [
         "## Reading a zoo",
         "",
-        f"{datetime.date.today()}, {platform.machine()}, {NETWORKS} networks x {SPACE.num_params} parameters, {size:.0f} MB in "
+        f"{datetime.date.today()}, {platform.machine()}, {NETWORKS} networks x {SPACE.num_params} "
+        f"parameters, {size:.0f} MB in "
         f"{SHARDS} shards, n = {options.repeats}. Median (smallest to largest).",
         "",
         "| variant | ms | times numpy.load |",

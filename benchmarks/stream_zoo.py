@@ -1,4 +1,6 @@
-"""Training a metanet on a zoo that is larger than the memory allowed: peak memory, speed, and the same result as in memory.
+"""Training a metanet on a zoo that is larger than the memory allowed.
+
+Peak memory, speed, and the same result as in memory.
 
     python benchmarks/stream_zoo.py [--gigabytes 20] [--folder DIR] [--repeats 3] [--save FILE]
 
@@ -215,7 +217,10 @@ def measured(
 
 def baseline() -> dict[str, int]:
     """Memory of a process that has only imported what it needs."""
-    code = "import metanet.estimator, zoo, pathlib; print(pathlib.Path('/proc/self/status').read_text())"
+    code = (
+        "import metanet.estimator, zoo, pathlib; "
+        "print(pathlib.Path('/proc/self/status').read_text())"
+    )
     text = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
@@ -254,7 +259,8 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
     base = baseline()
     resident, address_space = (f"{base[name] / 1e9:.2f}" for name in ("VmHWM", "VmPeak"))
     lines = [
-        f"A process that has imported symzoo: {resident} GB resident, {address_space} GB of address space.",
+        f"A process that has imported symzoo: {resident} GB resident, {address_space} GB of "
+        "address space.",
         "",
     ]
     titles = (
@@ -294,7 +300,8 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
     lines.append(row(gigabytes, "stream, `ulimit -d 2097152`", 1, [run]))
     lines += [
         "",
-        f"Predictions on the zoo of {small} GB ({len(first)} networks), all ways: {'identical' if equal else 'NOT IDENTICAL'}.",
+        f"Predictions on the zoo of {small} GB ({len(first)} networks), all ways: "
+        f"{'identical' if equal else 'NOT IDENTICAL'}.",
         "",
     ]
     lines += ["| reading alone | workers | batches/s | MB/s |", "|---|---|---|---|", *reading]
@@ -302,7 +309,10 @@ def report(folder: Path, gigabytes: float, small: float, repeats: int) -> list[s
 
 
 def row(gigabytes: float, way: str, workers: int, runs: Sequence[Mapping[str, Any]]) -> str:
-    """One line of the table. An epoch reads the training networks twice: once for normalization, once to learn."""
+    """One line of the table.
+
+    An epoch reads the training networks twice: once for normalization, once to learn.
+    """
     memory = [
         f"{max(run[name] for run in runs) / 1e9:.2f}"
         for name in ("VmHWM", "RssAnon", "RssFile", "VmPeak")
@@ -342,7 +352,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="stream-zoo-") as folder:
         lines = report(Path(folder), asked.gigabytes, asked.small, asked.repeats)
-    machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch {torch.__version__}, one thread"
+    machine = (
+        f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch "
+        f"{torch.__version__}, one thread"
+    )
     runs = f"{asked.repeats} runs of each row of the smaller zoo (median, range), one of the larger"
     head = ["# Streaming", "", f"{datetime.date.today()}, {machine}; {runs}.", ""]
     text = "\n".join([*head, *lines, ""])

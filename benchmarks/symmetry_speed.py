@@ -1,4 +1,4 @@
-"""Canonical forms of a population, and its alignment to one network against a plain loop over its networks.
+"""Canonical forms of a population, and its alignment to one network against a plain loop.
 
     python benchmarks/symmetry_speed.py [--repeats 7] [--threads 2] [--save FILE]
 
@@ -161,7 +161,10 @@ def solver_seconds(params: Params, reference: Params) -> float:
 
 def spread(values: list[float], digits: int) -> str:
     """Median (smallest to largest)."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (
+        f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to "
+        f"{max(values):.{digits}f})"
+    )
 
 
 def main() -> None:
@@ -184,12 +187,16 @@ def main() -> None:
     lines = [
         "## Canonical form and alignment",
         "",
-        f"{datetime.date.today()}, {options.threads} threads on {platform.machine()}, torch {torch.__version__}, "
-        f"MLP 64-48-32-10, ReLU ({space.num_params} parameters), float32, n = {options.repeats}. Median (smallest to largest).",
+        f"{datetime.date.today()}, {options.threads} threads on {platform.machine()}, torch "
+        f"{torch.__version__}, "
+        f"MLP 64-48-32-10, ReLU ({space.num_params} parameters), float32, "
+        f"n = {options.repeats}. Median (smallest to largest).",
         "",
-        f"Canonical form (permutations and positive scales) of {CANONICAL} networks: {spread(times, 2)} s.",
+        f"Canonical form (permutations and positive scales) of {CANONICAL} networks: "
+        f"{spread(times, 2)} s.",
         "",
-        f"| {ALIGNED} networks | `align`, s | loop, s | loop / `align` | scipy alone on one thread, s |",
+        f"| {ALIGNED} networks | `align`, s | loop, s | loop / `align` | scipy alone on one "
+        "thread, s |",
         "|---|---|---|---|---|",
     ]
     reference = {name: tensor[0] for name, tensor in population(1, 1).items()}
@@ -204,7 +211,8 @@ def main() -> None:
         )
         alone = solver_seconds(params, reference)
         lines.append(
-            f"| {label} | {spread(fast, 3)} | {spread(slow, 3)} | {spread(ratios, 1)} | {alone:.3f} |"
+            f"| {label} | {spread(fast, 3)} | {spread(slow, 3)} | {spread(ratios, 1)} | "
+            f"{alone:.3f} |"
         )
     print("\n".join(lines))
     if options.save:

@@ -1,4 +1,7 @@
-"""Tangent kernels: contraction of Jacobians against products with vectors, and errors of the linear prediction by width.
+"""Tangent kernels.
+
+Contraction of Jacobians against products with vectors, and errors of the linear prediction by
+width.
 
     python benchmarks/tangent_kernel.py [--repeats 5] [--draws 5] [--save FILE]
 
@@ -88,13 +91,14 @@ def speed(repeats: int) -> list[str]:
             lambda a=architecture, p=params, x=x: products(a.apply, p, x),
         )
         rows.append(
-            f"| {name} | {architecture.space.num_params:,} | {' | '.join(seconds(way, repeats) for way in ways)} |"
+            f"| {name} | {architecture.space.num_params:,} | "
+            f"{' | '.join(seconds(way, repeats) for way in ways)} |"
         )
     return rows
 
 
 def by_width(activation: str, kernel_scaling: bool, draw: int) -> tuple[list[float], list[float]]:
-    """Median error of the prediction and drift of the kernel over 16 networks, for each width, on one draw of data."""
+    """Median error of the prediction, and drift of the kernel, over 16 networks, by width."""
     source = torch.Generator().manual_seed(draw)
     x = F.normalize(torch.randn(6, 3, generator=source, dtype=torch.float64)) * 3**0.5
     y, errors, drifts = torch.randn(6, 1, generator=source, dtype=torch.float64), [], []
@@ -165,16 +169,20 @@ def main() -> None:
     lines = [
         f"# Tangent kernels: results of {datetime.date.today()}",
         "",
-        f"1 thread of {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.",
+        f"1 thread of {platform.machine()}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}.",
         "",
-        f"Milliseconds for {COUNT} networks, {IMAGES} images, float32: median (smallest to largest), n = {arguments.repeats}.",
+        f"Milliseconds for {COUNT} networks, {IMAGES} images, float32: median (smallest to "
+        f"largest), n = {arguments.repeats}.",
         "",
         "| networks | params | kernel | its trace | kernel by products with vectors |",
         "|---|---|---|---|---|",
         *speed(arguments.repeats),
         "",
-        f"Relative error of the linear prediction by width: medians of 16 networks, means of {arguments.draws} draws of data.",
-        "Then the power of width by which the error, and the drift of the kernel, fall: mean (smallest to largest).",
+        "Relative error of the linear prediction by width: medians of 16 networks, means of "
+        f"{arguments.draws} draws of data.",
+        "Then the power of width by which the error, and the drift of the kernel, fall: mean "
+        "(smallest to largest).",
         "",
         f"| networks | {' | '.join(map(str, WIDTHS))} | power of the error | power of the drift |",
         "|---|---|---|---|---|---|",

@@ -52,7 +52,8 @@ def measure(name: str, module: nn.Module, x: Tensor, y: Tensor, steps: int = 300
         recording.append(time.perf_counter() - middle)
     step, record = statistics.median(stepping) * 1e6, statistics.median(recording) * 1e6
     print(
-        f"| {name} | {step:.0f} us | {record:.0f} us | {record / step:.0%} | {record / step / 10:.1%} |"
+        f"| {name} | {step:.0f} us | {record:.0f} us | {record / step:.0%} | "
+        f"{record / step / 10:.1%} |"
     )
 
 

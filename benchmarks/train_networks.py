@@ -1,4 +1,6 @@
-"""Throughput of training many small networks: lock step against the plain loop, JAX, and the machine's own matrix products.
+"""Throughput of training many small networks.
+
+Lock step against the plain loop, JAX, and the machine's own matrix products.
 
     python benchmarks/train_networks.py [--repeats 5] [--save FILE]
 
@@ -87,7 +89,10 @@ def start_process(threads: int) -> None:
 
 
 def lock_step(case: str) -> tuple[float, int, int]:
-    """Seconds for some chunks, number of network-steps, and networks in a chunk; the first call compiles."""
+    """Seconds for some chunks, number of network-steps, and networks in a chunk.
+
+    The first call compiles.
+    """
     spec = CASES[case]
     if case not in _state:
         hyperparameters = {
@@ -204,7 +209,7 @@ def product_rate(_case: str) -> tuple[float, float]:
 
 
 def operations(case: str, batch: int) -> float:
-    """Multiplications and additions of the products in one training step of one network (no gradient of the input)."""
+    """Multiplications and additions of the products in one training step of one network."""
     if case.startswith("MLP"):
         layers = [fan_in * fan_out for fan_in, fan_out in pairwise(WIDTHS)]
     elif case.startswith("CNN"):
@@ -290,7 +295,10 @@ class Bench:
 
 def spread(values: list[float], digits: int = 1) -> str:
     """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (
+        f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to "
+        f"{max(values):.{digits}f})"
+    )
 
 
 def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
@@ -319,14 +327,17 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
     return [
         *lines,
         "",
-        f"Batched 64x64x32 products reach {spread(rate, 0)} GFLOP/s on {bench.cores} cores; a step needs "
-        f"{needed / 1e6:.2f} MFLOP of products, so lock step runs at {spread(share, 2)} of that rate.",
+        f"Batched 64x64x32 products reach {spread(rate, 0)} GFLOP/s on {bench.cores} cores; a step "
+        "needs "
+        f"{needed / 1e6:.2f} MFLOP of products, "
+        f"so lock step runs at {spread(share, 2)} of that rate.",
         "",
         "| where a process spends its time | share |",
         "|---|---|",
         *shares,
         "",
-        f"Chunk: {size} networks; largest resident size of a process {max(memory):.0f} MB, PyTorch and its compiler included. "
+        f"Chunk: {size} networks; largest resident size of a process {max(memory):.0f} MB, PyTorch "
+        "and its compiler included. "
         f"First chunks with compilation: {first:.0f} s.",
         "",
     ]
@@ -343,7 +354,10 @@ def main() -> None:
     with_jax = importlib.util.find_spec("jax") is not None
     cores = num_cores()
     bench = Bench(cores)
-    title = f"{datetime.date.today()}, {cores} cores of {platform.machine()}, torch {torch.__version__}, n = {options.repeats}"
+    title = (
+        f"{datetime.date.today()}, {cores} cores of {platform.machine()}, torch "
+        f"{torch.__version__}, n = {options.repeats}"
+    )
     lines = ["## Training networks", "", f"{title}. Median (smallest to largest).", ""]
     if not with_jax:
         lines += ["jax is not installed: its row is left out.", ""]

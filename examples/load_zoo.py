@@ -1,4 +1,7 @@
-"""Load a zoo and look at it. Run: `python examples/load_zoo.py [ZOO]`; without a folder it makes a tiny zoo."""
+"""Load a zoo and look at it.
+
+Run: `python examples/load_zoo.py [ZOO]`; without a folder it makes a tiny zoo.
+"""
 
 import sys
 import tempfile
@@ -14,7 +17,8 @@ networks = zoo.load(folder)
 for name, population in networks.items():
     table = population.table("train")
     print(
-        f"{name}: {len(population)} networks, {population.num_free} of {population.space.num_params} parameters trained"
+        f"{name}: {len(population)} networks, {population.num_free} of "
+        f"{population.space.num_params} parameters trained"
     )
     print(f"  mean test accuracy {table.test_accuracy.mean():.2f}, {table.diverged.sum()} diverged")
 

@@ -1,4 +1,6 @@
-"""Generate a zoo from your own YAML file. Run: `python examples/own_job.py [JOB]`; own_job.yaml by default.
+"""Generate a zoo from your own YAML file.
+
+Run: `python examples/own_job.py [JOB]`; own_job.yaml by default.
 
 On the command line the same is `generate-zoo examples/own_job.yaml --out runs/own_job`.
 """

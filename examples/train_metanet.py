@@ -1,4 +1,7 @@
-"""Train two metanets and compare them. Run: `python examples/train_metanet.py [ZOO]`; without a folder it makes a tiny zoo."""
+"""Train two metanets and compare them.
+
+Run: `python examples/train_metanet.py [ZOO]`; without a folder it makes a tiny zoo.
+"""
 
 import sys
 import tempfile

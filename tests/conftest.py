@@ -6,5 +6,8 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _same_draws_in_every_run():
-    """Modules built without a generator draw from the global state of torch: the same in every run and order of the tests."""
+    """Modules built without a generator draw from the global state of torch.
+
+    The same in every run and order of the tests.
+    """
     torch.manual_seed(0)

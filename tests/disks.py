@@ -1,4 +1,7 @@
-"""Small file systems for tests: where the system does not let this process mount one, the test is skipped."""
+"""Small file systems for tests.
+
+Where the system does not let this process mount one, the test is skipped.
+"""
 
 import subprocess
 from contextlib import contextmanager

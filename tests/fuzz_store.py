@@ -1,4 +1,6 @@
-"""Mutated zoos: none may crash, hang, allocate or read what it should not; what was changed, `verify` finds.
+"""Mutated zoos.
+
+None may crash, hang, allocate or read what it should not; what was changed, `verify` finds.
 
     python -m tests.fuzz_store [--cases 10000] [--seed 0]
 
@@ -412,7 +414,9 @@ def _trajectories(directory: Path) -> None:
 
 
 def watch(directory: Path) -> None:
-    """End this process if it opens anything outside a folder for reading, or speaks to a network, from now on."""
+    """End this process if it opens anything outside a folder for reading, or speaks to a network,
+    from now on.
+    """
     root = directory.resolve()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -547,7 +551,8 @@ def fuzz(
             wrong.append(f"seed {seed} ({name}): {bad}")
             log(wrong[-1])
     log(
-        f"{cases} cases, {len(wrong)} wrong; slowest {slowest:.2f} s, largest {largest / 2**20:.0f} MB"
+        f"{cases} cases, {len(wrong)} wrong; slowest {slowest:.2f} s, largest "
+        f"{largest / 2**20:.0f} MB"
     )
     return counts, wrong
 

@@ -197,7 +197,10 @@ def test_every_metanet_is_listed():
 
 
 def table_rows(page: Path) -> dict[str, list[str]]:
-    """Rows of the tables of a page by their first cell, where that is a name in backticks; earlier tables win."""
+    """Rows of the tables of a page by their first cell, where that is a name in backticks.
+
+    Earlier tables win.
+    """
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in prose(page).splitlines()

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "data_gen", "metanet", "studies")
 
-# room -> the rooms that it may import of ours; the longest matching name counts. A room may import itself.
+# room -> the rooms of ours that it may import, besides itself; the longest matching name counts
 LAW = {
     "zoo.weight_space": set(),
     "zoo.config": set(),
@@ -237,7 +237,10 @@ def test_there_are_no_cycles_between_rooms():
 
 
 def room_of(name):
-    """The sub-package that a module is in; a module at the top of a package is a room of its own."""
+    """The sub-package that a module is in.
+
+    A module at the top of a package is a room of its own.
+    """
     parts = name.split(".")
     is_room = len(parts) > 1 and (ROOT / parts[0] / parts[1]).is_dir()
     return ".".join(parts[:2]) if is_room else name
@@ -265,7 +268,10 @@ def test_init_files_only_reexport():
     ],
 )
 def test_imports_stay_light(module, heavy):
-    code = f"import sys, importlib; importlib.import_module({module!r}); print([m for m in {heavy!r} if m in sys.modules])"
+    code = (
+        f"import sys, importlib; importlib.import_module({module!r}); print([m for m in {heavy!r} "
+        "if m in sys.modules])"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout

@@ -94,7 +94,8 @@ def test_no_banned_constructs(path):
             found.append(f"line {node.lineno}: an exception is swallowed")
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BANNED_CALLS:
             found.append(
-                f"line {node.lineno}: {ast.unparse(node.func)}: {BANNED_CALLS[ast.unparse(node.func)]}"
+                f"line {node.lineno}: {ast.unparse(node.func)}: "
+                f"{BANNED_CALLS[ast.unparse(node.func)]}"
             )
         elif isinstance(node, ast.Import | ast.ImportFrom) and "pickle" in ast.unparse(node):
             found.append(f"line {node.lineno}: no pickle anywhere")

@@ -1,4 +1,7 @@
-"""Texts of unknown origin reach no shell, format string or loader that runs code: nothing that takes them there is used."""
+"""Texts of unknown origin reach no shell, format string or loader that runs code.
+
+Nothing that takes them there is used.
+"""
 
 import ast
 from pathlib import Path
@@ -69,7 +72,7 @@ def found_in(tree: ast.AST) -> list[str]:
 
 
 def _formats_a_variable(call: ast.Call) -> bool:
-    """Whether `format` is called on anything but a text of the source, or a constant of a module."""
+    """Whether `format` is called on anything but a text of the source or a module's constant."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in ("format", "format_map"):
         return False
     text = call.func.value
@@ -107,5 +110,8 @@ def test_what_would_is_caught(code):
 
 
 def test_what_is_fine_is_fine():
-    code = "'{}'.format(x); PAGE.format(x); np.load(p, allow_pickle=False); yaml.load(t, Loader=_Loader); yaml.safe_load(t)"
+    code = (
+        "'{}'.format(x); PAGE.format(x); np.load(p, allow_pickle=False); yaml.load(t, "
+        "Loader=_Loader); yaml.safe_load(t)"
+    )
     assert found_in(ast.parse(code)) == []

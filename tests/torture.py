@@ -1,4 +1,6 @@
-"""Kill the generation of a zoo at random moments, again and again: no bad file is ever visible, and nothing is lost.
+"""Kill the generation of a zoo at random moments, again and again.
+
+No bad file is ever visible, and nothing is lost.
 
     python -m tests.torture --kills 200 [--warm]
 
@@ -49,7 +51,9 @@ MAX_STRIKES = 2  # at workers of one run: a shard is tried three times
 
 
 class Driver:
-    """A run of `generate-zoo` as a new process, or forked from a server that has imported everything, which is quick."""
+    """A run of `generate-zoo` as a new process, or forked from a server that has imported
+    everything, which is quick.
+    """
 
     def __init__(self, folder, executor="local", workers=2, warm=False, extra=()):
         job = folder.with_name("job.json")
@@ -106,7 +110,10 @@ class Driver:
 
 
 def _drive(arguments, log):
-    """In a process of the fork server: workers are forked too, since another fork server would import everything again."""
+    """In a process of the fork server.
+
+    Workers are forked too, since another fork server would import everything again.
+    """
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda _: _Forking(get_context("fork"))
     with Path(log).open("w") as file:
@@ -124,7 +131,10 @@ class _Forking:
 
 
 def descendants(pid):
-    """Processes below one, by number, with their command lines; helpers that hold nothing of ours are left out."""
+    """Processes below one, by number, with their command lines.
+
+    Helpers that hold nothing of ours are left out.
+    """
     parents, commands = {}, {}
     for entry in Path("/proc").iterdir():
         try:
@@ -156,7 +166,10 @@ def workers_of(driver, executor):
 
 
 def contents(folder, hidden=True):
-    """All files by path; temporary ones, which processes that live on may write, only to be counted."""
+    """All files by path.
+
+    Temporary ones, which processes that live on may write, only to be counted.
+    """
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tmp")
     return {
         str(p.relative_to(folder)): p.read_bytes()
@@ -166,7 +179,10 @@ def contents(folder, hidden=True):
 
 
 def check_visible(folder, reference):
-    """Every visible file is whole and has the bytes of the reference; a manifest means that all of them are there."""
+    """Every visible file is whole and has the bytes of the reference.
+
+    A manifest means that all of them are there.
+    """
     found = contents(folder, hidden=False) if folder.is_dir() else {}
     for path, data in found.items():
         assert data == reference[path], f"{path} is not the file of an uninterrupted run"
@@ -179,7 +195,10 @@ def check_visible(folder, reference):
 
 
 def wait_for_moment(driver, folder, rng, duration):
-    """A moment of a run: any, or one at which a file has just appeared; False if the run ends before."""
+    """A moment of a run.
+
+    Any, or one at which a file has just appeared; False if the run ends before.
+    """
     if rng.random() < 0.5:
         until = time.monotonic() + rng.uniform(0, duration)
         while driver.is_running() and time.monotonic() < until:
@@ -279,7 +298,10 @@ def two_writers(place, reference, warm=False):
 
 
 def strike_once_at_work(place, reference, executor):
-    """Kill one of two workers after the first file has appeared; the number of processes that were hit."""
+    """Kill one of two workers after the first file has appeared.
+
+    The number of processes that were hit.
+    """
     folder = place / "zoo"
     shutil.rmtree(folder, ignore_errors=True)
     driver = Driver(folder, executor, warm=True)
@@ -331,7 +353,8 @@ def main():
                 else {}
             )
             print(
-                f"{executor}: {dict(counts)} in {time.monotonic() - start:.0f} s, no bad file, all zoos equal",
+                f"{executor}: {dict(counts)} in {time.monotonic() - start:.0f} s, no bad file, all "
+                "zoos equal",
                 flush=True,
             )
 
