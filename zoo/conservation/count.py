@@ -1,6 +1,7 @@
-"""How many independent conservation laws a network has: the dimension of the Lie algebra that its gradients generate.
+"""How many independent conservation laws a network has, from the Lie algebra of its gradients.
 
-    number of laws = P - dim Lie(W)(params)        W = span of the fields  params -> grad <c, f(params, x)>
+    number of laws = P - dim Lie(W)(params)
+    W = span of the fields  params -> grad <c, f(params, x)>
 
 A function is conserved by the gradient flow of every loss on all data if its gradient is orthogonal
 to all these fields, and then to their Lie brackets `[F, G] = DG F - DF G`. By the theorem of
@@ -12,6 +13,7 @@ References:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -53,7 +55,7 @@ def count_laws(
     generator: torch.Generator,
     num_samples: int | None = None,
 ) -> LawCount:
-    """Count the independent functions of the parameters that gradient flow conserves, whatever data and loss are.
+    """Count the independent functions that gradient flow conserves, whatever data and loss are.
 
     Fields are sampled, with Gaussian inputs `x` and covectors `c`; brackets are derivatives of
     derivatives, exact up to rounding; the rank at the point is counted. Once another bracket adds
@@ -81,41 +83,52 @@ def count_laws(
     References:
         Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.
     """
-    if any(tensor.dtype != torch.float64 for tensor in params.values()):
-        raise ValueError(
-            f"count_laws: expected float64 params, got {sorted({str(t.dtype) for t in params.values()})}"
-        )
-    point = _flat(params)
-    count, samples = len(point), num_samples or 4 * len(point) + 64
-    outputs = apply(dict(params), torch.zeros(1, *input_shape, dtype=torch.float64)).shape
-
-    def function(flat: Tensor, x: Tensor) -> Tensor:
-        pieces = flat.split([tensor.numel() for tensor in params.values()])
-        return apply(
-            {name: p.reshape(t.shape) for (name, t), p in zip(params.items(), pieces, strict=True)},
-            x,
-        )
-
-    def draw(depth: int) -> tuple[Tensor, Tensor]:
-        shapes = [(samples, depth + 1, 1, *input_shape), (samples, depth + 1, *outputs)]
-        x, c = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-        return x, c
-
-    size, growth = _sizes(function, point, *draw(1))
-    basis, dimensions = torch.zeros(0, count, dtype=torch.float64), []
+    dtypes = {str(tensor.dtype) for tensor in params.values()}
+    if dtypes - {"torch.float64"}:
+        raise ValueError(f"count_laws: expected float64 params, got {sorted(dtypes)}")
+    point = torch.cat([tensor.detach().reshape(-1) for tensor in params.values()])
+    function = partial(_apply_flat, apply, params)
+    outputs = function(point, torch.zeros(1, *input_shape, dtype=torch.float64)).shape
+    samples = num_samples or 4 * len(point) + 64
+    shapes = (samples, (1, *input_shape), outputs)
+    size, growth = _sizes(function, point, *_draw(generator, 2, *shapes))
+    basis, dimensions = torch.zeros(0, len(point), dtype=torch.float64), []
     for depth in range(_MAX_DEPTH):
-        fields = torch.func.vmap(lambda x, c: _bracket(function, point, x, c))(*draw(depth))
+        draws = _draw(generator, depth + 1, *shapes)
+        fields = torch.func.vmap(partial(_bracket, function, point))(*draws)
         # Rows of rounding noise, where brackets vanish, must not be blown up to norm 1.
         floor = max(_NOISE * size * growth**depth, torch.finfo(torch.float64).tiny)
-        basis = _row_space(
-            torch.cat([basis, fields / fields.norm(dim=1, keepdim=True).clamp(min=floor)])
-        )
+        basis = _row_space(torch.cat([basis, _normalized(fields, floor)]))
         dimensions.append(len(basis))
-        if dimensions[-1] == count or dimensions[-2:-1] == dimensions[-1:]:
-            return LawCount(count, tuple(dimensions))
+        if dimensions[-1] == len(point) or dimensions[-2:-1] == dimensions[-1:]:
+            return LawCount(len(point), tuple(dimensions))
     raise ValueError(
         f"count_laws: brackets of up to {_MAX_DEPTH} fields still add dimensions: {dimensions}"
     )
+
+
+def _apply_flat(
+    apply: Callable[[Params, Tensor], Tensor], like: Mapping[str, Tensor], flat: Tensor, x: Tensor
+) -> Tensor:
+    """The outputs of the network that has all its parameters in one vector."""
+    pieces = flat.split([tensor.numel() for tensor in like.values()])
+    shaped = zip(like.items(), pieces, strict=True)
+    return apply({name: piece.reshape(tensor.shape) for (name, tensor), piece in shaped}, x)
+
+
+def _draw(
+    generator: torch.Generator,
+    depth: int,
+    samples: int,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """Gaussian inputs and covectors of so many fields for each sample."""
+    x, c = (
+        torch.randn((samples, depth, *shape), generator=generator, dtype=torch.float64)
+        for shape in (inputs, outputs)
+    )
+    return x, c
 
 
 def count_independent(laws: Sequence[Law], params: Mapping[str, Tensor]) -> int:
@@ -129,22 +142,21 @@ def count_independent(laws: Sequence[Law], params: Mapping[str, Tensor]) -> int:
     Returns:
         The rank; at most the number of laws that `count_laws` finds.
     """
-    gradients = []
-    for law in laws:
-        own = {name: params[name] for name in law.tensors}
-        rows = torch.func.jacrev(lambda own, law=law: bilinear(law, own, own).reshape(-1))(own)
-        count = next(iter(rows.values())).shape[0]
-        full = [
-            rows[name] if name in rows else torch.zeros(count, *tensor.shape).to(tensor)
-            for name, tensor in params.items()
-        ]
-        gradients.append(torch.cat([tensor.reshape(count, -1) for tensor in full], dim=1))
+    gradients = [_quantity_gradients(law, params) for law in laws]
     stacked = torch.cat(gradients)
-    return len(
-        _row_space(
-            stacked / stacked.norm(dim=1, keepdim=True).clamp(min=torch.finfo(stacked.dtype).tiny)
-        )
-    )
+    return len(_row_space(_normalized(stacked, torch.finfo(stacked.dtype).tiny)))
+
+
+def _quantity_gradients(law: Law, params: Mapping[str, Tensor]) -> Float[Tensor, "n P"]:
+    """Of each quantity of a law the gradient by all parameters, in one row."""
+    moving = {name: params[name] for name in law.tensors}
+    rows = torch.func.jacrev(lambda point: bilinear(law, point, point).reshape(-1))(moving)
+    count = next(iter(rows.values())).shape[0]
+    parts = [
+        rows[name] if name in rows else tensor.new_zeros(count, *tensor.shape)
+        for name, tensor in params.items()
+    ]
+    return torch.cat([part.reshape(count, -1) for part in parts], dim=1)
 
 
 def _field(function: Function, x: Tensor, c: Tensor) -> Callable[[Tensor], Tensor]:
@@ -191,5 +203,6 @@ def _row_space(rows: Float[Tensor, "n P"]) -> Float[Tensor, "rank P"]:
     return basis[sizes > _RANK_TOLERANCE * sizes.max()]
 
 
-def _flat(params: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in params.values()])
+def _normalized(rows: Float[Tensor, "n P"], floor: float) -> Float[Tensor, "n P"]:
+    """Rows of norm 1; those shorter than a floor stay short."""
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=floor)

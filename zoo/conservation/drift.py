@@ -1,16 +1,16 @@
-"""How conserved quantities move where training is no gradient flow (finite steps, decay, momentum, Adam); what they bound.
+"""How conserved quantities move where training is no gradient flow, and what they bound.
 
 With a step from `params` to `after`, the update `u = after - (1 - lr decay) params` and the form
 `Q(a, b)` of a quadratic law
 
-    Q(after) - Q(params) = ((1 - lr decay)^2 - 1) Q(params) + Q(u, u) + 2 (1 - lr decay) Q(params,
-    u)
+    Q(after) - Q(params)
+        = ((1 - lr decay)^2 - 1) Q(params) + Q(u, u) + 2 (1 - lr decay) Q(params, u)
 
 For plain SGD `u = -lr grad`, and the last term is 0 by the law.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ Rate = float | Float[Tensor, "*batch"]
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """The change of one law's quantity in one step, `[*batch, *law.shape]` each: the four terms add up to it.
+    """The change of one law's quantity in one step, in four terms `[*batch, *law.shape]`.
 
     Of a shift, which is linear, they are 0, `-lr decay Q`, `Q(u + lr grad)` and `-lr Q(grad)`.
 
@@ -119,31 +119,27 @@ def split_drift(
     checked(named, after)
     full, terms = with_zeros(named, params, gradients), {}
     for law in named:
-        own = {name: params[name] for name in law.tensors}
-        update = {
-            n: after[n] - (1 - _like(lr, t) * _like(weight_decay, t)) * t for n, t in own.items()
-        }
-        extra = {
-            name: update[name] + _like(lr, tensor) * full[name] for name, tensor in own.items()
-        }
-        now = bilinear(law, own, own)
-        step = _like(lr, now)
+        update, extra = {}, {}
+        for name in law.tensors:
+            rate, tensor = _like(lr, params[name]), params[name]
+            update[name] = after[name] - (1 - rate * _like(weight_decay, tensor)) * tensor
+            extra[name] = update[name] + rate * full[name]
+        now = bilinear(law, params, params)
+        step, kept = _like(lr, now), 1 - _like(lr, now) * _like(weight_decay, now)
         if law.kind == "shift":
-            decay = _like(_shrunk(lr, weight_decay, 1), now) * now
             terms[law.name] = Drift(
-                torch.zeros_like(now),
-                decay,
-                bilinear(law, extra, extra),
-                -step * bilinear(law, full, full),
+                discretization=torch.zeros_like(now),
+                decay=_like(_shrunk(lr, weight_decay, 1), now) * now,
+                optimizer=bilinear(law, extra, extra),
+                broken=-step * bilinear(law, full, full),
             )
-            continue
-        kept = 1 - step * _like(weight_decay, now)
-        terms[law.name] = Drift(
-            discretization=bilinear(law, update, update),
-            decay=_like(_shrunk(lr, weight_decay, 2), now) * now,
-            optimizer=2 * kept * bilinear(law, own, extra),
-            broken=-2 * step * kept * bilinear(law, own, full),
-        )
+        else:
+            terms[law.name] = Drift(
+                discretization=bilinear(law, update, update),
+                decay=_like(_shrunk(lr, weight_decay, 2), now) * now,
+                optimizer=2 * kept * bilinear(law, params, extra),
+                broken=-2 * step * kept * bilinear(law, params, full),
+            )
     return terms
 
 
@@ -175,39 +171,40 @@ def norm_bounds(
     squares: dict[Block, Tensor] = {}
     for weights, total in relations:
         for block in weights:
-            known = norms.get(block.tensor)
-            squares[block] = (
-                torch.full_like(total, math.inf)
-                if known is None
-                else known.square() + torch.zeros_like(total)
-            )
+            known = norms.get(block.tensor, torch.tensor(math.inf))
+            squares[block] = known.square() + torch.zeros_like(total)
     for _ in relations:  # what is known may have to pass through all of them
         for weights, total in relations:
-            parts = {block: abs(weight) * squares[block] for block, weight in weights.items()}
-            above, below = (
-                _sum(
-                    (part for block, part in parts.items() if (weights[block] > 0) == side),
-                    torch.zeros_like(total),
-                )
-                for side in (True, False)
-            )
-            for block, weight in weights.items():
-                bound = (total + below if weight > 0 else above - total) / abs(weight)
-                squares[block] = torch.minimum(squares[block], bound.clamp(min=0))
+            _tighten(squares, weights, total)
     return {
         name: _norm(name, squares, params[name], norms)
         for name in dict.fromkeys(block.tensor for block in squares)
     }
 
 
+def _tighten(
+    squares: dict[Block, Tensor], weights: Mapping[Block, int], total: Float[Tensor, "*batch"]
+) -> None:
+    """Bounds on the squares of blocks that follow from the others in one relation."""
+    above, below = torch.zeros_like(total), torch.zeros_like(total)
+    for block, weight in weights.items():
+        if weight > 0:
+            above = above + weight * squares[block]
+        else:
+            below = below - weight * squares[block]
+    for block, weight in weights.items():
+        bound = (total + below if weight > 0 else above - total) / abs(weight)
+        squares[block] = torch.minimum(squares[block], bound.clamp(min=0))
+
+
 def _norm(
     name: str, squares: Mapping[Block, Tensor], tensor: Tensor, norms: Mapping[str, Tensor]
 ) -> Float[Tensor, "*batch"]:
     """The bound on a tensor from those on its blocks, if they are all that it has."""
-    own = {block: square for block, square in squares.items() if block.tensor == name}
-    rank = next(iter(own)).rank
-    entries = sum(math.prod(dim.size for dim in block.dims) for block in own)
-    total = torch.stack(list(own.values())).sum(0).sqrt()
+    blocks = [block for block in squares if block.tensor == name]
+    rank = blocks[0].rank
+    entries = sum(math.prod(dim.size for dim in block.dims) for block in blocks)
+    total = torch.stack([squares[block] for block in blocks]).sum(0).sqrt()
     if entries < math.prod(tensor.shape[tensor.dim() - rank :]):
         total = torch.full_like(total, math.inf)
     return torch.minimum(total, norms[name]) if name in norms else total
@@ -216,7 +213,7 @@ def _norm(
 def _relation(
     law: Law, params: Mapping[str, Tensor]
 ) -> tuple[dict[Block, int], Float[Tensor, "*batch"]]:
-    """Weights `c`, not 0, and total of a law summed over its neurons: `sum of c |block|^2 = total`, in the signs of `c`."""
+    """Weights `c`, not 0, and total of a law over its neurons: `sum of c |block|^2 = total`."""
     weights: dict[Block, int] = {}
     for term in law.terms:
         weights[term.block] = weights.get(term.block, 0) - term.power
@@ -226,10 +223,6 @@ def _relation(
     axes = len(law.shape) - (law.kind == "matrix")
     total = values.flatten(values.dim() - axes).sum(-1) if axes else values
     return {block: weight for block, weight in weights.items() if weight}, total
-
-
-def _sum(parts: Iterable[Tensor], zero: Tensor) -> Tensor:
-    return sum(parts, start=zero)
 
 
 def _shrunk(lr: Rate, weight_decay: Rate, power: int) -> Rate:

@@ -1,6 +1,7 @@
-"""Which laws a loss keeps: candidates from the patterns of a weight space, confirmed on gradients."""
+"""Which laws a loss keeps: candidates from the patterns of a space, confirmed on gradients."""
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,9 +52,11 @@ def find_laws(
 
     >>> import torch.nn.functional as F
     >>> from zoo.architectures import build_mlp
-    >>> mlp, x, y = build_mlp((4,), 3, hidden=(8,)), torch.ones(5, 4).double(), torch.tensor([0, 1, 2, 0, 1])
-    >>> params = mlp.init(torch.Generator().manual_seed(0))
-    >>> [law.name for law in find_laws(mlp.space, lambda p: F.cross_entropy(mlp.apply(p, x), y), params)]
+    >>> mlp, x, y = build_mlp((4,), 3, hidden=(8,)), torch.ones(5, 4).double(), torch.arange(5) % 3
+    >>> def loss(params):
+    ...     return F.cross_entropy(mlp.apply(params, x), y)
+    >>> laws = find_laws(mlp.space, loss, mlp.init(torch.Generator().manual_seed(0)))
+    >>> [law.name for law in laws]
     ['h1.balance', 'layers.1.weight.shift', 'layers.1.bias.shift']
     """
     if lead := batch_shape(space, params):
@@ -66,23 +69,28 @@ def find_laws(
     used = {
         name for name in space.tensors if all(bool(gradient[name].any()) for gradient in gradients)
     }
-
-    def holds(law: Law) -> bool:
-        pairs = zip(points, gradients, strict=True)
-        worst = [
-            residual(law, point, with_zeros([law], point, gradient)).max()
-            for point, gradient in pairs
-        ]
-        return not used.isdisjoint(law.tensors) and all(float(value) < tolerance for value in worst)
-
-    found: list[Law] = []
+    kept: list[Law] = []
+    scaled: set[str] = set()
     for alternatives in candidates(space, used):
-        scaled = {name for law in found if law.kind == "scale" for name in law.tensors}
-        fresh = (
-            law for law in alternatives if law.kind != "scale" or scaled.isdisjoint(law.tensors)
-        )
-        found += [law for law in [next(filter(holds, fresh), None)] if law is not None]
-    return tuple(found)
+        for law in alternatives:
+            if used.isdisjoint(law.tensors):
+                continue
+            if law.kind == "scale" and not scaled.isdisjoint(law.tensors):
+                continue
+            if _worst_residual(law, points, gradients) < tolerance:
+                kept.append(law)
+                scaled.update(law.tensors if law.kind == "scale" else ())
+                break
+    return tuple(kept)
+
+
+def _worst_residual(law: Law, points: Sequence[Params], gradients: Sequence[Params]) -> float:
+    """The largest residual of a law at any point; infinite if one is NaN."""
+    worst = 0.0
+    for point, gradient in zip(points, gradients, strict=True):
+        value = float(residual(law, point, with_zeros([law], point, gradient)).max())
+        worst = max(worst, math.inf if math.isnan(value) else value)
+    return worst
 
 
 def candidates(space: WeightSpace, used: Collection[str] | None = None) -> list[Alternatives]:
@@ -96,19 +104,22 @@ def candidates(space: WeightSpace, used: Collection[str] | None = None) -> list[
         For each structure its alternatives, the strongest first: of those that hold, the first
         implies the others.
     """
-    names = [name for name in space.tensors if used is None or name in used]
     written: dict[str, tuple[Dim, ...]] = {}
-    several = set()
+    sums = set()
     for block in cut_blocks(space):
-        own = tuple(block.dims[i] for i in sides(space, block)[0])
-        if written.setdefault(block.tensor, own) != own:
-            several.add(block.tensor)
-    whole = {name: written[name] for name in names if name not in several}
-    found = [_of_group(space, group) for group in hidden_groups(space)]
-    found += [_scales(space, whole, sets) for sets in _before_norms(space, whole)]
-    for name, own in whole.items():
-        found.append(tuple(shift(space, name, each) for each in reversed(range(len(own)))))
-    return [alternatives for alternatives in found if alternatives]
+        dims = tuple(block.dims[i] for i in sides(space, block)[0])
+        if written.setdefault(block.tensor, dims) != dims:
+            sums.add(block.tensor)
+    whole = {
+        name: written[name]
+        for name in space.tensors
+        if name not in sums and (used is None or name in used)
+    }
+    structures = [_of_group(space, group) for group in hidden_groups(space)]
+    structures += [_scales(space, whole, sets) for sets in _before_norms(space, whole)]
+    for name, dims in whole.items():
+        structures.append(tuple(shift(space, name, each) for each in reversed(range(len(dims)))))
+    return [alternatives for alternatives in structures if alternatives]
 
 
 def _of_group(space: WeightSpace, group: str) -> Alternatives:
@@ -123,45 +134,55 @@ def _of_group(space: WeightSpace, group: str) -> Alternatives:
 def _before_norms(
     space: WeightSpace, whole: Mapping[str, tuple[Dim, ...]]
 ) -> list[list[list[str]]]:
-    """Sets of tensors that may stand before a norm together: a weight, a weight and a bias, all that adds into a stream."""
-    found = []
-    for name, own in whole.items():
-        if space.pattern(name).read:
-            biases = [
-                other for other in whole if whole[other] == own and not space.pattern(other).read
-            ]
-            found.append([[name], *([name, bias] for bias in biases)])
+    """Sets of tensors that may stand before a norm together.
+
+    A weight, a weight and a bias, all that adds into a stream.
+
+    Args:
+        space: The weight space.
+        whole: The axes that each tensor without direct sums writes.
+
+    Returns:
+        The sets, those of one structure together.
+    """
+    reading = {name for name in whole if space.pattern(name).read}
+    structures = []
+    for name in whole:
+        if name in reading:
+            biases = [bias for bias in whole if whole[bias] == whole[name] and bias not in reading]
+            structures.append([[name], *([name, bias] for bias in biases)])
     for group in space.groups:
-        writing = {
-            name: [dim.power for dim in own if dim.group == group] for name, own in whole.items()
+        powers = {
+            name: [dim.power for dim in dims if dim.group == group] for name, dims in whole.items()
         }
-        unscaled = [name for name, powers in writing.items() if powers and not any(powers)]
-        found.append([unscaled or [name for name, powers in writing.items() if powers]])
-    return found
+        writing = [name for name in whole if powers[name]]
+        unscaled = [name for name in writing if not any(powers[name])]
+        structures.append([unscaled or writing])
+    return structures
 
 
 def _scales(
     space: WeightSpace, whole: Mapping[str, tuple[Dim, ...]], sets: list[list[str]]
 ) -> Alternatives:
-    found = []
+    """The scales of sets of tensors, as fine as the axes that they share allow."""
+    laws = []
     for tensors in filter(None, sets):
         shared = min(len(whole[name]) for name in tensors)
-        same = [
-            each for each in range(shared + 1) if len({whole[name][:each] for name in tensors}) == 1
-        ]
-        found += [scale(space, tensors, each) for each in reversed(same)]
-    return tuple(found)
+        for each in reversed(range(shared + 1)):
+            if len({whole[name][:each] for name in tensors}) == 1:
+                laws.append(scale(space, tensors, each))
+    return tuple(laws)
 
 
 def _gradient(
     loss: Callable[[Params], Tensor], point: Params, free: Mapping[str, Tensor]
 ) -> Params:
+    """The gradient of a loss by all params, 0 at fixed entries."""
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in point.items()}
     with torch.enable_grad():
-        found = torch.autograd.grad(
-            loss(dict(leaves)), list(leaves.values()), allow_unused=True, materialize_grads=True
+        value = loss(dict(leaves))
+        slopes = torch.autograd.grad(
+            value, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-    return {
-        name: g * free[name].to(g) if name in free else g
-        for name, g in zip(leaves, found, strict=True)
-    }
+    gradient = dict(zip(leaves, slopes, strict=True))
+    return {n: g * free[n].to(g) if n in free else g for n, g in gradient.items()}

@@ -9,7 +9,7 @@ quantity `Q`.
     scale     a layer before a norm         Q = |W|^2
     shift     logits before a softmax       Q = column sums of W
 
-`declared_laws` gives those that a space declares, `candidates` those that its patterns make possible,
+`declared_laws` gives those that a space declares, `candidates` those that are possible,
 `zoo.conservation.quantities` measures them.
 """
 
@@ -86,7 +86,7 @@ def balance(space: WeightSpace, group: str) -> Law:
 
 
 def matrix(space: WeightSpace, group: str) -> Law:
-    """The full balance of a group of linear neurons: of two linear layers, or of an attention head's pairs.
+    """The full balance of linear neurons: of two linear layers, or of an attention head's pairs.
 
     Statement. `Q = W_out^T W_out - W_in W_in^T - b b^T` of two layers with nothing between them is
     constant under gradient flow. In attention `Q` is `W_k W_k^T - W_q W_q^T`, biases with them, and
@@ -120,14 +120,15 @@ def matrix(space: WeightSpace, group: str) -> Law:
     """
     terms = scaling_terms(space, group)
     if not terms or any(abs(term.power) != 1 for term in terms):
+        powers = [term.power for term in terms]
         raise ValueError(
-            f"group {group!r}: expected tensors with power 1 of its scales, got {[term.power for term in terms]}"
+            f"group {group!r}: expected tensors with power 1 of its scales, got {powers}"
         )
     beside = [_beside(term) for term in terms]
     heads = [factor for factor in beside[0] if all(factor in other for other in beside)]
     kept = tuple(
-        replace(t, kept=(*(own[factor] for factor in heads), *t.kept))
-        for t, own in zip(terms, beside, strict=True)
+        replace(term, kept=(*(places[factor] for factor in heads), *term.kept))
+        for term, places in zip(terms, beside, strict=True)
     )
     size = space.groups[group].size
     return Law(f"{group}.matrix", "matrix", (*(count for count, _ in heads), size, size), kept)
@@ -171,7 +172,7 @@ def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
 
 
 def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
-    """Sums over the neurons that a layer writes, where adding the same number to all of them changes nothing.
+    """Sums over the neurons that a layer writes, where adding one number to all changes nothing.
 
     Statement. Column sums of the last weight, and the sum of the last bias, are constant under
     gradient flow of softmax cross-entropy. The same holds for what stands before a LayerNorm: it
@@ -206,16 +207,13 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
         raise ValueError(
             f"tensor {tensor!r} writes {len(written)} axes, so each must be below that, got {each}"
         )
-    places = [sides(space, block) for block in pieces]
-    terms = tuple(
-        Term(block, (*own[:each], *read), 1)
-        for block, (own, read) in zip(pieces, places, strict=True)
-    )
-    columns = sum(
-        math.prod(block.dims[i].size for i in read)
-        for block, (_, read) in zip(pieces, places, strict=True)
-    )
-    return Law(f"{tensor}.shift", "shift", (*(dim.size for dim in written[:each]), columns), terms)
+    terms, columns = [], 0
+    for block in pieces:
+        writes, reads = sides(space, block)
+        terms.append(Term(block, (*writes[:each], *reads), 1))
+        columns += math.prod(block.dims[i].size for i in reads)
+    shape = (*(dim.size for dim in written[:each]), columns)
+    return Law(f"{tensor}.shift", "shift", shape, tuple(terms))
 
 
 def declared_laws(space: WeightSpace) -> tuple[Law, ...]:
@@ -240,11 +238,11 @@ def declared_laws(space: WeightSpace) -> tuple[Law, ...]:
 
 
 def _beside(term: Term) -> dict[tuple[int, str | None], int]:
-    """Factors that stand on the same axis as the group, such as heads, by size and group, and their places."""
-    block, (own,) = term.block, term.kept
+    """Factors on the same axis as the group, such as heads, by size and group, and their places."""
+    block, (place,) = term.block, term.kept
     beside: dict[tuple[int, str | None], int] = {}
     for i, dim in enumerate(block.dims):
-        if i != own and block.axes[i] == block.axes[own]:
+        if i != place and block.axes[i] == block.axes[place]:
             beside.setdefault((dim.size, dim.group), i)
     return beside
 
@@ -252,10 +250,8 @@ def _beside(term: Term) -> dict[tuple[int, str | None], int]:
 def sides(space: WeightSpace, block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Places of the axes of a block that its tensor writes, and of those that it reads."""
     powers = space.pattern(block.tensor).powers
-    written, read = (
-        tuple(i for i, axis in enumerate(block.axes) if powers[axis] == side) for side in (1, -1)
-    )
-    return written, read
+    written = tuple(i for i, axis in enumerate(block.axes) if powers[axis] > 0)
+    return written, tuple(i for i in range(len(block.axes)) if i not in written)
 
 
 def _same_written(
@@ -266,10 +262,11 @@ def _same_written(
         raise ValueError("expected at least one tensor, got none")
     if unknown := [name for name in tensors if name not in space.tensors]:
         raise ValueError(f"unknown tensors {unknown}; tensors are {list(space.tensors)}")
-    found = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
-    if len(found) != 1 or len(next(iter(found))) < (first or 0):
+    written = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
+    if len(written) != 1 or len(next(iter(written))) < (first or 0):
         patterns = {name: space.tensors[name] for name in tensors}
         raise ValueError(
-            f"expected tensors that write the same axes, at least {first or 0}, and no direct sum, got {patterns}"
+            f"expected tensors that write the same axes, at least {first or 0}, "
+            f"and no direct sum, got {patterns}"
         )
-    return found.pop()
+    return written.pop()

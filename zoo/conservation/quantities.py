@@ -1,7 +1,7 @@
-"""Conserved quantities of networks, and how far the gradients of minibatches are from conserving them.
+"""Conserved quantities of networks, and how far gradients are from conserving them.
 
-    quantities(space, params)              what gradient flow keeps, for each neuron, head or column
-    residuals(space, params, gradients)    0 on every minibatch if the symmetry holds, whatever the optimizer
+    conserved_quantities(space, params)    what gradient flow keeps, for each neuron, head or column
+    residuals(space, params, gradients)    0 on every minibatch if the symmetry holds
 
 What the laws state is in `zoo.conservation.laws`, which laws a loss keeps in
 `zoo.conservation.find`, and how quantities move in training that is no gradient flow in
@@ -42,7 +42,8 @@ def conserved_quantities(of: Laws, params: Mapping[str, Tensor]) -> dict[str, Fl
 
     >>> from zoo.architectures import build_mlp
     >>> mlp = build_mlp((4,), 3, hidden=(8,))
-    >>> conserved_quantities(mlp.space, mlp.init(torch.Generator().manual_seed(0)))["h1.balance"].shape
+    >>> params = mlp.init(torch.Generator().manual_seed(0))
+    >>> conserved_quantities(mlp.space, params)["h1.balance"].shape
     torch.Size([8])
     """
     return {law.name: bilinear(law, params, params) for law in checked(of, params)}
@@ -101,20 +102,19 @@ def measure(
     )
     values, off = {}, {}
     for law in named:
-        diagonal = law.kind in _DIAGONAL
-        values[law.name] = (
-            -forms.diagonal(law.terms, products[0]) if diagonal else bilinear(law, params, params)
-        )
-        off[law.name] = (
-            forms.diagonal_residual(law.terms, products)
-            if diagonal
-            else residual(law, params, full)
-        )
+        if law.kind in _DIAGONAL:
+            values[law.name] = -forms.diagonal(law.terms, products[0])
+            off[law.name] = forms.diagonal_residual(law.terms, products)
+        else:
+            values[law.name] = bilinear(law, params, params)
+            off[law.name] = residual(law, params, full)
     return values, off
 
 
 def bilinear(law: Law, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
-    """The symmetric form `Q(a, b)` of a quadratic law, with `Q(params, params)` its quantity; of a shift, `Q(a)`.
+    """The symmetric form `Q(a, b)` of a quadratic law; of a shift, `Q(a)`.
+
+    The quantity of the law is `Q(params, params)`.
 
     Args:
         law: The law.

@@ -64,13 +64,12 @@ class Tracker:
         self._calls += 1
         if (self._calls - 1) % self._every:
             return
-        own = {
-            name: parameter for name, parameter in model.named_parameters() if name in self._names
-        }
-        params = {name: parameter.detach() for name, parameter in own.items()}
-        gradients = {
-            name: parameter.grad for name, parameter in own.items() if parameter.grad is not None
-        }
+        params, gradients = {}, {}
+        for name, parameter in model.named_parameters():
+            if name in self._names:
+                params[name] = parameter.detach()
+                if parameter.grad is not None:
+                    gradients[name] = parameter.grad
         now, off = measure(self._laws, params, gradients)
         for name in self._quantities:
             self._quantities[name].append(now[name])

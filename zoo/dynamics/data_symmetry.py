@@ -11,14 +11,13 @@ Proof: W R(s) applied to x is W applied to R(s) x, and a full orbit turned by s 
     so L(W R(s), the rest) does not depend on s;
     its derivative at s = 0 is <grad_W L, W A>.
 Fails: on an orbit of finitely many angles, as the trapezoidal rule does: what remains has
-    frequencies that their number
-divides. So it falls faster than any power of the number if loss and network are smooth, slowly if
-they have kinks. If the loss is a polynomial of degree D in the input, squared error of a polynomial
-network, it is 0 from D m + 1 angles on, with m the highest frequency of A (1 for a rotation of a
-plane). On a minibatch whose images have angles of their own. If the first layer is a convolution,
-or a norm acts on the input. It is a law of the velocity and no conserved function of the weights;
-for special losses there are such functions too (squared error of a linear classifier keeps the
-direction of `W`).
+    frequencies that their number divides. So it falls faster than any power of the number if loss
+    and network are smooth, slowly if they have kinks. If the loss is a polynomial of degree D in
+    the input, squared error of a polynomial network, it is 0 from D m + 1 angles on, with m the
+    highest frequency of A (1 for a rotation of a plane). On a minibatch where each image has an
+    angle of its own. If the first layer is a convolution, or a norm acts on the input. It is a law
+    of the velocity and no conserved function of the weights; for special losses there are such
+    functions too (squared error of a linear classifier keeps the direction of `W`).
 
 Finite group, orthogonal `P_g`, such as flips, quarter turns, shifts around a ring; mean loss over
 the orbit of the data:
@@ -70,7 +69,7 @@ def rotation_generator(size: int, plane: tuple[int, int] = (0, 1)) -> Float[Tens
 
 
 def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d"]:
-    """The generator of shifts of a periodic image along one axis, between pixels by its Fourier series.
+    """The generator of shifts of a periodic image along one axis, by its Fourier series.
 
     Args:
         shape: Shape of an input.
@@ -87,7 +86,8 @@ def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d
     length = shape[axis]
     if length % 2 == 0:
         raise ValueError(
-            f"translation generator: expected an axis of odd length, got {length} in shape {tuple(shape)}"
+            f"translation generator: expected an axis of odd length, "
+            f"got {length} in shape {tuple(shape)}"
         )
     places = torch.arange(length, dtype=torch.float64)
     offset = places[:, None] - places
@@ -95,11 +95,9 @@ def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d
     # d/dt of sum over k of cos(k (2 pi offset / n - t)), the Dirichlet kernel
     waves = frequencies * torch.sin(2 * math.pi / length * offset[..., None] * frequencies)
     before, after = math.prod(shape[:axis]), math.prod(shape[axis:][1:])
-    own = 2 / length * waves.sum(-1)
-    return torch.kron(
-        torch.kron(torch.eye(before, dtype=torch.float64), own),
-        torch.eye(after, dtype=torch.float64),
-    )
+    along = 2 / length * waves.sum(-1)
+    outer = torch.kron(torch.eye(before, dtype=torch.float64), along)
+    return torch.kron(outer, torch.eye(after, dtype=torch.float64))
 
 
 def one_parameter_orbit(generator: Float[Tensor, "d d"], count: int) -> Float[Tensor, "G d d"]:
@@ -177,15 +175,12 @@ def orbit_gradient(
     x, y = batch
     turned = orbit(x, elements)
 
-    def one(own: Params) -> Tensor:
-        def mean_loss(first: Tensor) -> Tensor:
-            return vmap(lambda images: loss(apply({**own, weight: first}, images), y))(
-                turned
-            ).mean()
+    def mean_loss(first: Tensor, network: Params) -> Tensor:
+        losses = vmap(lambda images: loss(apply({**network, weight: first}, images), y))(turned)
+        return losses.mean()
 
-        return grad(mean_loss)(own[weight])
-
-    return vmap(one)({name: tensor.detach() for name, tensor in params.items()})
+    networks = {name: tensor.detach() for name, tensor in params.items()}
+    return vmap(grad(mean_loss))(networks[weight], networks)
 
 
 def angular_momentum(
@@ -193,7 +188,7 @@ def angular_momentum(
     weight: Float[Tensor, "N h d"],
     generator: Float[Tensor, "d d"],
 ) -> Float[Tensor, " N"]:
-    """The angular momentum `<velocity, W A>` of the first layer, 0 for the gradient over a full orbit.
+    """The angular momentum `<velocity, W A>` of the first layer, 0 over a full orbit.
 
     Args:
         velocity: Gradient, or velocity, of the first layer's weight.

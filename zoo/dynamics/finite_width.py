@@ -24,7 +24,7 @@ References:
 """
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from jaxtyping import Float
@@ -41,7 +41,7 @@ MAX_ENTRIES = 2**26
 
 
 def trained_masks(constants: Mapping[str, Tensor]) -> Params:
-    """Which entries training moves, for `free`: fixed entries are not, and running statistics are not.
+    """Which entries training moves, for `free`: neither fixed entries nor running statistics.
 
     Args:
         constants: Constants of an `Architecture`, a `Network` or a `Population`.
@@ -110,17 +110,17 @@ def tangent_kernel_trace(
     free: Mapping[str, Tensor] | None = None,
     max_entries: int = MAX_ENTRIES,
 ) -> Float[Tensor, "N X Y"]:
-    """The trace of the kernel over outputs, `K` times less work and `K^2` times less memory than the kernel.
+    """The trace of the kernel over outputs: `K` times less work, `K^2` times less memory.
 
     kernel[n, i, j] = sum over k of <df_k(x_i)/dtheta, df_k(x'_j)/dtheta> at network n
 
     Args:
         apply: The function of one network, as for `tangent_kernel`.
-        params: Tensors `[N, *shape]`.
+        params: As for `tangent_kernel`, and so are the others.
         x: Inputs `[X, *input_shape]`.
-        other: Inputs `x'` of the second argument, `x` if None.
-        free: Masks `[*shape]`, True where an entry is trained.
-        max_entries: Bound on the entries of Jacobians held at once, as for `tangent_kernel`.
+        other: Inputs `x'`.
+        free: Masks.
+        max_entries: Bound on the entries of Jacobians held at once.
 
     Returns:
         The trace, a sum and not a mean over outputs.
@@ -147,12 +147,12 @@ def _gram(
     max_entries: int,
     as_rows: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "N R S"]:
-    """Inner products of the rows that `as_rows` makes of Jacobians `[N, X, K, p]`, summed over tensors."""
+    """Inner products of the rows that `as_rows` makes of Jacobians, summed over tensors."""
     count = _check(params, free)
     trained = {
-        n: t
-        for n, t in params.items()
-        if t.is_floating_point() and (n not in free or bool(free[n].any()))
+        name: tensor
+        for name, tensor in params.items()
+        if tensor.is_floating_point() and (name not in free or bool(free[name].any()))
     }
     if not trained:
         raise ValueError(
@@ -162,19 +162,24 @@ def _gram(
     total = len(x) + (0 if other is None else len(other))
     networks = max(1, max_entries // (entries * total))
     images = total if entries * total <= max_entries else max(1, max_entries // (2 * entries))
+    others = None if other is None else other.split(images)
     grams = []
     for start in range(0, count, networks):
         some = {name: tensor[start : start + networks].detach() for name, tensor in params.items()}
-
-        def rows(block: Tensor, own: Params = some) -> list[Tensor]:
-            return [
-                as_rows(jacobian) for jacobian in _jacobians(apply, own, set(trained), block, free)
-            ]
-
-        grams.append(
-            _blockwise(rows, x.split(images), None if other is None else other.split(images))
-        )
+        rows = partial(_jacobian_rows, as_rows, apply, some, set(trained), free)
+        grams.append(_blockwise(rows, x.split(images), others))
     return torch.cat(grams)
+
+
+def _jacobian_rows(
+    as_rows: Callable[[Tensor], Tensor],
+    apply: Apply,
+    params: Params,
+    names: set[str],
+    free: Mapping[str, Tensor],
+    x: Tensor,
+) -> list[Tensor]:
+    return [as_rows(jacobian) for jacobian in _jacobians(apply, params, names, x, free)]
 
 
 def _blockwise(
@@ -182,7 +187,7 @@ def _blockwise(
     blocks: tuple[Tensor, ...],
     others: tuple[Tensor, ...] | None,
 ) -> Float[Tensor, "N R S"]:
-    """All inner products, two blocks of images at a time; half of them if both arguments are the same images."""
+    """All inner products, two blocks of images at a time; half of them if `others` is None."""
     grid: list[list[Tensor]] = []
     for i, block in enumerate(blocks):
         left = rows(block)
@@ -203,10 +208,10 @@ def _jacobians(
     trained = {name: tensor for name, tensor in params.items() if name in names}
     rest = {name: tensor for name, tensor in params.items() if name not in names}
     one_image = jacrev(lambda own, others, image: apply({**own, **others}, image[None])[0])
-    found = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
+    jacobians = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
     flat = {
         name: jacobian.flatten(3) if jacobian.dim() > 3 else jacobian[..., None]
-        for name, jacobian in found.items()
+        for name, jacobian in jacobians.items()
     }
     return [j[..., free[n].flatten().to(j.device)] if n in free else j for n, j in flat.items()]
 
@@ -217,7 +222,7 @@ def _num_outputs(apply: Apply, params: Mapping[str, Tensor], x: Tensor) -> int:
 
 
 def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> int:
-    """The number of networks; refuses params without a common leading axis and masks of a wrong shape."""
+    """The number of networks; refuses params without a common leading axis, and wrong masks."""
     counts = {len(tensor) if tensor.dim() else 0 for tensor in params.values()}
     if len(counts) != 1 or 0 in counts:
         shapes = {name: list(tensor.shape) for name, tensor in params.items()}
@@ -228,6 +233,7 @@ def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> int:
         expected = list(params[name].shape[1:]) if name in params else None
         if list(mask.shape) != expected:
             raise ValueError(
-                f"tangent kernel, mask {name!r}: expected the shape of its tensor, {expected}, got {list(mask.shape)}"
+                f"tangent kernel, mask {name!r}: expected the shape of its tensor, {expected}, "
+                f"got {list(mask.shape)}"
             )
     return counts.pop()

@@ -51,7 +51,7 @@ class Path:
 
     @property
     def difference(self) -> Float[Tensor, "N S"]:
-        """Integral less decrease: 0 along gradient flow, of the order of the step size along gradient descent."""
+        """Integral less decrease: 0 along gradient flow, of order of the step size in descent."""
         return self.integral - self.decrease
 
 
@@ -120,7 +120,9 @@ def flow(
     steps: int,
     free: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Gradient flow `theta' = -grad L`, integrated together with `|theta'|^2` by the classical Runge-Kutta method.
+    """Gradient flow `theta' = -grad L` by the classical Runge-Kutta method, with its energy.
+
+    `|theta'|^2` is integrated together with it.
 
     Args:
         loss: The loss of one network; many go through `torch.func.vmap`.
@@ -137,15 +139,11 @@ def flow(
         ValueError: If there is no step.
     """
     _check_steps(steps)
-    slope, place, h = (
-        _slope(loss, free),
-        {name: tensor.detach() for name, tensor in params.items()},
-        time / steps,
-    )
-    losses, integral = [], []
+    slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
+    h = time / steps
+    losses, gains = [], []
     for _ in range(steps):
         velocity, value = slope(place)
-        losses.append(value)
         stages = [velocity]
         for part in (h / 2, h / 2, h):
             stages.append(slope(_moved(place, stages[-1], part))[0])
@@ -153,9 +151,11 @@ def flow(
         for stage, weight in zip(stages, (h / 6, h / 3, h / 3, h / 6), strict=True):
             place = _moved(place, stage, weight)
             gained = gained + weight * _squared_norm(stage)
-        integral.append(gained)
+        losses.append(value)
+        gains.append(gained)
     losses.append(slope(place)[1])
-    sums = torch.stack([torch.zeros_like(losses[0]), *integral], dim=1).cumsum(1)
+    zero = torch.zeros_like(losses[0])
+    sums = torch.stack([zero, *gains], dim=1).cumsum(1)
     return Path(place, torch.stack(losses, dim=1), sums)
 
 
@@ -168,15 +168,14 @@ def _slope(
     loss: Loss, free: Mapping[str, Tensor] | None
 ) -> Callable[[Params], tuple[Params, Tensor]]:
     """The velocity `-grad L` of every network, 0 at entries that are not trained, and its loss."""
-    masks = free or {}
+    masks, slope = free or {}, grad_and_value(loss)
 
-    def one(own: Params) -> tuple[Params, Tensor]:
-        gradient, value = grad_and_value(loss)(own)
-        return {
-            n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()
-        }, value
+    def velocity(params: Params) -> tuple[Params, Tensor]:
+        gradient, value = slope(params)
+        masked = {n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()}
+        return masked, value
 
-    return vmap(one)
+    return vmap(velocity)
 
 
 def _moved(params: Params, velocity: Params, time: float) -> Params:

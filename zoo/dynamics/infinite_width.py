@@ -1,7 +1,8 @@
-"""The tangent kernel of a two-layer ReLU network of infinite width, and how far finite ones scatter around it.
+"""The tangent kernel of an infinitely wide two-layer ReLU network, and how far finite ones scatter.
 
     f(x) = n^-1/2 sum over j of a_j relu(w_j . x),    w_j, a_j standard normal, all trained
-    K_n(x, x') = 1/n sum over j of Z_j,    Z_j = relu(w_j . x) relu(w_j . x') + a_j^2 1[w_j . x > 0] 1[w_j . x' > 0] x . x'
+    K_n(x, x') = 1/n sum over j of Z_j
+    Z_j = relu(w_j . x) relu(w_j . x') + a_j^2 1[w_j . x > 0] 1[w_j . x' > 0] x . x'
 
 Statement: K_n tends to E[Z], and (K_n - E[Z]) sqrt(n / Var[Z]) to a standard normal variable.
 Proof: differentiate f by a_j and w_j; the neurons are independent and alike, so the mean over them
@@ -28,9 +29,10 @@ from torch import Tensor
 def arc_cosine_kernel(
     order: int, x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]
 ) -> Float[Tensor, "X Y"]:
-    """The mean of `relu(w . x)^p relu(w . x')^p` over standard normal `w`, with `relu(z)^0 = 1[z > 0]`.
+    """The mean of `relu(w . x)^p relu(w . x')^p` over standard normal `w`.
 
     mean = |x|^p |x'|^p J_p(angle) / (2 pi)
+    relu(z)^0 = 1[z > 0]
     J_0 = pi - angle,  J_1 = sin + (pi - angle) cos,  J_2 = 3 sin cos + (pi - angle) (1 + 2 cos^2)
 
     Args:
@@ -47,19 +49,19 @@ def arc_cosine_kernel(
     References:
         Cho and Saul 2009, section 2.
     """
-    sizes = x.norm(dim=1)[:, None] * other.norm(dim=1)
+    if order not in (0, 1, 2):
+        raise ValueError(f"arc-cosine kernel: expected order 0, 1 or 2, got {order}")
     # Half-angles keep precision where the two inputs are nearly parallel, as arccos does not.
     one, two = (torch.nn.functional.normalize(t, dim=1) for t in (x, other))
     angle = 2 * torch.atan2((one[:, None] - two).norm(dim=2), (one[:, None] + two).norm(dim=2))
-    cos, sin = angle.cos(), angle.sin()
+    cos, sin, rest = angle.cos(), angle.sin(), math.pi - angle
     if order == 0:
-        angular = math.pi - angle
+        angular = rest
     elif order == 1:
-        angular = sin + (math.pi - angle) * cos
-    elif order == 2:
-        angular = 3 * sin * cos + (math.pi - angle) * (1 + 2 * cos**2)
+        angular = sin + rest * cos
     else:
-        raise ValueError(f"arc-cosine kernel: expected order 0, 1 or 2, got {order}")
+        angular = 3 * sin * cos + rest * (1 + 2 * cos**2)
+    sizes = x.norm(dim=1)[:, None] * other.norm(dim=1)
     return sizes**order * angular / (2 * math.pi)
 
 
@@ -85,7 +87,9 @@ def relu_tangent_kernel(
 def relu_tangent_variance(
     x: Float[Tensor, "X d"], other: Float[Tensor, "Y d"]
 ) -> Float[Tensor, "X Y"]:
-    """The variance of one neuron's share: the kernel of a network of width `n` has standard error `sqrt(Var[Z] / n)`.
+    """The variance of one neuron's share.
+
+    The kernel of a network of width `n` has standard error `sqrt(Var[Z] / n)`.
 
     Var[Z] = k_2 + 2 (x . x') k_1 + 3 (x . x')^2 k_0 - E[Z]^2
 

@@ -1,4 +1,4 @@
-"""What a tangent kernel says about training: how far it drifts, and what it predicts of outputs, against what they do.
+"""What a tangent kernel says about training: how far it drifts, and what it predicts of outputs.
 
 With a kernel that stays, gradient flow of `1/2 |f - y|^2`, summed over images and outputs, is
 linear and solved in closed form:
@@ -37,7 +37,7 @@ class KernelDrift:
 def kernel_distance(
     kernel: Float[Tensor, "N ..."], reference: Float[Tensor, "N ..."]
 ) -> Float[Tensor, " N"]:
-    """The relative Frobenius distance `|kernel - reference| / |reference|` of each network's kernels.
+    """The Frobenius distance `|kernel - reference| / |reference|` of each network's kernels.
 
     Args:
         kernel: Kernels `[N, ...]` of either form.
@@ -202,5 +202,5 @@ def first_order_change(
         The change of the outputs at the images that are asked about; the next term is of the order
         of `eta^2`.
     """
-    gradients = vmap(grad(lambda own: loss(own, targets)))(outputs.detach())
+    gradients = vmap(grad(lambda logits: loss(logits, targets)))(outputs.detach())
     return -rate * torch.einsum("nykxl,nxl->nyk", kernel, gradients)
