@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metanet import serialization
 from metanet.contract import MetanetModule, Training, declared, resolve_device, seeded
-from metanet.fitting import fit_module, predict_raw
+from metanet.fitting import Fit, fit_module, predict_raw
 from metanet.inputs.batches import JoinedNetworks, ParamsInMemory, TableInMemory
 from metanet.inputs.dataset import (
     Examples,
@@ -167,6 +167,7 @@ class Metanet(BaseEstimator):
         """
         self.check()
         populations = list(population) if isinstance(population, Sequence) else [population]
+        self.population_ = ", ".join(each.name for each in populations)
         runs_networks = declared(METANETS[self.model]).runs_networks
         specs = tuple(spec_of(each, runs_networks) for each in populations)
         device = resolve_device(self.device)
@@ -174,25 +175,17 @@ class Metanet(BaseEstimator):
             module = build(self.model, specs, self.options)
             learn = self._read(module, populations, "train", num_train)
             held_out = self._read(module, populations, "validation", num_validation)
-            name = ", ".join(each.name for each in populations)
             if len(learn) < 2:
                 raise ValueError(
-                    f"population {name!r}: expected 2 or more training networks, got {len(learn)}"
+                    f"population {self.population_!r}: "
+                    f"expected 2 or more training networks, got {len(learn)}"
                 )
             self.target_ = fit_target(self.target, learn.y, trees=not module.has_gradients)
             self.training_ = self._training(module, len(learn))
-            self.reader_, self.history_ = fit_module(
-                Reader(specs, module, parse_treatment(self.treatment)),
-                learn,
-                held_out,
-                self.target_,
-                self.training_,
-                seed=self.seed,
-                device=device,
-                workers=self.workers,
-                progress=self.verbose,
-            )
-        self.module_, self.population_ = module, name
+            how = Fit(self.target_, self.training_, self.seed, device, self.workers, self.verbose)
+            reader = Reader(specs, module, parse_treatment(self.treatment))
+            self.reader_, self.history_ = fit_module(reader, learn, held_out, how)
+        self.module_ = module
         self.num_train_, self.num_validation_ = len(learn), len(held_out)
         self.num_dropped_ = learn.num_dropped + held_out.num_dropped
         return self

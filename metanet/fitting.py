@@ -1,5 +1,8 @@
 """One fit and one prediction of a metanet, wherever its networks are: in memory or on disk."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,17 +16,36 @@ from metanet.inputs.targets import Target
 from metanet.train import Labeled, evaluate, evaluation_batch, train_module
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How a metanet is fitted.
+
+    Attributes:
+        target: What is predicted.
+        training: Settings.
+        seed: Of random treatments.
+        device: Where to train.
+        workers: Threads that read ahead networks that are on disk.
+        progress: Whether to show a bar.
+    """
+
+    target: Target
+    training: Training
+    seed: int
+    device: torch.device
+    workers: int
+    progress: bool
+
+
+class DrawnLabeled(NamedTuple):
+    """Features of N networks, made when they are needed, and their targets ``[N]``."""
+
+    features: Drawn
+    y: Float[Tensor, "N"]
+
+
 def fit_module(
-    reader: Reader,
-    learn: Examples,
-    held_out: Examples,
-    target: Target,
-    training: Training,
-    *,
-    seed: int,
-    device: torch.device,
-    workers: int,
-    progress: bool,
+    reader: Reader, learn: Examples, held_out: Examples, how: Fit
 ) -> tuple[Reader, History]:
     """Fit the treatment, then the metanet of a reader, in place.
 
@@ -31,12 +53,7 @@ def fit_module(
         reader: How networks are read; treatment not fitted, metanet not trained.
         learn: Networks to learn from.
         held_out: Networks to choose the best pass by.
-        target: What is predicted.
-        training: Settings.
-        seed: Of random treatments.
-        device: Where to train.
-        workers: Threads that read ahead networks that are on disk.
-        progress: Whether to show a bar.
+        how: Settings.
 
     Returns:
         The reader with its fitted treatment, and the course of training.
@@ -45,49 +62,50 @@ def fit_module(
         ValueError: If networks are on disk, and the metanet or its treatment needs all of them at
             once.
     """
-    module, generator = reader.module, torch.Generator().manual_seed(seed)
     if learn.networks.are_stored:
         _refuse_what_needs_all(reader)
     reader = reader.fit(learn.networks)
     most = block_size(reader.num_params)
-    seen = Drawn(learn.networks, reader.learned(generator), most, workers)
-    checked = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, workers)
-    if not module.has_gradients:
-        targets = target.standardize(learn.y), target.standardize(held_out.y)
-        return reader, _fit_at_once(reader, seen, checked, targets, training, seed)
-    is_kept = not learn.networks.are_stored or module.compact
-    learned: FeatureSet = _kept(seen) if is_kept and not reader.treatment.is_random else seen
-    validated: FeatureSet = _kept(checked) if is_kept else checked
+    see = reader.learned(torch.Generator().manual_seed(how.seed))
+    seen = Drawn(learn.networks, see, most, how.workers)
+    checked = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, how.workers)
+    fit = _fit_in_passes if reader.module.has_gradients else _fit_at_once
+    return reader, fit(reader, DrawnLabeled(seen, learn.y), DrawnLabeled(checked, held_out.y), how)
+
+
+def _fit_in_passes(
+    reader: Reader, learn: DrawnLabeled, held_out: DrawnLabeled, how: Fit
+) -> History:
+    """Fit by gradient descent; features are kept in memory if they may be, and do not change."""
+    module = reader.module
+    is_kept = not learn.features.networks.are_stored or module.compact
+    is_fixed = is_kept and not reader.treatment.is_random
+    validated: FeatureSet = _kept(held_out.features) if is_kept else held_out.features
+    learned: FeatureSet = _kept(learn.features) if is_fixed else learn.features
     with torch.no_grad():
-        module.calibrate(learned.pieces(most))
-    labeled, validation = (
-        Labeled(features.to(device), y.float().to(device))
+        module.calibrate(learned.pieces(learn.features.most))
+    module.to(how.device)
+    training, validation = (
+        Labeled(features.to(how.device), y.float().to(how.device))
         for features, y in ((learned, learn.y), (validated, held_out.y))
     )
     at_once = evaluation_batch(reader.num_params)
-    module.to(device)
-    return reader, train_module(module, target, labeled, validation, training, progress, at_once)
+    return train_module(
+        module, how.target, training, validation, how.training, how.progress, at_once
+    )
 
 
-def _fit_at_once(
-    reader: Reader,
-    seen: Drawn,
-    checked: Drawn,
-    targets: tuple[Tensor, Tensor],
-    training: Training,
-    seed: int,
-) -> History:
+def _fit_at_once(reader: Reader, learn: DrawnLabeled, held_out: DrawnLabeled, how: Fit) -> History:
     """Fit a metanet without passes: random treatments give it several copies, side by side."""
-    copies = reader.treatment.copies
-    held_out = _kept(checked).features
-    views = [_kept(seen, reader.treatment.is_random).features for _ in range(copies)]
-    learned = Kept(concatenate(views))
+    treatment = reader.treatment
+    validated = _kept(held_out.features).features
+    views = [_kept(learn.features, treatment.is_random) for _ in range(treatment.copies)]
+    learned = Kept(concatenate([view.features for view in views]))
     with torch.no_grad():
         reader.module.calibrate(learned.pieces(len(learned)))
-    y, y_held_out = targets
-    return reader.module.fit(
-        (learned.features, y.repeat(copies)), (held_out, y_held_out), training, seed
-    )
+    y, y_held_out = (how.target.standardize(part.y) for part in (learn, held_out))
+    labeled = learned.features, y.repeat(treatment.copies)
+    return reader.module.fit(labeled, (validated, y_held_out), how.training, how.seed)
 
 
 def predict_raw(reader: Reader, networks: JoinedNetworks, workers: int) -> Float[Tensor, "N"]:

@@ -71,21 +71,19 @@ def random_population(
     lr = 10 ** -(3 * torch.rand(count, generator=generator, dtype=torch.float64))
     size = 1 + lr.log10().float() / 4
     params, free = _random_params(space, size, masked, generator)
+    columns = {"network_id": np.arange(count), "lr": lr.numpy()}
+    columns["optimizer"] = np.where(np.arange(count) % 2, "adamw", "sgd")
     noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
-    columns = {
-        "network_id": np.arange(count),
-        "lr": lr.numpy(),
-        "optimizer": np.where(np.arange(count) % 2, "adamw", "sgd"),
+    metrics = {
         "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
         "test_loss": (1 / size).double().numpy(),
         "generalization_gap": noise.numpy(),
-        "diverged": False,
     }
     return in_memory(
         "masked" if masked else "standard",
         space,
         params,
-        pd.DataFrame(columns),
+        pd.DataFrame({**columns, **metrics, "diverged": False}),
         dict(zip(SPLITS, sizes, strict=True)),
         hyperparameters=("lr", "optimizer"),
         free=free,

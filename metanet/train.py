@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from metanet.contract import History, Training
@@ -57,9 +58,8 @@ def train_module(
     """
     optimizer = torch.optim.AdamW(_decay_groups(module, training.weight_decay), lr=training.lr)
     num_batches = max(1, math.ceil(len(train.y) / training.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate(step, training.epochs * num_batches)
-    )
+    num_steps = training.epochs * num_batches
+    schedule = LambdaLR(optimizer, lambda step: _rate(step, num_steps))
     best, best_state = math.inf, copy.deepcopy(module.state_dict())
     losses: list[float] = []
     epochs = range(training.epochs)
@@ -82,7 +82,7 @@ def _train_epoch(
     train: Labeled,
     num_batches: int,
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
+    schedule: LambdaLR,
     precision: str,
 ) -> None:
     module.train()

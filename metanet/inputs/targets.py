@@ -19,10 +19,13 @@ KNOWN_LINKS: dict[str, Link] = {
     "lr": "log",
     "weight_decay": "log",
 }
-"""Links of known columns. Any other: `log` if all training targets are positive and span a factor 100, else `identity`."""
+"""Links of known columns.
+
+Any other: `log` if all training targets are positive and span a factor 100, else `identity`.
+"""
 
 EDGE = 0.005
-"""Accuracies are taken to lie in [EDGE, 1 - EDGE] when the spread of their logits is measured; only there."""
+"""Accuracies are taken to lie in [EDGE, 1 - EDGE], only when the spread of logits is measured."""
 
 LOGIT_BOUND = 30.0
 
@@ -31,15 +34,18 @@ LOGIT_BOUND = 30.0
 class Target:
     """How a raw output becomes a prediction, and the loss of a raw output.
 
-        logit:     prediction = sigmoid(center + scale * raw)                    loss: binary cross-entropy against the accuracy
-        log:       prediction = exp(clamp(center + scale * raw, low, high))      loss: Huber, of the standardized log target
-        identity:  prediction = clamp(center + scale * raw, low, high)           loss: Huber, of the standardized target
+        logit:     prediction = sigmoid(center + scale * raw)
+        log:       prediction = exp(clamp(center + scale * raw, low, high))
+        identity:  prediction = clamp(center + scale * raw, low, high)
+
+    The loss of logit is the binary cross-entropy against the accuracy, that of the other two the
+    Huber loss of the standardized target (log: of its logarithm).
 
     Center and scale are mean and standard deviation of the (linked) training targets; for `log` and
     `identity` median and interquartile range / 1.349, since losses and gaps have outliers. The
     bounds are the training targets' range widened by a
     tenth on either side: an outlier network may not throw its prediction (and with it R^2) far
-        outside what was ever seen.
+    outside what was ever seen.
     Binary cross-entropy has its minimum at the true accuracy, as the squared error has, but does
     not go flat near 0 and 1.
 
@@ -93,41 +99,33 @@ def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Targ
         ValueError: If an accuracy is outside [0, 1] or a known loss or rate is negative.
     """
     y = y.double()
-    link = KNOWN_LINKS.get(name) or _guess(y)
-    if link == "logit" and bool(((y < 0) | (y > 1)).any()):
-        raise ValueError(
-            f"target {name!r}: expected values in [0, 1], got {float(y.min()):.4g} to {float(y.max()):.4g}"
-        )
-    if link == "log" and bool((y < 0).any()):
-        raise ValueError(f"target {name!r}: expected values >= 0, got {float(y.min()):.4g}")
-    if link == "log" and not _positive(y):
-        link = "identity"
-    if trees and link == "logit":
-        link = "identity"
+    link = _choose_link(name, y, trees)
     linked = _linked(y, link)
     if link == "logit":
-        return Target(
-            name,
-            link,
-            float(linked.mean()),
-            _spread(linked.std(correction=0)),
-            -LOGIT_BOUND,
-            LOGIT_BOUND,
-        )
-    quartiles = linked.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-    scale = (quartiles[2] - quartiles[0]) / 1.349
+        center, scale = float(linked.mean()), _spread(linked.std(correction=0))
+        return Target(name, link, center, scale, -LOGIT_BOUND, LOGIT_BOUND)
+    quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    first, median, third = linked.quantile(quarters)
+    scale = (third - first) / 1.349
+    scale = scale if scale > 0 else linked.std(correction=0)
     margin = 0.1 * float(linked.max() - linked.min())
     low, high = float(linked.min()) - margin, float(linked.max()) + margin
     if name.endswith("accuracy"):
         low, high = max(low, 0.0), min(high, 1.0)
-    return Target(
-        name,
-        link,
-        float(quartiles[1]),
-        _spread(scale if scale > 0 else linked.std(correction=0)),
-        low,
-        high,
-    )
+    return Target(name, link, float(median), _spread(scale), low, high)
+
+
+def _choose_link(name: str, y: Tensor, trees: bool) -> Link:
+    link = KNOWN_LINKS.get(name) or _guess(y)
+    if link == "logit" and bool(((y < 0) | (y > 1)).any()):
+        raise ValueError(
+            f"target {name!r}: expected values in [0, 1], "
+            f"got {float(y.min()):.4g} to {float(y.max()):.4g}"
+        )
+    if link == "log" and bool((y < 0).any()):
+        raise ValueError(f"target {name!r}: expected values >= 0, got {float(y.min()):.4g}")
+    has_zeros = link == "log" and not _positive(y)
+    return "identity" if has_zeros or (trees and link == "logit") else link
 
 
 def _guess(y: Tensor) -> Link:

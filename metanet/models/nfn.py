@@ -90,9 +90,12 @@ class NeuralFunctional(Normalized):
 
 
 class PositionEncoder(nn.Module):
-    """Linear in what meets a neuron; positions that no declared permutation can exchange have a map and a shift each.
+    """Linear in what meets a neuron.
 
-    v_s = A_orbit(s) n_s + t_orbit(s)        row_w = sum over r of Q_orbit(r) e_wr / sqrt(R)        columns likewise
+    Positions that no declared permutation can exchange have a map and a shift each.
+
+        v_s = A_orbit(s) n_s + t_orbit(s)
+        row_w = sum over r of Q_orbit(r) e_wr / sqrt(R)        columns likewise
 
     Entries themselves are passed on as they are: a linear map follows.
     """
@@ -113,9 +116,9 @@ class PositionEncoder(nn.Module):
         self.shift = nn.ParameterList(torch.randn(kind, width) for kind in kinds)
         self.node = nn.ParameterDict(
             {
-                str(at): _maps(kinds[at], own.channels, width)
-                for at, own in enumerate(sets)
-                if own.channels
+                str(at): _maps(kinds[at], node_set.channels, width)
+                for at, node_set in enumerate(sets)
+                if node_set.channels
             }
         )
         self.row = nn.ParameterList(
@@ -134,28 +137,28 @@ class PositionEncoder(nn.Module):
         Returns:
             Features whose edges have the channels of the parts, not yet C.
         """
-        graph, orbit = (
-            self.incidence.graph,
-            [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))],
-        )
-        vectors, nodes, edges, rows, columns = node_features(graph, params), [], [], [], []
-        for at, own in enumerate(graph.node_sets):
-            nodes.append(self.shift[at][orbit[at]].expand(len(vectors), -1, -1))
-            if own.channels:
-                maps = self.node[str(at)][orbit[at]]
-                nodes[at] = nodes[at] + torch.einsum(
-                    "bvk,vkc->bvc", vectors[:, own.nodes, : own.channels], maps
-                )
-        for at, part in enumerate(self.incidence.parts):
+        graph, parts = self.incidence.graph, self.incidence.parts
+        orbits = [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))]
+        vectors = node_features(graph, params)
+        nodes = [self._nodes(at, orbit, vectors) for at, orbit in enumerate(orbits)]
+        edges, rows, columns = [], [], []
+        for at, part in enumerate(parts):
             e = part.view(params)
-            along_r, along_w = (
-                self.row[at][orbit[part.read]],
-                self.column[at][orbit[part.written]],
-            )
-            rows.append(torch.einsum("bwrk,rkc->bwc", e, along_r) / e.shape[2] ** 0.5)
-            columns.append(torch.einsum("bwrk,wkc->brc", e, along_w) / e.shape[1] ** 0.5)
+            along_read = self.row[at][orbits[part.read]]
+            along_written = self.column[at][orbits[part.written]]
+            rows.append(torch.einsum("bwrk,rkc->bwc", e, along_read) / e.shape[2] ** 0.5)
+            columns.append(torch.einsum("bwrk,wkc->brc", e, along_written) / e.shape[1] ** 0.5)
             edges.append(e.permute(0, 3, 1, 2).contiguous())
         return Features(nodes, edges, rows, columns)
+
+    def _nodes(self, at: int, orbit: Tensor, vectors: Float[Tensor, "B V K"]) -> Tensor:
+        """Features of the neurons of a node set."""
+        node_set = self.incidence.graph.node_sets[at]
+        shift = self.shift[at][orbit].expand(len(vectors), -1, -1)
+        if not node_set.channels:
+            return shift
+        entries = vectors[:, node_set.nodes, : node_set.channels]
+        return shift + torch.einsum("bvk,vkc->bvc", entries, self.node[str(at)][orbit])
 
 
 def _maps(kinds: int, channels: int, width: int) -> Tensor:

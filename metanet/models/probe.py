@@ -82,21 +82,10 @@ class Probe(MetanetModule):
             )
         self.network = spec.network
         self.codes = nn.Parameter(torch.randn(num_probes, latent))
-        first, second = (
-            nn.Linear(latent, latent, bias=False),
-            nn.Linear(latent, math.prod(self.network.input_shape)),
-        )
-        for layer in (first, second):
-            # At the start, probes are about as large as inputs.
-            nn.init.normal_(layer.weight, std=latent**-0.5)
-        self.generator = nn.Sequential(first, second)
-        sizes = [num_probes * max(self.network.num_outputs, 2), *[width] * layers]
-        hidden = [
-            nn.Sequential(
-                nn.Linear(read, written), nn.ReLU(), nn.LayerNorm(written), nn.Dropout(dropout)
-            )
-            for read, written in pairwise(sizes)
-        ]
+        self.generator = _generator(latent, math.prod(self.network.input_shape))
+        answers = num_probes * max(self.network.num_outputs, 2)
+        sizes = [answers, *[width] * layers]
+        hidden = [_hidden(read, written, dropout) for read, written in pairwise(sizes)]
         self.perceptron = nn.Sequential(*hidden, nn.Linear(width, 1))
         self.register_buffer("scale", torch.ones(()))
 
@@ -116,11 +105,8 @@ class Probe(MetanetModule):
             network.apply, in_dims=(0, None), chunk_size=NETWORKS_AT_ONCE.get(probes.device.type)
         )
         logits = run(dict(features), probes).nan_to_num(0, HUGE, -HUGE).clamp(-HUGE, HUGE)
-        logits = (
-            torch.cat([logits, torch.zeros_like(logits)], dim=-1)
-            if logits.shape[-1] == 1
-            else logits
-        )
+        if logits.shape[-1] == 1:
+            logits = torch.cat([logits, torch.zeros_like(logits)], dim=-1)
         return -logits.log_softmax(-1)
 
     @torch.no_grad()
@@ -132,3 +118,16 @@ class Probe(MetanetModule):
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B"]:
         """Raw prediction."""
         return self.perceptron((self.answers(features) / self.scale).log1p().flatten(1)).squeeze(-1)
+
+
+def _generator(latent: int, num_inputs: int) -> nn.Sequential:
+    """From codes to inputs; at the start, probes are about as large as inputs."""
+    first, second = nn.Linear(latent, latent, bias=False), nn.Linear(latent, num_inputs)
+    for layer in (first, second):
+        nn.init.normal_(layer.weight, std=latent**-0.5)
+    return nn.Sequential(first, second)
+
+
+def _hidden(read: int, written: int, dropout: float) -> nn.Sequential:
+    layers = nn.Linear(read, written), nn.ReLU(), nn.LayerNorm(written), nn.Dropout(dropout)
+    return nn.Sequential(*layers)

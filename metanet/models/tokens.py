@@ -77,9 +77,7 @@ class TokenTransformer(Normalized):
         )
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
-        self.readout = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 1)
-        )
+        self.readout = _perceptron(width, 2 * width, 1)
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
@@ -106,9 +104,7 @@ class Block(nn.Module):
         self.heads = heads
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.perceptron = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.perceptron = _perceptron(width, 4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -121,6 +117,10 @@ class Block(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.merge(attended))
         return x + self.dropout(self.perceptron(self.norm(x)))
+
+
+def _perceptron(read: int, hidden: int, written: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(read, hidden), nn.GELU(), nn.Linear(hidden, written))
 
 
 def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Tensor, "B T _"]:

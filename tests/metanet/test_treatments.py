@@ -8,7 +8,8 @@ import torch
 from sklearn.base import clone
 
 from metanet import METANETS, Metanet, load
-from metanet.contract import InputSpec, count_rows
+from metanet.contract import InputSpec
+from metanet.feature_rows import count_rows
 from metanet.inputs.treatments import (
     TREATMENTS,
     Align,
@@ -211,7 +212,7 @@ def test_averaging_over_orbits_gives_the_mean_of_raw_predictions():
         POPULATION
     )
     params = POPULATION.params("test")
-    views = OrbitAverage(samples=4).views(averaged.reader_.spec, params)
+    views = OrbitAverage(samples=4).views(averaged.reader_.specs[0], params)
     assert same(views[0], params, 0)
     linked = [np.log(p / (1 - p)) for p in (plain.predict(view) for view in views)]
     by_hand = 1 / (1 + np.exp(-np.mean(linked, axis=0)))
