@@ -223,6 +223,7 @@ class MetanetModule(nn.Module):
         Raises:
             ValueError: If it cannot read them; by default, it never can.
         """
+        del spec
         raise ValueError(f"{type(self).__name__} reads the weight space that it was built for only")
 
 

@@ -147,9 +147,7 @@ def _refuse_what_needs_all(reader: Reader) -> None:
 
 
 def _kept(drawn: Drawn, is_random: bool = False) -> Kept:
-    """Features of all networks at once; networks in memory are not copied.
-
-    Random treatments draw block by block, so that they draw the same for networks on disk.
-    """
+    """Features of all networks at once; networks in memory are not copied."""
+    # Random treatments draw block by block, so that they draw the same for networks on disk.
     whole = None if is_random else drawn.networks.whole
     return drawn.kept() if whole is None else Kept(drawn.compute(whole))

@@ -1,9 +1,8 @@
-"""How good predictions are: R^2, Kendall's tau-b, Spearman's rho, mean absolute error, with intervals over test networks.
+"""How good predictions are: R^2, Kendall's tau-b, Spearman's rho, mean absolute error.
 
-Every metric is computed from *counts*: how often each test network is in a sample. The test set
-    itself has counts of one; a
-bootstrap resample has multinomial counts, so that 1,000 resamples are a few matrix products, exact,
-ties included.
+Each has an interval over test networks. Every metric is computed from *counts*: how often each test
+network is in a sample. The test set itself has counts of one; a bootstrap resample has multinomial
+counts, so that 1,000 resamples are a few matrix products, exact, ties included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ class Estimate(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """A metric over seeds: mean, standard deviation (n - 1; 0 for one seed), smallest, largest, number of seeds."""
+    """A metric over n seeds: mean, standard deviation (n - 1; 0 for one), smallest, largest."""
 
     mean: float
     std: float
@@ -36,7 +35,9 @@ class Spread(NamedTuple):
 
 
 def r2(y: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N"]) -> float:
-    """Coefficient of determination, ``1 - sum (y - p)^2 / sum (y - mean y)^2``; NaN if all targets are equal.
+    """Coefficient of determination, ``1 - sum (y - p)^2 / sum (y - mean y)^2``.
+
+    It is NaN if all targets are equal.
 
     Args:
         y: Targets.
@@ -49,7 +50,9 @@ def r2(y: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N"]) -> float
 
 
 def kendall_tau(y: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N"]) -> float:
-    """Kendall's tau-b: concordant less discordant pairs over ``sqrt((pairs not tied in y) (pairs not tied in p))``.
+    """Kendall's tau-b.
+
+        tau = (concordant - discordant pairs) / sqrt((pairs not tied in y) (pairs not tied in p))
 
     Args:
         y: Targets.
@@ -195,7 +198,7 @@ def _ratio(product: Values, first: Values, second: Values) -> Values:
 
 
 def _group_counts(values: np.ndarray, counts: Counts) -> tuple[np.ndarray, np.ndarray]:
-    """Group of each network (networks with equal values share one, groups in rising order), and count of each group."""
+    """Group of each network, those with equal values share one, and the count of each group."""
     distinct, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(len(distinct)))
@@ -234,7 +237,8 @@ def _checked(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndar
     y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     if y.shape != prediction.shape or y.ndim != 1 or not len(y):
         raise ValueError(
-            f"metrics: expected two vectors of one length >= 1, got shapes {y.shape} and {prediction.shape}"
+            "metrics: expected two vectors of one length >= 1, "
+            f"got shapes {y.shape} and {prediction.shape}"
         )
     if not (np.isfinite(y).all() and np.isfinite(prediction).all()):
         raise ValueError(

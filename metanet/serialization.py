@@ -4,9 +4,9 @@ There is no pickle, nothing is executed. Tensors: ``module.<name>``, the state o
 (normalization included, for trees their nodes); ``<place>.free.<tensor>``, the masks of a weight
 space; ``<place>.network.<constant>``, the constants of networks that the metanet runs;
 ``treatment.<step>.<name>``, what a step of the treatment has learned. Record (metadata key
-``metanet``): format, constructor arguments, the list ``spaces`` of weight spaces with hyperparameter
-columns and the description of networks that the metanet runs, target, course of training, where it
-was trained, versions.
+``metanet``): format, constructor arguments, the list ``spaces`` of weight spaces with
+hyperparameter columns and the description of networks that the metanet runs, target, course of
+training, where it was trained, versions.
 """
 
 import json

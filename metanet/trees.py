@@ -167,10 +167,8 @@ class TreeMetanet(MetanetModule):
 
 
 def _columns(nodes: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of the nodes of all trees; a leaf is its own child.
-
-    So every sample may take the same number of steps.
-    """
+    """Columns of the nodes of all trees."""
+    # A leaf is its own child: every sample may then take the same number of steps.
     offset = np.repeat(starts[:-1], np.diff(starts))
     places = np.arange(len(nodes))
     leaf = nodes["is_leaf"].astype(bool)

@@ -26,7 +26,8 @@ def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], 
     """
     if space != spec.space:
         raise ValueError(
-            f"{what} is of another weight space than the metanet was fitted on: {space_difference(spec.space, space)} "
+            f"{what} is of another weight space than the metanet was fitted on: "
+            f"{space_difference(spec.space, space)} "
             f"(fitted {spec.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
         )
     differ = [
@@ -38,12 +39,13 @@ def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], 
     ]
     if differ:
         raise ValueError(
-            f"{what} has other fixed entries than the metanet was fitted on, in tensors {sorted(differ)}"
+            f"{what} has other fixed entries than the metanet was fitted on, "
+            f"in tensors {sorted(differ)}"
         )
 
 
 def check_network(spec: InputSpec, network: Network | None, what: str) -> None:
-    """Refuse networks that compute another function of their params than those that a metanet was built to run.
+    """Refuse networks that compute another function than those that a metanet was built to run.
 
     Args:
         spec: What the metanet was built for.
@@ -57,7 +59,8 @@ def check_network(spec: InputSpec, network: Network | None, what: str) -> None:
     if spec.network is not None and (network is None or not network.is_like(spec.network)):
         got = "unknown" if network is None else dict(network.description)
         raise ValueError(
-            f"{what} computes another function of its params than the networks the metanet was fitted on, which it runs: "
+            f"{what} computes another function of its params than the networks "
+            "the metanet was fitted on, which it runs: "
             f"expected {dict(spec.network.description)} with the same constants, got {got}"
         )
 
@@ -80,7 +83,8 @@ def check_shapes(spec: InputSpec, params: Params) -> int:
         difference = shape_difference(dict(spec.space.shapes), shapes)
         raise ValueError(
             "params are of another weight space than the metanet was fitted on "
-            f"(fingerprint {spec.space.fingerprint[:12]}), expected tensors [N, *shape] of the full view: {difference}"
+            f"(fingerprint {spec.space.fingerprint[:12]}), "
+            f"expected tensors [N, *shape] of the full view: {difference}"
         )
     (count,) = batch_shape(spec.space, params)
     return count
@@ -143,7 +147,7 @@ def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[
 
 
 def width_difference(expected: WeightSpace, got: WeightSpace) -> str:
-    """Say in words where two spaces differ in more than the sizes of permutable groups; nothing if they do not."""
+    """Say in words where two spaces differ in more than the sizes of permutable groups."""
     if list(expected.tensors) != list(got.tensors):
         return f"expected tensors {list(expected.tensors)}, got {list(got.tensors)}"
     patterns = [

@@ -197,7 +197,7 @@ def check_loading(stream: bool | str, workers: int) -> None:
 
 
 def _take(params: Params, rows: np.ndarray) -> Params:
-    """Rows of params; a view where the rows are the first ones in order, as they are in a generated zoo."""
+    """Rows of params; a view of the first rows where these are wanted in order."""
     if np.array_equal(rows, np.arange(len(rows))):
         return {name: tensor[: len(rows)] for name, tensor in params.items()}
     index = torch.from_numpy(rows)

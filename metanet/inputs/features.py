@@ -1,4 +1,4 @@
-"""Features of networks: flat vectors and per-tensor statistics of the free entries, vectorized over networks."""
+"""Features of networks: flat vectors, and statistics of the free entries of each tensor."""
 
 from collections.abc import Mapping
 
@@ -113,8 +113,9 @@ def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple
 
 
 def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor, "N H"]:
-    """Hyperparameters as numbers: numeric columns as they are, a column of strings as one column of 0 or 1 per known value.
+    """Hyperparameters as numbers.
 
+    Numeric columns stay as they are; a column of strings gives a column of 0 or 1 per known value.
     A value that no training network had is 0 in all its columns; a missing number stays NaN (trees
     send it its own way).
 

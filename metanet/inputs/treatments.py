@@ -88,7 +88,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Augment(Step):
-    """Random symmetries, noise and dropout of entries, drawn anew for each network and each pass; nothing at prediction.
+    """Random symmetries, noise and dropout of entries; nothing at prediction.
+
+    They are drawn anew for each network and each pass.
 
     Attributes:
         permutations: Whether to permute neurons.
@@ -120,7 +122,8 @@ class Augment(Step):
         """
         if self.scale < 0 or self.noise < 0 or not 0 <= self.dropout < 1 or self.copies < 1:
             raise ValueError(
-                f"treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, got {self}"
+                "treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, "
+                f"got {self}"
             )
 
     def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
@@ -155,7 +158,9 @@ class Augment(Step):
 
 @dataclass(frozen=True)
 class Canonicalize(Step):
-    """The canonical point of each orbit (`zoo.symmetry.canonical`): one representative of all networks that a symmetry makes equal.
+    """The canonical point of each orbit (`zoo.symmetry.canonical`).
+
+    It is one representative of all networks that a symmetry makes equal.
 
     Attributes:
         scales: Whether to quotient declared scales and signs too. Not for targets that are no
@@ -230,7 +235,9 @@ class Align(Step):
 
 @dataclass(frozen=True)
 class OrbitAverage(Step):
-    """At prediction, the mean over points of each network's orbit, itself among them; nothing in training.
+    """At prediction, the mean over points of each network's orbit; nothing in training.
+
+    The network itself is one of the points.
 
     The symmetries are the same for all networks, so that a prediction depends on its network alone.
 
@@ -386,10 +393,8 @@ def _step(name: str, options: Mapping[str, Any]) -> Step:
 def _restricted(
     element: GroupElement, permutations: bool, signs: bool, scale: float
 ) -> GroupElement:
-    """A drawn element with the chosen kinds of symmetry only.
-
-    Its positive scales are uniform in [-1, 1] as logarithms.
-    """
+    """A drawn element with the chosen kinds of symmetry only."""
+    # Positive scales that were drawn are uniform in [-1, 1] as logarithms.
     scales = {}
     for name, values in element.scales.items():
         sign = values.sign() if signs else torch.ones_like(values)

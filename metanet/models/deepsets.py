@@ -13,7 +13,7 @@ from metanet.layers.pooled_relu import mean_relu
 
 
 class ScalarDeepSets(Normalized):
-    """Every scalar through linear, LayerNorm, ReLU; the mean; a perceptron width -> width -> width -> 1 with LayerNorm.
+    """Every scalar through linear, LayerNorm, ReLU; the mean; a perceptron with LayerNorm.
 
         out = rho( mean_i relu(LayerNorm(w x_i + b)) )
 

@@ -16,7 +16,9 @@ KERNEL = 5
 
 
 class DMC(Normalized):
-    """Ten convolutions of kernel 5, a mean over positions, a small perceptron. No symmetry of the networks is built in.
+    """Ten convolutions of kernel 5, a mean over positions, a small perceptron.
+
+    No symmetry of the networks is built in.
 
     Channels double from width / 32 to width over six layers and stay; each layer is convolution,
     ReLU, BatchNorm; the first six and then every second one halve the length by max pooling. Then

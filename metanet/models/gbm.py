@@ -11,7 +11,9 @@ from metanet.trees import TreeMetanet
 
 
 class StatisticsBoosting(TreeMetanet):
-    """Boosted trees on weight statistics: the strong classical baseline. Invariant to permutations within a tensor.
+    """Boosted trees on weight statistics: the strong classical baseline.
+
+    It is invariant to permutations within a tensor.
 
     References:
         Unterthiner et al. 2020, arXiv 2002.11448, section 3.

@@ -9,10 +9,11 @@ from metanet.models.mixed_gmn import MixedGraphMetanet
 
 
 class GraphMetanet(MessagePassing):
-    """A graph neural network whose nodes are neurons and whose edges are weights. Invariant to declared permutations.
+    """A graph neural network: nodes are neurons, edges are weights.
 
-    Neurons of a permutable group share one embedding, those of a fixed group have one each. Fixed
-    entries read as zero. All networks share a weight space, so the graph runs as dense arrays.
+    It is invariant to declared permutations. Neurons of a permutable group share one embedding,
+    those of a fixed group have one each. Fixed entries read as zero. All networks share a weight
+    space, so the graph runs as dense arrays.
 
     References:
         Lim et al. 2024, arXiv 2312.04501 ("GMN"); Kofinas et al. 2024, arXiv 2403.12143 ("NG-GNN").

@@ -12,7 +12,9 @@ from metanet.models.graph_model import GraphModel
 
 
 class GraphTransformer(GraphModel):
-    """A relational transformer whose tokens are neurons and whose relations are weights. Invariant to declared permutations.
+    """A relational transformer: tokens are neurons, relations are weights.
+
+    It is invariant to declared permutations.
 
     Neurons attend to the neurons that their weights join them with, along and against the weights,
     and each weight biases the attention and scales what is attended to. Neurons of a permutable

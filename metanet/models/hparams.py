@@ -10,7 +10,10 @@ from metanet.trees import TreeMetanet
 
 
 class HyperparameterBoosting(TreeMetanet):
-    """Boosted trees on hyperparameters; never sees a weight. Columns of strings become one 0/1 column per value."""
+    """Boosted trees on hyperparameters; never sees a weight.
+
+    Columns of strings become one column of 0 or 1 per value.
+    """
 
     reads = "hyperparameters"
 

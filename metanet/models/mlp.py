@@ -12,7 +12,9 @@ from metanet.inputs.normalize import Normalized, TensorNorm
 
 
 class FlatMLP(Normalized):
-    """Linear D -> width, ReLU, LayerNorm, linear width -> 1. Knows every entry by its place, and no symmetry.
+    """Linear D -> width, ReLU, LayerNorm, linear width -> 1.
+
+    It knows every entry by its place, and no symmetry.
 
     Dropout of input entries is what makes it generalize with fewer networks than entries;
     ``dropout=0`` is the paper's.

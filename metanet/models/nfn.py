@@ -57,7 +57,8 @@ class NeuralFunctional(Normalized):
         super().__init__()
         if min(layers, width, hidden) < 1:
             raise ValueError(
-                f"nfn: expected layers, width and hidden of at least 1, got {layers}, {width} and {hidden}"
+                "nfn: expected layers, width and hidden of at least 1, "
+                f"got {layers}, {width} and {hidden}"
             )
         self.norm = ParamsNorm(spec)
         self.graph = parameter_graph(spec.space)

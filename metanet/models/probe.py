@@ -14,14 +14,16 @@ from metanet.contract import InputSpec, MetanetModule, Options, Training
 from metanet.inputs.normalize import joined
 
 NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 256}
-"""On a CPU, activations of more networks leave the cache: convolutions of 64 at once took three times as long."""
+"""On a CPU, activations of more networks leave the cache: 64 at once took three times as long."""
 
 HUGE = 1e15
 """Largest logit that is told apart from a larger one; those of diverged networks may overflow."""
 
 
 class Probe(MetanetModule):
-    """A network is what it answers to X probe inputs, which are learned with the rest. Invariant to all declared symmetries.
+    """A network is what it answers to X probe inputs, which are learned with the rest.
+
+    It is invariant to all declared symmetries.
 
         probes = (codes @ first^T) @ second^T + bias                  [X, *input_shape]
         answers = -log softmax(logits of the network at probes)       [B, X, K]
@@ -72,7 +74,8 @@ class Probe(MetanetModule):
         super().__init__()
         if spec.network is None:
             raise ValueError(
-                "metanet 'probe' runs networks on inputs: expected a population whose `network` says what they compute, "
+                "metanet 'probe' runs networks on inputs: "
+                "expected a population whose `network` says what they compute, "
                 "as those of zoos do, got none"
             )
         if min(num_probes, latent, width, layers) < 1:
@@ -111,7 +114,7 @@ class Probe(MetanetModule):
 
     @torch.no_grad()
     def calibrate(self, pieces: Iterable[Any]) -> None:
-        """Fit the scale of answers at the initial probes: the median over networks of their means."""
+        """Fit the scale of answers at the initial probes: the median of the networks' means."""
         typical = joined(self.answers(piece).flatten(1).mean(1) for piece in pieces).median()
         self.scale.copy_(typical.clamp_min(torch.finfo(typical.dtype).tiny))
 

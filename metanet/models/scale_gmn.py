@@ -1,4 +1,4 @@
-"""`scale_gmn`: message passing on the parameter graph, invariant to scales and signs of neurons as well."""
+"""`scale_gmn`: message passing that is invariant to scales and signs of neurons as well."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,15 +18,15 @@ from zoo.symmetry.balance import balancing_scales
 
 
 class ScaleGraphMetanet(MessagePassing):
-    """A graph neural network invariant to every declared symmetry: permutations, positive scales and signs.
+    """A graph neural network that is invariant to every declared symmetry.
 
-    Positive scales go first, exactly and once for each network: its neurons are scaled to the
-    balanced point of the orbit (`zoo.symmetry.balance`), which needs no reciprocal of a weight and
-    exists for dead neurons and tiny weights as well. What is left of the symmetry are signs and
-    permutations, and the graph network is equivariant to those: nodes and edges have channels that
-    flip with the signs of their neurons beside channels that do not (`metanet.layers.signed`).
-    Without signs in the space, it is the network of `gmn`. Fixed entries are not read, nor do they
-    balance anything.
+    They are permutations, positive scales and signs. Positive scales go first, exactly and once for
+    each network: its neurons are scaled to the balanced point of the orbit
+    (`zoo.symmetry.balance`), which needs no reciprocal of a weight and exists for dead neurons and
+    tiny weights as well. What is left of the symmetry are signs and permutations, and the graph
+    network is equivariant to those: nodes and edges have channels that flip with the signs of their
+    neurons beside channels that do not (`metanet.layers.signed`). Without signs in the space, it is
+    the network of `gmn`. Fixed entries are not read, nor do they balance anything.
 
     References:
         Kalogeropoulos et al. 2024, arXiv 2406.10685 ("ScaleGMN"); Kempf and Ness 1979 (points of

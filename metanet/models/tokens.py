@@ -16,10 +16,10 @@ from zoo.params import Params
 
 
 class TokenTransformer(Normalized):
-    """All that a neuron is written by, as one or more tokens; a transformer over the tokens of a network; their mean.
+    """A transformer over tokens: each holds what a neuron is written by, or a piece of it.
 
-    Tokens carry three position embeddings: node set, neuron, piece. It knows every neuron by its
-        place, so it is not invariant.
+    The mean over tokens is read. Tokens carry three position embeddings: node set, neuron, piece.
+    It knows every neuron by its place, so it is not invariant.
     Fixed entries and padding read as zero.
 
     References:
@@ -59,7 +59,7 @@ class TokenTransformer(Normalized):
         super().__init__()
         if min(token_size, width, layers, heads) < 1 or width % heads:
             raise ValueError(
-                "tokens: expected token_size and layers of at least 1 and heads a divisor of width, "
+                "tokens: expected token_size and layers of at least 1, heads a divisor of width, "
                 f"got token_size {token_size}, {layers} layers, {heads} heads and width {width}"
             )
         # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published
@@ -150,7 +150,9 @@ def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Te
 
 
 def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
-    """Node set, neuron and piece of each token, in the order of `tokenize`; node sets without tokens are not counted.
+    """Node set, neuron and piece of each token, in the order of `tokenize`.
+
+    Node sets without tokens are not counted.
 
     Args:
         graph: Topology.

@@ -1,4 +1,4 @@
-"""`width_gmn`: message passing on the parameter graph that transfers to networks of other widths."""
+"""`width_gmn`: message passing that transfers to networks of other widths."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,12 +14,13 @@ from metanet.models.graph_model import MessagePassing
 
 
 class WidthGraphMetanet(MessagePassing):
-    """A graph metanet that cannot see how often a neuron is copied, and has no parameter that depends on a width.
+    """A graph metanet that cannot see how often a neuron is copied.
 
-    Copying every neuron of a group k times and dividing what reads the group by k leaves a
-    network's function as it is, and this metanet's prediction too. Weights are read as weight times
-    fan-in, on the scale of the training networks. Invariant to declared permutations; neurons of a
-    fixed group, and hence its size, are known one by one. Fixed entries read as zero.
+    No parameter depends on a width. Copying every neuron of a group k times and dividing what reads
+    the group by k leaves a network's function as it is, and this metanet's prediction too. Weights
+    are read as weight times fan-in, on the scale of the training networks. Invariant to declared
+    permutations; neurons of a fixed group, and hence its size, are known one by one. Fixed entries
+    read as zero.
 
     References:
         Ma, Dayan, Eitan, Maron and Villar 2026, "Transferable Graph Metanetworks"

@@ -1,4 +1,4 @@
-"""A small population in memory for every architecture and asymmetric kind: all metanets keep their laws on each."""
+"""A small population in memory for every architecture and asymmetric kind."""
 
 from functools import cache
 
@@ -26,7 +26,7 @@ COUNT = 8
 
 @cache
 def population(name: str) -> PopulationView:
-    """Eight networks, which are the training, the validation and the test networks; larger ones are more accurate."""
+    """Eight networks, the same in all splits; larger ones are more accurate."""
     base, _, kind = name.partition(" ")
     architecture = build_architecture(
         base, OPTIONS[base] | SMALL.get(base, {}), INPUTS[base], CLASSES

@@ -1,4 +1,4 @@
-"""Weight spaces of every kind, for tests of what holds for all of them, and how far a metanet's predictions move."""
+"""Weight spaces of every kind, and how far a metanet's predictions move."""
 
 from functools import partial
 

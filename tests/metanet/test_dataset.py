@@ -75,7 +75,10 @@ def test_a_diverged_network_with_a_target_is_kept():
 
 def test_nan_labels_of_networks_that_did_not_diverge_are_an_error():
     population = changed(test_loss=([2, 5], np.nan))
-    says = r"'standard', split 'train': target 'test_loss' is not finite in 2 of 20 networks .* \(network_id \[2, 5\]\)"
+    says = (
+        r"'standard', split 'train': target 'test_loss' is not finite in 2 of 20 networks "
+        r".* \(network_id \[2, 5\]\)"
+    )
     with pytest.raises(ValueError, match=says):
         Metanet("gbm", target="test_loss").fit(population)
 
@@ -85,7 +88,8 @@ def test_nan_labels_of_networks_that_did_not_diverge_are_an_error():
     [
         (
             "accuracy",
-            r"'standard', split 'train': target column 'accuracy' does not exist; .*'lr', 'test_accuracy', 'test_loss'",
+            r"'standard', split 'train': target column 'accuracy' does not exist; "
+            r".*'lr', 'test_accuracy', 'test_loss'",
         ),
         ("optimizer", "target column 'optimizer' is not numeric"),
     ],

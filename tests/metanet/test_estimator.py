@@ -1,4 +1,4 @@
-"""`Metanet` keeps scikit-learn's conventions, refuses other weight spaces, and travels in a file."""
+"""`Metanet` keeps scikit-learn's conventions, refuses other spaces, and travels in a file."""
 
 import json
 import subprocess
@@ -50,7 +50,8 @@ def test_an_unfitted_metanet_says_so(method, tmp_path):
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(
         ValueError,
-        match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', .*'mlp', 'nfn', .*'tokens', 'width_gmn'\]",
+        match=r"unknown metanet 'mpl'; metanets are \['deepsets', 'dmc', .*'mlp', 'nfn', .*"
+        r"'tokens', 'width_gmn'\]",
     ):
         Metanet("mpl").fit(POPULATION)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The graph metanet: its dense path equals its torch_geometric path, and it knows the symmetry that a space declares."""
+"""The graph metanet: dense and torch_geometric paths are equal; it knows declared symmetry."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The graph transformer: its dense path equals gathering and scattering, and it knows the symmetry that a space declares."""
+"""The graph transformer: dense arrays equal gathering; it knows declared symmetry."""
 
 from functools import partial
 

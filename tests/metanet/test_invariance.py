@@ -1,4 +1,4 @@
-"""Metanets that build on declared permutations: what moves neurons changes nothing, what moves less changes something."""
+"""Metanets and declared permutations: moving neurons changes nothing, moving less does."""
 
 import pytest
 import torch

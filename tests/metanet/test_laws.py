@@ -1,4 +1,4 @@
-"""Every metanet keeps every law; both come from their tables. The laws catch what they are meant to catch."""
+"""Every metanet keeps every law, and the laws catch what they are meant to catch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Metrics against scipy, scikit-learn and their slow twins; intervals against resampling one by one."""
+"""Metrics against scipy, scikit-learn and slow twins; intervals against plain resampling."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Equivariant layers do what their formula says and commute with every permutation; `nfn` keeps the declared symmetry."""
+"""Equivariant layers follow their formula and permutations; `nfn` keeps declared symmetry."""
 
 from functools import partial
 

@@ -54,7 +54,7 @@ def network(case, kind=None):
 
 
 def networks(of, count=COUNT):
-    """Random params around the initialization, so that no function is nearly constant and no activation overflows."""
+    """Random params around the initialization: no function is nearly constant or overflows."""
     drawn = stack([of.function.init(generator(seed)) for seed in range(count)])
     noise = random_params(of.function.space, generator(), batch=(count,))
     return {name: tensor.double() + 0.1 * noise[name].abs() for name, tensor in drawn.items()}

@@ -1,4 +1,4 @@
-"""The graph metanet that knows scales and signs: invariant to all that a space declares, to nothing else, and defined."""
+"""The graph metanet that knows scales and signs: invariant to what is declared, no more."""
 
 from dataclasses import replace
 from functools import partial
@@ -225,7 +225,7 @@ def test_predictions_change_under_scales_that_are_not_declared(name, factor):
 
 
 def dead(params, kind):
-    """Networks whose first hidden neurons have no entries that are written, or read, or any; or all weights zero."""
+    """Networks with first neurons without entries written, read, or any; or with zero weights."""
     moved = {name: tensor.clone() for name, tensor in params.items()}
     if kind == "all":
         return {name: torch.zeros_like(tensor) for name, tensor in params.items()}

@@ -23,7 +23,7 @@ from zoo.store.streaming import StoredParams
 CHEAP = {"epochs": 2, "batch_size": 8, "lr": 1e-2}
 OPTIONS = {"gbm": {"epochs": 5}, "hparams": {"epochs": 5}}
 BALANCED = "scale_gmn"
-"""Balances scales until all networks of a call are done, so that the company of a network moves its last digits."""
+"""Balances scales until all networks of a call are done: company moves the last digits."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def opened(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    """Blocks of a few networks and validation in several batches; two networks of the zoo are dropped with a warning."""
+    """Blocks of a few networks, validation in several batches; two networks are dropped."""
     monkeypatch.setattr(metanet.inputs.batches, "BLOCK_ENTRIES", 10_000)
     monkeypatch.setattr(metanet.train, "EVALUATION_BATCH", 8)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Every entry is in a token of its neuron, once; positions tell neurons apart, so the transformer is not invariant."""
+"""Every entry is in a token of its neuron, once; positions tell neurons apart."""
 
 from functools import partial
 

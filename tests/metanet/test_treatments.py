@@ -279,15 +279,25 @@ def test_bad_treatments_are_refused():
     with pytest.raises(
         ValueError, match=r"unknown treatment 'allign'; treatments are \['none', 'augment'"
     ):
-        Metanet("mlp", treatment="allign")
+        Metanet("mlp", treatment="allign").fit(random_population())
     with pytest.raises(
         ValueError, match=r"'augment' has no option 'noize'; its options are \['permutations'"
     ):
-        Metanet("mlp", treatment={"augment": {"noize": 1}})
+        Metanet("mlp", treatment={"augment": {"noize": 1}}).check()
     with pytest.raises(ValueError, match="has no option 'known'"):
-        Metanet("mlp", treatment={"align": {"known": {}}})
+        Metanet("mlp", treatment={"align": {"known": {}}}).check()
     with pytest.raises(ValueError, match="dropout < 1"):
-        Metanet("mlp").set_params(treatment={"augment": {"dropout": 1.0}})
+        Metanet("mlp").set_params(treatment={"augment": {"dropout": 1.0}}).check()
     with pytest.raises(ValueError, match="reads no weights"):
         Metanet("hparams", treatment="augment").fit(random_population())
     assert parse_treatment("none") == Treatment(())
+
+
+def test_a_step_without_the_base_class_is_refused(monkeypatch):
+    class Bare:
+        def treat(self, spec, params):
+            return params
+
+    monkeypatch.setitem(TREATMENTS, "bare", Bare)
+    with pytest.raises(ValueError, match=r"treatment 'bare': expected a subclass of .*\.Step"):
+        parse_treatment("bare")

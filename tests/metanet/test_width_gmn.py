@@ -1,4 +1,4 @@
-"""The width graph metanet: equal to its slow twin, invariant to permutations, and blind to copies of neurons."""
+"""The width graph metanet: equal to its slow twin, invariant, blind to copies of neurons."""
 
 from functools import partial
 
@@ -44,7 +44,7 @@ def everywhere(space, factor=8):
 
 
 def change(module, wider, params, wide):
-    """Largest change of a prediction by widening, over the spread of predictions between networks."""
+    """Largest change of a prediction by widening, over the spread between networks."""
     with torch.no_grad():
         before = module(module.features(params) if hasattr(module, "features") else params)
         after = wider(wider.features(wide) if hasattr(wider, "features") else wide)
