@@ -138,8 +138,8 @@ def _executor(
 ) -> "Executor":
     from data_gen.executors.executor import InThisProcess
     from data_gen.executors.local import LocalProcesses
-    from data_gen.executors.ray import RayActors, import_ray
     from data_gen.executors.processes import default_workers
+    from data_gen.executors.ray import RayActors, import_ray
     from data_gen.generation import choose_device
 
     if name == "ray":

@@ -5,8 +5,8 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from operator import attrgetter, methodcaller
+from pathlib import Path
 from typing import NamedTuple
 
 import torch

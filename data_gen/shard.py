@@ -11,7 +11,6 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from data_gen.config import Job, PopulationConfig
-from data_gen.footprint import training_bytes
 from data_gen.rng import key
 from data_gen.sampling import as_tensor, group_rows, sample_table
 from data_gen.tasks.task import Task, load_task
@@ -19,7 +18,7 @@ from data_gen.training.compilation import compilation_pays
 from data_gen.training.conservation import laws_of, measure_conservation
 from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.lanes import Lanes
-from data_gen.training.memory import chunk_size, halve_until_it_fits
+from data_gen.training.memory import chunk_size, halve_until_it_fits, training_bytes
 from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.training.runs import TrainingRuns, part_bounds, parts_of
 from data_gen.training.state import State

@@ -106,5 +106,5 @@ def show_progress(
 
 
 def keep_locks_to_threads() -> None:
-    """Give tqdm a lock of threads: its default is a semaphore, which outlives a process that is ended."""
+    """Give tqdm a lock of threads; its default is a semaphore, which outlives an ended process."""
     tqdm.set_lock(threading.RLock())

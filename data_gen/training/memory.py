@@ -1,11 +1,19 @@
-"""How many networks train together."""
+"""How much memory networks need while they train or run, and how many train together."""
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from data_gen.training.runs import TrainingRuns, draw_view
+from data_gen.training.trainer import STEPS_AHEAD, Trainer
+from zoo.params import Params
 
 # Beyond the caches of a core, lock step gains nothing from more networks
 # (benchmarks/train_networks.py).
@@ -22,8 +30,7 @@ def chunk_size(
     """How many networks train in lock step: as many as fit into the caches of a core, or into the free memory of a GPU.
 
     Args:
-        bytes_per_network: What one network needs while it trains, as `footprint.training_bytes`
-            says.
+        bytes_per_network: What one network needs while it trains, as `training_bytes` says.
         device: Where they train.
         rows: Networks to be trained in all; if there are several rounds, they are made equally
             large.
@@ -79,3 +86,81 @@ def halve_until_it_fits(run: Callable[[int], Result], size: int) -> Result:
         size = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make while it is active, until they are freed.
+
+    Working memory inside an operation, as of a convolution, is not seen; nor is what an allocator
+    cannot use again.
+
+    Attributes:
+        peak: The largest number of bytes at once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and count its results."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        identity = storage._cdata
+        if identity in self._sizes:
+            return
+        self._sizes[identity] = storage.nbytes()
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._freed, identity)
+
+    def _freed(self, identity: int) -> None:
+        self._now -= self._sizes.pop(identity, 0)
+
+
+def training_bytes(trainer: Trainer, runs: TrainingRuns, params: Params) -> int:
+    """Bytes of tensors that networks need while they train, at most: state, batches, activations and gradients.
+
+    Found by taking one step.
+
+    Args:
+        trainer: Who trains, uncompiled. A compiled step needs less.
+        runs: The networks; one tells what each of any number needs, to some percent.
+        params: Their initial parameters `[N, *shape]`.
+
+    Returns:
+        Bytes; what the task holds does not count.
+    """
+    with LiveBytes() as live:
+        state, view = trainer.start(runs, params), draw_view(runs, trainer.task, trainer.seed)
+        batches = trainer.batches(runs, view, state, STEPS_AHEAD)
+        trainer.advance(runs, view, state, 1)
+    del batches  # kept until here, as `advance` keeps the batches of all steps
+    return live.peak
+
+
+def running_bytes(run: Callable[[], Any]) -> int:
+    """Bytes of tensors that a function makes, at most at once.
+
+    Args:
+        run: The function.
+
+    Returns:
+        Bytes.
+    """
+    with LiveBytes() as live:
+        run()
+    return live.peak

@@ -10,8 +10,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.func import vmap
 
-from data_gen.footprint import running_bytes
 from data_gen.tasks.task import Task
+from data_gen.training.memory import running_bytes
 from data_gen.training.runs import DataView
 from studies.common.segments import between
 from zoo.architectures.base import Architecture

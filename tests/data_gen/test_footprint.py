@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from data_gen.footprint import running_bytes
+from data_gen.training.memory import running_bytes
 
 MEASURE = """
 import json, re, sys
 from pathlib import Path
 import torch
 from data_gen.config import Job
-from data_gen.footprint import training_bytes
+from data_gen.training.memory import training_bytes
 from data_gen.training.runs import expose
 from data_gen.shard import ShardWorker, full_table
 

@@ -173,3 +173,13 @@ def test_gpu_trains_the_same_networks(finished, tmp_path):
             torch.testing.assert_close(
                 other[name].params("train")[tensor_name], tensor, rtol=1e-2, atol=1e-3
             )
+
+
+def test_the_package_exports_what_generates():
+    import data_gen
+    from data_gen.config import load_job
+
+    assert data_gen.generate is generate
+    assert data_gen.load_job is load_job
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        data_gen.nothing  # noqa: B018
