@@ -8,7 +8,7 @@ from torch import Tensor
 def calibration_error(
     probabilities: Float[Tensor, "*batch X K"], labels: Int64[Tensor, " X"], bins: int = 15
 ) -> Float[Tensor, "*batch"]:
-    """Expected calibration error `sum_b n_b / n |accuracy_b - confidence_b|` over equal bins of the confidence.
+    """Expected calibration error `sum_b n_b / n |accuracy_b - confidence_b|` over equal bins.
 
     Args:
         probabilities: Predicted probabilities.

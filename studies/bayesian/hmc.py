@@ -1,14 +1,14 @@
 """Hamiltonian Monte Carlo of many chains at once.
 
-Sixty lines of our own instead of a probabilistic programming library: the libraries would be a
-second tensor framework, or a modelling language around a function that is here already, for what is
-a leapfrog loop and one comparison. There is no
-adaptation: a fixed step size leaves nothing to hide between chains, and whether it was good is told
-    by the acceptance rate.
+A leapfrog loop and one comparison need no probabilistic programming library: that would be a second
+tensor framework, or a modelling language around a function that is here already. There is no
+adaptation: a fixed step size leaves nothing to hide between chains, and the acceptance rate tells
+whether it was good.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,25 +64,39 @@ def sample_chains(
     """
     gradient = vmap(grad_and_value(potential))
     moving = torch.ones_like(start[0]) if free is None else free.to(start.dtype)
-    position, (slope, energy) = start, gradient(start)
+    state = _State(start, *gradient(start))
     positions, accepted = [], []
     for _ in range(draws):
         momentum = moving * torch.randn(start.shape, generator=generator, dtype=start.dtype)
-        jitter = 1 + STEP_JITTER * (
-            2 * torch.rand(len(start), 1, generator=generator, dtype=start.dtype) - 1
+        uniform = torch.rand(len(start), 1, generator=generator, dtype=start.dtype)
+        step = step_size * (1 + STEP_JITTER * (2 * uniform - 1))
+        q, p, slope, energy = leapfrog(
+            gradient, state.position, momentum, state.slope, moving, step, leapfrog_steps
         )
-        q, p, new_slope, new_energy = leapfrog(
-            gradient, position, momentum, slope, moving, step_size * jitter, leapfrog_steps
-        )
-        log_ratio = energy + (momentum**2).sum(1) / 2 - new_energy - (p**2).sum(1) / 2
+        log_ratio = state.energy + (momentum**2).sum(1) / 2 - energy - (p**2).sum(1) / 2
         coin = torch.rand(len(start), generator=generator, dtype=start.dtype)
         accept = coin.log() < log_ratio  # nan is no acceptance
-        position = torch.where(accept[:, None], q, position)
-        slope = torch.where(accept[:, None], new_slope, slope)
-        energy = torch.where(accept, new_energy, energy)
-        positions.append(position)
+        state = state.replaced(accept, _State(q, slope, energy))
+        positions.append(state.position)
         accepted.append(accept)
     return Draws(torch.stack(positions), torch.stack(accepted))
+
+
+class _State(NamedTuple):
+    """Where chains are: positions and gradients `[C, P]`, values of the potential `[C]`."""
+
+    position: Tensor
+    slope: Tensor
+    energy: Tensor
+
+    def replaced(self, accept: Tensor, proposal: "_State") -> "_State":
+        """The proposal for chains that accept it."""
+        rows = accept[:, None]
+        return _State(
+            torch.where(rows, proposal.position, self.position),
+            torch.where(rows, proposal.slope, self.slope),
+            torch.where(accept, proposal.energy, self.energy),
+        )
 
 
 def leapfrog(
@@ -94,7 +108,7 @@ def leapfrog(
     step_size: Float[Tensor, "C 1"],
     steps: int,
 ) -> tuple[Float[Tensor, "C P"], Float[Tensor, "C P"], Float[Tensor, "C P"], Float[Tensor, " C"]]:
-    """Follow Hamilton's equations; reversible (negate the momentum and go back) and volume preserving.
+    """Follow Hamilton's equations; reversible (by negating the momentum) and volume preserving.
 
     Args:
         gradient: Gradients and values of the potential at positions.

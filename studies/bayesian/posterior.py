@@ -1,4 +1,4 @@
-"""Gaussian posteriors over the free entries of a network's tensors, diagonal or diagonal plus low rank."""
+"""Gaussian posteriors over the free entries of tensors, diagonal or diagonal plus low rank."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from zoo.weight_space import WeightSpace
 
 
 class Posterior(NamedTuple):
-    """`q(w) = N(mean, diag(exp(2 log_std)) + V V^T)` with one block `V` a tensor; a pytree for `torch.func`.
+    """`q(w) = N(mean, diag(exp(2 log_std)) + V V^T)`, one block `V` a tensor; a pytree.
 
     Attributes:
         mean: Means of all entries, flat as in `zoo.params.flatten`; the fixed values at fixed
@@ -64,7 +64,8 @@ def support_of(architecture: Architecture) -> Support:
     """
     if architecture.statistics:
         raise ValueError(
-            f"no posterior for running statistics {architecture.statistics[0]!r}, ...; choose norm 'layer' or 'none'"
+            f"no posterior for running statistics {architecture.statistics[0]!r}, ...; "
+            "choose norm 'layer' or 'none'"
         )
     space = architecture.space
     weights = tuple(name for name in space.tensors if space.pattern(name).read)
@@ -114,7 +115,7 @@ def initial_posterior(
 def spread(
     support: Support, posterior: Posterior
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, "R P"]]:
-    """Means, standard deviations of the diagonal part and columns of `V`, the last two 0 where they must be.
+    """Means, standard deviations and columns of `V`; the last two are 0 where they must be.
 
     No gradient reaches fixed entries: they are constants, not means of a narrow posterior.
 
@@ -169,8 +170,8 @@ def kl_divergence(
 
     A tensor with `d` free entries, `D = diag(std^2)` and `C = D + V V^T` has
 
-        KL = 1/2 (tr(C) / s^2 + |mean|^2 / s^2 - d + d log s^2 - log det D - log det(I + V^T D^-1
-        V))
+        KL = 1/2 (tr(C) / s^2 + |mean|^2 / s^2 - d + d log s^2 - log det D
+                  - log det(I + V^T D^-1 V))
 
     Args:
         support: What is random.
@@ -189,15 +190,18 @@ def kl_divergence(
         ((2 * log_std).exp() + mean**2) / prior_std**2 - 1 + 2 * math.log(prior_std) - 2 * log_std
     )
     total = torch.where(support.free, terms, 0).sum()
-    rank = posterior.factor.shape[-2]
-    if rank == 0:
+    if posterior.factor.shape[-2] == 0:
         return total / 2
     _, _, factor = spread(support, posterior)
-    whitened = unflatten(support.space, factor * (-log_std).exp())
-    rows = [whitened[name].flatten(1) for name in support.weights]
-    gram = torch.eye(rank, dtype=mean.dtype, device=mean.device) + torch.stack(
-        [row @ row.T for row in rows]
-    )
-    # I + A A^T always has a Cholesky factor; logdet would go through a pivoted LU
-    log_det = 2 * torch.linalg.cholesky(gram).diagonal(dim1=-2, dim2=-1).log().sum()
+    log_det = _log_det(support, factor * (-log_std).exp())
     return (total + (factor**2).sum() / prior_std**2 - log_det) / 2
+
+
+def _log_det(support: Support, whitened: Float[Tensor, "R P"]) -> Float[Tensor, ""]:
+    """`log det(I + V^T D^-1 V)`, summed over weights, from `V^T D^-1/2`."""
+    columns = unflatten(support.space, whitened)
+    rows = [columns[name].flatten(1) for name in support.weights]
+    identity = torch.eye(len(whitened), dtype=whitened.dtype, device=whitened.device)
+    gram = identity + torch.stack([row @ row.T for row in rows])
+    # I + A A^T always has a Cholesky factor; logdet would go through a pivoted LU
+    return 2 * torch.linalg.cholesky(gram).diagonal(dim1=-2, dim2=-1).log().sum()

@@ -48,7 +48,9 @@ def rank_normalized_rhat(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, " Q"]:
 
 
 def normal_scores(draws: Float[Tensor, "M C Q"]) -> Float[Tensor, "M C Q"]:
-    """Replace draws by `Phi^-1((r - 3/8) / (n + 1/4))` with `r` their rank among all `n = M C`, equal ones sharing theirs.
+    """Replace draws by `Phi^-1((r - 3/8) / (n + 1/4))`, r their rank among all `n = M C`.
+
+    Equal draws share their rank.
 
     Args:
         draws: Draws of each quantity.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from zoo.store.histogram import histogram_lines
 from zoo.store.manifest import PopulationEntry
@@ -15,7 +16,7 @@ QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 
 
 def describe_zoo(zoo: Zoo) -> str:
-    """Populations, counts, architecture, parameters, splits, accuracies, diverged networks and size of a zoo.
+    """Populations, architectures, counts, splits, accuracies and size of a zoo.
 
     Args:
         zoo: The zoo.
@@ -26,7 +27,8 @@ def describe_zoo(zoo: Zoo) -> str:
     split = ", ".join(f"{name} {count}" for name, count in zoo.manifest.split.items())
     head = [
         f"{zoo.directory}: {len(zoo)} populations, {size_on_disk(zoo.directory) / 1e6:.1f} MB",
-        f"input {list(zoo.manifest.input_shape)}, {zoo.manifest.num_classes} classes; networks a population: {split}",
+        f"input {list(zoo.manifest.input_shape)}, {zoo.manifest.num_classes} classes; "
+        f"networks a population: {split}",
     ]
     blocks = [
         _describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()
@@ -42,7 +44,7 @@ def describe_column(
     width: int = 80,
     blocks: bool = True,
 ) -> str:
-    """A histogram of one column for each population, on the same bins; networks that diverged are counted apart.
+    """A histogram of one column for each population, on the same bins, of networks that converged.
 
     Args:
         zoo: The zoo.
@@ -69,17 +71,23 @@ def describe_column(
     values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
     diverged = {name: table["diverged"].to_numpy(bool) for name, table in tables.items()}
     shown = {name: values[name][~diverged[name]] for name in tables}
-    finite = np.concatenate([own[np.isfinite(own)] for own in shown.values()])
+    finite = np.concatenate([known[np.isfinite(known)] for known in shown.values()])
     bounds = (float(finite.min()), float(finite.max())) if finite.size else None
-    blocks_of_text = []
-    for name, own in shown.items():
-        lost = len(own) - int(np.isfinite(own).sum())
-        head = (
-            f"{name}: {column} of {len(own) - lost} networks; {int(diverged[name].sum())} diverged"
-        )
-        head += f", {lost} more without a finite value" * bool(lost)
-        blocks_of_text.append("\n".join([head, *histogram_lines(own, bins, width, bounds, blocks)]))
-    return "\n\n".join(blocks_of_text)
+    histograms = []
+    for name, of_population in shown.items():
+        head = f"{name}: {column} of {_counts(of_population, int(diverged[name].sum()))}"
+        lines = histogram_lines(of_population, bins, width, bounds, blocks)
+        histograms.append("\n".join([head, *lines]))
+    return "\n\n".join(histograms)
+
+
+def _counts(values: Float[np.ndarray, " N"], diverged: int) -> str:
+    """How many networks a histogram shows, and how many it cannot show."""
+    num_finite = int(np.isfinite(values).sum())
+    text = f"{num_finite} networks; {diverged} diverged"
+    if lost := len(values) - num_finite:
+        text += f", {lost} more without a finite value"
+    return text
 
 
 def can_show_blocks(encoding: str | None) -> bool:

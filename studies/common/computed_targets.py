@@ -1,4 +1,4 @@
-"""Targets that are computed from networks when they are asked for, and that are no functions of the function.
+"""Targets that are computed from networks when a study asks for them.
 
     population = with_derived(zoo["standard"], ["sharpness"], folder)
     Metanet("gmn", target="sharpness").fit(population)
@@ -100,7 +100,8 @@ def squared_weight_norm(population: Population, params: Params) -> Float[np.ndar
 def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
     """Largest eigenvalue of the Hessian of the training loss, by trained entries.
 
-        lambda_max(d^2 L / d theta^2),    L = mean over the first 512 training images of -log softmax(f_theta(x))_y
+        lambda_max(d^2 L / d theta^2)
+        L = mean over the first 512 training images of -log softmax(f_theta(x))_y
 
     The images are those of the task's training part in its own order, the same for all networks,
     with their true labels: no label noise, no label smoothing, no weight decay, no part left out.
@@ -146,7 +147,8 @@ def largest_eigenvalue(
 ) -> Float[Tensor, "N"]:
     """Largest eigenvalue of the Hessian of a loss, for N points at once, by Lanczos iteration.
 
-        T = Q^T H Q tridiagonal, Q = basis of span(q, Hq, H^2 q, ...);   theta = max eig T;   |theta - lambda| <= residual
+        T = Q^T H Q tridiagonal, Q = basis of span(q, Hq, H^2 q, ...)
+        theta = max eig T;   |theta - lambda| <= residual
 
     The largest, not the largest in absolute value: no shift is needed, and it takes far fewer
     products with the Hessian than power iteration. Every vector is made orthogonal to all before
@@ -164,45 +166,69 @@ def largest_eigenvalue(
     References:
         Golub and Van Loan 2013, Matrix Computations, 4th edition, section 10.1.
     """
-    mask, steps = entries.to(at), min(MAX_STEPS, int(entries.sum()))
-    product = vmap(lambda point, v: jvp(grad(loss), (point,), (v,))[1] * mask)
-    start = (
-        torch.randn(len(mask), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
-            at
-        )
-        * mask
-    )
-    basis, diagonal, off_diagonal = [(start / start.norm()).expand(len(at), -1)], [], []
-    found, residual = (
-        torch.zeros(len(at), dtype=torch.float64),
-        torch.full((len(at),), torch.inf, dtype=torch.float64),
-    )
-    for step in range(1, steps + 1):
-        pushed = product(at, basis[-1])
-        diagonal.append((pushed * basis[-1]).sum(1))
-        q = torch.stack(basis, dim=1)
-        for _ in range(2):
-            pushed = pushed - torch.einsum("nkp,nk->np", q, torch.einsum("nkp,np->nk", q, pushed))
-        off_diagonal.append(pushed.norm(dim=1))
-        if step == steps or step % STEPS_BETWEEN_CHECKS == 0:
-            is_open = residual > TOLERANCE * found.abs()
-            now = _ritz(torch.stack(diagonal, 1).double(), torch.stack(off_diagonal, 1).double())
-            found, residual = torch.where(is_open, now, torch.stack([found, residual]))
-            if not (residual > TOLERANCE * found.abs()).any():
+    krylov = _Krylov(loss, at, entries)
+    eigenvalue = torch.zeros(len(at), dtype=torch.float64)
+    residual = torch.full((len(at),), torch.inf, dtype=torch.float64)
+    last = min(MAX_STEPS, int(entries.sum()))
+    for step in range(1, last + 1):
+        krylov.extend()
+        if step == last or step % STEPS_BETWEEN_CHECKS == 0:
+            is_open = residual > TOLERANCE * eigenvalue.abs()
+            known = torch.stack([eigenvalue, residual])
+            eigenvalue, residual = torch.where(is_open, krylov.ritz(), known)
+            if not (residual > TOLERANCE * eigenvalue.abs()).any():
                 break
-        basis.append(pushed / off_diagonal[-1].clamp_min(torch.finfo(at.dtype).tiny)[:, None])
-    if count := int((residual > TOLERANCE * found.abs()).sum()):
+    if count := int((residual > TOLERANCE * eigenvalue.abs()).sum()):
         warnings.warn(
-            f"sharpness: {count} of {len(at)} networks did not converge in {steps} steps",
+            f"sharpness: {count} of {len(at)} networks did not converge in {last} steps",
             stacklevel=2,
         )
-    return torch.where(vmap(loss)(at).isfinite(), found, torch.nan)
+    return torch.where(vmap(loss)(at).isfinite(), eigenvalue, torch.nan)
+
+
+class _Krylov:
+    """The space that a vector and its products with Hessians span, with a basis for each point.
+
+    Attributes:
+        basis: Orthonormal vectors `[N, P]`; the last is still to be multiplied.
+        diagonal: Of the tridiagonal matrices, `[N]` a step.
+        off_diagonal: Norms `[N]` of what each step adds; the last is outside the matrices.
+    """
+
+    def __init__(self, loss: Loss, at: Tensor, entries: Tensor):
+        mask = entries.to(at)
+        self.at = at
+        self.product = vmap(lambda point, v: jvp(grad(loss), (point,), (v,))[1] * mask)
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(len(mask), generator=generator, dtype=torch.float64).to(at) * mask
+        self.basis = [(start / start.norm()).expand(len(at), -1)]
+        self.diagonal: list[Tensor] = []
+        self.off_diagonal: list[Tensor] = []
+        self.rest = torch.empty_like(at)
+
+    def extend(self) -> None:
+        """Multiply the last vector, and take from the product what all vectors span."""
+        if self.off_diagonal:
+            tiny = torch.finfo(self.at.dtype).tiny
+            self.basis.append(self.rest / self.off_diagonal[-1].clamp_min(tiny)[:, None])
+        rest = self.product(self.at, self.basis[-1])
+        self.diagonal.append((rest * self.basis[-1]).sum(1))
+        q = torch.stack(self.basis, dim=1)
+        for _ in range(2):  # once leaves rounding errors of the size of the products
+            rest = rest - torch.einsum("nkp,nk->np", q, torch.einsum("nkp,np->nk", q, rest))
+        self.rest = rest
+        self.off_diagonal.append(rest.norm(dim=1))
+
+    def ritz(self) -> Float[Tensor, "2 N"]:
+        """Largest eigenvalue of the tridiagonal matrices, and the norm of its residual."""
+        diagonal = torch.stack(self.diagonal, 1).double()
+        return _ritz(diagonal, torch.stack(self.off_diagonal, 1).double())
 
 
 def _ritz(
     diagonal: Float[Tensor, "N k"], off_diagonal: Float[Tensor, "N k"]
 ) -> Float[Tensor, "2 N"]:
-    """Largest eigenvalue of the tridiagonal matrices, and the norm of its residual; NaN where an entry is not finite."""
+    """Largest eigenvalues of tridiagonal matrices, norms of their residuals; NaN if not finite."""
     finite = (diagonal.isfinite() & off_diagonal.isfinite()).all(1)
     inner = off_diagonal[:, :-1]
     matrix = torch.diag_embed(diagonal) + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)

@@ -17,9 +17,8 @@ from studies.common.segments import between
 from zoo.architectures.base import Architecture
 from zoo.params import Params
 
-MEMORY = (
-    64 * 2**20
-)  # bytes for the params and activations of all points of the networks that run together
+MEMORY = 64 * 2**20
+"""Bytes for the params and activations of all points of the networks that run together."""
 MAX_IMAGES = 256
 
 
@@ -32,7 +31,7 @@ def segment_losses(
     smoothing: Float[Tensor, " N"],
     num_points: int,
 ) -> Float64[Tensor, "N T"]:
-    """Training loss at evenly spaced points of the segment between two networks, for many such pairs.
+    """Training loss at evenly spaced points of the segment between two networks, pair by pair.
 
         L_t = mean over images of cross-entropy of f((1 - a_t) start + a_t end),  a_t = t / (T - 1)
 
@@ -56,24 +55,34 @@ def segment_losses(
     """
     if architecture.statistics:
         raise ValueError(
-            "a point between two networks has no running statistics of its own; expected an architecture without "
-            f"batch norm, got the statistics {list(architecture.statistics)}"
+            "a point between two networks has no running statistics of its own; "
+            "expected an architecture without batch norm, "
+            f"got the statistics {list(architecture.statistics)}"
         )
-    fractions = np.linspace(0, 1, num_points)
     num_images, num_networks = parts(architecture, task, num_points)
     apply: Callable[[Params, Tensor], Tensor] = vmap(vmap(architecture.apply, in_dims=(0, None)))
     losses = torch.zeros(len(size), num_points, dtype=torch.float64)
     with torch.no_grad():
         for rows in torch.arange(len(size)).split(num_networks):
-            start, end = ({name: tensor[rows] for name, tensor in own.items()} for own in ends)
-            params = between(start, end, fractions)
+            start, end = (
+                {name: tensor[rows] for name, tensor in params.items()} for params in ends
+            )
+            params = between(start, end, np.linspace(0, 1, num_points))
             for x, y, counted in _images(task, seen, rows, size[rows], num_images):
-                log_p = F.log_softmax(apply(params, x).double(), dim=-1)
-                chosen = log_p.gather(-1, y[:, None, :, None].expand(-1, num_points, -1, 1))[..., 0]
-                mixed = smoothing[rows, None, None].double()
-                image_losses = -((1 - mixed) * chosen + mixed * log_p.mean(-1))
+                image_losses = _cross_entropy(apply(params, x), y, smoothing[rows])
                 losses[rows] += torch.where(counted[:, None], image_losses, 0).sum(-1)
     return losses / size[:, None]
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "n T B K"], y: Int64[Tensor, "n B"], smoothing: Float[Tensor, " n"]
+) -> Float64[Tensor, "n T B"]:
+    """Cross-entropy of each image at each point, with the label smoothing of each network."""
+    log_p = F.log_softmax(logits.double(), dim=-1)
+    labels = y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
+    of_label = log_p.gather(-1, labels)[..., 0]
+    mixed = smoothing[:, None, None].double()
+    return -((1 - mixed) * of_label + mixed * log_p.mean(-1))
 
 
 def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int, int]:
@@ -87,9 +96,8 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
     Returns:
         Number of images and number of networks.
     """
-    params = {
-        name: tensor.to(task.mean) for name, tensor in architecture.init(torch.Generator()).items()
-    }
+    drawn = architecture.init(torch.Generator())
+    params = {name: tensor.to(task.mean) for name, tensor in drawn.items()}
     images = (task.inputs(task.train.x[:1].expand(count, *task.input_shape)) for count in (1, 2))
     with torch.no_grad():
         one, two = (running_bytes(partial(architecture.apply, params, x)) for x in images)
@@ -102,7 +110,7 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
 def _images(
     task: Task, seen: DataView, rows: Int64[Tensor, " n"], size: Int64[Tensor, " n"], at_once: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Inputs `[n, B, ...]`, labels `[n, B]` and which of them count `[n, B]`, for some networks, until all have seen theirs."""
+    """Inputs `[n, B, ...]`, labels and which count `[n, B]`, until all have seen theirs."""
     labels = seen.labels if len(seen.labels) == 1 else seen.labels[rows]
     chosen = DataView(None if seen.subset is None else seen.subset[rows], labels)
     for position in torch.arange(int(size.max())).split(at_once):
@@ -127,7 +135,8 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
         Lim et al. 2024, arXiv 2405.20231, section 5.4; their code draws the chord through the first
         two points instead.
 
-    >>> {name: values.tolist() for name, values in measure_curves(np.array([[4.0, 1.0, 2.0, 0.0]])).items()}
+    >>> shapes = measure_curves(np.array([[4.0, 1.0, 2.0, 0.0]]))
+    >>> {name: values.tolist() for name, values in shapes.items()}
     {'largest_rise': [1.0], 'monotonic': [0.0], 'convex': [0.5], 'below_chord': [0.5]}
     """
     finite = np.isfinite(losses).all(1)
@@ -135,10 +144,10 @@ def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarr
     fraction = np.arange(curves.shape[1]) / (curves.shape[1] - 1)
     chord = curves[:, :1] * (1 - fraction) + curves[:, -1:] * fraction
     rise = np.diff(curves, axis=1).max(1)
-    found = {
+    shapes = {
         "largest_rise": rise,
         "monotonic": (rise <= 0).astype(np.float64),
         "convex": (np.diff(curves, n=2, axis=1) >= 0).mean(1),
         "below_chord": np.less_equal(curves, chord)[:, 1:-1].mean(1),
     }
-    return {name: np.where(finite, values, np.nan) for name, values in found.items()}
+    return {name: np.where(finite, values, np.nan) for name, values in shapes.items()}
