@@ -41,7 +41,7 @@ def scaling_generator(
 
 
 def scaling_powers(space: WeightSpace, group: str, neuron: int) -> Params:
-    """The power of a neuron's scale that acts on each entry, for the tensors that name the group."""
+    """The power of a neuron's scale on each entry, for the tensors that name the group."""
     scale = torch.ones(space.groups[group].size, dtype=torch.float64)
     scale[neuron] = math.e
     powers = {}

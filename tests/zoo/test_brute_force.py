@@ -1,4 +1,4 @@
-"""Every permutation of every group of tiny networks: those that a space declares, and no others, preserve the function."""
+"""All permutations of tiny networks: those that a space declares, no others, keep the function."""
 
 import itertools
 
@@ -97,7 +97,7 @@ def outputs(architecture: Architecture, shape: tuple[int, ...], params) -> torch
 
 
 def preserved(architecture: Architecture, shape: tuple[int, ...]) -> dict[str, set[bool]]:
-    """For each group whether its permutations lead to a network of the same population with the same function."""
+    """For each group whether permutations lead to the same function in the same population."""
     architecture = architecture.to("cpu", torch.float64)
     params = network(architecture)
     before = outputs(architecture, shape, params)

@@ -47,7 +47,7 @@ def assert_close(one: Params, other: Params, tolerance: float = 1e-10):
 
 
 def is_generic(space: WeightSpace, params: Params) -> bool:
-    """Whether more than signs is left of every entry; where scales make all entries of a group 1 or -1, neurons may tie."""
+    """Whether more than signs is left of entries; if scales make all 1 or -1, neurons tie."""
     if all(group.scaling in ("none", "positive") for group in space.groups.values()):
         return True
     sizes = [

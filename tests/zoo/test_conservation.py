@@ -1,4 +1,4 @@
-"""Conservation laws: quantities and residuals against loops and differences, along training, and the laws that losses keep."""
+"""Conservation laws: quantities and residuals against loops, along training, what losses keep."""
 
 import math
 from dataclasses import replace
@@ -96,7 +96,7 @@ OPTIMIZERS = {
 def trained(
     name: str, architecture: Architecture, optimizer: str, steps: int
 ) -> tuple[Params, Params]:
-    """Params and gradients at every step of training, along a first axis, each step on another minibatch."""
+    """Params and gradients at every step of training, each step on another minibatch."""
     params = {
         n: t.requires_grad_(n not in architecture.statistics)
         for n, t in network(architecture, 1).items()

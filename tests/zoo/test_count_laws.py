@@ -1,4 +1,4 @@
-"""The number of independent conservation laws: theory, Lie brackets, and the laws that we list all agree."""
+"""The number of independent conservation laws: theory, Lie brackets and our laws all agree."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def fixed(size: int) -> NeuronGroup:
 
 
 def layers(widths, scaling: Scaling, biases: bool = False, activation=lambda z: z, power: int = 1):
-    """A space, the function, and the shape of an input of a perceptron with a linear output layer."""
+    """A space, the function, and the input shape of a perceptron with a linear output layer."""
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
     groups = {
         name: NeuronGroup(width, scaling=scaling) for name, width in zip(names, widths, strict=True)
@@ -97,7 +97,7 @@ def test_three_linear_layers(widths):
 
 
 def test_a_product_that_is_one_number_has_more_laws_than_are_listed():
-    """With one input and one output all gradients are parallel, so there are `P - 1` laws, which no balance gives."""
+    """With one input and output, gradients are parallel: `P - 1` laws, which no balance gives."""
     space, apply, shape = layers((1, 2, 2, 1), "any")
     params = random_params(space, generator(0))
     assert count_laws(apply, params, shape, generator(1)).laws == space.num_params - 1 == 7
@@ -167,7 +167,7 @@ def test_a_block_of_convolutions(channels, in_channels):
     ("dim", "size", "heads", "length"), [(3, 2, 1, 3), (2, 1, 2, 3), (3, 2, 2, 3)]
 )
 def test_attention_has_two_symmetric_matrices_for_each_head(dim, size, heads, length):
-    """Marcotte, Gribonval and Peyre 2025, arXiv 2506.06194: those of `Q K^T` and of `V O`, in each head."""
+    """Marcotte et al. 2025, arXiv 2506.06194: those of `Q K^T` and of `V O`, in each head."""
     groups = {"x": fixed(dim), "head": NeuronGroup(heads), "y": fixed(dim)}
     groups |= {name: NeuronGroup(size, scaling="any") for name in ("qk", "v")}
     patterns = {

@@ -1,4 +1,4 @@
-"""How conserved quantities move: the exact law of SGD step by step, its split for other optimizers, and bounds on norms."""
+"""How conserved quantities move: the exact law of SGD, its split, and bounds on norms."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Linear networks under gradient flow: balance of all consecutive layers, and the solution of two layers in closed form."""
+"""Linear networks under gradient flow: balance of all layers, and the solution of two layers."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -125,7 +125,7 @@ def test_the_closed_form_of_two_scalar_layers_solves_its_equation():
 
 
 def white_regression(s: Tensor, a: Tensor, b: Tensor):
-    """White inputs, and weights along the singular directions of the target: each mode is a pair of scalar layers."""
+    """White inputs, weights along the target's singular directions: modes are scalar layers."""
     source = generator(0)
     u, r, v = (
         torch.linalg.qr(torch.randn(n, 3, generator=source, dtype=torch.float64))[0]
@@ -159,7 +159,7 @@ def test_two_layers_follow_their_closed_form(seconds):
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5])
 def test_balanced_layers_learn_each_mode_along_a_sigmoid(seconds):
-    """Saxe, McClelland and Ganguli 2014, arXiv 1312.6120, section 1.2: `a b` solves `p' = 2 p (s - p)`."""
+    """Saxe et al. 2014, arXiv 1312.6120, section 1.2: `a b` solves `p' = 2 p (s - p)`."""
     a = torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
     weights, start, loss, _ = white_regression(STRENGTHS, a, a)
     strength = STRENGTHS / (1 - (1 - STRENGTHS / a**2) * torch.exp(-2 * STRENGTHS * seconds))

@@ -1,4 +1,4 @@
-"""The symmetry residual: against finite differences through the group action, along training, and what the report says."""
+"""The symmetry report: against finite differences through the group action, and its text."""
 
 import itertools
 import math
@@ -81,7 +81,7 @@ def residual(architecture: Architecture, params: Params, batch=None, **options) 
 
 
 def powers(space: WeightSpace, name: str, group: str, neuron: int) -> Tensor:
-    """The power of a neuron's scale on each entry of a tensor, entry by entry from the text of the pattern."""
+    """The power of a neuron's scale on each entry of a tensor, from the text of the pattern."""
     sizes = {name: group.size for name, group in space.groups.items()}
     axes, sides = zoo_orbit.axes_of(sizes, space.tensors[name])
     power = torch.zeros(space.shapes[name], dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_the_generator_is_the_derivative_of_the_action(case: Case, seed):
 def slow_residual(
     architecture: Architecture, params: Params, batch, group: str, neuron: int
 ) -> float:
-    """The derivative of the loss by central differences through the group action, fixed entries kept in place."""
+    """The derivative of the loss by differences through the action, fixed entries kept in place."""
     space, free, (x, y), t = architecture.space, architecture.free, batch, 1e-4
     scale = torch.ones(space.groups[group].size, dtype=torch.float64)
     scale[neuron] = math.exp(t)

@@ -1,4 +1,4 @@
-"""The group action: its laws over random spaces and all architectures, an oracle, the distribution of samples, errors."""
+"""The group action: its laws over random spaces and architectures, an oracle, samples, errors."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The symmetry that a weight space declares is one the function has; what asymmetric kinds take away is gone."""
+"""The symmetry that a space declares is one of the function; asymmetric kinds take it away."""
 
 import re
 from dataclasses import replace
@@ -80,7 +80,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def network(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:
-    """A network with nothing special about it: its norms are neither 1 nor 0, its variances positive."""
+    """A network with nothing special about it: norms neither 1 nor 0, variances positive."""
     source = generator(seed)
     params = architecture.init(source)
     moved = {
@@ -206,7 +206,7 @@ def test_one_channel_in_each_group_of_a_group_norm_is_permutable():
 
 
 def as_one_group(architecture: Architecture) -> Architecture:
-    """The space that would say of a GroupNorm that all channels may be exchanged (so does no zoo, old or new)."""
+    """The space that would say of a GroupNorm that all channels may be exchanged; no zoo does."""
     groups = {
         name: NeuronGroup(4, activation="relu") if name.startswith("c") else g
         for name, g in architecture.space.groups.items()

@@ -83,28 +83,80 @@ def count_laws(
     References:
         Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.
     """
-    dtypes = {str(tensor.dtype) for tensor in params.values()}
-    if dtypes - {"torch.float64"}:
-        raise ValueError(f"count_laws: expected float64 params, got {sorted(dtypes)}")
+    _check_double(params)
     point = torch.cat([tensor.detach().reshape(-1) for tensor in params.values()])
     function = partial(_apply_flat, apply, params)
-    outputs = function(point, torch.zeros(1, *input_shape, dtype=torch.float64)).shape
     samples = num_samples or 4 * len(point) + 64
-    shapes = (samples, (1, *input_shape), outputs)
-    size, growth = _sizes(function, point, *_draw(generator, 2, *shapes))
-    basis, dimensions = torch.zeros(0, len(point), dtype=torch.float64), []
+    fields = _Fields(function, point, tuple(input_shape), samples, generator)
+    return LawCount(len(point), _dimensions(fields))
+
+
+def _dimensions(fields: "_Fields") -> tuple[int, ...]:
+    """Dimensions of what fields span with ever longer brackets, until two are equal."""
+    size, growth = fields.sizes()
+    basis, dimensions = torch.zeros(0, len(fields.point), dtype=torch.float64), []
     for depth in range(_MAX_DEPTH):
-        draws = _draw(generator, depth + 1, *shapes)
-        fields = torch.func.vmap(partial(_bracket, function, point))(*draws)
         # Rows of rounding noise, where brackets vanish, must not be blown up to norm 1.
         floor = max(_NOISE * size * growth**depth, torch.finfo(torch.float64).tiny)
-        basis = _row_space(torch.cat([basis, _normalized(fields, floor)]))
+        rows = _normalized(fields.brackets(depth), floor)
+        basis = _row_space(torch.cat([basis, rows]))
         dimensions.append(len(basis))
-        if dimensions[-1] == len(point) or dimensions[-2:-1] == dimensions[-1:]:
-            return LawCount(len(point), tuple(dimensions))
+        if dimensions[-1] == len(fields.point) or dimensions[-2:-1] == dimensions[-1:]:
+            return tuple(dimensions)
     raise ValueError(
         f"count_laws: brackets of up to {_MAX_DEPTH} fields still add dimensions: {dimensions}"
     )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Random gradient fields at a point, with Gaussian inputs and covectors.
+
+    Attributes:
+        function: Outputs by all parameters in one vector, and inputs.
+        point: The parameters.
+        input_shape: Shape of one input.
+        samples: How many are drawn at a time.
+        generator: Source of inputs and covectors.
+    """
+
+    function: Function
+    point: Float[Tensor, " P"]
+    input_shape: tuple[int, ...]
+    samples: int
+    generator: torch.Generator
+
+    def brackets(self, depth: int) -> Float[Tensor, "n P"]:
+        """Brackets of one field more than `depth`."""
+        one = partial(_bracket, self.function, self.point)
+        return torch.func.vmap(one)(*self._draw(depth + 1))
+
+    def sizes(self) -> tuple[float, float]:
+        """Typical norm of a field, and by what factor its derivative along another is larger."""
+        pairs = torch.func.vmap(self._pair)(*self._draw(2))
+        field, change = (values.square().sum(1).mean().sqrt().item() for values in pairs)
+        return field, change / field if field else 0.0
+
+    def _pair(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        along = _field(self.function, x[1], c[1])(self.point)
+        return _derivative(_field(self.function, x[0], c[0]), self.point, along)
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Inputs and covectors of so many fields for each sample."""
+        blank = torch.zeros(1, *self.input_shape, dtype=torch.float64)
+        x, c = (
+            torch.randn(
+                (self.samples, count, *shape), generator=self.generator, dtype=torch.float64
+            )
+            for shape in (blank.shape, self.function(self.point, blank).shape)
+        )
+        return x, c
+
+
+def _check_double(params: Mapping[str, Tensor]) -> None:
+    dtypes = {str(tensor.dtype) for tensor in params.values()}
+    if dtypes - {"torch.float64"}:
+        raise ValueError(f"count_laws: expected float64 params, got {sorted(dtypes)}")
 
 
 def _apply_flat(
@@ -114,21 +166,6 @@ def _apply_flat(
     pieces = flat.split([tensor.numel() for tensor in like.values()])
     shaped = zip(like.items(), pieces, strict=True)
     return apply({name: piece.reshape(tensor.shape) for (name, tensor), piece in shaped}, x)
-
-
-def _draw(
-    generator: torch.Generator,
-    depth: int,
-    samples: int,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-) -> tuple[Tensor, Tensor]:
-    """Gaussian inputs and covectors of so many fields for each sample."""
-    x, c = (
-        torch.randn((samples, depth, *shape), generator=generator, dtype=torch.float64)
-        for shape in (inputs, outputs)
-    )
-    return x, c
 
 
 def count_independent(laws: Sequence[Law], params: Mapping[str, Tensor]) -> int:
@@ -182,19 +219,6 @@ def _derivative(
     """A field at a point, and its derivative along a direction."""
     value, change = torch.func.jvp(field, (flat,), (along,))[:2]
     return value, change
-
-
-def _sizes(function: Function, point: Tensor, x: Tensor, c: Tensor) -> tuple[float, float]:
-    """Typical norm of a field, and by what factor its derivative along another one is larger."""
-
-    def pair(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        along = _field(function, x[1], c[1])(point)
-        return _derivative(_field(function, x[0], c[0]), point, along)
-
-    field, change = (
-        values.square().sum(1).mean().sqrt().item() for values in torch.func.vmap(pair)(x, c)
-    )
-    return field, change / field if field else 0.0
 
 
 def _row_space(rows: Float[Tensor, "n P"]) -> Float[Tensor, "rank P"]:

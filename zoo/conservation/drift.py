@@ -82,8 +82,8 @@ def predicted_drift(
     named = checked(of, params)
     full, drift = with_zeros(named, params, gradients), {}
     for law in named:
-        now, power = bilinear(law, params, params), 1 if law.kind == "shift" else 2
-        drift[law.name] = _like(_shrunk(lr, weight_decay, power), now) * now
+        now = bilinear(law, params, params)
+        drift[law.name] = _decay(law, now, lr, weight_decay)
         if law.kind != "shift":
             drift[law.name] = drift[law.name] + _like(lr, now) ** 2 * bilinear(law, full, full)
     return drift
@@ -117,30 +117,31 @@ def split_drift(
     """
     named = checked(of, params)
     checked(named, after)
-    full, terms = with_zeros(named, params, gradients), {}
-    for law in named:
-        update, extra = {}, {}
-        for name in law.tensors:
-            rate, tensor = _like(lr, params[name]), params[name]
-            update[name] = after[name] - (1 - rate * _like(weight_decay, tensor)) * tensor
-            extra[name] = update[name] + rate * full[name]
-        now = bilinear(law, params, params)
-        step, kept = _like(lr, now), 1 - _like(lr, now) * _like(weight_decay, now)
-        if law.kind == "shift":
-            terms[law.name] = Drift(
-                discretization=torch.zeros_like(now),
-                decay=_like(_shrunk(lr, weight_decay, 1), now) * now,
-                optimizer=bilinear(law, extra, extra),
-                broken=-step * bilinear(law, full, full),
-            )
-        else:
-            terms[law.name] = Drift(
-                discretization=bilinear(law, update, update),
-                decay=_like(_shrunk(lr, weight_decay, 2), now) * now,
-                optimizer=2 * kept * bilinear(law, params, extra),
-                broken=-2 * step * kept * bilinear(law, params, full),
-            )
-    return terms
+    full = with_zeros(named, params, gradients)
+    return {law.name: _split(law, params, after, full, lr, weight_decay) for law in named}
+
+
+def _split(
+    law: Law,
+    params: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    lr: Rate,
+    weight_decay: Rate,
+) -> Drift:
+    """What moved the quantity of one law."""
+    update = {n: _update(params[n], after[n], lr, weight_decay) for n in law.tensors}
+    extra = {n: update[n] + _like(lr, params[n]) * gradients[n] for n in law.tensors}
+    now = bilinear(law, params, params)
+    step, kept = _like(lr, now), 1 - _like(lr, now) * _like(weight_decay, now)
+    if law.kind == "shift":
+        discretization, optimizer = torch.zeros_like(now), bilinear(law, extra, extra)
+        broken = -step * bilinear(law, gradients, gradients)
+    else:
+        discretization = bilinear(law, update, update)
+        optimizer = 2 * kept * bilinear(law, params, extra)
+        broken = -2 * step * kept * bilinear(law, params, gradients)
+    return Drift(discretization, _decay(law, now, lr, weight_decay), optimizer, broken)
 
 
 def norm_bounds(
@@ -223,6 +224,16 @@ def _relation(
     axes = len(law.shape) - (law.kind == "matrix")
     total = values.flatten(values.dim() - axes).sum(-1) if axes else values
     return {block: weight for block, weight in weights.items() if weight}, total
+
+
+def _update(before: Tensor, after: Tensor, lr: Rate, weight_decay: Rate) -> Tensor:
+    """What a step adds to a tensor beside its decay."""
+    return after - (1 - _like(lr, before) * _like(weight_decay, before)) * before
+
+
+def _decay(law: Law, now: Tensor, lr: Rate, weight_decay: Rate) -> Float[Tensor, "..."]:
+    """What weight decay alone does to the quantity of a law."""
+    return _like(_shrunk(lr, weight_decay, 1 if law.kind == "shift" else 2), now) * now
 
 
 def _shrunk(lr: Rate, weight_decay: Rate, power: int) -> Rate:

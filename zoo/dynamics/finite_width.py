@@ -149,16 +149,8 @@ def _gram(
 ) -> Float[Tensor, "N R S"]:
     """Inner products of the rows that `as_rows` makes of Jacobians, summed over tensors."""
     count = _check(params, free)
-    trained = {
-        name: tensor
-        for name, tensor in params.items()
-        if tensor.is_floating_point() and (name not in free or bool(free[name].any()))
-    }
-    if not trained:
-        raise ValueError(
-            f"tangent kernel: expected a tensor with trained entries, got none in {list(params)}"
-        )
-    entries = _num_outputs(apply, params, x) * sum(tensor[0].numel() for tensor in trained.values())
+    trained = _trained(params, free)
+    entries = _num_outputs(apply, params, x) * sum(params[name][0].numel() for name in trained)
     total = len(x) + (0 if other is None else len(other))
     networks = max(1, max_entries // (entries * total))
     images = total if entries * total <= max_entries else max(1, max_entries // (2 * entries))
@@ -166,9 +158,23 @@ def _gram(
     grams = []
     for start in range(0, count, networks):
         some = {name: tensor[start : start + networks].detach() for name, tensor in params.items()}
-        rows = partial(_jacobian_rows, as_rows, apply, some, set(trained), free)
+        rows = partial(_jacobian_rows, as_rows, apply, some, trained, free)
         grams.append(_blockwise(rows, x.split(images), others))
     return torch.cat(grams)
+
+
+def _trained(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> set[str]:
+    """The tensors with trained entries; refuses params without any."""
+    trained = {
+        name
+        for name, tensor in params.items()
+        if tensor.is_floating_point() and (name not in free or bool(free[name].any()))
+    }
+    if not trained:
+        raise ValueError(
+            f"tangent kernel: expected a tensor with trained entries, got none in {list(params)}"
+        )
+    return trained
 
 
 def _jacobian_rows(

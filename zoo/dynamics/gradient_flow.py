@@ -29,6 +29,9 @@ from zoo.params import Params
 Loss = Callable[[Params], Tensor]
 """The loss of one network, over all images that it is trained on, by its params."""
 
+Slope = Callable[[Params], tuple[Params, Tensor]]
+"""Velocity and loss of many networks, by their params."""
+
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -140,23 +143,29 @@ def flow(
     """
     _check_steps(steps)
     slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
-    h = time / steps
     losses, gains = [], []
     for _ in range(steps):
-        velocity, value = slope(place)
-        stages = [velocity]
-        for part in (h / 2, h / 2, h):
-            stages.append(slope(_moved(place, stages[-1], part))[0])
-        gained = torch.zeros_like(value)
-        for stage, weight in zip(stages, (h / 6, h / 3, h / 3, h / 6), strict=True):
-            place = _moved(place, stage, weight)
-            gained = gained + weight * _squared_norm(stage)
+        place, value, gain = _runge_kutta_step(slope, place, time / steps)
         losses.append(value)
-        gains.append(gained)
+        gains.append(gain)
     losses.append(slope(place)[1])
-    zero = torch.zeros_like(losses[0])
-    sums = torch.stack([zero, *gains], dim=1).cumsum(1)
+    sums = torch.stack([torch.zeros_like(losses[0]), *gains], dim=1).cumsum(1)
     return Path(place, torch.stack(losses, dim=1), sums)
+
+
+def _runge_kutta_step(
+    slope: Slope, place: Params, h: float
+) -> tuple[Params, Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Where the flow is after a time `h`, the loss before, and what it adds to the integral."""
+    velocity, value = slope(place)
+    stages = [velocity]
+    for part in (h / 2, h / 2, h):
+        stages.append(slope(_moved(place, stages[-1], part))[0])
+    gain = torch.zeros_like(value)
+    for stage, weight in zip(stages, (h / 6, h / 3, h / 3, h / 6), strict=True):
+        place = _moved(place, stage, weight)
+        gain = gain + weight * _squared_norm(stage)
+    return place, value, gain
 
 
 def _check_steps(steps: int) -> None:
@@ -164,9 +173,7 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"expected at least one step, got {steps}")
 
 
-def _slope(
-    loss: Loss, free: Mapping[str, Tensor] | None
-) -> Callable[[Params], tuple[Params, Tensor]]:
+def _slope(loss: Loss, free: Mapping[str, Tensor] | None) -> Slope:
     """The velocity `-grad L` of every network, 0 at entries that are not trained, and its loss."""
     masks, slope = free or {}, grad_and_value(loss)
 

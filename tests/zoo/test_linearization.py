@@ -1,4 +1,4 @@
-"""What the kernel says about training: closed forms against integration, first order against real steps, errors by width."""
+"""What the kernel says about training: closed forms, first order, errors by width."""
 
 import math
 
@@ -162,7 +162,7 @@ WIDTHS = (64, 256, 1024)
 
 
 def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float], list[float]]:
-    """Median error of 12 networks after one flow, at fixed progress, and the median drift of their kernels."""
+    """Median error of 12 networks after one flow, at fixed progress, and median kernel drift."""
     inputs, targets, errors, drifts = (
         F.normalize(normal(4, 3, seed=7)) * 3**0.5,
         normal(4, 1, seed=8),
@@ -218,7 +218,7 @@ def slope(values: list[float]) -> float:
     [("tanh", True, -1.0), ("relu", True, -0.5), ("tanh", False, -1.9)],
 )
 def test_the_error_falls_with_width(activation, kernel_scaling, power):
-    """With the kernel's scaling theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better.
+    """Theory bounds it by a power of -1/2 (Lee et al. 2019); smooth networks do better.
 
     With PyTorch's initialization and time in proportion to 1 / width, the first layer trains ever
     less and the last is linear.

@@ -1,4 +1,4 @@
-"""Tangent kernels: against one derivative at a time, whatever the blocks, and against the kernel of infinite width."""
+"""Tangent kernels: against single derivatives, in any blocks, and against infinite width."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def build(name: str, kind: str = "standard") -> Architecture:
 
 
 def networks(architecture: Architecture, count: int) -> Params:
-    """Initial networks whose trained entries, biases and norms too, are off their initial values."""
+    """Initial networks with all trained entries, biases and norms too, off their initial values."""
     params = stack([architecture.init(generator(seed)) for seed in range(count)])
     noise = {
         name: 0.05 * torch.randn(t.shape, generator=generator(9), dtype=torch.float64)
@@ -200,7 +200,7 @@ def test_an_arc_cosine_kernel_of_parallel_inputs_is_half_of_a_moment_of_a_normal
 
 
 def test_at_width_4096_the_kernel_is_that_of_infinite_width_within_sampling_error():
-    """Errors by chance, with normal means of 4,096 (or 262,144) neurons: below 1e-4 for the three lines together.
+    """Errors by chance, with normal means of 4,096 (or 262,144) neurons: below 1e-4 together.
 
     Each deviation is a standard normal variable: 10 pairs of images beyond 5 standard errors for
     the mean over networks, 640 for single ones beyond 5.5, by union bounds 6e-6 and 2.5e-5; for one

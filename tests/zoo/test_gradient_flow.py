@@ -1,4 +1,4 @@
-"""Time symmetry: exact along the flow, off by half of eta times the curvature along descent, broken by momentum."""
+"""Time symmetry: exact along the flow, off by half of eta times the curvature along descent."""
 
 import itertools
 
@@ -150,7 +150,7 @@ def test_the_difference_of_descent_is_half_of_eta_times_the_curvature_along_its_
 
 
 def test_momentum_breaks_the_law_however_small_the_steps():
-    """Its velocity is ten times that of the gradient, so the gradient's integral is a tenth of what the loss loses."""
+    """Its velocity is ten times the gradient: the integral is a tenth of what the loss loses."""
     architecture, params = double(SMOOTH["tanh"], count=1)
     for steps in (400, 800):
         found = slow_descent(
