@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -175,20 +176,27 @@ class Metanet(BaseEstimator):
             module = build(self.model, specs, self.options)
             learn = self._read(module, populations, "train", num_train)
             held_out = self._read(module, populations, "validation", num_validation)
-            if len(learn) < 2:
-                raise ValueError(
-                    f"population {self.population_!r}: "
-                    f"expected 2 or more training networks, got {len(learn)}"
-                )
-            self.target_ = fit_target(self.target, learn.y, trees=not module.has_gradients)
-            self.training_ = self._training(module, len(learn))
-            how = Fit(self.target_, self.training_, self.seed, device, self.workers, self.verbose)
             reader = Reader(specs, module, parse_treatment(self.treatment))
-            self.reader_, self.history_ = fit_module(reader, learn, held_out, how)
-        self.module_ = module
+            self._learn(reader, learn, held_out, device)
         self.num_train_, self.num_validation_ = len(learn), len(held_out)
         self.num_dropped_ = learn.num_dropped + held_out.num_dropped
         return self
+
+    def _learn(
+        self, reader: Reader, learn: Examples, held_out: Examples, device: torch.device
+    ) -> None:
+        """Fit target, treatment and module."""
+        if len(learn) < 2:
+            raise ValueError(
+                f"population {self.population_!r}: "
+                f"expected 2 or more training networks, got {len(learn)}"
+            )
+        module = reader.module
+        self.target_ = fit_target(self.target, learn.y, trees=not module.has_gradients)
+        self.training_ = self._training(module, len(learn))
+        how = Fit(self.target_, self.training_, self.seed, device, self.workers, self.verbose)
+        self.reader_, self.history_ = fit_module(reader, learn, held_out, how)
+        self.module_ = module
 
     def _read(
         self,

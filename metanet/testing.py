@@ -71,24 +71,31 @@ def random_population(
     lr = 10 ** -(3 * torch.rand(count, generator=generator, dtype=torch.float64))
     size = 1 + lr.log10().float() / 4
     params, free = _random_params(space, size, masked, generator)
-    columns = {"network_id": np.arange(count), "lr": lr.numpy()}
-    columns["optimizer"] = np.where(np.arange(count) % 2, "adamw", "sgd")
     noise = 0.05 * torch.randn(count, generator=generator, dtype=torch.float64)
-    metrics = {
-        "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
-        "test_loss": (1 / size).double().numpy(),
-        "generalization_gap": noise.numpy(),
-    }
     return in_memory(
         "masked" if masked else "standard",
         space,
         params,
-        pd.DataFrame({**columns, **metrics, "diverged": False}),
+        _random_table(lr, size, noise),
         dict(zip(SPLITS, sizes, strict=True)),
         hyperparameters=("lr", "optimizer"),
         free=free,
         network=build_network(DESCRIPTION, space, {}),
     )
+
+
+def _random_table(lr: Tensor, size: Tensor, noise: Tensor) -> pd.DataFrame:
+    """Hyperparameters and metrics."""
+    columns = {
+        "network_id": np.arange(len(lr)),
+        "lr": lr.numpy(),
+        "optimizer": np.where(np.arange(len(lr)) % 2, "adamw", "sgd"),
+        "test_accuracy": (4 * size - 2 + noise).sigmoid().double().numpy(),
+        "test_loss": (1 / size).double().numpy(),
+        "generalization_gap": noise.numpy(),
+        "diverged": False,
+    }
+    return pd.DataFrame(columns)
 
 
 def _random_params(

@@ -56,10 +56,8 @@ def train_module(
     Returns:
         Validation loss after each pass.
     """
-    optimizer = torch.optim.AdamW(_decay_groups(module, training.weight_decay), lr=training.lr)
     num_batches = max(1, math.ceil(len(train.y) / training.batch_size))
-    num_steps = training.epochs * num_batches
-    schedule = LambdaLR(optimizer, lambda step: _rate(step, num_steps))
+    optimizer, schedule = _optimizer(module, training, training.epochs * num_batches)
     best, best_state = math.inf, copy.deepcopy(module.state_dict())
     losses: list[float] = []
     epochs = range(training.epochs)
@@ -128,6 +126,13 @@ def evaluation_batch(num_params: int) -> int:
         At least one.
     """
     return max(1, min(EVALUATION_BATCH, EVALUATION_ENTRIES // num_params))
+
+
+def _optimizer(
+    module: nn.Module, training: Training, num_steps: int
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    optimizer = torch.optim.AdamW(_decay_groups(module, training.weight_decay), lr=training.lr)
+    return optimizer, LambdaLR(optimizer, lambda step: _rate(step, num_steps))
 
 
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:

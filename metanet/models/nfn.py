@@ -138,12 +138,12 @@ class PositionEncoder(nn.Module):
         Returns:
             Features whose edges have the channels of the parts, not yet C.
         """
-        graph, parts = self.incidence.graph, self.incidence.parts
+        graph = self.incidence.graph
         orbits = [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))]
         vectors = node_features(graph, params)
         nodes = [self._nodes(at, orbit, vectors) for at, orbit in enumerate(orbits)]
         edges, rows, columns = [], [], []
-        for at, part in enumerate(parts):
+        for at, part in enumerate(self.incidence.parts):
             e = part.view(params)
             along_read = self.row[at][orbits[part.read]]
             along_written = self.column[at][orbits[part.written]]
