@@ -31,7 +31,6 @@ from metanet.graphs.pyg import batch
 from metanet.layers import sparse
 from metanet.models.table import build
 from zoo.architectures import build_cnn, build_mlp
-from zoo.network import Network
 from zoo.testing import random_params
 
 BATCH = 32
@@ -99,13 +98,12 @@ def step_of(case: str, row: Row) -> Callable[[], None]:
     """One training step on one batch."""
     generator, architecture = torch.Generator().manual_seed(0), CASES[case](row.activation)
     shape, name = ((1, 8, 8), "mlp") if case.startswith("MLP") else ((1, 14, 14), "cnn")
-    network = Network(
-        {"architecture": {"name": name}, "input_shape": list(shape), "num_classes": 10},
-        architecture,
-    )
+    architecture = replace(architecture, name=name, input_shape=shape, num_outputs=10)
     with seeded(0):
         module: Any = build(
-            row.metanet, [InputSpec(architecture.space, network=network)], dict(row.options)
+            row.metanet,
+            [InputSpec(architecture.space, architecture=architecture)],
+            dict(row.options),
         )
     params = random_params(architecture.space, generator, (BATCH,), torch.float32)
     features = module.features(params)

@@ -31,8 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_gen.config import Job
-from data_gen.executors.processes import num_cores
-from data_gen.executors.processes import keep_memory
+from data_gen.executors.processes import keep_memory, num_cores
 from data_gen.shard import ShardWorker, full_table
 from data_gen.tasks.task import Images, Task
 

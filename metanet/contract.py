@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.feature_rows import Features
-from zoo.network import Network
+from zoo.architectures import Architecture
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 
@@ -95,14 +95,14 @@ class InputSpec:
         free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
         hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for
             a numeric column.
-        network: What the networks compute; None if it is not known, or the metanet does not run
+        architecture: What the networks compute; None if it is not known, or the metanet does not run
             networks.
     """
 
     space: WeightSpace
     free: Mapping[str, Tensor] = field(default_factory=dict)
     hyperparameters: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
-    network: Network | None = None
+    architecture: Architecture | None = None
 
     def num_free(self, tensor: str) -> int:
         """Number of trained entries of a tensor."""

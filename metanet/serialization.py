@@ -26,8 +26,8 @@ from torch import Tensor
 
 from metanet.contract import History, InputSpec, Training
 from metanet.inputs.targets import Target
-from zoo.network import build_network
 from zoo.store.atomic import atomic_write
+from zoo.store.manifest import rebuild
 from zoo.weight_space import WeightSpace
 
 FORMAT = 2
@@ -87,8 +87,8 @@ def _tensors(fitted: Fitted) -> dict[str, Tensor]:
     tensors = _named("module", fitted.state)
     for place, spec in enumerate(fitted.specs):
         tensors |= _named(f"{place}.free", spec.free)
-        if spec.network is not None:
-            tensors |= _named(f"{place}.network", spec.network.constants)
+        if spec.architecture is not None:
+            tensors |= _named(f"{place}.network", spec.architecture.constants)
     for place, known in enumerate(fitted.known):
         tensors |= _named(f"treatment.{place}", known)
     return tensors
@@ -123,7 +123,7 @@ def _space_record(spec: InputSpec) -> dict[str, Any]:
         "space": json.loads(spec.space.to_json()),
         "space_fingerprint": spec.space.fingerprint,
         "hyperparameters": dict(spec.hyperparameters),
-        "network": spec.network and dict(spec.network.description),
+        "network": spec.architecture and spec.architecture.description,
     }
 
 
@@ -186,10 +186,10 @@ def _read_spec(place: int, record: Mapping[str, Any], tensors: Mapping[str, Tens
         name: None if values is None else tuple(values)
         for name, values in record["hyperparameters"].items()
     }
-    network, description = None, record["network"]
+    architecture, description = None, record["network"]
     if description is not None:
-        network = build_network(description, space, _below(f"{place}.network.", tensors))
-    return InputSpec(space, _below(f"{place}.free.", tensors), columns, network)
+        architecture = rebuild(description, space, _below(f"{place}.network.", tensors))
+    return InputSpec(space, _below(f"{place}.free.", tensors), columns, architecture)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

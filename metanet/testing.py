@@ -24,8 +24,8 @@ from torch import Tensor
 from metanet.contract import seeded
 from metanet.estimator import Metanet, load
 from metanet.inputs.population import PopulationLike, PopulationView, in_memory
-from zoo.network import build_network
 from zoo.params import Params
+from zoo.store.manifest import rebuild
 from zoo.symmetry.action import act, sample
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -80,7 +80,7 @@ def random_population(
         dict(zip(SPLITS, sizes, strict=True)),
         hyperparameters=("lr", "optimizer"),
         free=free,
-        network=build_network(DESCRIPTION, space, {}),
+        architecture=rebuild(DESCRIPTION, space, {}),
     )
 
 
@@ -349,7 +349,7 @@ def first_networks(population: PopulationLike, count: int) -> PopulationView:
         dict.fromkeys(SPLITS, count),
         hyperparameters=population.hyperparameters,
         free=population.free,
-        network=population.network,
+        architecture=population.architecture,
     )
 
 

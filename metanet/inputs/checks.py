@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metanet.contract import InputSpec
-from zoo.network import Network
+from zoo.architectures import Architecture
 from zoo.params import Params, batch_shape
 from zoo.weight_space import WeightSpace
 
@@ -44,24 +44,26 @@ def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], 
         )
 
 
-def check_network(spec: InputSpec, network: Network | None, what: str) -> None:
+def check_architecture(spec: InputSpec, architecture: Architecture | None, what: str) -> None:
     """Refuse networks that compute another function than those that a metanet was built to run.
 
     Args:
         spec: What the metanet was built for.
-        network: What the networks compute.
+        architecture: What the networks compute.
         what: Name of the networks, for the message.
 
     Raises:
         ValueError: If the metanet runs networks, and these compute another function, or what they
             compute is unknown.
     """
-    if spec.network is not None and (network is None or not network.is_like(spec.network)):
-        got = "unknown" if network is None else dict(network.description)
+    if spec.architecture is not None and (
+        architecture is None or not architecture.is_like(spec.architecture)
+    ):
+        got = "unknown" if architecture is None else architecture.description
         raise ValueError(
             f"{what} computes another function of its params than the networks "
             "the metanet was fitted on, which it runs: "
-            f"expected {dict(spec.network.description)} with the same constants, got {got}"
+            f"expected {spec.architecture.description} with the same constants, got {got}"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 from torch import Tensor
 
-from zoo.network import Network
+from zoo.architectures import Architecture
 from zoo.params import Params
 from zoo.store.streaming import StoredParams
 from zoo.weight_space import WeightSpace
@@ -33,7 +33,7 @@ class PopulationLike(Protocol):
     def splits(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def network(self) -> Network | None: ...  # noqa: D102
+    def architecture(self) -> Architecture | None: ...  # noqa: D102
 
     @property
     def params(self) -> Callable[[str], Params]: ...  # noqa: D102
@@ -62,7 +62,7 @@ class PopulationView:
         splits: Names of the splits.
         hyperparameters: Hyperparameter columns.
         free: Masks of the tensors with fixed entries.
-        network: What the networks compute, None if it is not known.
+        architecture: What the networks compute, None if it is not known.
         stored: Params of a split on disk, None if they are in memory.
     """
 
@@ -73,7 +73,7 @@ class PopulationView:
     splits: tuple[str, ...]
     hyperparameters: tuple[str, ...] = ()
     free: Mapping[str, Tensor] = field(default_factory=dict)
-    network: Network | None = None
+    architecture: Architecture | None = None
     stored: Callable[[str], StoredParams | None] = not_stored
 
 
@@ -95,7 +95,7 @@ def view(population: PopulationLike, **parts: Any) -> PopulationView:
         "splits": population.splits,
         "hyperparameters": population.hyperparameters,
         "free": population.free,
-        "network": population.network,
+        "architecture": population.architecture,
         "stored": not_stored if "params" in parts else population.stored,
     }
     return PopulationView(**(whole | parts))

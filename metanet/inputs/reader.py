@@ -9,7 +9,7 @@ import torch
 from metanet.contract import InputSpec, MetanetModule
 from metanet.feature_rows import Features, concatenate, rows
 from metanet.inputs.batches import Chosen, JoinedNetworks
-from metanet.inputs.checks import check_network, check_params, check_shapes, check_spec
+from metanet.inputs.checks import check_architecture, check_params, check_shapes, check_spec
 from metanet.inputs.features import categories
 from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import Treatment
@@ -29,7 +29,7 @@ def spec_of(population: PopulationLike, with_network: bool = False) -> InputSpec
     return replace(
         _space_of(population),
         hyperparameters=categories(population.table("train"), population.hyperparameters),
-        network=population.network if with_network else None,
+        architecture=population.architecture if with_network else None,
     )
 
 
@@ -157,7 +157,7 @@ class Reader:
         if self.module.transfers and (len(self.specs) > 1 or spec.space != fitted.space):
             return self._transferred(spec, what)
         check_spec(fitted, spec.space, spec.free, what)
-        check_network(fitted, population.network, what)
+        check_architecture(fitted, population.architecture, what)
         return self
 
     def _transferred(self, spec: InputSpec, what: str) -> "Reader":

@@ -72,10 +72,10 @@ class Probe(MetanetModule):
             ValueError: If it is not known what the networks compute, or a number is not positive.
         """
         super().__init__()
-        if spec.network is None:
+        if spec.architecture is None:
             raise ValueError(
                 "metanet 'probe' runs networks on inputs: "
-                "expected a population whose `network` says what they compute, "
+                "expected a population whose `architecture` says what they compute, "
                 "as those of zoos do, got none"
             )
         if min(num_probes, latent, width, layers) < 1:
@@ -83,10 +83,10 @@ class Probe(MetanetModule):
                 "probe: expected num_probes, latent, width and layers of at least 1, "
                 f"got {num_probes}, {latent}, {width} and {layers}"
             )
-        self.network = spec.network
+        self.architecture = spec.architecture
         self.codes = nn.Parameter(torch.randn(num_probes, latent))
-        self.generator = _generator(latent, math.prod(self.network.input_shape))
-        answers = num_probes * max(self.network.num_outputs, 2)
+        self.generator = _generator(latent, math.prod(self.architecture.input_shape))
+        answers = num_probes * max(self.architecture.num_outputs, 2)
         sizes = [answers, *[width] * layers]
         hidden = [_hidden(read, written, dropout) for read, written in pairwise(sizes)]
         self.perceptron = nn.Sequential(*hidden, nn.Linear(width, 1))
@@ -94,7 +94,7 @@ class Probe(MetanetModule):
 
     def probes(self) -> Float[Tensor, "X *shape"]:
         """The probe inputs, as learned so far."""
-        return self.generator(self.codes).reshape(-1, *self.network.input_shape)
+        return self.generator(self.codes).reshape(-1, *self.architecture.input_shape)
 
     def answers(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B X K"]:
         """What every network says about every probe: -log of the probability of each class."""
@@ -103,9 +103,11 @@ class Probe(MetanetModule):
             # The gradient of a network that overflows is not a number: its batch then moves
             # everything but the probes.
             probes.register_hook(lambda gradient: gradient.nan_to_num(0, 0, 0))
-        network = self.network.to(probes.device, probes.dtype)
+        architecture = self.architecture.to(probes.device, probes.dtype)
         run = vmap(
-            network.apply, in_dims=(0, None), chunk_size=NETWORKS_AT_ONCE.get(probes.device.type)
+            architecture.apply,
+            in_dims=(0, None),
+            chunk_size=NETWORKS_AT_ONCE.get(probes.device.type),
         )
         logits = run(dict(features), probes).nan_to_num(0, HUGE, -HUGE).clamp(-HUGE, HUGE)
         if logits.shape[-1] == 1:

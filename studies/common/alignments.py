@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from studies.common.evaluation import Part
+from zoo.architectures import Architecture
 from zoo.architectures.record import activations
 from zoo.architectures.table import build_architecture
-from zoo.network import Network
 from zoo.params import Params
 from zoo.store.population import Population
 from zoo.symmetry.action import GroupElement, act
@@ -22,13 +22,13 @@ class Matching:
     """What matching needs to know besides the two networks.
 
     Attributes:
-        network: What they compute.
+        architecture: What they compute.
         images: Training images, for those that look at activations.
         num_restarts: Starts of weight matching.
         seed: Seed of their order.
     """
 
-    network: Network
+    architecture: Architecture
     images: Part
     num_restarts: int
     seed: int
@@ -55,7 +55,7 @@ def match_activations(
     """Activation matching, see `zoo.symmetry.alignment.align_activations`."""
     with torch.no_grad():
         own, other = (
-            activations(matching.network.function, dict(p), matching.images.x)
+            activations(matching.architecture, dict(p), matching.images.x)
             for p in (params, reference)
         )
     return align_activations(space, own, other)
@@ -105,11 +105,9 @@ def moved_share(space: WeightSpace, element: GroupElement) -> float:
 
 def standard_space(population: Population) -> WeightSpace:
     """The space of a population as it would be without its asymmetry: tensors and groups are the same, symmetries are not."""
-    described = population.network.description["architecture"]
-    options = {name: value for name, value in described.items() if name != "name"}
-    network = population.network
+    architecture = population.architecture
     return build_architecture(
-        described["name"], options, network.input_shape, network.num_outputs
+        architecture.name, architecture.options, architecture.input_shape, architecture.num_outputs
     ).space
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from data_gen.tasks.task import Task, TaskConfig, load_task
+from zoo.architectures import Architecture
 from zoo.architectures.norms import MOMENTUM
 from zoo.architectures.record import activations
-from zoo.network import Network
 from zoo.params import Params
 from zoo.store.population import Population
 
@@ -92,12 +92,12 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
 
 
 def evaluate(
-    network: Network, params: Mapping[str, Tensor], part: Part
+    architecture: Architecture, params: Mapping[str, Tensor], part: Part
 ) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
     """Mean cross-entropy and accuracy of networks; in blocks of networks and images, so that memory is bounded.
 
     Args:
-        network: What they compute.
+        architecture: What they compute.
         params: Effective parameters `[N, *shape]`.
         part: Images.
 
@@ -105,11 +105,11 @@ def evaluate(
         Losses in nats and accuracies in [0, 1].
     """
     loss, accuracy = [], []
-    for block in blocks(network, params, part.x):
+    for block in blocks(architecture, params, part.x):
         nll, correct = (
             torch.zeros(len(next(iter(block.values()))), dtype=torch.float64) for _ in range(2)
         )
-        for log_p, y in log_probabilities(network, block, part):
+        for log_p, y in log_probabilities(architecture, block, part):
             nll -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
             correct += (log_p.argmax(-1) == y).sum(1)
         loss.append(nll / len(part.y))
@@ -117,18 +117,18 @@ def evaluate(
     return torch.cat(loss).numpy(), torch.cat(accuracy).numpy()
 
 
-def log_probabilities(network: Network, params: Mapping[str, Tensor], part: Part) -> Any:
+def log_probabilities(architecture: Architecture, params: Mapping[str, Tensor], part: Part) -> Any:
     """Log-probabilities of the classes, some images at a time.
 
     Args:
-        network: What the networks compute.
+        architecture: What the networks compute.
         params: Effective parameters `[N, *shape]`.
         part: Images.
 
     Yields:
         `[N, X, K]`, float64, and the labels of those images `[X]`.
     """
-    apply: Callable[[Params, Tensor], Tensor] = vmap(network.apply, in_dims=(0, None))
+    apply: Callable[[Params, Tensor], Tensor] = vmap(architecture.apply, in_dims=(0, None))
     for x, y in zip(part.x.split(_IMAGES_AT_ONCE), part.y.split(_IMAGES_AT_ONCE), strict=True):
         with torch.no_grad():
             logits = apply(dict(params), x)
@@ -136,12 +136,12 @@ def log_probabilities(network: Network, params: Mapping[str, Tensor], part: Part
 
 
 def blocks(
-    network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
+    architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
 ) -> list[Params]:
     """Cut networks into blocks whose parameters and activations fit into memory together.
 
     Args:
-        network: What they compute.
+        architecture: What they compute.
         params: Effective parameters `[N, *shape]`.
         x: Inputs that they will see.
 
@@ -150,7 +150,7 @@ def blocks(
     """
     first = {name: tensor[0] for name, tensor in params.items()}
     with torch.no_grad():
-        recorded = activations(network.function, first, x[:1]).values()
+        recorded = activations(architecture, first, x[:1]).values()
     each_image = x[0].numel() + sum(value.numel() for value in recorded)
     num_params = sum(tensor[0].numel() for tensor in params.values())
     size = min(
@@ -163,7 +163,7 @@ def blocks(
 
 
 def reset_statistics(
-    network: Network, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
+    architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
 ) -> Params:
     """Give networks the running statistics that they have on some images, as torch's batch norm with `momentum=None` does.
 
@@ -172,7 +172,7 @@ def reset_statistics(
     batch norm follows.
 
     Args:
-        network: What the networks compute.
+        architecture: What the networks compute.
         params: Effective parameters `[N, *shape]`.
         x: Training inputs; a last batch that is not full is left out, unless it is the only one.
 
@@ -182,17 +182,17 @@ def reset_statistics(
     References:
         Jordan et al. 2023, arXiv 2211.08403, section 3.
     """
-    names = network.function.statistics
+    names = architecture.statistics
     if not names:
         return dict(params)
     batches = [
         batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == min(len(x), _IMAGES_AT_ONCE)
     ]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for block in blocks(network, params, x):
+    for block in blocks(architecture, params, x):
         zero = {name: torch.zeros_like(block[name]) for name in names}
         total = {name: torch.zeros_like(block[name]) for name in names}
-        run = vmap(network.function.apply_training, in_dims=(0, None))
+        run = vmap(architecture.apply_training, in_dims=(0, None))
         for batch in batches:
             with torch.no_grad():
                 moved = run({**block, **zero}, batch)[1]

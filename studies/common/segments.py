@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from studies.common.evaluation import Part, evaluate, reset_statistics
-from zoo.network import Network
+from zoo.architectures import Architecture
 from zoo.params import Params
 
 
@@ -34,7 +34,7 @@ def between(
 
 
 def evaluate_segment(
-    network: Network,
+    architecture: Architecture,
     start: Mapping[str, Tensor],
     end: Mapping[str, Tensor],
     points: Float64[np.ndarray, " T"],
@@ -44,7 +44,7 @@ def evaluate_segment(
     """Losses and accuracies on the segments between networks; one segment at a time, all its points together.
 
     Args:
-        network: What they compute.
+        architecture: What they compute.
         start: Networks `[N, *shape]`.
         end: Networks `[N, *shape]`, one for each start.
         points: Places on the segment, 0 at the start and 1 at the end.
@@ -60,9 +60,9 @@ def evaluate_segment(
         a, b = ({name: tensor[i : i + 1] for name, tensor in ends.items()} for ends in (start, end))
         networks = {name: tensor[0] for name, tensor in between(a, b, points).items()}
         if repair is not None:
-            networks = reset_statistics(network, networks, repair.x)
+            networks = reset_statistics(architecture, networks, repair.x)
         for name, part in parts.items():
-            found[name].append(evaluate(network, networks, part))
+            found[name].append(evaluate(architecture, networks, part))
     return {
         name: (np.stack([v[0] for v in rows]), np.stack([v[1] for v in rows]))
         for name, rows in found.items()

@@ -172,7 +172,7 @@ def measure(asked: Asked) -> pd.DataFrame:
     pairs = pairs_of(table["network_id"].to_numpy(), asked.pairs)
     train, test = load_parts(population)
     parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
-    network, space = population.network, population.space
+    network, space = population.architecture, population.space
     matching = Matching(network, train.first(asked.match_images), asked.num_restarts, asked.seed)
     points, plain = np.linspace(0, 1, asked.points), standard_space(population)
     rows = []

@@ -166,7 +166,9 @@ def half_times(population: Population, split: str, num_train: int) -> Float[np.n
     count, moments = steps.shape
     part = load_parts(population)[0].first(num_train)
     losses, _ = evaluate(
-        population.network, {name: tensor.flatten(0, 1) for name, tensor in params.items()}, part
+        population.architecture,
+        {name: tensor.flatten(0, 1) for name, tensor in params.items()},
+        part,
     )
     return first_crossings(steps.astype(np.float64), losses.reshape(count, moments))
 

@@ -63,8 +63,8 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
     contract = declared(METANETS[metanet])
     if contract.transfers and fitted_on.space != other.space:
         return "more than widths differ" if width_difference(fitted_on.space, other.space) else ""
-    network = fitted_on.network if contract.runs_networks else None
-    spec = InputSpec(fitted_on.space, fitted_on.free, network=network)
+    architecture = fitted_on.architecture if contract.runs_networks else None
+    spec = InputSpec(fitted_on.space, fitted_on.free, architecture=architecture)
     try:
         check_spec(spec, other.space, other.free, "")
     except ValueError:
@@ -77,7 +77,7 @@ def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
         )
     return (
         ""
-        if spec.network is None or other.network.is_like(spec.network)
+        if spec.architecture is None or other.architecture.is_like(spec.architecture)
         else "its networks compute another function"
     )
 

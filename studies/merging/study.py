@@ -35,7 +35,7 @@ from studies.common.evaluation import (
 )
 from studies.common.grid import run_grid
 from studies.merging.report import format_study, write_report
-from zoo.network import Network
+from zoo.architectures import Architecture
 from zoo.params import Params, stack
 from zoo.store.population import Population, load
 from zoo.symmetry.action import act
@@ -193,7 +193,7 @@ def measure(asked: Asked) -> pd.DataFrame:
     rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == asked.train_parts)
     train, test = load_parts(population)
     parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
-    matching = Matching(population.network, parts["train"], asked.num_restarts, asked.seed)
+    matching = Matching(population.architecture, parts["train"], asked.num_restarts, asked.seed)
     groups = draw_groups(
         table["network_id"].to_numpy()[rows] % asked.train_parts,
         asked.size,
@@ -207,18 +207,19 @@ def measure(asked: Asked) -> pd.DataFrame:
         merged = merge_all(population.space, own, matching)
         if asked.repair:
             merged = {
-                way: reset_statistics(population.network, p, parts["train"].x)
+                way: reset_statistics(population.architecture, p, parts["train"].x)
                 for way, p in merged.items()
             }
         values = {
-            way: {n: evaluate(population.network, p, part) for n, part in parts.items()}
+            way: {n: evaluate(population.architecture, p, part) for n, part in parts.items()}
             for way, p in merged.items()
         }
         values["single"] = {
-            name: evaluate(population.network, own, part) for name, part in parts.items()
+            name: evaluate(population.architecture, own, part) for name, part in parts.items()
         }
         values["ensemble"] = {
-            name: evaluate_ensemble(population.network, own, part) for name, part in parts.items()
+            name: evaluate_ensemble(population.architecture, own, part)
+            for name, part in parts.items()
         }
         key = {
             "population": asked.population,
@@ -273,12 +274,12 @@ def average(params: Mapping[str, Tensor]) -> Params:
 
 
 def evaluate_ensemble(
-    network: Network, params: Mapping[str, Tensor], part: Part
+    architecture: Architecture, params: Mapping[str, Tensor], part: Part
 ) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "1"]]:
     """Loss and accuracy of the ensemble, whose probabilities are the mean of those of the networks.
 
     Args:
-        network: What they compute.
+        architecture: What they compute.
         params: Networks `[k, *shape]`.
         part: Images.
 
@@ -286,7 +287,7 @@ def evaluate_ensemble(
         Mean negative logarithm of the probability of the true class, and accuracy.
     """
     nll, correct = 0.0, 0
-    for log_p, y in log_probabilities(network, params, part):
+    for log_p, y in log_probabilities(architecture, params, part):
         mean = log_p.logsumexp(0) - np.log(len(log_p))
         nll -= float(mean.gather(-1, y[:, None]).sum())
         correct += int((mean.argmax(-1) == y).sum())

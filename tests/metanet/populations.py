@@ -10,7 +10,6 @@ from metanet.inputs.population import PopulationView, in_memory
 from metanet.testing import SPLITS
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
-from zoo.network import build_network
 from zoo.params import stack
 
 SMALL = {
@@ -53,13 +52,6 @@ def population(name: str) -> PopulationView:
     }
     sizes = dict.fromkeys(SPLITS, COUNT)
     free = dict(architecture.free)
-    options = {"name": base, **OPTIONS[base], **SMALL.get(base, {})}
-    description = {
-        "architecture": options,
-        "input_shape": list(INPUTS[base]),
-        "num_classes": CLASSES,
-    }
-    network = build_network(description, architecture.space, architecture.constants)
     table = pd.concat([rows] * 3, ignore_index=True)
     return in_memory(
         name,
@@ -69,5 +61,5 @@ def population(name: str) -> PopulationView:
         sizes,
         hyperparameters=("lr",),
         free=free,
-        network=network,
+        architecture=architecture,
     )

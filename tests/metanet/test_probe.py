@@ -17,7 +17,6 @@ from metanet.models.probe import Probe
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
-from zoo.network import Network
 from zoo.params import stack
 from zoo.symmetry.action import act, sample
 from zoo.testing import random_params
@@ -42,30 +41,22 @@ def generator(seed=0):
 @cache
 def network(case, kind=None):
     name = NAMES.get(case, case)
-    options = {"name": name, **OPTIONS[name], **SMALL.get(case, {})}
-    function = build_architecture(
-        name, {k: v for k, v in options.items() if k != "name"}, INPUTS[name], CLASSES
-    )
-    function = function if kind is None else make_asymmetric(function, kind, {}, seed=0)
-    return Network(
-        {"architecture": options, "input_shape": list(INPUTS[name]), "num_classes": CLASSES},
-        function,
-    )
+    options = {**OPTIONS[name], **SMALL.get(case, {})}
+    function = build_architecture(name, options, INPUTS[name], CLASSES)
+    return function if kind is None else make_asymmetric(function, kind, {}, seed=0)
 
 
 def networks(of, count=COUNT):
     """Random params around the initialization: no function is nearly constant or overflows."""
-    drawn = stack([of.function.init(generator(seed)) for seed in range(count)])
-    noise = random_params(of.function.space, generator(), batch=(count,))
+    drawn = stack([of.init(generator(seed)) for seed in range(count)])
+    noise = random_params(of.space, generator(), batch=(count,))
     return {name: tensor.double() + 0.1 * noise[name].abs() for name, tensor in drawn.items()}
 
 
 def probe(of, params, **options):
     with seeded(0):
         module = (
-            Probe(
-                InputSpec(of.function.space, network=of), **{"num_probes": 4, "width": 8, **options}
-            )
+            Probe(InputSpec(of.space, architecture=of), **{"num_probes": 4, "width": 8, **options})
             .double()
             .eval()
         )
@@ -87,7 +78,7 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
     of = network(case, kind)
     params = networks(of, 10)
     module = probe(of, params)
-    function = of.function.to("cpu", torch.float64)
+    function = of.to("cpu", torch.float64)
     codes, first, second = module.codes, *(layer.weight for layer in module.generator)
     bias = module.generator[1].bias
     found = module(params)
@@ -108,7 +99,7 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
 def test_no_declared_symmetry_changes_it(case):
     of = network(case)
     params = networks(of)
-    space = of.function.space
+    space = of.space
     element = sample(space, generator(1), (COUNT,))
     assert change(probe(of, params), params, act(space, element, params)) < 1e-8
 
@@ -166,18 +157,12 @@ def test_networks_that_overflow_stay_in_range(case):
 
 
 def test_one_output_is_the_logit_of_two_classes():
-    function = build_architecture("siren", {"hidden": [5]}, (2,), 1)
-    description = {
-        "architecture": {"name": "siren", "hidden": [5]},
-        "input_shape": [2],
-        "num_classes": 1,
-    }
-    of = Network(description, function)
+    of = build_architecture("siren", {"hidden": [5]}, (2,), 1)
     params = networks(of)
     module = probe(of, params)
     chances = (-module.answers(params)).exp()
     torch.testing.assert_close(chances.sum(-1), torch.ones_like(chances[..., 0]))
-    logits = torch.func.vmap(function.apply, in_dims=(0, None))(params, module.probes())
+    logits = torch.func.vmap(of.apply, in_dims=(0, None))(params, module.probes())
     torch.testing.assert_close(chances[..., :1], torch.sigmoid(logits))
 
 
@@ -218,7 +203,7 @@ def test_networks_of_a_zoo_are_learned_and_saved(name, populations, tmp_path):
     again = metanet.load(tmp_path / "probe")
     assert np.array_equal(fitted.predict(population), again.predict(population))
     assert np.array_equal(fitted.predict(population), again.predict(population.params("test")))
-    assert again.reader_.specs[0].network.is_like(population.network)
+    assert again.reader_.specs[0].network.is_like(population.architecture)
 
 
 def test_networks_that_compute_something_else_are_refused(populations):
@@ -235,12 +220,12 @@ def test_networks_that_compute_something_else_are_refused(populations):
 def test_networks_whose_function_is_unknown_are_refused():
     population = random_population(sizes=(40, 16, 16))
     with pytest.raises(ValueError, match=r"metanet 'probe' runs networks on inputs: .* got none"):
-        Metanet("probe").fit(view(population, network=None))
+        Metanet("probe").fit(view(population, architecture=None))
     fitted = Metanet("probe", epochs=1).fit(population)
     with pytest.raises(ValueError, match="got unknown"):
-        fitted.score(view(population, network=None))
+        fitted.score(view(population, architecture=None))
 
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="of at least 1, got 0, 32, 128 and 2"):
-        Probe(InputSpec(network("mlp").function.space, network=network("mlp")), num_probes=0)
+        Probe(InputSpec(network("mlp").space, architecture=network("mlp")), num_probes=0)

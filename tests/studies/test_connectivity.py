@@ -23,7 +23,6 @@ from studies.connectivity.report import pair_barriers
 from studies.connectivity.study import Connectivity, format_study, pairs_of, plan, run, write_report
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
-from zoo.network import Network
 from zoo.params import stack
 from zoo.store.population import load
 from zoo.symmetry.action import act, sample
@@ -43,17 +42,10 @@ def generator(seed):
 def make(name, count, seed=0):
     """A network and `count` draws of its parameters, in float64; running statistics are drawn too."""
     options, shape = CASES[name]
-    description = {
-        "architecture": {"name": name, **options},
-        "input_shape": list(shape),
-        "num_classes": 3,
-    }
-    network = Network(description, build_architecture(name, options, shape, 3)).to(
-        "cpu", torch.float64
-    )
-    draws = [network.function.init(generator(seed + i)) for i in range(count)]
+    network = build_architecture(name, options, shape, 3).to("cpu", torch.float64)
+    draws = [network.init(generator(seed + i)) for i in range(count)]
     params = {n: t.double() for n, t in stack(draws).items()}
-    for statistic in network.function.statistics:
+    for statistic in network.statistics:
         params[statistic] += 0.3 * torch.rand(
             params[statistic].shape, generator=generator(seed), dtype=torch.float64
         )
@@ -110,7 +102,7 @@ def test_statistics_are_reset_as_by_a_cumulative_average_of_batch_norm(monkeypat
             if not n.endswith("num_batches_tracked"):
                 torch.testing.assert_close(found[n][i], expected, rtol=0, atol=1e-12)
     changed = [n for n in params if not torch.equal(found[n], params[n])]
-    assert sorted(changed) == sorted(network.function.statistics)
+    assert sorted(changed) == sorted(network.statistics)
 
 
 def test_a_repaired_segment_has_the_statistics_of_its_own_points():
@@ -167,7 +159,7 @@ def test_activations_bound_the_blocks_too(monkeypatch):
 def test_a_network_and_its_disguise_have_a_barrier_that_alignment_takes_away(name, alignment):
     network, params = make(name, 1, seed=5)
     a = {n: t[0] for n, t in params.items()}
-    space, part = network.function.space, images(name)
+    space, part = network.space, images(name)
     with torch.no_grad():
         part = Part(
             part.x, network.apply(a, part.x).argmax(1)
@@ -197,7 +189,7 @@ def test_what_is_above_the_chord():
 
 
 def test_moved_neurons_are_counted():
-    space = make("mlp", 1)[0].function.space  # 9 and 7 neurons
+    space = make("mlp", 1)[0].space  # 9 and 7 neurons
     order = {
         "h1": torch.tensor([1, 0, 2, 3, 4, 5, 6, 7, 8]),
         "h2": torch.tensor([1, 2, 0, 3, 4, 5, 6]),

@@ -27,7 +27,6 @@ from studies.merging.study import (
 )
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
-from zoo.network import Network
 from zoo.params import flatten, stack
 from zoo.store.population import load
 from zoo.symmetry.action import act, sample
@@ -42,14 +41,7 @@ def generator(seed):
 
 @pytest.fixture
 def network():
-    description = {
-        "architecture": {"name": "mlp", **OPTIONS},
-        "input_shape": list(SHAPE),
-        "num_classes": 3,
-    }
-    return Network(description, build_architecture("mlp", OPTIONS, SHAPE, 3)).to(
-        "cpu", torch.float64
-    )
+    return build_architecture("mlp", OPTIONS, SHAPE, 3).to("cpu", torch.float64)
 
 
 @pytest.fixture
@@ -60,10 +52,7 @@ def part():
 
 
 def draws(network, count):
-    return [
-        {n: t.double() for n, t in network.function.init(generator(i)).items()}
-        for i in range(count)
-    ]
+    return [{n: t.double() for n, t in network.init(generator(i)).items()} for i in range(count)]
 
 
 def matching(network, part):
@@ -72,14 +61,12 @@ def matching(network, part):
 
 def test_the_average_of_identical_networks_is_the_network(network, part):
     one = draws(network, 1)[0]
-    for way, merged in merge_all(
-        network.function.space, stack([one] * 4), matching(network, part)
-    ).items():
+    for way, merged in merge_all(network.space, stack([one] * 4), matching(network, part)).items():
         assert all(torch.equal(merged[n][0], one[n]) for n in one), way
 
 
 def test_disguises_of_a_network_are_merged_into_it_after_alignment_only(network, part):
-    one, space = draws(network, 1)[0], network.function.space
+    one, space = draws(network, 1)[0], network.space
     elements = [replace(sample(space, generator(i)), scales={}) for i in range(5)]
     merged = merge_all(
         space, stack([act(space, e, one) for e in elements]), matching(network, part)
@@ -95,7 +82,7 @@ def test_disguises_of_a_network_are_merged_into_it_after_alignment_only(network,
 
 def test_an_average_equals_that_of_modules(network, part):
     networks = draws(network, 3)
-    merged = merge_all(network.function.space, stack(networks), matching(network, part))["average"]
+    merged = merge_all(network.space, stack(networks), matching(network, part))["average"]
     twin = MODULES["mlp"](SHAPE, 3, **OPTIONS).double()
     twin.load_state_dict({n: sum(p[n] for p in networks) / 3 for n in networks[0]})
     loss, accuracy = evaluate(network, merged, part)
@@ -128,7 +115,7 @@ def spread(space, networks):
 def test_alignment_to_the_mean_brings_networks_closer_than_alignment_to_one_and_keeps_functions(
     network, part
 ):
-    networks, space = draws(network, 4), network.function.space
+    networks, space = draws(network, 4), network.space
     first = merge_all(space, stack(networks), matching(network, part))["aligned to first"]
     moved = align_to_mean(space, networks, matching(network, part))
     flat = torch.stack([flatten(space, params) for params in networks])

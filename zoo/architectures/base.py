@@ -1,7 +1,9 @@
 """What an architecture is: a weight space, fixed constants, an initialization, and the function of one network."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,8 @@ from zoo.params import Params
 from zoo.weight_space import Axis, Label, Scaling, WeightSpace, labels
 
 Activate = Callable[[str, Tensor], Tensor]
+MODULE = "module"
+"""Name of every architecture that is a traced module; no builder can make it again."""
 
 # name -> (function, scales of a neuron that commute with it)
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Scaling]] = {
@@ -82,6 +86,10 @@ class Architecture:
             True: a running statistic, which training data move and no optimizer).
         forward_training: `forward` as training runs it, to logits and the new value of every
             running statistic; needed if, and only if, there are statistics.
+        name: Name in `ARCHITECTURES`, or `MODULE`; empty if it was built by hand.
+        options: Options of its builder, as JSON holds them.
+        input_shape: Shape of one input.
+        num_outputs: Number of outputs `K`.
     """
 
     space: WeightSpace
@@ -89,6 +97,10 @@ class Architecture:
     forward: Callable[[Params, Tensor, Activate], Tensor]
     constants: Params = field(default_factory=dict)
     forward_training: Callable[[Params, Tensor, Activate], tuple[Tensor, Params]] | None = None
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
+    num_outputs: int = 0
 
     def __post_init__(self):
         """Check that running statistics can be updated.
@@ -165,6 +177,29 @@ class Architecture:
         if mixing is not None:
             return figlu(z, mixing)
         return ACTIVATIONS[self.space.groups[group].activation][0](z)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What it takes to build it again besides space and constants, as JSON holds it."""
+        record = {
+            "architecture": {"name": self.name, **self.options},
+            "input_shape": self.input_shape,
+            "num_classes": self.num_outputs,
+        }
+        return json.loads(json.dumps(record))
+
+    def is_like(self, other: "Architecture") -> bool:
+        """Whether both compute the same: described the same way, constants included.
+
+        A description does not say what was built by hand or is a module, so those must share their
+        very function.
+        """
+        if self.name in ("", MODULE) and self.forward is not other.forward:
+            return False
+        mine, theirs = self.constants, other.constants
+        if self.description != other.description or mine.keys() != theirs.keys():
+            return False
+        return all(torch.equal(mine[name].cpu(), theirs[name].cpu()) for name in mine)
 
     @property
     def free(self) -> Params:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +45,14 @@ def build_architecture(
     Raises:
         ValueError: If the name or an option is unknown, or an option does not fit.
     """
-    return check_architecture(name, options)(input_shape, num_classes, **options)
+    built = check_architecture(name, options)(input_shape, num_classes, **options)
+    return replace(
+        built,
+        name=name,
+        options=dict(options),
+        input_shape=tuple(input_shape),
+        num_outputs=num_classes,
+    )
 
 
 def make_asymmetric(

@@ -44,7 +44,7 @@ def trained_masks(constants: Mapping[str, Tensor]) -> Params:
     """Which entries training moves, for `free`: neither fixed entries nor running statistics.
 
     Args:
-        constants: Constants of an `Architecture`, a `Network` or a `Population`.
+        constants: Constants of an `Architecture` or a `Population`.
 
     Returns:
         Masks `{tensor: bool[*shape]}`, True where an entry is trained; a tensor that is trained

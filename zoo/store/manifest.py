@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
+from zoo.architectures.base import MODULE
 from zoo.config import StrictModel
 from zoo.params import Params
 from zoo.store.bounds import (
@@ -107,34 +108,39 @@ class PopulationEntry(StrictModel):
         Returns:
             The architecture.
         """
-        return rebuild(self.architecture, self.weight_space(), input_shape, num_classes, constants)
+        described = {
+            "architecture": self.architecture,
+            "input_shape": list(input_shape),
+            "num_classes": num_classes,
+        }
+        return rebuild(described, self.weight_space(), constants)
 
 
-def rebuild(
-    architecture: Mapping[str, Any],
-    space: WeightSpace,
-    input_shape: Sequence[int],
-    num_classes: int,
-    constants: Params,
-) -> Architecture:
+def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Architecture:
     """Build an architecture again from what was stored of it; what was asymmetric is so by its space and constants.
 
     Args:
-        architecture: `name` and options of its builder.
+        description: As `Architecture.description` gives it.
         space: Weight space as stored.
-        input_shape: Shape of one input of the task.
-        num_classes: Number of classes of the task.
         constants: Constants as stored.
 
     Returns:
         The architecture.
 
     Raises:
-        StoreError: If the stored weight space is not that of the named architecture.
+        StoreError: If it was a module, or the stored weight space is not that of the named
+            architecture.
     """
+    architecture, input_shape = description["architecture"], description["input_shape"]
+    num_classes = description["num_classes"]
     options = {name: value for name, value in architecture.items() if name != "name"}
     check_options_fit(architecture, input_shape, space)
     name = architecture.get("name")
+    if name == MODULE:
+        raise StoreError(
+            f"the networks are torch modules, {options!r:.300}, which no description can build: "
+            "trace such a module again and use what that gives"
+        )
     builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
     ours = builder is not None and builder.__module__.startswith("zoo.")
     try:

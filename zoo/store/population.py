@@ -15,7 +15,6 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
-from zoo.network import Network
 from zoo.params import Params, free_entries
 from zoo.store.columns import read_columns, read_flat, read_names, read_tensors
 from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
@@ -74,15 +73,6 @@ class Population:
         return self._entry.build(
             self.manifest.input_shape, self.manifest.num_classes, self.constants
         )
-
-    @property
-    def network(self) -> Network:
-        """What the networks compute, with its description."""
-        task = {
-            "input_shape": list(self.manifest.input_shape),
-            "num_classes": self.manifest.num_classes,
-        }
-        return Network({"architecture": self._entry.architecture, **task}, self.architecture)
 
     @property
     def free(self) -> Params:
