@@ -203,7 +203,7 @@ def test_networks_of_a_zoo_are_learned_and_saved(name, populations, tmp_path):
     again = metanet.load(tmp_path / "probe")
     assert np.array_equal(fitted.predict(population), again.predict(population))
     assert np.array_equal(fitted.predict(population), again.predict(population.params("test")))
-    assert again.reader_.specs[0].network.is_like(population.architecture)
+    assert again.reader_.specs[0].architecture.is_like(population.architecture)
 
 
 def test_networks_that_compute_something_else_are_refused(populations):
@@ -213,7 +213,7 @@ def test_networks_that_compute_something_else_are_refused(populations):
     ):
         fitted.score(populations["other seed"])
     blind = Metanet("statnn", epochs=1).fit(populations["sigma_asymmetric"])
-    assert blind.reader_.specs[0].network is None
+    assert blind.reader_.specs[0].architecture is None
     assert np.isfinite(blind.predict(populations["other seed"])).all()
 
 
