@@ -1,15 +1,17 @@
-"""Scales of neurons as unknowns of a linear system: which scalings leave a traced network's function unchanged.
+"""Scales of neurons as unknowns of a linear system: which of them leave a function unchanged.
 
 Along an axis, a value of the graph is multiplied by `prod_v s_v ** a_v` when the parameters are
-scaled by the unknowns `s_v`.
-Magnitudes and signs are independent: magnitudes give a system over the rationals, signs one over
-    the integers modulo 2.
+scaled by the unknowns `s_v`. Magnitudes and signs are independent: magnitudes give a system over
+the rationals, signs one over the integers modulo 2.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd, lcm
+
+Row = Mapping[int, Fraction]
+ZERO, UNIT = Fraction(0), Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -22,30 +24,22 @@ class Scale:
         free: Whether any scale would do, as for a value that is zero.
     """
 
-    magnitude: Mapping[int, Fraction] = field(default_factory=dict)
+    magnitude: Row = field(default_factory=dict)
     sign: frozenset[int] = frozenset()
     free: bool = False
 
     def __add__(self, other: "Scale") -> "Scale":
         if self.free or other.free:
             return FREE
-        total = {
-            v: self.magnitude.get(v, Fraction(0)) + other.magnitude.get(v, Fraction(0))
-            for v in self.unknowns(other)
-        }
-        return Scale({v: a for v, a in total.items() if a}, self.sign ^ other.sign)
+        return Scale(_plus(self.magnitude, other.magnitude), self.sign ^ other.sign)
 
     def __mul__(self, power: Fraction | int) -> "Scale":
-        """The scale of the value raised to a power; an even power, or one that is no integer, has no sign."""
+        """The scale of a power of the value; only odd powers keep the sign."""
         if self.free and power > 0:
             return self
         odd = Fraction(power).denominator == 1 and int(power) % 2
         magnitude = {v: a * power for v, a in self.magnitude.items() if power}
         return Scale(magnitude, self.sign if odd else frozenset())
-
-    def unknowns(self, other: "Scale") -> list[int]:
-        """All unknowns of two scales."""
-        return sorted({*self.magnitude, *other.magnitude})
 
 
 FREE = Scale(free=True)
@@ -61,7 +55,7 @@ class Equations:
     """Conditions that the unknowns must meet."""
 
     def __init__(self):
-        self.magnitudes: list[Mapping[int, Fraction]] = []
+        self.magnitudes: list[Row] = []
         self.signs: list[frozenset[int]] = []
 
     def vanish_magnitude(self, scale: Scale) -> Scale:
@@ -85,7 +79,7 @@ class Equations:
         """Demand that two scales agree; returns it."""
         if one.free or other.free:
             return other if one.free else one
-        self.vanish(one + Scale({v: -a for v, a in other.magnitude.items()}, other.sign))
+        self.vanish(one + other * -1)
         return one
 
     def cancel(self, one: Scale, other: Scale) -> Scale:
@@ -96,7 +90,7 @@ class Equations:
 def solve(
     unknowns: Sequence[int], equations: Equations, preferred: Iterable[int]
 ) -> tuple[str, dict[int, int]]:
-    """One-parameter subgroup of the scalings of a neuron: exponents of the unknowns, and which scales are allowed.
+    """One-parameter subgroup of the scalings of a neuron: the exponents of the unknowns.
 
     The solutions fall into components that share no unknown. Of each component one solution is
     taken: the one whose first preferred unknown, in the given order, has exponent 1 (or the
@@ -110,94 +104,66 @@ def solve(
     Returns:
         The scaling of the group, and the exponent of each unknown.
     """
-    own = set(unknowns)
-    order = [*(v for v in preferred if v in own), *(v for v in unknowns if v not in set(preferred))]
-    magnitudes = [row for row in equations.magnitudes if own & row.keys()]
-    signs = [row for row in equations.signs if own & row]
-    solution = dict.fromkeys(unknowns, 0)
-    for vector in _components(_null_space(order, magnitudes)):
-        solution |= _integers(vector)
-    if any(solution.values()):
-        odd = {v for v, a in solution.items() if a % 2}
-        return ("positive" if any(len(row & odd) % 2 for row in signs) else "any"), solution
-    for vector in _components(_null_space_mod2(order, signs)):
-        solution |= dict.fromkeys(vector, 1)
-    return ("sign" if any(solution.values()) else "none"), solution
+    members = set(unknowns)
+    order = [v for v in dict.fromkeys([*preferred, *unknowns]) if v in members]
+    magnitudes = [row for row in equations.magnitudes if members & row.keys()]
+    signs = [row for row in equations.signs if members & row]
+    exponents = dict.fromkeys(unknowns, 0)
+    for vector in _unlinked(_null_space(order, magnitudes)):
+        exponents |= _integers(vector)
+    if any(exponents.values()):
+        odd = {v for v, a in exponents.items() if a % 2}
+        return ("positive" if any(len(row & odd) % 2 for row in signs) else "any"), exponents
+    parities = [dict.fromkeys(row, Fraction(1)) for row in signs]
+    for vector in _unlinked(_null_space(order, parities, modulus=2)):
+        exponents |= dict.fromkeys(vector, 1)
+    return ("sign" if any(exponents.values()) else "none"), exponents
 
 
 def _null_space(
-    order: Sequence[int], rows: list[Mapping[int, Fraction]]
+    order: Sequence[int], rows: Iterable[Row], modulus: int | None = None
 ) -> list[dict[int, Fraction]]:
-    """Basis of the solutions; each vector has one free unknown at 1, pivots are taken as late in the order as possible."""
-    pivots: dict[int, dict[int, Fraction]] = {}
+    """Basis of the solutions, over the rationals or modulo a prime.
+
+    Each vector has one free unknown at 1; pivots are taken as late in the order as possible.
+    """
+    pivots: dict[int, Row] = {}
     rank = {v: i for i, v in enumerate(order)}
-    for given in rows:
-        row = {v: a for v, a in given.items() if a}
-        for pivot, known in pivots.items():
-            if factor := row.get(pivot):
-                row = _plus(row, known, -factor)
+    for row in rows:
+        for pivot, reduced in pivots.items():
+            row = _plus(row, reduced, -row.get(pivot, ZERO), modulus)
         if row:
             last = max(row, key=rank.__getitem__)
             row = {v: a / row[last] for v, a in row.items()}
-            for pivot, known in pivots.items():
-                if factor := known.get(last):
-                    pivots[pivot] = _plus(known, row, -factor)
+            for pivot, reduced in pivots.items():
+                pivots[pivot] = _plus(reduced, row, -reduced.get(last, ZERO), modulus)
             pivots[last] = row
     free = [v for v in order if v not in pivots]
-    return [{v: Fraction(1)} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
+    return [{v: UNIT} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
 
 
 def _plus(
-    row: Mapping[int, Fraction], other: Mapping[int, Fraction], factor: Fraction
+    row: Row, other: Row, factor: Fraction = UNIT, modulus: int | None = None
 ) -> dict[int, Fraction]:
-    total = {
-        v: row.get(v, Fraction(0)) + factor * other.get(v, Fraction(0)) for v in {**row, **other}
-    }
+    """`row + factor * other`, without zeros."""
+    total = dict(row)
+    for v, a in other.items():
+        total[v] = total.get(v, ZERO) + factor * a
+        total[v] = total[v] % modulus if modulus else total[v]
     return {v: a for v, a in total.items() if a}
 
 
-def _null_space_mod2(order: Sequence[int], rows: list[frozenset[int]]) -> list[dict[int, Fraction]]:
-    pivots: dict[int, frozenset[int]] = {}
-    rank = {v: i for i, v in enumerate(order)}
-    for given in rows:
-        row = given
-        for pivot, known in pivots.items():
-            row = row ^ known if pivot in row else row
-        if row:
-            last = max(row, key=rank.__getitem__)
-            pivots = {p: known ^ row if last in known else known for p, known in pivots.items()}
-            pivots[last] = row
-    free = [v for v in order if v not in pivots]
-    return [
-        {v: Fraction(1)} | {p: Fraction(1) for p, row in pivots.items() if v in row} for v in free
-    ]
-
-
-def _components(basis: list[dict[int, Fraction]]) -> list[dict[int, Fraction]]:
-    """The first vector of each set of vectors that are linked by common unknowns."""
-    chosen: list[dict[int, Fraction]] = []
-    linked: list[set[int]] = []
+def _unlinked(basis: Iterable[dict[int, Fraction]]) -> Iterator[dict[int, Fraction]]:
+    """The vectors that share no unknown with one before them."""
+    before: set[int] = set()
     for vector in basis:
-        touching = [i for i, seen in enumerate(linked) if seen & vector.keys()]
-        if not touching:
-            chosen.append(vector)
-            linked.append(set(vector))
-        else:
-            linked[touching[0]] |= set(vector)
-    return _disjoint(chosen)
+        if before.isdisjoint(vector):
+            yield vector
+        before |= vector.keys()
 
 
-def _disjoint(vectors: list[dict[int, Fraction]]) -> list[dict[int, Fraction]]:
-    taken: set[int] = set()
-    kept = []
-    for vector in vectors:
-        if not taken & vector.keys():
-            kept.append(vector)
-            taken |= vector.keys()
-    return kept
-
-
-def _integers(vector: Mapping[int, Fraction]) -> dict[int, int]:
+def _integers(vector: Row) -> dict[int, int]:
+    """The smallest integers in the same proportions."""
     common = lcm(*(a.denominator for a in vector.values()))
     whole = {v: int(a * common) for v, a in vector.items()}
     divisor = gcd(*whole.values())
