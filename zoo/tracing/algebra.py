@@ -1,7 +1,8 @@
-"""Axes that are identified, split and joined: what the operators of a graph demand of the neurons along them."""
+"""Axes that are identified, split and joined, as the operators of a graph demand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from zoo.tracing.dims import (
     Atom,
@@ -17,6 +18,7 @@ from zoo.tracing.dims import (
     leaves,
     relabel,
     resolve,
+    rewrite,
     size,
 )
 from zoo.tracing.scales import Equations
@@ -57,18 +59,20 @@ class Algebra:
         """
         left, right, out = list(resolve(one)), list(resolve(other)), []
         while left and right:
-            a, b = left.pop(0), right.pop(0)
-            na, nb = factor_size(a), factor_size(b)
-            if na == nb:
-                out += self._same_factor(a, b, merge)
-                continue
-            big, small = max(na, nb), min(na, nb)
-            pair = self.split(a if na == big else b, small) if big % small == 0 else None
-            if pair is None:
-                return (*out, *self._give_up([a, *left], [b, *right]))
-            (left if na == big else right).insert(0, pair[1])
-            out += self._same_factor(*((pair[0], b) if na == big else (a, pair[0])), merge)
+            sizes = factor_size(left[0]), factor_size(right[0])
+            longer = left if sizes[0] > sizes[1] else right
+            if sizes[0] != sizes[1] and not self._halve(longer, min(sizes)):
+                return (*out, *self._give_up(left, right))
+            out += self._same_factor(left.pop(0), right.pop(0), merge)
         return resolve(tuple(out))
+
+    def _halve(self, factors: list[Factor], outer: int) -> bool:
+        """Split the first factor so that it has a given size, if that is known to be possible."""
+        whole = factor_size(factors[0])
+        pair = self.split(factors[0], outer) if whole % outer == 0 else None
+        if pair is not None:
+            factors[:1] = pair
+        return pair is not None
 
     def _give_up(self, one: Sequence[Factor], other: Sequence[Factor]) -> Dim:
         self.fix(tuple(one))
@@ -80,34 +84,34 @@ class Algebra:
         if isinstance(a, Leaf):
             return self._bind_to(a, (b,), merge)
         if isinstance(b, Leaf):
-            return self._bind_to(b, (a,), lambda own, new: merge(new, own))
+            return self._bind_to(b, (a,), lambda scale, new: merge(new, scale))
         if isinstance(a, Per) and isinstance(b, Per) and a.selector is b.selector:
             parts = [self.same(x, y, merge) for x, y in zip(a.parts, b.parts, strict=True)]
             return (Per(a.selector, tuple(parts)),)
         if isinstance(a, Cat) and isinstance(b, Cat):
-            bounds = sorted({*_bounds(a), *_bounds(b)})
-            sizes = [end - start for start, end in zip([0, *bounds], bounds, strict=False)]
-            parts, others = self.cut((a,), sizes), self.cut((b,), sizes)
-            if parts is not None and others is not None:
-                return (
-                    Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),
-                )
+            total = self._same_sum(a, b, merge)
+            if total is not None:
+                return total
         if isinstance(a, Per) or isinstance(b, Per):
             return self.same(self.collapse((a,)), self.collapse((b,)), merge)
         return self._give_up([a], [b])
 
+    def _same_sum(self, a: Cat, b: Cat, merge: Merge) -> Dim | None:
+        bounds = sorted({0, *_bounds(a), *_bounds(b)})
+        sizes = [end - start for start, end in pairwise(bounds)]
+        parts, others = self.cut((a,), sizes), self.cut((b,), sizes)
+        if parts is None or others is None:
+            return None
+        return (Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),)
+
     def _same_leaf(self, a: Leaf, b: Leaf, merge: Merge) -> Leaf:
         scale = merge(a.scale, b.scale)
-        keep, other = a.atom, b.atom
-        if keep is not other:
-            keep, other = sorted(
-                (keep, other),
-                key=lambda atom: (not atom.fixed, atom.fixed and atom.plain, atom.serial),
-            )
+        kept, other = sorted((a.atom, b.atom), key=_precedence)
+        if kept is not other:
             if not other.fixed or other.plain:
-                other.bound = (Leaf(keep),)
-            keep.split_at = keep.split_at or other.split_at
-        return Leaf(keep, scale, a.source or b.source)
+                other.bound = (Leaf(kept),)
+            kept.split_at = kept.split_at or other.split_at
+        return Leaf(kept, scale, a.source or b.source)
 
     def _bind_to(self, leaf: Leaf, dim: Dim, merge: Merge) -> Dim:
         if leaf.atom.fixed:
@@ -116,7 +120,7 @@ class Algebra:
         dim = self.collapse(dim)
         if len(dim) == 1 and isinstance(dim[0], Leaf):
             return self._same_factor(leaf, dim[0], merge)
-        scale = leaf.scale if leaf.scale.free else self.equations.vanish(leaf.scale)
+        scale = self._unscaled(leaf).scale
         leaf.atom.bound = relabel(dim, lambda other: Leaf(other.atom))
         return relabel(
             dim,
@@ -125,51 +129,49 @@ class Algebra:
 
     def collapse(self, dim: Dim, keep: frozenset[Atom] = frozenset()) -> Dim:
         """Identify the alternatives of every `Per` whose selector is not among those to keep."""
-        out: list[Factor] = []
-        for factor in resolve(dim):
-            if isinstance(factor, Per) and factor.selector not in keep:
-                first, *others = (self.collapse(part, keep) for part in factor.parts)
-                for other in others:
-                    first = self.same(first, other, self.equations.equal)
-                out += first
-            elif isinstance(factor, Leaf):
-                out.append(factor)
-            else:
-                out.append(
-                    replace(factor, parts=tuple(self.collapse(part, keep) for part in factor.parts))
-                )
-        return resolve(tuple(out))
+
+        def collapsed(factor: Factor) -> Dim | None:
+            if not isinstance(factor, Per) or factor.selector in keep:
+                return None
+            first, *others = (self.collapse(part, keep) for part in factor.parts)
+            for other in others:
+                first = self.same(first, other, self.equations.equal)
+            return first
+
+        return resolve(rewrite(resolve(dim), collapsed))
 
     def split(self, factor: Factor, outer: int) -> tuple[Factor, Factor] | None:
-        """Write a factor as a product of two, the first of a given size; None if that is not known to be possible."""
+        """Write a factor as a product of two, the first of a given size; None if not known how."""
         inner = factor_size(factor) // outer
         if isinstance(factor, Leaf):
-            atom = factor.atom
-            pair = [Atom(n, atom.fixed, atom.plain) for n in (outer, inner)]
-            factor = (
-                factor
-                if factor.scale.free
-                else replace(factor, scale=self.equations.vanish(factor.scale))
-            )
-            atom.bound = tuple(map(Leaf, pair))
-            return replace(factor, atom=pair[0]), replace(factor, atom=pair[1])
+            head, tail = self._leaves_of(factor, (outer, inner))
+            factor.atom.bound = (Leaf(head.atom), Leaf(tail.atom))
+            return head, tail
         if isinstance(factor, Per):
-            pairs = [
-                pair for part in factor.parts if (pair := self.divide(part, outer)) is not None
-            ]
-            if len(pairs) < len(factor.parts):
+            halves = [self.divide(part, outer) for part in factor.parts]
+            known = [half for half in halves if half is not None]
+            if len(known) < len(halves):
                 return None
-            return Per(factor.selector, tuple(p for p, _ in pairs)), Per(
-                factor.selector, tuple(p for _, p in pairs)
-            )
+            heads, tails = zip(*known, strict=True)
+            return replace(factor, parts=heads), replace(factor, parts=tails)
         parts = self.cut((factor,), [inner] * outer)
         if parts is None:
             return None
         selector = Atom(outer, fixed=True, plain=True)
         return Leaf(selector), Per(selector, tuple(parts))
 
+    def _unscaled(self, leaf: Leaf) -> Leaf:
+        """The leaf with no scale acting on it, unless it is zero."""
+        return leaf if leaf.scale.free else replace(leaf, scale=self.equations.vanish(leaf.scale))
+
+    def _leaves_of(self, leaf: Leaf, sizes: Sequence[int]) -> list[Leaf]:
+        """New atoms like that of a leaf, which turns out to be made of them."""
+        plain = self._unscaled(leaf)
+        atoms = [Atom(n, leaf.atom.fixed, leaf.atom.plain) for n in sizes]
+        return [replace(plain, atom=atom) for atom in atoms]
+
     def divide(self, dim: Dim, outer: int, split: Split | None = None) -> tuple[Dim, Dim] | None:
-        """Write an axis as a product of two, the first of a given size; None if that is not known to be possible."""
+        """Write an axis as a product of two, the first of a given size; None if not known how."""
         head, rest, need = [], list(resolve(dim)), outer
         while need > 1:
             factor = rest.pop(0)
@@ -187,39 +189,31 @@ class Algebra:
         return tuple(head), tuple(rest)
 
     def cut(self, dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
-        """Write an axis as a direct sum of parts of given sizes; None if it is a product that has no such boundaries."""
+        """Write an axis as a direct sum of parts of given sizes; None if not known how."""
         dim = resolve(dim)
         if len(sizes) == 1:
             return [dim]
         factor, *rest = dim
         if rest:
-            inner = size(tuple(rest))
-            outer = (
-                self.cut((factor,), [n // inner for n in sizes])
-                if not any(n % inner for n in sizes)
-                else None
-            )
-            return None if outer is None else [(*part, *rest) for part in outer]
+            return self._cut_product(factor, tuple(rest), sizes)
         if isinstance(factor, Leaf):
-            atom = factor.atom
-            parts = [Atom(n, atom.fixed, atom.plain) for n in sizes]
-            factor = (
-                factor
-                if factor.scale.free
-                else replace(factor, scale=self.equations.vanish(factor.scale))
-            )
-            atom.bound = (Cat(tuple((Leaf(part),) for part in parts)),)
-            return [resolve((replace(factor, atom=part),)) for part in parts]
+            parts = self._leaves_of(factor, sizes)
+            factor.atom.bound = (Cat(tuple((Leaf(part.atom),) for part in parts)),)
+            return [resolve((part,)) for part in parts]
         if isinstance(factor, Per):
             cuts = [self.cut(part, sizes) for part in factor.parts]
             known = [parts for parts in cuts if parts is not None]
             if len(known) < len(cuts):
                 return None
-            return [
-                resolve((Per(factor.selector, tuple(alternatives)),))
-                for alternatives in zip(*known, strict=True)
-            ]
+            return [resolve((replace(factor, parts=p),)) for p in zip(*known, strict=True)]
         return self._cut_sum(factor, sizes)
+
+    def _cut_product(self, factor: Factor, rest: Dim, sizes: Sequence[int]) -> list[Dim] | None:
+        inner = size(rest)
+        if any(n % inner for n in sizes):
+            return None
+        outer = self.cut((factor,), [n // inner for n in sizes])
+        return None if outer is None else [(*part, *rest) for part in outer]
 
     def _cut_sum(self, total: Cat, sizes: Sequence[int]) -> list[Dim] | None:
         waiting, out = list(total.parts), []
@@ -239,8 +233,9 @@ class Algebra:
 
 
 def _bounds(total: Cat) -> list[int]:
-    bounds, end = [], 0
-    for part in total.parts:
-        end += size(part)
-        bounds.append(end)
-    return bounds
+    return list(accumulate(map(size, total.parts)))
+
+
+def _precedence(atom: Atom) -> tuple[bool, bool, int]:
+    """Which of two atoms gives both its name: a fixed one, neurons before positions, the oldest."""
+    return not atom.fixed, atom.fixed and atom.plain, atom.serial

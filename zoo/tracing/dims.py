@@ -41,7 +41,13 @@ class Atom:
 
 @dataclass(frozen=True)
 class Leaf:
-    """An atom on an axis of a value, with the scale of the value along it and, for a parameter, the axis it comes from."""
+    """An atom on an axis of a value, and the scale of the value along it.
+
+    Attributes:
+        atom: The atom.
+        scale: The scale.
+        source: For an axis of a parameter: its name, and which axis.
+    """
 
     atom: Atom
     scale: Scale = ONE
@@ -124,20 +130,37 @@ def joined(parts: Sequence[Dim]) -> Dim:
     return flat[0] if len(flat) == 1 else (Cat(tuple(flat)),)
 
 
-def relabel(dim: Dim, change: Callable[[Leaf], Leaf]) -> Dim:
-    """Change every leaf of an axis."""
+def rewrite(dim: Dim, change: Callable[[Factor], Dim | None]) -> Dim:
+    """Replace factors of an axis.
+
+    Args:
+        dim: The axis.
+        change: The axis that a factor becomes; None leaves a leaf, and looks into the parts of any
+            other factor.
+
+    Returns:
+        The axis.
+    """
     out: list[Factor] = []
     for factor in dim:
-        if isinstance(factor, Leaf):
-            out.append(change(factor))
+        changed = change(factor)
+        if changed is not None:
+            out += changed
+        elif isinstance(factor, Leaf):
+            out.append(factor)
         else:
-            out.append(replace(factor, parts=tuple(relabel(part, change) for part in factor.parts)))
+            out.append(replace(factor, parts=tuple(rewrite(part, change) for part in factor.parts)))
     return tuple(out)
 
 
+def relabel(dim: Dim, change: Callable[[Leaf], Leaf]) -> Dim:
+    """Change every leaf of an axis."""
+    return rewrite(dim, lambda factor: (change(factor),) if isinstance(factor, Leaf) else None)
+
+
 def leaves(dim: Dim) -> Iterator[Leaf]:
-    """All leaves of a resolved axis."""
-    for factor in dim:
+    """All leaves of an axis."""
+    for factor in resolve(dim):
         if isinstance(factor, Leaf):
             yield factor
         else:
@@ -147,14 +170,10 @@ def leaves(dim: Dim) -> Iterator[Leaf]:
 
 def choose(dim: Dim, selector: Atom, index: int) -> Dim:
     """The axis at one index along a selector."""
-    out: list[Factor] = []
-    for factor in dim:
+
+    def chosen(factor: Factor) -> Dim | None:
         if isinstance(factor, Per) and factor.selector is selector:
-            out += choose(factor.parts[index], selector, index)
-        elif isinstance(factor, Leaf):
-            out.append(factor)
-        else:
-            out.append(
-                replace(factor, parts=tuple(choose(part, selector, index) for part in factor.parts))
-            )
-    return tuple(out)
+            return choose(factor.parts[index], selector, index)
+        return None
+
+    return rewrite(dim, chosen)

@@ -1,42 +1,45 @@
-"""Rules of the operators that layers are made of: products, convolutions, norms, pooling, lookup, joining."""
+"""Rules of the operators that layers are made of: products, norms, pooling, lookup, joining."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from zoo.tracing.dims import Cat, Dim, fixed, leaves, resolve, size, wild
 from zoo.tracing.operators import RULES, Number, contraction, rule
-from zoo.tracing.scales import FREE, Scale
-from zoo.tracing.values import Context, Value, combine, contract, reduce, rescale, reshape, unscaled
+from zoo.tracing.scales import FREE, ONE, Scale
+from zoo.tracing.values import (
+    Context,
+    Value,
+    add,
+    contract,
+    multiply,
+    positive,
+    reduce,
+    rescale,
+    reshape,
+    unscaled,
+)
 
-
-@rule("mm", "bmm", "matmul")
-def _matmul(ctx: Context, one: Value, other: Value) -> Value:
-    return contraction(ctx, one, other)
+rule("mm", "bmm", "matmul")(contraction)
 
 
 @rule("addmm", "baddbmm")
 def _addmm(ctx: Context, bias: Value, one: Value, other: Value, **_kwargs: Any) -> Value:
-    return combine(ctx, [contraction(ctx, one, other), bias], multiply=False)
+    return add(ctx, contraction(ctx, one, other), bias)
 
 
-@rule("mv")
-def _mv(ctx: Context, matrix: Value, vector: Value) -> Value:
-    contract(ctx, matrix.dims[-1], vector.dims[-1])
-    return Value(matrix.dims[:-1])
-
-
-@rule("dot")
-def _dot(ctx: Context, one: Value, other: Value) -> Value:
-    contract(ctx, one.dims[0], other.dims[0])
-    return Value(())
+@rule("mv", "dot")
+def _times_vector(ctx: Context, one: Value, vector: Value) -> Value:
+    contract(ctx, one.dims[-1], vector.dims[-1])
+    return Value(one.dims[:-1])
 
 
 @rule("linear")
 def _linear(ctx: Context, x: Value, weight: Value, bias: Value | None = None) -> Value:
     product = contraction(ctx, x, Value(weight.dims[::-1]))
-    return product if bias is None else combine(ctx, [product, bias], multiply=False)
+    return product if bias is None else add(ctx, product, bias)
 
 
 @rule("scaled_dot_product_attention")
@@ -55,22 +58,20 @@ def _attention(
     if is_causal:
         for dim in (query.dims[-2], key.dims[-2]):
             ctx.algebra.fix(dim)
-    if (
-        enable_gqa and size(key.dims[-3]) > 1
-    ):  # each head of the keys serves several neighboring heads of the queries
-        served = size(query.dims[-3]) // size(key.dims[-3])
-        grouped = reshape(ctx, [query.dims[-3]], [size(key.dims[-3]), served])
-        key, value = (
-            replace(v, dims=(*v.dims[:-3], (*v.dims[-3], *grouped[1]), *v.dims[-2:]))
-            for v in (key, value)
-        )
-    scores = unscaled(
-        ctx,
-        contraction(ctx, query, replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))),
-    )
+    if enable_gqa and size(key.dims[-3]) > 1:
+        key, value = _shared_heads(ctx, query, key, value)
+    swapped = replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))
+    scores = unscaled(ctx, contraction(ctx, query, swapped))
     if attn_mask is not None:
-        scores = combine(ctx, [scores, unscaled(ctx, attn_mask)], multiply=False)
+        scores = add(ctx, scores, unscaled(ctx, attn_mask))
     return contraction(ctx, scores, value)
+
+
+def _shared_heads(ctx: Context, query: Value, key: Value, value: Value) -> tuple[Value, Value]:
+    """Each head of the keys serves several neighboring heads of the queries."""
+    heads, served_heads = query.dims[-3], size(query.dims[-3]) // size(key.dims[-3])
+    served = reshape(ctx, [heads], [size(key.dims[-3]), served_heads])[1]
+    return key.put(-3, (*key.dims[-3], *served)), value.put(-3, (*value.dims[-3], *served))
 
 
 # convolutions and pooling
@@ -93,75 +94,67 @@ def _convolution(
     for dim in (*weight.dims[2:], *x.dims[-rank:]):
         for leaf in leaves(ctx.algebra.fix(dim)):
             leaf.atom.plain = True
-    read_axis = 0 if transposed else 1
-    written, read = weight.dims[1 - read_axis], weight.dims[read_axis]
     lead, channels = x.dims[: -rank - 1], x.dims[-rank - 1]
     if groups == 1:
+        written, read = weight.dims[1::-1] if transposed else weight.dims[:2]
         contract(ctx, channels, read)
-        out: Dim = written
     else:
-        per_group = size(channels) // groups
-        split_x = reshape(ctx, [channels], [groups, per_group])
-        side, other = (read, written) if transposed else (written, read)
-        split_w = reshape(ctx, [side], [groups, size(side) // groups])
-        block = ctx.algebra.same(split_x[0], split_w[0], Scale.__add__)
-        contract(ctx, split_x[1], split_w[1] if transposed else other)
-        out = reshape(
-            ctx,
-            [block, other if transposed else split_w[1]],
-            [groups * size(other if transposed else split_w[1])],
-        )[0]
-    total = Value((*lead, out, *map(fixed, ctx.shape[-rank:])))
-    if bias is None:
-        return total
-    return combine(ctx, [total, Value((bias.dims[0], *((),) * rank))], multiply=False)
+        written = _grouped(ctx, channels, weight, transposed, groups)
+    total = Value((*lead, written, *map(fixed, ctx.shape[-rank:])))
+    return total if bias is None else add(ctx, total, Value((bias.dims[0], *((),) * rank)))
 
 
-def _pool(ctx: Context, x: Value, rank: int, linear: bool) -> Value:
+def _grouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, groups: int) -> Dim:
+    """The channels that a grouped convolution writes; its groups are those of the first axis."""
+    first, second = weight.dims[:2]
+    x_groups, x_inner = reshape(ctx, [channels], [groups, size(channels) // groups])
+    w_groups, w_inner = reshape(ctx, [first], [groups, size(first) // groups])
+    same_groups = ctx.algebra.same(x_groups, w_groups, Scale.__add__)
+    read, written = (w_inner, second) if transposed else (second, w_inner)
+    contract(ctx, x_inner, read)
+    return reshape(ctx, [same_groups, written], [groups * size(written)])[0]
+
+
+def _average_pool(rank: int, ctx: Context, x: Value, *_args: Any, **_kwargs: Any) -> Value:
     for dim in x.dims[-rank:]:
         ctx.algebra.fix(dim)
-    x = x if linear else rescale(x, ctx.algebra.equations.vanish_sign)
     return Value((*x.dims[:-rank], *map(fixed, ctx.shape[-rank:])), x.zero)
 
 
-def _register_pools() -> None:
-    for rank in (1, 2, 3):
-        for name in (
-            f"avg_pool{rank}d",
-            f"_adaptive_avg_pool{rank}d",
-            f"adaptive_avg_pool{rank}d",
-            f"reflection_pad{rank}d",
-        ):
-            RULES[name] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(
-                ctx, x, _rank, linear=True
-            )
-        for mode in ("nearest", "bilinear", "linear", "trilinear", "bicubic", "_nearest_exact"):
-            RULES[f"upsample_{mode}{rank}d"] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _pool(
-                ctx, x, _rank, linear=True
-            )
-        RULES[f"replication_pad{rank}d"] = RULES[f"reflection_pad{rank}d"]
-        for name in (f"max_pool{rank}d_with_indices", f"adaptive_max_pool{rank}d"):
-            RULES[name] = lambda ctx, x, *_args, _rank=rank, **_kwargs: _max_pool(ctx, x, _rank)
+def _max_pool(
+    rank: int, ctx: Context, x: Value, *_args: Any, **_kwargs: Any
+) -> tuple[Value, Value]:
+    pooled = _average_pool(rank, ctx, positive(ctx, x))
+    return pooled, rescale(pooled, lambda _: ONE)
 
 
-def _max_pool(ctx: Context, x: Value, rank: int) -> tuple[Value, Value]:
-    pooled = _pool(ctx, x, rank, linear=False)
-    return pooled, rescale(pooled, lambda _: Scale())
-
-
-_register_pools()
+AVERAGES = (
+    *("avg_pool{}d", "_adaptive_avg_pool{}d", "adaptive_avg_pool{}d"),
+    *("reflection_pad{}d", "replication_pad{}d", "upsample__nearest_exact{}d"),
+    *("upsample_nearest{}d", "upsample_bilinear{}d", "upsample_linear{}d"),
+    *("upsample_trilinear{}d", "upsample_bicubic{}d"),
+)
+MAXIMA = ("max_pool{}d_with_indices", "adaptive_max_pool{}d")
+for _rank in (1, 2, 3):
+    RULES |= {name.format(_rank): partial(_average_pool, _rank) for name in AVERAGES}
+    RULES |= {name.format(_rank): partial(_max_pool, _rank) for name in MAXIMA}
 
 
 # norms
 
 
-def _affine(
-    ctx: Context, x: Value, weight: Value | None, bias: Value | None, channels: bool = True
-) -> Value:
-    for value, multiply in ((weight, True), (bias, False)):
-        if value is not None:
-            x = combine(ctx, [x, _on_channels(value, len(x.dims)) if channels else value], multiply)
-    return x
+def _normalized(ctx: Context, x: Value) -> Value:
+    return replace(unscaled(ctx, x), zero=False)  # eps binds the scale
+
+
+def _affine(ctx: Context, x: Value, weight: Value | None, bias: Value | None) -> Value:
+    x = x if weight is None else multiply(ctx, x, weight)
+    return x if bias is None else add(ctx, x, bias)
+
+
+def _by_channel(ctx: Context, x: Value, weight: Value | None, bias: Value | None) -> Value:
+    rank = len(x.dims)
+    return _affine(ctx, x, *(v and _on_channels(v, rank) for v in (weight, bias)))
 
 
 def _on_channels(value: Value, rank: int) -> Value:
@@ -172,8 +165,7 @@ def _on_channels(value: Value, rank: int) -> Value:
 def _layer_norm(
     ctx: Context, x: Value, _shape: Any, weight: Value | None, bias: Value | None, *_eps: Any
 ) -> Any:
-    normalized = replace(unscaled(ctx, x), zero=False)  # eps binds the scale
-    return _affine(ctx, normalized, weight, bias, channels=False), None, None
+    return _affine(ctx, _normalized(ctx, x), weight, bias), None, None
 
 
 @rule("_fused_rms_norm", "rms_norm")
@@ -193,9 +185,9 @@ def _group_norm(
     groups: int,
     *_: Any,
 ) -> Any:
-    normalized = replace(unscaled(ctx, x), zero=False)
+    normalized = _normalized(ctx, x)
     reshape(ctx, [normalized.dims[1]], [groups, channels // groups])
-    return _affine(ctx, normalized, weight, bias), None, None
+    return _by_channel(ctx, normalized, weight, bias), None, None
 
 
 @rule("_native_batch_norm_legit_no_training", "cudnn_batch_norm")
@@ -209,24 +201,19 @@ def _batch_norm(
     _momentum: Number,
     eps: Number,
 ) -> Any:
-    centered = combine(ctx, [x, _on_channels(mean, len(x.dims))], multiply=False)
-    combine(
-        ctx, [rescale(Value((x.dims[1],)), lambda scale: scale * 2), var], multiply=False
-    )  # it is the variance of x
+    centered = add(ctx, x, _on_channels(mean, len(x.dims)))
+    add(ctx, rescale(Value((x.dims[1],)), lambda scale: scale * 2), var)  # it is the variance of x
     spread = var if eps == 0 else unscaled(ctx, var)
-    inverse = rescale(
-        rescale(spread, ctx.algebra.equations.vanish_sign), lambda scale: scale * Fraction(-1, 2)
-    )
-    normalized = combine(ctx, [centered, _on_channels(inverse, len(x.dims))], multiply=True)
-    return _affine(ctx, normalized, weight, bias), None, None
+    inverse = rescale(positive(ctx, spread), lambda scale: scale * Fraction(-1, 2))
+    normalized = multiply(ctx, centered, _on_channels(inverse, len(x.dims)))
+    return _by_channel(ctx, normalized, weight, bias), None, None
 
 
 @rule("_native_batch_norm_legit.no_stats")
 def _instance_norm(
     ctx: Context, x: Value, weight: Value | None, bias: Value | None, *_args: Any
 ) -> Any:
-    normalized = replace(unscaled(ctx, x), zero=False)
-    return _affine(ctx, normalized, weight, bias), None, None
+    return _by_channel(ctx, _normalized(ctx, x), weight, bias), None, None
 
 
 @rule("_weight_norm_interface")
@@ -236,7 +223,7 @@ def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -
         ctx, direction, others, keepdim=True, change=lambda scale: replace(scale, sign=frozenset())
     )
     inverse = rescale(norm, lambda scale: scale * -1)
-    return combine(ctx, [direction, inverse, length], multiply=True), norm
+    return multiply(ctx, direction, inverse, length), norm
 
 
 # lookup
@@ -244,7 +231,7 @@ def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -
 
 @rule("embedding")
 def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs: Any) -> Value:
-    for leaf in leaves(resolve(weight.dims[0])):
+    for leaf in leaves(weight.dims[0]):
         if leaf.source is not None:
             ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
     ctx.algebra.fix(weight.dims[0])
@@ -262,11 +249,7 @@ def _embedding_bag(
     *_: Any,
 ) -> Any:
     looked_up = _embedding(ctx, weight, index)
-    kept = (
-        rescale(Value((looked_up.dims[-1],)), ctx.algebra.equations.vanish_sign)
-        if mode == 2
-        else looked_up
-    )
+    kept = positive(ctx, Value((looked_up.dims[-1],))) if mode == 2 else looked_up
     return Value((fixed(ctx.shape[0], plain=False), kept.dims[-1])), None, None, None
 
 
@@ -279,16 +262,13 @@ def _trilinear(ctx: Context, *args: Any) -> Value:
         for axis in sorted(axes):
             dims.insert(axis, ())
         grown.append(Value(tuple(dims), value.zero))
-    return reduce(ctx, combine(ctx, grown, multiply=True), summed, keepdim=False)
+    return reduce(ctx, multiply(ctx, *grown), summed, keepdim=False)
 
 
 @rule("index_select")
 def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
-    axis %= len(value.dims)
     ctx.algebra.fix(value.dims[axis])
-    return replace(
-        value, dims=(*value.dims[:axis], *unscaled(ctx, index).dims, *value.dims[axis + 1 :])
-    )
+    return value.put(axis, *unscaled(ctx, index).dims)
 
 
 @rule("gather")
@@ -311,7 +291,7 @@ def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value
     places = [i for i, index in enumerate(indices) if index is not None]
     for place in places:
         ctx.algebra.fix(value.dims[place])
-    looked_up = combine(ctx, chosen, multiply=False).dims
+    looked_up = add(ctx, *chosen).dims
     kept = [dim for i, dim in enumerate(value.dims) if i not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))
     before = places[0] if adjacent else 0
@@ -343,39 +323,32 @@ def _as_strided(
 @rule("cat")
 def _cat(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
     values = [value for value in values if value.dims and all(size(dim) for dim in value.dims)]
-    axis %= len(values[0].dims)
-    others = combine(
-        ctx,
-        [Value((*v.dims[:axis], (), *v.dims[axis + 1 :]), v.zero) for v in values],
-        multiply=False,
-    )
+    others = add(ctx, *(value.put(axis, ()) for value in values))
     joined = resolve((Cat(tuple(value.dims[axis] for value in values)),))
-    return Value(
-        (*others.dims[:axis], joined, *others.dims[axis + 1 :]), all(v.zero for v in values)
-    )
+    return others.put(axis, joined)
 
 
 @rule("stack")
 def _stack(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
-    axis %= len(values[0].dims) + 1
-    return _cat(ctx, [replace(v, dims=(*v.dims[:axis], (), *v.dims[axis:])) for v in values], axis)
+    return _cat(ctx, [value.grown(axis) for value in values], axis)
 
 
 @rule("constant_pad_nd")
 def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0) -> Value:
     dims = list(value.dims)
     for i in range(len(padding) // 2):
-        axis, (before, after) = len(dims) - 1 - i, padding[2 * i : 2 * i + 2]
-        if min(before, after) < 0 or number != 0:
-            ctx.algebra.fix(dims[axis])
-            dims[axis] = fixed(size(dims[axis]) + before + after, plain=False)
-        else:
-            parts = [wild(before, FREE), dims[axis], wild(after, FREE)]
-            dims[axis] = resolve(
-                (Cat(tuple(p for p, n in zip(parts, (before, 1, after), strict=True) if n)),)
-            )
+        before, after = padding[2 * i : 2 * i + 2]
+        dims[-1 - i] = _padded(ctx, dims[-1 - i], before, after, number)
     padded = Value(tuple(dims), value.zero)
     return padded if number == 0 else replace(unscaled(ctx, padded), zero=False)
+
+
+def _padded(ctx: Context, dim: Dim, before: int, after: int, number: Number) -> Dim:
+    if min(before, after) < 0 or number != 0:
+        ctx.algebra.fix(dim)
+        return fixed(size(dim) + before + after, plain=False)
+    beside = [(wild(before, FREE),) if before else (), (wild(after, FREE),) if after else ()]
+    return resolve((Cat((*beside[0], dim, *beside[1])),))
 
 
 @rule("flip", "roll")

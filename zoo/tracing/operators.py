@@ -1,4 +1,4 @@
-"""What every operator of the exported graph does to the neurons along the axes of its inputs: one rule each.
+"""What every operator does to the neurons along the axes of its inputs: one rule each.
 
 A rule is `rule(ctx, *args, **kwargs)` with the arguments of the operator, tensors replaced by
 `Value`. It is sound if the operator commutes with every permutation and scale that the rule leaves
@@ -12,13 +12,15 @@ from fractions import Fraction
 from typing import Any
 
 from zoo.tracing.dims import Dim, fixed, leaves, resolve, size, wild
-from zoo.tracing.scales import Scale
+from zoo.tracing.scales import ONE, Scale
 from zoo.tracing.values import (
     Context,
     Value,
-    combine,
+    add,
     contract,
+    multiply,
     pick,
+    positive,
     reduce,
     rescale,
     reshape,
@@ -31,7 +33,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operators, by their names without `aten.` and overload, or with the overload."""
+    """Register a rule for operators, by their names without `aten.`, with or without overload."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -140,7 +142,7 @@ def elementwise(ctx: Context, name: str, value: Value) -> Value:
         "sign": lambda scale: Scale({}, scale.sign),
     }
     if name in ACTIVATIONS:
-        for leaf in (leaf for dim in value.dims for leaf in leaves(resolve(dim))):
+        for leaf in (leaf for dim in value.dims for leaf in leaves(dim)):
             ctx.activations.setdefault(leaf.atom, set()).add(name)
     return rescale(value, changes.get(name, equations.vanish), value.zero and name in KEEPS_ZERO)
 
@@ -159,7 +161,7 @@ _register_elementwise()
 def _clamp(ctx: Context, value: Value, low: Any = None, high: Any = None) -> Value:
     if isinstance(low, Value) or isinstance(high, Value):
         bounds = [bound for bound in (low, high) if isinstance(bound, Value)]
-        return combine(ctx, [unscaled(ctx, v) for v in (value, *bounds)], multiply=False)
+        return add(ctx, *(unscaled(ctx, v) for v in (value, *bounds)))
     if (low in (0, None) or low == -math.inf) and (high in (0, None) or high == math.inf):
         return elementwise(ctx, "relu", value)
     odd = low is not None and high is not None and low == -high
@@ -169,7 +171,7 @@ def _clamp(ctx: Context, value: Value, low: Any = None, high: Any = None) -> Val
 @rule("pow.Tensor_Scalar")
 def _power(ctx: Context, value: Value, exponent: Number) -> Value:
     if exponent != int(exponent):
-        value = rescale(value, ctx.algebra.equations.vanish_sign)
+        value = positive(ctx, value)
     return rescale(value, lambda scale: scale * Fraction(exponent).limit_denominator(64))
 
 
@@ -193,50 +195,48 @@ def _plus_number(ctx: Context, value: Value, number: Number) -> Value:
 def _add(ctx: Context, one: Any, other: Any, **_alpha: Any) -> Value:
     operands = _values(one, other)
     if len(operands) == 2:
-        return combine(ctx, operands, multiply=False)
+        return add(ctx, *operands)
     return _plus_number(ctx, operands[0], other if operands[0] is one else one)
 
 
 @rule("mul")
 def _mul(ctx: Context, one: Any, other: Any) -> Value:
     operands = _values(one, other)
-    return combine(ctx, operands, multiply=True) if len(operands) == 2 else operands[0]
+    return multiply(ctx, *operands) if len(operands) == 2 else operands[0]
 
 
 @rule("div")
 def _div(ctx: Context, one: Any, other: Any, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
-        return combine(ctx, [unscaled(ctx, v) for v in _values(one, other)], multiply=False)
+        return add(ctx, *(unscaled(ctx, v) for v in _values(one, other)))
     if not isinstance(other, Value):
         return one
     inverse = rescale(other, lambda scale: scale * -1)
-    return combine(ctx, [one, inverse], multiply=True) if isinstance(one, Value) else inverse
+    return multiply(ctx, one, inverse) if isinstance(one, Value) else inverse
 
 
 @rule("maximum", "minimum")
 def _maximum(ctx: Context, one: Value, other: Value) -> Value:
-    return rescale(combine(ctx, [one, other], multiply=False), ctx.algebra.equations.vanish_sign)
+    return positive(ctx, add(ctx, one, other))
 
 
 @rule("where.self", "where")
 def _where(ctx: Context, condition: Value, one: Any, other: Any) -> Value:
     operands = _values(one, other)
-    branches = operands[0] if len(operands) == 1 else combine(ctx, operands, multiply=False)
-    chosen = combine(ctx, [unscaled(ctx, condition), Value(branches.dims)], multiply=True)
+    branches = operands[0] if len(operands) == 1 else add(ctx, *operands)
+    chosen = multiply(ctx, unscaled(ctx, condition), Value(branches.dims))
     return replace(chosen, zero=all(v.zero for v in operands))
 
 
 @rule("eq", "ne", "lt", "le", "gt", "ge")
 def _compare(ctx: Context, one: Value, other: Any) -> Value:
     if isinstance(other, Value):
-        compared = rescale(
-            combine(ctx, [one, other], multiply=False), ctx.algebra.equations.vanish_sign
-        )
+        compared = positive(ctx, add(ctx, one, other))
     elif other == 0 or abs(other) == math.inf:
-        compared = rescale(one, ctx.algebra.equations.vanish_sign)
+        compared = positive(ctx, one)
     else:
         compared = unscaled(ctx, one)
-    return rescale(compared, lambda _: Scale())
+    return rescale(compared, lambda _: ONE)
 
 
 @rule(
@@ -253,7 +253,7 @@ def _compare(ctx: Context, one: Value, other: Any) -> Value:
     *("fmod.Tensor", "remainder.Tensor", "floor_divide", "bitwise_xor", "copysign", "hypot"),
 )
 def _any_function(ctx: Context, one: Any, other: Any) -> Value:
-    return combine(ctx, [unscaled(ctx, v) for v in _values(one, other)], multiply=False)
+    return add(ctx, *(unscaled(ctx, v) for v in _values(one, other)))
 
 
 @rule("full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones")
@@ -318,7 +318,7 @@ def _reduce_unscaled(
 def _max_dim(ctx: Context, value: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
     ctx.algebra.fix(value.dims[dim])  # the indices name positions
     best = reduce(ctx, value, [dim], keepdim, ctx.algebra.equations.vanish_sign)
-    return best, rescale(best, lambda _: Scale())
+    return best, rescale(best, lambda _: ONE)
 
 
 @rule("argmax", "argmin")
@@ -359,8 +359,7 @@ def _t(_ctx: Context, value: Value) -> Value:
 
 @rule("unsqueeze")
 def _unsqueeze(_ctx: Context, value: Value, axis: int) -> Value:
-    axis %= len(value.dims) + 1
-    return replace(value, dims=(*value.dims[:axis], (), *value.dims[axis:]))
+    return value.grown(axis)
 
 
 @rule("squeeze", "squeeze.dim", "squeeze.dims")
@@ -392,9 +391,7 @@ def _repeat(_ctx: Context, value: Value, times: Sequence[int]) -> Value:
 
 @rule("select.int", "select")
 def _select(ctx: Context, value: Value, axis: int, index: int) -> Value:
-    axis %= len(value.dims)
-    taken = pick(ctx, value, axis, index % size(value.dims[axis]), 1)
-    return replace(taken, dims=(*taken.dims[:axis], *taken.dims[axis + 1 :]))
+    return pick(ctx, value, axis, index % size(value.dims[axis]), 1).put(axis)
 
 
 @rule("slice.Tensor", "slice")
@@ -409,11 +406,7 @@ def _slice(
     chosen = range(*slice(start, end, step).indices(size(value.dims[axis])))
     if step != 1 and len(chosen) > 1:
         ctx.algebra.fix(value.dims[axis])
-        axis %= len(value.dims)
-        return replace(
-            value,
-            dims=(*value.dims[:axis], fixed(len(chosen), plain=False), *value.dims[axis + 1 :]),
-        )
+        return value.put(axis, fixed(len(chosen), plain=False))
     return pick(ctx, value, axis, chosen[0], len(chosen))
 
 
@@ -442,6 +435,6 @@ def _unbind(ctx: Context, value: Value, axis: int = 0) -> tuple[Value, ...]:
 def contraction(ctx: Context, one: Value, other: Value) -> Value:
     """`[..., k]` times `[..., k, n]` with leading axes that are batched."""
     contract(ctx, one.dims[-1], other.dims[-2])
-    batch = combine(ctx, [Value(one.dims[:-2]), Value(other.dims[:-2])], multiply=True)
+    batch = multiply(ctx, Value(one.dims[:-2]), Value(other.dims[:-2]))
     dims: tuple[Dim, ...] = (*batch.dims, one.dims[-2], other.dims[-1])
     return Value(dims, one.zero or other.zero)

@@ -148,7 +148,7 @@ def export(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's deprecations, and what it prints beside an error that it raises, from the user."""
+    """Keep from the user the deprecations of torch, and what it prints beside an error."""
     loggers = [
         logging.getLogger(f"torch.{name}")
         for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")
@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _decompositions() -> Any:
-    """Into core operators, but for attention, whose decomposition may not fit the strides that were exported."""
+    """Into core operators, but for attention: its decomposition may not fit the strides."""
     table = torch.export.default_decompositions()
     table.pop(torch.ops.aten.scaled_dot_product_attention.default, None)
     return table

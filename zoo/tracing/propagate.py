@@ -1,4 +1,4 @@
-"""Run the rules over a graph until nothing new is learned: which neurons stand along which axis of which parameter."""
+"""Run the rules over a graph until nothing new is learned about the axes of the parameters."""
 
 import inspect
 import operator
@@ -164,14 +164,14 @@ class _Run:
         inputs = {leaf.atom for dims in self.inputs.values() for leaf in self._leaves(Value(dims))}
         activations: dict[Atom, set[str]] = {}
         for atom, names in self.context.activations.items():
-            for leaf in leaves(resolve((Leaf(atom),))):
+            for leaf in leaves((Leaf(atom),)):
                 activations.setdefault(leaf.atom, set()).update(names)
         context = replace(self.context, activations=activations)
         return Traced(self.dims(), self.unknowns, context, frozenset(inputs), frozenset(outputs))
 
     @staticmethod
     def _leaves(value: Value) -> Iterable[Leaf]:
-        return (leaf for dim in value.dims for leaf in leaves(resolve(dim)))
+        return (leaf for dim in value.dims for leaf in leaves(dim))
 
     def execute(self) -> None:
         for node in self.program.graph.graph.nodes:
@@ -215,7 +215,8 @@ class _Run:
             return None
         if not all(isinstance(n, int) for shape in shapes if shape is not None for n in shape):
             raise TraceError(
-                f"the shape of {operator_name(node)} depends on the values of the inputs, {_line(node)}"
+                f"the shape of {operator_name(node)} depends on the values of the inputs, "
+                f"{_line(node)}"
             )
         first = node.all_input_nodes[0].meta.get("val")
         self.context.node, self.context.shape = (

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd, lcm
 
+from zoo.weight_space import Scaling
+
 Row = Mapping[int, Fraction]
 ZERO, UNIT = Fraction(0), Fraction(1)
 
@@ -89,7 +91,7 @@ class Equations:
 
 def solve(
     unknowns: Sequence[int], equations: Equations, preferred: Iterable[int]
-) -> tuple[str, dict[int, int]]:
+) -> tuple[Scaling, dict[int, int]]:
     """One-parameter subgroup of the scalings of a neuron: the exponents of the unknowns.
 
     The solutions fall into components that share no unknown. Of each component one solution is
@@ -123,21 +125,21 @@ def solve(
 def _null_space(
     order: Sequence[int], rows: Iterable[Row], modulus: int | None = None
 ) -> list[dict[int, Fraction]]:
-    """Basis of the solutions, over the rationals or modulo a prime.
-
-    Each vector has one free unknown at 1; pivots are taken as late in the order as possible.
-    """
+    """Basis of the solutions, over the rationals or modulo a prime."""
+    # Each vector has one free unknown at 1; pivots are taken as late in the order as possible.
     pivots: dict[int, Row] = {}
     rank = {v: i for i, v in enumerate(order)}
-    for row in rows:
+    for given in rows:
+        row = given
         for pivot, reduced in pivots.items():
             row = _plus(row, reduced, -row.get(pivot, ZERO), modulus)
         if row:
             last = max(row, key=rank.__getitem__)
-            row = {v: a / row[last] for v, a in row.items()}
-            for pivot, reduced in pivots.items():
-                pivots[pivot] = _plus(reduced, row, -reduced.get(last, ZERO), modulus)
-            pivots[last] = row
+            pivots = {
+                pivot: _plus(reduced, row, -reduced.get(last, ZERO) / row[last], modulus)
+                for pivot, reduced in pivots.items()
+            }
+            pivots[last] = {v: a / row[last] for v, a in row.items()}
     free = [v for v in order if v not in pivots]
     return [{v: UNIT} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
 

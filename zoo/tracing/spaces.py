@@ -1,4 +1,4 @@
-"""A weight space from what the rules found out: names for atoms, roles for axes, one scaling for each group."""
+"""A weight space from what the rules found out: names for atoms, roles for axes, scalings."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
 from zoo.tracing.propagate import Traced, Unknown
 from zoo.tracing.scales import Equations, solve
 from zoo.tracing.scales import unknown as unknown_scale
-from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Sum, WeightSpace
+from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Scaling, Sum, WeightSpace
 
-Scaling = tuple[str, dict[int, int]]
+Solution = tuple[Scaling, dict[int, int]]
 
 
 def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
@@ -57,7 +57,9 @@ class _Builder:
             self.powers.setdefault((unknown.parameter, unknown.axis), {}).setdefault(
                 unknown.atom, []
             ).append(power)
-        self.scalings = {atom: scaling for atom, (scaling, _) in scalings.items()}
+        self.scalings: dict[Atom, Scaling] = {
+            atom: scaling for atom, (scaling, _) in scalings.items()
+        }
         tensors = {name: str(self._pattern(name, dims)) for name, dims in self.traced.dims.items()}
         return WeightSpace(self.groups, tensors)
 
@@ -67,7 +69,7 @@ class _Builder:
     def _reads(self, parameter: str) -> set[int]:
         return self.traced.context.reads.get(parameter, ("", set()))[1]
 
-    def _solve(self, unknowns: Sequence[Unknown]) -> Scaling:
+    def _solve(self, unknowns: Sequence[Unknown]) -> Solution:
         written = [
             u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics
         ]
@@ -124,7 +126,7 @@ class _Builder:
             activation = next(iter(names)) if len(names) == 1 else "linear"
             self.groups[self.free[atom]] = NeuronGroup(
                 atom.size, True, self.scalings[atom], activation
-            )  # pyright: ignore[reportArgumentType]
+            )
         return self.free[atom]
 
     def _fixed_group(self, atoms: tuple[Atom, ...], length: int) -> str:
@@ -140,8 +142,8 @@ class _Builder:
         return self.fixed[key]
 
 
-def _scale_innermost(dim: Dim, scalings: dict[Atom, Scaling]) -> None:
-    """Of the factors of a product let only the innermost scale: together they would say some scales twice."""
+def _scale_innermost(dim: Dim, scalings: dict[Atom, Solution]) -> None:
+    """Let only the innermost factor of a product scale: others would say its scales twice."""
     for i, factor in enumerate(dim):
         if isinstance(factor, Cat):
             for part in factor.parts:

@@ -1,6 +1,6 @@
-"""Values of the graph and what every rule needs: broadcasting, contraction, reduction, reshaping, selection."""
+"""Values of the graph, and what rules need: broadcasting, contraction, reshaping, selection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from zoo.tracing.algebra import Algebra
@@ -17,6 +17,7 @@ from zoo.tracing.dims import (
     leaves,
     relabel,
     resolve,
+    rewrite,
     size,
 )
 from zoo.tracing.scales import Scale
@@ -33,6 +34,16 @@ class Value:
 
     dims: tuple[Dim, ...]
     zero: bool = False
+
+    def put(self, axis: int, *dims: Dim) -> "Value":
+        """The value with others in place of one axis."""
+        axis %= len(self.dims)
+        return replace(self, dims=(*self.dims[:axis], *dims, *self.dims[axis + 1 :]))
+
+    def grown(self, axis: int) -> "Value":
+        """The value with a new axis of size 1."""
+        axis %= len(self.dims) + 1
+        return replace(self, dims=(*self.dims[:axis], (), *self.dims[axis:]))
 
 
 @dataclass
@@ -73,33 +84,47 @@ def unscaled(ctx: Context, value: Value) -> Value:
     return rescale(value, ctx.algebra.equations.vanish, value.zero)
 
 
-def combine(ctx: Context, values: Sequence[Value], multiply: bool) -> Value:
-    """Add or multiply values, with broadcasting."""
-    rank = max(len(value.dims) for value in values)
-    padded = [((),) * (rank - len(value.dims)) + value.dims for value in values]
-    merge: Merge = Scale.__add__ if multiply else ctx.algebra.equations.equal
+def positive(ctx: Context, value: Value) -> Value:
+    """Demand that no sign acts on a value."""
+    return rescale(value, ctx.algebra.equations.vanish_sign)
+
+
+def add(ctx: Context, *values: Value) -> Value:
+    """Add values, or apply any function that commutes with equal scales, with broadcasting."""
+    equations = ctx.algebra.equations
     dims = []
-    for axis in range(rank):
-        present = [dims[axis] for dims in padded if resolve(dims[axis])]
-        total = present[0] if present else ()
-        for other in present[1:]:
-            total = ctx.algebra.same(total, other, merge)
-        constant = any(
-            not resolve(dims[axis]) and not v.zero for dims, v in zip(padded, values, strict=True)
-        )
-        if constant and not multiply:
-            total = relabel(
-                resolve(total),
-                lambda leaf: replace(leaf, scale=ctx.algebra.equations.vanish(leaf.scale)),
-            )
+    for axis in _aligned(values):
+        total = _identified(ctx, axis, equations.equal)
+        # What is added along an axis of size 1 does not scale with the neurons there.
+        if any(not resolve(d) and not v.zero for d, v in zip(axis, values, strict=True)):
+            total = rescale(Value((total,)), equations.vanish).dims[0]
         dims.append(total)
-    zero = any(v.zero for v in values) if multiply else all(v.zero for v in values)
-    return Value(tuple(dims), zero)
+    return Value(tuple(dims), all(value.zero for value in values))
+
+
+def multiply(ctx: Context, *values: Value) -> Value:
+    """Multiply values, with broadcasting."""
+    dims = [_identified(ctx, axis, Scale.__add__) for axis in _aligned(values)]
+    return Value(tuple(dims), any(value.zero for value in values))
+
+
+def _aligned(values: Sequence[Value]) -> Iterator[tuple[Dim, ...]]:
+    """For each axis of the broadcast shape the axes of all values."""
+    rank = max(len(value.dims) for value in values)
+    return zip(*(((),) * (rank - len(value.dims)) + value.dims for value in values), strict=True)
+
+
+def _identified(ctx: Context, dims: Sequence[Dim], merge: Merge) -> Dim:
+    present = [dim for dim in dims if resolve(dim)]
+    total = present[0] if present else ()
+    for other in present[1:]:
+        total = ctx.algebra.same(total, other, merge)
+    return total
 
 
 def contract(ctx: Context, one: Dim, other: Dim) -> None:
     """Sum over an axis of a product of two values."""
-    for leaf in [*leaves(resolve(one)), *leaves(resolve(other))]:
+    for leaf in (*leaves(one), *leaves(other)):
         if leaf.source is not None:
             name, axis = leaf.source
             node, axes = ctx.reads.setdefault(name, (ctx.node, set()))
@@ -119,19 +144,15 @@ def reduce(
     rank = len(value.dims)
     reduced = {axis % rank for axis in axes} if rank else set()
     for axis in reduced:
-        for leaf in leaves(resolve(value.dims[axis])):
+        for leaf in leaves(value.dims[axis]):
             ctx.algebra.equations.vanish(leaf.scale)
     kept = rescale(value, change).dims
-    return Value(
-        tuple(
-            () if i in reduced else dim for i, dim in enumerate(kept) if keepdim or i not in reduced
-        )
-    )
+    left = [() if i in reduced else dim for i, dim in enumerate(kept)]
+    return Value(tuple(dim for i, dim in enumerate(left) if keepdim or i not in reduced))
 
 
 def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Value:
     """Take some consecutive positions of an axis; the axis stays."""
-    axis %= len(value.dims)
     dim = resolve(value.dims[axis])
     total = size(dim)
     if length == total:
@@ -142,70 +163,62 @@ def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Valu
     parts = ctx.algebra.cut(dim, sizes)
     if parts is None:
         ctx.algebra.fix(dim)
-        return _with(value, axis, fixed(length, plain=False))
-    return _with(value, axis, parts[1 if start else 0])
+        return value.put(axis, fixed(length, plain=False))
+    return value.put(axis, parts[1 if start else 0])
 
 
 def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen: range) -> Value:
+    """Take positions of an axis that others may depend on."""
     atom = leaf.atom
     if atom.split_at:
         ctx.selectors.add(atom.split_at)
     ctx.algebra.fix((leaf,))
     if len(chosen) == 1:
-        return _with(
-            Value(tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims), value.zero),
-            axis,
-            (),
-        )
+        dims = tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims)
+        return replace(value, dims=dims).put(axis, ())
     selector = Atom(len(chosen), fixed=True, plain=atom.plain)
 
-    def narrowed(dim: Dim) -> Dim:
-        out: list[Factor] = []
-        for factor in resolve(dim):
-            if isinstance(factor, Per) and factor.selector is atom:
-                out.append(Per(selector, tuple(factor.parts[i] for i in chosen)))
-            elif isinstance(factor, Leaf):
-                out.append(factor)
-            else:
-                out.append(replace(factor, parts=tuple(map(narrowed, factor.parts))))
-        return tuple(out)
+    def narrowed(factor: Factor) -> Dim | None:
+        if isinstance(factor, Per) and factor.selector is atom:
+            return (Per(selector, tuple(factor.parts[i] for i in chosen)),)
+        return None
 
-    return _with(Value(tuple(map(narrowed, value.dims)), value.zero), axis, (Leaf(selector),))
-
-
-def _with(value: Value, axis: int, dim: Dim) -> Value:
-    return Value((*value.dims[:axis], dim, *value.dims[axis + 1 :]), value.zero)
+    dims = tuple(rewrite(resolve(dim), narrowed) for dim in value.dims)
+    return replace(value, dims=dims).put(axis, (Leaf(selector),))
 
 
 def reshape(ctx: Context, dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Dim, ...]:
     """What stands along the axes of a value after it is viewed with other sizes."""
-    waiting = [dim for dim in map(resolve, dims) if size(dim) > 1]
-    places = [place for place, n in enumerate(sizes) if n > 1]
     out: list[Dim] = [()] * len(sizes)
-    while waiting:
-        block, wanted = [waiting.pop(0)], [places.pop(0)]
-        have, need = size(block[0]), sizes[wanted[0]]
-        while have != need:
-            if have < need:
-                block.append(waiting.pop(0))
-                have *= size(block[-1])
-            else:
-                wanted.append(places.pop(0))
-                need *= sizes[wanted[-1]]
-        factors = [factor for dim in block for factor in dim]
-        viewed = _factorize(ctx, factors, [(place, sizes[place]) for place in wanted])
+    for factors, places in _blocks(dims, sizes):
+        viewed = _factorize(ctx, factors, [(place, sizes[place]) for place in places])
         if viewed is None:
-            ctx.algebra.fix(tuple(factors))
-            viewed = [fixed(sizes[place], plain=False) for place in wanted]
-        for place, dim in zip(wanted, viewed, strict=True):
+            ctx.algebra.fix(factors)
+            viewed = [fixed(sizes[place], plain=False) for place in places]
+        for place, dim in zip(places, viewed, strict=True):
             out[place] = dim
     return tuple(out)
 
 
-def _factorize(
-    ctx: Context, factors: list[Factor], places: Sequence[tuple[int, int]]
-) -> list[Dim] | None:
-    waiting, out = tuple(factors), []
+def _blocks(dims: Sequence[Dim], sizes: Sequence[int]) -> Iterator[tuple[Dim, list[int]]]:
+    """The smallest runs of axes that are viewed as a run of places; size 1 is in none."""
+    axes = iter([dim for dim in map(resolve, dims) if size(dim) > 1])
+    open_places = iter([place for place, n in enumerate(sizes) if n > 1])
+    for first in axes:
+        factors, places = first, [next(open_places)]
+        have, need = size(factors), sizes[places[0]]
+        while have != need:
+            if have < need:
+                factors += next(axes)
+                have = size(factors)
+            else:
+                places.append(next(open_places))
+                need *= sizes[places[-1]]
+        yield factors, places
+
+
+def _factorize(ctx: Context, factors: Dim, places: Sequence[tuple[int, int]]) -> list[Dim] | None:
+    waiting, out = factors, []
     for place, need in places:
         key = (ctx.node, place)
         pair = ctx.algebra.divide(
@@ -233,13 +246,12 @@ def _split(
 
 
 def _product(factors: Sequence[Factor]) -> Dim:
-    """One axis of several factors; an axis that depends on a factor before it becomes a direct sum."""
+    """One axis of several factors; one that depends on a factor before it makes a direct sum."""
     factors = resolve(tuple(factors))
     for i, factor in enumerate(factors):
         rest = factors[i + 1 :]
-        if isinstance(factor, Leaf) and any(
-            isinstance(f, Per) and f.selector is factor.atom for f in rest
-        ):
+        selectors = [other.selector for other in rest if isinstance(other, Per)]
+        if isinstance(factor, Leaf) and factor.atom in selectors:
             parts = tuple(choose(rest, factor.atom, index) for index in range(factor.atom.size))
             return resolve((*factors[:i], Cat(parts)))
     return factors
@@ -247,5 +259,5 @@ def _product(factors: Sequence[Factor]) -> Dim:
 
 def settle(ctx: Context, value: Value) -> Value:
     """Identify alternatives whose selector is no longer an axis of the value."""
-    present = frozenset(leaf.atom for dim in value.dims for leaf in leaves(resolve(dim)))
+    present = frozenset(leaf.atom for dim in value.dims for leaf in leaves(dim))
     return Value(tuple(ctx.algebra.collapse(dim, present) for dim in value.dims), value.zero)
