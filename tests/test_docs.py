@@ -26,11 +26,12 @@ from zoo.architectures import ASYMMETRIES
 from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(
     r"(?P<before>[^\n]*\n)```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
+SOURCE = re.compile(r"`((?:zoo|data_gen|metanet|studies|tests|benchmarks|docs)/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_RUN = "<!-- not run -->"
 SMALL_JOB = {
@@ -162,6 +163,12 @@ def test_links_lead_somewhere(page: Path):
             continue  # made by a study; a release without it still reads
         assert target.exists(), f"{name_of(page)}: {link} does not exist"
         assert not anchor or anchor in anchors(target), f"{name_of(page)}: {link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path):
+    named = SOURCE.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
