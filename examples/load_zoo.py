@@ -7,8 +7,7 @@ import sys
 import tempfile
 
 import zoo
-from data_gen.config import load_job
-from data_gen.generation import generate
+from data_gen import generate, load_job
 
 tiny = load_job("demo", ["count=40", "hyperparameters.steps=50"])
 folder = sys.argv[1] if len(sys.argv) > 1 else generate(tiny, tempfile.mkdtemp(), compile=False)

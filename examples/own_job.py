@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 import zoo
-from data_gen.config import load_job
-from data_gen.generation import generate
+from data_gen import generate, load_job
 
 job = load_job(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).with_name("own_job.yaml")))
 folder = generate(job, tempfile.mkdtemp(), compile=False)

@@ -8,8 +8,7 @@ import tempfile
 
 import metanet
 import zoo
-from data_gen.config import load_job
-from data_gen.generation import generate
+from data_gen import generate, load_job
 
 tiny = load_job("demo", ["count=160", "hyperparameters.steps={int_range: [20, 60]}"])
 folder = sys.argv[1] if len(sys.argv) > 1 else generate(tiny, tempfile.mkdtemp(), compile=False)

@@ -1,10 +1,19 @@
-"""What a zoo is: weight spaces, architectures, and the store."""
+"""What a zoo is: weight spaces, architectures, and the store. Names are loaded on first use."""
 
-from zoo.architectures import ARCHITECTURES, Architecture
-from zoo.modules.twins import asymmetric
-from zoo.params import Params
-from zoo.store.population import Population, Zoo, load
-from zoo.weight_space import NeuronGroup, WeightSpace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.architectures.base import Architecture
+    from zoo.architectures.table import ARCHITECTURES
+    from zoo.modules.twins import asymmetric
+    from zoo.params import Params
+    from zoo.store.population import Population, Zoo, load
+    from zoo.symmetry.action import act, sample
+    from zoo.symmetry.alignment import align
+    from zoo.symmetry.canonical import canonicalize
+    from zoo.tracing.tracer import trace
+    from zoo.weight_space import NeuronGroup, WeightSpace
 
 __all__ = [
     "ARCHITECTURES",
@@ -14,6 +23,53 @@ __all__ = [
     "Population",
     "WeightSpace",
     "Zoo",
+    "act",
+    "align",
     "asymmetric",
+    "canonicalize",
     "load",
+    "sample",
+    "trace",
 ]
+
+_MODULES = {
+    "ARCHITECTURES": "zoo.architectures.table",
+    "Architecture": "zoo.architectures.base",
+    "NeuronGroup": "zoo.weight_space",
+    "Params": "zoo.params",
+    "Population": "zoo.store.population",
+    "WeightSpace": "zoo.weight_space",
+    "Zoo": "zoo.store.population",
+    "act": "zoo.symmetry.action",
+    "align": "zoo.symmetry.alignment",
+    "asymmetric": "zoo.modules.twins",
+    "canonicalize": "zoo.symmetry.canonical",
+    "load": "zoo.store.population",
+    "sample": "zoo.symmetry.action",
+    "trace": "zoo.tracing.tracer",
+}
+_ROOMS = (
+    "architectures",
+    "config",
+    "conservation",
+    "dynamics",
+    "modules",
+    "params",
+    "store",
+    "symmetry",
+    "testing",
+    "tracing",
+    "weight_space",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"zoo.{name}")
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
