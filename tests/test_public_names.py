@@ -1,4 +1,4 @@
-"""The public doors: every name is the object that its module defines, and is loaded on first use."""
+"""The public doors: a name is the object that its module defines, loaded on first use."""
 
 import ast
 import importlib
