@@ -138,7 +138,7 @@ class MetanetModule(nn.Module):
             neurons, or all declared symmetries, scales and signs among them.
         compact: Whether features are much smaller than networks, so that those of all networks fit
             into memory where the networks do not.
-        runs_networks: Whether it needs `InputSpec.network`, to run the networks on inputs.
+        runs_networks: Whether it needs `InputSpec.architecture`, to run the networks on inputs.
         transfers: Whether `transfer` takes it to other weight spaces.
         several: Builder ``several(specs, *, option=default, ...)`` of a metanet for several weight
             spaces; None if networks of one are all that it can read.
