@@ -1,4 +1,4 @@
-"""Rules of the operators that layers are made of: products, norms, pooling, lookup, joining."""
+"""Rules of matrix products, attention, convolutions, pooling and norms."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from zoo.tracing.dims import Cat, Dim, fixed, leaves, resolve, size, wild
-from zoo.tracing.operators import RULES, Number, contraction, rule
-from zoo.tracing.scales import FREE, ONE, Scale
+from zoo.tracing.dims import Dim, fixed, leaves, size
+from zoo.tracing.rules import RULES, Number, rule
+from zoo.tracing.scales import ONE, Scale
 from zoo.tracing.values import (
     Context,
     Value,
@@ -22,12 +22,21 @@ from zoo.tracing.values import (
     unscaled,
 )
 
-rule("mm", "bmm", "matmul")(contraction)
+
+def _contraction(ctx: Context, one: Value, other: Value) -> Value:
+    """`[..., k]` times `[..., k, n]` with leading axes that are batched."""
+    contract(ctx, one.dims[-1], other.dims[-2])
+    batch = multiply(ctx, Value(one.dims[:-2]), Value(other.dims[:-2]))
+    dims: tuple[Dim, ...] = (*batch.dims, one.dims[-2], other.dims[-1])
+    return Value(dims, one.zero or other.zero)
+
+
+rule("mm", "bmm", "matmul")(_contraction)
 
 
 @rule("addmm", "baddbmm")
 def _addmm(ctx: Context, bias: Value, one: Value, other: Value, **_kwargs: Any) -> Value:
-    return add(ctx, contraction(ctx, one, other), bias)
+    return add(ctx, _contraction(ctx, one, other), bias)
 
 
 @rule("mv", "dot")
@@ -38,7 +47,7 @@ def _times_vector(ctx: Context, one: Value, vector: Value) -> Value:
 
 @rule("linear")
 def _linear(ctx: Context, x: Value, weight: Value, bias: Value | None = None) -> Value:
-    product = contraction(ctx, x, Value(weight.dims[::-1]))
+    product = _contraction(ctx, x, Value(weight.dims[::-1]))
     return product if bias is None else add(ctx, product, bias)
 
 
@@ -61,10 +70,10 @@ def _attention(
     if enable_gqa and size(key.dims[-3]) > 1:
         key, value = _shared_heads(ctx, query, key, value)
     swapped = replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))
-    scores = unscaled(ctx, contraction(ctx, query, swapped))
+    scores = unscaled(ctx, _contraction(ctx, query, swapped))
     if attn_mask is not None:
         scores = add(ctx, scores, unscaled(ctx, attn_mask))
-    return contraction(ctx, scores, value)
+    return _contraction(ctx, scores, value)
 
 
 def _shared_heads(ctx: Context, query: Value, key: Value, value: Value) -> tuple[Value, Value]:
@@ -72,6 +81,18 @@ def _shared_heads(ctx: Context, query: Value, key: Value, value: Value) -> tuple
     heads, served_heads = query.dims[-3], size(query.dims[-3]) // size(key.dims[-3])
     served = reshape(ctx, [heads], [size(key.dims[-3]), served_heads])[1]
     return key.put(-3, (*key.dims[-3], *served)), value.put(-3, (*value.dims[-3], *served))
+
+
+@rule("_trilinear")
+def _trilinear(ctx: Context, *args: Any) -> Value:
+    (*values, grown_one, grown_two, grown_three, summed) = args[:7]
+    grown = []
+    for value, axes in zip(values, (grown_one, grown_two, grown_three), strict=True):
+        dims = list(value.dims)
+        for axis in sorted(axes):
+            dims.insert(axis, ())
+        grown.append(Value(tuple(dims), value.zero))
+    return reduce(ctx, multiply(ctx, *grown), summed, keepdim=False)
 
 
 # convolutions and pooling
@@ -224,148 +245,3 @@ def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -
     )
     inverse = rescale(norm, lambda scale: scale * -1)
     return multiply(ctx, direction, inverse, length), norm
-
-
-# lookup
-
-
-@rule("embedding")
-def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs: Any) -> Value:
-    for leaf in leaves(weight.dims[0]):
-        if leaf.source is not None:
-            ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
-    ctx.algebra.fix(weight.dims[0])
-    return Value((*unscaled(ctx, index).dims, weight.dims[1]), weight.zero)
-
-
-@rule("_embedding_bag", "_embedding_bag_forward_only")
-def _embedding_bag(
-    ctx: Context,
-    weight: Value,
-    index: Value,
-    _offsets: Any,
-    _scale: Any = False,
-    mode: int = 0,
-    *_: Any,
-) -> Any:
-    looked_up = _embedding(ctx, weight, index)
-    kept = positive(ctx, Value((looked_up.dims[-1],))) if mode == 2 else looked_up
-    return Value((fixed(ctx.shape[0], plain=False), kept.dims[-1])), None, None, None
-
-
-@rule("_trilinear")
-def _trilinear(ctx: Context, *args: Any) -> Value:
-    (*values, grown_one, grown_two, grown_three, summed) = args[:7]
-    grown = []
-    for value, axes in zip(values, (grown_one, grown_two, grown_three), strict=True):
-        dims = list(value.dims)
-        for axis in sorted(axes):
-            dims.insert(axis, ())
-        grown.append(Value(tuple(dims), value.zero))
-    return reduce(ctx, multiply(ctx, *grown), summed, keepdim=False)
-
-
-@rule("index_select")
-def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
-    ctx.algebra.fix(value.dims[axis])
-    return value.put(axis, *unscaled(ctx, index).dims)
-
-
-@rule("gather")
-def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any) -> Value:
-    axis %= len(value.dims)
-    ctx.algebra.fix(value.dims[axis])
-    dims = []
-    for i, (own, chosen) in enumerate(zip(value.dims, unscaled(ctx, index).dims, strict=True)):
-        if i != axis and size(own) == size(chosen):
-            dims.append(ctx.algebra.same(own, chosen, ctx.algebra.equations.equal))
-        else:
-            ctx.algebra.fix(own)
-            dims.append(chosen)
-    return Value(tuple(dims))
-
-
-@rule("index.Tensor", "index")
-def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value:
-    chosen = [unscaled(ctx, index) for index in indices if index is not None]
-    places = [i for i, index in enumerate(indices) if index is not None]
-    for place in places:
-        ctx.algebra.fix(value.dims[place])
-    looked_up = add(ctx, *chosen).dims
-    kept = [dim for i, dim in enumerate(value.dims) if i not in places]
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    before = places[0] if adjacent else 0
-    return Value((*kept[:before], *looked_up, *kept[before:]))
-
-
-@rule("as_strided")
-def _as_strided(
-    ctx: Context,
-    value: Value,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    offset: int | None = None,
-) -> Any:
-    known = {
-        (size(dim), step): dim
-        for dim, step in zip(value.dims, ctx.strides, strict=True)
-        if size(dim) > 1
-    }
-    wanted = list(zip(sizes, strides, strict=True))
-    if offset or sorted(pair for pair in wanted if pair[0] > 1) != sorted(known):
-        return None
-    return Value(tuple(known.get(pair, ()) for pair in wanted), value.zero)
-
-
-# joining
-
-
-@rule("cat")
-def _cat(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
-    values = [value for value in values if value.dims and all(size(dim) for dim in value.dims)]
-    others = add(ctx, *(value.put(axis, ()) for value in values))
-    joined = resolve((Cat(tuple(value.dims[axis] for value in values)),))
-    return others.put(axis, joined)
-
-
-@rule("stack")
-def _stack(ctx: Context, values: Sequence[Value], axis: int = 0) -> Value:
-    return _cat(ctx, [value.grown(axis) for value in values], axis)
-
-
-@rule("constant_pad_nd")
-def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0) -> Value:
-    dims = list(value.dims)
-    for i in range(len(padding) // 2):
-        before, after = padding[2 * i : 2 * i + 2]
-        dims[-1 - i] = _padded(ctx, dims[-1 - i], before, after, number)
-    padded = Value(tuple(dims), value.zero)
-    return padded if number == 0 else replace(unscaled(ctx, padded), zero=False)
-
-
-def _padded(ctx: Context, dim: Dim, before: int, after: int, number: Number) -> Dim:
-    if min(before, after) < 0 or number != 0:
-        ctx.algebra.fix(dim)
-        return fixed(size(dim) + before + after, plain=False)
-    beside = [(wild(before, FREE),) if before else (), (wild(after, FREE),) if after else ()]
-    return resolve((Cat((*beside[0], dim, *beside[1])),))
-
-
-@rule("flip", "roll")
-def _move(ctx: Context, value: Value, *args: Any) -> Value:
-    for axis in args[-1] if args[-1] else range(len(value.dims)):
-        ctx.algebra.fix(value.dims[axis])
-    return value
-
-
-@rule("cumsum", "cumprod")
-def _cumulate(ctx: Context, value: Value, axis: int, **_kwargs: Any) -> Value:
-    ctx.algebra.fix(value.dims[axis])
-    return unscaled(ctx, value)
-
-
-@rule("tril", "triu")
-def _triangle(ctx: Context, value: Value, *_args: Any) -> Value:
-    for dim in value.dims[-2:]:
-        ctx.algebra.fix(dim)
-    return value

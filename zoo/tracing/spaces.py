@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
-from zoo.tracing.propagate import Traced, Unknown
+from zoo.tracing.graph_run import Unknown
+from zoo.tracing.propagate import Analysis
 from zoo.tracing.scales import Equations, solve
 from zoo.tracing.scales import unknown as unknown_scale
 from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Scaling, Sum, WeightSpace
@@ -11,7 +12,7 @@ from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Scaling,
 Solution = tuple[Scaling, dict[int, int]]
 
 
-def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
+def build_space(analysis: Analysis, statistics: frozenset[str]) -> WeightSpace:
     """Write a weight space down.
 
     Neurons without a symmetry become a fixed group if they fill an axis, `x` for the inputs, `y`
@@ -20,18 +21,18 @@ def build_space(traced: Traced, statistics: frozenset[str]) -> WeightSpace:
     parameters.
 
     Args:
-        traced: What was found.
+        analysis: What the rules found out.
         statistics: Running statistics: they scale only if nothing scales without them.
 
     Returns:
         The space.
     """
-    return _Builder(traced, statistics).build()
+    return _Builder(analysis, statistics).build()
 
 
 class _Builder:
-    def __init__(self, traced: Traced, statistics: frozenset[str]):
-        self.traced = traced
+    def __init__(self, analysis: Analysis, statistics: frozenset[str]):
+        self.analysis = analysis
         self.statistics = statistics
         self.groups: dict[str, NeuronGroup] = {}
         self.free: dict[Atom, str] = {}
@@ -40,13 +41,13 @@ class _Builder:
 
     def build(self) -> WeightSpace:
         by_atom: dict[Atom, list[Unknown]] = {}
-        for unknown in self.traced.unknowns:
+        for unknown in self.analysis.unknowns:
             by_atom.setdefault(unknown.atom, []).append(unknown)
         scalings = {atom: self._solve(unknowns) for atom, unknowns in by_atom.items()}
-        for dims in self.traced.dims.values():
+        for dims in self.analysis.dims.values():
             for dim in dims:
                 _scale_innermost(dim, scalings)
-        for unknown in self.traced.unknowns:
+        for unknown in self.analysis.unknowns:
             scaling, powers = scalings[unknown.atom]
             power = (
                 1
@@ -60,20 +61,22 @@ class _Builder:
         self.scalings: dict[Atom, Scaling] = {
             atom: scaling for atom, (scaling, _) in scalings.items()
         }
-        tensors = {name: str(self._pattern(name, dims)) for name, dims in self.traced.dims.items()}
+        tensors = {
+            name: str(self._pattern(name, dims)) for name, dims in self.analysis.dims.items()
+        }
         return WeightSpace(self.groups, tensors)
 
     def _is_read(self, unknown: Unknown) -> bool:
         return unknown.axis in self._reads(unknown.parameter)
 
     def _reads(self, parameter: str) -> set[int]:
-        return self.traced.context.reads.get(parameter, ("", set()))[1]
+        return self.analysis.context.reads.get(parameter, ("", set()))[1]
 
     def _solve(self, unknowns: Sequence[Unknown]) -> Solution:
         written = [
             u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics
         ]
-        indices, equations = [u.index for u in unknowns], self.traced.context.algebra.equations
+        indices, equations = [u.index for u in unknowns], self.analysis.context.algebra.equations
         still = Equations()
         for unknown in unknowns:
             if unknown.parameter in self.statistics:
@@ -122,7 +125,7 @@ class _Builder:
     def _free_group(self, atom: Atom) -> str:
         if atom not in self.free:
             self.free[atom] = f"h{len(self.free) + 1}"
-            names = self.traced.context.activations.get(atom, set())
+            names = self.analysis.context.activations.get(atom, set())
             activation = next(iter(names)) if len(names) == 1 else "linear"
             self.groups[self.free[atom]] = NeuronGroup(
                 atom.size, True, self.scalings[atom], activation
@@ -133,7 +136,7 @@ class _Builder:
         key = (length, *map(id, atoms))
         if key not in self.fixed:
             is_input, is_output = (
-                bool(set(atoms) & ends) for ends in (self.traced.inputs, self.traced.outputs)
+                bool(set(atoms) & ends) for ends in (self.analysis.inputs, self.analysis.outputs)
             )
             stem = "x" if is_input else "y" if is_output else "f"
             count = sum(name.rstrip("0123456789") == stem for name in self.fixed.values())

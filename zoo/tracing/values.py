@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from zoo.tracing.algebra import Algebra
 from zoo.tracing.dims import (
@@ -34,6 +35,10 @@ class Value:
 
     dims: tuple[Dim, ...]
     zero: bool = False
+
+    def leaves(self) -> Iterator[Leaf]:
+        """All leaves of all axes."""
+        return (leaf for dim in self.dims for leaf in leaves(dim))
 
     def put(self, axis: int, *dims: Dim) -> "Value":
         """The value with others in place of one axis."""
@@ -131,6 +136,13 @@ def contract(ctx: Context, one: Dim, other: Dim) -> None:
             if node == ctx.node:
                 axes.add(axis)
     ctx.algebra.same(one, other, ctx.algebra.equations.cancel)
+
+
+def chosen_axes(value: Value, dim: Any) -> list[int]:
+    """Numbers of the axes that an argument `dim` names; all if it names none."""
+    if dim is None or dim == []:
+        return list(range(len(value.dims)))
+    return [dim] if isinstance(dim, int) else list(dim)
 
 
 def reduce(
@@ -259,5 +271,5 @@ def _product(factors: Sequence[Factor]) -> Dim:
 
 def settle(ctx: Context, value: Value) -> Value:
     """Identify alternatives whose selector is no longer an axis of the value."""
-    present = frozenset(leaf.atom for dim in value.dims for leaf in leaves(dim))
+    present = frozenset(leaf.atom for leaf in value.leaves())
     return Value(tuple(ctx.algebra.collapse(dim, present) for dim in value.dims), value.zero)

@@ -1,0 +1,264 @@
+"""One pass over a graph: the rules say what stands along the axes of every value."""
+
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from zoo.tracing import (  # noqa: F401  (each registers its rules)
+    elementwise,
+    layers,
+    lookup,
+    reductions,
+    shapes,
+)
+from zoo.tracing.algebra import Algebra
+from zoo.tracing.dims import Atom, Dim, Leaf, fixed, relabel, resolve, size, wild
+from zoo.tracing.program import Program, TraceError, operator_name
+from zoo.tracing.rules import RULES, Rule
+from zoo.tracing.scales import Scale, unknown
+from zoo.tracing.values import Context, Value, settle, unscaled
+
+Dims = tuple[Dim, ...]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """An unknown scale: one for each place of an atom on an axis of a parameter."""
+
+    index: int
+    parameter: str
+    axis: int
+    atom: Atom
+
+
+class GraphRun:
+    """One pass over a graph.
+
+    Args:
+        program: The exported graph.
+        params: Parameters and running statistics, for their shapes.
+        inputs: What stands along the axes of the inputs.
+        selectors: Splits whose first part is known to be taken apart later.
+        seeds: What the run before learned about the axes of the parameters.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        params: Mapping[str, Tensor],
+        inputs: Mapping[str, Dims],
+        selectors: frozenset[tuple[str, int]],
+        seeds: Mapping[str, Dims] | None,
+    ):
+        self.program = program
+        self.context = Context(Algebra(selectors))
+        self.unknowns: list[Unknown] = []
+        self.seeds: dict[str, Dims] = {}
+        self.values: dict[Node, Any] = {}
+        self.varying: set[Node] = set()  # nodes that depend on the inputs
+        self.inputs = inputs
+        self.missing: dict[str, str] = {}
+        used = program.used()
+        for name, tensor in params.items():
+            if name not in used:
+                self.seeds[name] = tuple(map(fixed, tensor.shape))
+            elif seeds is None:
+                self.seeds[name] = tuple(
+                    (Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(tensor.shape)
+                )
+            else:
+                self.seeds[name] = tuple(
+                    self._scaled(name, i, dim) for i, dim in enumerate(seeds[name])
+                )
+
+    def _scaled(self, name: str, axis: int, dim: Dim) -> Dim:
+        def scaled(leaf: Leaf) -> Leaf:
+            if leaf.atom.fixed:
+                return Leaf(leaf.atom, source=(name, axis))
+            self.unknowns.append(Unknown(len(self.unknowns), name, axis, leaf.atom))
+            return Leaf(leaf.atom, unknown(len(self.unknowns) - 1), (name, axis))
+
+        return relabel(resolve(dim), scaled)
+
+    def dims(self) -> dict[str, Dims]:
+        """What stands along the axes of every parameter."""
+        return {name: tuple(map(resolve, dims)) for name, dims in self.seeds.items()}
+
+    def outputs(self) -> list[Value]:
+        """What the module returns."""
+        return [self._value(node) for node in self.program.outputs]
+
+    def execute(self) -> None:
+        """Visit every node; nothing may scale the outputs."""
+        for node in self.program.graph.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+            elif node.op == "get_attr":
+                self.values[node] = getattr(self.program.graph, str(node.target))
+        for value in self.outputs():
+            for dim in unscaled(self.context, value).dims:
+                self.context.algebra.fix(dim)
+
+    def _placeholder(self, node: Node) -> Any:
+        if node.name in self.program.parameters:
+            return Value(self.seeds[self.program.parameters[node.name]])
+        if node.name in self.program.constants:
+            return self.program.constants[node.name]
+        self.varying.add(node)
+        return Value(self.inputs[node.name]) if node.name in self.inputs else node.meta.get("val")
+
+    def _call(self, node: Node) -> Any:
+        if not self.varying.isdisjoint(node.all_input_nodes):
+            self.varying.add(node)
+        elif self._is_constant(node):
+            args, kwargs = _look_up((node.args, node.kwargs), self.values)
+            with torch.no_grad():
+                return _target(node)(*args, **kwargs)
+        if node.target is operator.getitem:
+            source, index = node.args
+            return self.values[source][index]  # pyright: ignore[reportArgumentType]
+        shapes_out = _output_shapes(node)
+        shape = next((shape for shape in shapes_out if shape is not None), None)
+        if shape is None:  # an assertion, or a number that depends on the inputs
+            return None
+        self.context.node, self.context.shape = node.name, shape
+        self.context.strides = _input_strides(node)
+        outputs = self._outputs_of(node, shapes_out)
+        if node in self.varying:
+            outputs = [_without_source(v) if isinstance(v, Value) else v for v in outputs]
+        return outputs if isinstance(node.meta.get("val"), (tuple, list)) else outputs[0]
+
+    def _is_constant(self, node: Node) -> bool:
+        parts = [part for n in node.all_input_nodes for part in _flat(self.values[n])]
+        return not any(isinstance(part, Value) for part in parts)
+
+    def _outputs_of(self, node: Node, shapes_out: Sequence[Shape | None]) -> list[Any]:
+        """By the rule of the operator, if it has one and that gives the right shapes."""
+        ruled = _flat(self._apply_rule(node))
+        outputs = [settle(self.context, v) if isinstance(v, Value) else v for v in ruled]
+        agree = all(
+            _has_shape(value, shape)
+            for value, shape in zip(outputs, shapes_out, strict=False)
+            if value is not None
+        )
+        return outputs if agree and outputs[0] is not None else self._without_rule(node, shapes_out)
+
+    def _apply_rule(self, node: Node) -> Any:
+        name = operator_name(node)
+        rule = RULES.get(name, RULES.get(name.split(".")[0]))
+        if rule is None:
+            return None
+        args, kwargs = _look_up(
+            (node.args, node.kwargs), {n: _abstract(v) for n, v in self._inputs(node).items()}
+        )
+        try:
+            _signature(rule).bind(self.context, *args, **kwargs)
+        except TypeError:  # arguments that the rule does not know
+            return None
+        return rule(self.context, *args, **kwargs)
+
+    def _inputs(self, node: Node) -> dict[Node, Any]:
+        return {n: self.values[n] for n in node.all_input_nodes}
+
+    def _without_rule(self, node: Node, shapes_out: Sequence[Shape | None]) -> list[Any]:
+        """Outputs of an operator that may do anything: every neuron it touches is fixed."""
+        touched = False
+        for value in self._inputs(node).values():
+            for part in _flat(value):
+                if isinstance(part, Value):
+                    touched |= any(not leaf.atom.fixed for leaf in part.leaves())
+                    for dim in unscaled(self.context, part).dims:
+                        self.context.algebra.fix(dim)
+        if touched:
+            self.missing[node.name] = f"{operator_name(node)}, {_line(node)}"
+        return [
+            None if s is None else Value(tuple(fixed(n, plain=False) for n in s))
+            for s in shapes_out
+        ]
+
+    def _value(self, node: Node) -> Value:
+        return _abstract(self.values[node])
+
+
+def _target(node: Node) -> Any:
+    return node.target
+
+
+@cache
+def _signature(rule: Rule) -> inspect.Signature:
+    return inspect.signature(rule)
+
+
+def _output_shapes(node: Node) -> list[Shape | None]:
+    """Shapes of the outputs of a node; None for what is not a tensor."""
+    examples = _flat(node.meta.get("val"))
+    shapes_out = [tuple(v.shape) if isinstance(v, Tensor) else None for v in examples]
+    if not all(isinstance(n, int) for shape in shapes_out if shape is not None for n in shape):
+        raise TraceError(
+            f"the shape of {operator_name(node)} depends on the values of the inputs, {_line(node)}"
+        )
+    return shapes_out
+
+
+def _input_strides(node: Node) -> tuple[int, ...]:
+    first = node.all_input_nodes[0].meta.get("val")
+    return first.stride() if isinstance(first, Tensor) else ()
+
+
+def _abstract(value: Any) -> Any:
+    """A constant as a value: along axes where it does not vary, any neurons may stand."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_abstract, value))
+    if not isinstance(value, Tensor):
+        return value
+    zero = not bool(value.any()) if value.numel() else False
+    uniform = [
+        bool((value == value.select(i, 0).unsqueeze(i)).all()) if value.numel() else False
+        for i in range(value.dim())
+    ]
+    dims = [
+        wild(n, Scale(free=zero)) if same else fixed(n)
+        for n, same in zip(value.shape, uniform, strict=True)
+    ]
+    return Value(tuple(dims), zero)
+
+
+def _flat(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def _has_shape(value: Any, shape: Shape | None) -> bool:
+    return shape is None or (isinstance(value, Value) and tuple(map(size, value.dims)) == shape)
+
+
+def _without_source(value: Value) -> Value:
+    return replace(
+        value,
+        dims=tuple(
+            relabel(resolve(d), lambda leaf: replace(leaf, source=None)) for d in value.dims
+        ),
+    )
+
+
+def _look_up(arguments: Any, values: Mapping[Node, Any]) -> Any:
+    return map_arg(arguments, lambda node: values[node])
+
+
+def _line(node: Node) -> str:
+    lines = [
+        line.strip()
+        for line in (node.stack_trace or "").splitlines()
+        if line.strip().startswith("File")
+    ]
+    return lines[-1] if lines else f"node {node.name}"

@@ -1,0 +1,71 @@
+"""Rules of the operators that look positions up by indices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.tracing.dims import fixed, leaves, size
+from zoo.tracing.rules import rule
+from zoo.tracing.values import (
+    Context,
+    Value,
+    add,
+    positive,
+    unscaled,
+)
+
+
+@rule("embedding")
+def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs: Any) -> Value:
+    for leaf in leaves(weight.dims[0]):
+        if leaf.source is not None:
+            ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
+    ctx.algebra.fix(weight.dims[0])
+    return Value((*unscaled(ctx, index).dims, weight.dims[1]), weight.zero)
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(
+    ctx: Context,
+    weight: Value,
+    index: Value,
+    _offsets: Any,
+    _scale: Any = False,
+    mode: int = 0,
+    *_: Any,
+) -> Any:
+    looked_up = _embedding(ctx, weight, index)
+    kept = positive(ctx, Value((looked_up.dims[-1],))) if mode == 2 else looked_up
+    return Value((fixed(ctx.shape[0], plain=False), kept.dims[-1])), None, None, None
+
+
+@rule("index_select")
+def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
+    ctx.algebra.fix(value.dims[axis])
+    return value.put(axis, *unscaled(ctx, index).dims)
+
+
+@rule("gather")
+def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any) -> Value:
+    axis %= len(value.dims)
+    ctx.algebra.fix(value.dims[axis])
+    dims = []
+    for i, (own, chosen) in enumerate(zip(value.dims, unscaled(ctx, index).dims, strict=True)):
+        if i != axis and size(own) == size(chosen):
+            dims.append(ctx.algebra.same(own, chosen, ctx.algebra.equations.equal))
+        else:
+            ctx.algebra.fix(own)
+            dims.append(chosen)
+    return Value(tuple(dims))
+
+
+@rule("index.Tensor", "index")
+def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value:
+    chosen = [unscaled(ctx, index) for index in indices if index is not None]
+    places = [i for i, index in enumerate(indices) if index is not None]
+    for place in places:
+        ctx.algebra.fix(value.dims[place])
+    looked_up = add(ctx, *chosen).dims
+    kept = [dim for i, dim in enumerate(value.dims) if i not in places]
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    before = places[0] if adjacent else 0
+    return Value((*kept[:before], *looked_up, *kept[before:]))

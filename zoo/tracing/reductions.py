@@ -1,0 +1,77 @@
+"""Rules of the operators that reduce or accumulate along axes."""
+
+from dataclasses import replace
+from typing import Any
+
+from zoo.tracing.rules import Number, rule
+from zoo.tracing.scales import ONE
+from zoo.tracing.values import (
+    Context,
+    Value,
+    chosen_axes,
+    reduce,
+    rescale,
+    unscaled,
+)
+
+
+@rule("sum", "mean", "nansum")
+def _sum(
+    ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
+) -> Value:
+    return reduce(ctx, value, chosen_axes(value, dim), keepdim)
+
+
+@rule("amax", "amin")
+def _amax(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    return reduce(ctx, value, chosen_axes(value, dim), keepdim, ctx.algebra.equations.vanish_sign)
+
+
+@rule("var", "var.correction")
+def _var(
+    ctx: Context, value: Value, dim: Any = None, *_args: Any, keepdim: bool = False, **_kwargs: Any
+) -> Value:
+    return reduce(ctx, value, chosen_axes(value, dim), keepdim, lambda scale: scale * 2)
+
+
+@rule("linalg_vector_norm")
+def _norm(
+    ctx: Context,
+    value: Value,
+    _order: Number = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    **_kwargs: Any,
+) -> Value:
+    return reduce(
+        ctx, value, chosen_axes(value, dim), keepdim, lambda scale: replace(scale, sign=frozenset())
+    )
+
+
+@rule(
+    "any", "all", "any.dim", "all.dim", "any.dims", "all.dims", "logsumexp", "prod", "prod.dim_int"
+)
+def _reduce_unscaled(
+    ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
+) -> Value:
+    return reduce(ctx, unscaled(ctx, value), chosen_axes(value, dim), keepdim)
+
+
+@rule("max.dim", "min.dim")
+def _max_dim(ctx: Context, value: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+    ctx.algebra.fix(value.dims[dim])  # the indices name positions
+    best = reduce(ctx, value, [dim], keepdim, ctx.algebra.equations.vanish_sign)
+    return best, rescale(best, lambda _: ONE)
+
+
+@rule("argmax", "argmin")
+def _argmax(ctx: Context, value: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    for axis in chosen_axes(value, dim):
+        ctx.algebra.fix(value.dims[axis])
+    return reduce(ctx, unscaled(ctx, value), chosen_axes(value, dim), keepdim)
+
+
+@rule("cumsum", "cumprod")
+def _cumulate(ctx: Context, value: Value, axis: int, **_kwargs: Any) -> Value:
+    ctx.algebra.fix(value.dims[axis])
+    return unscaled(ctx, value)
