@@ -59,8 +59,8 @@ def of_hyperparameters(population: Population, split: str) -> np.ndarray:
 def of_ends(population: Population, split: str) -> np.ndarray:
     """Statistics of the first and the last layer."""
     params = read_examples(population, split, TARGET, "params").networks.parts[0].networks
-    found = statistics(spec_of(population), params).numpy()
-    return np.concatenate([found[:, :ENDS], found[:, -ENDS:]], axis=1)
+    columns = statistics(spec_of(population), params).numpy()
+    return np.concatenate([columns[:, :ENDS], columns[:, -ENDS:]], axis=1)
 
 
 def targets(population: Population, split: str) -> np.ndarray:
@@ -73,13 +73,16 @@ def boosted(
 ) -> Predict:
     """Boosted trees on features of all training populations together."""
     parts = [
-        (features(own, split), targets(own, split))
-        for own in train
+        (features(population, split), targets(population, split))
+        for population in train
         for split in ("train", "validation")
     ]
     trees = HistGradientBoostingRegressor(
-        learning_rate=0.05, early_stopping=True, max_iter=1000, random_state=seed
-    )  # type: ignore[arg-type]
+        learning_rate=0.05,
+        early_stopping=True,  # type: ignore[arg-type]
+        max_iter=1000,
+        random_state=seed,
+    )
     trees.fit(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
     return lambda population: (
         targets(population, "test"),
@@ -89,7 +92,7 @@ def boosted(
 
 def mean_of(train: list[Population]) -> Predict:
     """The mean of the training targets."""
-    mean = np.concatenate([targets(own, "train") for own in train]).mean()
+    mean = np.concatenate([targets(population, "train") for population in train]).mean()
     return lambda population: (y := targets(population, "test"), np.full(len(y), mean))
 
 
@@ -103,12 +106,12 @@ def rows_of(
 ) -> list[str]:
     """One row for each population."""
     rows = []
-    for own, population in populations.items():
-        found = bootstrap(*predict(population))
-        kind = HELD_OUT.get(own, "fitted")
+    for architecture, population in populations.items():
+        scores = bootstrap(*predict(population))
+        kind = HELD_OUT.get(architecture, "fitted")
         rows.append(
-            f"| {own} | {kind} | {name} | {seed} | {text(found['r2'])} | "
-            f"{text(found['kendall_tau'])} |"
+            f"| {architecture} | {kind} | {name} | {seed} | {text(scores['r2'])} | "
+            f"{text(scores['kendall_tau'])} |"
         )
     return rows
 
@@ -143,9 +146,9 @@ def main() -> None:
         )
         if arguments.own:
             for name, population in held_out.items():
-                own = Metanet("gmn", target=TARGET, seed=seed).fit(population)
+                alone = Metanet("gmn", target=TARGET, seed=seed).fit(population)
                 lines += rows_of(
-                    "gmn fitted on it alone", seed, own.predict_examples, {name: population}
+                    "gmn fitted on it alone", seed, alone.predict_examples, {name: population}
                 )
         print(
             f"seed {seed}: {metanet.num_train_} networks, {len(metanet.history_.validation_loss)} "
@@ -156,7 +159,8 @@ def main() -> None:
         "## Architectures that were held out",
         "",
         f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}. Fitted on "
-        f"{', '.join(own.name for own in train)}. 95% bootstrap intervals over test networks.",
+        f"{', '.join(population.name for population in train)}. "
+        "95% bootstrap intervals over test networks.",
         "",
         "| population | kind | predictor | seed | R^2 | Kendall's tau |",
         "|---|---|---|---|---|---|",

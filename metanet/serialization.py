@@ -150,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Fitted]:
     record, tensors = _read_file(Path(path))
     losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
     fitted = Fitted(
-        tuple(_read_spec(place, own, tensors) for place, own in enumerate(record["spaces"])),
+        tuple(_read_spec(place, space, tensors) for place, space in enumerate(record["spaces"])),
         _below("module.", tensors),
         [_below(f"treatment.{place}.", tensors) for place in range(record["num_steps"])],
         Target(**record["target"]),

@@ -51,14 +51,14 @@ def join(examples: Sequence[Examples]) -> Examples:
         The examples.
     """
     networks = JoinedNetworks(
-        tuple(part for own in examples for part in own.networks.parts),
-        any(own.networks.are_stored for own in examples),
+        tuple(part for some in examples for part in some.networks.parts),
+        any(some.networks.are_stored for some in examples),
     )
     return Examples(
         networks,
-        torch.cat([own.y for own in examples]),
-        np.concatenate([own.network_id for own in examples]),
-        sum(own.num_dropped for own in examples),
+        torch.cat([some.y for some in examples]),
+        np.concatenate([some.network_id for some in examples]),
+        sum(some.num_dropped for some in examples),
     )
 
 

@@ -189,7 +189,7 @@ class EquivariantLayer(nn.Module):
         """
         super().__init__()
         self.incidence, self.width, self.slope = incidence, width, slope
-        self.own = nn.ParameterList(
+        self.part_weights = nn.ParameterList(
             torch.randn(width, inputs) * (2 / inputs) ** 0.5 for inputs in channels
         )
         self.mix = nn.ModuleList(
@@ -225,7 +225,7 @@ class EquivariantLayer(nn.Module):
             row = received.rows[index].transpose(1, 2).contiguous()
             column = received.columns[index].transpose(1, 2).contiguous()
             a, over_read, over_written = pointwise(
-                e, self.own[index], row, column, self.slope, keep
+                e, self.part_weights[index], row, column, self.slope, keep
             )
             if new.edges is not None:
                 new.edges.append(a)

@@ -26,7 +26,7 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
     x = network.node_encoder(data.x, data.orbit)
     e = network.edge_encoder(data.edge_attr, data.edge_type)
     for layer in network.layers:
-        x, e = _layer(layer, x, e, data.edge_index)  # type: ignore[arg-type]
+        x, e = _layer(layer, x, e, data["edge_index"])
     graph_of = torch.zeros_like(data.orbit) if data.batch is None else data.batch
     count = 1 if data.batch is None else data.num_graphs
     num_sets = int(data.node_set.max()) + 1

@@ -138,9 +138,9 @@ def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Te
         The tokens.
     """
     vectors, tokens = node_features(graph, params), []
-    for own, parts in _written(graph):
+    for node_set, parts in _written(graph):
         entries = [part.view(params).flatten(2) for part in parts] + [
-            vectors[:, own.nodes, : own.channels]
+            vectors[:, node_set.nodes, : node_set.channels]
         ]
         row = torch.cat(entries, dim=-1)
         if row.shape[-1]:
@@ -162,8 +162,11 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
         The three numbers, each from 0.
     """
     lengths = [
-        (own.size, own.channels + sum(part.shape[1] * part.shape[2] for part in parts))
-        for own, parts in _written(graph)
+        (
+            node_set.size,
+            node_set.channels + sum(part.shape[1] * part.shape[2] for part in parts),
+        )
+        for node_set, parts in _written(graph)
     ]
     pieces = [(size, -(-length // token_size)) for size, length in lengths if length]
     ids = [
@@ -177,6 +180,6 @@ def _written(graph: ParameterGraph) -> list[tuple]:
     """Each node set and the parts that write it."""
     parts = [part for part in graph.edges if isinstance(part, EdgePart)]
     return [
-        (own, [part for part in parts if part.written == at])
-        for at, own in enumerate(graph.node_sets)
+        (node_set, [part for part in parts if part.written == at])
+        for at, node_set in enumerate(graph.node_sets)
     ]

@@ -1,4 +1,4 @@
-"""Slow twin of `metanet.layers.equivariant`: one network at a time, one neuron and one entry at a time."""
+"""Slow twin of `metanet.layers.equivariant`: one network, one neuron, one entry at a time."""
 
 from itertools import product
 
@@ -59,7 +59,7 @@ def mapped(module, x, at, index, terms):
     row = 1 + incidence.written[part.written].index(at)
     column = 1 + len(incidence.written[part.read]) + incidence.read[part.read].index(at)
     received = slot(module, terms[part.written][w], row) + slot(module, terms[part.read][r], column)
-    return act(module, module.own[at] @ old + received)
+    return act(module, module.part_weights[at] @ old + received)
 
 
 def slot(module, term, number):
@@ -75,7 +75,7 @@ def entries(e):
 
 
 def having(incidence, place, group, neuron):
-    """Nodes of a set whose factor `group` (its first one of that name) is the neuron; all nodes if the group is None."""
+    """Nodes of a set at a neuron of `group` (the first factor of that name); all if it is None."""
     axis = incidence.graph.node_sets[place].axis
     positions = list(product(*(range(incidence.graph.space.groups[name].size) for name in axis)))
     return [

@@ -213,7 +213,7 @@ def _jacobians(
     """For each trained tensor the derivatives of all outputs by its trained entries."""
     trained = {name: tensor for name, tensor in params.items() if name in names}
     rest = {name: tensor for name, tensor in params.items() if name not in names}
-    one_image = jacrev(lambda own, others, image: apply({**own, **others}, image[None])[0])
+    one_image = jacrev(lambda moved, fixed, image: apply({**moved, **fixed}, image[None])[0])
     jacobians = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
     flat = {
         name: jacobian.flatten(3) if jacobian.dim() > 3 else jacobian[..., None]

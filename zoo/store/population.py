@@ -67,9 +67,13 @@ class Population:
         arrays = check_constants(self.directory, self.name, self._entry.constants, self.space)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    @cached_property
+    @property
     def architecture(self) -> Architecture:
-        """The architecture, constants included; `architecture.apply(params, x)` runs one network."""
+        """The architecture with its constants; `architecture.apply(params, x)` runs a network."""
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
         return self._entry.build(
             self.manifest.input_shape, self.manifest.num_classes, self.constants
         )

@@ -115,11 +115,11 @@ def diagonal_residual(terms: Sequence[Term], products: Sequence[Products]) -> Fl
     """
     pieces = [list(same) for _, same in groupby(terms, key=lambda term: term.block)]
     weights = (lambda power: power**2, lambda power: power, lambda power: power != 0)
-    moved, along, own = (
+    moved, along, restricted = (
         _total(_weighted(alike, p, w) for alike in pieces)
         for p, w in zip(products, weights, strict=True)
     )
-    return _quotient(along.abs(), (moved * own).sqrt())
+    return _quotient(along.abs(), (moved * restricted).sqrt())
 
 
 def matrix(
