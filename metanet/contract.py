@@ -95,7 +95,7 @@ class InputSpec:
         free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
         hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for
             a numeric column.
-        architecture: What the networks compute; None if it is not known, or the metanet does not run
+        architecture: What the networks compute; None if it is not known, or the metanet runs no
             networks.
     """
 

@@ -31,7 +31,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(
     r"(?P<before>[^\n]*\n)```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
-SOURCE = re.compile(r"`((?:zoo|data_gen|metanet|studies|tests|benchmarks|docs)/[\w./-]*(?:/|\.\w+))`")
+SOURCE = re.compile(
+    r"`((?:zoo|data_gen|metanet|studies|tests|benchmarks|docs)/[\w./-]*(?:/|\.\w+))`"
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_RUN = "<!-- not run -->"
 SMALL_JOB = {

@@ -1,4 +1,7 @@
-"""Configuration files: YAML in, a checked pydantic model out, errors that name file, line, key, expected and found."""
+"""Configuration files: YAML in, a checked pydantic model out.
+
+Errors name file, line, key, what was expected and what the file says.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number, as everywhere else; the YAML 1.1 of the library wants `1.0e-3`."""
+    """Safe YAML in which `1e-3` is a number; the YAML 1.1 of the library wants `1.0e-3`."""
 
 
 _Loader.add_implicit_resolver(
@@ -86,7 +89,8 @@ def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> No
             if inner in lines:
                 first = lines[inner]
                 raise ConfigError(
-                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice (first: line {first})"
+                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice "
+                    f"(first: line {first})"
                 )
             lines[inner] = key.start_mark.line + 1
             _collect_lines(value, inner, lines, path)

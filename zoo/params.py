@@ -1,4 +1,4 @@
-"""Params: the parameters of one network, or of many along leading axes, as a dictionary from name to tensor."""
+"""Params: the parameters of one network, or of many along leading axes, by name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,11 +41,13 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
         lead = got[: len(got) - len(shape)]
         if len(got) < len(shape) or got[len(lead) :] != shape:
             raise ValueError(
-                f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], got {list(got)}"
+                f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], "
+                f"got {list(got)}"
             )
         if batch is not None and lead != batch:
             raise ValueError(
-                f"tensor {name!r}: expected leading axes {list(batch)} as before it, got {list(lead)}"
+                f"tensor {name!r}: expected leading axes {list(batch)} as before it, "
+                f"got {list(lead)}"
             )
         batch = lead
     return batch if batch is not None else ()
@@ -83,7 +85,8 @@ def unflatten(space: WeightSpace, flat: Shaped[Tensor, "*batch P"]) -> Params:
     """
     if flat.shape[-1] != space.num_params:
         raise ValueError(
-            f"flat params: expected {space.num_params} entries on the last axis, got {flat.shape[-1]}"
+            f"flat params: expected {space.num_params} entries on the last axis, "
+            f"got {flat.shape[-1]}"
         )
     pieces = flat.split([math.prod(shape) for shape in space.shapes.values()], dim=-1)
     return {
@@ -143,7 +146,9 @@ def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
 
 
 def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
-    """A generic point near some params, without their coincidences (zero biases, equal gains); what is positive stays so.
+    """A generic point near some params, without their coincidences (zero biases, equal gains).
+
+    What is positive stays so.
 
     Args:
         params: Tensors, of any floating type.

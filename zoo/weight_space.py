@@ -3,12 +3,16 @@
 A weight space is data. It names the neuron groups of an architecture and, for every parameter
 tensor, a *pattern*:
 
-    "layers.0.weight": "h1 <- x"        "conv2.weight": "c2 <- c1 3 3"        "fc.weight": "y <- (c2 16)"
+    "layers.0.weight": "h1 <- x"
+    "conv2.weight": "c2 <- c1 3 3"
+    "fc.weight": "y <- (c2 16)"
 
 Left of ``<-`` is written, right is read; ``x -> h`` is the same for a tensor that has its read axes
 first. Parentheses are composite axes, bare integers plain axes:
 
-    "(3 heads dim)"  a product, in C order        "(c0 + c1)"  a direct sum (concatenation)        "c1^2"  the squared scale
+    "(3 heads dim)"  a product, in C order
+    "(c0 + c1)"      a direct sum (concatenation)
+    "c1^2"           the squared scale
 
 Group action, canonical form, alignment, parameter graphs and statistics are derived from it
 elsewhere. Standard library only.
@@ -34,7 +38,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Label:
-    """A neuron group on an axis, with the power of the group's scale that acts there: 1 unless the pattern says `h^2`."""
+    """A neuron group on an axis; `power` of its scale acts there: 1, or 2 for `h^2`."""
 
     group: str
     power: int = 1
@@ -45,7 +49,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Sum:
-    """A direct sum: the positions of one product of factors after those of another, as concatenation lays them out."""
+    """A direct sum: the positions of one product of factors after those of another."""
 
     terms: tuple[tuple["Factor", ...], ...]
 
@@ -86,7 +90,8 @@ class NeuronGroup:
             raise ValueError(f"size of a neuron group: expected an integer >= 1, got {self.size!r}")
         if self.scaling not in get_args(Scaling):
             raise ValueError(
-                f"scaling of a neuron group: expected one of {get_args(Scaling)}, got {self.scaling!r}"
+                f"scaling of a neuron group: expected one of {get_args(Scaling)}, "
+                f"got {self.scaling!r}"
             )
         if not isinstance(self.permutable, bool) or not isinstance(self.activation, str):
             raise ValueError(
@@ -227,7 +232,8 @@ class WeightSpace:
         tensors: Pattern of each parameter by its state-dict name, in state-dict order; blanks and
             superfluous parentheses go.
 
-    >>> space = WeightSpace({"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3)}, {"weight": "h <- x", "bias": "h"})
+    >>> groups = {"x": NeuronGroup(4, permutable=False), "h": NeuronGroup(3)}
+    >>> space = WeightSpace(groups, {"weight": "h <- x", "bias": "h"})
     >>> space.shapes["weight"], space.num_params
     ((3, 4), 15)
     """
@@ -246,8 +252,8 @@ class WeightSpace:
             for label in (label for axis in parse_pattern(text).axes for label in labels(axis)):
                 if label.group not in self.groups:
                     raise ValueError(
-                        f"axis {label.group!r} in pattern {text!r} of tensor {name!r} is not a neuron group; "
-                        f"groups are {sorted(self.groups)}"
+                        f"axis {label.group!r} in pattern {text!r} of tensor {name!r} "
+                        f"is not a neuron group; groups are {sorted(self.groups)}"
                     )
         canonical = {name: str(parse_pattern(text)) for name, text in self.tensors.items()}
         object.__setattr__(self, "tensors", MappingProxyType(canonical))

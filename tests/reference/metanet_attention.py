@@ -1,4 +1,4 @@
-"""Slow twin of `metanet.layers.attention`: one list of edges, gathered and scattered, softmax by torch_geometric."""
+"""Slow twin of `metanet.layers.attention`: one list of edges, softmax by torch_geometric."""
 
 import torch
 import torch.nn.functional as F

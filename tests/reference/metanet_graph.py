@@ -1,4 +1,4 @@
-"""Slow twin of `metanet.graphs.topology`: the graph of one network, entry by entry, for patterns without sums."""
+"""Slow twin of `metanet.graphs.topology`: one network, entry by entry, no sums."""
 
 from itertools import product
 
@@ -6,7 +6,10 @@ from zoo.weight_space import Label
 
 
 def entries(space, params):
-    """Of one network: `{(tensor, written neurons, read neurons): [entries in C order]}`, a neuron being `(group, place)`."""
+    """`{(tensor, written neurons, read neurons): [entries in C order]}` of one network.
+
+    A neuron is `(group, place)`.
+    """
     found = {}
     for name, shape in space.shapes.items():
         pattern = space.pattern(name)

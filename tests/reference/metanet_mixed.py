@@ -1,4 +1,4 @@
-"""The metanet of several weight spaces, slowly: every network a torch_geometric graph, all of them in one batch."""
+"""The metanet of several weight spaces, slowly: one batch of torch_geometric graphs."""
 
 import torch
 from torch.nn.functional import pad

@@ -1,4 +1,4 @@
-"""The metanets of Lim et al. (2024, Table 3) written as their text says, from the weights of ours."""
+"""The metanets of Lim et al. (2024, Table 3) as their text says, from our weights."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Message passing with signs edge by edge: gathers and scatters. How signs act is found by flipping them, not from patterns."""
+"""Message passing with signs, edge by edge. How signs act is found by flipping them."""
 
 from dataclasses import replace
 

@@ -1,10 +1,10 @@
-"""Slow twin of `metanet.models.tokens.tokenize`: what each neuron is written by, entry by entry, for patterns without sums."""
+"""Slow twin of `metanet.models.tokens.tokenize`: entry by entry, no sums."""
 
 from tests.reference.metanet_graph import entries
 
 
 def rows(space, params):
-    """Of one network: for each neuron (or position of several groups) that is written, all entries that write it."""
+    """For each neuron (or position of several groups) of a network, the entries that write it."""
     found = {}
     for (_, written, read), values in entries(space, params).items():
         found.setdefault(written or read, []).extend(values)

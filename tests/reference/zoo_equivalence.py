@@ -1,4 +1,4 @@
-"""Whether two weight spaces declare the same symmetry of the same tensors, whatever their groups are called."""
+"""Whether two weight spaces declare the same symmetry, whatever their groups are called."""
 
 from itertools import accumulate
 
@@ -6,7 +6,7 @@ from zoo.weight_space import Label, Sum, WeightSpace
 
 
 def symmetry_of(space: WeightSpace) -> tuple:
-    """What a space declares, with groups numbered as they appear and everything that stays fixed as a plain size."""
+    """What a space declares: groups numbered as they appear, fixed axes as plain sizes."""
     numbers: dict[str, int] = {}
     orientation: dict[str, int] = {}
 
@@ -48,7 +48,7 @@ def symmetry_of(space: WeightSpace) -> tuple:
 
 
 def count_permuted(space: WeightSpace) -> tuple[int, int]:
-    """Number of permutable groups with more than one neuron, and of entries that some permutation of them can move."""
+    """Numbers of permutable groups with more than one neuron, and of entries that they move."""
     moving = {name for name, group in space.groups.items() if group.permutable and group.size > 1}
 
     def moved(axis) -> list[bool]:

@@ -1,4 +1,4 @@
-"""The group action entry by entry, from the text of the patterns alone: nested products, sums, powers, both arrows.
+"""The group action entry by entry, from the text of the patterns alone.
 
 An axis is the list of its positions, and a position is the tuple of what it was put together from:
 `("h", 2, 1)` is neuron 2 of group `h` with power 1, `("#", 5)` place 5 of a plain factor,
@@ -18,7 +18,7 @@ from zoo.weight_space import WeightSpace
 def act(
     space: WeightSpace, params: Mapping[str, Tensor], permutations: Mapping, scales: Mapping
 ) -> dict[str, Tensor]:
-    """Place `i` of a group gets the old neuron `permutation[i]`, then `scales[i]` where it is written, `1 / s` where read."""
+    """Place `i` gets the old neuron `permutation[i]`, times `scales[i]` (read: `1 / s`)."""
     sizes = {name: group.size for name, group in space.groups.items()}
     permutations = {name: values.tolist() for name, values in permutations.items()}
     scales = {name: values.tolist() for name, values in scales.items()}
@@ -54,7 +54,7 @@ def came_from(atom: tuple, permutations: Mapping) -> tuple:
 
 
 def axes_of(sizes: Mapping[str, int], text: str) -> tuple[list[list[tuple]], list[int]]:
-    """Positions of each axis in the tensor's order, and for each axis 1 if it is written and -1 if it is read."""
+    """Positions of each axis in the tensor's order; for each axis 1 if written, -1 if read."""
     if "->" in text:
         read, written = text.split("->")
         parts = [(read, -1), (written, 1)]

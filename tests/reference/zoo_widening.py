@@ -1,4 +1,4 @@
-"""Copy neurons: entries of a group are repeated where it is written, and repeated and divided where it is read."""
+"""Copy neurons: entries are repeated where a group is written, and also divided where read."""
 
 from dataclasses import replace
 from itertools import product
@@ -32,7 +32,7 @@ def widen(space, params, factors):
 
 
 def positions(space, axis, factors):
-    """For each position of the widened axis, `(position that it copies, number of copies of that position)`."""
+    """For each widened position, `(position that it copies, copies of that position)`."""
     sizes = [space.size((factor,)) for factor in axis]
     found = []
     for combination in product(*(of_factor(space, factor, factors) for factor in axis)):

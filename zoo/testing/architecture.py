@@ -51,7 +51,8 @@ def check_architecture(
         )
     elif inputs is None or options:
         raise ValueError(
-            f"check_architecture: expected an architecture with inputs and no options, got options {options}"
+            "check_architecture: expected an architecture with inputs and no options, "
+            f"got options {options}"
         )
     else:
         name = "architecture"
@@ -88,7 +89,7 @@ def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> N
 
 
 def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
-    """The same generator gives the same network, another one another, and the global random state stays as it was."""
+    """The same generator gives the same network; the global random state stays as it was."""
     before = torch.get_rng_state()
     first, again, other = (architecture.init(seeded(s)) for s in (seed, seed, seed + 1))
     changed = [name for name in first if not torch.equal(first[name], again[name])]
@@ -191,12 +192,13 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
         stays = torch.allclose(moved[name][~mask], params[name][~mask], rtol=1e-12, atol=0)
         expect(
             stays,
-            f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that are fixed",
+            f"tensor {name!r} ({space.tensors[name]!r}): "
+            "a declared symmetry moves entries that are fixed",
         )
 
 
 def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed: int) -> None:
-    """The forward pass of training gives logits and every running statistic anew, and respects declared symmetries."""
+    """Training gives logits and every running statistic anew, and respects declared symmetries."""
     architecture, inputs = _double(architecture, inputs)
     params, space = _network(architecture, seed), architecture.space
     logits, statistics = architecture.apply_training(params, inputs)
@@ -282,7 +284,7 @@ LAWS: dict[str, Callable[[Architecture, Tensor, int], None]] = {
 
 
 def _network(architecture: Architecture, seed: int) -> Params:
-    """An initial network with nothing special about it: its trained entries are off their initial values."""
+    """An initial network whose trained entries are off their initial values: nothing special."""
     source = seeded(seed)
     params = {name: tensor.double() for name, tensor in architecture.init(source).items()}
     noise = {

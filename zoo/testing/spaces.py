@@ -13,7 +13,7 @@ SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 
 
 def random_weight_space(generator: torch.Generator, max_size: int = 4) -> WeightSpace:
-    """Draw a weight space with everything the language has, for property tests of what is derived from spaces.
+    """Draw a weight space with everything the language has, for property tests.
 
     A chain of layers (linear, convolutional or read-first), with tied skips, heads, statistics with
     powers, a dense concatenation, a flattened head and a scalar, each present by chance. No

@@ -25,7 +25,7 @@ def assert_function_preserved(
     num_samples: int = 4,
     tolerance: float | None = None,
 ) -> None:
-    """Assert that every symmetry that a space declares leaves the outputs as they are, group by group.
+    """Assert that every declared symmetry leaves the outputs as they are, group by group.
 
     Args:
         space: The weight space.
@@ -56,7 +56,8 @@ def assert_function_preserved(
             }
             expect(
                 change < tolerance,
-                f"group {group!r} declares {kind}, but that changes the outputs by {change:.2g} of their size "
+                f"group {group!r} declares {kind}, "
+                f"but that changes the outputs by {change:.2g} of their size "
                 f"(expected below {tolerance:.0e}); it acts on {named}",
             )
     change = max_output_change(space, apply, params, generator, num_samples)
@@ -76,7 +77,7 @@ def assert_equivariant(
     num_samples: int = 4,
     tolerance: float | None = None,
 ) -> None:
-    """Assert that `layer(act(g, features)) == act(g, layer(features))`, or `layer(act(g, x)) == layer(x)`.
+    """Assert that `layer(act(g, x)) == act(g, layer(x))`, or `layer(act(g, x)) == layer(x)`.
 
     Networks along the first leading axis move by different elements, so a layer that mixes networks
     is caught.
@@ -166,7 +167,8 @@ def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
         change = relative_change(before, after) if before or after else 0.0
         expect(
             change < tolerance,
-            f"the layer is not {kind}: {name!r} is off by {change:.2g}, expected below {tolerance:.0e}",
+            f"the layer is not {kind}: {name!r} is off by {change:.2g}, "
+            f"expected below {tolerance:.0e}",
         )
 
 
