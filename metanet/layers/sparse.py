@@ -4,6 +4,8 @@ The obvious implementation of the formula in `metanet.layers.message_passing`, a
 `metanet.layers.dense`.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,7 +28,7 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
     x = network.node_encoder(data.x, data.orbit)
     e = network.edge_encoder(data.edge_attr, data.edge_type)
     for layer in network.layers:
-        x, e = _layer(layer, x, e, data["edge_index"])
+        x, e = _layer(cast(MessageLayer, layer), x, e, data["edge_index"])
     graph_of = torch.zeros_like(data.orbit) if data.batch is None else data.batch
     count = 1 if data.batch is None else data.num_graphs
     num_sets = int(data.node_set.max()) + 1
