@@ -97,13 +97,16 @@ def factor_size(factor: Factor) -> int:
 
 def resolve(dim: Dim) -> Dim:
     """The axis with every bound atom replaced by what it is, and nothing superfluous."""
+    if all(isinstance(f, Leaf) and f.atom.bound is None and f.atom.size > 1 for f in dim):
+        return dim
     out: list[Factor] = []
     for factor in dim:
         if isinstance(factor, Leaf):
             bound = factor.atom.bound
             if bound is not None:
+                scale, source = factor.scale, factor.source
                 out += resolve(
-                    relabel(bound, lambda leaf, old=factor: replace(old, atom=leaf.atom))
+                    relabel(bound, lambda leaf, s=scale, o=source: Leaf(leaf.atom, s, o))
                 )
             elif factor.atom.size > 1:
                 out.append(factor)
@@ -160,12 +163,16 @@ def relabel(dim: Dim, change: Callable[[Leaf], Leaf]) -> Dim:
 
 def leaves(dim: Dim) -> Iterator[Leaf]:
     """All leaves of an axis."""
-    for factor in resolve(dim):
+    return _leaves_of_resolved(resolve(dim))
+
+
+def _leaves_of_resolved(dim: Dim) -> Iterator[Leaf]:
+    for factor in dim:
         if isinstance(factor, Leaf):
             yield factor
         else:
             for part in factor.parts:
-                yield from leaves(part)
+                yield from _leaves_of_resolved(part)
 
 
 def choose(dim: Dim, selector: Atom, index: int) -> Dim:

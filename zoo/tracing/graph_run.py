@@ -246,7 +246,7 @@ def _without_source(value: Value) -> Value:
     return replace(
         value,
         dims=tuple(
-            relabel(resolve(d), lambda leaf: replace(leaf, source=None)) for d in value.dims
+            relabel(resolve(d), lambda leaf: Leaf(leaf.atom, leaf.scale)) for d in value.dims
         ),
     )
 

@@ -144,10 +144,10 @@ def _null_space(
     return [{v: UNIT} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
 
 
-def _plus(
-    row: Row, other: Row, factor: Fraction = UNIT, modulus: int | None = None
-) -> dict[int, Fraction]:
+def _plus(row: Row, other: Row, factor: Fraction = UNIT, modulus: int | None = None) -> Row:
     """`row + factor * other`, without zeros."""
+    if not factor or not other:
+        return row
     total = dict(row)
     for v, a in other.items():
         total[v] = total.get(v, ZERO) + factor * a

@@ -78,7 +78,7 @@ class Context:
 def rescale(value: Value, change: Callable[[Scale], Scale], zero: bool = False) -> Value:
     """Change the scale along every axis."""
     dims = [
-        relabel(resolve(dim), lambda leaf: replace(leaf, scale=change(leaf.scale)))
+        relabel(resolve(dim), lambda leaf: Leaf(leaf.atom, change(leaf.scale), leaf.source))
         for dim in value.dims
     ]
     return Value(tuple(dims), zero)
