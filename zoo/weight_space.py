@@ -11,8 +11,8 @@ Left of ``<-`` is written, right is read; ``x -> h`` is the same for a tensor th
 first. Parentheses are composite axes, bare integers plain axes:
 
     "(3 heads dim)"  a product, in C order
-    "(c0 + c1)"      a direct sum (concatenation)
-    "c1^2"           the squared scale
+    "(c0 + c1)"  a direct sum (concatenation)
+    "c1^2"  the squared scale
 
 Group action, canonical form, alignment, parameter graphs and statistics are derived from it
 elsewhere. Standard library only.
@@ -38,7 +38,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Label:
-    """A neuron group on an axis; `power` of its scale acts there: 1, or 2 for `h^2`."""
+    """A neuron group on an axis, and the power of its scale that acts there: 2 in `h^2`."""
 
     group: str
     power: int = 1
@@ -49,7 +49,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Sum:
-    """A direct sum: the positions of one product of factors after those of another."""
+    """A direct sum, as concatenation lays it out: products of factors one after another."""
 
     terms: tuple[tuple["Factor", ...], ...]
 
@@ -125,6 +125,11 @@ class Pattern:
         written, read = (1,) * len(self.written), (-1,) * len(self.read)
         return read + written if self.read_first else written + read
 
+    @property
+    def labels(self) -> list[Label]:
+        """Labels of all axes, in the order in which the tensor has them."""
+        return [label for axis in self.axes for label in labels(axis)]
+
     def __str__(self) -> str:
         written, read = (" ".join(map(_axis_text, side)) for side in (self.written, self.read))
         if not self.read:
@@ -165,9 +170,7 @@ def parse_pattern(text: str) -> Pattern:
     Pattern(written=((Label(group='y', power=1),),), read=((Label(group='c2', power=1), 16),),
     read_first=False)
     """
-    sides: list[list[Axis]] = [[]]
-    arrow = None
-    stack: list[list[list[Factor]]] = []  # one list of terms for each open parenthesis
+    reader = _PatternReader(text)
     position = 0
     while rest := text[position:].lstrip():
         position = len(text) - len(rest)
@@ -176,31 +179,56 @@ def parse_pattern(text: str) -> Pattern:
             _refuse(
                 text, position, "expected a group name, an integer, '(', ')', '+', '<-' or '->'"
             )
-        kind, token = match.lastgroup, match.group()
-        if kind == "arrow":
-            if arrow is not None or stack:
-                _refuse(text, position, "an arrow may stand once, outside parentheses")
-            arrow = token
-            sides.append([])
-        elif kind == "open":
-            stack.append([[]])
-        elif kind in ("plus", "close") and not (stack and stack[-1][-1]):
-            _refuse(text, position, f"{token!r} must follow a factor inside parentheses")
-        elif kind == "plus":
-            stack[-1].append([])
-        else:
-            factors = _closed(stack.pop()) if kind == "close" else [_factor(text, position, match)]
-            if stack:
-                stack[-1][-1].extend(factors)
-            else:
-                sides[-1].append(tuple(factors))
+        reader.take(match)
         position = match.end()
-    if stack:
-        _refuse(text, len(text), "'(' is never closed")
-    first, second = tuple(sides[0]), tuple(sides[1]) if arrow else ()
-    return (
-        Pattern(second, first, read_first=bool(first)) if arrow == "->" else Pattern(first, second)
-    )
+    return reader.pattern()
+
+
+class _PatternReader:
+    """What has been read of a pattern: its sides, and the parentheses that are open."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self.arrow: str | None = None
+        self.sides: list[list[Axis]] = [[]]
+        self.open: list[list[list[Factor]]] = []  # one list of terms for each open parenthesis
+
+    def take(self, match: re.Match[str]) -> None:
+        """Read one token."""
+        kind, token, position = match.lastgroup, match.group(), match.start()
+        if kind == "arrow":
+            if self.arrow is not None or self.open:
+                _refuse(self.text, position, "an arrow may stand once, outside parentheses")
+            self.arrow = token
+            self.sides.append([])
+        elif kind == "open":
+            self.open.append([[]])
+        elif kind in ("plus", "close"):
+            if not self.open or not self.open[-1][-1]:
+                why = f"{token!r} must follow a factor inside parentheses"
+                _refuse(self.text, position, why)
+            if kind == "plus":
+                self.open[-1].append([])
+            else:
+                self.add(_closed(self.open.pop()))
+        else:
+            self.add([_factor(self.text, position, match)])
+
+    def add(self, factors: list[Factor]) -> None:
+        """Put factors into the innermost parenthesis, or make an axis of them outside."""
+        if self.open:
+            self.open[-1][-1].extend(factors)
+        else:
+            self.sides[-1].append(tuple(factors))
+
+    def pattern(self) -> Pattern:
+        """The pattern, at the end of the text."""
+        if self.open:
+            _refuse(self.text, len(self.text), "'(' is never closed")
+        first, second = tuple(self.sides[0]), tuple(self.sides[-1]) if self.arrow else ()
+        if self.arrow == "->":
+            return Pattern(second, first, read_first=bool(first))
+        return Pattern(first, second)
 
 
 def _factor(text: str, position: int, match: re.Match[str]) -> Factor:
@@ -249,11 +277,11 @@ class WeightSpace:
         """
         object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
         for name, text in self.tensors.items():
-            for label in (label for axis in parse_pattern(text).axes for label in labels(axis)):
+            for label in parse_pattern(text).labels:
                 if label.group not in self.groups:
                     raise ValueError(
-                        f"axis {label.group!r} in pattern {text!r} of tensor {name!r} "
-                        f"is not a neuron group; groups are {sorted(self.groups)}"
+                        f"axis {label.group!r} in pattern {text!r} of tensor {name!r} is not a "
+                        f"neuron group; groups are {sorted(self.groups)}"
                     )
         canonical = {name: str(parse_pattern(text)) for name, text in self.tensors.items()}
         object.__setattr__(self, "tensors", MappingProxyType(canonical))
@@ -330,10 +358,8 @@ class WeightSpace:
     def __reduce__(
         self,
     ) -> tuple[type["WeightSpace"], tuple[dict[str, NeuronGroup], dict[str, str]]]:
-        return WeightSpace, (
-            dict(self.groups),
-            dict(self.tensors),
-        )  # mapping proxies cannot be pickled
+        # Mapping proxies cannot be pickled.
+        return WeightSpace, (dict(self.groups), dict(self.tensors))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WeightSpace) and self.to_json() == other.to_json()

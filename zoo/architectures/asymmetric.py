@@ -1,4 +1,4 @@
-"""Asymmetric twins of an architecture: the same function family with its parameter symmetries removed.
+"""Asymmetric twins of an architecture: the same functions, without the parameter symmetries.
 
 Each function takes an architecture and returns one with constants (masks, fixed entries, mixing
 matrices, offsets) and with a weight space that no longer declares the symmetries it lost. Free
@@ -15,7 +15,7 @@ import torch
 
 from zoo.architectures.base import Architecture, written_axis
 from zoo.architectures.masks import Amount, draw_fixed
-from zoo.weight_space import NeuronGroup, WeightSpace, labels
+from zoo.weight_space import Pattern, WeightSpace, labels
 
 
 def w_asymmetric(
@@ -25,7 +25,9 @@ def w_asymmetric(
     kappa: float | Mapping[str, float] = 1.0,
     fix: str = "entries",
 ) -> Architecture:
-    """Fix some entries of every linear and convolutional weight: `W_eff = M * W + (1 - M) * F` with `F ~ N(0, kappa^2)`.
+    """Fix some entries of every linear and convolutional weight.
+
+    W_eff = M * W + (1 - M) * F,    F ~ N(0, kappa^2)
 
     Every row of `M` (one output neuron or filter) has `n_fix` zeros, and no two rows of a tensor
     agree, so that no permutation of neurons maps the network onto another of the same zoo. `M` and
@@ -51,39 +53,34 @@ def w_asymmetric(
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
-    weights = [name for name in architecture.space.tensors if architecture.space.pattern(name).read]
+    space, constants = architecture.space, dict(architecture.constants)
+    weights = [name for name in space.tensors if space.pattern(name).read]
     amounts, scales = _per_tensor("n_fix", n_fix, weights), _per_tensor("kappa", kappa, weights)
-    constants, asymmetric_groups, rigid_groups = dict(architecture.constants), set(), set()
+    unequal, rigid = set(), set()
     for name in weights:
-        pattern, shape = architecture.space.pattern(name), architecture.space.shapes[name]
+        pattern = space.pattern(name)
         kernel = [len(axis) == 1 and isinstance(axis[0], int) for axis in pattern.read]
-        drawn = draw_fixed(name, shape, kernel, amounts[name], scales[name], fix, generator)
+        drawn = draw_fixed(
+            name, space.shapes[name], kernel, amounts[name], scales[name], fix, generator
+        )
         if drawn is None:
             continue
         constants[f"free.{name}"], constants[f"fixed.{name}"] = drawn
-        touched = [label for axis in pattern.axes for label in labels(axis)]
-        asymmetric_groups |= {label.group for label in touched}
-        rigid_groups |= {label.group for label in touched if label.power != 0 and scales[name] > 0}
-
-    def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
+        unequal |= {label.group for label in pattern.labels}
         # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
-        scaling = "none" if name in rigid_groups else group.scaling
-        return replace(
-            group, permutable=group.permutable and name not in asymmetric_groups, scaling=scaling
-        )
-
-    return replace(
-        architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants
-    )
+        if scales[name] > 0:
+            rigid |= _scaled_groups(pattern)
+    return replace(architecture, space=_declare_less(space, unequal, rigid), constants=constants)
 
 
 def sigma_asymmetric(
     architecture: Architecture, generator: torch.Generator, std: float | None = None
 ) -> Architecture:
-    """Replace every non-linearity by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F` for each axis of neurons.
+    """Replace every non-linearity by FiGLU.
 
-    Groups that no elementwise non-linearity follows, such as the stream and the heads of a
-    transformer, keep their symmetry.
+    FiGLU is `sigmoid(F x) * x`, with a fixed Gaussian `F` for each axis of neurons. Groups that no
+    elementwise non-linearity follows, such as the stream and the heads of a transformer, keep their
+    symmetry.
 
     Args:
         architecture: The standard architecture.
@@ -103,30 +100,25 @@ def sigma_asymmetric(
     if std is not None and not 0 < std < math.inf:
         raise ValueError(f"sigma_asymmetric: expected std > 0, got {std}")
     space, constants, mixed = architecture.space, dict(architecture.constants), set()
-    for name, group in space.groups.items():
-        if group.activation != "linear":
-            axis = written_axis(space, name)
-            size = space.size(axis)
-            scale = size**-0.5 if std is None else std
-            constants[f"mixing.{name}"] = scale * torch.randn(size, size, generator=generator)
-            mixed |= {label.group for label in labels(axis)}
-    if not mixed:
+    gated = {name: group for name, group in space.groups.items() if group.activation != "linear"}
+    if not gated:
         raise ValueError("sigma_asymmetric: the architecture has no non-linearity to replace")
-
-    def with_figlu(name: str, group: NeuronGroup) -> NeuronGroup:
-        if name not in mixed:
-            return group
-        activation = "figlu" if f"mixing.{name}" in constants else group.activation
-        return replace(group, permutable=False, scaling="none", activation=activation)
-
-    return replace(architecture, space=_map_groups(space, with_figlu), constants=constants)
+    for name in gated:
+        axis = written_axis(space, name)
+        size = space.size(axis)
+        scale = size**-0.5 if std is None else std
+        constants[f"mixing.{name}"] = scale * torch.randn(size, size, generator=generator)
+        mixed |= {label.group for label in labels(axis)}
+    figlu = {name: replace(group, activation="figlu") for name, group in gated.items()}
+    space = _declare_less(WeightSpace({**space.groups, **figlu}, space.tensors), mixed, mixed)
+    return replace(architecture, space=space, constants=constants)
 
 
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
-    """Add a fixed random offset to every trained tensor, `W_eff = F + W`, so that weight decay pulls to `F` instead of to 0.
+    """Add a fixed random offset to every trained tensor, `W_eff = F + W`.
 
-    The effective parameters start with the standard distribution; without weight decay training is
-    that of the standard network.
+    Weight decay then pulls to `F` instead of to 0. The effective parameters start with the standard
+    distribution; without weight decay training is that of the standard network.
 
     Args:
         architecture: The standard architecture.
@@ -144,21 +136,12 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     """
     if not 0 < std < math.inf:
         raise ValueError(f"syre: expected std > 0, got {std}")
-    shapes = {
-        name: shape
-        for name, shape in architecture.space.shapes.items()
-        if name not in architecture.statistics
-    }
-    offsets = {
-        f"offset.{name}": std * torch.randn(shape, generator=generator)
-        for name, shape in shapes.items()
-    }
-
-    def without_symmetry(_name: str, group: NeuronGroup) -> NeuronGroup:
-        return replace(group, permutable=False, scaling="none")
-
-    space = _map_groups(architecture.space, without_symmetry)
-    return replace(architecture, space=space, constants={**architecture.constants, **offsets})
+    space, constants = architecture.space, dict(architecture.constants)
+    for name, shape in space.shapes.items():
+        if name not in architecture.statistics:
+            constants[f"offset.{name}"] = std * torch.randn(shape, generator=generator)
+    space = _declare_less(space, set(space.groups), set(space.groups))
+    return replace(architecture, space=space, constants=constants)
 
 
 def bias_asymmetric(
@@ -185,33 +168,23 @@ def bias_asymmetric(
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
-    biases = [name for name in architecture.space.tensors if name.split(".")[-1] == "bias"]
+    space, constants = architecture.space, dict(architecture.constants)
+    biases = [name for name in space.tensors if name.split(".")[-1] == "bias"]
     if not biases:
         raise ValueError(
-            f"bias_asymmetric: no tensor is named bias; tensors are {list(architecture.space.tensors)}"
+            f"bias_asymmetric: no tensor is named bias; tensors are {list(space.tensors)}"
         )
     if not 0 <= kappa < math.inf:
         raise ValueError(f"bias_asymmetric: expected kappa >= 0, got {kappa}")
-    constants, told_apart, rigid = dict(architecture.constants), set(), set()
+    unequal, rigid = set(), set()
     for name in biases:
-        shape = architecture.space.shapes[name]
+        shape, pattern = space.shapes[name], space.pattern(name)
         constants[f"free.{name}"] = torch.zeros(shape, dtype=torch.bool)
         constants[f"fixed.{name}"] = kappa * torch.randn(shape, generator=generator)
-        touched = [
-            label for axis in architecture.space.pattern(name).axes for label in labels(axis)
-        ]
-        told_apart |= {label.group for label in touched if kappa > 0}
-        rigid |= {label.group for label in touched if kappa > 0 and label.power != 0}
-
-    def without_symmetry(name: str, group: NeuronGroup) -> NeuronGroup:
-        scaling = "none" if name in rigid else group.scaling
-        return replace(
-            group, permutable=group.permutable and name not in told_apart, scaling=scaling
-        )
-
-    return replace(
-        architecture, space=_map_groups(architecture.space, without_symmetry), constants=constants
-    )
+        if kappa > 0:
+            unequal |= {label.group for label in pattern.labels}
+            rigid |= _scaled_groups(pattern)
+    return replace(architecture, space=_declare_less(space, unequal, rigid), constants=constants)
 
 
 ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
@@ -222,12 +195,19 @@ ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def _map_groups(
-    space: WeightSpace, change: Callable[[str, NeuronGroup], NeuronGroup]
-) -> WeightSpace:
-    return WeightSpace(
-        {name: change(name, group) for name, group in space.groups.items()}, space.tensors
-    )
+def _scaled_groups(pattern: Pattern) -> set[str]:
+    """Groups that scale the tensor of a pattern."""
+    return {label.group for label in pattern.labels if label.power != 0}
+
+
+def _declare_less(space: WeightSpace, unequal: set[str], rigid: set[str]) -> WeightSpace:
+    """A space whose `unequal` groups have no permutations and whose `rigid` ones no scales."""
+    groups = {}
+    for name, group in space.groups.items():
+        permutable = group.permutable and name not in unequal
+        scaling = "none" if name in rigid else group.scaling
+        groups[name] = replace(group, permutable=permutable, scaling=scaling)
+    return WeightSpace(groups, space.tensors)
 
 
 def _per_tensor(
@@ -237,6 +217,7 @@ def _per_tensor(
         return dict.fromkeys(tensors, value)
     if set(value) != set(tensors):
         raise ValueError(
-            f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, got {sorted(value)}"
+            f"w_asymmetric: {option} as a mapping needs exactly the weights {tensors}, "
+            f"got {sorted(value)}"
         )
     return value

@@ -1,4 +1,4 @@
-"""What an architecture is: a weight space, fixed constants, an initialization, and the function of one network."""
+"""What an architecture is: a weight space, constants, initial params, and a function."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -234,7 +234,7 @@ class Architecture:
 
 
 def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
-    """The constants of one kind, such as `"free"`, by the name of the tensor or group they belong to."""
+    """The constants of one kind, such as `"free"`, by the name of their tensor or group."""
     prefix = f"{kind}."
     return {
         name.removeprefix(prefix): tensor
@@ -244,14 +244,16 @@ def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
 
 
 def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:
-    """Number of trained scalars of a network: all parameters but the fixed entries and the running statistics."""
+    """Number of trained scalars: all but the fixed entries and the running statistics."""
     fixed = sum(int((~mask).sum()) for mask in constants_of(constants, "free").values())
     statistics = sum(mask.numel() for mask in constants_of(constants, "statistic").values())
     return space.num_params - fixed - statistics
 
 
 def written_axis(space: WeightSpace, group: str) -> Axis:
-    """The axis of neurons that a group belongs to: the group alone, or a product such as `(g c)` of norm groups and channels.
+    """The axis of neurons that a group belongs to.
+
+    It is the group alone, or a product such as `(g c)` of norm groups and channels.
 
     Args:
         space: The weight space.
@@ -281,17 +283,3 @@ def activate_last(
         Activations of the same shape.
     """
     return activate(group, z.movedim(-1, 1)).movedim(1, -1)
-
-
-def uniform_fan_in(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-    """Draw entries `~ U(-1/sqrt(fan_in), 1/sqrt(fan_in))`, the default of PyTorch's linear and convolutional layers.
-
-    Args:
-        shape: Shape of the tensor.
-        fan_in: Number of inputs of a neuron.
-        generator: Source of randomness.
-
-    Returns:
-        The tensor, float32.
-    """
-    return (2 * torch.rand(shape, generator=generator) - 1) / fan_in**0.5

@@ -1,25 +1,28 @@
-"""Convolutional network of any depth, channels, strides and kernel size, with average pooling or flattening at its end."""
+"""Plain convolutional network of any depth, channels, strides and kernel size."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import (
-    ACTIVATIONS,
-    Activate,
-    Architecture,
-    check_activation,
-    uniform_fan_in,
+from zoo.architectures.base import Activate, Architecture, check_activation
+from zoo.architectures.layers import (
+    check_image_shape,
+    convolve,
+    draw_layers,
+    hidden_group,
+    layer_patterns,
+    linear,
 )
-from zoo.architectures.norms import before_norm, initial_norm, norm_patterns
+from zoo.architectures.norms import Normalize, group_norm, no_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 _NORMS = ("none", "group", "layer")
-_POOLS = ("average", "flatten")
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "average": lambda h: h.mean((2, 3)),
+    "flatten": lambda h: h.flatten(1),
+}
 
 
 def build_cnn(
@@ -33,7 +36,9 @@ def build_cnn(
     norm_groups: int = 4,
     pool: str = "average",
 ) -> Architecture:
-    """A plain convolutional network: convolution, norm, non-linearity, repeated; then pooling and a linear classifier.
+    """A plain convolutional network.
+
+    Convolution, norm and non-linearity are repeated; then come pooling and a linear classifier.
 
     Parameters are `convs.<i>.weight`, `convs.<i>.bias`, `norms.<i>.weight`, `norms.<i>.bias`,
     `classifier.weight`, `classifier.bias`. Convolutions are padded by `kernel // 2`. Layers start
@@ -62,66 +67,67 @@ def build_cnn(
         Unterthiner et al. 2020, arXiv 2002.11448, section 4.
     """
     check_activation(activation)
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"a cnn needs inputs of shape (channels, height, width), got {tuple(input_shape)}"
-        )
+    check_image_shape("cnn", tuple(input_shape))
     if norm not in _NORMS or pool not in _POOLS:
         raise ValueError(
-            f"cnn: expected norm in {_NORMS} and pool in {_POOLS}, got {norm!r} and {pool!r}"
+            f"cnn: expected norm in {_NORMS} and pool in {tuple(_POOLS)}, got {norm!r} and {pool!r}"
         )
     if kernel < 1 or kernel % 2 == 0 or not channels:
         raise ValueError(
-            f"cnn: expected an odd kernel and at least one convolution, got {kernel} and {list(channels)}"
+            "cnn: expected an odd kernel and at least one convolution, "
+            f"got {kernel} and {list(channels)}"
         )
-    steps = [strides] * len(channels) if isinstance(strides, int) else list(strides)
-    if len(steps) != len(channels) or any(step < 1 for step in steps):
+    steps = _checked_strides(strides, len(channels))
+    if norm == "group":
+        _check_norm_groups(norm_groups, channels)
+    blocks = norm_groups if norm == "group" else 1
+    positions = _num_positions(input_shape[1:], steps) if pool == "flatten" else 1
+    space = _space(
+        input_shape[0], num_classes, channels, kernel, activation, norm, blocks, positions
+    )
+    normalize = no_norm if norm == "none" else partial(group_norm, groups=blocks)
+    forward = partial(_forward, steps, normalize, _POOLS[pool])
+    return Architecture(space, partial(draw_layers, space), forward)
+
+
+def _checked_strides(strides: Sequence[int] | int, count: int) -> list[int]:
+    steps = [strides] * count if isinstance(strides, int) else list(strides)
+    if len(steps) != count or any(step < 1 for step in steps):
         raise ValueError(
-            f"cnn: expected {len(channels)} strides >= 1, one for each convolution, got {steps}"
+            f"cnn: expected {count} strides >= 1, one for each convolution, got {steps}"
         )
-    groups_of_norm = 1 if norm == "layer" else norm_groups
-    if norm == "group" and (norm_groups < 1 or any(width % norm_groups for width in channels)):
+    return steps
+
+
+def _check_norm_groups(norm_groups: int, channels: Sequence[int]) -> None:
+    if norm_groups < 1 or any(width % norm_groups for width in channels):
         raise ValueError(
-            f"cnn: norm_groups={norm_groups} does not divide every entry of channels={list(channels)}"
+            f"cnn: norm_groups={norm_groups} does not divide every entry of "
+            f"channels={list(channels)}"
         )
 
-    height, width = input_shape[1:]
+
+def _num_positions(sides: Sequence[int], steps: Sequence[int]) -> int:
+    """Positions that are left after all convolutions."""
+    height, width = sides
     for step in steps:
         height, width = (height - 1) // step + 1, (width - 1) // step + 1
-    positions = height * width if pool == "flatten" else 1
-    space = _space(
-        input_shape[0], num_classes, channels, kernel, activation, norm, groups_of_norm, positions
-    )
+    return height * width
 
-    def draw(generator: torch.Generator) -> Params:
-        params: Params = {}
-        for name, shape in space.shapes.items():
-            if name.startswith("norms"):
-                params[name] = initial_norm(name, shape)
-                continue
-            fan_in = math.prod(space.shapes[name.replace("bias", "weight")][1:])
-            params[name] = uniform_fan_in(shape, fan_in, generator)
-        return params
 
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        h = x
-        for i, step in enumerate(steps):
-            h = F.conv2d(
-                h,
-                params[f"convs.{i}.weight"],
-                params[f"convs.{i}.bias"],
-                stride=step,
-                padding=kernel // 2,
-            )
-            if norm != "none":
-                h = F.group_norm(
-                    h, groups_of_norm, params[f"norms.{i}.weight"], params[f"norms.{i}.bias"]
-                )
-            h = activate(f"c{i + 1}", h)
-        h = h.flatten(1) if pool == "flatten" else h.mean((2, 3))
-        return F.linear(h, params["classifier.weight"], params["classifier.bias"])
-
-    return Architecture(space, draw, forward)
+def _forward(
+    steps: Sequence[int],
+    normalize: Normalize,
+    pool: Callable[[Tensor], Tensor],
+    params: Params,
+    x: Tensor,
+    activate: Activate,
+) -> Tensor:
+    h = x
+    for i, step in enumerate(steps):
+        h = normalize(params, f"norms.{i}", convolve(params, f"convs.{i}", h, step))
+        h = activate(f"c{i + 1}", h)
+    return linear(params, "classifier", pool(h))
 
 
 def _space(
@@ -134,26 +140,23 @@ def _space(
     norm_groups: int,
     positions: int,
 ) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1]
     groups = {"x": NeuronGroup(input_channels, permutable=False)}
     tensors: dict[str, str] = {}
-    axis = "x"
+    read = "x"
     for i, width in enumerate(channels):
         # GroupNorm mixes the channels of a norm group: norm groups may be exchanged, and the
-        # channels within them, in each
-        # norm group alike. With one norm group, or one channel in each, there are only channels to
-        # exchange.
-        blocks = norm_groups if norm != "none" and norm_groups not in (1, width) else 1
-        read, channel = axis, f"c{i + 1}"
-        outer = f"g{i + 1} " if blocks > 1 else ""
-        if outer:
+        # channels within them, in each norm group alike. With one norm group, or one channel in
+        # each, there are only channels to exchange.
+        blocks = 1 if norm_groups == width else norm_groups
+        written = f"c{i + 1}"
+        if blocks > 1:
             groups[f"g{i + 1}"] = NeuronGroup(blocks)
-        groups[channel] = NeuronGroup(width // blocks, True, scaling, activation)
-        axis, before = f"({outer}{channel})", f"({outer}{before_norm(channel, scaling, norm)})"
-        tensors[f"convs.{i}.weight"] = f"{before} <- {read} {kernel} {kernel}"
-        tensors[f"convs.{i}.bias"] = before
-        tensors |= norm_patterns(f"norms.{i}", axis, scaling, norm)
+            written = f"g{i + 1} c{i + 1}"
+        groups[f"c{i + 1}"] = hidden_group(width // blocks, activation)
+        inputs = f"({read}) {kernel} {kernel}"
+        tensors |= layer_patterns(f"convs.{i}", f"norms.{i}", written, inputs, activation, norm)
+        read = written
     groups["y"] = NeuronGroup(num_classes, permutable=False)
-    tensors["classifier.weight"] = f"y <- ({axis} {positions})" if positions > 1 else f"y <- {axis}"
-    tensors["classifier.bias"] = "y"
+    features = f"{read} {positions}" if positions > 1 else read
+    tensors |= {"classifier.weight": f"y <- ({features})", "classifier.bias": "y"}
     return WeightSpace(groups, tensors)

@@ -1,27 +1,25 @@
-"""Graph isomorphism network, whose nodes are the positions of the inputs, on a fixed graph or on one that each input brings."""
+"""Graph isomorphism network, on a fixed graph or on one that each input brings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.architectures.base import (
-    ACTIVATIONS,
-    Activate,
-    Architecture,
-    activate_last,
-    check_activation,
-    uniform_fan_in,
-)
-from zoo.architectures.norms import before_norm, initial_norm, norm_patterns
+from zoo.architectures.base import Activate, Architecture, activate_last, check_activation
+from zoo.architectures.layers import hidden_group, initial_layer, layer_patterns, linear
+from zoo.architectures.norms import Normalize, layer_norm, no_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
-_LINEARS = ("first", "second")
+_NORMS: dict[str, Normalize] = {"none": no_norm, "layer": layer_norm}
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda h: h.mean(1),
+    "sum": lambda h: h.sum(1),
+}
 
 
 def build_gin(
@@ -72,45 +70,50 @@ def build_gin(
         raise ValueError(
             f"a gin needs inputs of shape (channels, *positions), got {tuple(input_shape)}"
         )
-    if norm not in ("none", "layer") or pool not in ("mean", "sum") or layers < 1:
+    if norm not in _NORMS or pool not in _POOLS or layers < 1:
         raise ValueError(
-            "gin: expected norm in ('none', 'layer'), pool in ('mean', 'sum') and layers >= 1, "
+            f"gin: expected norm in {tuple(_NORMS)}, pool in {tuple(_POOLS)} and layers >= 1, "
             f"got {norm!r}, {pool!r} and {layers}"
         )
-    channels = _channels(input_shape) if edges == "input" else input_shape[0]
-    fixed = None if edges == "input" else adjacency(input_shape[1:], edges)
+    if edges == "input":
+        channels, fixed = _num_features(input_shape), None
+    else:
+        channels, fixed = input_shape[0], adjacency(input_shape[1:], edges)
     space = _space(channels, num_classes, hidden, layers, activation, norm)
+    forward = partial(_forward, channels, fixed, layers, _NORMS[norm], _POOLS[pool])
+    return Architecture(space, partial(_draw, space), forward)
 
-    def draw(generator: torch.Generator) -> Params:
-        params: Params = {}
-        for name, shape in space.shapes.items():
-            if name.endswith("eps"):
-                params[name] = torch.zeros(shape)
-            elif "norm" in name:
-                params[name] = initial_norm(name, shape)
-            else:
-                params[name] = uniform_fan_in(
-                    shape, space.shapes[name.replace("bias", "weight")][1], generator
-                )
-        return params
 
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        h = x[:, :channels].flatten(2).transpose(1, 2)
-        neighbors = (x[:, channels:] > 0).to(h) if fixed is None else fixed.to(h)
-        for i in range(layers):
-            h = (1 + params[f"layers.{i}.eps"]) * h + neighbors @ h
-            for j, linear in enumerate(_LINEARS):
-                name = f"layers.{i}.{linear}"
-                h = F.linear(h, params[f"{name}.weight"], params[f"{name}.bias"])
-                if norm == "layer":
-                    h = F.layer_norm(
-                        h, (hidden,), params[f"{name}_norm.weight"], params[f"{name}_norm.bias"]
-                    )
-                h = activate_last(activate, f"h{2 * i + j + 1}", h)
-        pooled = h.mean(1) if pool == "mean" else h.sum(1)
-        return F.linear(pooled, params["classifier.weight"], params["classifier.bias"])
+def _linears(i: int) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Names of the two linear layers of a message passing layer, with the groups they write."""
+    return (f"layers.{i}.first", f"h{2 * i + 1}"), (f"layers.{i}.second", f"h{2 * i + 2}")
 
-    return Architecture(space, draw, forward)
+
+def _draw(space: WeightSpace, generator: torch.Generator) -> Params:
+    return {
+        name: torch.zeros(()) if name.endswith("eps") else initial_layer(space, name, generator)
+        for name in space.tensors
+    }
+
+
+def _forward(
+    channels: int,
+    fixed: Tensor | None,
+    layers: int,
+    normalize: Normalize,
+    pool: Callable[[Tensor], Tensor],
+    params: Params,
+    x: Tensor,
+    activate: Activate,
+) -> Tensor:
+    h = x[:, :channels].flatten(2).transpose(1, 2)
+    neighbors = (x[:, channels:] > 0).to(h) if fixed is None else fixed.to(h)
+    for i in range(layers):
+        h = (1 + params[f"layers.{i}.eps"]) * h + neighbors @ h
+        for name, written in _linears(i):
+            h = normalize(params, f"{name}_norm", linear(params, name, h))
+            h = activate_last(activate, written, h)
+    return linear(params, "classifier", pool(h))
 
 
 def adjacency(
@@ -133,30 +136,38 @@ def adjacency(
     """
     count = math.prod(positions)
     if edges is None:
-        grid = torch.arange(count).reshape(*positions)
-        sides = [
-            (grid.narrow(a, 0, n - 1), grid.narrow(a, 1, n - 1)) for a, n in enumerate(positions)
-        ]
-        pairs = [(start.flatten(), end.flatten()) for start, end in sides]
+        pairs = _grid(positions)
     else:
+        nodes = set(range(count))
         for edge in edges:
-            if len(edge) != 2 or edge[0] == edge[1] or not all(0 <= node < count for node in edge):
+            if len(edge) != 2 or len(nodes.intersection(edge)) != 2:
                 raise ValueError(
-                    f"gin: expected an edge as two different nodes from 0 to {count - 1}, got {list(edge)}"
+                    f"gin: expected an edge as two different nodes from 0 to {count - 1}, "
+                    f"got {list(edge)}"
                 )
-        pairs = [(torch.tensor([edge[0]]), torch.tensor([edge[1]])) for edge in edges]
+        pairs = torch.tensor(edges, dtype=torch.long).reshape(-1, 2)
+    start, end = pairs.T
     matrix = torch.zeros(count, count)
-    for start, end in pairs:
-        matrix[start, end] = matrix[end, start] = 1.0
+    matrix[start, end] = matrix[end, start] = 1.0
     return matrix
 
 
-def _channels(input_shape: Sequence[int]) -> int:
+def _grid(positions: Sequence[int]) -> Int[Tensor, "E 2"]:
+    """Pairs of positions next to each other along one axis."""
+    grid = torch.arange(math.prod(positions)).reshape(*positions)
+    pairs = []
+    for axis, length in enumerate(positions):
+        start, end = grid.narrow(axis, 0, length - 1), grid.narrow(axis, 1, length - 1)
+        pairs.append(torch.stack([start.flatten(), end.flatten()], dim=1))
+    return torch.cat(pairs)
+
+
+def _num_features(input_shape: Sequence[int]) -> int:
     """Number of features of a node where inputs bring their graphs."""
     if len(input_shape) != 2 or input_shape[0] <= input_shape[1]:
         raise ValueError(
-            "gin: edges 'input' needs inputs of shape (features + nodes, nodes) with at least one feature, "
-            f"got {tuple(input_shape)}"
+            "gin: edges 'input' needs inputs of shape (features + nodes, nodes) with at least "
+            f"one feature, got {tuple(input_shape)}"
         )
     return input_shape[0] - input_shape[1]
 
@@ -164,24 +175,15 @@ def _channels(input_shape: Sequence[int]) -> int:
 def _space(
     channels: int, num_classes: int, hidden: int, layers: int, activation: str, norm: str
 ) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1]
     groups = {"x": NeuronGroup(channels, permutable=False)}
-    groups |= {
-        f"h{i + 1}": NeuronGroup(hidden, True, scaling, activation) for i in range(2 * layers)
-    }
-    groups["y"] = NeuronGroup(num_classes, permutable=False)
-    names = list(groups)[:-1]
     tensors: dict[str, str] = {}
+    read = "x"
     for i in range(layers):
         tensors[f"layers.{i}.eps"] = ""
-        for j, linear in enumerate(_LINEARS):
-            read, written = names[2 * i + j : 2 * i + j + 2]
-            before = before_norm(written, scaling, norm)
-            tensors |= {
-                f"layers.{i}.{linear}.weight": f"{before} <- {read}",
-                f"layers.{i}.{linear}.bias": before,
-            }
-            tensors |= norm_patterns(f"layers.{i}.{linear}_norm", written, scaling, norm)
-    return WeightSpace(
-        groups, tensors | {"classifier.weight": f"y <- {names[-1]}", "classifier.bias": "y"}
-    )
+        for name, written in _linears(i):
+            groups[written] = hidden_group(hidden, activation)
+            tensors |= layer_patterns(name, f"{name}_norm", written, read, activation, norm)
+            read = written
+    groups["y"] = NeuronGroup(num_classes, permutable=False)
+    tensors |= {"classifier.weight": f"y <- {read}", "classifier.bias": "y"}
+    return WeightSpace(groups, tensors)

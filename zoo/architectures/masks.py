@@ -1,4 +1,4 @@
-"""Masks and fixed entries of W-asymmetric weights: drawn the same way for architectures and for torch modules."""
+"""Masks and fixed entries of W-asymmetric weights, for architectures and for torch modules."""
 
 import itertools
 import math
@@ -61,35 +61,40 @@ def _mask(
     fix: str,
     generator: torch.Generator,
 ) -> Tensor | None:
-    written, read = shape[: len(shape) - len(kernel)], shape[len(shape) - len(kernel) :]
-    rows = math.prod(written)
-    chosen = [
-        1 if fix == "filters" and is_kernel else size
-        for size, is_kernel in zip(read, kernel, strict=True)
-    ]
-    fan_in = math.prod(chosen)
-    n_fix = (
-        max(1, round(amount * fan_in)) if isinstance(amount, float) and 0 < amount < 1 else amount
-    )
+    num_written = len(shape) - len(kernel)
+    written, read = shape[:num_written], shape[num_written:]
+    whole = [fix == "filters" and is_kernel for is_kernel in kernel]
+    chosen = [1 if together else size for size, together in zip(read, whole, strict=True)]
+    rows, fan_in = math.prod(written), math.prod(chosen)
+    n_fix = amount
+    if isinstance(amount, float) and 0 < amount < 1:
+        n_fix = max(1, round(amount * fan_in))
     if n_fix == 0:
         return None
     if not isinstance(n_fix, int) or n_fix < 0:
         raise ValueError(
-            f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), got {amount}"
+            f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), "
+            f"got {amount}"
         )
     unit = "input filters" if fix == "filters" else "entries"
-    if n_fix >= fan_in:
-        raise ValueError(
-            f"tensor {name!r}: n_fix={n_fix} would freeze all {fan_in} {unit} of a row; expected n_fix < {fan_in} "
-            "(n_fix as a mapping gives it per tensor, 0 leaves a tensor as it is)"
-        )
-    if math.comb(fan_in, n_fix) < rows:
-        raise ValueError(
-            f"tensor {name!r}: {rows} rows cannot be distinct with n_fix={n_fix} of {fan_in} {unit}: "
-            f"there are only {math.comb(fan_in, n_fix)} ways to choose"
-        )
+    _check_choices(name, rows, fan_in, n_fix, unit)
     free = distinct_rows(rows, fan_in, n_fix, generator)
     return free.reshape(*written, *chosen).expand(shape).contiguous()
+
+
+def _check_choices(name: str, rows: int, fan_in: int, n_fix: int, unit: str) -> None:
+    if n_fix >= fan_in:
+        raise ValueError(
+            f"tensor {name!r}: n_fix={n_fix} would freeze all {fan_in} {unit} of a row; "
+            f"expected n_fix < {fan_in} "
+            "(n_fix as a mapping gives it per tensor, 0 leaves a tensor as it is)"
+        )
+    choices = math.comb(fan_in, n_fix)
+    if choices < rows:
+        raise ValueError(
+            f"tensor {name!r}: {rows} rows cannot be distinct with n_fix={n_fix} of {fan_in} "
+            f"{unit}: there are only {choices} ways to choose"
+        )
 
 
 def distinct_rows(
@@ -108,9 +113,8 @@ def distinct_rows(
     """
     if math.comb(columns, n_fix) <= 4 * rows:
         choices = list(itertools.combinations(range(columns), n_fix))
-        picked = [
-            choices[i] for i in torch.randperm(len(choices), generator=generator)[:rows].tolist()
-        ]
+        order = torch.randperm(len(choices), generator=generator)[:rows]
+        picked = [choices[i] for i in order.tolist()]
     else:
         distinct: dict[tuple[int, ...], None] = {}
         while len(distinct) < rows:

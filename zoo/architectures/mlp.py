@@ -1,23 +1,19 @@
-"""Multilayer perceptron of any depth and widths, optionally with LayerNorm before each non-linearity."""
+"""Multilayer perceptron of any depth and widths, with or without LayerNorm."""
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import (
-    ACTIVATIONS,
-    Activate,
-    Architecture,
-    check_activation,
-    uniform_fan_in,
-)
-from zoo.architectures.norms import before_norm, norm_patterns
+from zoo.architectures.base import Activate, Architecture, check_activation
+from zoo.architectures.layers import draw_layers, hidden_group, layer_patterns
+from zoo.architectures.norms import Normalize, layer_norm, no_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
+
+_NORMS: dict[str, Normalize] = {"none": no_norm, "layer": layer_norm}
 
 
 def build_mlp(
@@ -46,54 +42,37 @@ def build_mlp(
         ValueError: If an option is unknown or a width is not positive.
     """
     check_activation(activation)
-    if norm not in ("none", "layer"):
-        raise ValueError(f"unknown norm {norm!r} for an mlp; known are ['layer', 'none']")
-    widths = [math.prod(input_shape), *hidden, num_classes]
-    space = _space(widths, activation, norm)
+    if norm not in _NORMS:
+        raise ValueError(f"unknown norm {norm!r} for an mlp; known are {sorted(_NORMS)}")
+    space = _space([math.prod(input_shape), *hidden, num_classes], activation, norm)
+    forward = partial(_forward, len(hidden), _NORMS[norm])
+    return Architecture(space, partial(draw_layers, space), forward)
 
-    def draw(generator: torch.Generator) -> Params:
-        params = {}
-        for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            params[f"layers.{i}.weight"] = uniform_fan_in((fan_out, fan_in), fan_in, generator)
-            params[f"layers.{i}.bias"] = uniform_fan_in((fan_out,), fan_in, generator)
-            if f"norms.{i}.weight" in space.tensors:
-                params[f"norms.{i}.weight"] = torch.ones(fan_out)
-                params[f"norms.{i}.bias"] = torch.zeros(fan_out)
-        return params
 
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        h = x.flatten(1)
-        for i, width in enumerate(hidden):
-            h = (params[f"layers.{i}.weight"] @ h.T).T + params[f"layers.{i}.bias"]
-            if norm == "layer":
-                h = F.layer_norm(
-                    h, (width,), params[f"norms.{i}.weight"], params[f"norms.{i}.bias"]
-                )
-            h = activate(f"h{i + 1}", h)
-        return (params[f"layers.{len(hidden)}.weight"] @ h.T).T + params[
-            f"layers.{len(hidden)}.bias"
-        ]
+def _forward(
+    depth: int, normalize: Normalize, params: Params, x: Tensor, activate: Activate
+) -> Tensor:
+    h = x.flatten(1)
+    for i in range(depth):
+        h = normalize(params, f"norms.{i}", _linear(params, i, h))
+        h = activate(f"h{i + 1}", h)
+    return _linear(params, depth, h)
 
-    return Architecture(space, draw, forward)
+
+def _linear(params: Params, i: int, h: Tensor) -> Tensor:
+    return (params[f"layers.{i}.weight"] @ h.T).T + params[f"layers.{i}.bias"]
 
 
 def _space(widths: Sequence[int], activation: str, norm: str) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1]
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
-    hidden = {
-        name: NeuronGroup(width, scaling=scaling, activation=activation)
-        for name, width in zip(names[1:-1], widths[1:-1], strict=True)
-    }
-    groups = {
-        "x": NeuronGroup(widths[0], permutable=False),
-        **hidden,
-        "y": NeuronGroup(widths[-1], permutable=False),
-    }
+    groups = {}
+    for name, width in zip(names, widths, strict=True):
+        fixed = name in ("x", "y")
+        groups[name] = (
+            NeuronGroup(width, permutable=False) if fixed else hidden_group(width, activation)
+        )
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
-        own_norm = "none" if written == "y" else norm
-        before = before_norm(written, scaling, own_norm)
-        tensors[f"layers.{i}.weight"] = f"{before} <- {read}"
-        tensors[f"layers.{i}.bias"] = before
-        tensors |= norm_patterns(f"norms.{i}", written, scaling, own_norm)
+        norm_here = "none" if written == "y" else norm
+        tensors |= layer_patterns(f"layers.{i}", f"norms.{i}", written, read, activation, norm_here)
     return WeightSpace(groups, tensors)

@@ -1,4 +1,4 @@
-"""Normalization of channels, with the running statistics of batch norm as params, and the patterns around a norm."""
+"""Norms of channels and features; the running statistics of batch norm are params."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from zoo.params import Params
 from zoo.weight_space import Scaling
 
-Normalize = Callable[[str, Tensor], Tensor]
+Normalize = Callable[[Params, str, Tensor], Tensor]
+"""`normalize(params, name, z)`: run the norm layer of that name on `z`, channels on axis 1."""
+
 EPSILON, MOMENTUM = 1e-5, 0.1
 
 
@@ -31,28 +33,6 @@ def before_norm(group: str, scaling: Scaling, norm: str) -> str:
     return group if norm == "none" or scaling == "none" else f"{group}^0"
 
 
-def norm_patterns(name: str, group: str, scaling: Scaling, norm: str) -> dict[str, str]:
-    """Patterns of the tensors of a norm layer.
-
-    Args:
-        name: Name of the layer.
-        group: Group of its channels.
-        scaling: Scaling of the group.
-        norm: `"batch"`, `"layer"` or `"none"`.
-
-    Returns:
-        Patterns of `<name>.weight` and `<name>.bias` and, for batch norm, of its running
-        statistics.
-    """
-    if norm == "none":
-        return {}
-    patterns = {f"{name}.weight": group, f"{name}.bias": group}
-    if norm == "batch":
-        before = before_norm(group, scaling, norm)
-        patterns |= {f"{name}.running_mean": before, f"{name}.running_var": before}
-    return patterns
-
-
 def is_statistic(name: str) -> bool:
     """Whether a tensor of a norm layer is a running statistic."""
     return name.endswith((".running_mean", ".running_var"))
@@ -63,62 +43,70 @@ def initial_norm(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.ones(shape) if name.endswith((".weight", ".running_var")) else torch.zeros(shape)
 
 
-def normalizer(norm: str, params: Params) -> Normalize:
-    """A norm as evaluation runs it.
+def no_norm(_params: Params, _name: str, z: Tensor) -> Tensor:
+    """Leave the input as it is."""
+    return z
+
+
+def group_norm(
+    params: Params, name: str, z: Float[Tensor, "X c *positions"], groups: int = 1
+) -> Float[Tensor, "X c *positions"]:
+    """Normalize each group of channels of an input."""
+    return F.group_norm(z, groups, params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+def layer_norm(
+    params: Params, name: str, h: Float[Tensor, "X *positions d"]
+) -> Float[Tensor, "X *positions d"]:
+    """Normalize the features of each position, which are on the last axis."""
+    return F.layer_norm(h, h.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+def batch_norm(
+    params: Params, name: str, z: Float[Tensor, "X c *positions"]
+) -> Float[Tensor, "X c *positions"]:
+    """Normalize each channel by the running statistics, as evaluation does."""
+    return _affine(params, name, z, params[f"{name}.running_mean"], params[f"{name}.running_var"])
+
+
+def training_batch_norm(
+    statistics: Params, params: Params, name: str, z: Float[Tensor, "X c *positions"]
+) -> Float[Tensor, "X c *positions"]:
+    """Normalize each channel by the statistics of the batch, as training does.
+
+    z = (z - mean(batch)) / sqrt(var(batch) + 1e-5) * weight + bias
+    running = 0.9 running + 0.1 (mean, unbiased var)
 
     Args:
-        norm: `"batch"` (with running statistics), `"layer"` (GroupNorm with one group) or `"none"`.
+        statistics: Gets the new running statistics.
         params: Parameters of one network.
+        name: Name of the norm layer.
+        z: Its inputs.
 
     Returns:
-        `normalize(name, z)`, with the name of the norm layer and channels on axis 1 of `z`.
+        The normalized inputs.
+
+    Raises:
+        ValueError: If there is only one value for each channel.
     """
-
-    def normalize(name: str, z: Tensor) -> Tensor:
-        if norm == "batch":
-            return _affine(
-                name, params, z, params[f"{name}.running_mean"], params[f"{name}.running_var"]
-            )
-        if norm == "layer":
-            return F.group_norm(z, 1, params[f"{name}.weight"], params[f"{name}.bias"])
-        return z
-
-    return normalize
-
-
-def training_batch_norm(params: Params) -> tuple[Normalize, Params]:
-    """Batch norm as training runs it.
-
-    z = (z - mean(batch)) / sqrt(var(batch) + 1e-5) * weight + bias,    running = 0.9 running + 0.1 (mean, unbiased var)
-
-    Args:
-        params: Parameters of one network.
-
-    Returns:
-        `normalize(name, z)`, and a dictionary that it fills with the new running statistics.
-    """
-    statistics: Params = {}
-
-    def normalize(name: str, z: Tensor) -> Tensor:
-        count = z.numel() // z.shape[1]
-        if count == 1:
-            raise ValueError(
-                f"batch norm {name!r}: expected more than one value for each channel, got inputs {list(z.shape)}"
-            )
-        positions = [axis for axis in range(z.dim()) if axis != 1]
-        mean, var = z.mean(positions), z.var(positions, correction=0)
-        batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
-        for kind, value in batch.items():
-            old = params[f"{name}.{kind}"]
-            statistics[f"{name}.{kind}"] = (1 - MOMENTUM) * old.detach() + MOMENTUM * value.detach()
-        return _affine(name, params, z, mean, var)
-
-    return normalize, statistics
+    count = z.numel() // z.shape[1]
+    if count == 1:
+        raise ValueError(
+            f"batch norm {name!r}: expected more than one value for each channel, "
+            f"got inputs {list(z.shape)}"
+        )
+    positions = [axis for axis in range(z.dim()) if axis != 1]
+    mean, var = z.mean(positions), z.var(positions, correction=0)
+    batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
+    for kind, value in batch.items():
+        old = params[f"{name}.{kind}"]
+        statistics[f"{name}.{kind}"] = (1 - MOMENTUM) * old.detach() + MOMENTUM * value.detach()
+    return _affine(params, name, z, mean, var)
 
 
 def _affine(
-    name: str,
     params: Params,
+    name: str,
     z: Float[Tensor, "X c *positions"],
     mean: Float[Tensor, " c"],
     var: Float[Tensor, " c"],

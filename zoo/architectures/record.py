@@ -1,4 +1,4 @@
-"""What the neurons of a network do: the activations of every group, recorded while the network runs."""
+"""What the neurons of a network do: the activations of every group while it runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,9 @@ from zoo.params import Params
 def activations(
     architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X ..."]
 ) -> dict[str, Float[Tensor, "X ..."]]:
-    """Run one network and keep what leaves the non-linearity of each group; many go through `torch.func.vmap`.
+    """Run one network and keep what leaves the non-linearity of each group.
+
+    Many networks go through `torch.func.vmap`.
 
     Args:
         architecture: The architecture.

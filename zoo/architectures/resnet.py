@@ -1,32 +1,36 @@
-"""Residual network for small images: He et al.'s CIFAR form with convolutional shortcuts, of any depth 6 n + 2."""
+"""Residual network for small images: He et al.'s CIFAR form, of any depth `6 n + 2`."""
 
-import math
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import (
-    ACTIVATIONS,
-    Activate,
-    Architecture,
-    check_activation,
-    uniform_fan_in,
+from zoo.architectures.base import Activate, Architecture, check_activation
+from zoo.architectures.layers import (
+    check_image_shape,
+    convolve,
+    draw_layers,
+    hidden_group,
+    layer_patterns,
+    linear,
 )
 from zoo.architectures.norms import (
     Normalize,
-    before_norm,
-    initial_norm,
+    batch_norm,
+    group_norm,
     is_statistic,
-    norm_patterns,
-    normalizer,
+    no_norm,
     training_batch_norm,
 )
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
-_NORMS = ("batch", "layer", "none")
+_NORMS: dict[str, Normalize] = {"batch": batch_norm, "layer": group_norm, "none": no_norm}
+
+_Block = tuple[str, int, int]
+"""Name of a block, the stage that it reads and the stage that it writes."""
 
 
 def build_resnet(
@@ -38,7 +42,9 @@ def build_resnet(
     norm: str = "batch",
     activation: str = "relu",
 ) -> Architecture:
-    """A residual network: a convolution, three stages of blocks, global average pooling, a linear classifier.
+    """A residual network for small images.
+
+    A convolution, three stages of blocks, global average pooling, a linear classifier.
 
     A block is `act(norm2(conv2(act(norm1(conv1(h))))) + shortcut(h))`; the first block of the
     second and third stage has stride 2. The shortcut is the identity, or
@@ -71,121 +77,90 @@ def build_resnet(
         2405.20231, section 6.3.
     """
     check_activation(activation)
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"a resnet needs inputs of shape (channels, height, width), got {tuple(input_shape)}"
-        )
+    check_image_shape("resnet", tuple(input_shape))
     if norm not in _NORMS:
         raise ValueError(f"unknown norm {norm!r} for a resnet; known are {sorted(_NORMS)}")
     if depth < 8 or depth % 6 != 2 or len(channels) != 3:
         raise ValueError(
-            f"resnet: expected depth 8, 14, 20, ... and three channels, got {depth} and {list(channels)}"
+            "resnet: expected depth 8, 14, 20, ... and three channels, "
+            f"got {depth} and {list(channels)}"
         )
-    stages = [stage for stage in (1, 2, 3) for _ in range((depth - 2) // 6)]
-    space = _space(
-        input_shape[0],
-        num_classes,
-        [round(width * count) for count in channels],
-        stages,
-        activation,
-        norm,
-    )
-
-    def draw(generator: torch.Generator) -> Params:
-        params: Params = {}
-        for name, shape in space.shapes.items():
-            if name.split(".")[-2].endswith(("norm", "norm1", "norm2")):
-                params[name] = initial_norm(name, shape)
-            else:
-                fan_in = math.prod(space.shapes[name.replace("bias", "weight")][1:])
-                params[name] = uniform_fan_in(shape, fan_in, generator)
-        return params
-
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        return _run(params, x, activate, normalizer(norm, params), stages)
-
-    def forward_training(params: Params, x: Tensor, activate: Activate) -> tuple[Tensor, Params]:
-        normalize, statistics = training_batch_norm(params)
-        return _run(params, x, activate, normalize, stages), statistics
-
+    blocks = _blocks(depth)
+    stages = [round(width * count) for count in channels]
+    space = _space(input_shape[0], num_classes, stages, blocks, activation, norm)
+    draw, forward = partial(draw_layers, space), partial(_forward, blocks, _NORMS[norm])
     if norm != "batch":
         return Architecture(space, draw, forward)
     statistics = {
-        f"statistic.{n}": torch.ones(s, dtype=torch.bool)
-        for n, s in space.shapes.items()
-        if is_statistic(n)
+        f"statistic.{name}": torch.ones(shape, dtype=torch.bool)
+        for name, shape in space.shapes.items()
+        if is_statistic(name)
     }
-    return Architecture(space, draw, forward, statistics, forward_training)
+    return Architecture(space, draw, forward, statistics, partial(_forward_training, blocks))
 
 
-def _run(
-    params: Params, x: Tensor, activate: Activate, normalize: Normalize, stages: Sequence[int]
+def _blocks(depth: int) -> list[_Block]:
+    per_stage = (depth - 2) // 6
+    stages = [stage for stage in (1, 2, 3) for _ in range(per_stage)]
+    return [(f"blocks.{i}", *stages) for i, stages in enumerate(pairwise([1, *stages]))]
+
+
+def _forward_training(
+    blocks: Sequence[_Block], params: Params, x: Tensor, activate: Activate
+) -> tuple[Tensor, Params]:
+    statistics: Params = {}
+    logits = _forward(blocks, partial(training_batch_norm, statistics), params, x, activate)
+    return logits, statistics
+
+
+def _forward(
+    blocks: Sequence[_Block], normalize: Normalize, params: Params, x: Tensor, activate: Activate
 ) -> Tensor:
-    def layer(name: str, norm: str, z: Tensor, stride: int = 1) -> Tensor:
-        weight = params[f"{name}.weight"]
-        return normalize(
-            norm,
-            F.conv2d(z, weight, params.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2),
-        )
-
-    h = activate("r1", layer("stem", "stem_norm", x))
-    before = 1
-    for i, stage in enumerate(stages):
-        block, stride = f"blocks.{i}", 1 if stage == before else 2
-        inner = activate(f"h{i + 1}", layer(f"{block}.conv1", f"{block}.norm1", h, stride))
-        if stage != before:
-            h = layer(f"{block}.shortcut", f"{block}.shortcut_norm", h, stride)
-        h = activate(f"r{stage}", h + layer(f"{block}.conv2", f"{block}.norm2", inner))
-        before = stage
-    return F.linear(h.mean((2, 3)), params["classifier.weight"], params["classifier.bias"])
+    h = activate("r1", normalize(params, "stem_norm", convolve(params, "stem", x, 1)))
+    for i, (name, read, written) in enumerate(blocks):
+        stride = 1 if read == written else 2
+        inner = convolve(params, f"{name}.conv1", h, stride)
+        inner = activate(f"h{i + 1}", normalize(params, f"{name}.norm1", inner))
+        if read != written:
+            shortcut = convolve(params, f"{name}.shortcut", h, stride)
+            h = normalize(params, f"{name}.shortcut_norm", shortcut)
+        inner = convolve(params, f"{name}.conv2", inner, 1)
+        h = activate(f"r{written}", h + normalize(params, f"{name}.norm2", inner))
+    return linear(params, "classifier", h.mean((2, 3)))
 
 
 def _space(
     input_channels: int,
     num_classes: int,
     channels: Sequence[int],
-    stages: Sequence[int],
+    blocks: Sequence[_Block],
     activation: str,
     norm: str,
 ) -> WeightSpace:
-    scaling = ACTIVATIONS[activation][1]
-    groups = {"x": NeuronGroup(input_channels, permutable=False)}
-    groups |= {
-        f"r{i + 1}": NeuronGroup(size, True, scaling, activation) for i, size in enumerate(channels)
-    }
-    tensors: dict[str, str] = {}
-
-    def layer(
-        name: str, norm_name: str, written: str, read: str, kernel: str, bias: bool = True
-    ) -> None:
-        tensors[f"{name}.weight"] = f"{before_norm(written, scaling, norm)} <- {read} {kernel}"
-        if norm == "none" and bias:
-            tensors[f"{name}.bias"] = written
-        tensors.update(norm_patterns(norm_name, written, scaling, norm))
-
-    layer("stem", "stem_norm", "r1", "x", "3 3")
-    before = 1
-    for i, stage in enumerate(stages):
-        groups[f"h{i + 1}"] = NeuronGroup(channels[stage - 1], True, scaling, activation)
-        layer(f"blocks.{i}.conv1", f"blocks.{i}.norm1", f"h{i + 1}", f"r{before}", "3 3")
-        layer(f"blocks.{i}.conv2", f"blocks.{i}.norm2", f"r{stage}", f"h{i + 1}", "3 3")
-        if stage != before:
-            layer(
-                f"blocks.{i}.shortcut",
-                f"blocks.{i}.shortcut_norm",
-                f"r{stage}",
-                f"r{before}",
-                "1 1",
-                bias=False,
-            )
-        before = stage
-    groups["y"] = NeuronGroup(num_classes, permutable=False)
+    sizes = {f"r{stage}": size for stage, size in enumerate(channels, 1)}
+    sizes |= {f"h{i + 1}": sizes[f"r{stage}"] for i, (_, _, stage) in enumerate(blocks)}
+    # A norm takes the bias of the convolution before it away.
+    patterns = partial(layer_patterns, activation=activation, norm=norm, bias=norm == "none")
+    tensors = patterns("stem", "stem_norm", "r1", "x 3 3")
+    for i, (name, read, written) in enumerate(blocks):
+        inner = f"h{i + 1}"
+        tensors |= patterns(f"{name}.conv1", f"{name}.norm1", inner, f"r{read} 3 3")
+        tensors |= patterns(f"{name}.conv2", f"{name}.norm2", f"r{written}", f"{inner} 3 3")
+        if read != written:
+            shortcut = f"{name}.shortcut"
+            stages = f"r{written}", f"r{read} 1 1"
+            tensors |= patterns(shortcut, f"{shortcut}_norm", *stages, bias=False)
     tensors |= {"classifier.weight": "y <- r3", "classifier.bias": "y"}
+    groups = {
+        "x": NeuronGroup(input_channels, permutable=False),
+        **{name: hidden_group(size, activation) for name, size in sizes.items()},
+        "y": NeuronGroup(num_classes, permutable=False),
+    }
     return WeightSpace(groups, tensors)
 
 
 def resnet_n_fix(depth: int = 20) -> dict[str, int]:
-    """The numbers of fixed entries that Lim et al. use for a ResNet of width 1, as the option `n_fix` of `w_asymmetric`.
+    """The fixed entries that Lim et al. use for a ResNet of width 1, as `n_fix` of `w_asymmetric`.
 
     12 in each row of the first convolution; 36, 54 and 72 in the blocks of the three stages; 6 and
     8 in the shortcuts of the second and third; 8 in the classifier. They use kappa 2.
@@ -203,14 +178,9 @@ def resnet_n_fix(depth: int = 20) -> dict[str, int]:
     6
     """
     per_stage, shortcuts = (36, 54, 72), (4, 6, 8)
-    blocks = (depth - 2) // 6
     table = {"stem.weight": 12}
-    for i in range(3 * blocks):
-        stage = i // blocks
-        table |= {
-            f"blocks.{i}.conv1.weight": per_stage[stage],
-            f"blocks.{i}.conv2.weight": per_stage[stage],
-        }
-        if stage and i % blocks == 0:
-            table[f"blocks.{i}.shortcut.weight"] = shortcuts[stage]
+    for name, read, written in _blocks(depth):
+        table[f"{name}.conv1.weight"] = table[f"{name}.conv2.weight"] = per_stage[written - 1]
+        if read != written:
+            table[f"{name}.shortcut.weight"] = shortcuts[written - 1]
     return table | {"classifier.weight": 8}

@@ -1,15 +1,17 @@
-"""SIREN: a perceptron with sine activations, an implicit neural representation where its inputs are coordinates."""
+"""SIREN: a perceptron with sine activations, an implicit representation of a signal."""
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from zoo.architectures.base import Activate, Architecture, uniform_fan_in
+from zoo.architectures.base import Activate, Architecture
+from zoo.architectures.layers import draw_layers
+from zoo.architectures.mlp import build_mlp
 from zoo.params import Params
-from zoo.weight_space import NeuronGroup, WeightSpace
+from zoo.weight_space import WeightSpace
 
 
 def build_siren(
@@ -41,44 +43,27 @@ def build_siren(
     """
     if not hidden or not 0 < omega < math.inf:
         raise ValueError(
-            f"siren: expected at least one hidden layer and omega > 0, got {list(hidden)} and {omega}"
+            "siren: expected at least one hidden layer and omega > 0, "
+            f"got {list(hidden)} and {omega}"
         )
-    widths = [math.prod(input_shape), *hidden, num_classes]
-    space = _space(widths)
-
-    def draw(generator: torch.Generator) -> Params:
-        params = {}
-        for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            gain = math.sqrt(6) / omega if i else fan_in**-0.5
-            params[f"layers.{i}.weight"] = gain * uniform_fan_in(
-                (fan_out, fan_in), fan_in, generator
-            )
-            params[f"layers.{i}.bias"] = uniform_fan_in((fan_out,), fan_in, generator)
-        return params
-
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        h = x.flatten(1)
-        for i in range(len(hidden)):
-            z = (params[f"layers.{i}.weight"] @ h.T).T + params[f"layers.{i}.bias"]
-            h = activate(f"h{i + 1}", omega * z)
-        return (params[f"layers.{len(hidden)}.weight"] @ h.T).T + params[
-            f"layers.{len(hidden)}.bias"
-        ]
-
-    return Architecture(space, draw, forward)
+    perceptron = build_mlp(input_shape, num_classes, hidden, "sine")
+    return Architecture(
+        perceptron.space,
+        partial(_draw, perceptron.space, omega),
+        partial(_forward, perceptron, omega),
+    )
 
 
-def _space(widths: Sequence[int]) -> WeightSpace:
-    names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
-    groups = {
-        name: NeuronGroup(size, True, "sign", "sine")
-        for name, size in zip(names, widths, strict=True)
-    }
-    groups |= {
-        "x": NeuronGroup(widths[0], permutable=False),
-        "y": NeuronGroup(widths[-1], permutable=False),
-    }
-    tensors = {}
-    for i, (read, written) in enumerate(pairwise(names)):
-        tensors |= {f"layers.{i}.weight": f"{written} <- {read}", f"layers.{i}.bias": written}
-    return WeightSpace(groups, tensors)
+def _draw(space: WeightSpace, omega: float, generator: torch.Generator) -> Params:
+    params = draw_layers(space, generator)
+    for i in range(len(params) // 2):
+        fan_in = space.shapes[f"layers.{i}.weight"][1]
+        gain = math.sqrt(6) / omega if i else fan_in**-0.5
+        params[f"layers.{i}.weight"] *= gain
+    return params
+
+
+def _forward(
+    perceptron: Architecture, omega: float, params: Params, x: Tensor, activate: Activate
+) -> Tensor:
+    return perceptron.forward(params, x, lambda group, z: activate(group, omega * z))

@@ -2,22 +2,38 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.architectures.base import (
-    ACTIVATIONS,
-    Activate,
-    Architecture,
-    activate_last,
-    check_activation,
-    uniform_fan_in,
-)
-from zoo.architectures.norms import initial_norm
+from zoo.architectures.base import Activate, Architecture, activate_last, check_activation
+from zoo.architectures.layers import hidden_group, initial_layer, linear
+from zoo.architectures.norms import layer_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
+
+# Patterns of block `#`. Weight and bias of every norm write the stream `d` and its scales; all that
+# reads the stream reads them. What adds into it is read through norms only, so it is permuted with
+# `d` and not scaled: `d^0`. Queries and keys meet in products.
+_BLOCK = {
+    "norm1.weight": "d",
+    "norm1.bias": "d",
+    "q.weight": "(head# qk#) <- d",
+    "q.bias": "(head# qk#)",
+    "k.weight": "(head# qk#^-1) <- d",
+    "v.weight": "(head# v#) <- d",
+    "v.bias": "(head# v#)",
+    "out.weight": "d^0 <- (head# v#)",
+    "out.bias": "d^0",
+    "norm2.weight": "d",
+    "norm2.bias": "d",
+    "fc1.weight": "m# <- d",
+    "fc1.bias": "m#",
+    "fc2.weight": "d^0 <- m#",
+    "fc2.bias": "d^0",
+}
 
 
 def build_transformer(
@@ -37,7 +53,7 @@ def build_transformer(
     are `embed.weight`, `embed.bias`, `position.weight`, `blocks.<i>.norm1.*`, `blocks.<i>.q.*`,
     `k.weight`, `v.*`, `out.*`, `norm2.*`, `fc1.*`, `fc2.*`, `norm.*`, `classifier.*`.
     Keys have no bias: softmax takes it away. Layers start as PyTorch's do, positions as
-        `N(0, 0.02^2)`.
+    `N(0, 0.02^2)`.
 
     Args:
         input_shape: `(channels, height, width)` or `(channels, length)` of one input.
@@ -63,7 +79,8 @@ def build_transformer(
     sides = tuple(input_shape[1:])
     if len(sides) not in (1, 2):
         raise ValueError(
-            f"a transformer needs inputs of shape (channels, height, width) or (channels, length), got {tuple(input_shape)}"
+            "a transformer needs inputs of shape (channels, height, width) or (channels, length), "
+            f"got {tuple(input_shape)}"
         )
     if patch < 1 or any(side % patch for side in sides):
         raise ValueError(
@@ -74,111 +91,74 @@ def build_transformer(
             "transformer: expected dim as a multiple of heads, depth >= 1 and mlp_ratio >= 1, "
             f"got dim={dim}, heads={heads}, depth={depth}, mlp_ratio={mlp_ratio}"
         )
-    space = _space(input_shape, num_classes, patch, dim, heads, depth, mlp_ratio * dim, activation)
-    convolve = F.conv2d if len(sides) == 2 else F.conv1d
-
-    def draw(generator: torch.Generator) -> Params:
-        params: Params = {}
-        for name, shape in space.shapes.items():
-            if name.split(".")[-2].startswith("norm"):
-                params[name] = initial_norm(name, shape)
-            elif name == "position.weight":
-                params[name] = 0.02 * torch.randn(shape, generator=generator)
-            else:
-                fan_in = math.prod(space.shapes[name.replace("bias", "weight")][1:])
-                params[name] = uniform_fan_in(shape, fan_in, generator)
-        return params
-
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        embedded = convolve(x, params["embed.weight"], params["embed.bias"], stride=patch)
-        h = embedded.flatten(2).transpose(1, 2) + params["position.weight"]
-        for i in range(depth):
-            h = _block(params, i, heads, h, activate)
-        h = _norm(params, "norm", h).mean(1)
-        return F.linear(h, params["classifier.weight"], params["classifier.bias"])
-
-    return Architecture(space, draw, forward)
-
-
-def _norm(params: Params, name: str, h: Tensor) -> Tensor:
-    return F.layer_norm(h, h.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"])
-
-
-def _block(params: Params, i: int, heads: int, h: Tensor, activate: Activate) -> Tensor:
-    def linear(name: str, z: Tensor) -> Tensor:
-        return F.linear(
-            z, params[f"blocks.{i}.{name}.weight"], params.get(f"blocks.{i}.{name}.bias")
-        )
-
-    def split(z: Tensor) -> Tensor:
-        return z.unflatten(-1, (heads, -1)).transpose(
-            1, 2
-        )  # [X, heads, patches, neurons of a head]
-
-    normed = _norm(params, f"blocks.{i}.norm1", h)
-    q, k, v = (split(linear(name, normed)) for name in ("q", "k", "v"))
-    weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
-    h = h + linear("out", (weights @ v).transpose(1, 2).flatten(2))
-    normed = _norm(params, f"blocks.{i}.norm2", h)
-    return h + linear("fc2", activate_last(activate, f"m{i + 1}", linear("fc1", normed)))
-
-
-def _space(
-    input_shape: Sequence[int],
-    num_classes: int,
-    patch: int,
-    dim: int,
-    heads: int,
-    depth: int,
-    hidden: int,
-    activation: str,
-) -> WeightSpace:
-    # Weight and bias of every norm write the stream `d` and its scales; all that reads the stream
-    # reads them. What adds into it
-    # is read through norms only, so it is permuted with `d` and not scaled: `d^0`. Queries and keys
-    # meet in products.
-    sides = input_shape[1:]
-    patches = math.prod(side // patch for side in sides)
     groups = {
         "x": NeuronGroup(input_shape[0], permutable=False),
         "d": NeuronGroup(dim, scaling="any"),
+        **_groups_of_blocks(depth, heads, dim // heads, hidden_group(mlp_ratio * dim, activation)),
+        "y": NeuronGroup(num_classes, permutable=False),
     }
+    space = WeightSpace(groups, _patterns(sides, patch, depth))
+    return Architecture(space, partial(_draw, space), partial(_forward, patch, heads, depth))
+
+
+def _draw(space: WeightSpace, generator: torch.Generator) -> Params:
+    params: Params = {}
+    for name, shape in space.shapes.items():
+        if name == "position.weight":
+            params[name] = 0.02 * torch.randn(shape, generator=generator)
+        else:
+            params[name] = initial_layer(space, name, generator)
+    return params
+
+
+def _forward(
+    patch: int, heads: int, depth: int, params: Params, x: Tensor, activate: Activate
+) -> Tensor:
+    convolve = F.conv2d if x.dim() == 4 else F.conv1d
+    embedded = convolve(x, params["embed.weight"], params["embed.bias"], stride=patch)
+    h = embedded.flatten(2).transpose(1, 2) + params["position.weight"]
+    for i in range(depth):
+        block = f"blocks.{i}"
+        h = h + _attention(params, block, heads, layer_norm(params, f"{block}.norm1", h))
+        hidden = linear(params, f"{block}.fc1", layer_norm(params, f"{block}.norm2", h))
+        h = h + linear(params, f"{block}.fc2", activate_last(activate, f"m{i + 1}", hidden))
+    return linear(params, "classifier", layer_norm(params, "norm", h).mean(1))
+
+
+def _attention(params: Params, block: str, heads: int, h: Tensor) -> Tensor:
+    # Each of shape [X, heads, patches, neurons of a head].
+    q, k, v = (
+        linear(params, f"{block}.{kind}", h).unflatten(-1, (heads, -1)).transpose(1, 2)
+        for kind in ("q", "k", "v")
+    )
+    weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+    return linear(params, f"{block}.out", (weights @ v).transpose(1, 2).flatten(2))
+
+
+def _groups_of_blocks(
+    depth: int, heads: int, head_dim: int, hidden: NeuronGroup
+) -> dict[str, NeuronGroup]:
+    groups = {}
+    for i in range(1, depth + 1):
+        groups[f"head{i}"] = NeuronGroup(heads)
+        groups[f"qk{i}"] = groups[f"v{i}"] = NeuronGroup(head_dim, scaling="any")
+        groups[f"m{i}"] = hidden
+    return groups
+
+
+def _patterns(sides: Sequence[int], patch: int, depth: int) -> dict[str, str]:
+    patches = math.prod(side // patch for side in sides)
     tensors = {
         "embed.weight": f"d^0 <- x{f' {patch}' * len(sides)}",
         "embed.bias": "d^0",
         "position.weight": f"{patches} d^0",
     }
     for i in range(depth):
-        head, qk, v, m = (f"{kind}{i + 1}" for kind in ("head", "qk", "v", "m"))
-        groups |= {
-            head: NeuronGroup(heads),
-            qk: NeuronGroup(dim // heads, scaling="any"),
-            v: NeuronGroup(dim // heads, scaling="any"),
-            m: NeuronGroup(hidden, True, ACTIVATIONS[activation][1], activation),
-        }
-        own = {
-            "norm1.weight": "d",
-            "norm1.bias": "d",
-            "q.weight": f"({head} {qk}) <- d",
-            "q.bias": f"({head} {qk})",
-            "k.weight": f"({head} {qk}^-1) <- d",
-            "v.weight": f"({head} {v}) <- d",
-            "v.bias": f"({head} {v})",
-            "out.weight": f"d^0 <- ({head} {v})",
-            "out.bias": "d^0",
-            "norm2.weight": "d",
-            "norm2.bias": "d",
-            "fc1.weight": f"{m} <- d",
-            "fc1.bias": m,
-            "fc2.weight": f"d^0 <- {m}",
-            "fc2.bias": "d^0",
-        }
-        tensors |= {f"blocks.{i}.{name}": pattern for name, pattern in own.items()}
-    groups["y"] = NeuronGroup(num_classes, permutable=False)
-    tensors |= {
+        for name, pattern in _BLOCK.items():
+            tensors[f"blocks.{i}.{name}"] = pattern.replace("#", str(i + 1))
+    return tensors | {
         "norm.weight": "d",
         "norm.bias": "d",
         "classifier.weight": "y <- d",
         "classifier.bias": "y",
     }
-    return WeightSpace(groups, tensors)
