@@ -1,7 +1,4 @@
-"""Configuration files: YAML in, a checked pydantic model out.
-
-Errors name file, line, key, what was expected and what the file says.
-"""
+"""Configuration files: YAML in, a checked pydantic model out, errors that name file and line."""
 
 import re
 from collections.abc import Sequence
@@ -85,14 +82,12 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
 def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = (*loc, key.value)
+            inner, line = (*loc, key.value), key.start_mark.line + 1
             if inner in lines:
-                first = lines[inner]
                 raise ConfigError(
-                    f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands twice "
-                    f"(first: line {first})"
+                    f"{path}:{line}: key {key.value!r} stands twice (first: line {lines[inner]})"
                 )
-            lines[inner] = key.start_mark.line + 1
+            lines[inner] = line
             _collect_lines(value, inner, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
@@ -122,12 +117,7 @@ def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, st
     """One pydantic error as one line: where, which key, what was expected, what was found."""
     loc: Loc = item["loc"]
     key = ".".join(str(part) for part in loc) or "(top level)"
-    prefixes = [loc[:length] for length in range(len(loc), 0, -1)]
-    places = [
-        f"--set {set_by[prefix]}" for prefix in prefixes if prefix in set_by
-    ]  # an override hides the lines below it
-    places += [f"{path}:{lines[prefix]}" for prefix in prefixes if prefix in lines]
-    where = places[0] if places else str(path)
+    where = _place(loc, path, lines, set_by)
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}, found {item['input']!r}"
     if item["type"] == "missing":
@@ -135,3 +125,11 @@ def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, st
     if item["type"] == "value_error":
         return f"{where}: {key}: {item['ctx']['error']}"
     return f"{where}: {key}: {item['msg']}, found {item['input']!r}"
+
+
+def _place(loc: Loc, path: Path, lines: dict[Loc, int], set_by: dict[Loc, str]) -> str:
+    """Where a key was set: by an override, which hides the lines below it, or on a line."""
+    prefixes = [loc[:length] for length in range(len(loc), 0, -1)]
+    overrides = [f"--set {set_by[prefix]}" for prefix in prefixes if prefix in set_by]
+    written = [f"{path}:{lines[prefix]}" for prefix in prefixes if prefix in lines]
+    return [*overrides, *written, str(path)][0]

@@ -1,4 +1,4 @@
-"""Params: the parameters of one network, or of many along leading axes, by name."""
+"""Params: the parameters of one network, or of many along leading axes, by their names."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,15 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
     >>> batch_shape(WeightSpace({"h": NeuronGroup(3)}, {"bias": "h"}), {"bias": torch.zeros(5, 3)})
     (5,)
     """
-    missing, extra = (
-        [n for n in space.tensors if n not in params],
-        [n for n in params if n not in space.tensors],
-    )
+    missing = [name for name in space.tensors if name not in params]
+    extra = [name for name in params if name not in space.tensors]
     if missing or extra:
         raise ValueError(f"params do not fit the weight space: missing {missing}, unknown {extra}")
     batch: tuple[int, ...] | None = None
     for name, shape in space.shapes.items():
         got = tuple(params[name].shape)
         lead = got[: len(got) - len(shape)]
-        if len(got) < len(shape) or got[len(lead) :] != shape:
+        if (*lead, *shape) != got:
             raise ValueError(
                 f"tensor {name!r}: expected shape [*batch, {', '.join(map(str, shape))}], "
                 f"got {list(got)}"
@@ -148,7 +146,7 @@ def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
 def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
     """A generic point near some params, without their coincidences (zero biases, equal gains).
 
-    What is positive stays so.
+    Positive biases and gains stay positive.
 
     Args:
         params: Tensors, of any floating type.
@@ -160,13 +158,9 @@ def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
     near = {}
     for name, given in params.items():
         tensor = given.detach().cpu().double()
-        if tensor.dim() < 2:
-            near[name] = tensor + 0.2 * torch.rand(
-                tensor.shape, generator=generator, dtype=torch.float64
-            )
-        else:
-            spread = 0.1 * tensor.square().mean().sqrt() + 1e-3
-            near[name] = tensor + spread * torch.randn(
-                tensor.shape, generator=generator, dtype=torch.float64
-            )
+        draw, spread = torch.rand, 0.2
+        if tensor.dim() >= 2:
+            draw, spread = torch.randn, 0.1 * tensor.square().mean().sqrt() + 1e-3
+        noise = draw(tensor.shape, generator=generator, dtype=torch.float64)
+        near[name] = tensor + spread * noise
     return near

@@ -87,7 +87,8 @@ def build_resnet(
         )
     blocks = _blocks(depth)
     stages = [round(width * count) for count in channels]
-    space = _space(input_shape[0], num_classes, stages, blocks, activation, norm)
+    groups = _groups(input_shape[0], num_classes, stages, blocks, activation)
+    space = WeightSpace(groups, _patterns(blocks, activation, norm))
     draw, forward = partial(draw_layers, space), partial(_forward, blocks, _NORMS[norm])
     if norm != "batch":
         return Architecture(space, draw, forward)
@@ -129,34 +130,34 @@ def _forward(
     return linear(params, "classifier", h.mean((2, 3)))
 
 
-def _space(
+def _groups(
     input_channels: int,
     num_classes: int,
     channels: Sequence[int],
     blocks: Sequence[_Block],
     activation: str,
-    norm: str,
-) -> WeightSpace:
-    sizes = {f"r{stage}": size for stage, size in enumerate(channels, 1)}
-    sizes |= {f"h{i + 1}": sizes[f"r{stage}"] for i, (_, _, stage) in enumerate(blocks)}
-    # A norm takes the bias of the convolution before it away.
-    patterns = partial(layer_patterns, activation=activation, norm=norm, bias=norm == "none")
-    tensors = patterns("stem", "stem_norm", "r1", "x 3 3")
-    for i, (name, read, written) in enumerate(blocks):
-        inner = f"h{i + 1}"
-        tensors |= patterns(f"{name}.conv1", f"{name}.norm1", inner, f"r{read} 3 3")
-        tensors |= patterns(f"{name}.conv2", f"{name}.norm2", f"r{written}", f"{inner} 3 3")
-        if read != written:
-            shortcut = f"{name}.shortcut"
-            stages = f"r{written}", f"r{read} 1 1"
-            tensors |= patterns(shortcut, f"{shortcut}_norm", *stages, bias=False)
-    tensors |= {"classifier.weight": "y <- r3", "classifier.bias": "y"}
-    groups = {
+) -> dict[str, NeuronGroup]:
+    stages = {f"r{stage}": hidden_group(size, activation) for stage, size in enumerate(channels, 1)}
+    inner = {f"h{i + 1}": stages[f"r{written}"] for i, (_, _, written) in enumerate(blocks)}
+    return {
         "x": NeuronGroup(input_channels, permutable=False),
-        **{name: hidden_group(size, activation) for name, size in sizes.items()},
+        **stages,
+        **inner,
         "y": NeuronGroup(num_classes, permutable=False),
     }
-    return WeightSpace(groups, tensors)
+
+
+def _patterns(blocks: Sequence[_Block], activation: str, norm: str) -> dict[str, str]:
+    # A norm takes the bias of the convolution before it away.
+    layer = partial(layer_patterns, activation=activation, norm=norm, bias=norm == "none")
+    tensors = layer("stem", "stem_norm", "r1", "x 3 3")
+    for i, (name, read, written) in enumerate(blocks):
+        tensors |= layer(f"{name}.conv1", f"{name}.norm1", f"h{i + 1}", f"r{read} 3 3")
+        tensors |= layer(f"{name}.conv2", f"{name}.norm2", f"r{written}", f"h{i + 1} 3 3")
+        if read != written:
+            shortcut, norm_name = f"{name}.shortcut", f"{name}.shortcut_norm"
+            tensors |= layer(shortcut, norm_name, f"r{written}", f"r{read} 1 1", bias=False)
+    return tensors | {"classifier.weight": "y <- r3", "classifier.bias": "y"}
 
 
 def resnet_n_fix(depth: int = 20) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """Laws for architectures, weight spaces and equivariant layers, for your own as for ours.
 
     check_architecture("mine")                              an Architecture keeps its contract
-    assert_function_preserved(space, apply, params)         a space declares symmetries only
+    assert_function_preserved(space, apply, params)         a space declares true symmetries
     assert_equivariant(layer, space, features)              layer(act(g, x)) == act(g, layer(x))
-    random_weight_space(generator)                          spaces for property tests of your own
+    random_weight_space(generator)                          spaces and params for tests of your own
     random_params(space, generator)
 
 The checks raise an AssertionError that says what was expected and what was found.

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from zoo.architectures import Architecture, build_architecture
 from zoo.architectures.base import constants_of, written_axis
-from zoo.params import Params, flatten, stack, unflatten
+from zoo.params import Params, flatten, free_entries, stack, unflatten
 from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import (
     TOLERANCES,
     assert_function_preserved,
     expect,
+    expect_shape,
     relative_change,
     seeded,
 )
@@ -76,28 +77,19 @@ def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> N
         f"init: expected tensors {list(space.tensors)}, got {list(params)}",
     )
     for name, tensor in params.items():
-        got, text = tuple(tensor.shape), space.tensors[name]
-        expect(
-            got == space.shapes[name],
-            f"init, tensor {name!r} ({text!r}): expected {space.shapes[name]}, got {got}",
-        )
-        expect(
-            tensor.dtype == torch.float32,
-            f"init, tensor {name!r}: expected float32, got {tensor.dtype}",
-        )
-        expect(bool(tensor.isfinite().all()), f"init, tensor {name!r}: expected finite entries")
+        what = f"init, tensor {name!r}"
+        expect_shape(f"{what} ({space.tensors[name]!r})", tensor, space.shapes[name])
+        expect(tensor.dtype == torch.float32, f"{what}: expected float32, got {tensor.dtype}")
+        expect(bool(tensor.isfinite().all()), f"{what}: expected finite entries")
 
 
 def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
-    """The same generator gives the same network; the global random state stays as it was."""
+    """One seed gives one network, another another; the global random state stays as it was."""
     before = torch.get_rng_state()
     first, again, other = (architecture.init(seeded(s)) for s in (seed, seed, seed + 1))
-    changed = [name for name in first if not torch.equal(first[name], again[name])]
+    changed = _changed(first, again)
     expect(not changed, f"init: two draws from one seed differ in {changed}")
-    expect(
-        any(not torch.equal(first[name], other[name]) for name in first),
-        "init: draws from two seeds are the same",
-    )
+    expect(bool(_changed(first, other)), "init: draws from two seeds are the same")
     expect(
         torch.equal(before, torch.get_rng_state()),
         "init draws from the global random state, not from its generator",
@@ -106,28 +98,26 @@ def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int
 
 def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """Masks are boolean and as large as their tensors; `init` has the fixed entries in place."""
-    shapes, constants = architecture.space.shapes, architecture.constants
+    space, constants = architecture.space, architecture.constants
     for kind in ("free", "fixed", "offset", "statistic"):
         for name, tensor in constants_of(constants, kind).items():
-            got, expected = tuple(tensor.shape), shapes.get(name)
+            got, expected = tuple(tensor.shape), space.shapes.get(name)
             expect(
                 got == expected,
                 f"constant '{kind}.{name}': expected the shape of a tensor, {expected}, got {got}",
             )
     for name, tensor in constants_of(constants, "mixing").items():
-        known = name in architecture.space.groups
-        size = architecture.space.size(written_axis(architecture.space, name)) if known else None
-        expect(
-            tensor.shape == (size, size),
-            f"constant 'mixing.{name}': expected {(size, size)}, got {tuple(tensor.shape)}",
-        )
+        size = space.size(written_axis(space, name)) if name in space.groups else None
+        expect_shape(f"constant 'mixing.{name}'", tensor, (size, size))
     fixed = constants_of(constants, "fixed")
     for name, mask in architecture.free.items():
-        expect(
-            mask.dtype == torch.bool, f"constant 'free.{name}': expected booleans, got {mask.dtype}"
-        )
-        expect(name in fixed, f"constant 'free.{name}' has no 'fixed.{name}' beside it")
-    params = architecture.init(seeded(seed))
+        what = f"constant 'free.{name}'"
+        expect(mask.dtype == torch.bool, f"{what}: expected booleans, got {mask.dtype}")
+        expect(name in fixed, f"{what} has no 'fixed.{name}' beside it")
+    _expect_fixed_entries(architecture, fixed, architecture.init(seeded(seed)))
+
+
+def _expect_fixed_entries(architecture: Architecture, fixed: Params, params: Params) -> None:
     for name, mask in architecture.free.items():
         kept = torch.equal(params[name][~mask], fixed[name][~mask].to(params[name]))
         expect(kept, f"init, tensor {name!r}: expected the fixed entries of 'fixed.{name}'")
@@ -138,13 +128,12 @@ def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -
     params = architecture.init(seeded(seed))
     kept, kept_inputs = {name: tensor.clone() for name, tensor in params.items()}, inputs.clone()
     first, again = architecture.apply(params, inputs), architecture.apply(params, inputs)
-    shape = tuple(first.shape)
     expect(
-        len(shape) == 2 and shape[0] == len(inputs),
-        f"apply: expected [X, K] with X = {len(inputs)}, got {list(shape)}",
+        first.dim() == 2 and len(first) == len(inputs),
+        f"apply: expected [X, K] with X = {len(inputs)}, got {list(first.shape)}",
     )
     expect(bool(first.isfinite().all()), "apply: expected finite outputs of an initial network")
-    changed = [name for name in params if not torch.equal(params[name], kept[name])]
+    changed = _changed(params, kept)
     expect(
         not changed and torch.equal(inputs, kept_inputs),
         f"apply changes its arguments: {changed or 'inputs'}",
@@ -156,7 +145,7 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
     """Networks together under `torch.func.vmap` give what each gives alone."""
     architecture, inputs = _double(architecture, inputs)
     networks = [_network(architecture, seed + i) for i in range(3)]
-    together = torch.func.vmap(lambda params: architecture.apply(params, inputs))(stack(networks))
+    together = torch.func.vmap(architecture.apply, in_dims=(0, None))(stack(networks), inputs)
     alone = torch.stack([architecture.apply(params, inputs) for params in networks])
     change = relative_change([alone], [together])
     expect(
@@ -169,12 +158,10 @@ def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, see
     """Every tensor with trained entries has a finite gradient that is not 0."""
     architecture, inputs = _double(architecture, inputs)
     params = _network(architecture, seed)
-    weights = torch.randn(
-        architecture.apply(params, inputs).shape, generator=seeded(seed), dtype=torch.float64
-    )
+    outputs = architecture.apply(params, inputs)
+    weights = torch.randn(outputs.shape, generator=seeded(seed), dtype=torch.float64)
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
-    for name, gradient in gradients.items():
-        trained = gradient[architecture.free[name]] if name in architecture.free else gradient
+    for name, trained in free_entries(gradients, architecture.free).items():
         expect(bool(trained.isfinite().all()), f"tensor {name!r}: expected a finite gradient")
         expect(
             not trained.numel() or bool(trained.any()),
@@ -192,76 +179,58 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
         stays = torch.allclose(moved[name][~mask], params[name][~mask], rtol=1e-12, atol=0)
         expect(
             stays,
-            f"tensor {name!r} ({space.tensors[name]!r}): "
-            "a declared symmetry moves entries that are fixed",
+            f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that "
+            "are fixed",
         )
 
 
 def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed: int) -> None:
-    """Training gives logits and every running statistic anew, and respects declared symmetries."""
+    """Training's forward pass gives logits and new statistics, and keeps declared symmetries."""
     architecture, inputs = _double(architecture, inputs)
     params, space = _network(architecture, seed), architecture.space
     logits, statistics = architecture.apply_training(params, inputs)
-    names, shape = architecture.statistics, tuple(architecture.apply(params, inputs).shape)
-    expect(
-        tuple(logits.shape) == shape,
-        f"apply_training: expected logits {list(shape)}, got {list(logits.shape)}",
-    )
+    names = architecture.statistics
+    expect_shape("apply_training", logits, tuple(architecture.apply(params, inputs).shape))
     expect(
         set(statistics) == set(names),
         f"apply_training: expected statistics {list(names)}, got {list(statistics)}",
     )
     for name, tensor in statistics.items():
-        got = tuple(tensor.shape)
-        expect(
-            got == space.shapes[name],
-            f"apply_training, statistic {name!r}: expected {space.shapes[name]}, got {got}",
-        )
-        expect(
-            bool(tensor.isfinite().all()),
-            f"apply_training, statistic {name!r}: expected finite entries",
-        )
+        what = f"apply_training, statistic {name!r}"
+        expect_shape(what, tensor, space.shapes[name])
+        expect(bool(tensor.isfinite().all()), f"{what}: expected finite entries")
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})
-    pairs = {
-        "the logits": (logits, moved_logits),
-        **{name: (expected[name], moved[name]) for name in statistics},
-    }
-    for name, (before, after) in pairs.items():
-        change = relative_change([before], [after])
-        expect(
-            change < TOLERANCES[torch.float64],
-            f"apply_training: a declared symmetry moves {name} wrongly, by {change:.2g}",
-        )
+    _expect_unmoved("the logits", logits, moved_logits)
+    for name in statistics:
+        _expect_unmoved(name, expected[name], moved[name])
+
+
+def _expect_unmoved(what: str, expected: Tensor, got: Tensor) -> None:
+    change = relative_change([expected], [got])
+    expect(
+        change < TOLERANCES[torch.float64],
+        f"apply_training: a declared symmetry moves {what} wrongly, by {change:.2g}",
+    )
 
 
 def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """`unflatten(flatten(params))` is `params`, for many networks too."""
-    params, space = (
-        stack([architecture.init(seeded(seed + i)) for i in range(2)]),
-        architecture.space,
-    )
-    flat = flatten(space, params)
-    expect(
-        tuple(flat.shape) == (2, space.num_params),
-        f"flatten: expected {(2, space.num_params)}, got {tuple(flat.shape)}",
-    )
-    again = unflatten(space, flat)
-    changed = [name for name in space.tensors if not torch.equal(again[name], params[name])]
+    params = stack([architecture.init(seeded(seed + i)) for i in range(2)])
+    flat = flatten(architecture.space, params)
+    expect_shape("flatten", flat, (2, architecture.space.num_params))
+    changed = _changed(params, unflatten(architecture.space, flat))
     expect(not changed, f"unflatten(flatten(params)) changed {changed}")
 
 
 def space_survives_json(architecture: Architecture, _inputs: Tensor, _seed: int) -> None:
     """The space is the same after a way through JSON."""
-    again = WeightSpace.from_json(architecture.space.to_json())
-    for kind, before, after in (
-        ("groups", architecture.space.groups, again.groups),
-        ("tensors", architecture.space.tensors, again.tensors),
-    ):
-        same = list(before.items()) == list(after.items())
+    space, again = architecture.space, WeightSpace.from_json(architecture.space.to_json())
+    pairs = {"groups": (space.groups, again.groups), "tensors": (space.tensors, again.tensors)}
+    for kind, (before, after) in pairs.items():
         expect(
-            same,
+            list(before.items()) == list(after.items()),
             f"the {kind} of the space changed in JSON: expected {dict(before)}, got {dict(after)}",
         )
 
@@ -283,22 +252,21 @@ LAWS: dict[str, Callable[[Architecture, Tensor, int], None]] = {
 }
 
 
+def _changed(params: Params, others: Params) -> list[str]:
+    """Names of the tensors that differ."""
+    return [name for name in params if not torch.equal(params[name], others[name])]
+
+
 def _network(architecture: Architecture, seed: int) -> Params:
-    """An initial network whose trained entries are off their initial values: nothing special."""
-    source = seeded(seed)
+    """An initial network whose trained entries are off their initial values."""
+    source, free = seeded(seed), architecture.free
     params = {name: tensor.double() for name, tensor in architecture.init(source).items()}
-    noise = {
-        name: 0.05 * torch.randn(t.shape, generator=source, dtype=t.dtype)
-        for name, t in params.items()
-    }
-    free = architecture.free
-    return {
-        name: tensor + noise[name] * free.get(name, torch.tensor(True))
-        for name, tensor in params.items()
-    }
+    for name, tensor in params.items():
+        noise = 0.05 * torch.randn(tensor.shape, generator=source, dtype=tensor.dtype)
+        params[name] = tensor + noise * free.get(name, torch.tensor(True))
+    return params
 
 
 def _double(architecture: Architecture, inputs: Tensor) -> tuple[Architecture, Tensor]:
-    return architecture.to(
-        "cpu", torch.float64
-    ), inputs.double() if inputs.is_floating_point() else inputs
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    return architecture.to("cpu", torch.float64), inputs

@@ -1,6 +1,7 @@
 """Random weight spaces and params."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
@@ -10,6 +11,41 @@ from zoo.params import Params
 from zoo.weight_space import NeuronGroup, Scaling, WeightSpace
 
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+
+
+@dataclass(frozen=True)
+class _Dice:
+    """What random spaces are made of, drawn from a generator."""
+
+    generator: torch.Generator
+    max_size: int
+
+    def chance(self) -> bool:
+        """True as often as False."""
+        return bool(torch.rand((), generator=self.generator) < 0.5)
+
+    def integer(self, high: int) -> int:
+        """A number from 1 to `high`."""
+        return int(torch.randint(1, high + 1, (), generator=self.generator))
+
+    def group(self) -> NeuronGroup:
+        """A group of any kind."""
+        scaling = SCALINGS[self.integer(len(SCALINGS)) - 1]
+        return NeuronGroup(self.integer(self.max_size), permutable=self.chance(), scaling=scaling)
+
+    def layer(self, name: str, read: str, written: str) -> dict[str, str]:
+        """Patterns of a layer from one group to another."""
+        kernel = f" {self.integer(2)} {self.integer(2)}" if self.chance() else ""
+        weight = f"{read} -> {written}" if self.chance() else f"{written} <- {read}{kernel}"
+        optional = {
+            f"{name}.bias": written,
+            f"{name}.skip": f"{written} <- {written}",
+            f"{name}.heads": f"({self.integer(2)} {written}) <- {read}^{self.integer(3) - 2}",
+            f"{name}.variance": f"{written}^2",
+            f"{name}.count": f"{written}^0",
+        }
+        present = {tensor: text for tensor, text in optional.items() if self.chance()}
+        return {f"{name}.weight": weight, **present}
 
 
 def random_weight_space(generator: torch.Generator, max_size: int = 4) -> WeightSpace:
@@ -26,39 +62,17 @@ def random_weight_space(generator: torch.Generator, max_size: int = 4) -> Weight
     Returns:
         The space.
     """
-
-    def chance() -> bool:
-        return bool(torch.rand((), generator=generator) < 0.5)
-
-    def integer(high: int) -> int:
-        return int(torch.randint(1, high + 1, (), generator=generator))
-
-    def group() -> NeuronGroup:
-        scaling = SCALINGS[integer(len(SCALINGS)) - 1]
-        return NeuronGroup(integer(max_size), permutable=chance(), scaling=scaling)
-
-    names = ["x", *(f"h{i}" for i in range(1, integer(3) + 1))]
-    groups = {name: group() for name in names} | {
-        "y": NeuronGroup(integer(max_size), permutable=False)
-    }
+    dice = _Dice(generator, max_size)
+    names = ["x", *(f"h{i}" for i in range(1, dice.integer(3) + 1))]
+    groups = {name: dice.group() for name in names}
+    groups["y"] = NeuronGroup(dice.integer(max_size), permutable=False)
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
-        kernel = f" {integer(2)} {integer(2)}" if chance() else ""
-        tensors[f"{i}.weight"] = (
-            f"{read} -> {written}" if chance() else f"{written} <- {read}{kernel}"
-        )
-        optional = {
-            f"{i}.bias": written,
-            f"{i}.skip": f"{written} <- {written}",
-            f"{i}.heads": f"({integer(2)} {written}) <- {read}^{integer(3) - 2}",
-            f"{i}.variance": f"{written}^2",
-            f"{i}.count": f"{written}^0",
-        }
-        tensors |= {name: text for name, text in optional.items() if chance()}
-    if chance():
-        tensors["dense.weight"] = f"y <- (({names[-1]} {integer(2)}) + {' + '.join(names)})"
-    tensors["head.weight"] = f"y <- ({names[-1]} {integer(3)})"
-    tensors |= {"temperature": ""} if chance() else {}
+        tensors |= dice.layer(str(i), read, written)
+    if dice.chance():
+        tensors["dense.weight"] = f"y <- (({names[-1]} {dice.integer(2)}) + {' + '.join(names)})"
+    tensors["head.weight"] = f"y <- ({names[-1]} {dice.integer(3)})"
+    tensors |= {"temperature": ""} if dice.chance() else {}
     return WeightSpace(groups, tensors)
 
 

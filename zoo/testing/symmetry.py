@@ -11,7 +11,7 @@ from zoo.params import Params, batch_shape
 from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.outputs import differences, tensors_in
 from zoo.symmetry.residual import max_output_change
-from zoo.weight_space import WeightSpace, labels
+from zoo.weight_space import WeightSpace
 
 TOLERANCES: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Of the largest output, by the type of the params: sums in another order stay far below."""
@@ -25,7 +25,7 @@ def assert_function_preserved(
     num_samples: int = 4,
     tolerance: float | None = None,
 ) -> None:
-    """Assert that every declared symmetry leaves the outputs as they are, group by group.
+    """Assert that every symmetry that a space declares leaves the outputs as they are.
 
     Args:
         space: The weight space.
@@ -49,16 +49,11 @@ def assert_function_preserved(
     for group in space.groups:
         for kind, alone in _declared_alone(space, group).items():
             change = max_output_change(alone, apply, params, generator, num_samples)
-            named = {
-                name: text
-                for name, text in space.tensors.items()
-                if group in _groups_of(space, name)
-            }
             expect(
                 change < tolerance,
-                f"group {group!r} declares {kind}, "
-                f"but that changes the outputs by {change:.2g} of their size "
-                f"(expected below {tolerance:.0e}); it acts on {named}",
+                f"group {group!r} declares {kind}, but that changes the outputs by {change:.2g} "
+                f"of their size (expected below {tolerance:.0e}); "
+                f"it acts on {_tensors_of(space, group)}",
             )
     change = max_output_change(space, apply, params, generator, num_samples)
     expect(
@@ -77,7 +72,9 @@ def assert_equivariant(
     num_samples: int = 4,
     tolerance: float | None = None,
 ) -> None:
-    """Assert that `layer(act(g, x)) == act(g, layer(x))`, or `layer(act(g, x)) == layer(x)`.
+    """Assert that a layer moves its outputs as a symmetry moves its inputs, or not at all.
+
+    layer(act(g, features)) == act(g, layer(features)),    or    layer(act(g, x)) == layer(x)
 
     Networks along the first leading axis move by different elements, so a layer that mixes networks
     is caught.
@@ -114,15 +111,10 @@ def assert_equivariant(
             element = element if scales else replace(element, scales={})
             after = layer(act(space, _with_axes(element, len(lead)), features))
             if output_space == "invariant":
-                expected = before
+                _expect_same(before, after, tolerance, "invariant")
             else:
                 expected = _act_on_outputs(output_space or space, element, before)
-            _expect_same(
-                expected,
-                after,
-                tolerance,
-                "invariant" if output_space == "invariant" else "equivariant",
-            )
+                _expect_same(expected, after, tolerance, "equivariant")
 
 
 def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> Params:
@@ -136,23 +128,24 @@ def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> 
         raise AssertionError(
             f"the outputs of the layer do not fit their weight space: {error}"
         ) from error
-    own = [
-        {name: v for name, v in kind.items() if name in space.groups}
-        for kind in (element.permutations, element.scales)
+    restricted = [
+        {name: values for name, values in moves.items() if name in space.groups}
+        for moves in (element.permutations, element.scales)
     ]
-    return act(space, _with_axes(GroupElement(*own), len(lead)), outputs)
+    return act(space, _with_axes(GroupElement(*restricted), len(lead)), outputs)
 
 
 def _with_axes(element: GroupElement, count: int) -> GroupElement:
     """The element with ones after its leading axis, so that it has `count` leading axes."""
+    return GroupElement(
+        {name: _reshaped(values, count) for name, values in element.permutations.items()},
+        {name: _reshaped(values, count) for name, values in element.scales.items()},
+    )
 
-    def reshaped(values: Mapping[str, Tensor]) -> Params:
-        return {
-            name: v.reshape(*v.shape[:-1], *(1,) * (count - v.dim() + 1), v.shape[-1])
-            for name, v in values.items()
-        }
 
-    return GroupElement(reshaped(element.permutations), reshaped(element.scales))
+def _reshaped(values: Tensor, count: int) -> Tensor:
+    ones = (1,) * (count - values.dim() + 1)
+    return values.reshape(*values.shape[:-1], *ones, values.shape[-1])
 
 
 def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
@@ -174,22 +167,25 @@ def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
 
 def _declared_alone(space: WeightSpace, group: str) -> dict[str, WeightSpace]:
     """For each kind of symmetry that a group declares, the space that declares nothing else."""
-    own, rigid = (
-        space.groups[group],
-        {n: replace(g, permutable=False, scaling="none") for n, g in space.groups.items()},
-    )
+    declared = space.groups[group]
     kinds = {}
-    if own.permutable:
-        kinds["permutations"] = replace(own, scaling="none")
-    if own.scaling != "none":
-        kinds[f"scaling {own.scaling!r}"] = replace(own, permutable=False)
+    if declared.permutable:
+        kinds["permutations"] = replace(declared, scaling="none")
+    if declared.scaling != "none":
+        kinds[f"scaling {declared.scaling!r}"] = replace(declared, permutable=False)
+    rigid = {n: replace(g, permutable=False, scaling="none") for n, g in space.groups.items()}
     return {
         kind: WeightSpace({**rigid, group: alone}, space.tensors) for kind, alone in kinds.items()
     }
 
 
-def _groups_of(space: WeightSpace, tensor: str) -> set[str]:
-    return {label.group for axis in space.pattern(tensor).axes for label in labels(axis)}
+def _tensors_of(space: WeightSpace, group: str) -> dict[str, str]:
+    """Patterns of the tensors that a group acts on."""
+    return {
+        name: text
+        for name, text in space.tensors.items()
+        if any(label.group == group for label in space.pattern(name).labels)
+    }
 
 
 def _tolerance(params: Mapping[str, Tensor]) -> float:
@@ -227,3 +223,9 @@ def expect(kept: bool, otherwise: str) -> None:
     """Raise an AssertionError with the text unless something is kept."""
     if not kept:
         raise AssertionError(otherwise)
+
+
+def expect_shape(what: str, tensor: Tensor, expected: tuple[int | None, ...]) -> None:
+    """Raise an AssertionError unless a tensor has a shape."""
+    got = tuple(tensor.shape)
+    expect(got == expected, f"{what}: expected {expected}, got {got}")
