@@ -9,8 +9,9 @@ from metanet.graphs.topology import node_features
 from tests.reference.metanet_graph import entries, neurons
 from tests.zoo.instances import instance
 from zoo.architectures import ARCHITECTURES
+from zoo.pattern import Label
 from zoo.testing import random_params
-from zoo.weight_space import Label, NeuronGroup, WeightSpace
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 FIXED, FREE = (lambda size: NeuronGroup(size, permutable=False)), NeuronGroup
 HAND = WeightSpace(

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from zoo.weight_space import Label
+from zoo.pattern import Label
 
 
 def entries(space, params):

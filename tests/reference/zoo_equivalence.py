@@ -2,7 +2,8 @@
 
 from itertools import accumulate
 
-from zoo.weight_space import Label, Sum, WeightSpace
+from zoo.pattern import Label, Sum
+from zoo.weight_space import WeightSpace
 
 
 def symmetry_of(space: WeightSpace) -> tuple:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from zoo.params import Params
+from zoo.pattern import labels
 from zoo.symmetry.axes import scale_of_axis
-from zoo.weight_space import WeightSpace, labels
+from zoo.weight_space import WeightSpace
 
 
 def scaling_generator(

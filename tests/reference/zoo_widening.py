@@ -6,7 +6,8 @@ from math import prod
 
 import torch
 
-from zoo.weight_space import Label, Sum, WeightSpace
+from zoo.pattern import Label, Sum
+from zoo.weight_space import WeightSpace
 
 
 def widen(space, params, factors):

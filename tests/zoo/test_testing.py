@@ -18,6 +18,7 @@ from zoo.architectures import (
     make_asymmetric,
 )
 from zoo.params import batch_shape
+from zoo.pattern import Sum
 from zoo.testing import (
     LAWS,
     assert_equivariant,
@@ -26,7 +27,7 @@ from zoo.testing import (
     random_params,
     random_weight_space,
 )
-from zoo.weight_space import NeuronGroup, Sum, WeightSpace
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 INPUT = (2, 8, 8)
 X = torch.randn(5, *INPUT, generator=torch.Generator().manual_seed(7))

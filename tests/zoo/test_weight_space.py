@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import zoo.weight_space
 from tests.reference.zoo_spaces import Case, cases, groups
-from zoo.weight_space import Label, NeuronGroup, Pattern, Sum, WeightSpace, parse_pattern
+from zoo.pattern import Label, Pattern, Sum, parse_pattern
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 EXPECTED = "expected a group name, an integer, '(', ')', '+', '<-' or '->'"
 SOURCE = Path(zoo.weight_space.__file__)

@@ -15,7 +15,8 @@ import torch
 
 from zoo.architectures.base import Architecture, written_axis
 from zoo.architectures.masks import Amount, draw_fixed
-from zoo.weight_space import Pattern, WeightSpace, labels
+from zoo.pattern import Pattern, labels
+from zoo.weight_space import WeightSpace
 
 
 def w_asymmetric(

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import Params
-from zoo.weight_space import Axis, Label, Scaling, WeightSpace, labels
+from zoo.pattern import Axis, Label, labels
+from zoo.weight_space import Scaling, WeightSpace
 
 Activate = Callable[[str, Tensor], Tensor]
 MODULE = "module"

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from zoo.hdf5 import check_name, check_version
+from zoo.pattern import labels
 from zoo.store.mapped import StoreError, map_file, refusals
-from zoo.weight_space import WeightSpace, labels
+from zoo.weight_space import WeightSpace
 
 MANIFEST_NAME = "zoo.json"
 MAX_JSON = 16 * 2**20

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
+from zoo.pattern import Pattern
 from zoo.symmetry.axes import along, permutation_of_axis, scale_of_axis, take
-from zoo.weight_space import Pattern, WeightSpace
+from zoo.weight_space import WeightSpace
 
 
 @dataclass(frozen=True, eq=False)

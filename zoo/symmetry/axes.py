@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from zoo.weight_space import Axis, Label, Sum, WeightSpace, labels
+from zoo.pattern import Axis, Label, Sum, labels
+from zoo.weight_space import WeightSpace
 
 
 def permutation_of_axis(

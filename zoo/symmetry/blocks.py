@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Shaped
 from torch import Tensor
 
-from zoo.weight_space import Axis, Factor, Label, Sum, WeightSpace
+from zoo.pattern import Axis, Factor, Label, Sum
+from zoo.weight_space import WeightSpace
 
 Step = tuple[int, tuple[int, ...]] | tuple[int, int, int]
 

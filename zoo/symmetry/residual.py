@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import Params
+from zoo.pattern import Axis, labels
 from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
 from zoo.symmetry.outputs import differences, tensors_in
 from zoo.symmetry.report import SymmetryReport
 from zoo.symmetry.rows import as_rows
-from zoo.weight_space import Axis, WeightSpace, labels
+from zoo.weight_space import WeightSpace
 
 
 def max_output_change(

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from zoo.pattern import Axis, Factor, Label, Pattern, Sum
 from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
 from zoo.tracing.graph_run import Unknown
 from zoo.tracing.propagate import Analysis
 from zoo.tracing.scales import Equations, solve
 from zoo.tracing.scales import unknown as unknown_scale
-from zoo.weight_space import Axis, Factor, Label, NeuronGroup, Pattern, Scaling, Sum, WeightSpace
+from zoo.weight_space import NeuronGroup, Scaling, WeightSpace
 
 Solution = tuple[Scaling, dict[int, int]]
 
