@@ -1,4 +1,4 @@
-"""How permutations and scales of neurons act on parameters, axis by axis; slow and obvious."""
+"""The action of permutations and scales of neurons on parameters, axis by axis; slow."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ Neurons = Mapping[str, Tensor]  # by group: a permutation (int64) or scales (flo
 def act(
     space: WeightSpace, params: Mapping[str, Tensor], permutations: Neurons, scales: Neurons
 ) -> dict[str, Tensor]:
-    """Neuron `i` becomes the old neuron `permutation[i]`, times `scales[i]` (read: divided)."""
+    """Neuron `i` becomes the old neuron `permutation[i]`, then is scaled by `scales[i]`."""
     sizes = {name: group.size for name, group in space.groups.items()}
     permutations = {name: values.tolist() for name, values in permutations.items()}
     scales = {name: values.tolist() for name, values in scales.items()}
@@ -32,7 +32,7 @@ def act(
 def act_on_axis(
     tensor: Tensor, position: int, axis: list[tuple], side: int, permutations, scales
 ) -> Tensor:
-    """Place by place: where its old neurons stood, and the product of its new neurons' scales."""
+    """For each place: where its old neurons stood, and the product of the new ones' scales."""
     place_of = {atoms: place for place, atoms in enumerate(axis)}
     sources = [place_of[tuple(came_from(atom, permutations) for atom in atoms)] for atoms in axis]
     factors = torch.ones(len(axis), dtype=tensor.dtype)

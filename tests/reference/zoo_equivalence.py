@@ -1,4 +1,4 @@
-"""Whether two weight spaces declare the same symmetry, whatever their groups are called."""
+"""Whether two weight spaces declare the same symmetry; names of groups do not matter."""
 
 from itertools import accumulate
 
@@ -7,7 +7,7 @@ from zoo.weight_space import WeightSpace
 
 
 def symmetry_of(space: WeightSpace) -> tuple:
-    """What a space declares: groups numbered as they appear, fixed axes as plain sizes."""
+    """What a space declares: groups numbered as they appear, fixed ones as plain sizes."""
     numbers: dict[str, int] = {}
     orientation: dict[str, int] = {}
 
@@ -49,7 +49,7 @@ def symmetry_of(space: WeightSpace) -> tuple:
 
 
 def count_permuted(space: WeightSpace) -> tuple[int, int]:
-    """Numbers of permutable groups with more than one neuron, and of entries that they move."""
+    """Numbers of permutable groups with several neurons, and of entries that they can move."""
     moving = {name for name, group in space.groups.items() if group.permutable and group.size > 1}
 
     def moved(axis) -> list[bool]:

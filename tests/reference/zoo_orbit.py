@@ -18,7 +18,7 @@ from zoo.weight_space import WeightSpace
 def act(
     space: WeightSpace, params: Mapping[str, Tensor], permutations: Mapping, scales: Mapping
 ) -> dict[str, Tensor]:
-    """Place `i` gets the old neuron `permutation[i]`, times `scales[i]` (read: `1 / s`)."""
+    """Place `i` gets the old neuron `permutation[i]`, times its scale, or `1 / scale` if read."""
     sizes = {name: group.size for name, group in space.groups.items()}
     permutations = {name: values.tolist() for name, values in permutations.items()}
     scales = {name: values.tolist() for name, values in scales.items()}
@@ -54,7 +54,7 @@ def came_from(atom: tuple, permutations: Mapping) -> tuple:
 
 
 def axes_of(sizes: Mapping[str, int], text: str) -> tuple[list[list[tuple]], list[int]]:
-    """Positions of each axis in the tensor's order; for each axis 1 if written, -1 if read."""
+    """Positions of each axis in the tensor's order, with 1 if it is written and -1 if read."""
     if "->" in text:
         read, written = text.split("->")
         parts = [(read, -1), (written, 1)]

@@ -1,4 +1,4 @@
-"""Random weight spaces for hypothesis, with their axes: no test has to trust the parser."""
+"""Random weight spaces for hypothesis, each with its axes, so no test has to trust the parser."""
 
 import math
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def written_as(draw, written, read) -> str:
 
 @st.composite
 def language_cases(draw) -> Case:
-    """Spaces with sums, powers, nested products, tensors that are read first, scalars.
+    """Spaces with everything the language has: sums, powers, products, read-first tensors, scalars.
 
     Only the texts are known, `axes` is empty.
     """
@@ -122,7 +122,7 @@ def language_cases(draw) -> Case:
 
 @st.composite
 def rich_cases(draw, max_size: int = 4) -> Case:
-    """Products, sums, powers, tensors that read first, a group on two axes; axes not given."""
+    """Everything that patterns have, a group on two axes among it; the axes are not given."""
     fields = {
         "size": st.integers(1, max_size),
         "permutable": st.booleans(),

@@ -14,7 +14,7 @@ def gradient(
     output: int,
     free: Mapping[str, Tensor],
 ) -> Tensor:
-    """The derivatives of one output at one image by all trained entries, as a vector."""
+    """The derivatives of one output at one image by all trained entries of one network."""
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
     value = apply(leaves, image[None])[0, output]
     parts = torch.autograd.grad(
@@ -50,9 +50,9 @@ def tangent_kernel(
 
 
 def relu_moments(x: np.ndarray, other: np.ndarray, power: int, angles: int = 20_000) -> float:
-    """The mean of `Z^power` by quadrature, with `u = w . x` and `v = w . x'`.
+    """The mean of `Z^power` by quadrature.
 
-    `Z = relu(u) relu(v) + a^2 1[u > 0] 1[v > 0] x . x'`
+    `Z = relu(u) relu(v) + a^2 1[u > 0] 1[v > 0] x . x'`, with `u = w . x` and `v = w . x'`.
 
     In the plane of both inputs `w` has a uniform angle and a squared length of mean 2 that is
     exponential; `a` is normal.

@@ -1,4 +1,4 @@
-"""Copy neurons: entries are repeated where a group is written, and also divided where read."""
+"""Copy neurons: entries are repeated where a group is written, and divided too where it is read."""
 
 from dataclasses import replace
 from itertools import product
@@ -33,7 +33,7 @@ def widen(space, params, factors):
 
 
 def positions(space, axis, factors):
-    """For each widened position, `(position that it copies, copies of that position)`."""
+    """For each position of the widened axis, what it copies and the number of copies."""
     sizes = [space.size((factor,)) for factor in axis]
     found = []
     for combination in product(*(of_factor(space, factor, factors) for factor in axis)):

@@ -1,4 +1,4 @@
-"""Architectures: one contract for every member of the tables, twins in plain `torch.nn`, and the asymmetric kinds."""
+"""Architectures: one contract for every member of the tables, and twins in plain `torch.nn`."""
 
 import math
 import re
@@ -202,8 +202,8 @@ def test_resnets_have_as_many_trained_parameters_as_those_of_lim_et_al(options, 
     assert bool(statistics) == (norm == "batch")
 
 
-def test_w_asymmetric_resnets_have_as_many_free_parameters_as_those_of_lim_et_al_but_for_the_first_layer():
-    """Theirs fix 8 whole filters everywhere, which freezes all 432 entries of the first layer: 60,634 are free."""
+def test_w_asymmetric_resnets_have_the_free_parameters_of_lim_et_al_but_for_the_first_layer():
+    """Theirs fix 8 filters everywhere, all 432 entries of the first layer too: 60,634 are free."""
     standard = build_resnet((3, 32, 32), 10, norm="layer")
     weights = resnet_n_fix(8)
     n_fix = dict.fromkeys(weights, 8) | {"stem.weight": 0}
@@ -348,7 +348,7 @@ def test_nodes_of_a_graph_are_exchangeable_if_the_graph_is():
     [("mlp", {}), ("cnn", {}), ("resnet", {"norm": "none", "channels": (4, 4, 4)})],
 )
 def test_networks_start_with_the_distribution_of_plain_modules(name, options):
-    """Kolmogorov-Smirnov against U(-1/sqrt(fan_in), 1/sqrt(fan_in)); false alarm with probability 1e-4 each."""
+    """Kolmogorov-Smirnov against U(-1/sqrt(fan_in), 1/sqrt(fan_in)); false alarms 1e-4 each."""
     networks = stack(
         [
             ARCHITECTURES[name](INPUT, CLASSES, **options).init(generator(seed))
@@ -362,7 +362,7 @@ def test_networks_start_with_the_distribution_of_plain_modules(name, options):
 
 @pytest.mark.parametrize("omega", [1.0, 30.0])
 def test_sirens_start_with_their_own_distribution(omega):
-    """Kolmogorov-Smirnov; false alarm with probability 1e-4 each. First layer 1/n, others sqrt(6/n) / omega."""
+    """Kolmogorov-Smirnov, false alarms 1e-4 each. First layer 1/n, others sqrt(6/n) / omega."""
     networks = stack(
         [build_siren((3,), 4, (8, 8), omega).init(generator(seed)) for seed in range(200)]
     )
@@ -377,7 +377,7 @@ def test_sirens_start_with_their_own_distribution(omega):
 
 
 def test_pre_activations_of_a_siren_have_the_same_variance_in_every_layer():
-    """Theorem 1.8 of Sitzmann et al. 2020: 1 from the weights, whatever the depth; from biases `30^2 / (3 n)`."""
+    """Theorem 1.8 of Sitzmann et al. 2020: 1 from the weights, `30^2 / (3 n)` from biases."""
     architecture, variances = build_siren((2,), 4, (256,) * 5), []
 
     def watch(group, z):
@@ -500,7 +500,7 @@ def test_filters_mode_fixes_whole_filters_and_entries_mode_does_not():
 
 @pytest.mark.parametrize("kappa", [0.25, 1.0, 4.0])
 def test_fixed_entries_are_normal_with_standard_deviation_kappa(kappa):
-    """Kolmogorov-Smirnov on 12,800 values: false alarm with probability 1e-6; 10% off is always seen."""
+    """Kolmogorov-Smirnov on 12,800 values: false alarms 1e-6; 10% off is always seen."""
     architecture = w_asymmetric(build_mlp((128,), 200, ()), generator(3), n_fix=64, kappa=kappa)
     (fixed,) = constants_of(architecture.constants, "fixed").values()
     values = fixed[~architecture.free["layers.0.weight"]].numpy()
@@ -510,7 +510,7 @@ def test_fixed_entries_are_normal_with_standard_deviation_kappa(kappa):
 
 
 def test_every_entry_of_a_row_is_as_likely_to_be_fixed():
-    """Chi-square on the columns of 600 masks; a right implementation fails with probability 1e-6."""
+    """Chi-square on the columns of 600 masks; false alarms 1e-6."""
     source = generator(0)
     fixed = sum(
         (~distinct_rows(6, 9, 2, source)).sum(0) for _ in range(600)
@@ -661,7 +661,8 @@ def test_batch_norm_refuses_a_batch_of_one_value():
     architecture = build_resnet((1, 4, 4), CLASSES, channels=(4, 4, 4))
     with pytest.raises(
         ValueError,
-        match=r"'blocks.2.norm1': expected more than one value for each channel, got .*\[1, 4, 1, 1\]",
+        match=r"'blocks.2.norm1': expected more than one value for each channel, "
+        r"got .*\[1, 4, 1, 1\]",
     ):
         architecture.apply_training(architecture.init(generator(0)), torch.zeros(1, 1, 4, 4))
 
@@ -730,13 +731,15 @@ MLP, CNN = build_mlp((10,), 4, (8,)), build_cnn((3, 6, 6), 4, (8, 6))
         (
             MLP,
             {"n_fix": 50},
-            r"'layers.0.weight': n_fix=50 would freeze all 10 entries of a row; expected n_fix < 10",
+            r"'layers.0.weight': n_fix=50 would freeze all 10 entries of a row; "
+            r"expected n_fix < 10",
         ),
         (MLP, {"n_fix": 0.99}, r"'layers.0.weight': n_fix=10 would freeze all 10 entries"),
         (
             MLP,
             {"n_fix": -1},
-            r"'layers.0.weight': expected n_fix as an integer >= 0 or a fraction in \(0, 1\), got -1",
+            r"'layers.0.weight': expected n_fix as an integer >= 0 or a fraction in "
+            r"\(0, 1\), got -1",
         ),
         (
             MLP,
@@ -795,7 +798,8 @@ def test_w_asymmetric_options_that_do_not_fit(standard, options, message):
         (
             "mlp",
             {"width": 3},
-            r"unknown option 'width' of architecture 'mlp'; options are \['hidden', 'activation', 'norm'\]",
+            r"unknown option 'width' of architecture 'mlp'; "
+            r"options are \['hidden', 'activation', 'norm'\]",
         ),
         ("mlp", {"input_shape": (3,)}, r"unknown option 'input_shape' of architecture 'mlp'"),
         (

@@ -1,4 +1,4 @@
-"""The laws that are shipped to users hold for what is good, and name what is wrong with what is not."""
+"""The laws that users get hold for what is good, and name what is wrong."""
 
 import re
 from dataclasses import replace
@@ -115,7 +115,7 @@ def with_constants(**constants: torch.Tensor) -> Architecture:
 
 
 def batch_normed(gamma: str = "h", statistics: str = "h") -> Architecture:
-    """One hidden layer with the running statistics of a BatchNorm; scales do not pass through the epsilon of its variance."""
+    """One hidden layer with the running statistics of a BatchNorm; its epsilon stops scales."""
     groups = {
         "x": NeuronGroup(128, permutable=False),
         "h": NeuronGroup(4, scaling="positive", activation="relu"),
@@ -149,7 +149,7 @@ def batch_normed(gamma: str = "h", statistics: str = "h") -> Architecture:
 
 
 def training_batch_norm(change=lambda new: new, where: str = "h") -> Architecture:
-    """The same layer with its running statistics declared as such; `change` is done to their new values."""
+    """The same layer with declared running statistics; `change` is done to their new values."""
     good = batch_normed(statistics=where)
     declared = {
         f"statistic.norm.{kind}": torch.ones(4, dtype=torch.bool) for kind in ("mean", "var")
@@ -316,7 +316,8 @@ FAULTS = {
     # running statistics
     "statistic forgotten": (
         training_batch_norm(lambda new: {"norm.mean": new["norm.mean"]}),
-        r"training_updates_statistics.*expected statistics \['norm.mean', 'norm.var'\], got \['norm.mean'\]",
+        r"training_updates_statistics.*expected statistics \['norm.mean', 'norm.var'\], "
+        r"got \['norm.mean'\]",
     ),
     "statistic of another shape": (
         training_batch_norm(lambda new: {**new, "norm.var": new["norm.var"].mean()}),
@@ -343,7 +344,8 @@ FAULTS = {
     "statistics stay": (batch_normed(statistics="4"), "group 'h' declares permutations"),
     "gelu scales": (
         with_group(build_mlp(INPUT, 3, (4, 4), "gelu"), "h2", scaling="positive"),
-        r"group 'h2' declares scaling 'positive'.*\(expected below 1e-10\).*'layers.2.weight': 'y <- h2'",
+        r"group 'h2' declares scaling 'positive'.*\(expected below 1e-10\)"
+        r".*'layers.2.weight': 'y <- h2'",
     ),
     "relu signs": (
         with_group(build_mlp(INPUT, 3, (4, 4)), "h1", scaling="any"),
@@ -385,7 +387,8 @@ FAULTS = {
     ),
     "fixed entries move": (
         with_group(with_constants(), "h2", permutable=True),
-        r"declared_symmetries_hold.*'layers.1.weight' \('h2 <- h1'\): a declared symmetry moves entries that are fixed",
+        r"declared_symmetries_hold.*'layers.1.weight' \('h2 <- h1'\): "
+        r"a declared symmetry moves entries that are fixed",
     ),
 }
 

@@ -24,13 +24,12 @@ SOURCE = Path(zoo.weight_space.__file__)
 
 
 def alone(code: str) -> str:
-    """What some code prints that uses the file as `module`, in a process in which no installed package can be imported."""
+    """What some code prints that uses the file as `module`, where no package is installed."""
     setup = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('weight_space', {str(SOURCE)!r})\n"
-        "module = importlib.util.module_from_spec(spec)\n"
-        "sys.modules['weight_space'] = module\n"
-        "spec.loader.exec_module(module)\n"
+        "import sys, types\n"
+        "package = sys.modules['zoo'] = types.ModuleType('zoo')\n"
+        f"package.__path__ = [{str(SOURCE.parent)!r}]\n"
+        "import zoo.weight_space as module\n"
     )
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", setup + code],
@@ -217,7 +216,8 @@ def test_an_unknown_group_is_named_with_pattern_tensor_and_the_valid_groups(text
     with pytest.raises(ValueError) as error:
         WeightSpace(known, {"first": "h1 <- x", "second": text})
     assert str(error.value) == (
-        f"axis 'h3' in pattern {text!r} of tensor 'second' is not a neuron group; groups are ['h1', 'x', 'y']"
+        f"axis 'h3' in pattern {text!r} of tensor 'second' is not a neuron group; "
+        "groups are ['h1', 'x', 'y']"
     )
 
 
@@ -306,7 +306,8 @@ def test_the_json_text_is_a_file_format():
     )
     assert space.to_json() == (
         '{"groups":{"x":{"size":4,"permutable":false,"scaling":"none","activation":"linear"},'
-        '"h":{"size":3,"permutable":true,"scaling":"positive","activation":"relu"}},"tensors":{"w":"h <- x"}}'
+        '"h":{"size":3,"permutable":true,"scaling":"positive","activation":"relu"}},'
+        '"tensors":{"w":"h <- x"}}'
     )
 
 
