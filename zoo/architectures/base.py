@@ -70,9 +70,8 @@ class Architecture:
     """The function of a network, apart from its parameters.
 
     Parameters are always *effective* ones: fixed entries are part of them, so `apply` is the same
-        function for the standard and
-    for the weight-asymmetric network. `forward` is written for one network; many networks go
-    through `torch.func.vmap`.
+    function for the standard and for the weight-asymmetric network. `forward` is written for one
+    network; many networks go through `torch.func.vmap`.
 
     Attributes:
         space: Weight space of the effective parameters.
@@ -111,7 +110,8 @@ class Architecture:
         """
         if bool(self.statistics) != (self.forward_training is not None):
             raise ValueError(
-                "an architecture with running statistics needs forward_training, one without must not have it; "
+                "an architecture with running statistics needs forward_training, "
+                "one without must not have it; "
                 f"got statistics {list(self.statistics)}"
             )
 
@@ -194,6 +194,12 @@ class Architecture:
 
         A description does not say what was built by hand or is a module, so those must share their
         very function.
+
+        Args:
+            other: Another architecture.
+
+        Returns:
+            True if they do.
         """
         if self.name in ("", MODULE) and self.forward is not other.forward:
             return False
@@ -204,7 +210,7 @@ class Architecture:
 
     @property
     def free(self) -> Params:
-        """Masks `{tensor: bool[*shape]}`, True = trained, of the tensors that have fixed entries."""
+        """Masks `bool[*shape]`, True = trained, of the tensors that have fixed entries."""
         return constants_of(self.constants, "free")
 
     @property
