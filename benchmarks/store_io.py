@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from zoo.params import flatten
-from zoo.store.columns import read_flat, read_tensors, write_columns
+from zoo.store.columns import read_flat, read_tensors
+from zoo.store.hdf5 import write_columns
+from zoo.store.mapped import open_mapped
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 NETWORKS, SHARDS = 10_000, 20
@@ -76,8 +78,8 @@ def main() -> None:
         shapes = dict(SPACE.shapes)
         variants: dict[str, Callable[[], object]] = {
             "numpy.load of one file": lambda: np.load(flat),
-            "tensors by name (`Population.params`)": lambda: read_tensors(paths, shapes),
-            "one tensor (`Population.flat`)": lambda: read_flat(paths, shapes),
+            "tensors by name (`Population.params`)": lambda: read_tensors(list(map(open_mapped, paths)), shapes),
+            "one tensor (`Population.flat`)": lambda: read_flat(list(map(open_mapped, paths)), shapes),
         }
         for variant in variants.values():
             variant()

@@ -33,7 +33,7 @@ import torch
 from data_gen.config import Job
 from zoo.architectures import build_architecture
 from zoo.store.atomic import sha256, write_text
-from zoo.store.columns import write_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 from zoo.store.population import load
 

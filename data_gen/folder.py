@@ -13,9 +13,8 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.shard import Shard
 from zoo.store.atomic import write_text
-from zoo.store.columns import read_attributes
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME
-from zoo.store.mapped import StoreError
+from zoo.store.mapped import StoreError, open_mapped
 
 JOB_NAME = ".job.json"
 _LOCK_NAME = ".lock"
@@ -235,7 +234,7 @@ def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = read_attributes(path)
+        found = open_mapped(path).map.attributes
     except StoreError:
         return False
     return all(found.get(name) == value for name, value in expected.items())

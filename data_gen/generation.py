@@ -24,7 +24,7 @@ from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
 from zoo.store.atomic import sha256, write_text
 from zoo.store.card import render_card
-from zoo.store.columns import write_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
 _MAX_SHARD_BYTES = 256 * 10**6

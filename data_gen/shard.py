@@ -27,7 +27,7 @@ from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
-from zoo.store.columns import write_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.schema import METRIC_COLUMNS
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")

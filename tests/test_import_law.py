@@ -120,7 +120,7 @@ LAW = {
 }
 # library -> files that may import it
 OWNERS = {
-    "h5py": {"zoo/store/columns.py"},
+    "h5py": {"zoo/store/hdf5.py"},
     "datasets": {"data_gen/tasks/images.py"},
     "yaml": {"zoo/config.py", "zoo/store/card.py"},
     "huggingface_hub": {"zoo/store/hub.py"},
@@ -207,7 +207,7 @@ def test_the_law_holds():
 PLANTED = {
     "arm to arm": ("data_gen/sampling.py", "import metanet.train"),
     "arm to top": ("metanet/metrics.py", "from studies.learnability.report import write_report"),
-    "up": ("zoo/params.py", "from zoo.store.columns import write_columns"),
+    "up": ("zoo/params.py", "from zoo.store.hdf5 import write_columns"),
     "inside a function": ("zoo/weight_space.py", "def f():\n    from zoo.params import Params"),
     "library": ("zoo/store/hub.py", "import h5py"),
     "relative": ("data_gen/training/optim.py", "from .trainer import Trainer"),

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from data_gen.cli import main as generate_zoo
 from data_gen.executors.local import LocalProcesses  # noqa: F401, for the fork server, which imports this file
-from zoo.store.columns import read_attributes
+from zoo.store.mapped import open_mapped
 
 JOB = {
     "task": {"name": "digits", "train_size": 100, "test_size": 50},
@@ -187,7 +187,7 @@ def check_visible(folder, reference):
     for path, data in found.items():
         assert data == reference[path], f"{path} is not the file of an uninterrupted run"
         if path.endswith(".h5"):
-            read_attributes(folder / path)  # after all of the file has been checked
+            open_mapped(folder / path)  # after all of the file has been checked
     if "zoo.json" in found:
         assert set(found) == {path for path in reference if not path.startswith(".")}, (
             "a manifest without all files"

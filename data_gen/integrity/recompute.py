@@ -14,7 +14,7 @@ from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
 from zoo.store.columns import read_tensors
 from zoo.store.manifest import Manifest
-from zoo.store.mapped import StoreError, open_checked
+from zoo.store.mapped import StoreError, open_mapped
 from zoo.store.schema import METRIC_COLUMNS
 
 DEFAULT_SAMPLE = 4
@@ -131,7 +131,7 @@ def recompute_metrics(
         return
     constants = {}
     if entry.constants is not None:
-        stored = open_checked(directory / "constants" / f"{population}.h5")
+        stored = open_mapped(directory / "constants" / f"{population}.h5")
         constants = {name: torch.from_numpy(stored.array(name)) for name in stored.columns}
     try:
         architecture = entry.build(manifest.input_shape, manifest.num_classes, constants)
@@ -154,11 +154,11 @@ def recompute_metrics(
 def _compare(
     path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes: dict[str, tuple[int, ...]]
 ) -> Iterator[str]:
-    checked = open_checked(path)
-    table = {name: checked.array(name)[rows] for name in checked.columns if name not in shapes}
+    file = open_mapped(path)
+    table = {name: file.array(name)[rows] for name in file.columns if name not in shapes}
     params = {
         name: tensor[torch.from_numpy(rows)]
-        for name, tensor in read_tensors([path], shapes).items()
+        for name, tensor in read_tensors([file], shapes).items()
     }
     if wrong := [name for name, kinds in _KINDS.items() if table[name].dtype.kind not in kinds]:
         yield f"{wrong[0]!r} is not of the type that training wants"

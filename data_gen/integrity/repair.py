@@ -13,10 +13,10 @@ from data_gen.generation import generate
 from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import Fault, verify_zoo
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
+from zoo.store.bounds import MANIFEST_NAME, check_file, inside
 from zoo.store.card import render_card
 from zoo.store.manifest import CARD_NAME, Manifest, ShardEntry, read_manifest
-from zoo.store.mapped import StoreError, map_file
+from zoo.store.mapped import StoreError, escape, map_file
 
 STAGE = ".repair"
 _LARGEST_JOB = 2**20

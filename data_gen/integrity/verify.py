@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data_gen.config import Job
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
 from zoo.store.atomic import sha256
-from zoo.store.bounds import MANIFEST_NAME, check_file, escape, inside
+from zoo.store.bounds import MANIFEST_NAME, check_file, inside
 from zoo.store.manifest import (
     CARD_NAME,
     SPLITS,
@@ -22,7 +23,8 @@ from zoo.store.manifest import (
     ShardEntry,
     read_manifest,
 )
-from zoo.store.mapped import Checked, StoreError, map_file, open_checked
+from zoo.store.mapped import MappedFile, StoreError, escape, map_file, open_mapped
+from zoo.store.proof import prove
 from zoo.store.schema import (
     METRIC_COLUMNS,
     QUANTITY,
@@ -92,8 +94,11 @@ def verify_zoo(
         *_check_card(directory, manifest),
         *_strays(directory, manifest),
     ]
+    faulty = {fault.path for fault in faults}
+    sound = [path for path in manifest.entries() if path not in faulty]
+    faults += [Fault(path, escape(reason)) for path, reason in prove(directory, sound)]
     report(
-        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries"
+        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries, HDF5"
     )
     if job is not None and not any(fault.path == MANIFEST_NAME for fault in faults):
         task, count, why = task_to_sample(job, sample, trust_task, task_path)
@@ -169,8 +174,9 @@ def _check_population(
         except StoreError as error:
             yield _fault(directory, path, error)
     try:
-        entry.build(manifest.input_shape, manifest.num_classes, {})
-    except StoreError as error:
+        tensors = {key: torch.from_numpy(array) for key, array in constants.items()}
+        entry.build(manifest.input_shape, manifest.num_classes, tensors)
+    except ValueError as error:
         yield Fault(MANIFEST_NAME, f"population {name!r}: {escape(str(error))}")
     final = {file.path.split("/")[1]: file for file in manifest.files(name)}
     wrong: set[str] = set()
@@ -181,7 +187,7 @@ def _check_population(
         if faults:
             wrong.add(file.path)
         else:
-            checked = open_checked(directory / file.path)
+            checked = open_mapped(directory / file.path)
             parts.append(
                 {column: checked.array(column) for column in (*_PAIRED, *entry.hyperparameters)}
             )
@@ -191,8 +197,8 @@ def _check_population(
         last = final[file.path.split("/")[1]]
         if not faults and last.path not in wrong:
             ends = _check_ends(
-                open_checked(directory / file.path),
-                open_checked(directory / last.path),
+                open_mapped(directory / file.path),
+                open_mapped(directory / last.path),
                 tuple(space.tensors),
             )
             yield from (Fault(file.path, reason) for reason in ends)
@@ -231,7 +237,7 @@ def _check_hash(directory: Path, path: str, entry: ShardEntry) -> Iterator[Fault
 
 
 def _check_attributes(
-    checked: Checked, manifest: Manifest, name: str, file: PlannedFile
+    checked: MappedFile, manifest: Manifest, name: str, file: PlannedFile
 ) -> Iterator[str]:
     numbers = re.findall(r"\d{5}", file.path)
     expected: dict[str, str | int] = {
@@ -241,13 +247,13 @@ def _check_attributes(
     }
     expected |= {"shard": int(numbers[0]), "shards": int(numbers[1])}
     for key, value in expected.items():
-        found = checked.structure.attributes.get(key)
+        found = checked.map.attributes.get(key)
         if found != value:
             yield f"attribute {key!r}: expected {value!r}, found {found!r:.200}"
 
 
 def _check_values(
-    checked: Checked, tensors: tuple[str, ...], constants: dict[str, np.ndarray]
+    checked: MappedFile, tensors: tuple[str, ...], constants: dict[str, np.ndarray]
 ) -> Iterator[str]:
     """Order of columns, finite parameters, fixed entries as in the constants, bit for bit."""
     names = list(checked.columns)
@@ -266,7 +272,7 @@ def _check_values(
                 yield f"{name!r} has fixed entries that are not those of the constants"
 
 
-def _check_metrics(checked: Checked, hyperparameters: tuple[str, ...]) -> Iterator[str]:
+def _check_metrics(checked: MappedFile, hyperparameters: tuple[str, ...]) -> Iterator[str]:
     """Metrics of networks that did not diverge are finite; accuracies are in [0, 1]; columns are in order."""
     fine = ~checked.array("diverged")
     if (fine != (checked.array("diverged_at") < 0)).any():
@@ -287,7 +293,7 @@ def _check_metrics(checked: Checked, hyperparameters: tuple[str, ...]) -> Iterat
         yield f"no column {unknown[0]!r}"
 
 
-def _check_ends(checked: Checked, last: Checked, tensors: tuple[str, ...]) -> Iterator[str]:
+def _check_ends(checked: MappedFile, last: MappedFile, tensors: tuple[str, ...]) -> Iterator[str]:
     """Trajectories begin at step 0, never go back, and end at the final parameters."""
     steps = checked.array("checkpoint_steps")
     if (

@@ -17,7 +17,8 @@ from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
 from tests import fuzz_store
-from zoo.store.columns import read_attributes, read_columns, write_columns
+from tests.stored import read_attributes, read_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.mapped import StoreError
 
 SHARD = "w_asymmetric/train-00000-of-00001.h5"

@@ -8,7 +8,7 @@ import numpy as np
 from zoo.architectures import build_architecture
 from zoo.params import Params, stack
 from zoo.store.atomic import sha256, write_text
-from zoo.store.columns import write_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
 
 INPUT_SHAPE, NUM_CLASSES = (3,), 2

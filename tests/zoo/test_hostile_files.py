@@ -1,8 +1,8 @@
-"""Files of strangers: every construction of HDF5 that leads out of a file, or makes it large, is refused unread."""
+"""Files of strangers: what a map may not say is refused unread; what HDF5 hides, `prove` finds."""
 
 import errno
+import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,14 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from zoo.hdf5_blocks import checksum
-from zoo.store.columns import (
-    read_attributes,
-    read_columns,
-    read_tensors,
-    write_columns,
-)
-from zoo.store.mapped import Checked, StoreError, open_checked
+from tests.stored import read_attributes, read_columns, read_tensors
+from zoo.store import proof
+from zoo.store.file_map import Column, FileMap, encode
+from zoo.store.hdf5 import write_columns
+from zoo.store.mapped import MappedFile, StoreError, open_mapped
 
 COLUMN = np.arange(3.0)
 
@@ -220,7 +217,7 @@ MAKERS = {
     ),
     "no columns": (lambda f, _: f.__delitem__("innocent"), "there must be one at least"),
     "newer": (
-        lambda f, _: f.attrs.__setitem__("format_version", 2),
+        lambda f, _: f.attrs.__setitem__("format_version", 3),
         r"written by a newer symzoo \(format 2; this one reads 1\): upgrade",
     ),
     "older": (
@@ -229,7 +226,7 @@ MAKERS = {
     ),
     "newer and of another kind": (
         lambda f, folder: (
-            f.attrs.__setitem__("format_version", 2),
+            f.attrs.__setitem__("format_version", 3),
             plain(data=COLUMN, compression=9)(f, folder),
         ),
         "written by a newer symzoo",
@@ -244,53 +241,46 @@ MAKERS = {
     ),
     "no version": (lambda f, _: f.attrs.__delitem__("format_version"), "no integer format_version"),
 }
-FILES = {
-    "user block": ({"userblock_size": 512}, "no signature at its start"),
-    "old superblock": ({"libver": "earliest"}, "the superblock has another version than 2 or 3"),
-    "order of creation not kept": ({"track_order": False}, "the root group"),
-    "free space kept": (
-        {"fs_strategy": "page", "fs_persist": True},
-        "the superblock: expected .* no extension",
-    ),
-}
+
+START = 4096
 
 
-def refused_everywhere(path: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Checked, "array", lambda *_: pytest.fail("data was read"))
-    for read in (
-        lambda: read_columns([path]),
-        lambda: read_columns([path], ["innocent"]),
-        lambda: read_tensors([path], {"column": ()}),
-        lambda: read_attributes(path),
-    ):
-        with pytest.raises(StoreError, match=part) as error:
-            read()
-        assert str(error.value).startswith(f"{path}: ")
-        assert str(error.value).isprintable()
+def with_map(path: Path) -> None:
+    """Put a map before hostile HDF5 that says of it what it can: places inside the file, at least."""
+    data = bytearray(path.read_bytes())
+    columns = {}
+    with h5py.File(path) as file:
+        for name in ("innocent", "column"):
+            is_hard = isinstance(file.get(name, getlink=True), h5py.HardLink)
+            found = file[name] if is_hard else None
+            offset = found.id.get_offset() if isinstance(found, h5py.Dataset) else None
+            place = START + 8 + 24 * len(columns)
+            columns[name] = Column("<f8", (3,), place)
+            if offset is not None and offset >= START and found.dtype.str in ("<f4", "<f8"):
+                is_small = 0 < found.nbytes <= len(data) - offset and 1 <= found.ndim <= 6
+                if is_small:
+                    columns[name] = Column(found.dtype.str, found.shape, offset)
+    described = FileMap({}, columns, START, len(data))
+    data[:START] = encode(described)
+    path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("make", "part"), MAKERS.values(), ids=MAKERS)
-def test_hostile_constructions_are_refused_before_any_column_is_read(
-    tmp_path, monkeypatch, make, part
-):
+@pytest.mark.parametrize("make", [make for make, _ in MAKERS.values()], ids=MAKERS)
+def test_hostile_constructions_of_hdf5_are_faults_of_the_file(tmp_path, make):
     path = tmp_path / "hostile.h5"
-    with h5py.File(path, "w", track_order=True, libver="v110") as file:
-        file.attrs["format_version"] = 1
+    with h5py.File(path, "w", track_order=True, libver="v110", userblock_size=START) as file:
+        file.attrs["format_version"] = 2
         file.create_dataset("innocent", data=COLUMN, track_times=False)
         make(file, tmp_path)
-    refused_everywhere(path, part, monkeypatch)
+    with_map(path)
+    open_mapped(path)  # the map is sound: nothing of HDF5 is looked at
+    secret = tmp_path / "secret.h5"
+    before = secret.stat().st_atime_ns if secret.exists() else None
+    assert proof.faults_of(path)
+    assert before is None or secret.stat().st_atime_ns == before
 
 
-@pytest.mark.parametrize(("options", "part"), FILES.values(), ids=FILES)
-def test_hostile_files_are_refused_before_any_column_is_read(tmp_path, monkeypatch, options, part):
-    path = tmp_path / "hostile.h5"
-    with h5py.File(path, "w", **{"track_order": True, "libver": "v110"} | options) as file:
-        file.attrs["format_version"] = 1
-        file.create_dataset("innocent", data=COLUMN, track_times=False)
-    refused_everywhere(path, part, monkeypatch)
-
-
-# bytes that no library writes
+# maps
 
 
 TEXTS = ["sgd", "adamw", "", "a" * 300]
@@ -308,120 +298,140 @@ def good(tmp_path) -> Path:
     return path
 
 
-def header(content: bytes, address: int) -> tuple[int, int]:
-    """Start and end, before its checksum, of a data set's header."""
-    return address, address + 8 + int.from_bytes(content[address + 6 : address + 8], "little")
+def remap(path: Path, change: Callable[[dict], object]) -> None:
+    """Change the map of a file as a stranger would."""
+    data = bytearray(path.read_bytes())
+    length = int.from_bytes(data[8:16], "little")
+    content = json.loads(data[16 : 16 + length])
+    change(content)
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= length + 64
+    data[16 : 16 + len(text)] = text
+    data[8:16] = len(text).to_bytes(8, "little")
+    path.write_bytes(data)
 
 
-def patch(path: Path, old: bytes, new: bytes, signature: bytes = b"OHDR") -> None:
-    """Replace bytes in the header in which they stand, and make its checksum right again."""
-    content = bytearray(path.read_bytes())
-    at = content.index(old)
-    content[at : at + len(old)] = new
-    start, stop = header(content, content.rindex(signature, 0, at))
-    content[stop : stop + 4] = struct.pack("<I", checksum(bytes(content[start:stop])))
-    path.write_bytes(content)
+def column(name: str, **values: object) -> Callable[[dict], object]:
+    return lambda content: content["columns"][name].update(values)
 
 
-def layout(checked: Checked, name: str) -> bytes:
-    column = checked.columns[name]
-    return struct.pack("<BBQQ", 3, 1, column.offset, column.length)
+MAPS = {
+    "outside": (column("layers.0", offset=10**6), "'layers.0' declares 32 bytes at 1000000"),
+    "far outside": (column("layers.0", offset=2**64), "'layers.0' declares 32 bytes"),
+    "negative": (column("layers.0", offset=-32), "'layers.0' lies at -32"),
+    "fraction": (column("layers.0", offset=1.5), "'layers.0' lies at 1.5"),
+    "truth": (column("layers.0", offset=True), "'layers.0' lies at True"),
+    "over the map": (column("layers.0", offset=0), "'layers.0' overlaps the map"),
+    "a terabyte": (column("layers.0", shape=[10**12]), "'layers.0' declares 4000000000000 bytes"),
+    "more than 64 bits": (column("layers.0", shape=[2**31, 2**40]), "'layers.0' declares"),
+    "no rows": (column("layers.0", shape=[0, 2]), "expected positive sizes"),
+    "scalar": (column("layers.0", shape=[]), "expected 1 to 6 sizes"),
+    "rank 7": (column("layers.0", shape=[1] * 7), "expected 1 to 6 sizes"),
+    "object": (column("layers.0", dtype="|O"), "'layers.0' has type '|O'"),
+    "big-endian": (column("layers.0", dtype=">f4"), "'layers.0' has type '>f4'"),
+    "list as type": (column("layers.0", dtype=["<f4"]), "'layers.0' has type"),
+    "more keys": (column("layers.0", more=1), "'layers.0': expected"),
+    "text of numbers": (column("text", values=[1, 2]), "expected text without zero characters"),
+    "zero character": (column("text", values=["a\0"]), "expected text without zero characters"),
+    "more texts than rows": (column("text", values=list("abcde")), "as many values as rows"),
+    "codes in HDF5": (lambda c: column("text", offset=c["start"])(c), "'text' declares 16 bytes"),
+    "no columns": (lambda c: c.update(columns={}), "no columns"),
+    "other length": (lambda c: c.update(length=c["length"] + 1), "not a complete file"),
+    "start": (lambda c: c.update(start=10**9), "HDF5 starts at 1000000000"),
+    "list": (lambda c: c.update(columns=[]), "no columns"),
+    "float attribute": (lambda c: c.update(attributes={"a": 0.5}), "attribute 'a' is 0.5"),
+    "large attribute": (lambda c: c.update(attributes={"a": 2**63}), "expected an int64"),
+    "odd attribute": (lambda c: c.update(attributes={"a\x07": 1}), r"attribute 'a\\x07'"),
+    "newer": (lambda c: c.update(format_version=3), "written by a newer symzoo"),
+    "newer and other": (lambda c: (c.clear(), c.update(format_version=3)), "by a newer symzoo"),
+    "older": (lambda c: c.update(format_version=1), r"written by an older symzoo \(format 1"),
+    "text as version": (lambda c: c.update(format_version="2"), "no integer format_version"),
+}
 
 
-def test_columns_that_lie_over_each_other_or_over_the_structure_are_refused(good):
-    checked = open_checked(good)
-    first, second = layout(checked, "layers.0"), layout(checked, "layers.1")
-    content = good.read_bytes()
-    patch(good, first, second)
-    with pytest.raises(StoreError, match=r"'layers.1' overlaps 'layers.0'"):
-        read_columns([good])
-    good.write_bytes(content)
-    patch(good, first, struct.pack("<BBQQ", 3, 1, 0, 32))
-    with pytest.raises(StoreError, match=r"'layers.0' overlaps the superblock"):
-        read_columns([good])
-
-
-@pytest.mark.parametrize("offset", [10**6, 2**64 - 1, 2**63])
-def test_columns_outside_the_file_are_refused(good, offset):
-    patch(good, layout(open_checked(good), "layers.0"), struct.pack("<BBQQ", 3, 1, offset, 32))
-    with pytest.raises(StoreError, match=r"'layers.0' declares 32 bytes, more than the file holds"):
-        read_columns([good])
-
-
-def test_a_wrong_checksum_is_refused(good):
-    content = bytearray(good.read_bytes())
-    content[content.index(layout(open_checked(good), "layers.0")) + 2] ^= 1
-    good.write_bytes(content)
-    with pytest.raises(
-        StoreError, match=r"the checksum of 'layers.0' is wrong: the file is damaged"
+@pytest.mark.parametrize(("change", "part"), MAPS.values(), ids=MAPS)
+def test_hostile_maps_are_refused_before_any_column_is_read(good, monkeypatch, change, part):
+    remap(good, change)
+    monkeypatch.setattr(MappedFile, "view", lambda *_: pytest.fail("data was read"))
+    for read in (
+        lambda: read_columns([good]),
+        lambda: read_tensors([good], {"layers.0": (2,)}),
+        lambda: read_attributes(good),
     ):
+        with pytest.raises(StoreError, match=part) as error:
+            read()
+        assert str(error.value).startswith(f"{good}: ")
+        assert str(error.value).isprintable()
+
+
+def test_columns_that_lie_over_each_other_are_refused(good):
+    offset = open_mapped(good).columns["layers.1"].offset
+    remap(good, column("layers.0", offset=offset))
+    with pytest.raises(StoreError, match=r"'layers\.\d' overlaps 'layers\.\d'"):
         read_columns([good])
 
 
-def entries(path: Path) -> tuple[int, list[tuple[int, int, int]]]:
-    column = open_checked(path).columns["text"]
-    content = path.read_bytes()
-    return column.offset, [
-        struct.unpack_from("<IQI", content, column.offset + 16 * i) for i in range(4)
-    ]
+def test_columns_that_are_exchanged_in_the_map_are_faults(good):
+    """The map is sound by itself: only HDF5 says otherwise."""
+    assert list(proof.prove(good.parent, [good.name])) == []
+    first, second = (open_mapped(good).columns[f"layers.{i}"].offset for i in (0, 1))
+    remap(
+        good, lambda c: (column("layers.0", offset=second)(c), column("layers.1", offset=first)(c))
+    )
+    ((name, reason),) = list(proof.prove(good.parent, [good.name]))[:1]
+    assert name == good.name
+    assert f"'layers.0' lies at {first}, the map says {second}" in reason
 
 
-def set_entry(path: Path, entry: tuple[int, int, int], row: int = 0) -> None:
-    content = bytearray(path.read_bytes())
-    struct.pack_into("<IQI", content, entries(path)[0] + 16 * row, *entry)
-    path.write_bytes(content)
-
-
-def test_texts_that_expand_are_refused_before_they_are_read(good, monkeypatch):
-    """Many rows may point to one large text: what they declare is added up first."""
-    found = entries(good)[1]
-    long = found[3]
+@pytest.mark.parametrize("change", ["code", "padding", "value"])
+def test_texts_and_padding_that_hdf5_does_not_have_are_faults(good, change):
     content = bytearray(good.read_bytes())
-    at = content.index(b"a" * 300) - 16
-    struct.pack_into("<Q", content, at + 8, 3000)
+    mapped = open_mapped(good)
+    if change == "code":
+        content[mapped.columns["text"].offset] ^= 1
+    elif change == "padding":
+        content[mapped.map.start - 1] = 1
+    else:
+        content[content.index(b'"sgd"') + 1] = ord("t")
     good.write_bytes(content)
-    for row in range(4):
-        set_entry(good, (len(content) // 3, *long[1:]), row)
-    checked = open_checked(good)
-    monkeypatch.setattr("zoo.hdf5_text.Heap._text", lambda *_: pytest.fail("a text was read"))
-    with pytest.raises(StoreError, match=r"declares \d+ bytes of text, more than the file holds"):
-        checked.array("text")
+    assert list(proof.prove(good.parent, [good.name]))
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [(3, 10**9, 1), (3, 2**64 - 1, 1), (3, 0, 1), (2**31, 2048, 1), (4, 2048, 2), (3, 2048, 999)],
-)
-def test_texts_that_point_elsewhere_are_refused(good, entry):
-    set_entry(good, entry)
-    with pytest.raises(StoreError, match=r"'text' (points to a text|declares)|a heap of text"):
+def test_a_code_that_stands_for_no_text_is_refused(good):
+    content = bytearray(good.read_bytes())
+    content[open_mapped(good).columns["text"].offset] = 200
+    good.write_bytes(content)
+    with pytest.raises(StoreError, match="'text' has a code that stands for no text"):
         read_columns([good], ["text"])
 
 
-@pytest.mark.parametrize(
-    ("text", "part"), [(b"\xff\xfe\xfd", "not UTF-8"), (b"a\0b", "a zero character")]
-)
-def test_texts_of_odd_bytes_are_refused(good, text, part):
-    content = good.read_bytes()
-    at = content.rindex(b"sgd")
-    good.write_bytes(content[:at] + text + content[at + 3 :])
-    with pytest.raises(StoreError, match=part):
-        read_columns([good], ["text"])
+def test_many_rows_of_one_large_text_share_it(tmp_path):
+    path = tmp_path / "large.h5"
+    write_columns(path, {"text": np.array(["a" * 10**6] * 50, dtype=object)}, {})
+    texts = read_columns([path])["text"]
+    assert all(text is texts[0] for text in texts)
 
 
-def test_a_heap_of_more_texts_than_rows_is_refused(good):
-    content = bytearray(good.read_bytes())
-    heap = content.index(b"GCOL")
-    for i in range(200):
-        struct.pack_into("<HHIQ", content, heap + 16 + 16 * i, i + 1, 0, 0, 0)
-    good.write_bytes(content)
-    with pytest.raises(StoreError, match="holds more texts than the columns"):
-        read_columns([good])
+def test_a_file_that_kills_the_child_is_a_fault_and_the_next_is_checked(good, monkeypatch):
+    asked = []
+    ask = proof._ask
+
+    def kill_the_first(child, path):
+        asked.append(child)
+        if len(asked) == 1:
+            child.kill()
+            child.wait()
+        return ask(child, path)
+
+    monkeypatch.setattr(proof, "_ask", kill_the_first)
+    (fault,) = proof.prove(good.parent, [good.name] * 3)
+    assert "crashes libhdf5" in fault[1]
+    assert asked[0] is not asked[1] is asked[2]
 
 
 def test_booleans_that_are_neither_are_refused(good):
     content = bytearray(good.read_bytes())
-    content[open_checked(good).columns["diverged"].offset] = 2
+    content[open_mapped(good).columns["diverged"].offset] = 2
     good.write_bytes(content)
     with pytest.raises(StoreError, match="'diverged' holds bytes that are neither False nor True"):
         read_columns([good])
@@ -447,14 +457,14 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         read_columns([tmp_path / "a.h5"])
 
 
-def test_no_environment_variable_of_libhdf5_matters_since_it_does_not_read(good):
+def test_libhdf5_is_not_even_loaded_to_read(good):
     code = f"""
 import sys
 from pathlib import Path
-import h5py
-h5py.File = h5py.h5f.open = lambda *_, **__: sys.exit("libhdf5 was asked to read")
-from zoo.store.columns import read_columns
-print(list(read_columns([Path({str(good)!r})], ["text"])["text"]))
+import zoo.store.population
+from zoo.store.mapped import open_mapped
+print(list(open_mapped(Path({str(good)!r})).array("text")))
+assert "h5py" not in sys.modules
 """
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

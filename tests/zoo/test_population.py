@@ -22,9 +22,9 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from tests.reference.zoo_modules import MODULES
+from tests.stored import read_columns
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import flatten
-from zoo.store.columns import read_columns
 from zoo.store.mapped import StoreError
 
 POPULATIONS = ["standard", "w_asymmetric", "small_cnn", "sigma_asymmetric"]

@@ -14,9 +14,10 @@ from hypothesis.extra import numpy as hnp
 
 from tests.disks import small_disk
 from tests.reference import store_reader
+from tests.stored import read_attributes, read_columns, read_tensors
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.columns import read_attributes, read_columns, read_tensors, write_columns
-from zoo.store.mapped import StoreError, open_checked
+from zoo.store.hdf5 import write_columns
+from zoo.store.mapped import StoreError, open_mapped
 
 DTYPES = ["<f4", "<f8", "<i4", "<i8", "|u1", "|b1"]
 COLUMNS = {
@@ -106,7 +107,7 @@ def test_columns_of_unequal_length_where_they_are_allowed(path):
 
 def test_attributes_come_back(path):
     write_columns(path, COLUMNS, {"population": "standard", "shard": 3})
-    assert read_attributes(path) == {"format_version": 1, "population": "standard", "shard": 3}
+    assert read_attributes(path) == {"population": "standard", "shard": 3}
 
 
 def test_the_same_content_is_the_same_bytes(tmp_path):
@@ -277,7 +278,7 @@ def test_a_truncated_file_is_refused(path, keep):
     path.write_bytes(content[:keep])
     with pytest.raises(
         StoreError,
-        match=r"-of-00001.h5: (empty|not an HDF5 file|not a complete file|the superblock)",
+        match=r"-of-00001.h5: (empty|no map at its start|not a complete file|a map of)",
     ):
         read_columns([path])
 
@@ -286,7 +287,7 @@ def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"none.h5: the file is missing"):
         read_columns([tmp_path / "none.h5"])
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(StoreError, match=r"text.h5: not an HDF5 file"):
+    with pytest.raises(StoreError, match=r"text.h5: no map at its start"):
         read_columns([tmp_path / "text.h5"])
 
 
@@ -295,7 +296,9 @@ def test_what_cannot_be_read_again_does_not_get_its_name(path, monkeypatch):
     monkeypatch.setattr(
         h5py, "File", lambda name, mode, **_: h5py_file(name, mode)
     )  # as a libhdf5 with other defaults would
-    with pytest.raises(StoreError, match="the superblock has another version"):
+    with pytest.raises(
+        StoreError, match="columns that are not those|not in the file|overlaps|no map|HDF5 starts"
+    ):
         write_columns(path, COLUMNS, {})
     assert not list(path.parent.iterdir())
 
@@ -309,10 +312,10 @@ def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count)
         {name: np.full((2, i % 3 + 1), i, np.float32) for i, name in enumerate(names)},
         {"split": "train"},
     )
-    checked = open_checked(path)
+    checked = open_mapped(path)
     with h5py.File(path) as file:
         assert list(file) == list(checked.columns) == names
-        assert dict(file.attrs) == checked.structure.attributes
+        assert dict(file.attrs) == {"format_version": 2, **checked.map.attributes}
         for name, column in checked.columns.items():
             assert (file[name].shape, file[name].id.get_offset()) == (column.shape, column.offset)
             np.testing.assert_array_equal(file[name][()], checked.array(name))
@@ -379,4 +382,4 @@ def test_want_of_address_space_is_not_blamed_on_the_file(tmp_path, monkeypatch):
     write_columns(path, {"a": np.arange(3)}, {})
     monkeypatch.setattr("mmap.mmap", refuse)
     with pytest.raises(OSError, match=r"Cannot allocate memory, to map \d+ bytes .*file\.h5"):
-        open_checked(path)
+        open_mapped(path)

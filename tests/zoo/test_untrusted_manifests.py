@@ -14,10 +14,10 @@ import zoo
 from tests.studies.zoos import write_zoo
 from zoo.architectures import build_architecture
 from zoo.store.atomic import sha256
-from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space, escape
-from zoo.store.columns import write_columns
+from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space
+from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import Manifest, rebuild
-from zoo.store.mapped import StoreError
+from zoo.store.mapped import StoreError, escape
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SHARD = "standard/train-00000-of-00001.h5"
@@ -318,7 +318,7 @@ def test_groups_that_are_no_axis_are_refused():
 
 def replace(folder: Path, change, population: str = "standard") -> None:
     """Write a shard anew and tell the manifest."""
-    from zoo.store.columns import read_columns
+    from tests.stored import read_columns
 
     columns = read_columns([folder / SHARD])
     change(columns)

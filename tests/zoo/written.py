@@ -10,7 +10,7 @@ from data_gen.config import Job
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import stack
 from zoo.store.atomic import sha256, write_text
-from zoo.store.columns import write_columns
+from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
 
 SPLIT = {"train": 40, "validation": 13, "test": 21}

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
-from zoo.hdf5 import check_name, check_version
 from zoo.pattern import labels
+from zoo.store.file_map import MAX_JSON, bounded_json, check_name, check_version
 from zoo.store.mapped import StoreError, map_file, refusals
 from zoo.weight_space import WeightSpace
 
 MANIFEST_NAME = "zoo.json"
-MAX_JSON = 16 * 2**20
-"""Bytes of a manifest."""
 MAX_VALUES = 2**18
 """Numbers, texts, lists and objects in a manifest."""
 MAX_TENSORS = 4000
@@ -23,23 +19,6 @@ _LONGEST_PATTERN = 512
 _DEEPEST_PATTERN = 16
 _MOST_NODES = 4096
 _DEPTHS = ("depth", "layers")
-
-
-def escape(text: str) -> str:
-    r"""A text of unknown origin as a terminal may show it: without line ends and control characters.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The same text where it is printable, escapes elsewhere.
-
-    >>> escape(chr(27) + "[2Jb")
-    '\\x1b[2Jb'
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def read_json(path: Path) -> bytes:
@@ -59,23 +38,12 @@ def read_json(path: Path) -> bytes:
     if len(data) > MAX_JSON:
         raise StoreError(f"{path}: {len(data)} bytes; expected at most {MAX_JSON} in a manifest")
     raw = bytes(data)
-    values = sum(raw.count(character) for character in (b",", b"[", b"{"))
-    if values > MAX_VALUES:
-        raise StoreError(f"{path}: {values} values; expected at most {MAX_VALUES} in a manifest")
-    try:
-        found = from_json(raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise StoreError(
-            f"{path}: not JSON: {escape(str(error))}; run the same generate-zoo command to repair it"
-        ) from error
-    version = (
-        found.get("version")
-        if isinstance(found, dict) and found.get("format") == "symzoo"
-        else None
-    )
-    if type(version) is int:
-        with refusals(path):
-            check_version(version)
+    with refusals(path):
+        content = bounded_json(raw, MAX_VALUES, "a manifest")
+        if isinstance(content, dict) and content.get("format") == "symzoo":
+            version = content.get("version")
+            if type(version) is int:
+                check_version(version)
     return raw
 
 

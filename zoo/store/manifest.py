@@ -19,11 +19,11 @@ from zoo.store.bounds import (
     MANIFEST_NAME,
     check_options_fit,
     check_space,
-    escape,
     inside,
     read_json,
 )
-from zoo.store.mapped import StoreError
+from zoo.store.file_map import FORMAT_VERSION
+from zoo.store.mapped import StoreError, escape
 from zoo.weight_space import WeightSpace
 
 CARD_NAME = "README.md"
@@ -175,7 +175,7 @@ class Manifest(StrictModel):
     """The whole of `zoo.json`."""
 
     format: Literal["symzoo"] = "symzoo"
-    version: Literal[1] = 1
+    version: Literal[2] = FORMAT_VERSION
     config: dict[str, Any]
     config_sha256: str = Field(pattern=_SHA256)
     input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=6)

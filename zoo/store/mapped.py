@@ -1,4 +1,4 @@
-"""Open files of unknown origin: all of their structure is checked before any of their data is read."""
+"""Open files of unknown origin: their map is checked before any of their data is read."""
 
 import mmap
 import os
@@ -11,31 +11,47 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from zoo.hdf5 import TEXT, Column, Structure, parse
-from zoo.hdf5_blocks import FormatError, refuse
+from zoo.store.file_map import TEXT, Column, FileMap, FormatError, decode, refuse
 
 
 class StoreError(ValueError):
     """A file of a zoo that is damaged, unsafe or not what the manifest says."""
 
 
-class Checked(NamedTuple):
-    """A file whose whole structure has been checked.
+class Identity(NamedTuple):
+    """What tells an open file from another one that has got its name since."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> "Identity":
+        """That of an open file."""
+        status = os.fstat(descriptor)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class MappedFile(NamedTuple):
+    """A file of columns, open: its map has been checked, and its bytes are in the address space.
 
     Attributes:
         path: The file.
-        structure: Its attributes and columns.
-        data: Its bytes, mapped.
+        map: Its attributes and columns.
+        data: Its bytes.
+        identity: Which file it is.
     """
 
     path: Path
-    structure: Structure
+    map: FileMap
     data: memoryview
+    identity: Identity
 
     @property
     def columns(self) -> Mapping[str, Column]:
         """Its columns by name, in its order."""
-        return self.structure.columns
+        return self.map.columns
 
     def column(self, name: str) -> Column:
         """A column by its name.
@@ -53,6 +69,18 @@ class Checked(NamedTuple):
             raise StoreError(f"{self.path}: no column {name!r}; columns are {list(self.columns)}")
         return self.columns[name]
 
+    def view(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """A column as it lies in the file, not copied; of text its codes.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its values, which may not be written to.
+        """
+        column = self.column(name)
+        return np.ndarray(column.shape, column.stored, self.data, column.offset)
+
     def array(self, name: str) -> Shaped[np.ndarray, "..."]:
         """Read a column.
 
@@ -65,14 +93,15 @@ class Checked(NamedTuple):
         Raises:
             StoreError: If there is no such column, or its bytes are not values of its type.
         """
-        column = self.column(name)
-        raw = self.data[column.offset : column.offset + column.length]
+        column, stored = self.column(name), self.view(name)
         with refusals(self.path):
             if column.dtype == TEXT:
-                return np.array(self.structure.heap.texts(raw, repr(name)), dtype=object)
-            if column.dtype == "|b1" and np.frombuffer(raw, np.uint8).max() > 1:
+                if int(stored.max()) >= len(column.values):
+                    refuse(f"{name!r} has a code that stands for no text")
+                return np.array(column.values, dtype=object)[stored]
+            if column.dtype == "|b1" and stored.view(np.uint8).max() > 1:
                 refuse(f"{name!r} holds bytes that are neither False nor True")
-        return np.frombuffer(raw, column.dtype).reshape(column.shape).copy()
+        return stored.copy()
 
 
 @contextmanager
@@ -91,11 +120,28 @@ def refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except FormatError as error:
-        raise StoreError(f"{path}: {error}") from error
+        raise StoreError(f"{path}: {escape(str(error))}") from error
 
 
-def open_checked(path: Path) -> Checked:
-    """Open an HDF5 file of unknown origin and check all of its structure; none of its data is read.
+def escape(text: str) -> str:
+    r"""A text of unknown origin as a terminal may show it: no line ends, no control characters.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same text where it is printable, escapes elsewhere.
+
+    >>> escape(chr(27) + "[2Jb")
+    '\\x1b[2Jb'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def open_mapped(path: Path) -> MappedFile:
+    """Open a file of columns of unknown origin and check its map; none of its data is read.
 
     Args:
         path: The file.
@@ -104,28 +150,43 @@ def open_checked(path: Path) -> Checked:
         The file.
 
     Raises:
-        StoreError: If the file is missing, damaged, or holds anything but plain contiguous columns.
+        StoreError: If the file is missing or damaged.
     """
-    data = map_file(path)
+    with open_file(path) as descriptor:
+        identity = Identity.of(descriptor)
+        data = _mapped(descriptor, path)
     with refusals(path):
-        return Checked(path, parse(data), data)
+        return MappedFile(path, decode(data), data, identity)
 
 
 def map_file(path: Path) -> memoryview:
-    """Map a regular file; anything else (a pipe, a device, a folder) is refused without waiting for it.
+    """Map a regular file.
 
     Args:
         path: The file.
 
     Returns:
         Its bytes.
+    """
+    with open_file(path) as descriptor:
+        return _mapped(descriptor, path)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[int]:
+    """Open a regular file; a pipe, a device or a folder is refused without waiting for it.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Its descriptor.
 
     Raises:
         StoreError: If the file is missing, empty, cannot be read, or is not a regular file.
-        OSError: If there is not as much address space.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the file is missing") from error
     except OSError as error:
@@ -134,13 +195,15 @@ def map_file(path: Path) -> memoryview:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             raise StoreError(f"{path}: empty, or not a regular file; generate it again")
-        try:
-            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-        except OSError as error:  # the file is not at fault
-            raise OSError(
-                error.errno,
-                f"{error.strerror}, to map {status.st_size} bytes (ulimit -v?)",
-                str(path),
-            ) from error
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _mapped(descriptor: int, path: Path) -> memoryview:
+    try:
+        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    except OSError as error:  # the file is not at fault
+        size = os.fstat(descriptor).st_size
+        why = f"{error.strerror}, to map {size} bytes (ulimit -v?)"
+        raise OSError(error.errno, why, str(path)) from error

@@ -16,10 +16,10 @@ from torch import Tensor
 from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.params import Params, free_entries
-from zoo.store.columns import read_columns, read_flat, read_names, read_tensors
+from zoo.store.columns import read_columns, read_flat, read_tensors
 from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
-from zoo.store.mapped import StoreError
-from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, checked_paths, scalar_columns
+from zoo.store.mapped import MappedFile, StoreError
+from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, open_shards, scalar_columns
 from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
 from zoo.weight_space import WeightSpace
 
@@ -118,7 +118,7 @@ class Population:
             ValueError: If the view is unknown.
         """
         masks = self._masks(view)
-        params = read_tensors(self._paths(split), dict(self.space.shapes))
+        params = read_tensors(list(self._shards(split)), dict(self.space.shapes))
         return free_entries(params, masks) if masks else params
 
     def _masks(self, view: View) -> Params:
@@ -136,7 +136,7 @@ class Population:
         Returns:
             What reads any of them, in the order of `params(split)`.
         """
-        return open_stored(self._paths(split), dict(self.space.shapes), self._masks(view))
+        return open_stored(self._shards(split), dict(self.space.shapes), self._masks(view))
 
     def batches(
         self,
@@ -188,7 +188,7 @@ class Population:
             )
         order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
         kept = count - count % batch_size if drop_last else count
-        found = read_columns(self._paths(split), columns) if columns else {}
+        found = read_columns(self._shards(split), columns) if columns else {}
         return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
@@ -200,7 +200,7 @@ class Population:
         Returns:
             `[N, P]`, float32: the same as `zoo.params.flatten(space, params(split))`, read at once.
         """
-        return read_flat(self._paths(split), dict(self.space.shapes))
+        return read_flat(list(self._shards(split)), dict(self.space.shapes))
 
     def trajectory(self, split: str) -> tuple[np.ndarray, Params]:
         """Checkpoints along training.
@@ -215,9 +215,9 @@ class Population:
         Raises:
             StoreError: If the zoo was generated without checkpoints.
         """
-        steps, paths = self._checkpoint_steps(split)
+        steps, files = self._checkpoints(split)
         return steps, read_tensors(
-            paths, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
+            files, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
         )
 
     def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
@@ -232,14 +232,14 @@ class Population:
         Raises:
             StoreError: If the zoo was generated without checkpoints or without `laws`.
         """
-        steps, paths = self._checkpoint_steps(split)
-        names = [name for name in read_names(paths[0]) if name.startswith((QUANTITY, RESIDUAL))]
+        steps, files = self._checkpoints(split)
+        names = [name for name in files[0].columns if name.startswith((QUANTITY, RESIDUAL))]
         if not names:
             raise StoreError(
                 f"population {self.name!r}: no conserved quantities; the job asked for no laws"
             )
         columns = {
-            name: torch.from_numpy(array) for name, array in read_columns(paths, names).items()
+            name: torch.from_numpy(array) for name, array in read_columns(files, names).items()
         }
         first, second = (
             {n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)}
@@ -247,13 +247,13 @@ class Population:
         )
         return steps, first, second
 
-    def _checkpoint_steps(self, split: str) -> tuple[np.ndarray, list[Path]]:
+    def _checkpoints(self, split: str) -> tuple[np.ndarray, list[MappedFile]]:
         if not self._entry.trajectory:
             raise StoreError(
                 f"population {self.name!r}: no trajectory; the job asked for no checkpoints"
             )
-        paths = self._paths(split, trajectory=True)
-        return read_columns(paths, ["checkpoint_steps"])["checkpoint_steps"], paths
+        files = list(self._shards(split, trajectory=True))
+        return read_columns(files, ["checkpoint_steps"])["checkpoint_steps"], files
 
     def table(self, split: str) -> pd.DataFrame:
         """Hyperparameters and metrics of the networks of a split, ordered by network id.
@@ -264,18 +264,18 @@ class Population:
         Returns:
             One row a network, in the order of `params`.
         """
-        return pd.DataFrame(read_columns(self._paths(split), self._scalar_columns))
+        return pd.DataFrame(read_columns(self._shards(split), self._scalar_columns))
 
     @cached_property
     def _scalar_columns(self) -> list[str]:
         return list(scalar_columns(self.hyperparameters))
 
-    def _paths(self, split: str, trajectory: bool = False) -> list[Path]:
+    def _shards(self, split: str, trajectory: bool = False) -> Iterator[MappedFile]:
         if split not in self.splits:
             raise ValueError(
                 f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
             )
-        return checked_paths(self.directory, self.manifest, self.name, split, trajectory)
+        return open_shards(self.directory, self.manifest, self.name, split, trajectory)
 
 
 class Zoo(Mapping[str, Population]):

@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.store.bounds import check_file
 from zoo.store.manifest import Manifest, PlannedFile, ShardEntry
-from zoo.store.mapped import Checked, StoreError, open_checked
+from zoo.store.mapped import MappedFile, StoreError, open_mapped
 from zoo.weight_space import WeightSpace
 
 QUANTITY, RESIDUAL = "quantity.", "residual."
@@ -46,10 +46,10 @@ def scalar_columns(hyperparameters: tuple[str, ...]) -> dict[str, tuple[str, ...
     return {name: _TYPES.get(name, _HYPERPARAMETER_TYPES) for name in names}
 
 
-def checked_paths(
+def open_shards(
     directory: Path, manifest: Manifest, population: str, split: str, trajectory: bool = False
-) -> list[Path]:
-    """The files of a split, each checked: place, length, structure and schema.
+) -> Iterator[MappedFile]:
+    """Open the files of a split, each checked: place, length, map and schema.
 
     Args:
         directory: The zoo.
@@ -58,13 +58,12 @@ def checked_paths(
         split: Name of the split.
         trajectory: Whether the files of trajectories are wanted.
 
-    Returns:
-        Paths, in the order of their networks.
+    Yields:
+        Open files, in the order of their networks.
     """
-    files = [file for file in manifest.files(population, trajectory) if file.split == split]
-    for file in files:
-        check_shard(directory, manifest, population, file, trajectory)
-    return [directory / file.path for file in files]
+    for file in manifest.files(population, trajectory):
+        if file.split == split:
+            yield check_shard(directory, manifest, population, file, trajectory)
 
 
 def check_shard(
@@ -73,7 +72,7 @@ def check_shard(
     population: str,
     file: PlannedFile,
     trajectory: bool = False,
-) -> Checked:
+) -> MappedFile:
     """Check a shard.
 
     Args:
@@ -90,7 +89,7 @@ def check_shard(
         StoreError: If it is not what the manifest says.
     """
     path = check_file(directory, file.path, file.entry.bytes)
-    checked = open_checked(path)
+    checked = open_mapped(path)
     entry, rows = manifest.populations[population], file.entry.rows
     space = entry.weight_space()
     if trajectory:
@@ -105,14 +104,14 @@ def check_shard(
 
 
 def _check_final(
-    checked: Checked, space: WeightSpace, rows: int, hyperparameters: tuple[str, ...]
+    checked: MappedFile, space: WeightSpace, rows: int, hyperparameters: tuple[str, ...]
 ) -> None:
     expected = {name: (types, (rows,)) for name, types in scalar_columns(hyperparameters).items()}
     expected |= {name: (("<f4",), (rows, *shape)) for name, shape in space.shapes.items()}
     _check_columns(checked, expected)
 
 
-def _check_trajectory(checked: Checked, space: WeightSpace, rows: int) -> None:
+def _check_trajectory(checked: MappedFile, space: WeightSpace, rows: int) -> None:
     shape = checked.column("checkpoint_steps").shape
     if len(shape) != 2 or shape[0] != rows:
         raise StoreError(
@@ -130,7 +129,7 @@ def _check_trajectory(checked: Checked, space: WeightSpace, rows: int) -> None:
 
 
 def _check_columns(
-    checked: Checked, expected: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    checked: MappedFile, expected: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 ) -> None:
     for name, (types, shape) in expected.items():
         column = checked.column(name)
@@ -169,7 +168,7 @@ def check_constants(
             space.
     """
     path = check_file(directory, f"constants/{population}.h5", entry.bytes)
-    checked = open_checked(path)
+    checked = open_mapped(path)
     if len(checked.columns) != entry.rows:
         raise StoreError(f"{path}: expected {entry.rows} columns, found {len(checked.columns)}")
     for name, column in checked.columns.items():
@@ -191,7 +190,7 @@ def check_constants(
     return {name: checked.array(name) for name in checked.columns}
 
 
-def _of(kind: str, checked: Checked) -> Iterator[str]:
+def _of(kind: str, checked: MappedFile) -> Iterator[str]:
     return (name for name in checked.columns if name.startswith(f"{kind}."))
 
 

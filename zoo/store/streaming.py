@@ -8,7 +8,7 @@ error instead of a crash.
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
@@ -21,8 +21,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from zoo.params import Params, free_entries
-from zoo.store.columns import locate
-from zoo.store.mapped import StoreError
+from zoo.store.columns import check_rows
+from zoo.store.mapped import Identity, MappedFile, StoreError, open_file
 
 GAP = 2**15
 """Bytes between two wanted pieces that are read too, since one longer read is faster than two."""
@@ -43,7 +43,10 @@ class Batch(NamedTuple):
 
 
 class _File(NamedTuple):
+    """A file that was checked and closed again: it is opened when rows of it are wanted."""
+
     path: Path
+    identity: Identity
     rows: int
     offsets: dict[str, int]
 
@@ -135,22 +138,27 @@ class StoredParams:
 
 
 def open_stored(
-    paths: Sequence[Path],
+    files: Iterable[MappedFile],
     shapes: Mapping[str, tuple[int, ...]],
     free: Mapping[str, Tensor] | None = None,
 ) -> StoredParams:
-    """Check files and find their columns, without reading them.
+    """Find columns in files without reading them; the files need not stay open.
 
     Args:
-        paths: Shards of a split in order.
+        files: Shards of a split in order.
         shapes: Shape of each tensor of one network.
         free: Masks of tensors of which only the free entries are wanted.
 
     Returns:
         The networks, all rows in order.
     """
-    files = tuple(_File(path, *locate(path, shapes)) for path in paths)
-    return StoredParams(files, shapes, np.arange(sum(file.rows for file in files)), free or {})
+    stored = []
+    for file in files:
+        rows = check_rows(file, shapes)
+        offsets = {name: file.columns[name].offset for name in shapes}
+        stored.append(_File(file.path, file.identity, rows, offsets))
+    count = sum(file.rows for file in stored)
+    return StoredParams(tuple(stored), shapes, np.arange(count), free or {})
 
 
 def shuffled(count: int, seed: int, epoch: int = 0) -> Int64[Tensor, "N"]:
@@ -231,8 +239,9 @@ def _read_rows(
     targets: Mapping[str, np.ndarray],
 ) -> None:
     """Read ascending rows of one file into places of arrays."""
-    descriptor = os.open(file.path, os.O_RDONLY)
-    try:
+    with open_file(file.path) as descriptor:
+        if Identity.of(descriptor) != file.identity:
+            raise StoreError(f"{file.path}: the file changed since it was checked")
         for name, target in targets.items():
             size = 4 * target.shape[1]
             cuts = np.flatnonzero((np.diff(rows) - 1) * size > GAP) + 1
@@ -248,8 +257,6 @@ def _read_rows(
                     piece = np.empty((last - first + 1, target.shape[1]), np.float32)
                     _fill(file.path, descriptor, piece, at)
                     target[own] = piece[rows[start:stop] - first]
-    finally:
-        os.close(descriptor)
 
 
 def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:

@@ -1,0 +1,253 @@
+"""Files of columns as HDF5: written with h5py, and compared with their map. Only this file imports it.
+
+One HDF5 dataset holds each column at the root, contiguous and little-endian, without filters, so that
+Hugging Face `datasets` loads the file as it is. Reading a zoo needs nothing of this: libhdf5 was not
+made for files of strangers. `differences` runs it on one, in a process that may die
+(`data_gen.integrity.proof`).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from jaxtyping import Shaped
+
+from zoo.store.atomic import atomic_write
+from zoo.store.file_map import (
+    DTYPES,
+    FORMAT_VERSION,
+    MAX_RANK,
+    TEXT,
+    Column,
+    FileMap,
+    check_name,
+    check_texts,
+    encode,
+    place,
+)
+from zoo.store.mapped import MappedFile, StoreError, open_mapped
+
+Columns = Mapping[str, Shaped[np.ndarray, "..."]]
+_BLOCK_BYTES = 2**22
+
+
+def write_columns(
+    path: Path, columns: Columns, attributes: Mapping[str, str | int], equal_rows: bool = True
+) -> None:
+    """Write one file; it appears under its name only when it is complete and on disk.
+
+    Args:
+        path: Where the file goes; its folder is made if it is missing.
+        columns: Arrays by name: numbers, booleans, or text (object or str dtype), at least one axis
+            each.
+        attributes: Metadata of the file.
+        equal_rows: Whether all columns must have the same first axis, as a table does.
+
+    Raises:
+        ValueError: If a column cannot be stored in the format.
+        StoreError: If what was written is not what was given.
+        OSError: If the disk is full or the folder cannot be written; no file is left under the
+            name.
+    """
+    rows = {name: len(array) if array.ndim else 0 for name, array in columns.items()}
+    if not columns or 0 in rows.values() or (equal_rows and len(set(rows.values())) != 1):
+        raise ValueError(
+            f"{path}: expected columns with equally many rows, at least one, got {rows}"
+        )
+    arrays = {name: _storable(name, array) for name, array in columns.items()}
+    codes: dict[str, Shaped[np.ndarray, "N"]] = {}
+    described: dict[str, Column] = {}
+    for name, array in arrays.items():
+        values: tuple[str, ...] = ()
+        if array.dtype.kind == "O":
+            numbers = {text: code for code, text in enumerate(dict.fromkeys(array.tolist()))}
+            codes[name] = np.array([numbers[text] for text in array.tolist()], "<u4")
+            values = tuple(numbers)
+        described[name] = Column(TEXT if values else array.dtype.str, array.shape, 0, values)
+    start, described = place(attributes, described)
+    with atomic_write(path) as temporary:
+        content, offsets = _image(arrays, attributes, start)
+        for name, column in described.items():
+            if column.dtype != TEXT:
+                described[name] = Column(column.dtype, column.shape, offsets[name])
+        total = start + len(content)
+        head = head_of(FileMap(attributes, described, start, total), codes)
+        with temporary.open("wb") as file:
+            file.write(head)
+            file.write(content)
+        _check_written(open_mapped(temporary), arrays)
+
+
+def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) -> bytearray:
+    """All of a file before its HDF5.
+
+    Args:
+        described: Its map.
+        codes: Codes of text columns, or the file that has them.
+
+    Returns:
+        The bytes.
+    """
+    head = bytearray(encode(described))
+    for name, column in described.columns.items():
+        if column.dtype == TEXT:
+            numbers = codes.view(name) if isinstance(codes, MappedFile) else codes[name]
+            head[column.offset : column.offset + column.length] = numbers.tobytes()
+    return head
+
+
+def _storable(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """A column as it is stored: little-endian in C order, text as objects."""
+    check_name(name, "column")
+    if array.dtype.kind in "OU":
+        if array.ndim != 1:
+            raise ValueError(f"column {name!r}: expected text of rank 1, got {array.ndim}")
+        check_texts(array.tolist(), f"column {name!r}")
+        return array.astype(object)
+    stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    if stored.dtype.str not in DTYPES or stored.ndim > MAX_RANK:
+        raise ValueError(
+            f"column {name!r}: expected dtype in {DTYPES} and rank <= {MAX_RANK}, "
+            f"got {array.dtype}, {array.ndim}"
+        )
+    return stored
+
+
+def _check_written(written: MappedFile, arrays: Columns) -> None:
+    """What cannot be read again must not get its name: another libhdf5 may lay files out otherwise."""
+    same = list(written.columns) == list(arrays)
+    for name, array in arrays.items():
+        if array.dtype.kind == "O":
+            same = same and written.array(name).tolist() == array.tolist()
+        else:
+            same = same and written.view(name).tobytes() == array.tobytes()
+    if not same:
+        raise StoreError(f"{written.path}: wrote columns that are not those that were given")
+
+
+def _image(
+    columns: Columns, attributes: Mapping[str, str | int], start: int
+) -> tuple[bytes, dict[str, int]]:
+    """HDF5 of columns and where each lies. It will stand after `start` other bytes.
+
+    It is made in memory: libhdf5 crashes the process when a disk fills up under a column of text.
+    """
+    with h5py.File(
+        "image",
+        "w",
+        driver="core",
+        backing_store=False,
+        libver="v110",
+        track_order=True,
+        userblock_size=start,
+    ) as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, array in columns.items():
+            dtype = h5py.string_dtype("utf-8") if array.dtype.kind == "O" else array.dtype
+            file.create_dataset(name, data=array, dtype=dtype, track_times=False)
+        file.flush()
+        offsets = {name: file[name].id.get_offset() for name in columns}
+        return file.id.get_file_image(), offsets
+
+
+def differences(mapped: MappedFile, stream: BinaryIO) -> Iterator[str]:
+    """What HDF5 in a file says otherwise than its map.
+
+    Args:
+        mapped: The file.
+        stream: The same file, open for reading; libhdf5 reads through it.
+
+    Yields:
+        What is wrong.
+    """
+    with h5py.File(stream, "r") as file:
+        if file.userblock_size != mapped.map.start:
+            yield f"HDF5 starts at {file.userblock_size}, the map says {mapped.map.start}"
+            return
+        attributes = {name: _attribute(file, name) for name in file.attrs}
+        if attributes != {"format_version": FORMAT_VERSION, **mapped.map.attributes}:
+            yield f"HDF5 has attributes {attributes!r:.500}, not those of the map"
+        names = list(file)
+        if names != list(mapped.columns):
+            yield f"HDF5 has columns {names!r:.500}, not those of the map in its order"
+            return
+        for name in names:
+            link = file.id.links.get_info(name.encode())
+            if link.type != h5py.h5l.TYPE_HARD:  # never followed: it may lead out of the file
+                yield f"{name!r} is a soft or external link"
+            else:
+                found = h5py.h5o.open(file.id, name.encode())
+                if isinstance(found, h5py.h5d.DatasetID):
+                    yield from _compare(mapped, name, h5py.Dataset(found))
+                else:
+                    yield f"{name!r} is a group or a named type; expected datasets at the root"
+
+
+def _attribute(file: h5py.File, name: str) -> object:
+    found = file.attrs.get_id(name)
+    plain = found.shape == () and found.get_type().get_class() in (
+        h5py.h5t.INTEGER,
+        h5py.h5t.STRING,
+    )
+    value = file.attrs[name] if plain else found.dtype.str
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[str]:
+    """Compare one column; its layout first, so that nothing outside the file is ever read."""
+    column, properties = mapped.columns[name], dataset.id.get_create_plist()
+    is_plain = (
+        properties.get_layout() == h5py.h5d.CONTIGUOUS
+        and properties.get_nfilters() == 0
+        and properties.get_external_count() == 0
+    )
+    if not is_plain:
+        yield f"{name!r} must be contiguous, without filters, inside the file"
+        return
+    if dataset.id.get_type().committed():
+        yield f"{name!r} has a named type"
+    if h5py.h5a.get_num_attrs(dataset.id) or properties.get_obj_track_times():
+        yield f"{name!r} has attributes or times"
+    if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
+        yield f"{name!r} has a fill value"
+    if dataset.shape != column.shape or dataset.maxshape != column.shape:
+        shapes = f"{dataset.shape}, at most {dataset.maxshape}"
+        yield f"{name!r} has shape {shapes}, the map says {column.shape}"
+        return
+    kind = _kind(dataset)
+    if kind != column.dtype:
+        yield f"{name!r} has type {kind!r}, the map says {column.dtype!r}"
+        return
+    if column.dtype != TEXT and dataset.id.get_offset() != column.offset:
+        yield f"{name!r} lies at {dataset.id.get_offset()}, the map says {column.offset}"
+        return
+    if not _same_values(mapped, name, column, dataset):
+        yield f"{name!r} has other values in HDF5 than in the map"
+
+
+def _kind(dataset: h5py.Dataset) -> str:
+    """Type of a dataset as a map names it."""
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is not None:
+        return TEXT if (text.encoding, text.length) == ("utf-8", None) else "other text"
+    if dataset.dtype.metadata is not None or dataset.dtype.subdtype is not None:
+        return f"special {dataset.dtype.str}"
+    return dataset.dtype.str if dataset.dtype.names is None else "compound"
+
+
+def _same_values(mapped: MappedFile, name: str, column: Column, dataset: h5py.Dataset) -> bool:
+    expected = mapped.array(name) if column.dtype == TEXT else mapped.view(name)
+    rows = max(1, _BLOCK_BYTES * column.shape[0] // column.length)
+    for start in range(0, column.shape[0], rows):
+        part: Any = slice(start, start + rows)
+        if column.dtype == TEXT:
+            same = dataset.asstr()[part].tolist() == expected[part].tolist()
+        else:
+            same = dataset[part].tobytes() == expected[part].tobytes()
+        if not same:
+            return False
+    return True
