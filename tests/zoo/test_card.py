@@ -135,4 +135,4 @@ def test_the_readme_of_a_written_manifest_needs_no_zoo_json(folder, tmp_path):
         assert render_card(folder, manifest) == text
     finally:
         (tmp_path / "zoo.json").rename(folder / "zoo.json")
-    assert json.loads(Path(folder / "zoo.json").read_text())["version"] == 1
+    assert json.loads(Path(folder / "zoo.json").read_text())["version"] == 2

@@ -53,14 +53,14 @@ def tensor(data, pattern):
 
 REFUSED = {
     "newer, of another schema": (
-        lambda d: d.update(version=2, other={}),
-        r"written by a newer symzoo \(format 2; .*: upgrade",
+        lambda d: d.update(version=3, other={}),
+        r"written by a newer symzoo \(format 3; .*: upgrade",
     ),
     "older": (
         lambda d: d.update(version=0),
-        r"written by an older symzoo \(format 0; this one reads 1\): generate it again",
+        r"written by an older symzoo \(format 0; this one reads 2\): generate it again",
     ),
-    "version as text": (lambda d: d.update(version="1"), "version: Input should be 1"),
+    "version as text": (lambda d: d.update(version="2"), "version: Input should be 2"),
     "unknown key with control characters": (
         lambda d: d.update({"\x1b[2J": 1}),
         r"zoo.json: \\x1b\[2J: Extra inputs",
