@@ -285,11 +285,15 @@ TOO_LARGE = {
 }
 
 
+def described(architecture: dict, input_shape: tuple[int, ...]) -> dict:
+    return {"architecture": architecture, "input_shape": input_shape, "num_classes": 2}
+
+
 @pytest.mark.parametrize(("architecture", "part"), TOO_LARGE.values(), ids=TOO_LARGE)
 def test_architectures_larger_than_their_space_cost_nothing(architecture, part):
     tracemalloc.start()
     with pytest.raises(StoreError, match=part):
-        rebuild(architecture, mlp_space(), (1, 1000, 1000), 2, {})
+        rebuild(described(architecture, (1, 1000, 1000)), mlp_space(), {})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10**8
@@ -303,7 +307,7 @@ def test_an_architecture_is_built_without_memory_before_it_is_built(monkeypatch)
         torch, "ones", lambda *a, **k: (sizes.append(ones(0).device.type), ones(*a, **k))[1]
     )
     with pytest.raises(StoreError, match="is not that of architecture"):
-        rebuild({"name": "resnet", "channels": [3, 3, 3]}, mlp_space(), (1, 8, 8), 2, {})
+        rebuild(described({"name": "resnet", "channels": [3, 3, 3]}, (1, 8, 8)), mlp_space(), {})
     assert set(sizes) == {"meta"}
 
 

@@ -152,14 +152,14 @@ def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Param
                     architecture,
                 )
         standard = build_architecture(str(name), options, input_shape, num_classes)
+        _same_shapes(standard, space, architecture)
+        return replace(standard, space=space, constants=constants)
     except StoreError:
         raise
     except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         raise StoreError(
             f"architecture {dict(architecture)!r:.300} cannot be built: {escape(str(error)):.300}"
         ) from error
-    _same_shapes(standard, space, architecture)
-    return replace(standard, space=space, constants=constants)
 
 
 def _same_shapes(
