@@ -14,6 +14,7 @@ from data_gen.config import Job
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
 from zoo.store.atomic import sha256
 from zoo.store.bounds import MANIFEST_NAME, check_file, inside
+from zoo.store.card import digest_of
 from zoo.store.manifest import (
     CARD_NAME,
     SPLITS,
@@ -323,7 +324,7 @@ def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -
 
 
 def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
-    """The card names one configuration for each population, and the globs of its splits."""
+    """The card names configurations of each population, digests of their files, globs of splits."""
     try:
         data = map_file(inside(directory, CARD_NAME))
         text = bytes(data[:_LARGEST_CARD]).decode("utf-8", errors="replace")
@@ -333,9 +334,12 @@ def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
     header = text.split("---\n")[1] if text.startswith("---\n") and text.count("---\n") > 1 else ""
     lines = {line.strip().removeprefix("- ") for line in header.splitlines()}
     for name, entry in manifest.populations.items():
-        for folder in (name, f"{name}.trajectory") if entry.trajectory else (name,):
-            globs = [f"path: {folder}/{split}-*.h5" for split in SPLITS if manifest.split[split]]
-            missing = [line for line in (f"config_name: {folder}", *globs) if line not in lines]
+        for folder, shards in entry.configurations(name).items():
+            expected = [f"config_name: {folder}", f"description: {digest_of(shards)}"]
+            for split in SPLITS:
+                if manifest.split[split]:
+                    expected.append(f"path: {folder}/{split}-*.h5")
+            missing = [line for line in expected if line not in lines]
             if missing:
                 yield Fault(CARD_NAME, f"the header has no line {missing[0]!r}")
 

@@ -204,6 +204,17 @@ def test_all_faults_are_listed_not_the_first(copy):
     }
 
 
+def test_a_card_of_other_shards_is_a_fault(copy):
+    """`datasets` would take the networks of another zoo out of its cache for it."""
+    card = copy / "README.md"
+    text = card.read_text()
+    start = text.index("description: sha256:") + len("description: sha256:")
+    card.write_text(f"{text[:start]}{'0' * 64}{text[start + 64 :]}")
+    (fault,) = verify_zoo(copy, sample=0)
+    assert fault.path == "README.md"
+    assert "the header has no line 'description: sha256:" in fault.reason
+
+
 def test_accuracies_are_those_of_the_weights(copy):
     """Networks that swap their rows of metrics keep every hash, schema and range right."""
 

@@ -1,7 +1,9 @@
 """Networks that stream from disk are those of memory, in the order of the seed, with any number of workers."""
 
+import os
 import threading
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,14 +138,35 @@ def test_a_pass_that_is_left_early_leaves_no_thread(population, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, workers):
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, monkeypatch, workers):
     population = zoo.load(write_zoo(tmp_path / "zoo"))["standard"]
     passing = population.batches("train", 40, workers=workers)
     path = tmp_path / "zoo" / "standard" / "train-00002-of-00005.h5"
-    path.write_bytes(path.read_bytes()[:3000])
+    identity_of = zoo.store.streaming.Identity.of
+
+    def cut_afterwards(descriptor: int):
+        identity = identity_of(descriptor)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            os.truncate(path, 3000)
+        return identity
+
+    monkeypatch.setattr(zoo.store.streaming, "Identity", SimpleNamespace(of=cut_afterwards))
     with pytest.raises(
         StoreError, match=r"train-00002-of-00005.h5: expected \d+ more bytes at \d+, found the end"
     ):
+        list(passing)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("length", [3000, None], ids=["cut", "replaced"])
+def test_a_file_that_changed_since_it_was_checked_is_an_error(tmp_path, workers, length):
+    population = zoo.load(write_zoo(tmp_path / "zoo"))["standard"]
+    passing = population.stored("train").stream([torch.arange(40)], workers)
+    path = tmp_path / "zoo" / "standard" / "train-00002-of-00005.h5"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:length])
+    with pytest.raises(StoreError, match=r"train-00002-of-00005.h5: the file changed since"):
         list(passing)
 
 

@@ -1,5 +1,6 @@
 """The data set card of a zoo: what it holds, how it was made, how to load it and how to make it again."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import pandas as pd
 import yaml
 
 from zoo.store.histogram import histogram_lines
-from zoo.store.manifest import SPLITS, Manifest, PopulationEntry
+from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, ShardEntry
 from zoo.store.population import Population
 
 _SIZES = (
@@ -63,13 +64,35 @@ def render_card(directory: Path, manifest: Manifest) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def digest_of(files: Mapping[str, ShardEntry]) -> str:
+    """What tells the files of a configuration from others under the same names.
+
+    `datasets` names its cache by the text of the configurations: without a digest among it, it
+    gives the networks of a zoo that lay in the same folder before.
+
+    Args:
+        files: The shards.
+
+    Returns:
+        The digest, for the description of the configuration.
+    """
+    lines = [f"{path} {entry.sha256}\n" for path, entry in sorted(files.items())]
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
 def _header(manifest: Manifest) -> str:
     splits = [split for split in SPLITS if manifest.split.get(split, 0)]
     configs = []
     for name, population in manifest.populations.items():
-        for folder in (name, f"{name}.trajectory") if population.trajectory else (name,):
+        for folder, shards in population.configurations(name).items():
             files = [{"split": split, "path": f"{folder}/{split}-*.h5"} for split in splits]
-            configs.append({"config_name": folder, "data_files": files})
+            configs.append(
+                {
+                    "config_name": folder,
+                    "description": digest_of(shards),
+                    "data_files": files,
+                }
+            )
     count = sum(manifest.split.values()) * len(manifest.populations)
     size = next((name for name, most in _SIZES if count < most), "100M<n<1B")
     tags = ["symzoo", "weight-space-learning", "model-zoo"]

@@ -91,6 +91,18 @@ class PopulationEntry(StrictModel):
                 )
         return self
 
+    def configurations(self, name: str) -> dict[str, dict[str, ShardEntry]]:
+        """Shards by the configuration of the data set that has them.
+
+        Args:
+            name: Name of the population.
+
+        Returns:
+            Final networks under that name, checkpoints, if there are any, under another one.
+        """
+        found = {name: self.shards, f"{name}.trajectory": self.trajectory}
+        return {folder: files for folder, files in found.items() if files}
+
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
         return WeightSpace.from_json(json.dumps(self.space))
