@@ -16,7 +16,7 @@ from data_gen.training.optim import OPTIMIZERS, SCHEDULES
 from data_gen.training.precision import Precision
 from zoo.architectures.table import check_architecture, check_asymmetry
 from zoo.config import ConfigError, StrictModel, read_config
-from zoo.store.manifest import POPULATION_NAME, SPLITS
+from zoo.store.manifest import SPLITS, check_population_names
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "optimizer": Hyperparameter("sgd", options=OPTIMIZERS),
@@ -124,17 +124,7 @@ class Job(StrictModel):
     laws: Literal["declared", "found"] | None = None
     precision: Precision | None = None
 
-    @field_validator("populations")
-    @classmethod
-    def _population_names(
-        cls, populations: dict[str, PopulationConfig]
-    ) -> dict[str, PopulationConfig]:
-        for name in populations:
-            if not POPULATION_NAME.fullmatch(name) or name == "constants":
-                raise ValueError(
-                    f"population name {name!r}: expected lower-case letters, digits and '_'"
-                )
-        return populations
+    _names = field_validator("populations")(check_population_names)
 
     @field_validator("hyperparameters")
     @classmethod

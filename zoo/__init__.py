@@ -55,6 +55,7 @@ _ROOMS = (
     "dynamics",
     "modules",
     "params",
+    "pattern",
     "store",
     "symmetry",
     "testing",

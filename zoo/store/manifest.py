@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -28,7 +28,7 @@ from zoo.weight_space import WeightSpace
 
 CARD_NAME = "README.md"
 SPLITS = ("train", "validation", "test")
-POPULATION_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_POPULATION_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FILE = re.compile(
     r"(?P<folder>[a-z][a-z0-9_]*(\.trajectory)?)/(?P<split>train|validation|test)-(?P<number>[0-9]{5})-of-(?P<of>[0-9]{5})\.h5"
 )
@@ -183,6 +183,29 @@ def _same_shapes(
         )
 
 
+_Entry = TypeVar("_Entry")
+
+
+def check_population_names(populations: dict[str, _Entry]) -> dict[str, _Entry]:
+    """Populations by name, all named as their folders may be.
+
+    Args:
+        populations: The populations.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If a name is not one.
+    """
+    for name in populations:
+        if not _POPULATION_NAME.fullmatch(name) or name == "constants":
+            raise ValueError(
+                f"population name {name!r}: expected lower-case letters, digits and '_'"
+            )
+    return populations
+
+
 class Manifest(StrictModel):
     """The whole of `zoo.json`."""
 
@@ -220,15 +243,7 @@ class Manifest(StrictModel):
                 )
         return environment
 
-    @field_validator("populations")
-    @classmethod
-    def _names(cls, populations: dict[str, PopulationEntry]) -> dict[str, PopulationEntry]:
-        for name in populations:
-            if not POPULATION_NAME.fullmatch(name) or name == "constants":
-                raise ValueError(
-                    f"population name {name!r}: expected lower-case letters, digits and '_'"
-                )
-        return populations
+    _names = field_validator("populations")(check_population_names)
 
     @model_validator(mode="after")
     def _files_are_those_of_the_split(self) -> "Manifest":
