@@ -1,4 +1,7 @@
-"""Sigma-asymmetric torch modules: non-linearities become FiGLU, their neurons found by running the module once."""
+"""Sigma-asymmetric torch modules: non-linearities become FiGLU.
+
+The module is run once, to find the neurons of each non-linearity.
+"""
 
 import copy
 import math
@@ -24,40 +27,21 @@ from zoo.modules.tensors import (
 
 # Sigmoid and softmax are left: they are gates and weights more often than non-linearities.
 _ACTIVATIONS = (
-    *(
-        nn.ReLU,
-        nn.ReLU6,
-        nn.LeakyReLU,
-        nn.PReLU,
-        nn.RReLU,
-        nn.ELU,
-        nn.CELU,
-        nn.SELU,
-        nn.GELU,
-        nn.SiLU,
-        nn.Mish,
-    ),
-    *(nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Softsign),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU),
+    *(nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Softsign),
 )
 # What the functions behind them are called; in-place variants end with an underscore.
 _OPERATORS = {
-    *(
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "_prelu_kernel",
-        "rrelu_with_noise",
-        "elu",
-        "gelu",
-        "silu",
-        "mish",
-    ),
-    *("hardswish", "hardtanh", "tanh", "softplus"),
+    *("relu", "relu6", "leaky_relu", "_prelu_kernel", "rrelu_with_noise", "elu", "gelu", "silu"),
+    *("mish", "hardswish", "hardtanh", "tanh", "softplus"),
 }
 
 
 class FiGLU(nn.Module):
-    """Fixed-gate linear unit `sigmoid(F x) * x` on one axis of neurons, with a fixed `F` for each width of that axis."""
+    """Fixed-gate linear unit `sigmoid(F x) * x` on one axis of neurons.
+
+    `F` is fixed, one for each width of that axis.
+    """
 
     def __init__(self, mixings: Sequence[Float[Tensor, "_ _"]], axis: int):
         """Keep the mixing matrices as buffers `mixing_<width>`.
@@ -101,7 +85,7 @@ def sigma_asymmetric_(
     activations: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> None:
-    """Replace every activation module by FiGLU, `sigmoid(F x) * x` with a fixed Gaussian `F`, in place.
+    """Replace every activation module by FiGLU in place: `sigmoid(F x) * x`, `F` fixed, Gaussian.
 
     The module is run once, in evaluation mode, to see how many neurons each activation has and
     along which axis: the last one after a linear, attention or embedding layer, that of the
@@ -128,7 +112,8 @@ def sigma_asymmetric_(
         raise ValueError(f"sigma: expected std > 0, got {std}")
     if example_inputs is None:
         raise ValueError(
-            "sigma: example_inputs are needed to see how many neurons each activation has, such as a batch of data"
+            "sigma: example_inputs are needed to see how many neurons each activation has, "
+            "such as a batch of data"
         )
     check_open(module, skip)
     check_patterns(
@@ -143,15 +128,7 @@ def sigma_asymmetric_(
     }
     skipped = skipped_modules(module, skip)
     recorded = _record(module, set(found), skip, example_inputs)
-    if recorded.functional:
-        calls = [
-            f"{operator} in {name or 'the module itself'} ({kind})"
-            for (name, kind), operator in recorded.functional.items()
-        ]
-        raise ValueError(
-            f"sigma: activations that are function calls cannot be replaced: {', '.join(calls)}; call modules such as "
-            "nn.ReLU() there, or leave those modules as they are with skip=[...]"
-        )
+    _refuse_functional(recorded.functional)
     units = {
         m: _unit(n, recorded.calls.get(n, []), std, generator)
         for n, m in found.items()
@@ -160,10 +137,23 @@ def sigma_asymmetric_(
     if not units:
         names = ", ".join(f"nn.{kind.__name__}" for kind in _ACTIVATIONS)
         raise ValueError(
-            f"sigma: no activation modules found; looked for {names} and those of transformers.activations; name your own with "
-            "activations=[...]"
+            f"sigma: no activation modules found; looked for {names} and those of "
+            "transformers.activations; name your own with activations=[...]"
         )
     _replace(module, units)
+
+
+def _refuse_functional(functional: Mapping[tuple[str, str], str]) -> None:
+    if functional:
+        calls = ", ".join(
+            f"{operator} in {name or 'the module itself'} ({kind})"
+            for (name, kind), operator in functional.items()
+        )
+        raise ValueError(
+            f"sigma: activations that are function calls cannot be replaced: {calls}; "
+            "call modules such as nn.ReLU() there, or leave those modules as they are with "
+            "skip=[...]"
+        )
 
 
 def _is_activation(name: str, module: nn.Module, own: Sequence[str]) -> bool:
@@ -184,13 +174,15 @@ def _unit(
 ) -> FiGLU:
     if not calls:
         raise ValueError(
-            f"sigma: activation {name!r} is not called with these example inputs; leave it out with skip=[{name!r}]"
+            f"sigma: activation {name!r} is not called with these example inputs; "
+            f"leave it out with skip=[{name!r}]"
         )
     axes = {axis for _, axis in calls}
     if axes == {None} or len(axes) > 1:
         shapes = [list(x.shape) for x, _ in calls]
         raise ValueError(
-            f"sigma: cannot tell which axis of {shapes} holds the neurons of {name!r}; put FiGLU(mixings, axis) of "
+            f"sigma: cannot tell which axis of {shapes} holds the neurons of {name!r}; "
+            "put FiGLU(mixings, axis) of "
             f"zoo.modules.figlu there by hand, or leave it as it is with skip=[{name!r}]"
         )
     axis = axes.pop() or -1

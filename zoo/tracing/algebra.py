@@ -89,19 +89,17 @@ class Algebra:
             parts = [self.same(x, y, merge) for x, y in zip(a.parts, b.parts, strict=True)]
             return (Per(a.selector, tuple(parts)),)
         if isinstance(a, Cat) and isinstance(b, Cat):
-            total = self._same_sum(a, b, merge)
-            if total is not None:
-                return total
+            return self._same_sum(a, b, merge)
         if isinstance(a, Per) or isinstance(b, Per):
             return self.same(self.collapse((a,)), self.collapse((b,)), merge)
         return self._give_up([a], [b])
 
-    def _same_sum(self, a: Cat, b: Cat, merge: Merge) -> Dim | None:
+    def _same_sum(self, a: Cat, b: Cat, merge: Merge) -> Dim:
         bounds = sorted({0, *_bounds(a), *_bounds(b)})
         sizes = [end - start for start, end in pairwise(bounds)]
         parts, others = self.cut((a,), sizes), self.cut((b,), sizes)
         if parts is None or others is None:
-            return None
+            return self._give_up([a], [b])
         return (Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),)
 
     def _same_leaf(self, a: Leaf, b: Leaf, merge: Merge) -> Leaf:

@@ -122,9 +122,7 @@ class GraphRun:
         if not self.varying.isdisjoint(node.all_input_nodes):
             self.varying.add(node)
         elif self._is_constant(node):
-            args, kwargs = _look_up((node.args, node.kwargs), self.values)
-            with torch.no_grad():
-                return _target(node)(*args, **kwargs)
+            return self._evaluate(node)
         if node.target is operator.getitem:
             source, index = node.args
             return self.values[source][index]  # pyright: ignore[reportArgumentType]
@@ -138,6 +136,11 @@ class GraphRun:
         if node in self.varying:
             outputs = [_without_source(v) if isinstance(v, Value) else v for v in outputs]
         return outputs if isinstance(node.meta.get("val"), (tuple, list)) else outputs[0]
+
+    @torch.no_grad()
+    def _evaluate(self, node: Node) -> Any:
+        args, kwargs = _look_up((node.args, node.kwargs), self.values)
+        return _target(node)(*args, **kwargs)
 
     def _is_constant(self, node: Node) -> bool:
         parts = [part for n in node.all_input_nodes for part in _flat(self.values[n])]

@@ -5,7 +5,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +103,13 @@ class _DoubleInterpreter(Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        wide = [
-            torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg
-            for arg in args
-        ]
-        wide_kwargs = {
-            name: torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW_PRECISION else arg
-            for name, arg in kwargs.items()
-        }
-        return _double(super().call_function(target, tuple(wide), wide_kwargs))
+        wide = {name: _widened(arg) for name, arg in kwargs.items()}
+        return _double(super().call_function(target, tuple(map(_widened, args)), wide))
+
+
+def _widened(argument: Any) -> Any:
+    is_low = isinstance(argument, torch.dtype) and argument in _LOW_PRECISION
+    return torch.float64 if is_low else argument
 
 
 def _double(value: Any) -> Any:
@@ -174,40 +172,39 @@ def _decompositions() -> Any:
 
 def _program(module: nn.Module, exported: ExportedProgram, statistics: Sequence[str]) -> Program:
     signature, graph = exported.graph_signature, exported.graph_module
+    buffers = signature.inputs_to_buffers
+    _check_statistics(statistics, buffers.values())
+    running = {buffers[p] for p in _running_statistics(graph) if p in buffers} | set(statistics)
+    parameters = _untied(module, signature.inputs_to_parameters)
+    parameters |= {p: name for p, name in buffers.items() if name in running}
+    tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
+    others = {**buffers, **signature.inputs_to_lifted_tensor_constants}
+    constants = {p: tensors[name].detach() for p, name in others.items() if p not in parameters}
+    inputs = [name for name in signature.user_inputs if isinstance(name, str)]
+    outputs = [node for node in _returned(graph) if node.name in signature.user_outputs]
+    return Program(graph, parameters, constants, frozenset(running), outputs, inputs)
+
+
+def _check_statistics(statistics: Sequence[str], buffers: Collection[str]) -> None:
+    unknown = set(statistics) - set(buffers)
+    if unknown:
+        missing, known = (
+            sorted(name.removeprefix("module.") for name in names) for names in (unknown, buffers)
+        )
+        raise TraceError(f"statistics {missing} are not buffers; buffers are {known}")
+
+
+def _returned(graph: GraphModule) -> list[Node]:
+    (output,) = graph.graph.find_nodes(op="output")
+    return [node for node in output.args[0] if isinstance(node, Node)]
+
+
+def _untied(module: nn.Module, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Placeholder -> the first name of its parameter, which may have several."""
     first: dict[int, str] = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):
         first.setdefault(id(tensor), name)
-    parameters = {
-        p: first[id(module.get_parameter(name))]
-        for p, name in signature.inputs_to_parameters.items()
-    }
-    buffers = signature.inputs_to_buffers
-    unknown = set(statistics) - set(buffers.values())
-    if unknown:
-        missing, known = (
-            sorted(n.removeprefix("module.") for n in names)
-            for names in (unknown, buffers.values())
-        )
-        raise TraceError(f"statistics {missing} are not buffers; buffers are {known}")
-    running = {
-        name for placeholder, name in buffers.items() if placeholder in _running_statistics(graph)
-    } | set(statistics)
-    parameters |= {placeholder: name for placeholder, name in buffers.items() if name in running}
-    tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
-    others = {**buffers, **signature.inputs_to_lifted_tensor_constants}
-    constants = {
-        placeholder: tensors[name].detach()
-        for placeholder, name in others.items()
-        if placeholder not in parameters
-    }
-    (output,) = graph.graph.find_nodes(op="output")
-    inputs = [name for name in signature.user_inputs if isinstance(name, str)]
-    outputs = [
-        node
-        for node in output.args[0]
-        if isinstance(node, Node) and node.name in signature.user_outputs
-    ]
-    return Program(graph, parameters, constants, frozenset(running), outputs, inputs)
+    return {p: first[id(module.get_parameter(name))] for p, name in parameters.items()}
 
 
 def _running_statistics(graph: GraphModule) -> set[str]:
@@ -226,21 +223,24 @@ def operator_name(node: Node) -> str:
 
 def _why(module: nn.Module, error: BaseException) -> str:
     """What could not be exported, and at which line outside of torch."""
-    library, here = str(Path(torch.__file__).parent), str(Path(__file__).parent.parent)
-    chain, seen = [], error
-    while seen is not None:
-        chain.append(seen)
-        seen = seen.__cause__ or seen.__context__
-    frames = [frame for link in chain for frame in traceback.extract_tb(link.__traceback__)]
-    start = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
-    calls = [
-        frame for frame in frames[start:] if not frame.filename.startswith((library, here, "<"))
+    frames = [
+        frame for link in _causes(error) for frame in traceback.extract_tb(link.__traceback__)
     ]
+    start = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+    libraries = str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<"
+    calls = [frame for frame in frames[start:] if not frame.filename.startswith(libraries)]
+    where = ""
+    if calls:
+        last = calls[-1]
+        where = f' at "{last.line}" ({last.filename}:{last.lineno}, in {last.name})'
     name = type(getattr(module, "module", module)).__name__
-    where = (
-        f' at "{calls[-1].line}" ({calls[-1].filename}:{calls[-1].lineno}, in {calls[-1].name})'
-        if calls
-        else ""
-    )
     reason = str(error).strip().split("\n\n")[0]
     return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

@@ -49,16 +49,9 @@ class _Builder:
             for dim in dims:
                 _scale_innermost(dim, scalings)
         for unknown in self.analysis.unknowns:
-            scaling, powers = scalings[unknown.atom]
-            power = (
-                1
-                if scaling == "none"
-                else powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
-            )
-            power = power % 2 if scaling == "sign" else power
-            self.powers.setdefault((unknown.parameter, unknown.axis), {}).setdefault(
-                unknown.atom, []
-            ).append(power)
+            by_atom_here = self.powers.setdefault((unknown.parameter, unknown.axis), {})
+            power = self._power(unknown, scalings[unknown.atom])
+            by_atom_here.setdefault(unknown.atom, []).append(power)
         self.scalings: dict[Atom, Scaling] = {
             atom: scaling for atom, (scaling, _) in scalings.items()
         }
@@ -66,6 +59,14 @@ class _Builder:
             name: str(self._pattern(name, dims)) for name, dims in self.analysis.dims.items()
         }
         return WeightSpace(self.groups, tensors)
+
+    def _power(self, unknown: Unknown, solution: Solution) -> int:
+        """The power of its scale by which a place scales; where it is read, the inverse."""
+        scaling, powers = solution
+        if scaling == "none":
+            return 1
+        power = powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
+        return power % 2 if scaling == "sign" else power
 
     def _is_read(self, unknown: Unknown) -> bool:
         return unknown.axis in self._reads(unknown.parameter)
