@@ -1,4 +1,4 @@
-"""Asymmetric twins of torch modules: what is fixed stays fixed, what is free is the network it was."""
+"""Asymmetric twins of torch modules: what is fixed stays fixed, the rest is the network it was."""
 
 import ast
 import copy
@@ -127,7 +127,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def same_modules_every_time():
-    """Modules draw from the global state; a kink between two points of a finite difference must not come and go."""
+    """Modules draw from the global state; a kink between two points must not come and go."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         yield
@@ -436,7 +436,8 @@ def test_masks_are_the_same_in_every_process():
     code = """if True:
         import torch, zoo
         layers = torch.nn.Linear(40, 30), torch.nn.Conv2d(5, 8, 3)
-        constants = {n: t for n, t in zoo.asymmetric(torch.nn.Sequential(*layers), seed=7).state_dict().items() if ".0.f" in n}
+        twin = zoo.asymmetric(torch.nn.Sequential(*layers), seed=7)
+        constants = {n: t for n, t in twin.state_dict().items() if ".0.f" in n}
         shown = {name: tensor.double().flatten().tolist() for name, tensor in constants.items()}
     """
     here: dict = {}
@@ -670,7 +671,8 @@ REFUSED = {
     ),
     "not called": (
         *(Unused(), {"kind": "sigma", "example_inputs": randn(2, 4)}),
-        r"activation 'act' is not called with these example inputs; leave it out with skip=\['act'\]",
+        r"activation 'act' is not called with these example inputs; "
+        r"leave it out with skip=\['act'\]",
     ),
 }
 

@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def change(traced, inputs, seed: int = 0) -> float:
-    """How far outputs move, in the module's own words: float64 copy, `apply`, one sampled element."""
+    """How far outputs move, by a float64 copy of the module, `apply` and one sampled element."""
     params = {name: tensor.double() for name, tensor in traced.params.items()}
     source = generator(seed)
     params = {
@@ -177,7 +177,8 @@ def sorted_module():
 def test_an_unknown_operator_fixes_what_it_touches_and_is_named_with_its_line():
     with pytest.warns(
         TraceWarning,
-        match=r"no rule for sort\.default, File .*: the neurons that it touches are taken to be fixed",
+        match=r"no rule for sort\.default, File .*: the neurons that it touches are taken to be "
+        r"fixed",
     ):
         space = trace(sorted_module(), torch.randn(2, 5)).space
     assert [group.size for group in space.groups.values() if group.permutable] == [7]

@@ -1,4 +1,4 @@
-"""What is derived from a weight space works on modules that were traced: canonical forms and alignment."""
+"""Canonical forms and alignment, derived from a weight space, work on modules that were traced."""
 
 import pytest
 import torch
@@ -24,18 +24,17 @@ def test_canonical_forms_and_alignment_of_traced_modules(name):
     }
     element = sample(traced.space, generator, (3,))
 
-    moved = act(traced.space, element, params)
+    moved = canonicalize(traced.space, act(traced.space, element, params))
     for key, tensor in canonicalize(traced.space, params).items():
         torch.testing.assert_close(
-            canonicalize(traced.space, moved)[key],
+            moved[key],
             tensor.expand(3, *tensor.shape),
             atol=1e-10,
             rtol=1e-10,
         )
 
     permuted = act(traced.space, GroupElement(element.permutations, {}), params)
-    found = align(
-        traced.space, permuted, params, num_restarts=10
-    )  # a local search: 3 restarts miss one module in 20
-    for key, tensor in act(traced.space, found, permuted).items():
+    # a local search: 3 restarts miss one module in 20
+    back = align(traced.space, permuted, params, num_restarts=10)
+    for key, tensor in act(traced.space, back, permuted).items():
         torch.testing.assert_close(tensor, params[key].expand_as(tensor), atol=1e-12, rtol=0)

@@ -1,4 +1,4 @@
-"""The tracer on models of the `transformers` library, built from small configurations, randomly initialized."""
+"""The tracer on small, randomly initialized models of the `transformers` library."""
 
 import pytest
 import torch

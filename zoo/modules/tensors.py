@@ -1,4 +1,7 @@
-"""The parameters of a torch module as a list: by every name they have, each tensor once, replaceable by what is computed."""
+"""The parameters of a torch module as a list: each tensor once, with every name it has.
+
+What is computed can take their place.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ class Owned:
 
 
 def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
-    """List the parameters of a module in the order of `named_modules`, without those that are skipped.
+    """List the parameters of a module that are not skipped, in the order of `named_modules`.
 
     Args:
         module: The module.
@@ -62,7 +65,8 @@ def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
     lazy = [owned.name for owned in kept if is_lazy(owned.tensor) or owned.tensor.is_meta]
     if lazy:
         raise ValueError(
-            f"parameters {lazy} have no values yet; materialize the module first (run it once if it is lazy)"
+            f"parameters {lazy} have no values yet; materialize the module first "
+            "(run it once if it is lazy)"
         )
     return kept
 
@@ -91,7 +95,8 @@ def check_open(module: nn.Module, skip: Sequence[str]) -> None:
     ]
     if closed:
         raise ValueError(
-            f"recurrent layers cannot be made asymmetric: {', '.join(closed)}; leave them as they are with skip=[...]"
+            f"recurrent layers cannot be made asymmetric: {', '.join(closed)}; "
+            "leave them as they are with skip=[...]"
         )
 
 
@@ -109,7 +114,7 @@ def skipped_modules(module: nn.Module, skip: Sequence[str]) -> set[nn.Module]:
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether a layer is the `Conv1D` of transformers: a linear layer whose weight is `[in, out]`."""
+    """Whether a layer is the `Conv1D` of transformers: linear, with a weight `[in, out]`."""
     # Known by name, so that transformers need not be installed.
     return any(
         (c.__module__, c.__name__) == ("transformers.pytorch_utils", "Conv1D")
@@ -136,13 +141,14 @@ def check_plain(tensors: Sequence[Owned]) -> None:
     ]
     if computed:
         raise ValueError(
-            f"layers that have a parametrization (weight norm, or asymmetric already) cannot get another: {computed}; make the "
+            f"layers that have a parametrization (weight norm, or asymmetric already) "
+            f"cannot get another: {computed}; make the "
             "module asymmetric first, or leave those layers as they are with skip=[...]"
         )
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a name or pattern means a tensor: its own name or that of a module it is in, `*` standing for anything.
+    """Whether a pattern means a tensor: its name or that of a module it is in; `*` is anything.
 
     Args:
         pattern: Such as `"head"`, `"blocks.*.attention"` or `"*.bias"`.
@@ -206,13 +212,14 @@ def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Ow
     missing = [owned.name for owned, values in zip(tensors, fitting, strict=True) if not values]
     if missing:
         raise ValueError(
-            f"{option}: no value for {missing}; start the mapping with '*' to give all the others one"
+            f"{option}: no value for {missing}; "
+            "start the mapping with '*' to give all the others one"
         )
     return [values[-1] for values in fitting]
 
 
 def replace_by(owned: Owned, computed: nn.Module) -> None:
-    """Let all owners of a parameter compute it with one parametrization, which they share; see `check_plain`.
+    """Let all owners of a parameter compute it with one shared parametrization; see `check_plain`.
 
     Args:
         owned: The parameter; it stays the one that is trained, and tied as it was.

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from zoo.architectures.masks import Amount, draw_fixed
 from zoo.architectures.table import check_options, look_up
 from zoo.modules.figlu import sigma_asymmetric_
+from zoo.modules.parametrizations import FixedEntries, Offset
 from zoo.modules.tensors import (
     Owned,
     check_plain,
@@ -31,92 +32,14 @@ from zoo.modules.tensors import (
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _UNSUPPORTED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
-_LOOKED_FOR = "nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention and the Conv1D of transformers"
-
-
-class FixedEntries(nn.Module):
-    """The parametrization `W_eff = M * W + (1 - M) * F`; `W` is zero, and gets no gradient, where an entry is fixed."""
-
-    free: Tensor
-    fixed: Tensor
-
-    def __init__(self, free: Bool[Tensor, "*shape"], fixed: Float[Tensor, "*shape"]):
-        """Keep mask and values as buffers.
-
-        Args:
-            free: `M`, True = trained.
-            fixed: `(1 - M) * F`.
-        """
-        super().__init__()
-        self.register_buffer("free", free)
-        self.register_buffer("fixed", fixed)
-
-    def forward(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Put the fixed entries in.
-
-        Args:
-            weight: `W`.
-
-        Returns:
-            `W_eff`; its fixed entries are those of `F` bit by bit, even if `W` is not finite there.
-        """
-        return torch.where(self.free, weight, self.fixed)
-
-    def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Keep the free entries of a weight that is assigned.
-
-        Args:
-            weight: New weight.
-
-        Returns:
-            `W`, zero at fixed entries, so that norms and weight decay see only what is trained.
-        """
-        return torch.where(self.free, weight, 0)
-
-    def extra_repr(self) -> str:
-        """How much is fixed, for `print(module)`."""
-        return f"{int((~self.free).sum()):,} of {self.free.numel():,} entries fixed"
-
-
-class Offset(nn.Module):
-    """The parametrization `W_eff = F + W`: weight decay of `W` pulls `W_eff` to `F`."""
-
-    offset: Tensor
-
-    def __init__(self, offset: Float[Tensor, "*shape"]):
-        """Keep the offset as a buffer.
-
-        Args:
-            offset: `F`.
-        """
-        super().__init__()
-        self.register_buffer("offset", offset)
-
-    def forward(self, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Add the offset.
-
-        Args:
-            tensor: `W`.
-
-        Returns:
-            `W_eff`.
-        """
-        return self.offset + tensor
-
-    def right_inverse(self, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Subtract the offset.
-
-        Args:
-            tensor: `W_eff`.
-
-        Returns:
-            `W`.
-        """
-        return tensor - self.offset
+_LOOKED_FOR = (
+    "nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention "
+    "and the Conv1D of transformers"
+)
 
 
 def asymmetric(module: nn.Module, kind: str = "w", *, seed: int = 0, **options: Any) -> nn.Module:
-    """Make the asymmetric twin of a module: a copy with the permutation symmetries of its neurons removed.
+    """Copy a module and remove the permutation symmetries of its neurons: its asymmetric twin.
 
     The copy has the weights of the module where they are free, is trained, moved, compiled, copied
     and saved (`state_dict`) as any module, and shows in `print(twin)` what was done. The same seed
@@ -161,7 +84,9 @@ def w_asymmetric_(
     embeddings: bool = False,
     skip: Sequence[str] = (),
 ) -> None:
-    """Fix some entries of every linear, convolutional and attention weight, in place: `W_eff = M * W + (1 - M) * F`.
+    """Fix some entries of every weight in place: `W_eff = M * W + (1 - M) * F`.
+
+    Weights are those of linear, convolutional and attention layers.
 
     `F ~ N(0, kappa^2)`; a row of `M` (one output neuron or filter) has `n_fix` zeros, no two rows
     of a tensor agree. `n_fix` and `kappa` may be mappings from names of tensors or modules, `*` for
@@ -222,7 +147,9 @@ def w_asymmetric_(
 def syre_(
     module: nn.Module, generator: torch.Generator, std: Amount = 0.01, skip: Sequence[str] = ()
 ) -> None:
-    """Add a fixed random offset to every parameter, in place: `W_eff = F + W`, so that weight decay pulls to `F`, not to 0.
+    """Add a fixed random offset to every parameter in place: `W_eff = F + W`.
+
+    Weight decay then pulls to `F`, not to 0.
 
     The effective parameters start where they were, up to rounding.
 
@@ -274,7 +201,7 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
 
 
 def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state of an asymmetric module as its standard module names it: effective parameters, and buffers.
+    """Effective parameters and buffers of an asymmetric module, named as in the standard module.
 
     Args:
         module: The module, of kind `"w"` or `"syre"`.
@@ -319,12 +246,15 @@ def _check_layers(module: nn.Module, embeddings: bool, skip: Sequence[str]) -> N
             continue
         if isinstance(layer, _UNSUPPORTED):
             raise ValueError(
-                f"w: {name!r} ({type(layer).__name__}) is not among {_LOOKED_FOR}; leave it as it is with skip=[{name!r}]"
+                f"w: {name!r} ({type(layer).__name__}) is not among {_LOOKED_FOR}; "
+                f"leave it as it is with skip=[{name!r}]"
             )
         for tensor in _weights(layer, embeddings):
             full = f"{name}.{tensor}".removeprefix(".")
             if tensor not in layer._parameters and not fit_any(skip, [full]):
                 raise ValueError(
-                    f"w: {full!r} is not a parameter but computed from others (weight norm, pruning or another "
-                    f"parametrization); make the module asymmetric first, or leave it as it is with skip=[{full!r}]"
+                    f"w: {full!r} is not a parameter but computed from others "
+                    f"(weight norm, pruning or another "
+                    "parametrization); make the module asymmetric first, or leave it as it is "
+                    f"with skip=[{full!r}]"
                 )
