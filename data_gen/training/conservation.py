@@ -128,7 +128,7 @@ def gradients_of(
         Gradients of all tensors but running statistics.
     """
     images, target = batch
-    gradients, _ = trainer.gradients(params, images, target, runs.hparams["label_smoothing"])
+    gradients, _ = trainer.step.gradients(params, images, target, runs.hparams["label_smoothing"])
     free = trainer.architecture.free
     return {
         name: gradient * free[name] if name in free else gradient

@@ -1,9 +1,9 @@
-"""Where the training of a chunk of networks stands, and what its next steps need."""
+"""Where the training of a chunk of networks stands."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from zoo.params import Params
@@ -65,27 +65,14 @@ class State:
             self.diverged_at.clone(),
         )
 
-
-@dataclass(frozen=True)
-class Batches:
-    """What the data-dependent part of some consecutive steps needs, made ahead for all of them.
-
-    Attributes:
-        index: Images of each batch `[S, N, B]`.
-        target: Labels of each batch, noise included, `[S, N, B]`.
-        lr: Learning rate after the schedule `[S, N]`.
-        active: Whether a network still trains `[S, N]`.
-        count: Number of each step for each network, from 1, `[S, N]`.
-        moves: What augmentation does to each image, as `draw_moves` says; None without
-            augmentation.
-    """
-
-    index: Int64[Tensor, "S N B"]
-    target: Int64[Tensor, "S N B"]
-    lr: Float[Tensor, "S N"]
-    active: Bool[Tensor, "S N"]
-    count: Float[Tensor, "S N"]
-    moves: Int64[Tensor, "S N B draws"] | None
+    def restore(self, saved: "State") -> None:
+        """Go back to an earlier copy, in place."""
+        for name, tensor in saved.params.items():
+            self.params[name].copy_(tensor)
+            for slot, old in zip(self.slots[name], saved.slots[name], strict=True):
+                slot.copy_(old)
+        self.step.copy_(saved.step)
+        self.diverged_at.copy_(saved.diverged_at)
 
 
 def finite(params: Params) -> Bool[Tensor, " N"]:

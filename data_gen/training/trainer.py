@@ -1,24 +1,24 @@
-"""Train N networks in lock step: one vectorised step for all of them, each with its own hyperparameters, data order and end."""
+"""Train N networks in lock step, each with its own hyperparameters, data order and end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
-from data_gen.rng import fold, key
-from data_gen.tasks.augmentation import augment, draw_moves
 from data_gen.tasks.task import Task
+from data_gen.training.batches import Batches, draw_batches
 from data_gen.training.compilation import compile_apart
-from data_gen.training.optim import OPTIMIZERS, schedule_factor
-from data_gen.training.order import EAGER, Kernels, feistel, round_tables, shuffled
+from data_gen.training.optim import OPTIMIZERS
+from data_gen.training.order import EAGER, Kernels, feistel, round_tables
 from data_gen.training.precision import Precision, products_in
 from data_gen.training.runs import DataView, TrainingRuns, draw_view
-from data_gen.training.state import Batches, State, finite
-from zoo.architectures.base import Architecture, constants_of
+from data_gen.training.state import State, finite
+from data_gen.training.step import Step
+from zoo.architectures.base import Architecture
 from zoo.params import Params, expand_right
 
 STEPS_AHEAD = 32
@@ -36,7 +36,11 @@ class Trainer:
         precision: Arithmetic of the step, as `products_in` says.
 
     Attributes:
+        architecture: The architecture.
+        task: The task.
+        seed: Seed of the job.
         compiled: Whether the step is compiled, so that a chunk had better keep its shape.
+        step: The step, as it is written.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Trainer:
         self.task = task
         self.seed = seed
         self.compiled = compile
+        self.step = Step(architecture, task)
         self._precision: Precision | None = precision
         self._forms: dict[tuple[object, ...], Callable[..., Any]] = {}
         self._kernels = EAGER
@@ -58,17 +63,12 @@ class Trainer:
             self._kernels = Kernels(
                 *(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel))
             )
-        self._free = architecture.free
-        self._statistics = architecture.statistics
-        self._centers = constants_of(architecture.constants, "offset")
 
     def uncompiled(self) -> "Trainer":
         """One that does the same without a compiled step."""
-        return (
-            Trainer(self.architecture, self.task, self.seed, precision=self._precision)
-            if self.compiled
-            else self
-        )
+        if not self.compiled:
+            return self
+        return Trainer(self.architecture, self.task, self.seed, precision=self._precision)
 
     def start(self, runs: TrainingRuns, params: Params) -> State:
         """State before the first step.
@@ -81,27 +81,19 @@ class Trainer:
         Returns:
             The state.
         """
-        scaled = {}
+        free, statistics = self.architecture.free, self.architecture.statistics
+        scaled, slots = {}, {}
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
             if self.architecture.space.pattern(name).read:
                 factor = expand_right(runs.hparams["init_scale"], tensor)
-                mask = self._free.get(name)
-                scaled[name] = (
-                    factor * tensor if mask is None else torch.where(mask, factor * tensor, tensor)
-                )
-        num_slots = OPTIMIZERS[runs.optimizer].num_slots
-        num_slots_of = {name: 0 if name in self._statistics else num_slots for name in scaled}
-        slots = {
-            name: tuple(torch.zeros_like(p) for _ in range(num_slots_of[name]))
-            for name, p in scaled.items()
-        }
-        return State(
-            scaled,
-            slots,
-            torch.zeros(len(runs.ids), dtype=torch.int64),
-            torch.full_like(runs.ids, -1),
-        )
+                scaled[name] = factor * tensor
+                if name in free:
+                    scaled[name] = torch.where(free[name], scaled[name], tensor)
+            num_slots = 0 if name in statistics else OPTIMIZERS[runs.optimizer].num_slots
+            slots[name] = tuple(torch.zeros_like(tensor) for _ in range(num_slots))
+        step = torch.zeros(len(runs.ids), dtype=torch.int64)
+        return State(scaled, slots, step, diverged_at=torch.full_like(runs.ids, -1))
 
     def run(
         self, runs: TrainingRuns, state: State, watch: Callable[[State], None] | None = None
@@ -111,8 +103,8 @@ class Trainer:
         Args:
             runs: Who is trained.
             state: From `start`; changed in place.
-            watch: Called with the state before the first and after every step; steps
-                that is run again are shown again.
+            watch: Called with the state before the first and after every step; steps that are run
+                again are shown again.
         """
         watch = watch or _look_away
         watch(state)
@@ -148,7 +140,7 @@ class Trainer:
                 self._take(runs, state, batches, i)
                 watch(state)
             if not bool(finite(state.params).all()):
-                self._restore(state, before)
+                state.restore(before)
                 self._run_checked(runs, state, batches, watch)
 
     def _run_checked(
@@ -163,15 +155,6 @@ class Trainer:
             state.diverged_at[bad] = state.step.to(bad.device)[bad]
             watch(state)
 
-    @staticmethod
-    def _restore(state: State, saved: State) -> None:
-        for name, tensor in saved.params.items():
-            state.params[name].copy_(tensor)
-            for slot, old in zip(state.slots[name], saved.slots[name], strict=True):
-                slot.copy_(old)
-        state.step.copy_(saved.step)
-        state.diverged_at.copy_(saved.diverged_at)
-
     def _take(
         self,
         runs: TrainingRuns,
@@ -182,21 +165,19 @@ class Trainer:
     ) -> None:
         """One step of all networks, in place."""
         active = batches.active[i] if allowed is None else batches.active[i] & allowed
-        hparams = {
-            name: runs.hparams[name] for name in ("weight_decay", "momentum", "label_smoothing")
-        }
+        names = ("weight_decay", "momentum", "label_smoothing")
+        hparams = {name: runs.hparams[name] for name in names}
         hparams["lr"] = batches.lr[i]
         batch = (self._stored(batches, i), batches.target[i], active, batches.count[i])
         moves = None if batches.moves is None else batches.moves[i]
-        step = self._form(self._step, runs.optimizer, runs.batch_size, len(runs.ids))
+        step = self._form(self.step.take, runs.optimizer, runs.batch_size, len(runs.ids))
         step(state.params, state.slots, hparams, batch, moves, runs.optimizer)
         state.step += 1
 
     def _stored(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
         """Images of one step as they are stored."""
-        return self.task.train.x.index_select(0, batches.index[i].reshape(-1)).unflatten(
-            0, batches.index[i].shape
-        )
+        index = batches.index[i]
+        return self.task.train.x.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
 
     def images(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
         """Images of one step as the networks see them.
@@ -208,78 +189,8 @@ class Trainer:
         Returns:
             Images after augmentation, in the units in which they are stored.
         """
-        return self._augment(
-            self._stored(batches, i), None if batches.moves is None else batches.moves[i]
-        )
-
-    def _augment(self, images: Tensor, moves: Tensor | None) -> Tensor:
-        augmentation = self.task.augmentation
-        return (
-            images
-            if augmentation is None or moves is None
-            else augment(augmentation, images, moves, self.task.mean)
-        )
-
-    def gradients(
-        self,
-        params: Params,
-        images: Shaped[Tensor, "N B ..."],
-        target: Int64[Tensor, "N B"],
-        smoothing: Float[Tensor, " N"],
-    ) -> tuple[Params, Params]:
-        """Gradients of the training loss, each network on a batch of its own.
-
-        Args:
-            params: Effective parameters `[N, *shape]`.
-            images: Images of the training part.
-            target: Labels.
-            smoothing: Label smoothing.
-
-        Returns:
-            Gradients `[N, *shape]` of all tensors but running statistics, fixed entries included;
-            running statistics after it.
-        """
-        statistics = {name: params[name] for name in self._statistics}
-        trained = {name: param for name, param in params.items() if name not in statistics}
-        return vmap(grad(self._loss, has_aux=True))(trained, statistics, images, target, smoothing)
-
-    def _loss(
-        self, trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
-    ) -> tuple[Tensor, Params]:
-        """Loss of one network on its batch, and its running statistics after it."""
-        logits, moved = self.architecture.apply_training(
-            {**trained, **statistics}, self.task.inputs(images)
-        )
-        return smoothed_cross_entropy(logits, target, smoothing), moved
-
-    def _step(
-        self,
-        params: Params,
-        slots: dict[str, tuple[Tensor, ...]],
-        hparams: Mapping[str, Tensor],
-        batch: tuple[Tensor, Tensor, Tensor, Tensor],
-        moves: Tensor | None,
-        optimizer: str,
-    ) -> None:
-        stored, target, active, count = batch
-        images = self._augment(stored, moves)
-        grads, moved = self.gradients(params, images, target, hparams["label_smoothing"])
-        for name in self._statistics:
-            params[name].copy_(
-                torch.where(expand_right(active, params[name]), moved[name], params[name])
-            )
-        update = OPTIMIZERS[optimizer].update
-        for name, grad_of in grads.items():
-            param = params[name]
-            new, new_slots = update(
-                param, grad_of, slots[name], self._centers.get(name), hparams, count
-            )
-            write = expand_right(active, param)
-            if name in self._free:
-                write = write & self._free[name]
-            param.copy_(torch.where(write, new, param))
-            for slot, value in zip(slots[name], new_slots, strict=True):
-                slot.copy_(value)
+        moves = None if batches.moves is None else batches.moves[i]
+        return self.step.augmented(self._stored(batches, i), moves)
 
     def score(
         self,
@@ -334,55 +245,7 @@ class Trainer:
         Returns:
             The batches.
         """
-        device, dtype = runs.ids.device, runs.hparams["lr"].dtype
-        steps = (
-            state.step.to(device, non_blocking=True) + torch.arange(length, device=device)[:, None]
-        )
-        shape = (len(runs.ids), length, runs.batch_size)
-        position = (steps.T[..., None] * shape[2] + torch.arange(shape[2], device=device)).reshape(
-            shape[0], -1
-        )
-        index = shuffled(
-            fold(key(self.seed, "order"), runs.ids),
-            position,
-            runs.train_size,
-            self._kernels,
-        )
-        index, target = view.batch(index)
-        moves = None
-        if self.task.augmentation is not None:
-            height, width = self.task.input_shape[1:]
-            moves = draw_moves(
-                self.task.augmentation, self.seed, runs.ids, position, (height, width)
-            )
-            moves = moves.unflatten(1, shape[1:]).transpose(0, 1).contiguous()
-        factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
-        return Batches(
-            index=index.reshape(shape).transpose(0, 1).contiguous(),
-            target=target.reshape(shape).transpose(0, 1).contiguous(),
-            lr=(runs.hparams["lr"] * factor).to(dtype),
-            active=(steps < runs.steps) & (state.diverged_at < 0),
-            count=(steps + 1).to(dtype),
-            moves=moves,
-        )
-
-
-def smoothed_cross_entropy(
-    logits: Float[Tensor, "X K"], target: Int64[Tensor, " X"], smoothing: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy against labels mixed with the uniform distribution, as `F.cross_entropy(..., label_smoothing=...)`.
-
-    Args:
-        logits: Outputs of one network.
-        target: Labels.
-        smoothing: Weight of the uniform distribution.
-
-    Returns:
-        The loss in nats.
-    """
-    log_p = F.log_softmax(logits, dim=-1)
-    chosen = log_p.gather(-1, target[:, None])[:, 0]
-    return -((1 - smoothing) * chosen + smoothing * log_p.mean(-1)).mean()
+        return draw_batches(runs, view, state, length, self.task, self.seed, self._kernels)
 
 
 def _look_away(_state: State) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from data_gen.config import Job
 from data_gen.training.memory import training_bytes
-from data_gen.training.runs import expose
+from data_gen.training.runs import draw_view
 from data_gen.shard import ShardWorker, full_table
 
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ worker, peaks = ShardWorker(job, Path(), torch.device("cpu")), []
 trainer = worker.trainer("p")
 for count in counts:
     networks, state = worker.start(trainer, full_table(job, worker.task, torch.arange(count)))
-    trainer.advance(networks, expose(networks, trainer.task, 0), state, 32)
+    trainer.advance(networks, draw_view(networks, trainer.task, 0), state, 32)
     peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
     del networks, state
 one = full_table(job, worker.task, torch.arange(1))

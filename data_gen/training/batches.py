@@ -1,0 +1,88 @@
+"""Batches of consecutive steps, made ahead for all networks of a chunk."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from data_gen.rng import fold, key
+from data_gen.tasks.augmentation import draw_moves
+from data_gen.tasks.task import Task
+from data_gen.training.optim import schedule_factor
+from data_gen.training.order import EAGER, Kernels, shuffled
+from data_gen.training.runs import DataView, TrainingRuns
+from data_gen.training.state import State
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What the data-dependent part of some consecutive steps needs.
+
+    Attributes:
+        index: Images of each batch `[S, N, B]`.
+        target: Labels of each batch, noise included, `[S, N, B]`.
+        lr: Learning rate after the schedule `[S, N]`.
+        active: Whether a network still trains `[S, N]`.
+        count: Number of each step for each network, from 1, `[S, N]`.
+        moves: What augmentation does to each image, as `draw_moves` says; None without
+            augmentation.
+    """
+
+    index: Int64[Tensor, "S N B"]
+    target: Int64[Tensor, "S N B"]
+    lr: Float[Tensor, "S N"]
+    active: Bool[Tensor, "S N"]
+    count: Float[Tensor, "S N"]
+    moves: Int64[Tensor, "S N B draws"] | None
+
+
+def draw_batches(
+    runs: TrainingRuns,
+    view: DataView,
+    state: State,
+    length: int,
+    task: Task,
+    seed: int,
+    kernels: Kernels = EAGER,
+) -> Batches:
+    """Batches, learning rates and activity of some steps from where each network stands.
+
+    Args:
+        runs: The networks.
+        view: What they see of the training part.
+        state: Where training stands.
+        length: Number of steps.
+        task: The task.
+        seed: Seed of the job.
+        kernels: How to compute the shuffle.
+
+    Returns:
+        The batches.
+    """
+    device, dtype = runs.ids.device, runs.hparams["lr"].dtype
+    taken = state.step.to(device, non_blocking=True)
+    steps = taken + torch.arange(length, device=device)[:, None]
+    within = torch.arange(runs.batch_size, device=device)
+    position = (steps.T[..., None] * runs.batch_size + within).reshape(len(runs.ids), -1)
+    order_keys = fold(key(seed, "order"), runs.ids)
+    index, target = view.batch(shuffled(order_keys, position, runs.train_size, kernels))
+    moves = None
+    if task.augmentation is not None:
+        size = task.input_shape[1], task.input_shape[2]
+        moves = draw_moves(task.augmentation, seed, runs.ids, position, size)
+        moves = _steps_first(moves, length)
+    factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
+    return Batches(
+        index=_steps_first(index, length),
+        target=_steps_first(target, length),
+        lr=(runs.hparams["lr"] * factor).to(dtype),
+        active=(steps < runs.steps) & (state.diverged_at < 0),
+        count=(steps + 1).to(dtype),
+        moves=moves,
+    )
+
+
+def _steps_first(by_position: Tensor, length: int) -> Tensor:
+    """From `[N, S B, ...]` to `[S, N, B, ...]`."""
+    return by_position.unflatten(1, (length, -1)).transpose(0, 1).contiguous()
