@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from benchmarks.train_networks import CASES, operations, plain_module, spread, synthetic_task
 from data_gen.config import Job
 from data_gen.executors.processes import prepare_process
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.training.memory import training_bytes
 from data_gen.training.runs import draw_view
 from data_gen.training.trainer import STEPS_AHEAD

@@ -32,7 +32,8 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.executors.processes import keep_memory, num_cores
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.tasks.task import Images, Task
 
 WIDTHS = (64, 32, 32, 10)

@@ -117,10 +117,10 @@ class Job(StrictModel):
     populations: dict[str, PopulationConfig] = Field(min_length=1)
     hyperparameters: dict[str, Distribution]
     count: int = Field(ge=1)
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     split: SplitConfig = SplitConfig()
     shard_size: int = Field(500, ge=1)
-    checkpoints: int = Field(0, ge=0)
+    checkpoints: int = Field(default=0, ge=0)
     laws: Literal["declared", "found"] | None = None
     precision: Precision | None = None
 

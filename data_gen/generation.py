@@ -18,7 +18,9 @@ from data_gen.executors.local import LocalProcesses
 from data_gen.executors.processes import prepare_process
 from data_gen.executors.progress import show_progress
 from data_gen.folder import check_owner, claimed, has_constants, is_complete
-from data_gen.shard import Shard, ShardWorker, build_population, full_table
+from data_gen.populations import build_population
+from data_gen.shard import Shard, ShardWorker
+from data_gen.table import full_table
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64
 from torch import Tensor
 
-from data_gen.config import Job, PopulationConfig
-from data_gen.rng import key
-from data_gen.sampling import as_tensor, group_rows, sample_table
+from data_gen.config import Job
+from data_gen.populations import build_population, build_standard
+from data_gen.sampling import group_rows
+from data_gen.table import Table, full_table, runs_of
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compilation_pays
 from data_gen.training.conservation import laws_of, measure_conservation
@@ -20,18 +20,14 @@ from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits, training_bytes
 from data_gen.training.recorder import Recorder, checkpoint_steps
-from data_gen.training.runs import TrainingRuns, part_bounds, parts_of
+from data_gen.training.runs import TrainingRuns
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
-from zoo.architectures.base import Architecture
-from zoo.architectures.table import build_architecture, make_asymmetric
 from zoo.conservation.laws import Law
 from zoo.params import Params, stack
 from zoo.store.hdf5 import write_columns
-from zoo.store.schema import METRIC_COLUMNS
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
-Table = dict[str, Shaped[np.ndarray, "N ..."]]
 
 
 @dataclass(frozen=True)
@@ -64,102 +60,9 @@ class Shard:
         return (self.path(), self.path(True)) if trajectory else (self.path(),)
 
 
-def build_standard(config: PopulationConfig, task: Task) -> Architecture:
-    """The architecture of a population without its asymmetry.
-
-    Args:
-        config: The population.
-        task: The task.
-
-    Returns:
-        The architecture, on the CPU.
-
-    Raises:
-        ValueError: If the architecture does not fit the task.
-    """
-    options = {option: value for option, value in config.architecture.items() if option != "name"}
-    return build_architecture(
-        config.architecture["name"], options, task.input_shape, task.num_classes
-    )
-
-
-def build_population(job: Job, name: str, task: Task) -> Architecture:
-    """The architecture of a population, constants included.
-
-    Args:
-        job: The job.
-        name: Name of the population.
-        task: The task.
-
-    Returns:
-        The architecture, on the CPU. Constants depend on the job's seed and the kind of asymmetry,
-        not on the name, so that populations that differ in `kappa` alone share their masks.
-
-    Raises:
-        ValueError: If the architecture does not fit the task, or an option does not fit it.
-    """
-    config = job.populations[name]
-    try:
-        architecture = build_standard(config, task)
-        if config.asymmetry is not None:
-            kind = config.asymmetry["kind"]
-            options = {
-                option: value for option, value in config.asymmetry.items() if option != "kind"
-            }
-            architecture = make_asymmetric(
-                architecture, kind, options, key(job.seed, "constants", kind)
-            )
-    except ValueError as error:
-        raise ValueError(f"population {name!r}: {error}") from error
-    clash = set(architecture.space.tensors) & {
-        "network_id",
-        "seed",
-        "checkpoint_steps",
-        *job.hyperparameters,
-        *METRIC_COLUMNS,
-    }
-    if clash:
-        raise ValueError(
-            f"population {name!r}: tensors {sorted(clash)} are named like columns of the table; rename them"
-        )
-    return architecture
-
-
-def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
-    """Hyperparameters, seed and derived numbers of steps and images of networks.
-
-    Args:
-        job: The job.
-        task: The task.
-        ids: Network ids.
-
-    Returns:
-        `network_id`, `seed`, every hyperparameter, `steps` and `train_size`, each `[N]`.
-
-    Raises:
-        ValueError: If there are more parts than training images.
-    """
-    table = sample_table(job.hyperparameters, job.seed, ids)
-    total = len(task.train.y)
-    parts = torch.from_numpy(parts_of(table.get("train_parts"), len(ids)))
-    if int(parts.max()) > total:
-        raise ValueError(
-            f"train_parts: expected at most {total}, the number of training images, found {int(parts.max())}"
-        )
-    start, stop = part_bounds(ids, parts, total)
-    train_size = np.maximum(
-        1, np.round(table["train_fraction"].astype(float) * (stop - start).numpy())
-    ).astype(np.int64)
-    if "steps" not in table:
-        steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
-        table["steps"] = np.maximum(1, steps).astype(np.int64)
-    seeds = np.array([key(job.seed, "network", int(i)) for i in ids], dtype=np.int64)
-    return {"network_id": ids.numpy(), "seed": seeds, **table, "train_size": train_size}
-
-
 @dataclass
 class ShardWorker:
-    """Generates shards of a job on one device; keeps the task and compiled steps from shard to shard.
+    """Generates shards of a job on one device; keeps task and compiled steps between shards.
 
     Attributes:
         job: The job.
@@ -188,31 +91,31 @@ class ShardWorker:
 
     @cached_property
     def compilation_pays(self) -> bool:
-        """Whether populations of this job are large enough for compiled steps; a function of the job alone."""
+        """Whether the populations are large enough for compiled steps: the same for all shards."""
         table = full_table(self.job, self.task, torch.arange(self.job.count))
-        return compilation_pays(
-            float(table["steps"].sum()), len(group_rows(table, ("optimizer", "batch_size")))
-        )
+        variants = group_rows(table, ("optimizer", "batch_size"))
+        return compilation_pays(float(table["steps"].sum()), len(variants))
 
     def trainer(self, population: str) -> Trainer:
         """The trainer of a population, made once."""
         if population not in self._trainers:
-            architecture = build_population(self.job, population, self.task).to(
-                self.device, self.dtype
-            )
-            compiled = self.allow_compile and self.compilation_pays
+            architecture = build_population(self.job, population, self.task)
             self._trainers[population] = Trainer(
-                architecture, self.task, self.job.seed, compiled, self.job.precision
+                architecture.to(self.device, self.dtype),
+                self.task,
+                self.job.seed,
+                compile=self.allow_compile and self.compilation_pays,
+                precision=self.job.precision,
             )
         return self._trainers[population]
 
     def laws(self, population: str) -> tuple[Law, ...]:
         """The laws that the job wants recorded for a population, found once."""
+        if self.job.laws is None:
+            return ()
         if population not in self._laws:
             standard = build_standard(self.job.populations[population], self.task)
-            self._laws[population] = (
-                laws_of(standard, self.task, self.job.laws) if self.job.laws else ()
-            )
+            self._laws[population] = laws_of(standard, self.task, self.job.laws)
         return self._laws[population]
 
     @property
@@ -236,9 +139,8 @@ class ShardWorker:
             shard: Which one.
             report: Called with the number of networks that have just been finished.
         """
-        table, params, trajectory = self.train(
-            shard.population, torch.arange(shard.start, shard.stop), report
-        )
+        ids = torch.arange(shard.start, shard.stop)
+        table, params, trajectory = self.train(shard.population, ids, report)
         attributes = {
             "population": shard.population,
             "split": shard.split,
@@ -246,15 +148,13 @@ class ShardWorker:
             "shards": shard.of,
             "config_sha256": self.job.sha256,
         }
-        columns = {name: tensor.numpy() for name, tensor in params.items()}
         if trajectory:
-            steps = {
-                "network_id": table["network_id"],
-                "checkpoint_steps": checkpoint_steps(self.job.checkpoints, table["steps"]),
-            }
-            moments = {name: tensor.numpy() for name, tensor in trajectory.items()}
-            write_columns(self.out / shard.path(trajectory=True), {**steps, **moments}, attributes)
-        write_columns(self.out / shard.path(), {**table, **columns}, attributes)
+            steps = checkpoint_steps(self.job.checkpoints, table["steps"])
+            moments = {"network_id": table["network_id"], "checkpoint_steps": steps}
+            moments |= {name: tensor.numpy() for name, tensor in trajectory.items()}
+            write_columns(self.out / shard.path(trajectory=True), moments, attributes)
+        columns = table | {name: tensor.numpy() for name, tensor in params.items()}
+        write_columns(self.out / shard.path(), columns, attributes)
 
     def train(
         self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]
@@ -268,9 +168,8 @@ class ShardWorker:
 
         Returns:
             One row a network: the table of hyperparameters and metrics, final parameters and, if
-                the job asks for checkpoints,
-            trajectories `[N, T, *shape]`, with conserved quantities and residuals if it asks for
-            laws; all on the CPU, parameters in `store_dtype`.
+            the job asks for checkpoints, trajectories `[N, T, *shape]`, with conserved quantities
+            and residuals if it asks for laws; all on the CPU, parameters in `store_dtype`.
         """
         trainer = self.trainer(population)
         table = full_table(self.job, self.task, ids)
@@ -282,11 +181,8 @@ class ShardWorker:
             train = partial(self._train_alike, trainer, self.laws(population), alike, report)
             results.append(halve_until_it_fits(train, self.chunk_size(population, alike)))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
-        return (
-            {**table, **{name: tensor.numpy() for name, tensor in metrics.items()}},
-            params,
-            trajectory,
-        )
+        table |= {name: tensor.numpy() for name, tensor in metrics.items()}
+        return table, params, trajectory
 
     def chunk_size(self, population: str, table: Table) -> int:
         """How many networks of a population train in lock step.
@@ -316,15 +212,10 @@ class ShardWorker:
     ) -> tuple[Params, Params, Params]:
         """Metrics, final parameters and trajectories of networks that may train in lock step."""
         runs, initial = self.runs(table), self.initial(trainer, table)
-        recorder = None
-        if self.job.checkpoints:
-            moments = torch.from_numpy(checkpoint_steps(self.job.checkpoints, table["steps"]))
-            recorder = Recorder(moments, initial, self.store_dtype)
+        recorder = self._recorder(table, initial)
         final, diverged_at = Lanes(trainer, runs, initial, size, recorder, report).run()
         metrics = evaluate_networks(trainer, runs, final, size)
-        unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
-        diverged_at = torch.where(unusable & (diverged_at < 0), runs.steps, diverged_at)
-        metrics |= {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
+        metrics |= _divergence(metrics, diverged_at, runs.steps)
         trajectory = {} if recorder is None else recorder.params
         if laws:
             trajectory |= measure_conservation(trainer, runs, laws, trajectory, size)
@@ -333,6 +224,13 @@ class ShardWorker:
             {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},
             {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()},
         )
+
+    def _recorder(self, table: Table, initial: Params) -> Recorder | None:
+        """What keeps the checkpoints that the job asks for."""
+        if not self.job.checkpoints:
+            return None
+        steps = torch.from_numpy(checkpoint_steps(self.job.checkpoints, table["steps"]))
+        return Recorder(steps, initial, self.store_dtype)
 
     def start(self, trainer: Trainer, table: Table) -> tuple[TrainingRuns, State]:
         """Networks before their first step.
@@ -357,39 +255,32 @@ class ShardWorker:
         Returns:
             Effective parameters `[N, *shape]` on the device.
         """
-        drawn = stack(
-            [
-                trainer.architecture.init(torch.Generator().manual_seed(int(seed)))
-                for seed in table["seed"]
-            ]
-        )
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in table["seed"]]
+        drawn = stack([trainer.architecture.init(generator) for generator in generators])
         return {name: tensor.to(self.device, self.dtype) for name, tensor in drawn.items()}
 
     def runs(self, table: Table) -> TrainingRuns:
-        """Who is trained, and how.
+        """Who is trained, and how; on the device.
 
         Args:
             table: Rows of `full_table`, with one optimizer, schedule and batch size.
 
         Returns:
-            The networks, on the device.
+            The networks.
         """
-        numeric = ("lr", "weight_decay", "momentum", "label_smoothing", "label_noise", "init_scale")
-        return TrainingRuns(
-            ids=as_tensor(table["network_id"], torch.int64).to(self.device),
-            hparams={name: as_tensor(table[name], self.dtype).to(self.device) for name in numeric},
-            steps=as_tensor(table["steps"], torch.int64).to(self.device),
-            train_size=as_tensor(table["train_size"], torch.int64).to(self.device),
-            parts=torch.from_numpy(parts_of(table.get("train_parts"), len(table["network_id"]))).to(
-                self.device
-            ),
-            optimizer=str(table["optimizer"][0]),
-            schedule=str(table["schedule"][0]),
-            batch_size=int(table["batch_size"][0]),
-        )
+        return runs_of(table, self.device, self.dtype)
+
+
+def _divergence(
+    metrics: Params, diverged_at: Int64[Tensor, " N"], steps: Int64[Tensor, " N"]
+) -> Params:
+    """The columns of divergence; a network without a finite loss has diverged at its end."""
+    unusable = ~torch.isfinite(metrics["train_loss"] + metrics["test_loss"])
+    diverged_at = torch.where(unusable & (diverged_at < 0), steps, diverged_at)
+    return {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
 
 
 def _join(chunks: Sequence[Params], rows: list[int]) -> Params:
-    """Put the networks of all chunks, whose rows are given, in the order of their rows."""
+    """Put the networks of all chunks in the order of their rows."""
     order = torch.tensor(rows).argsort()
     return {name: torch.cat([chunk[name] for chunk in chunks])[order] for name in chunks[0]}

@@ -18,7 +18,7 @@ import zoo
 from data_gen.cli import main as generate_zoo
 from data_gen.config import HYPERPARAMETERS, Job, load_job, recipe_names
 from data_gen.generation import generate
-from data_gen.shard import build_population
+from data_gen.populations import build_population
 from data_gen.tasks.task import TASKS, TaskConfig, load_task
 from metanet.inputs.treatments import TREATMENTS
 from studies.cli import main as symzoo

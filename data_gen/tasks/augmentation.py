@@ -27,8 +27,8 @@ class Augmentation(StrictModel):
     """
 
     flip: bool = False
-    shift: int = Field(0, ge=0)
-    cutout: int = Field(0, ge=0)
+    shift: int = Field(default=0, ge=0)
+    cutout: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _does_something(self) -> "Augmentation":

@@ -44,10 +44,10 @@ class TaskConfig(StrictModel):
     dataset: str | None = None
     options: dict[str, Any] | None = None
     grey: bool = False
-    resize: int | None = Field(None, ge=1)
-    train_size: int | None = Field(None, ge=1)
-    test_size: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    resize: int | None = Field(default=None, ge=1)
+    train_size: int | None = Field(default=None, ge=1)
+    test_size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
     augment: Augmentation | None = None
 
     @field_validator("name")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from data_gen.config import PopulationConfig
+from data_gen.populations import build_standard
 from data_gen.rng import fold, generator, key
-from data_gen.shard import build_standard
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
 from data_gen.training.order import shuffled
 from studies.bayesian.calibration import brier_score, calibration_error

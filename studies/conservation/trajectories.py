@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from data_gen.config import Job
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.training.conservation import batch_of, gradients_of
 from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import State

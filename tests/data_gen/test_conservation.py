@@ -8,7 +8,8 @@ import zoo
 from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.rng import fold, key
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.training.order import shuffled
 from tests.data_gen.test_training_oracle import KINDS, NETWORKS, make_job
 from tests.reference.data_gen_training import PlainMLP, labels_seen, own_part

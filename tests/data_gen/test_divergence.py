@@ -2,7 +2,8 @@
 
 import torch
 
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from tests.data_gen.test_training_oracle import ARCHITECTURES, make_job
 from tests.reference.data_gen_training import PlainMLP, train_alone
 

@@ -17,7 +17,8 @@ import torch
 from data_gen.config import Job
 from data_gen.training.memory import training_bytes
 from data_gen.training.runs import draw_view
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 
 torch.set_num_threads(1)
 job, counts = Job.model_validate(json.loads(sys.argv[1])), json.loads(sys.argv[2])

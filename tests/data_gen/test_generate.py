@@ -8,7 +8,8 @@ import torch
 import zoo
 from data_gen.config import Job
 from data_gen.generation import choose_device, generate, is_complete, plan
-from data_gen.shard import ShardWorker, build_population
+from data_gen.populations import build_population
+from data_gen.shard import ShardWorker
 from data_gen.tasks.task import load_task
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import zoo
 from data_gen.config import Job, load_job
 from data_gen.generation import generate
-from data_gen.shard import build_population
+from data_gen.populations import build_population
 from data_gen.tasks.task import Images, Task, load_task
 from metanet.contract import InputSpec
 from metanet.inputs.features import flat_free, statistics

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.training.lanes import Lanes
 from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.training.trainer import Trainer

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.tasks.task import load_task
 from data_gen.training.runs import draw_view
 from tests.reference.data_gen_training import PlainMLP, train_alone

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from data_gen.config import Job
-from data_gen.shard import ShardWorker, full_table
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from tests.reference.data_gen_training import PlainCNN, PlainMLP, PlainModule, train_alone
 from tests.reference.zoo_modules import MODULES
 
