@@ -80,7 +80,9 @@ def main(
     compiled: bool,
     quiet: bool,
 ) -> None:
-    """Generate a zoo of networks. JOB is a recipe (demo, digits-large, mnist-cnn, cifar10-cnn) or a YAML file.
+    """Generate a zoo of networks.
+
+    JOB is a recipe (demo, digits-large, mnist-cnn, cifar10-cnn) or a YAML file.
 
     Run the same command again to go on after an interruption.
     """
@@ -123,7 +125,8 @@ def _check_options(
 ) -> None:
     if shard is not None and (executor == "ray" or workers is not None or list_shards):
         raise click.UsageError(
-            "--shard makes one shard in this process; it goes with no --executor, --workers, --list-shards"
+            "--shard makes one shard in this process; "
+            "it goes with no --executor, --workers, --list-shards"
         )
     if address and executor != "ray":
         raise click.UsageError("--address is the address of a Ray cluster; add --executor ray")

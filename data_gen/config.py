@@ -54,7 +54,7 @@ AsymmetryOptions = Annotated[dict[str, Any], AfterValidator(_known_asymmetry)]
 
 
 class PopulationConfig(StrictModel):
-    """One population: an architecture and, if it is not a standard one, how its symmetry is removed.
+    """One population: an architecture and, unless it is standard, how its symmetry is removed.
 
     Attributes:
         architecture: `name` in `zoo.ARCHITECTURES` and the options of its builder.
@@ -158,7 +158,8 @@ class Job(StrictModel):
     def _laws_have_checkpoints(self) -> "Job":
         if self.laws and not self.checkpoints:
             raise ValueError(
-                f"laws: {self.laws!r} are recorded at checkpoints; expected checkpoints >= 2, found 0"
+                f"laws: {self.laws!r} are recorded at checkpoints; "
+                "expected checkpoints >= 2, found 0"
             )
         return self
 

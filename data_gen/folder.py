@@ -1,4 +1,4 @@
-"""The folder of a zoo while it is made: whose it is, who writes to it, and what is there already."""
+"""The folder of a zoo while it is made: whose it is, who writes to it, what is there already."""
 
 import errno
 import fcntl
@@ -40,7 +40,8 @@ def check_owner(out: Path, job: Job) -> None:
         keys = differing_keys(read_job(out), json.loads(job.as_json()))
         if keys:
             raise ValueError(
-                f"{out} holds another job, which differs in {keys}; choose another --out or remove the folder"
+                f"{out} holds another job, which differs in {keys}; "
+                "choose another --out or remove the folder"
             )
     elif out.exists() and (
         not out.is_dir() or not all(_is_ours(path.name) for path in out.iterdir())
@@ -49,14 +50,14 @@ def check_owner(out: Path, job: Job) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a run that was killed before it had written `.job.json` may have left a file of this name."""
+    """Whether a run killed before it wrote `.job.json` may have left a file of this name."""
     return name == _LOCK_NAME or (
         name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None
     )
 
 
 def claim(out: Path, job: Job) -> None:
-    """Make the folder of a zoo with the record of its job, or check that it belongs to the same job.
+    """Make the folder of a zoo with the record of its job, or check that it is of the same job.
 
     Args:
         out: The folder.
@@ -71,7 +72,7 @@ def claim(out: Path, job: Job) -> None:
 
 
 def job_record(job: Job) -> str:
-    """The job as JSON text, populations and options in the order of the job, which is that of the manifest."""
+    """The job as JSON text, everything in the order that the manifest has."""
     return json.dumps(job.model_dump(mode="json", exclude_none=True))
 
 
@@ -163,7 +164,8 @@ def _lock(descriptor: int, out: Path, number: int | None) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
             raise
         print(
-            f"{out}: no locks on this file system; do not run generate-zoo on this folder twice at once",
+            f"{out}: no locks on this file system; "
+            "do not run generate-zoo on this folder twice at once",
             file=sys.stderr,
         )
         return False
@@ -171,7 +173,7 @@ def _lock(descriptor: int, out: Path, number: int | None) -> bool:
 
 
 def _remove_left_overs(out: Path, paths: Sequence[str] | None) -> None:
-    """Remove temporary files of processes that are no more: those for certain files, or for all that a zoo has."""
+    """Remove temporary files of processes that are no more: for certain files, or for all."""
     for path in (*out.glob(".*.tmp"), *out.glob("*/.*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
         if match and _OURS.fullmatch(match["name"]) and not _is_alive(int(match["pid"])):
@@ -234,7 +236,7 @@ def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = open_mapped(path).map.attributes
+        attributes = open_mapped(path).map.attributes
     except StoreError:
         return False
-    return all(found.get(name) == value for name, value in expected.items())
+    return all(attributes.get(name) == value for name, value in expected.items())

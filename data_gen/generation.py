@@ -98,7 +98,9 @@ def generate_shard(
     quiet: bool = False,
     threads: int = 1,
 ) -> list[Shard]:
-    """Make one shard in this process; the process that finds all shards complete writes card and manifest.
+    """Make one shard in this process.
+
+    The process that finds all shards complete writes card and manifest.
 
     Args:
         job: What to generate.
@@ -225,9 +227,8 @@ def make_plan(job: Job) -> Plan:
     """
     task = load_task(job.task)
     architectures = {name: build_population(job, name, task) for name in job.populations}
-    full_table(
-        job, task, torch.arange(job.count)
-    )  # a row that does not fit the task is refused before anything is made
+    # a row that does not fit the task is refused before anything is made
+    full_table(job, task, torch.arange(job.count))
     return Plan(task, architectures, plan(job, architectures))
 
 
@@ -255,15 +256,6 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
     return shards
 
 
-def _write_constants(out: Path, name: str, architecture: Architecture, job: Job) -> None:
-    if architecture.constants and not has_constants(out, name, job):
-        arrays = {key: tensor.numpy() for key, tensor in architecture.constants.items()}
-        path = out / "constants" / f"{name}.h5"
-        write_columns(
-            path, arrays, {"population": name, "config_sha256": job.sha256}, equal_rows=False
-        )
-
-
 def finish(
     out: Path, job: Job, task: Task, architectures: dict[str, Architecture], shards: Sequence[Shard]
 ) -> Path:
@@ -279,27 +271,12 @@ def finish(
     Returns:
         The folder.
     """
-
-    def entry(path: Path, rows: int) -> ShardEntry:
-        return ShardEntry(rows=rows, bytes=path.stat().st_size, sha256=sha256(path))
-
-    populations = {}
-    for name, architecture in architectures.items():
-        own = [shard for shard in shards if shard.population == name]
-        constants = out / "constants" / f"{name}.h5"
-        _write_constants(out, name, architecture, job)
-        kept = own if job.checkpoints else []
-        populations[name] = PopulationEntry(
-            architecture=job.populations[name].architecture,
-            asymmetry=job.populations[name].asymmetry,
-            space=json.loads(architecture.space.to_json()),
-            hyperparameters=tuple(job.hyperparameters),
-            constants=entry(constants, len(architecture.constants))
-            if architecture.constants
-            else None,
-            shards={s.path(): entry(out / s.path(), s.count) for s in own},
-            trajectory={s.path(True): entry(out / s.path(True), s.count) for s in kept},
+    populations = {
+        name: _population_entry(
+            out, job, name, architecture, [s for s in shards if s.population == name]
         )
+        for name, architecture in architectures.items()
+    }
     manifest = Manifest(
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
@@ -316,3 +293,35 @@ def finish(
     write_text(out / CARD_NAME, render_card(out, manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out
+
+
+def _population_entry(
+    out: Path, job: Job, name: str, architecture: Architecture, shards: Sequence[Shard]
+) -> PopulationEntry:
+    """What the manifest says of a population; constants that are missing are written."""
+    constants = None
+    if architecture.constants:
+        path = out / "constants" / f"{name}.h5"
+        if not has_constants(out, name, job):
+            _write_constants(path, name, architecture, job)
+        constants = _shard_entry(path, len(architecture.constants))
+    trajectories = shards if job.checkpoints else ()
+    return PopulationEntry(
+        architecture=job.populations[name].architecture,
+        asymmetry=job.populations[name].asymmetry,
+        space=json.loads(architecture.space.to_json()),
+        hyperparameters=tuple(job.hyperparameters),
+        constants=constants,
+        shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
+        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in trajectories},
+    )
+
+
+def _write_constants(path: Path, population: str, architecture: Architecture, job: Job) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in architecture.constants.items()}
+    attributes = {"population": population, "config_sha256": job.sha256}
+    write_columns(path, arrays, attributes, equal_rows=False)
+
+
+def _shard_entry(path: Path, rows: int) -> ShardEntry:
+    return ShardEntry(rows=rows, bytes=path.stat().st_size, sha256=sha256(path))

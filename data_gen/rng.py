@@ -1,4 +1,4 @@
-"""Counter-based random numbers: every draw is a function of a key and counters, never of what was drawn before.
+"""Counter-based random numbers: each draw is a function of a key and counters alone.
 
 So network `i` of a zoo is the same whichever shard, chunk, worker or restart it falls into.
 """

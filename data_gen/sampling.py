@@ -1,4 +1,4 @@
-"""Hyperparameters: their distributions, their valid ranges, and one row of draws for each network."""
+"""Hyperparameters: distributions, valid ranges, and one row of draws for each network."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -18,7 +18,9 @@ Value = bool | int | float | str
 
 
 class Distribution(StrictModel):
-    """How a hyperparameter is drawn; exactly one of the fields is given. A plain value in a job means `fixed`.
+    """How a hyperparameter is drawn; exactly one of the fields is given.
+
+    A plain value in a job means `fixed`.
 
     Attributes:
         fixed: The same value for every network.
@@ -44,7 +46,8 @@ class Distribution(StrictModel):
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
             raise ValueError(
-                f"expected a value or exactly one of {list(type(self).model_fields)}, found {sorted(given) or 'none'}"
+                f"expected a value or exactly one of {list(type(self).model_fields)}, "
+                f"found {sorted(given) or 'none'}"
             )
         for name in ("uniform", "log_uniform", "int_range"):
             bounds = getattr(self, name)
@@ -139,7 +142,8 @@ class Hyperparameter:
             if not (above and below):
                 left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
                 raise ValueError(
-                    f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, found {value}"
+                    f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, "
+                    f"found {value}"
                 )
 
 

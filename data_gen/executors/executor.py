@@ -1,4 +1,4 @@
-"""Executors: a worker completes items here, in local processes or on Ray; a watcher is told of each.
+"""Executors: a worker completes items here, in local processes or on Ray; a watcher is told.
 
     LocalProcesses(4).run(worker, items, watcher)
 

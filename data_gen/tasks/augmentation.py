@@ -1,4 +1,4 @@
-"""Augmentation of training images on their device: every image of every batch has draws of its own, by counters."""
+"""Augmentation of training images on their device; each image of each batch has its own draws."""
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -12,7 +12,7 @@ NUM_DRAWS = 5
 
 
 class Augmentation(StrictModel):
-    """What happens to an image each time it is in a training batch; evaluation sees images as they are.
+    """What happens to an image in training batches; evaluation has images as they are.
 
     Attributes:
         flip: Whether to mirror left and right with probability 1/2.
@@ -85,29 +85,38 @@ def augment(
     Returns:
         Images of the same type.
     """
-    height, width = images.shape[-2:]
-    flip, down, right, row, column = (move[..., None] for move in moves.unbind(-1))
-    rows = torch.arange(height, device=images.device) - down
-    columns = torch.arange(width, device=images.device) - right
-    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[
-        ..., None, :
-    ]
-    columns = torch.where(flip == 1, width - 1 - columns, columns)
-    source = (
-        rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
-    )
-    index = source.flatten(-2)[..., None, :].expand(*images.shape[:-2], -1)
-    moved = images.flatten(-2).gather(-1, index).unflatten(-1, (height, width))
-    moved = torch.where(inside[..., None, :, :], moved, 0)
+    moved = _flipped_and_shifted(images, *moves[..., :3].unbind(-1))
     if not augmentation.cutout:
         return moved
-    # A square of even side extends one pixel further up and left of its center.
-    half = augmentation.cutout // 2
-    near_row, near_column = (
-        (torch.arange(extent, device=images.device) >= center - half)
-        & (torch.arange(extent, device=images.device) < center - half + augmentation.cutout)
-        for extent, center in ((height, row), (width, column))
-    )
-    cut = near_row[..., :, None] & near_column[..., None, :]
-    filling = mean.to(images.dtype) if images.is_floating_point() else mean.round().to(images.dtype)
-    return torch.where(cut[..., None, :, :], filling, moved)
+    cut = _squares(images.shape[-2:], moves[..., 3], moves[..., 4], augmentation.cutout)
+    filling = mean if images.is_floating_point() else mean.round()
+    return torch.where(cut[..., None, :, :], filling.to(images.dtype), moved)
+
+
+def _flipped_and_shifted(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Each pixel is read from where it comes from; what comes from outside is 0."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) - down[..., None]
+    columns = torch.arange(width, device=images.device) - right[..., None]
+    inside = _outer(_below(rows, height), _below(columns, width))
+    columns = torch.where(flip[..., None] == 1, width - 1 - columns, columns)
+    row_starts = rows.clamp(0, height - 1)[..., :, None] * width
+    source = row_starts + columns.clamp(0, width - 1)[..., None, :]
+    index = source.flatten(-2)[..., None, :].expand(*images.shape[:-2], -1)
+    moved = images.flatten(-2).gather(-1, index).reshape(images.shape)
+    return torch.where(inside[..., None, :, :], moved, 0)
+
+
+def _squares(size: torch.Size, row: Tensor, column: Tensor, side: int) -> Tensor:
+    """Where a square lies; one of even side extends one pixel further up and left of its center."""
+    height, width = (torch.arange(extent, device=row.device) for extent in size)
+    top, left = row[..., None] - side // 2, column[..., None] - side // 2
+    return _outer(_below(height - top, side), _below(width - left, side))
+
+
+def _below(x: Tensor, bound: int) -> Tensor:
+    return (x >= 0) & (x < bound)
+
+
+def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+    return rows[..., :, None] & columns[..., None, :]

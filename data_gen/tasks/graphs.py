@@ -1,11 +1,11 @@
-"""Nodes of one graph, each as its neighborhood: a small graph by itself, for the architecture `gin` with `edges: input`."""
+"""Nodes of one graph, each as its neighborhood, for the architecture `gin` with `edges: input`."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 # of a neighborhood, the node itself first; smaller ones are filled with nodes without features and
@@ -33,26 +33,39 @@ def neighborhoods(
     """
     total, width = features.shape
     keys = (edges[0] * total + edges[1]).unique()
-    start = torch.searchsorted(keys, torch.arange(total + 1) * total)
-    neighbors = torch.cat(
-        [keys % total, keys.new_zeros(NUM_NODES)]
-    )  # so that looking past the last edge is allowed
-    found = torch.zeros(count, width + 1 + NUM_NODES, NUM_NODES)
-    places = torch.arange(NUM_NODES - 1)
-    for first in range(0, count, _NODES_AT_ONCE):
-        own = torch.arange(first, min(first + _NODES_AT_ONCE, count))
-        at = start[own, None] + places
-        there = torch.cat(
-            [torch.ones(len(own), 1, dtype=torch.bool), at < start[own + 1, None]], dim=1
-        )
-        nodes = torch.cat([own[:, None], neighbors[at]], dim=1)
+    inputs = torch.zeros(count, width + 1 + NUM_NODES, NUM_NODES)
+    inputs[:, width, 0] = 1.0
+    for block in torch.arange(count).split(_NODES_AT_ONCE):
+        nodes, exists = _with_neighbors(block, keys, total)
         pairs = nodes[:, :, None] * total + nodes[:, None, :]
-        linked = torch.isin(pairs, keys) & there[:, :, None] & there[:, None, :]
-        block = found[first : first + len(own)]
-        block[:, :width] = (features[nodes] * there[..., None]).mT
-        block[:, width, 0] = 1.0
-        block[:, width + 1 :] = linked.to(found.dtype)
-    return found
+        linked = torch.isin(pairs, keys) & exists[:, :, None] & exists[:, None, :]
+        inputs[block, :width] = (features[nodes] * exists[..., None]).mT
+        inputs[block, width + 1 :] = linked.to(inputs.dtype)
+    return inputs
+
+
+def _with_neighbors(
+    nodes: Int64[Tensor, " M"], keys: Int64[Tensor, " E"], total: int
+) -> tuple[Int64[Tensor, "M V"], Bool[Tensor, "M V"]]:
+    """Nodes, each followed by its neighbors, and whether there are so many.
+
+    Args:
+        nodes: The nodes.
+        keys: `first * total + second` of each edge, in order.
+        total: Nodes of the graph.
+
+    Returns:
+        Numbers of nodes, and which of them count.
+    """
+    start = torch.searchsorted(keys, torch.arange(total + 1) * total)
+    # so that looking past the last edge is allowed
+    neighbors = torch.cat([keys % total, keys.new_zeros(NUM_NODES)])
+    places = start[nodes, None] + torch.arange(NUM_NODES - 1)
+    itself = nodes[:, None]
+    exists = torch.cat(
+        [torch.ones_like(itself, dtype=torch.bool), places < start[nodes + 1, None]], 1
+    )
+    return torch.cat([itself, neighbors[places]], dim=1), exists
 
 
 def load_graph(
@@ -73,32 +86,35 @@ def load_graph(
         ValueError: If there is no such class, an option does not fit, files are not there and
             cannot be had, or it has no single graph with features and one label a node.
     """
+    from torch_geometric.utils import remove_self_loops, to_undirected  # takes seconds to import
+
+    graph = _labelled_graph(dataset, options, path)
+    order = torch.randperm(graph.num_nodes, generator=generator)
+    edges, _ = remove_self_loops(to_undirected(order.argsort()[graph.edge_index]))
+    return edges, graph.x.float()[order], graph.y.reshape(len(order), -1)[order, 0].long()
+
+
+def _labelled_graph(dataset: str, options: Mapping[str, Any], path: str | None) -> Any:
+    """The only graph of a data set."""
     from torch_geometric import datasets  # seconds of import that other tasks need not pay
-    from torch_geometric.utils import remove_self_loops, to_undirected
 
     if dataset not in datasets.__all__:
         raise ValueError(f"task.dataset: no {dataset!r} in torch_geometric.datasets")
     kind = getattr(datasets, dataset)
-    known = inspect.signature(kind).parameters
-    rooted = {"root": path} if "root" in known else {}
-    if rooted and path is None:
+    has_folder = "root" in inspect.signature(kind).parameters
+    if has_folder and path is None:
         raise ValueError(f"task.path: needed for {dataset}, the folder that it keeps its files in")
     try:
-        found = kind(**rooted, **options)
+        graphs = kind(**({"root": path} if has_folder else {}), **options)
     except (OSError, TypeError) as error:
         raise ValueError(
             f"task: {dataset} of torch_geometric.datasets with options {dict(options)}: {error}"
         ) from error
-    graph = found[0]
-    if (
-        len(found) != 1
-        or graph.x is None
-        or graph.y is None
-        or graph.y.shape[:1] != (graph.num_nodes,)
-    ):
+    graph = graphs[0]
+    labels = None if graph.x is None else graph.y
+    if len(graphs) != 1 or labels is None or labels.shape[:1] != (graph.num_nodes,):
         raise ValueError(
-            f"task.dataset: expected one graph with features and a label for every node, got {found}: {graph}"
+            "task.dataset: expected one graph with features and a label for every node, "
+            f"got {graphs}: {graph}"
         )
-    order = torch.randperm(graph.num_nodes, generator=generator)
-    edges, _ = remove_self_loops(to_undirected(order.argsort()[graph.edge_index]))
-    return edges, graph.x.float()[order], graph.y.reshape(len(order), -1)[order, 0].long()
+    return graph

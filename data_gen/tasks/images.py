@@ -1,4 +1,4 @@
-"""Image classification sets of the `datasets` library, from the Hub or a local folder, as uint8 tensors."""
+"""Image classification sets of the `datasets` library, from the Hub or a folder, as uint8."""
 
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,7 @@ def load_images(
         ValueError: If there is no such set or split, it has no image and label columns, or too few
             images.
     """
-    try:
-        dataset: Any = datasets.load_dataset(
-            str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path, split=split
-        )
-    except Exception as error:  # the library raises many kinds: missing, offline, malformed
-        raise ValueError(f"task.path: cannot load split {split!r} of {path!r}: {error}") from error
+    dataset = _load_split(path, split)
     image_column, label_column = _columns(dataset, path)
     count = len(dataset) if size is None else size
     if not 1 <= count <= len(dataset):
@@ -50,11 +45,21 @@ def load_images(
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(
-            f"{path!r}: images have {len(shapes)} different shapes; give task.resize (and task.grey)"
+            f"{path!r}: images have {len(shapes)} different shapes; "
+            "give task.resize (and task.grey)"
         )
     labels = np.asarray(chosen[label_column], dtype=np.int64)
     x = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous()
     return x, torch.from_numpy(labels), dataset.features[label_column].num_classes
+
+
+def _load_split(path: str, split: str) -> Any:
+    """A split of the set in a local folder, or else on the Hub."""
+    folder = Path(path).expanduser()
+    try:
+        return datasets.load_dataset(str(folder) if folder.is_dir() else path, split=split)
+    except Exception as error:  # the library raises many kinds: missing, offline, malformed
+        raise ValueError(f"task.path: cannot load split {split!r} of {path!r}: {error}") from error
 
 
 def _columns(dataset: Any, path: str) -> tuple[str, str]:

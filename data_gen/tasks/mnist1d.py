@@ -1,4 +1,4 @@
-"""MNIST-1D: ten one-dimensional digit templates, padded, stretched, shifted, sheared and blurred by correlated noise."""
+"""MNIST-1D: one-dimensional templates of digits, padded, stretched, shifted and noisy."""
 
 import numpy as np
 import torch

@@ -39,27 +39,14 @@ def make_sbm(
         Holland, Laskey and Leinhardt 1983, "Stochastic blockmodels: first steps", Social Networks
         5; Zeng et al. 2021, arXiv 2201.07858 (nodes classified by their neighborhoods).
     """
-    from torch_geometric.utils import (
-        stochastic_blockmodel_graph,  # seconds of import that other tasks need not pay
-    )
-
     if not 4 * WITHIN <= count / NUM_BLOCKS <= _MAX_COUNT / NUM_BLOCKS:
         least = round(4 * WITHIN * NUM_BLOCKS)
         raise ValueError(
-            f"sbm: expected {least} to {_MAX_COUNT} nodes in train_size and test_size together, found {count}"
+            f"sbm: expected {least} to {_MAX_COUNT} nodes in train_size and test_size together, "
+            f"found {count}"
         )
     sizes = [count // NUM_BLOCKS + (block < count % NUM_BLOCKS) for block in range(NUM_BLOCKS)]
-    within, across = (
-        float(degree) / count
-        for degree in (WITHIN * NUM_BLOCKS, ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1))
-    )
-    odds = across + (within - across) * torch.eye(NUM_BLOCKS)
-    # The library draws from the global state, which is lent the caller's generator and gets its own
-    # back.
-    with torch.random.fork_rng(devices=()):
-        torch.set_rng_state(generator.get_state())
-        edges = stochastic_blockmodel_graph(sizes, odds)
-        generator.set_state(torch.get_rng_state())
+    edges = _draw_edges(sizes, generator)
     y = torch.arange(NUM_BLOCKS).repeat_interleave(torch.tensor(sizes))
     # In random order "the first neighbors" is a random choice, and the first nodes are a random
     # training part.
@@ -68,3 +55,19 @@ def make_sbm(
     centers = _CENTER_STD * torch.randn(NUM_BLOCKS, NUM_FEATURES, generator=generator)
     features = centers[y] + torch.randn(count, NUM_FEATURES, generator=generator)
     return neighborhoods(edges, features, count), y
+
+
+def _draw_edges(sizes: list[int], generator: torch.Generator) -> Int64[Tensor, "2 E"]:
+    """Edges of a graph with blocks of these sizes."""
+    from torch_geometric.utils import stochastic_blockmodel_graph  # takes seconds to import
+
+    within = float(WITHIN * NUM_BLOCKS) / sum(sizes)
+    across = float(ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1)) / sum(sizes)
+    odds = across + (within - across) * torch.eye(NUM_BLOCKS)
+    # The library draws from the global state, which is lent the caller's generator and gets its own
+    # back.
+    with torch.random.fork_rng(devices=()):
+        torch.set_rng_state(generator.get_state())
+        edges = stochastic_blockmodel_graph(sizes, odds)
+        generator.set_state(torch.get_rng_state())
+    return edges

@@ -114,7 +114,7 @@ class Task:
         return tuple(self.train.x.shape[1:])
 
     def inputs(self, x: Shaped[Tensor, "X C *size"]) -> Float[Tensor, "X C *size"]:
-        """Stored images as network inputs, every channel with mean 0 and standard deviation 1 over the training part."""
+        """Stored images as inputs: over the training part each channel has mean 0 and deviation 1."""
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Task":
@@ -232,7 +232,8 @@ def _images(config: TaskConfig) -> tuple[Images, Images, int]:
 
     if config.path is None:
         raise ValueError(
-            "task.path: needed for task.name: images; a local folder or an id on the Hugging Face Hub"
+            "task.path: needed for task.name: images; "
+            "a local folder or an id on the Hugging Face Hub"
         )
     is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
     if is_folder and not Path(config.path).expanduser().is_dir():

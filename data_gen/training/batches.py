@@ -60,11 +60,9 @@ def draw_batches(
     Returns:
         The batches.
     """
-    device, dtype = runs.ids.device, runs.hparams["lr"].dtype
-    taken = state.step.to(device, non_blocking=True)
-    steps = taken + torch.arange(length, device=device)[:, None]
-    within = torch.arange(runs.batch_size, device=device)
-    position = (steps.T[..., None] * runs.batch_size + within).reshape(len(runs.ids), -1)
+    taken = state.step.to(runs.ids.device, non_blocking=True)
+    steps = taken + torch.arange(length, device=runs.ids.device)[:, None]
+    position = _positions(steps, runs.batch_size)
     order_keys = fold(key(seed, "order"), runs.ids)
     index, target = view.batch(shuffled(order_keys, position, runs.train_size, kernels))
     moves = None
@@ -72,15 +70,22 @@ def draw_batches(
         size = task.input_shape[1], task.input_shape[2]
         moves = draw_moves(task.augmentation, seed, runs.ids, position, size)
         moves = _steps_first(moves, length)
+    lr, dtype = runs.hparams["lr"], runs.hparams["lr"].dtype
     factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
     return Batches(
         index=_steps_first(index, length),
         target=_steps_first(target, length),
-        lr=(runs.hparams["lr"] * factor).to(dtype),
+        lr=(lr * factor).to(dtype),
         active=(steps < runs.steps) & (state.diverged_at < 0),
         count=(steps + 1).to(dtype),
         moves=moves,
     )
+
+
+def _positions(steps: Int64[Tensor, "S N"], batch_size: int) -> Int64[Tensor, "N M"]:
+    """Where the images of some steps are in the sequence of each network."""
+    within = torch.arange(batch_size, device=steps.device)
+    return (steps.T[..., None] * batch_size + within).reshape(steps.shape[1], -1)
 
 
 def _steps_first(by_position: Tensor, length: int) -> Tensor:

@@ -69,7 +69,8 @@ def compiler_works(device: torch.device) -> bool:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if reason:
         warnings.warn(
-            f"torch.compile does not work here ({reason}); networks train uncompiled, 2 to 3 times slower",
+            f"torch.compile does not work here ({reason}); "
+            "networks train uncompiled, 2 to 3 times slower",
             stacklevel=2,
         )
     return not reason

@@ -1,4 +1,4 @@
-"""Conserved quantities of networks that train in lock step, and how far the gradient of a minibatch is from conserving them."""
+"""Conserved quantities of networks that train in lock step, and how far gradients break them."""
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
 def measure_conservation(
     trainer: Trainer,
     runs: TrainingRuns,
-    found: tuple[Law, ...],
+    laws: tuple[Law, ...],
     trajectory: dict[str, Float[Tensor, "N T ..."]],
     size: int,
 ) -> dict[str, Float[Tensor, "N T ..."]]:
@@ -61,7 +61,7 @@ def measure_conservation(
     Args:
         trainer: Who trained them.
         runs: The networks.
-        found: The laws.
+        laws: The laws.
         trajectory: Parameters at the checkpoints.
         size: Networks to look at together.
 
@@ -71,22 +71,20 @@ def measure_conservation(
     parts = []
     for rows in torch.arange(len(runs.ids)).split(size):
         some = {name: tensor[rows] for name, tensor in trajectory.items()}
-        parts.append(_conservation_together(trainer, runs.take(rows), found, some))
+        parts.append(_conservation_together(trainer, runs.take(rows), laws, some))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _conservation_together(
-    trainer: Trainer, runs: TrainingRuns, found: tuple[Law, ...], trajectory: Params
+    trainer: Trainer, runs: TrainingRuns, laws: tuple[Law, ...], trajectory: Params
 ) -> Params:
-    batch, moments = (
-        batch_of(trainer, runs, draw_view(runs, trainer.task, trainer.seed), 0),
-        [],
-    )
+    view, moments = draw_view(runs, trainer.task, trainer.seed), []
+    batch = batch_of(trainer, runs, view, 0)
     device, dtype = runs.ids.device, trainer.task.mean.dtype
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
         gradients = gradients_of(trainer, runs, params, batch)
-        now, off = measure(found, params, gradients)
+        now, off = measure(laws, params, gradients)
         columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
         moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
     return {

@@ -1,4 +1,4 @@
-"""Any number of networks in a fixed number of lanes: who has stopped or diverged makes room for the next one."""
+"""Any number of networks in a fixed number of lanes; one that stops makes room for the next."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ from zoo.params import Params
 
 
 class Lanes:
-    """Trains networks in lock step, longest training first; every network's result is as if it trained alone.
+    """Trains networks in lock step, longest training first; each ends as if it trained alone.
 
-    A lane whose network has stopped is given to the next network when the batches of its steps made ahead are used up.
+    When a network has stopped and the batches made ahead are used up, its lane goes to the next.
     Lanes that nobody waits for are closed, unless the step is compiled for their number.
 
     Args:

@@ -27,7 +27,9 @@ _STEP_OVERHEAD = (
 def chunk_size(
     bytes_per_network: int, device: torch.device, rows: int, compiled: bool = False
 ) -> int:
-    """How many networks train in lock step: as many as fit into the caches of a core, or into the free memory of a GPU.
+    """How many networks train in lock step.
+
+    As many as fit into the caches of a core, or into the free memory of a GPU.
 
     Args:
         bytes_per_network: What one network needs while it trains, as `training_bytes` says.
@@ -80,7 +82,8 @@ def halve_until_it_fits(run: Callable[[int], Result], size: int) -> Result:
                 raise
         smaller = math.ceil(size / 2)
         warnings.warn(
-            f"{size} networks in lock step do not fit into the memory of the device; trying {smaller}",
+            f"{size} networks in lock step do not fit into the memory of the device; "
+            f"trying {smaller}",
             stacklevel=2,
         )
         size = smaller
@@ -89,7 +92,7 @@ def halve_until_it_fits(run: Callable[[int], Result], size: int) -> Result:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make while it is active, until they are freed.
+    """Counts the bytes of the tensors that operations make, until they are freed.
 
     Working memory inside an operation, as of a convolution, is not seen; nor is what an allocator
     cannot use again.
@@ -132,9 +135,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 def training_bytes(trainer: Trainer, runs: TrainingRuns, params: Params) -> int:
-    """Bytes of tensors that networks need while they train, at most: state, batches, activations and gradients.
+    """Bytes of tensors that networks need while they train, at most.
 
-    Found by taking one step.
+    State, batches, activations and gradients, measured in one step.
 
     Args:
         trainer: Who trains, uncompiled. A compiled step needs less.

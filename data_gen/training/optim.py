@@ -86,7 +86,9 @@ def adamw(
     hparams: Mapping[str, Tensor],
     step: Float[Tensor, " N"],
 ) -> tuple[Tensor, Slots]:
-    """Adam with decoupled weight decay, as `torch.optim.AdamW` with betas (0.9, 0.999) and epsilon 1e-8.
+    """Adam with decoupled weight decay.
+
+    The same as `torch.optim.AdamW` with betas (0.9, 0.999) and epsilon 1e-8.
 
     Args:
         param: Parameters.

@@ -1,4 +1,4 @@
-"""The order in which a network sees its training images: endless shuffled passes, computed where they are needed.
+"""The order of training images for a network: endless shuffled passes, computed where needed.
 
 No permutation is stored and none has to be replayed: position `p` of a network's sequence is a
 function of its key.
@@ -18,7 +18,7 @@ _ROUNDS = 4
 
 @dataclass(frozen=True)
 class Kernels:
-    """The two elementwise computations of a shuffle; replace them by their compiled forms where that pays."""
+    """The two elementwise computations of a shuffle, as they are or compiled."""
 
     round_tables: Callable[..., Tensor]
     feistel: Callable[..., Tensor]
@@ -49,33 +49,44 @@ def shuffled(
         Feistel, cycle walking).
     """
     kernels = kernels or EAGER
-    b = length.double().sqrt().ceil().long()
-    a = -(-length // b)
+    device = keys.device
+    a, b = _factors(length)
     epoch, x = divide(position, length[:, None])
     first = epoch.amin(1, keepdim=True)  # networks may be at different places of their training
-    passes = first + torch.arange(int((epoch - first).max()) + 1, device=keys.device)
-    arguments = torch.arange(int(torch.maximum(a, b).max()), device=keys.device)
-    tables = kernels.round_tables(
-        keys, passes, torch.arange(_ROUNDS, device=keys.device), arguments, a, b
-    )
-    width, row = len(arguments), torch.arange(len(keys), device=keys.device)[:, None]
+    passes = first + torch.arange(int((epoch - first).max()) + 1, device=device)
+    arguments = torch.arange(int(torch.maximum(a, b).max()), device=device)
+    rounds = torch.arange(_ROUNDS, device=device)
+    tables = kernels.round_tables(keys, passes, rounds, arguments, a, b)
+    width, row = len(arguments), torch.arange(len(keys), device=device)[:, None]
     start = (row * passes.shape[1] + (epoch - first)) * (_ROUNDS * width)
     index = kernels.feistel(tables, width, start, x, a[:, None], b[:, None])
+    _walk(index, tables, width, start, length, a, b)
+    return index
+
+
+def _factors(length: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of about the same size with a product of at least `length`."""
+    b = length.double().sqrt().ceil().long()
+    return -(-length // b), b
+
+
+def _walk(
+    index: Tensor, tables: Tensor, width: int, start: Tensor, length: Tensor, a: Tensor, b: Tensor
+) -> None:
+    """Apply the bijection again where it has led outside of `range(length)`, in place."""
     rows, columns = (index >= length[:, None]).nonzero(as_tuple=True)
     while len(rows):
-        walked = feistel(
-            tables, width, start[rows, columns], index[rows, columns], a[rows], b[rows]
-        )
-        index[rows, columns] = walked
+        here = rows, columns
+        walked = feistel(tables, width, start[here], index[here], a[rows], b[rows])
+        index[here] = walked
         outside = walked >= length[rows]
         rows, columns = rows[outside], columns[outside]
-    return index
 
 
 def divide(
     x: Int64[Tensor, "*shape"], by: Int64[Tensor, "..."]
 ) -> tuple[Int64[Tensor, "*shape"], Int64[Tensor, "*shape"]]:
-    """Quotient and remainder of integers below 2^52, by way of float64: several times faster than integer division.
+    """Quotient and remainder of integers below 2^52, by way of float64: several times faster.
 
     The quotient of such integers is rounded to an integer above it only if it is one.
 
@@ -98,10 +109,12 @@ def round_tables(
     a: Int64[Tensor, " N"],
     b: Int64[Tensor, " N"],
 ) -> Int64[Tensor, " T"]:
-    """Random round functions of every network and pass: even rounds map `Z_b` to `Z_a`, odd rounds `Z_a` to `Z_b`.
+    """Random round functions of every network and pass.
+
+    Even rounds map `Z_b` to `Z_a`, odd rounds `Z_a` to `Z_b`.
 
     The ranges are arguments, not made here: a compiled `arange` is folded into index arithmetic
-        that overflows.
+    that overflows.
 
     Args:
         keys: One key a network.
@@ -127,7 +140,7 @@ def feistel(
     a: Int64[Tensor, "..."],
     b: Int64[Tensor, "..."],
 ) -> Int64[Tensor, "*shape"]:
-    """A bijection of `Z_a x Z_b` for each element: four Feistel rounds with tabulated round functions.
+    """A bijection of `Z_a x Z_b` for each element: four Feistel rounds, from tables.
 
     Args:
         tables: Round functions of all bijections, flat; round `r` maps `v` to

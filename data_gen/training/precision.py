@@ -11,7 +11,9 @@ Precision = Literal["tf32", "bfloat16"]
 
 @contextmanager
 def products_in(precision: Precision | None, device: torch.device) -> Iterator[None]:
-    """Run a block with matrix products and convolutions in a given arithmetic; parameters and optimizers stay float32.
+    """Run a block with matrix products and convolutions in a given arithmetic.
+
+    Parameters and optimizers stay float32.
 
     Args:
         precision: None for float32, in which convolutions on a GPU are float32 too (PyTorch's own

@@ -12,7 +12,7 @@ from zoo.params import Params
 
 
 class Recorder:
-    """Keeps parameters at chosen steps of each network; shown every step, it may be shown a step twice.
+    """Keeps parameters at chosen steps of each network; it may be shown a step twice.
 
     Args:
         steps: Steps to keep `[N, T]`.
@@ -37,7 +37,9 @@ class Recorder:
         self._record(rows, state, self._steps[rows] == state.step[:, None])
 
     def end(self, rows: Sequence[int], state: State) -> None:
-        """Keep networks that have ended as what they are from now on; a diverged one has not reached all its steps.
+        """Keep networks that have ended as what they are from now on.
+
+        A diverged one has not reached all its steps.
 
         Args:
             rows: Which networks these are.

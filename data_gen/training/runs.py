@@ -87,9 +87,10 @@ class DataView:
 
 
 def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
-    """Draw each network's part of the training images (`train_fraction`, `train_parts`) and its wrong labels (`label_noise`).
+    """Draw the training images and wrong labels of each network.
 
-    The parts of `train_parts` are intervals of one shuffle, the same for all networks. With
+    `train_fraction` is a share of the images; the parts of `train_parts` are intervals of one
+    shuffle, the same for all networks. With
     probability `label_noise` an image has, for this network and for good, a label drawn uniformly
     from all classes.
 
@@ -105,20 +106,22 @@ def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
     image = torch.arange(len(labels), device=labels.device)
     subset = None
     if bool((runs.train_size < len(labels)).any()):
-        divided = runs.parts > 1
-        keys = torch.where(divided, key(seed, "parts"), fold(key(seed, "subset"), runs.ids))
-        start = part_bounds(runs.ids, runs.parts, len(labels))[0]
-        subset = shuffled(
-            keys,
-            (start[:, None] + image) % len(labels),
-            torch.full_like(runs.train_size, len(labels)),
-        )
+        subset = _owned(runs, image, seed)
     noise = runs.hparams["label_noise"].double()[:, None]
     if not bool(noise.any()):
         return DataView(subset, labels[None])
     coin = uniform(fold(key(seed, "noise"), runs.ids)[:, None], image)
     drawn = integers(fold(key(seed, "noisy label"), runs.ids)[:, None], image, task.num_classes)
     return DataView(subset, torch.where(coin < noise, drawn, labels))
+
+
+def _owned(runs: TrainingRuns, image: Int64[Tensor, " X"], seed: int) -> Int64[Tensor, "N X"]:
+    """All images in an order of each network's own, or from where its part begins."""
+    total = len(image)
+    keys = torch.where(runs.parts > 1, key(seed, "parts"), fold(key(seed, "subset"), runs.ids))
+    start = part_bounds(runs.ids, runs.parts, total)[0]
+    position = (start[:, None] + image) % total
+    return shuffled(keys, position, torch.full_like(runs.train_size, total))
 
 
 def parts_of(column: Any | None, count: int) -> Int64[np.ndarray, " N"]:
@@ -137,7 +140,9 @@ def parts_of(column: Any | None, count: int) -> Int64[np.ndarray, " N"]:
 def part_bounds(
     ids: Int64[Tensor, " N"], parts: Int64[Tensor, " N"], total: int
 ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
-    """Where the part of each network begins and ends; parts are disjoint, cover everything and differ by one image at most.
+    """Where the part of each network begins and ends.
+
+    Parts are disjoint, cover everything and differ by one image at most.
 
     Args:
         ids: Network ids.

@@ -88,10 +88,10 @@ def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
     damaged = partial / "w_asymmetric" / "test-00000-of-00001.h5"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     written = []
-    write = ShardWorker.write
+    write = ShardWorker.complete
     monkeypatch.setattr(
         ShardWorker,
-        "write",
+        "complete",
         lambda self, shard, report: (written.append(shard.path()), write(self, shard, report)),
     )
     run(make_job(), partial)
@@ -103,14 +103,14 @@ def test_resume_makes_only_what_is_missing(finished, tmp_path, monkeypatch):
 
 
 def test_interruption_leaves_complete_shards_only(tmp_path, monkeypatch, finished):
-    write = ShardWorker.write
+    write = ShardWorker.complete
 
     def interrupted(self, shard, report):
         if shard.path() == "standard/test-00000-of-00001.h5":
             raise KeyboardInterrupt
         write(self, shard, report)
 
-    monkeypatch.setattr(ShardWorker, "write", interrupted)
+    monkeypatch.setattr(ShardWorker, "complete", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(make_job(), tmp_path / "zoo")
     found = {path.name for path in (tmp_path / "zoo").rglob("*.h5")}
