@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.learnability.fits import load_predictions
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE
+from studies.common.figures import COLORS, LINES, MARKERS, STYLE
+from studies.common.grid import cell_path, read_cell
 from studies.learnability.summary import average_seeds, format_interval
 
 TITLES = {"findings": "MLPs 64-32-32-10, digits", "findings-cnn": "CNNs, MNIST"}
@@ -52,17 +52,25 @@ def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
         for name in (best, against):
             keys = rows.loc[(rows["metanet"] == name) & (rows["num_train"] == size), "cell"]
             cells = [
-                next(iter(load_predictions(study / "cells" / f"{key}.npz").values()))
+                next(iter(read_cell(cell_path(study, key)).groupby("test_population", sort=False)))[
+                    1
+                ]
                 for key in keys
             ]
-            count = len(cells[0].truth)
+            count = len(cells[0])
             resampled = np.random.default_rng(0).multinomial(
                 count, np.full(count, 1 / count), resamples
             )
             counts = np.concatenate([np.ones((1, count)), resampled])
             sides.append(
                 np.mean(
-                    [resampled_tau(cell.truth, cell.prediction, counts) for cell in cells], axis=0
+                    [
+                        resampled_tau(
+                            cell["truth"].to_numpy(), cell["prediction"].to_numpy(), counts
+                        )
+                        for cell in cells
+                    ],
+                    axis=0,
                 )
             )
         found = sides[0] - sides[1]

@@ -287,23 +287,23 @@ def _run_study(
 ) -> None:
     if recipe and config_file:
         raise click.UsageError("give --recipe or --config, not both")
+    from studies.common.runner import format_study, run, write_report
     from zoo.config import read_config
 
-    module = STUDIES[name].load()
+    chosen = STUDIES[name].load()
     path = config_file or _recipe_path(name, recipe or "small")
-    config = read_config(module.CONFIG, path, (*overrides, *_zoo_override(zoo)))
+    config = read_config(chosen.config, path, (*overrides, *_zoo_override(zoo)))
     folder = out or config.folder(name, path.stem)
     try:
-        rows = module.run(config, folder, workers=workers, quiet=quiet)
+        rows = run(chosen, config, folder, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
         click.echo(
             "stopped; finished cells are kept, the same command goes on from there", err=True
         )
         raise
-    click.echo(module.format_study(config, rows, folder))
-    click.echo(
-        f"\nrows {folder / 'rows.parquet'}, report {module.write_report(config, rows, folder)}"
-    )
+    click.echo(format_study(chosen, config, rows, folder))
+    report = write_report(chosen, config, rows, folder)
+    click.echo(f"\nrows {folder / 'rows.parquet'}, report {report}")
 
 
 STUDY_OPTIONS = (

@@ -2,56 +2,57 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from studies.common.base import Study
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyEntry:
     """A study as the command line knows it.
 
-    Its module has
-
-        CONFIG                                          the config, a `StudyConfig` or, without a zoo, a `PlainConfig`
-        run(config, out, *, workers, quiet) -> rows     measures what is not there yet, writes `rows.parquet`, `config.yaml`
-        format_study(config, rows, out) -> str          tables for the terminal
-        write_report(config, rows, out) -> Path         writes `report.html`
-
     Attributes:
-        module: Name of the module.
+        module: Name of the module that defines it, as `STUDY`.
         help: One sentence.
     """
 
     module: str
     help: str
 
-    def load(self) -> Any:
-        """The module."""
-        return import_module(self.module)
+    def load(self) -> "Study":
+        """The study."""
+        return import_module(self.module).STUDY
 
 
 STUDIES = {
-    "learnability": Study(
+    "learnability": StudyEntry(
         "studies.learnability.study",
-        "How well metanets predict a target, by the number of training networks and by what is done about symmetry.",
+        "How well metanets predict a target, by the number of training networks and by what is "
+        "done about symmetry.",
     ),
-    "interpolation": Study(
+    "interpolation": StudyEntry(
         "studies.interpolation.study",
-        "Whether the training loss falls all the way on the segment from the initialization to the trained network.",
+        "Whether the training loss falls all the way on the segment from the initialization to the "
+        "trained network.",
     ),
-    "mode-connectivity": Study(
+    "mode-connectivity": StudyEntry(
         "studies.connectivity.study",
         "The loss between two networks of a population, before and after alignment: barriers.",
     ),
-    "merging": Study(
+    "merging": StudyEntry(
         "studies.merging.study",
-        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside the ensemble.",
+        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside "
+        "the ensemble.",
     ),
-    "bayesian": Study(
+    "bayesian": StudyEntry(
         "studies.bayesian.study",
-        "Bayesian networks: variational inference of deep ones with and without symmetry, and how well Markov chains mix.",
+        "Bayesian networks: variational inference of deep ones with and without symmetry, and how "
+        "well Markov chains mix.",
     ),
-    "conservation": Study(
+    "conservation": StudyEntry(
         "studies.conservation.study",
-        "Conservation laws in training: residuals, drift, what asymmetry destroys, and what the conserved quantities foretell.",
+        "Conservation laws in training: residuals, drift, what asymmetry destroys, and what the "
+        "conserved quantities foretell.",
     ),
 }

@@ -33,7 +33,7 @@ WEIGHTS, ALIGNED, FUNCTION = "weights", "aligned", "function"
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ChainCell:
     """Chains to run; one cell of the study.
 
     Attributes:
@@ -62,12 +62,17 @@ class Sampling:
     leapfrog: int
     step_size: float
 
+    @property
+    def name(self) -> str:
+        """The asymmetry."""
+        return f"chains, asymmetry {self.asymmetry!r}"
 
-def measure(asked: Sampling) -> pd.DataFrame:
+
+def measure(cell: ChainCell) -> pd.DataFrame:
     """Run the chains of a cell.
 
     Args:
-        asked: What to run.
+        cell: What to run.
 
     Returns:
         A row for each free entry (`space` is `weights`) and each test point (`function`) with its
@@ -75,19 +80,19 @@ def measure(asked: Sampling) -> pd.DataFrame:
         to the last of the first chain (`aligned`). Acceptance and accuracy of the whole cell on
         every row.
     """
-    options = dict(asked.population.architecture)
+    options = dict(cell.population.architecture)
     architecture = build_architecture(options.pop("name"), options, (2,), 2).to(
         "cpu", torch.float64
     )
-    if asked.population.asymmetry is not None:
-        options = dict(asked.population.asymmetry)
+    if cell.population.asymmetry is not None:
+        options = dict(cell.population.asymmetry)
         constants_seed = key(0, "bayesian constants")
         architecture = make_asymmetric(
             architecture, options.pop("kind"), options, constants_seed
         ).to("cpu", torch.float64)
     free = support_of(architecture).free
-    weights, accepted = run_chains(asked, architecture)
-    x, y = two_moons(asked.test_points, asked.noise, generator(0, "test moons"))
+    weights, accepted = run_chains(cell, architecture)
+    x, y = two_moons(cell.test_points, cell.noise, generator(0, "test moons"))
     apply = vmap(
         vmap(
             lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[
@@ -105,7 +110,9 @@ def measure(asked: Sampling) -> pd.DataFrame:
     ]
     accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())
     shares = {"acceptance": float(accepted.mean()), "test_accuracy": accuracy}
-    return pd.concat(found, ignore_index=True).assign(asymmetry=asked.asymmetry, **shares)
+    return pd.concat(found, ignore_index=True).assign(
+        asymmetry=cell.asymmetry, **shares, part="chains"
+    )
 
 
 def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, "M C P"]:
@@ -130,12 +137,12 @@ def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, 
 
 
 def run_chains(
-    asked: Sampling, architecture: Architecture
+    cell: ChainCell, architecture: Architecture
 ) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:
     """Sample the posterior `exp(-sum of cross-entropies - |free entries|^2 / (2 s^2))` from starts drawn from the prior.
 
     Args:
-        asked: What to run.
+        cell: What to run.
         architecture: The network, float64.
 
     Returns:
@@ -143,29 +150,29 @@ def run_chains(
         or 1).
     """
     space, free = architecture.space, support_of(architecture).free
-    x, y = two_moons(asked.points, asked.noise, generator(0, "train moons"))
+    x, y = two_moons(cell.points, cell.noise, generator(0, "train moons"))
 
     def potential(flat: Tensor) -> Tensor:
         misfit = F.cross_entropy(architecture.apply(unflatten(space, flat), x), y, reduction="sum")
-        return misfit + (free * flat**2).sum() / (2 * asked.prior_std**2)
+        return misfit + (free * flat**2).sum() / (2 * cell.prior_std**2)
 
     # init gives the fixed entries their values; the free ones are drawn from the prior
-    fixed = stack([architecture.init(generator(chain, "chain")) for chain in range(asked.chains)])
+    fixed = stack([architecture.init(generator(chain, "chain")) for chain in range(cell.chains)])
     random = generator(0, "chains")
     flat = flatten(space, fixed).double()
     start = torch.where(
-        free, asked.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat
+        free, cell.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat
     )
     found = sample_chains(
         potential,
         start,
         random,
-        draws=asked.warmup + asked.draws,
-        leapfrog_steps=asked.leapfrog,
-        step_size=asked.step_size,
+        draws=cell.warmup + cell.draws,
+        leapfrog_steps=cell.leapfrog,
+        step_size=cell.step_size,
         free=free,
     )
-    return found.position[asked.warmup :], found.accepted[asked.warmup :].double()
+    return found.position[cell.warmup :], found.accepted[cell.warmup :].double()
 
 
 def two_moons(

@@ -5,21 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.bayesian.config import Bayesian
-from studies.bayesian.tables import (
-    RESAMPLES,
-    SPACES,
-    chain_cells,
-    explain,
-    explain_chains,
-    inference_cells,
-)
+from studies.bayesian.tables import RESAMPLES, SPACES, make_tables
+from studies.common.figures import draw_band, finish, line_style, panels
 from studies.common.intervals import bootstrap_mean
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
+from studies.common.page import Report, figure, heading, paragraph, section
 
 LEAD = (
     "Variational inference of deep networks, and Markov chains on small ones, with and without the symmetry of neurons. "
@@ -30,10 +22,18 @@ SIGNAL = (
     "network's signal in every layer, and fixed entries with a large standard deviation add to it. The scale 2.45 (square root "
     "of 6, He et al. 2015) keeps it in the standard network too."
 )
+UNITS = {
+    "test_accuracy": "test accuracy (fraction)",
+    "elbo": "ELBO after the start (nats per image)",
+}
+RHAT_CAPTION = (
+    "Share of weights, aligned weights and predictions at test points whose R-hat is at most the "
+    "value below."
+)
 
 
-def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
-    """Write `report.html`.
+def make_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Report:
+    """The page of the study.
 
     Args:
         config: The study's config.
@@ -41,33 +41,24 @@ def write_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Path:
         out: Its directory.
 
     Returns:
-        The file.
+        Its parts.
     """
-    found = rows.loc[rows["part"] == "variational"]
-    with rc_context(STYLE):
-        parts = [heading("Bayesian networks", 1), paragraph(LEAD), heading("Variational inference")]
-        parts += [table(inference_cells(config, rows)), quiet(explain(config)), paragraph(SIGNAL)]
-        for metric, unit in (
-            ("test_accuracy", "test accuracy (fraction)"),
-            ("elbo", "ELBO after the start (nats per image)"),
-        ):
-            caption = f"{unit} against epochs, mean over {config.seeds} networks; bands: 95% bootstrap interval over networks."
-            parts.append(figure(plot_records(found, metric, unit, config.num_bootstrap), caption))
-        if config.chains is not None:
-            parts += [
-                heading("Markov chains"),
-                table(chain_cells(rows)),
-                quiet(explain_chains(config)),
-            ]
-            caption = "Share of weights, aligned weights and predictions at test points whose R-hat is at most the value below."
-            parts.append(figure(plot_rhat(rows.loc[rows["part"] == "chains"]), caption))
-    facts = {
-        "networks in lock step": str(config.seeds),
-        "cells": str(found.groupby(["architecture", "asymmetry", "rank", "init_scale"]).ngroups),
-    }
-    return write_page(
-        out, "Bayesian networks", [*parts, details("bayesian", out, facts, config.to_yaml())]
-    )
+    inferred = rows.loc[rows["part"] == "variational"]
+    first, *others = make_tables(config, rows, out)
+    parts = [heading("Bayesian networks", 1), paragraph(LEAD), *section(first), paragraph(SIGNAL)]
+    for metric, unit in UNITS.items():
+        caption = (
+            f"{unit} against epochs, mean over {config.seeds} networks; bands: 95% bootstrap "
+            f"interval over networks."
+        )
+        drawn = plot_records(inferred, metric, unit, config.num_bootstrap)
+        parts.append(figure(drawn, caption))
+    for table in others:
+        drawn = plot_rhat(rows.loc[rows["part"] == "chains"])
+        parts += [*section(table), figure(drawn, RHAT_CAPTION)]
+    kinds = inferred.groupby(["architecture", "asymmetry", "rank", "init_scale"])
+    facts = {"networks in lock step": str(config.seeds), "cells": str(kinds.ngroups)}
+    return Report("Bayesian networks", parts, facts)
 
 
 def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int) -> Figure:
@@ -83,34 +74,22 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
         The figure.
     """
     groups: Any = list(rows.groupby(["architecture", "init_scale", "rank"], sort=False))
-    kinds, columns = rows["asymmetry"].unique(), min(len(groups), 4)
-    lines = -(-len(groups) // columns)
-    drawn = Figure(figsize=(WIDTH, 0.8 + 2.6 * lines), layout="constrained")
-    panels = (
-        drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    )
+    kinds = rows["asymmetry"].unique()
+    drawn, axes = panels(len(groups), 4, margin=0.8, height=2.6)
     legend = {}
-    for panel, (names, group) in zip(panels, groups, strict=False):
+    for panel, (names, group) in zip(axes, groups, strict=True):
         for i, kind in enumerate(kinds):
             own = group.loc[group["asymmetry"] == kind]
             epochs = np.sort(own["epoch"].unique())[int(metric == "elbo") :]
             values = [
                 own.loc[own["epoch"] == epoch, metric].to_numpy(np.float64) for epoch in epochs
             ]
-            mean, low, high = np.array(
+            curves = np.array(
                 [bootstrap_mean(value, num_bootstrap, RESAMPLES) for value in values]
             ).T
-            panel.fill_between(epochs, low, high, color=COLORS[i], alpha=0.13, lw=0)
-            (legend[kind],) = panel.plot(
-                epochs, mean, color=COLORS[i], marker=MARKERS[i], ls=LINES[i], ms=4, lw=1.3
-            )
+            legend[kind] = draw_band(panel, epochs, curves, alpha=0.13, **line_style(i))
         panel.set_title(f"{names[0]}, init scale {names[1]:g}, rank {names[2]:g}")
-    for panel in panels[len(groups) :]:
-        panel.set_visible(False)
-    drawn.supxlabel("epoch", fontsize=9)
-    drawn.supylabel(unit, fontsize=9)
-    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
-    return drawn
+    return finish(drawn, "epoch", unit, legend)
 
 
 def plot_rhat(rows: pd.DataFrame) -> Figure:
@@ -122,10 +101,9 @@ def plot_rhat(rows: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    drawn = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    panels = drawn.subplots(1, len(SPACES), sharex=True, sharey=True)
+    drawn, axes = panels(len(SPACES), len(SPACES), margin=0, height=3.4)
     legend = {}
-    for panel, (space, title) in zip(panels, SPACES.items(), strict=True):
+    for panel, (space, title) in zip(axes, SPACES.items(), strict=True):
         for i, kind in enumerate(rows["asymmetry"].unique()):
             values = np.sort(
                 rows.loc[(rows["space"] == space) & (rows["asymmetry"] == kind), "rhat"].to_numpy(
@@ -135,12 +113,10 @@ def plot_rhat(rows: pd.DataFrame) -> Figure:
             if not len(values):
                 continue
             share = np.arange(1, len(values) + 1) / len(values)
+            color, dashes = line_style(i)["color"], line_style(i)["ls"]
             (legend[kind],) = panel.step(
-                values, share, where="post", color=COLORS[i], ls=LINES[i], lw=1.4
+                values, share, where="post", color=color, ls=dashes, lw=1.4
             )
         panel.axvline(1.01, color="#aaa", lw=0.8)
         panel.set_title(title)
-    drawn.supxlabel("rank-normalized R-hat (grey line: 1.01)", fontsize=9)
-    drawn.supylabel("cumulative share", fontsize=9)
-    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
-    return drawn
+    return finish(drawn, "rank-normalized R-hat (grey line: 1.01)", "cumulative share", legend)

@@ -10,56 +10,25 @@ References:
 
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from data_gen.config import PopulationConfig
 from studies.bayesian import chains, variational
 from studies.bayesian.config import Bayesian, Chains
-from studies.bayesian.report import write_report
-from studies.bayesian.tables import format_study
-from studies.common.base import keep_rows
-from studies.common.grid import run_grid
-
-CONFIG = Bayesian
-VARIATIONAL, CHAINS = "variational", "chains"
-__all__ = ["CONFIG", "Bayesian", "Chains", "format_study", "run", "write_report"]
+from studies.bayesian.report import make_report
+from studies.bayesian.tables import make_tables
+from studies.common.base import Study
+from studies.common.grid import Measurement, plan_cells
 
 
-def run(
-    config: Bayesian, out: Path, *, workers: int | None = None, quiet: bool = False
-) -> pd.DataFrame:
-    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
-
-    Args:
-        config: What to measure.
-        out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
-        quiet: Whether to show no progress on stderr.
-
-    Returns:
-        Rows of both parts, told apart by `part`: of the variational part one for each architecture,
-            asymmetry, rank, scale of
-        the initialization, seed and record; of the chains one for each asymmetry and entry or test
-        point.
-    """
-    progress: dict[str, Any] = {"name": "bayesian", "workers": workers, "quiet": quiet}
-    found = run_grid(
-        variational.measure, inferences(config), out, modules=variational.HELPERS, **progress
-    )
-    rows = [found.assign(part=VARIATIONAL)]
+def plan(config: Bayesian, out: Path) -> list[Measurement]:
+    """The cells of both parts, those of the variational part first."""
+    planned = plan_cells(variational.measure, inferences(config), out, variational.HELPERS)
     if config.chains is not None:
-        found = run_grid(
-            chains.measure, samplings(config.chains), out, modules=chains.HELPERS, **progress
-        )
-        rows.append(found.assign(part=CHAINS))
-    found = pd.concat(rows, ignore_index=True)
-    keep_rows(config, found, out)
-    return found
+        planned += plan_cells(chains.measure, samplings(config.chains), out, chains.HELPERS)
+    return planned
 
 
-def inferences(config: Bayesian) -> list[variational.Inference]:
+def inferences(config: Bayesian) -> list[variational.InferenceCell]:
     """Cells of the variational part.
 
     Args:
@@ -68,14 +37,14 @@ def inferences(config: Bayesian) -> list[variational.Inference]:
     Returns:
         The cells, in the order of the config.
     """
-    asked = []
+    cells = []
     for architecture, init_scale, rank, asymmetry in product(
         config.architectures, config.init_scales, config.ranks, config.asymmetries
     ):
         population = PopulationConfig(
             architecture=config.architectures[architecture], asymmetry=config.asymmetries[asymmetry]
         )
-        cell = variational.Inference(
+        cell = variational.InferenceCell(
             architecture=architecture,
             asymmetry=asymmetry,
             task=config.task,
@@ -92,11 +61,11 @@ def inferences(config: Bayesian) -> list[variational.Inference]:
             samples=config.samples,
             train_images=config.train_images,
         )
-        asked.append(cell)
-    return asked
+        cells.append(cell)
+    return cells
 
 
-def samplings(config: Chains) -> list[chains.Sampling]:
+def samplings(config: Chains) -> list[chains.ChainCell]:
     """Cells of the Markov chains.
 
     Args:
@@ -105,10 +74,13 @@ def samplings(config: Chains) -> list[chains.Sampling]:
     Returns:
         The cells, in the order of the config.
     """
-    asked = []
+    cells = []
     plain = {"name": "mlp", "hidden": list(config.hidden), "activation": config.activation}
     same = config.model_dump(exclude={"hidden", "activation", "asymmetries"})
     for name, asymmetry in config.asymmetries.items():
         population = PopulationConfig(architecture=plain, asymmetry=asymmetry)
-        asked.append(chains.Sampling(name, population, **same))
-    return asked
+        cells.append(chains.ChainCell(name, population, **same))
+    return cells
+
+
+STUDY = Study("bayesian", Bayesian, plan, make_tables, make_report)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from data_gen.rng import key
-from studies.bayesian.config import Bayesian
+from studies.bayesian.config import Bayesian, Chains
 from studies.common.intervals import bootstrap_mean
+from studies.common.page import Table
 
 RESAMPLES = key(0, "bayesian interval")
 KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
@@ -94,11 +95,8 @@ def explain(config: Bayesian) -> str:
     )
 
 
-def explain_chains(config: Bayesian) -> str:
+def explain_chains(chains: Chains) -> str:
     """What the table of chains shows."""
-    if config.chains is None:
-        return "No chains were asked for."
-    chains = config.chains
     return (
         f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after {chains.warmup} of warm-up, "
         f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. R-hat: median and 95% quantile; "
@@ -106,19 +104,19 @@ def explain_chains(config: Bayesian) -> str:
     )
 
 
-def format_study(config: Bayesian, rows: pd.DataFrame, out: Path) -> str:
-    """Tables for the terminal.
+def make_tables(config: Bayesian, rows: pd.DataFrame, out: Path) -> list[Table]:
+    """The tables of both parts.
 
     Args:
         config: The study's config.
         rows: Its rows.
-        out: Its directory.
+        out: Its directory, not needed.
 
     Returns:
-        Text.
+        One or two tables.
     """
     del out
-    parts = [inference_cells(config, rows).to_string(index=False), explain(config)]
+    tables = [Table("Variational inference", inference_cells(config, rows), explain(config))]
     if config.chains is not None:
-        parts += ["", chain_cells(rows).to_string(index=False), explain_chains(config)]
-    return "\n".join(parts)
+        tables.append(Table("Markov chains", chain_cells(rows), explain_chains(config.chains)))
+    return tables

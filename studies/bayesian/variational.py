@@ -38,7 +38,7 @@ _IMAGES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferenceCell:
     """Networks to train in lock step; one cell of the study.
 
     Attributes:
@@ -76,34 +76,42 @@ class Inference:
     samples: int
     train_images: int | None
 
+    @property
+    def name(self) -> str:
+        """Architecture, asymmetry, scale of the initialization, rank."""
+        kind = f"architecture {self.architecture!r}, asymmetry {self.asymmetry!r}"
+        return f"{kind}, init scale {self.init_scale:g}, rank {self.rank}"
 
-def measure(asked: Inference) -> pd.DataFrame:
+
+def measure(cell: InferenceCell) -> pd.DataFrame:
     """Train the networks of a cell and evaluate them along the way.
 
     Args:
-        asked: What to train.
+        cell: What to train.
 
     Returns:
         A row for each record and seed.
     """
-    task = load_task(asked.task)
-    architecture = build(asked.population, task)
+    task = load_task(cell.task)
+    architecture = build(cell.population, task)
     rows = []
-    for epoch, posterior in infer(asked, architecture, task):
-        found = evaluate(asked, architecture, task, posterior, epoch)
+    for epoch, posterior in infer(cell, architecture, task):
+        found = evaluate(cell, architecture, task, posterior, epoch)
         rows.append(
             pd.DataFrame(
                 {
-                    "seed": asked.seeds,
+                    "seed": cell.seeds,
                     "epoch": epoch,
                     **{name: value.cpu() for name, value in found.items()},
                 }
             )
         )
     names = {
-        name: getattr(asked, name) for name in ("architecture", "asymmetry", "rank", "init_scale")
+        name: getattr(cell, name) for name in ("architecture", "asymmetry", "rank", "init_scale")
     }
-    return pd.concat(rows, ignore_index=True).assign(**names, num_free=architecture.num_free)
+    return pd.concat(rows, ignore_index=True).assign(
+        **names, num_free=architecture.num_free, part="variational"
+    )
 
 
 def build(population: PopulationConfig, task: Task) -> Architecture:
@@ -124,7 +132,7 @@ def build(population: PopulationConfig, task: Task) -> Architecture:
 
 
 def infer(
-    asked: Inference, architecture: Architecture, task: Task
+    cell: InferenceCell, architecture: Architecture, task: Task
 ) -> Iterator[tuple[int, Posterior]]:
     """Maximize the ELBO, with Adam, by batches: minimize mean cross-entropy + KL / number of training images.
 
@@ -133,7 +141,7 @@ def infer(
     batch. A network whose numbers overflow stays at nan and does not touch the others.
 
     Args:
-        asked: What to train.
+        cell: What to train.
         architecture: The architecture; its constants give the dtype if there are any, else the task
             does.
         task: The task.
@@ -147,20 +155,20 @@ def infer(
         initial_posterior(
             architecture,
             generator(seed, "init"),
-            rank=asked.rank,
-            std=asked.initial_std,
-            init_scale=asked.init_scale,
+            rank=cell.rank,
+            std=cell.initial_std,
+            init_scale=cell.init_scale,
         )
-        for seed in asked.seeds
+        for seed in cell.seeds
     ]
     posterior = Posterior(*(torch.stack(parts).to(dtype) for parts in zip(*starts, strict=True)))
-    optimizer = torch.optim.Adam(posterior, lr=asked.lr)
-    noise = [generator(seed, "noise") for seed in asked.seeds]
+    optimizer = torch.optim.Adam(posterior, lr=cell.lr)
+    noise = [generator(seed, "noise") for seed in cell.seeds]
     support, local = support_of(architecture), is_mlp(architecture)
     size = (
-        (asked.batch_size, output_noise_size(architecture, asked.rank))
+        (cell.batch_size, output_noise_size(architecture, cell.rank))
         if local
-        else (weight_noise_size(support, asked.rank),)
+        else (weight_noise_size(support, cell.rank),)
     )
 
     def loss(posterior: Posterior, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
@@ -168,17 +176,17 @@ def infer(
             logits = sample_outputs(architecture, posterior, x, noise)
         else:
             logits = architecture.apply(sample_weights(support, posterior, noise), x)
-        return F.cross_entropy(logits, y) + kl_divergence(
-            support, posterior, asked.prior_std
-        ) / len(task.train.y)
+        return F.cross_entropy(logits, y) + kl_divergence(support, posterior, cell.prior_std) / len(
+            task.train.y
+        )
 
     gradients = vmap(grad(loss))
     yield 0, posterior
     step = 0
-    for record in range(1, asked.records + 1):
-        epoch = round(record * asked.epochs / asked.records)
-        while step < max(1, round(epoch * len(task.train.y) / asked.batch_size)):
-            index = batches(asked, step, len(task.train.y))
+    for record in range(1, cell.records + 1):
+        epoch = round(record * cell.epochs / cell.records)
+        while step < max(1, round(epoch * len(task.train.y) / cell.batch_size)):
+            index = batches(cell, step, len(task.train.y))
             drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
             images = task.inputs(task.train.x[index.flatten()]).unflatten(0, index.shape)
             found = gradients(posterior, images, task.train.y[index], drawn)
@@ -189,29 +197,29 @@ def infer(
         yield epoch, posterior
 
 
-def batches(asked: Inference, step: int, num_images: int) -> Int64[Tensor, "S B"]:
+def batches(cell: InferenceCell, step: int, num_images: int) -> Int64[Tensor, "S B"]:
     """Training images of each seed's next batch, from endless shuffled passes.
 
     Args:
-        asked: Seeds and size of a batch.
+        cell: Seeds and size of a batch.
         step: Number of the step, from 0.
         num_images: Training images.
 
     Returns:
         Rows of the training part.
     """
-    keys = fold(key(0, "order"), torch.tensor(asked.seeds))
-    position = torch.arange(step * asked.batch_size, (step + 1) * asked.batch_size)
+    keys = fold(key(0, "order"), torch.tensor(cell.seeds))
+    position = torch.arange(step * cell.batch_size, (step + 1) * cell.batch_size)
     return shuffled(keys, position.expand(len(keys), -1), torch.full_like(keys, num_images))
 
 
 def evaluate(
-    asked: Inference, architecture: Architecture, task: Task, posterior: Posterior, epoch: int
+    cell: InferenceCell, architecture: Architecture, task: Task, posterior: Posterior, epoch: int
 ) -> dict[str, Float[Tensor, " S"]]:
     """Evaluate posteriors by drawing weights, whatever they were trained with.
 
     Args:
-        asked: Number of draws, and seeds.
+        cell: Number of draws, and seeds.
         architecture: The architecture.
         task: The task.
         posterior: Of all seeds, tensors `[S, ...]`.
@@ -223,25 +231,25 @@ def evaluate(
         draws; `mean_test_loss` and `mean_test_accuracy` of the network at the posterior's mean.
         Losses in nats.
     """
-    train = Images(task.train.x[: asked.train_images], task.train.y[: asked.train_images])
-    noise = [generator(seed, "evaluation", epoch) for seed in asked.seeds]
+    train = Images(task.train.x[: cell.train_images], task.train.y[: cell.train_images])
+    noise = [generator(seed, "evaluation", epoch) for seed in cell.seeds]
     support, dtype = support_of(architecture), task.mean.dtype
-    size = weight_noise_size(support, asked.rank)
+    size = weight_noise_size(support, cell.rank)
     train_loss, average = torch.zeros(len(noise), dtype=dtype), torch.zeros((), dtype=dtype)
     with torch.no_grad():
-        kl = vmap(lambda own: kl_divergence(support, own, asked.prior_std))(posterior) / len(
+        kl = vmap(lambda own: kl_divergence(support, own, cell.prior_std))(posterior) / len(
             task.train.y
         )
-        for _ in range(asked.samples):
+        for _ in range(cell.samples):
             drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
             params = vmap(lambda own, e: sample_weights(support, own, e))(posterior, drawn)
             train_loss += (
                 _cross_entropy(_log_probabilities(architecture, task, params, train.x), train.y)
-                / asked.samples
+                / cell.samples
             )
             average = (
                 average
-                + _log_probabilities(architecture, task, params, task.test.x).exp() / asked.samples
+                + _log_probabilities(architecture, task, params, task.test.x).exp() / cell.samples
             )
         mean = _log_probabilities(
             architecture, task, unflatten(support.space, posterior.mean), task.test.x

@@ -1,13 +1,16 @@
-"""What all studies share: a config, which may name a zoo and the job that makes it."""
+"""What a study is, and its config, which may name a zoo and the job that makes it."""
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from studies.common.grid import Measurement
+from studies.common.page import Report, Table
 from zoo.config import StrictModel
-from zoo.store.atomic import write_text
-from zoo.store.manifest import MANIFEST_NAME
 
 
 class PlainConfig(StrictModel):
@@ -53,32 +56,25 @@ def _short(study: str, recipe: str) -> str:
     return recipe.removeprefix(f"{study}-")
 
 
-def keep_rows(config: PlainConfig, rows: pd.DataFrame, out: Path) -> None:
-    """Write `rows.parquet` and `config.yaml`.
+@dataclass(frozen=True)
+class Study:
+    """A study; `studies.common.runner` runs it and shows its results.
 
-    Args:
-        config: The study's config.
-        rows: Its rows.
-        out: Its directory, made if it is missing.
+    Attributes:
+        name: Its name on the command line.
+        config: Its config.
+        plan: `plan(config, out) -> measurements`, the rows of all of them are those of the study.
+        tables: `tables(config, rows, out) -> tables` for the terminal.
+        report: `report(config, rows, out) -> report` for `report.html`.
+        further: Tables besides the rows, made from the same cells: `plan(config, planned)` by the
+            name of their file, `<name>.parquet`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(out / "rows.parquet")
-    write_text(out / "config.yaml", config.to_yaml())
 
-
-def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = False) -> None:
-    """Generate the zoo of a study from its job, or go on with that, unless it is there completely.
-
-    Args:
-        config: Names the zoo and, maybe, a job; without one nothing is done.
-        workers: Number of processes; None for one a core, or one a GPU.
-        quiet: Whether to show no progress on stderr.
-    """
-    from data_gen.config import load_job
-    from data_gen.executors.processes import default_workers
-    from data_gen.generation import choose_device, generate
-
-    if config.job is None or (config.zoo / MANIFEST_NAME).is_file():
-        return
-    count = default_workers(choose_device("auto")) if workers is None else workers
-    generate(load_job(config.job), config.zoo, workers=0 if count == 1 else count, quiet=quiet)
+    name: str
+    config: type[PlainConfig]
+    plan: Callable[[Any, Path], list[Measurement]]
+    tables: Callable[[Any, pd.DataFrame, Path], list[Table]]
+    report: Callable[[Any, pd.DataFrame, Path], Report]
+    further: Mapping[str, Callable[[Any, list[Measurement]], list[Measurement]]] = field(
+        default_factory=dict
+    )

@@ -1,13 +1,15 @@
-"""Cells of a study: rows in a file named by all that they depend on, measured in parallel, kept as soon as they are there."""
+"""Cells of a study: each is measured once, its rows kept in a file named by all they depend on."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import import_module
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,125 +18,220 @@ from data_gen.executors.processes import num_cores
 from studies.common.parallel import run_here, run_in_processes
 from zoo.store.atomic import atomic_write
 
-FORMAT = 1  # raise it when the meaning of a stored cell changes
+FORMAT = 3  # raise it when the meaning of a stored cell changes
 PACKAGES = ("zoo", "data_gen")
-PLACES = ("zoo", "folder")
-Measure = Callable[[Any], pd.DataFrame]
+PLACE = {"is_place": True}
+"""Metadata of a field that says where something lies; such fields are no part of the identity."""
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """What one measurement is about: a frozen dataclass of names, numbers, tuples and paths.
+
+    A path to a zoo is marked as a `PLACE`. What depends on a zoo has its `fingerprint` too.
+    """
+
+    @property
+    def name(self) -> str:
+        """A few words that tell it from the other cells of the study, for messages."""
+        ...
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Something to measure.
+class Measurement:
+    """A cell, how it is measured, and where its rows are kept.
 
     Attributes:
-        measure: Measures it: `measure(asked) -> rows`; at the top of a module, as processes import
-            it.
-        asked: What it is told, a frozen dataclass of names, numbers, tuples and paths; attributes
-            named `zoo` and `folder` say where things lie and are not part of a cell's identity, so
-            that what depends on a zoo carries its `fingerprint` too.
+        measure: `measure(cell, *rows of needs) -> rows`; at the top of a module, as processes
+            import it.
+        cell: What is measured.
         out: Directory of the study.
         code: What `code_fingerprint` was when the study was planned.
+        needs: Measurements whose rows it works on; they are done before it.
+        cost: The most expensive ones come first, so that processes end at about the same time.
+        only_here: Why other processes cannot do it; empty if they can.
     """
 
-    measure: Measure
-    asked: Any
+    measure: Callable[..., pd.DataFrame]
+    cell: Any
     out: Path
     code: str
+    needs: tuple["Measurement", ...] = ()
+    cost: int = 0
+    only_here: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all that the rows depend on, hexadecimal."""
+        function = [self.measure.__module__, self.measure.__qualname__]
+        needs = [need.key for need in self.needs]
+        identity = [FORMAT, self.code, *function, self.cell, needs]
+        text = json.dumps(identity, sort_keys=True, default=_plain)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def path(self) -> Path:
-        """File of its rows."""
-        asked = {name: value for name, value in vars(self.asked).items() if name not in PLACES}
-        identity = [FORMAT, self.code, self.measure.__module__, self.measure.__qualname__, asked]
-        key = hashlib.sha256(
-            json.dumps(identity, sort_keys=True, default=_plain).encode()
-        ).hexdigest()
-        return self.out / "cells" / f"{key}.parquet"
+        """File of the rows."""
+        return cell_path(self.out, self.key)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its rows are there, and those that it needs."""
+        return self.path.is_file() and all(need.is_done for need in self.needs)
+
+    def rows(self) -> pd.DataFrame:
+        """The rows, once it is done."""
+        return read_cell(self.path)
+
+
+def plan_cells(
+    measure: Callable[..., pd.DataFrame],
+    cells: Iterable[Cell],
+    out: Path,
+    modules: Sequence[str] = (),
+) -> list[Measurement]:
+    """Plan to measure cells that need no others.
+
+    Args:
+        measure: Measures a cell, see `Measurement`.
+        cells: The cells.
+        out: Directory of the study.
+        modules: Packages and modules that `measure` calls, besides `PACKAGES` and its module.
+
+    Returns:
+        One measurement for each cell.
+    """
+    code = code_fingerprint(*PACKAGES, measure.__module__, *modules)
+    return [Measurement(measure, cell, out, code) for cell in cells]
 
 
 def run_grid(
-    measure: Measure,
-    asked: Sequence[Any],
-    out: Path,
-    *,
-    name: str,
-    modules: Sequence[str] = (),
-    workers: int | None = None,
-    quiet: bool = False,
+    planned: Sequence[Measurement], *, name: str, workers: int | None = None, quiet: bool = False
 ) -> pd.DataFrame:
-    """Measure every cell that is not there yet. A study that was stopped goes on where it was.
+    """Do every measurement that is not done. A study that was stopped goes on where it was.
 
     Args:
-        measure: Measures a cell, see `Cell`.
-        asked: What to measure, a frozen dataclass a cell.
-        out: Directory of the study, made if it is missing.
+        planned: What to measure.
         name: Of the study, for the progress bar.
-        modules: Names of the modules of `studies` that `measure` calls; their source is part of the
-            cells' identity.
         workers: Number of processes of one thread each; as many as there are cores if None. One
             means this process.
         quiet: Whether to show no progress on stderr.
 
     Returns:
-        The rows of all cells, in their order.
+        All rows, in the order of the plan.
+
+    Raises:
+        ValueError: If a cell cannot be measured; the message names the cell.
     """
-    code = code_fingerprint(*PACKAGES, measure.__module__, *modules)
-    cells = [Cell(measure, part, out, code) for part in asked]
-    waiting = [cell for cell in cells if not cell.path.is_file()]
+    waiting = [measurement for measurement in planned if not measurement.is_done]
+    waiting.sort(key=lambda measurement: -measurement.cost)
     workers = min(workers or num_cores(), max(len(waiting), 1))
-    done = (
-        run_here(complete, waiting)
-        if workers == 1
-        else run_in_processes(complete, waiting, workers)
-    )
-    bar = tqdm(
-        total=len(cells), initial=len(cells) - len(waiting), unit="cell", desc=name, disable=quiet
-    )
+    if workers > 1:
+        check_workers(waiting)
+        done = run_in_processes(complete, waiting, workers)
+    else:
+        done = run_here(complete, waiting)
+    total, start = len(planned), len(planned) - len(waiting)
+    bar = tqdm(total=total, initial=start, unit="cell", desc=name, disable=quiet)
     with bar, closing(done):
         for _ in done:
             bar.update()
-    return pd.concat([pd.read_parquet(cell.path) for cell in cells], ignore_index=True)
+    return pd.concat([measurement.rows() for measurement in planned], ignore_index=True)
 
 
-def complete(cell: Cell) -> None:
-    """Measure a cell and keep its rows; the file is there completely or not at all.
+def check_workers(waiting: Iterable[Measurement]) -> None:
+    """Refuse measurements that other processes cannot do.
 
     Args:
-        cell: The cell.
+        waiting: Measurements for other processes.
 
     Raises:
-        ValueError: If it cannot be measured; the message names the cell.
+        ValueError: If there is one; the message says why, and what to do.
     """
+    for measurement in waiting:
+        if measurement.only_here:
+            raise ValueError(measurement.only_here)
+
+
+def complete(measurement: Measurement) -> None:
+    """Do what a measurement needs, then the measurement, unless that is done; keep the rows.
+
+    Args:
+        measurement: What to do.
+
+    Raises:
+        ValueError: If it cannot be done; the message names the cell.
+    """
+    for need in measurement.needs:
+        complete(need)
+    if measurement.path.is_file():
+        return
+    inputs = [need.rows() for need in measurement.needs]
     try:
-        rows = cell.measure(cell.asked)
+        rows = measurement.measure(measurement.cell, *inputs)
     except ValueError as error:
-        raise ValueError(f"{cell.asked}: {error}") from error
-    with atomic_write(cell.path) as temporary:
+        raise ValueError(f"{measurement.cell.name}: {error}") from error
+    with atomic_write(measurement.path) as temporary:
         rows.to_parquet(temporary)
 
 
-def code_fingerprint(*names: str) -> str:
-    """SHA-256 of the source that results come from: those of another version are never taken for this one's.
+def cell_path(out: Path, key: str) -> Path:
+    """File of the rows of a cell in the directory of a study, by the key of its measurement."""
+    return out / "cells" / f"{key}.parquet"
+
+
+def read_cell(path: Path) -> pd.DataFrame:
+    """Read the rows of a cell.
 
     Args:
-        *names: Names of packages, all of whose modules count, and of modules.
+        path: Their file.
+
+    Returns:
+        The rows.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path}: not the rows of a cell ({error}); delete the file and run again"
+        ) from error
+
+
+def code_fingerprint(*names: str) -> str:
+    """SHA-256 of the source that results come from, so that no other version's are taken for them.
+
+    Args:
+        *names: Names of modules, and of packages, all of whose modules count.
 
     Returns:
         Hexadecimal digest.
     """
     digest = hashlib.sha256()
     for name in names:
-        module = import_module(name)
-        files = (
-            sorted(Path(module.__path__[0]).rglob("*.py"))
-            if hasattr(module, "__path__")
-            else [Path(module.__file__ or "")]
-        )
-        for path in files:
+        for path in _sources(name):
             digest.update(f"{name}/{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
+def _sources(name: str) -> list[Path]:
+    """Files of a module, or of all modules of a package."""
+    spec = find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"no module {name!r}")
+    folders = spec.submodule_search_locations
+    if folders is not None:
+        return sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
+    return [Path(spec.origin or "")]
+
+
 def _plain(value: Any) -> Any:
-    """JSON of what is no plain value: a path is its text, a dataclass or an object its attributes."""
-    return str(value) if isinstance(value, Path) else vars(value)
+    """JSON of what is no plain value: the text of a path, the attributes of an object but places."""
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        counted = [field.name for field in dataclasses.fields(value) if field.metadata != PLACE]
+        return {name: vars(value)[name] for name in counted}
+    return vars(value)

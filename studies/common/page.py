@@ -6,7 +6,8 @@ import io
 import os
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,37 +33,90 @@ pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .82
 """
 
 
-def render_page(title: str, parts: list[str]) -> str:
-    """The whole page.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of texts with its heading.
 
-    Args:
-        title: Shown by browsers; the heading is one of the parts.
-        parts: HTML, as the other functions make it.
-
-    Returns:
-        HTML.
+    Attributes:
+        title: The heading.
+        cells: The texts, by column.
+        note: What the numbers are; may be empty.
     """
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+
+    title: str
+    cells: pd.DataFrame
+    note: str = ""
 
 
-def write_page(out: Path, title: str, parts: list[str]) -> Path:
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a study puts on its page.
+
+    Attributes:
+        title: Title of the page.
+        parts: HTML, as the functions of this module make it.
+        facts: What is worth knowing about how it was made, by name.
+    """
+
+    title: str
+    parts: list[str]
+    facts: Mapping[str, str]
+
+
+def write_page(out: Path, title: str, parts: Iterable[str]) -> Path:
     """Write `report.html`.
 
     Args:
         out: Directory of the study.
-        title: As for `render_page`.
-        parts: As for `render_page`.
+        title: Shown by browsers; the heading is one of the parts.
+        parts: HTML, as the other functions make it.
 
     Returns:
         The file.
     """
     path = out / "report.html"
-    write_text(path, render_page(title, parts))
+    page = (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+    write_text(path, page)
     return path
+
+
+def section(shown: Table, level: int = 2) -> list[str]:
+    """A table as parts of a page: its heading, its cells, its note."""
+    notes = [quiet(shown.note)] if shown.note else []
+    return [heading(shown.title, level), table(shown.cells), *notes]
+
+
+def table_text(shown: Table) -> str:
+    """A table for the terminal."""
+    return "\n".join([shown.title, render(shown.cells), *([shown.note] if shown.note else [])])
+
+
+def render(cells: pd.DataFrame) -> str:
+    """A table of texts in columns, with an empty line where the first column changes.
+
+    Args:
+        cells: Texts.
+
+    Returns:
+        Lines of text.
+    """
+    widths = [max(map(len, [name, *cells[name]])) for name in cells.columns]
+    text, before = [_join(cells.columns, widths)], cells.iloc[0, 0]
+    for values in cells.to_numpy().tolist():
+        text += [""] * (values[0] != before) + [_join(values, widths)]
+        before = values[0]
+    return "\n".join(text)
+
+
+def _join(values: Iterable[str], widths: Sequence[int]) -> str:
+    return "  ".join(
+        value.ljust(width) for value, width in zip(values, widths, strict=True)
+    ).rstrip()
 
 
 def heading(text: str, level: int = 2) -> str:

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.common.base import StudyConfig
+from studies.common.figures import COLORS, MARKERS, WIDTH, draw_band, finish, line_style, panels
 from studies.common.intervals import mean_interval, split_by
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.common.page import Report, Table, figure, heading, paragraph, section
 from studies.common.segments import above_chord, midpoint
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
-from studies.learnability.summary import render
 
 GROUP = ["population", "way"]
 METRICS = ("test_loss", "train_loss", "test_accuracy", "train_accuracy")
@@ -27,7 +25,7 @@ EXPLAIN = (
     "Barrier: the value at the middle of the segment less the mean of both ends (for accuracy: the mean of both ends less the "
     "middle), so that 0 is no barrier; highest: the largest such difference over the segment. Mean over pairs with Student's "
     "95% interval; n is the number of pairs, no network in two of them. Distance: root mean square over trained parameters, "
-    "before and after alignment. Moved: share of the permutable neurons that the alignment put elsewhere; unprompted: share "
+    "before and after alignment. Moved: share of the permutable neurons that the alignment put elsewhere; misordered: share "
     "that weight matching would move if all neurons of the standard architecture could be permuted."
 )
 
@@ -45,10 +43,7 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
         pair.
     """
     found = []
-    named = rows.assign(
-        way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)]
-    )
-    for (population, way, pair), lines in split_by(named, [*GROUP, "pair"]):
+    for (population, way, pair), lines in split_by(_with_ways(rows), [*GROUP, "pair"]):
         segment = lines.sort_values("point")
         points = segment["point"].to_numpy(np.float64)
         row = {"population": population, "way": way, "pair": pair}
@@ -62,14 +57,16 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
             row
             | {
                 name: segment[name].iloc[0]
-                for name in ("distance_before", "distance", "moved", "unprompted")
+                for name in ("distance_before", "distance", "moved", "misordered_share")
             }
         )
     return pd.DataFrame(found)
 
 
-def _way(alignment: str, repaired: bool) -> str:
-    return f"{alignment}, statistics reset" if repaired else alignment
+def _with_ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their `way`: the alignment, and whether statistics were reset."""
+    reset = np.where(rows["repaired"], ", statistics reset", "")
+    return rows.assign(way=rows["alignment"] + reset)
 
 
 def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -98,14 +95,14 @@ def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
                 ),
                 "distance": f"{own['distance_before'].mean():.4f} > {own['distance'].mean():.4f}",
                 "moved": f"{own['moved'].mean():.2f}",
-                "unprompted": f"{own['unprompted'].mean():.2f}",
+                "misordered": f"{own['misordered_share'].mean():.2f}",
             }
         )
     return pd.DataFrame(lines)
 
 
-def format_study(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> str:
-    """The table of a study for the terminal.
+def make_tables(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> list[Table]:
+    """The table of barriers.
 
     Args:
         _config: The study's config.
@@ -113,13 +110,13 @@ def format_study(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> str:
         _out: Its directory.
 
     Returns:
-        Lines of text.
+        One table.
     """
-    return f"{render(table_cells(pair_barriers(rows)))}\n\n{EXPLAIN}"
+    return [Table("Barriers", table_cells(pair_barriers(rows)), EXPLAIN)]
 
 
-def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
-    """Write `report.html`.
+def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
+    """The page of the study.
 
     Args:
         config: The study's config.
@@ -127,33 +124,31 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
         out: Its directory.
 
     Returns:
-        The file.
+        Its parts.
     """
     pairs = pair_barriers(rows)
     lead = (
-        f"The loss on the straight segment between two networks of a population that were trained independently, from the zoo "
-        f"{config.zoo.name}. If two minima are the same up to a permutation of neurons, alignment takes the barrier between "
-        f"them away; if a population has no such symmetry, there should be none to begin with."
+        f"The loss on the straight segment between two networks of a population that were trained "
+        f"independently, from the zoo {config.zoo.name}. If two minima are the same up to a "
+        f"permutation of neurons, alignment takes the barrier between them away; if a population "
+        f"has no such symmetry, there should be none to begin with."
     )
-    parts = [
-        heading("Mode connectivity", 1),
-        paragraph(lead),
-        heading("Barriers"),
-        table(table_cells(pairs)),
-        quiet(EXPLAIN),
-    ]
-    with rc_context(STYLE):
-        caption = "Barrier in test loss, one small mark a pair; large mark and bar: mean and Student's 95% interval over pairs."
-        parts += [figure(plot_barriers(pairs), caption), heading("Along the segment")]
-        for metric in ("test_loss", "train_loss", "test_accuracy"):
-            caption = (
-                f"Mean {WORDS[metric]} along the segment, one panel a population, n = {_span(pairs)} pairs; bands: Student's "
-                f"95% interval over pairs of the difference to the chord, around the mean."
-            )
-            parts.append(figure(plot_segments(rows, metric), caption))
+    parts = [heading("Mode connectivity", 1), paragraph(lead)]
+    parts += [part for table in make_tables(config, rows, out) for part in section(table)]
+    caption = (
+        "Barrier in test loss, one small mark a pair; large mark and bar: mean and Student's 95% "
+        "interval over pairs."
+    )
+    parts += [figure(plot_barriers(pairs), caption), heading("Along the segment")]
+    for metric in ("test_loss", "train_loss", "test_accuracy"):
+        caption = (
+            f"Mean {WORDS[metric]} along the segment, one panel a population, n = {_span(pairs)} "
+            f"pairs; bands: Student's 95% interval over pairs of the difference to the chord, "
+            f"around the mean."
+        )
+        parts.append(figure(plot_segments(rows, metric), caption))
     facts = {"pairs": f"{_span(pairs)} in each population", "points": str(rows["point"].nunique())}
-    parts.append(details("mode-connectivity", out, facts, config.to_yaml()))
-    return write_page(out, f"Mode connectivity: {config.zoo.name}", parts)
+    return Report(f"Mode connectivity: {config.zoo.name}", parts, facts)
 
 
 def plot_barriers(pairs: pd.DataFrame) -> Figure:
@@ -198,43 +193,29 @@ def plot_segments(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    named = rows.assign(
-        way=[_way(*pair) for pair in zip(rows["alignment"], rows["repaired"], strict=True)]
-    )
+    named = _with_ways(rows)
     populations, ways = named["population"].unique(), named["way"].unique()
-    columns = min(len(populations), 4)
-    lines = -(-len(populations) // columns)
-    drawn = Figure(figsize=(WIDTH, 0.6 + 2.3 * lines), layout="constrained")
-    panels = (
-        drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    )
+    drawn, axes = panels(len(populations), 4, margin=0.6, height=2.3)
     legend = {}
-    for panel, population in zip(panels, populations, strict=False):
+    for panel, population in zip(axes, populations, strict=True):
+        here = named.loc[named["population"] == population]
         for i, way in enumerate(ways):
-            own = named.loc[(named["population"] == population) & (named["way"] == way)]
-            if len(own):
-                legend[way] = _plot_mean(
-                    panel, own.pivot(index="pair", columns="point", values=metric), i
-                )
+            curves = here.loc[here["way"] == way].pivot(
+                index="pair", columns="point", values=metric
+            )
+            if len(curves):
+                legend[way] = _plot_mean(panel, curves, i)
         panel.set_title(population)
-    for panel in panels[len(populations) :]:
-        panel.set_visible(False)
-    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=6, handlelength=4)
-    drawn.supxlabel("place t on the segment (1 - t) a + t b", fontsize=9)
-    drawn.supylabel(WORDS[metric], fontsize=9)
-    return drawn
+    return finish(drawn, "place t on the segment (1 - t) a + t b", WORDS[metric], legend, ncols=6)
 
 
-def _plot_mean(panel: Axes, curves: pd.DataFrame, i: int) -> object:
-    """Mean over pairs, with the interval of what the segment adds to its chord: how good the ends are is not its concern."""
+def _plot_mean(panel: Axes, curves: pd.DataFrame, number: int) -> object:
+    """Mean over pairs, with the interval of the difference to the chord, not of the ends."""
     points, values = curves.columns.to_numpy(np.float64), curves.to_numpy(np.float64)
     spread = [mean_interval(column) for column in above_chord(values, points).T]
     mean, half = values.mean(0), np.array([interval.high - interval.mean for interval in spread])
-    panel.fill_between(points, mean - half, mean + half, color=COLORS[i], alpha=0.18, lw=0)
-    (line,) = panel.plot(
-        points, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], markevery=4, ms=4, lw=1.3
-    )
-    return line
+    ends = (mean, mean - half, mean + half)
+    return draw_band(panel, points, ends, alpha=0.18, markevery=4, **line_style(number))
 
 
 def _span(pairs: pd.DataFrame) -> str:

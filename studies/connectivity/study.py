@@ -11,7 +11,7 @@ References:
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,13 @@ from studies.common.alignments import (
     moved_share,
     standard_space,
 )
-from studies.common.base import StudyConfig, keep_rows, make_zoo
+from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import all_networks, load_parts, rms_distance
-from studies.common.grid import run_grid
+from studies.common.grid import PLACE, Measurement, plan_cells
 from studies.common.segments import evaluate_segment
-from studies.connectivity.report import format_study, write_report
+from studies.connectivity.report import make_report, make_tables
 from zoo.store.population import Population, load
 from zoo.symmetry.action import act
-
-__all__ = ["CONFIG", "Connectivity", "format_study", "run", "write_report"]
 
 
 class Connectivity(StudyConfig):
@@ -82,15 +80,14 @@ class Connectivity(StudyConfig):
         return points
 
 
-CONFIG = Connectivity
 MODULES = ("studies.common.alignments", "studies.common.evaluation", "studies.common.segments")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ConnectivityCell:
     """One cell: all pairs of a population with one alignment; it depends on the population's content too."""
 
-    zoo: Path
+    zoo: Path = field(metadata=PLACE)
     fingerprint: str
     task: str
     population: str
@@ -104,32 +101,20 @@ class Asked:
     num_restarts: int
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Population and alignment."""
+        return f"population {self.population!r}, alignment {self.alignment!r}"
 
-def run(
-    config: Connectivity, out: Path, *, workers: int | None = None, quiet: bool = False
-) -> pd.DataFrame:
-    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
 
-    Args:
-        config: What to measure.
-        out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
-        quiet: Whether to show no progress on stderr.
-
-    Returns:
-        One row for each population, alignment, pair and point.
-    """
-    make_zoo(config, workers=workers, quiet=quiet)
+def plan(config: Connectivity, out: Path) -> list[Measurement]:
+    """The cells of all populations."""
     populations = load(config.zoo).choose(config.populations).values()
-    asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(
-        measure, asked, out, name="mode-connectivity", modules=MODULES, workers=workers, quiet=quiet
-    )
-    keep_rows(config, rows, out)
-    return rows
+    cells = [cell for population in populations for cell in cells_of(config, population)]
+    return plan_cells(measure, cells, out, MODULES)
 
 
-def plan(config: Connectivity, population: Population) -> list[Asked]:
+def cells_of(config: Connectivity, population: Population) -> list[ConnectivityCell]:
     """The cells of a population.
 
     Args:
@@ -142,11 +127,10 @@ def plan(config: Connectivity, population: Population) -> list[Asked]:
     """
     moving = can_move(population.space)
     repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
-    names = ("pairs", "points", "num_train", "num_test", "match_images", "num_restarts", "seed")
-    common = {name: getattr(config, name) for name in names}
+    common = config.model_dump(exclude={"zoo", "job", "populations", "alignments", "repair"})
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
     return [
-        Asked(
+        ConnectivityCell(
             config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common
         )
         for alignment in config.alignments
@@ -155,11 +139,11 @@ def plan(config: Connectivity, population: Population) -> list[Asked]:
     ]
 
 
-def measure(asked: Asked) -> pd.DataFrame:
+def measure(cell: ConnectivityCell) -> pd.DataFrame:
     """Measure the pairs of a population with one alignment.
 
     Args:
-        asked: Which.
+        cell: Which.
 
     Returns:
         One row for each pair and point.
@@ -167,35 +151,35 @@ def measure(asked: Asked) -> pd.DataFrame:
     Raises:
         ValueError: If there are not so many pairs.
     """
-    population = load(asked.zoo)[asked.population]
+    population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
-    pairs = pairs_of(table["network_id"].to_numpy(), asked.pairs)
+    pairs = pairs_of(table["network_id"].to_numpy(), cell.pairs)
     train, test = load_parts(population)
-    parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
+    parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
     network, space = population.architecture, population.space
-    matching = Matching(network, train.first(asked.match_images), asked.num_restarts, asked.seed)
-    points, plain = np.linspace(0, 1, asked.points), standard_space(population)
+    matching = Matching(network, train.first(cell.match_images), cell.num_restarts, cell.seed)
+    points, plain = np.linspace(0, 1, cell.points), standard_space(population)
     rows = []
     for first, second in pairs:
         a, b = ({name: tensor[i] for name, tensor in params.items()} for i in (first, second))
-        element = ALIGNMENTS[asked.alignment](space, b, a, matching)
+        element = ALIGNMENTS[cell.alignment](space, b, a, matching)
         moved = act(space, element, b)
         start, end = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
         values = evaluate_segment(
-            network, start, end, points, parts, parts["train"] if asked.repaired else None
+            network, start, end, points, parts, parts["train"] if cell.repaired else None
         )
         ids = table["network_id"].to_numpy()[[first, second]]
         row = {
-            "population": asked.population,
-            "alignment": asked.alignment,
-            "repaired": asked.repaired,
+            "population": cell.population,
+            "alignment": cell.alignment,
+            "repaired": cell.repaired,
             "pair": ids[0] // 2,
             "first_id": ids[0],
             "second_id": ids[1],
             "distance_before": rms_distance(population, a, b),
             "distance": rms_distance(population, a, moved),
             "moved": moved_share(space, element),
-            "unprompted": moved_share(plain, match_weights(plain, b, a, matching)),
+            "misordered_share": moved_share(plain, match_weights(plain, b, a, matching)),
         }
         metrics = {
             f"{part}_{kind}": v[k][0]
@@ -230,3 +214,6 @@ def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
             f"expected at least {count or 1} pairs of networks that did not diverge, found {len(whole)}"
         )
     return whole[:count]
+
+
+STUDY = Study("mode-connectivity", Connectivity, plan, make_tables, make_report)

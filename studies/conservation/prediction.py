@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
 from studies.common.evaluation import evaluate, load_parts
+from studies.common.grid import PLACE
 from zoo.params import Params
 from zoo.store.population import Population, load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -22,7 +23,7 @@ HALF_TIME = "half_time"
 
 
 @dataclass(frozen=True)
-class Bridge:
+class PredictionCell:
     """A target of a population to be predicted; one cell of the study.
 
     Attributes:
@@ -37,7 +38,7 @@ class Bridge:
         folder: Where computed targets are kept.
     """
 
-    zoo: Path
+    zoo: Path = field(metadata=PLACE)
     fingerprint: str
     population: str
     target: str
@@ -45,35 +46,42 @@ class Bridge:
     num_train: int
     seed: int
     num_bootstrap: int
-    folder: str
+    folder: Path = field(metadata=PLACE)
+
+    @property
+    def name(self) -> str:
+        """Population and target."""
+        return f"population {self.population!r}, predicting {self.target!r}"
 
 
-def measure(asked: Bridge) -> pd.DataFrame:
+def measure(cell: PredictionCell) -> pd.DataFrame:
     """Fit trees on statistics of what each bridge shows of the training networks, and predict the test networks.
 
     Args:
-        asked: What to predict.
+        cell: What to predict.
 
     Returns:
         A row for each bridge: Kendall's tau and R^2 on the test networks with their intervals,
             their number `n`, and the number
         of test networks `dropped` that have no such target.
     """
-    population, rows = load(asked.zoo)[asked.population], []
-    tables = {split: table_of(asked, population, split) for split in population.splits}
+    population, rows = load(cell.zoo)[cell.population], []
+    tables = {split: table_of(cell, population, split) for split in population.splits}
     left_out = tables["test"]["diverged"].to_numpy(bool)
-    for bridge in asked.bridges:
-        seen = shown(population, bridge, tables)
+    for bridge in cell.bridges:
+        predictor = shown(population, bridge, tables)
         metanet = Metanet(
             "hparams" if bridge == "hyperparameters" else "gbm",
-            target=asked.target,
-            seed=asked.seed,
+            target=cell.target,
+            seed=cell.seed,
         )
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message=".*networks that diverged and have no finite"
             )  # they are counted below
-            found = metanet.fit(seen).evaluate(seen, "test", num_bootstrap=asked.num_bootstrap)
+            found = metanet.fit(predictor).evaluate(
+                predictor, "test", num_bootstrap=cell.num_bootstrap
+            )
         metrics = {
             f"{name}{end}": getattr(found[name], part)
             for name in ("kendall_tau", "r2")
@@ -87,24 +95,24 @@ def measure(asked: Bridge) -> pd.DataFrame:
                 "dropped": int(left_out.sum()),
             }
         )
-    return pd.DataFrame(rows).assign(population=asked.population, target=asked.target)
+    return pd.DataFrame(rows).assign(population=cell.population, target=cell.target, part="bridges")
 
 
-def table_of(asked: Bridge, population: Population, split: str) -> pd.DataFrame:
+def table_of(cell: PredictionCell, population: Population, split: str) -> pd.DataFrame:
     """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
 
     Args:
-        asked: The target, and how it is computed.
+        cell: The target, and how it is computed.
         population: The population.
         split: Name of the split.
 
     Returns:
         One row a network.
     """
-    table = with_derived(population, [asked.target], Path(asked.folder)).table(split)
-    if asked.target != HALF_TIME:
+    table = with_derived(population, [cell.target], cell.folder).table(split)
+    if cell.target != HALF_TIME:
         return table
-    reached = half_times(population, split, asked.num_train)
+    reached = half_times(population, split, cell.num_train)
     # metanets leave out networks that are marked so, and count them
     return table.assign(
         half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached)

@@ -12,72 +12,44 @@ References:
 import json
 from pathlib import Path
 
-import pandas as pd
-
-from studies.common.base import keep_rows, make_zoo
+from studies.common.base import Study
 from studies.common.computed_targets import DERIVED
-from studies.common.grid import run_grid
-from studies.conservation import prediction as conservation_bridge
-from studies.conservation import trajectories as conservation_paths
-from studies.conservation.config import Conservation, Descent
-from studies.conservation.prediction import HALF_TIME, Bridge
-from studies.conservation.report import write_report
-from studies.conservation.tables import format_study
-from studies.conservation.trajectories import Run
+from studies.common.grid import Measurement, plan_cells
+from studies.conservation import prediction, trajectories
+from studies.conservation.config import Conservation
+from studies.conservation.prediction import HALF_TIME, PredictionCell
+from studies.conservation.report import make_report
+from studies.conservation.tables import make_tables
+from studies.conservation.trajectories import TrainingCell
 from zoo.store.population import Population, load
 
-CONFIG = Conservation
-__all__ = ["CONFIG", "Conservation", "Descent", "format_study", "run", "write_report"]
+MODULES = ("metanet", "studies.common.computed_targets", "studies.common.evaluation")
 
 
-def run(
-    config: Conservation, out: Path, *, workers: int | None = None, quiet: bool = False
-) -> pd.DataFrame:
-    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
+def plan(config: Conservation, out: Path) -> list[Measurement]:
+    """The cells of both parts, the training runs first.
 
     Args:
         config: What to measure.
-        out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
-        quiet: Whether to show no progress on stderr.
+        out: Directory of the study.
 
     Returns:
-        Rows of both parts, told apart by `part`, see `conservation_paths.measure` and
-        `conservation_bridge.measure`.
+        The measurements.
 
     Raises:
         ValueError: If a population or target is unknown, or a population has no recorded quantities
             and there is something to predict.
     """
-    make_zoo(config, workers=workers, quiet=quiet)
     populations = load(config.zoo).choose(config.populations).values()
-    asked = [cell for population in populations for cell in runs(config, population)]
-    told = [
-        cell
-        for population in populations
-        if config.bridges
-        for cell in bridges(config, population, out)
-    ]
-    rows = run_grid(
-        conservation_paths.measure, asked, out, name="paths", workers=workers, quiet=quiet
-    ).assign(part="paths")
-    if told:
-        modules = ("studies.common.computed_targets", "studies.common.evaluation")
-        found = run_grid(
-            conservation_bridge.measure,
-            told,
-            out,
-            name="bridges",
-            modules=modules,
-            workers=workers,
-            quiet=quiet,
-        )
-        rows = pd.concat([rows, found.assign(part="bridges")], ignore_index=True)
-    keep_rows(config, rows, out)
-    return rows
+    trained = [cell for population in populations for cell in runs(config, population)]
+    planned = plan_cells(trajectories.measure, trained, out)
+    if config.bridges:
+        told = [cell for population in populations for cell in bridges(config, population, out)]
+        planned += plan_cells(prediction.measure, told, out, MODULES)
+    return planned
 
 
-def runs(config: Conservation, population: Population) -> list[Run]:
+def runs(config: Conservation, population: Population) -> list[TrainingCell]:
     """Training runs of a population.
 
     Args:
@@ -94,11 +66,11 @@ def runs(config: Conservation, population: Population) -> list[Run]:
         for lr in descent.lrs:
             steps = max(config.records, round(config.steps * min(descent.lrs) / lr))
             how = (name, descent.optimizer, lr, descent.momentum, descent.weight_decay)
-            cells.append(Run(told, population.name, *how, steps, *common))
+            cells.append(TrainingCell(told, population.name, *how, steps, *common))
     return cells
 
 
-def bridges(config: Conservation, population: Population, out: Path) -> list[Bridge]:
+def bridges(config: Conservation, population: Population, out: Path) -> list[PredictionCell]:
     """What is predicted of a population.
 
     Args:
@@ -126,9 +98,12 @@ def bridges(config: Conservation, population: Population, out: Path) -> list[Bri
         config.num_train,
         config.seed,
         config.num_bootstrap,
-        str(out / "targets"),
+        out / "targets",
     )
     return [
-        Bridge(config.zoo, population.fingerprint, population.name, target, *options)
+        PredictionCell(config.zoo, population.fingerprint, population.name, target, *options)
         for target in config.targets
     ]
+
+
+STUDY = Study("conservation", Conservation, plan, make_tables, make_report)

@@ -7,9 +7,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from studies.common.intervals import Interval, mean_interval, split_by
+from studies.common.page import Table
 from studies.conservation.config import Conservation
 from studies.conservation.trajectories import TERMS
-from studies.learnability.summary import render
 
 ROUNDING = 1e-12
 """Changes of a quantity below this share of its size are rounding errors."""
@@ -154,22 +154,23 @@ def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def format_study(config: Conservation, rows: pd.DataFrame, out: Path) -> str:
-    """Tables for the terminal.
+def make_tables(config: Conservation, rows: pd.DataFrame, out: Path) -> list[Table]:
+    """The tables of both parts.
 
     Args:
         config: The study's config.
         rows: Its rows.
-        out: Its directory.
+        out: Its directory, not needed.
 
     Returns:
-        Text.
+        One or two tables.
     """
     del out
-    parts = ["Laws along training", render(path_cells(rows)), EXPLAIN]
+    tables = [Table("Laws along training", path_cells(rows), EXPLAIN)]
     if config.bridges:
-        parts += ["", "What the initialization tells", render(bridge_cells(rows)), EXPLAIN_BRIDGES]
-    return "\n".join(parts)
+        told = Table("What the initialization tells", bridge_cells(rows), EXPLAIN_BRIDGES)
+        tables.append(told)
+    return tables
 
 
 def _text(interval: Interval) -> str:

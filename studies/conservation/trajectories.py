@@ -27,7 +27,7 @@ TERMS = ("discretization", "decay", "optimizer", "broken")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingCell:
     """Networks to train and watch; one cell of the study.
 
     Attributes:
@@ -56,12 +56,17 @@ class Run:
     records: int
     networks: int
 
+    @property
+    def name(self) -> str:
+        """Population, way to train, step size."""
+        return f"population {self.population!r}, trained by {self.descent!r}, lr {self.lr:g}"
 
-def measure(asked: Run) -> pd.DataFrame:
+
+def measure(cell: TrainingCell) -> pd.DataFrame:
     """Train networks and watch the laws of their standard architecture at every step.
 
     Args:
-        asked: What to train.
+        cell: What to train.
 
     Returns:
         A row for each network, law and record. Means are over the law's neurons, heads or columns:
@@ -73,33 +78,33 @@ def measure(asked: Run) -> pd.DataFrame:
     Raises:
         ValueError: If a network diverges.
     """
-    job = job_of(asked)
+    job = job_of(cell)
     worker = ShardWorker(
         job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     trainer, table = (
-        worker.trainer(asked.population),
-        full_table(job, worker.task, torch.arange(asked.networks)),
+        worker.trainer(cell.population),
+        full_table(job, worker.task, torch.arange(cell.networks)),
     )
     networks, state = worker.start(trainer, table)
-    watch = Watch(trainer, networks, worker.laws(asked.population), asked)
+    watch = Watch(trainer, networks, worker.laws(cell.population), cell)
     trainer.run(networks, state, watch)
-    names = {name: getattr(asked, name) for name in ("population", "descent", "lr")}
-    return pd.DataFrame(watch.rows).assign(**names)
+    names = {name: getattr(cell, name) for name in ("population", "descent", "lr")}
+    return pd.DataFrame(watch.rows).assign(**names, part="paths")
 
 
-def job_of(asked: Run) -> Job:
+def job_of(cell: TrainingCell) -> Job:
     """The job of a run: task, populations and seed of the zoo's, equal hyperparameters for all networks."""
-    config = json.loads(asked.job)
+    config = json.loads(cell.job)
     told = {
-        name: getattr(asked, name)
+        name: getattr(cell, name)
         for name in ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")
     }
-    populations = {asked.population: config["populations"][asked.population]}
+    populations = {cell.population: config["populations"][cell.population]}
     fixed = {
         "populations": populations,
         "hyperparameters": told,
-        "count": asked.networks,
+        "count": cell.networks,
         "checkpoints": 2,
         "laws": "found",
     }
@@ -113,17 +118,19 @@ class Watch:
         trainer: Who trains.
         networks: The networks.
         laws: The laws.
-        asked: Hyperparameters, and number of records.
+        cell: Hyperparameters, and number of records.
 
     Attributes:
         rows: Rows so far.
     """
 
-    def __init__(self, trainer: Trainer, networks: TrainingRuns, laws: Sequence[Law], asked: Run):
-        self._trainer, self._networks, self._laws, self._asked = trainer, networks, laws, asked
+    def __init__(
+        self, trainer: Trainer, networks: TrainingRuns, laws: Sequence[Law], cell: TrainingCell
+    ):
+        self._trainer, self._networks, self._laws, self._cell = trainer, networks, laws, cell
         self._seen = draw_view(networks, trainer.task, trainer.seed)
         self._kept = set(
-            np.round(np.linspace(0, asked.steps, asked.records + 1)).astype(int).tolist()
+            np.round(np.linspace(0, cell.steps, cell.records + 1)).astype(int).tolist()
         )
         self._start: Params = {}
         self._before: tuple[Params, Params] = ({}, {})
@@ -144,7 +151,7 @@ class Watch:
         step = int(state.step[0])
         if step != self._next or bool((state.diverged_at >= 0).any()):
             raise ValueError(
-                f"a network diverged by step {self._next}; choose a smaller lr than {self._asked.lr}"
+                f"a network diverged by step {self._next}; choose a smaller lr than {self._cell.lr}"
             )
         self._next += 1
         params = {name: tensor.clone() for name, tensor in state.params.items()}
@@ -168,9 +175,9 @@ class Watch:
 
     def _add(self, params: Params) -> None:
         before, gradients = self._before
-        rate = torch.full((len(self._networks.ids),), self._asked.lr, dtype=torch.float64)
+        rate = torch.full((len(self._networks.ids),), self._cell.lr, dtype=torch.float64)
         for law, drift in split_drift(
-            self._laws, before, params, gradients, rate, self._asked.weight_decay
+            self._laws, before, params, gradients, rate, self._cell.weight_decay
         ).items():
             self._step_drift[law] += drift.total.abs()
             for term in TERMS:

@@ -5,21 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.common.figures import (
+    WIDTH,
+    draw_band,
+    finish,
+    line_style,
+    panels,
+    plain_ticks,
+    words,
+)
+from studies.common.page import Report, figure, heading, paragraph, quiet, section
 from studies.interpolation.config import Interpolation
-from studies.interpolation.tables import bin_shares, blocks_of, varied
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH, plain_ticks, words
+from studies.interpolation.tables import bin_shares, make_tables, varied
 
 RISES = (-100, -10, -1, -0.1, -0.01, -0.001, 0.001, 0.01, 0.1, 1, 10, 100)
 LOG_RATIO = 20  # hyperparameters that vary by more than this factor have a logarithmic axis
 
 
-def write_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Path:
-    """Write `report.html`.
+def make_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Report:
+    """The page of the study.
 
     Args:
         config: The study's config.
@@ -27,30 +34,31 @@ def write_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Path:
         out: Its directory.
 
     Returns:
-        The file.
+        Its parts.
     """
-    populations = list(rows["population"].unique())
+    num_networks, num_populations = rows["network_id"].nunique(), rows["population"].nunique()
     counts = ", ".join(f"{name} {count}" for name, count in _diverged(rows).items())
     lead = (
-        f"The training loss at {config.num_points} evenly spaced points of the segment from the initialization of a network to "
-        f"its trained parameters, for {rows['network_id'].nunique()} networks in each of {len(populations)} populations of the "
-        f"zoo {config.zoo.name}. Nothing was trained for it: the ends are the first and the last checkpoint of each network."
+        f"The training loss at {config.num_points} evenly spaced points of the segment from the "
+        f"initialization of a network to its trained parameters, for {num_networks} networks in "
+        f"each of {num_populations} populations of the zoo {config.zoo.name}. Nothing was trained "
+        f"for it: the ends are the first and the last checkpoint of each network."
     )
-    parts = [heading("Linear interpolation from initialization to trained", 1), paragraph(lead)]
-    parts.append(
-        quiet(f"Diverged networks, counted and left out of all means and curves: {counts}.")
-    )
-    with rc_context(STYLE):
-        for index, (title, cells, text) in enumerate(blocks_of(config, rows)):
-            parts += [heading(title), table(cells), quiet(text)]
-            parts += _first_figures(config, rows) if index == 0 else []
-        parts += _hyperparameters(config, rows)
+    first, *others = make_tables(config, rows, out)
+    parts = [
+        heading("Linear interpolation from initialization to trained", 1),
+        paragraph(lead),
+        quiet(f"Diverged networks, counted and left out of all means and curves: {counts}."),
+        *section(first),
+        *_first_figures(config, rows),
+        *(part for table in others for part in section(table)),
+        *_hyperparameters(config, rows),
+    ]
     facts = {
         "networks": f"{len(rows)}, with {config.num_points} points each",
         "training images": _images(config),
     }
-    parts.append(details("interpolation", out, facts, config.to_yaml()))
-    return write_page(out, f"Interpolation: {config.zoo.name}", parts)
+    return Report(f"Interpolation: {config.zoo.name}", parts, facts)
 
 
 def _diverged(rows: pd.DataFrame) -> dict[str, int]:
@@ -104,32 +112,24 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
     """
     usable = rows.loc[~rows["diverged"]]
     names = list(rows["population"].unique())
-    columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
-    drawn = Figure(figsize=(WIDTH, 0.5 + 2.5 * lines), layout="constrained")
-    panels = (
-        drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    )
+    drawn, axes = panels(len(names), 5, margin=0.5, height=2.5)
     quartiles = {
         name: np.quantile(np.stack(here["losses"].to_list()), [0.25, 0.5, 0.75], axis=0)
         for name, here in usable.groupby("population", sort=False)
     }
-    for i, (panel, name) in enumerate(zip(panels, names, strict=False)):
+    for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
         panel.set_title(f"{name}\n{int((usable['population'] == name).sum())} networks", fontsize=8)
         if name in quartiles:
             low, middle, high = quartiles[name]
             position = np.linspace(0, 1, len(middle))
-            panel.fill_between(position, low, high, color=COLORS[i % len(COLORS)], alpha=0.2, lw=0)
-            panel.plot(position, middle, color=COLORS[i % len(COLORS)], lw=1.6)
+            color = line_style(i)["color"]
+            draw_band(panel, position, (middle, low, high), alpha=0.2, color=color, lw=1.6)
             if name != baseline and baseline in quartiles:
                 panel.plot(position, quartiles[baseline][1], color="#555", lw=0.9, ls=(0, (4, 2)))
-    panels[0].set_yscale("log")
-    plain_ticks(panels[0].yaxis)
-    for panel in panels[len(names) :]:
-        panel.set_visible(False)
-    drawn.supxlabel("position on the segment (0 initialization, 1 trained)", fontsize=9)
-    drawn.supylabel("training loss (nats)", fontsize=9)
-    return drawn
+    axes[0].set_yscale("log")
+    plain_ticks(axes[0].yaxis)
+    position = "position on the segment (0 initialization, 1 trained)"
+    return finish(drawn, position, "training loss (nats)")
 
 
 def plot_rises(rows: pd.DataFrame) -> Figure:
@@ -146,15 +146,8 @@ def plot_rises(rows: pd.DataFrame) -> Figure:
     for i, (name, here) in enumerate(rows.loc[~rows["diverged"]].groupby("population", sort=False)):
         values = np.sort(here["largest_rise"].to_numpy(np.float64))
         shares = np.arange(1, len(values) + 1) / len(values)
-        panel.step(
-            values,
-            shares,
-            where="post",
-            color=COLORS[i % len(COLORS)],
-            ls=LINES[i % len(LINES)],
-            lw=1.4,
-            label=name,
-        )
+        color, dashes = line_style(i)["color"], line_style(i)["ls"]
+        panel.step(values, shares, where="post", color=color, ls=dashes, lw=1.4, label=name)
     panel.axvline(0, color="#888", lw=0.8)
     panel.set_xscale("symlog", linthresh=1e-3)
     low, high = panel.get_xlim()
@@ -181,33 +174,17 @@ def plot_shares(rows: pd.DataFrame, hyperparameters: Sequence[str], num_bins: in
     Returns:
         The figure.
     """
-    columns = min(len(hyperparameters), 3)
-    lines = -(-len(hyperparameters) // columns)
-    drawn = Figure(figsize=(WIDTH, 0.5 + 2.4 * lines), layout="constrained")
-    panels = drawn.subplots(lines, columns, sharey=True, squeeze=False).ravel().tolist()
+    drawn, axes = panels(len(hyperparameters), 3, margin=0.5, height=2.4, sharex=False)
     legend = {}
-    for panel, hyperparameter in zip(panels, hyperparameters, strict=False):
+    for panel, hyperparameter in zip(axes, hyperparameters, strict=True):
         shares = bin_shares(rows, hyperparameter, num_bins)
         for i, name in enumerate(rows["population"].unique()):
             here = shares.loc[shares["population"] == name]
-            color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
             bars = np.stack([here["value"] - here["low"], here["high"] - here["value"]]).clip(0)
-            style = {
-                "color": color,
-                "marker": marker,
-                "ls": dashes,
-                "ms": 4,
-                "lw": 1.2,
-                "elinewidth": 0.8,
-                "capsize": 2,
-            }
+            style = line_style(i, lw=1.2, elinewidth=0.8, capsize=2)
             legend[name] = panel.errorbar(here["center"], here["value"], yerr=bars, **style)
         _dress(panel, hyperparameter, shares)
-    for panel in panels[len(hyperparameters) :]:
-        panel.set_visible(False)
-    drawn.supylabel("share of monotonic networks", fontsize=9)
-    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
-    return drawn
+    return finish(drawn, ylabel="share of monotonic networks", legend=legend)
 
 
 def _dress(panel: Axes, hyperparameter: str, shares: pd.DataFrame) -> None:

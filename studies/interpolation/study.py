@@ -11,7 +11,7 @@ References:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,23 +23,20 @@ from data_gen.config import Job
 from data_gen.sampling import as_tensor
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.runs import TrainingRuns, draw_view, parts_of
-from studies.common.base import keep_rows, make_zoo
-from studies.common.grid import run_grid
+from studies.common.base import Study
+from studies.common.grid import PLACE, Measurement, plan_cells
 from studies.interpolation.config import Interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
-from studies.interpolation.report import write_report
-from studies.interpolation.tables import format_study
+from studies.interpolation.report import make_report
+from studies.interpolation.tables import make_tables
 from zoo.params import Params
 from zoo.store.population import Zoo, load
 
-__all__ = ["CONFIG", "Interpolation", "format_study", "measure", "run", "write_report"]
-
-
-CONFIG = Interpolation
+MODULES = ("studies.interpolation.curves", "studies.common.segments")
 
 
 @dataclass(frozen=True)
-class Block:
+class InterpolationCell:
     """Networks `start` to `stop - 1` of a split of a population, and what to measure of them.
 
     Attributes:
@@ -56,7 +53,7 @@ class Block:
         dtype: Floating type.
     """
 
-    zoo: Path
+    zoo: Path = field(metadata=PLACE)
     job: str
     population: str
     fingerprint: str
@@ -68,110 +65,88 @@ class Block:
     label_smoothing: bool
     dtype: str
 
-
-def run(
-    config: Interpolation, out: Path, *, workers: int | None = None, quiet: bool = False
-) -> pd.DataFrame:
-    """Measure every block of networks that is not there yet, then write `rows.parquet` and `config.yaml`.
-
-    Args:
-        config: What to measure.
-        out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
-        quiet: Whether to show no progress on stderr.
-
-    Returns:
-        One row for each population and network: hyperparameters, `diverged`, the measures of
-            `measure_curves` (NaN if
-        diverged) and `losses`, the curve.
-    """
-    make_zoo(config, workers=workers, quiet=quiet)
-    blocks = plan(config, load(config.zoo))
-    modules = ("studies.interpolation.curves", "studies.common.segments")
-    rows = run_grid(
-        measure, blocks, out, name="interpolation", modules=modules, workers=workers, quiet=quiet
-    )
-    keep_rows(config, rows, out)
-    return rows
+    @property
+    def name(self) -> str:
+        """Population and networks."""
+        return f"population {self.population!r}, {self.split} networks {self.start} to {self.stop}"
 
 
-def plan(config: Interpolation, zoo: Zoo) -> list[Block]:
-    """The blocks of a study, in the order of populations and network ids.
+def plan(config: Interpolation, out: Path) -> list[Measurement]:
+    """The cells of all populations."""
+    return plan_cells(measure, plan_networks(config, load(config.zoo)), out, MODULES)
+
+
+def plan_networks(config: Interpolation, zoo: Zoo) -> list[InterpolationCell]:
+    """The cells of a study, in the order of populations and network ids.
 
     Args:
         config: The study's config.
         zoo: Its zoo.
 
     Returns:
-        The blocks.
+        The cells.
 
     Raises:
         ValueError: If a population is unknown or has no checkpoints.
     """
-    chosen = tuple(zoo) if config.populations is None else config.populations
-    for name in dict.fromkeys((config.baseline, *chosen)):
-        if name not in zoo or name not in chosen:
-            raise ValueError(
-                f"population {name!r}: expected one of the populations {[p for p in zoo if p in chosen]}"
-            )
+    chosen = zoo.choose(config.populations)
+    if config.baseline not in chosen:
+        raise ValueError(
+            f"population {config.baseline!r}: expected one of the populations {list(chosen)}"
+        )
+    for name in chosen:
         if not zoo.manifest.populations[name].trajectory:
             raise ValueError(
-                f"population {name!r} has no initial parameters; expected a zoo of a job with checkpoints >= 2"
+                f"population {name!r} has no initial parameters; expected a zoo of a job with "
+                f"checkpoints >= 2"
             )
-    return [block for name in chosen for block in _blocks(config, zoo, name)]
+    return [cell for name in chosen for cell in _cells(config, zoo, name)]
 
 
-def _blocks(config: Interpolation, zoo: Zoo, name: str) -> Iterator[Block]:
+def _cells(config: Interpolation, zoo: Zoo, name: str) -> Iterator[InterpolationCell]:
     population, taken = zoo[name], 0
-    options = (config.num_points, config.num_images, config.label_smoothing, config.dtype)
+    told = config.model_dump(include={"num_points", "num_images", "label_smoothing", "dtype"})
+    of = {"job": zoo.manifest.config_sha256, "fingerprint": population.fingerprint}
     for split in population.splits:
         count = zoo.manifest.split[split]
-        stop = count if config.num_networks is None else min(count, config.num_networks - taken)
-        for start in range(0, stop, config.block):
-            rows = (split, start, min(stop, start + config.block))
-            yield Block(
-                config.zoo,
-                zoo.manifest.config_sha256,
-                name,
-                population.fingerprint,
-                *rows,
-                *options,
-            )
-        taken += max(stop, 0)
+        last = count if config.num_networks is None else min(count, config.num_networks - taken)
+        for start in range(0, last, config.block):
+            rows = {"split": split, "start": start, "stop": min(last, start + config.block)}
+            yield InterpolationCell(config.zoo, population=name, **of, **rows, **told)
+        taken += max(last, 0)
 
 
-def measure(block: Block) -> pd.DataFrame:
-    """Rows of the networks of a block.
+def measure(cell: InterpolationCell) -> pd.DataFrame:
+    """Rows of the networks of a cell.
 
     Args:
-        block: Which networks, and what to measure.
+        cell: Which networks, and what to measure.
 
     Returns:
-        As `run`.
+        One row for each network: hyperparameters, `diverged`, the measures of `measure_curves` (NaN
+        if diverged) and `losses`, the curve.
     """
-    zoo = load(block.zoo)
-    population, dtype = zoo[block.population], getattr(torch, block.dtype)
-    table = population.table(block.split).iloc[block.start : block.stop].reset_index(drop=True)
+    zoo = load(cell.zoo)
+    population, dtype = zoo[cell.population], getattr(torch, cell.dtype)
+    table = population.table(cell.split).iloc[cell.start : cell.stop].reset_index(drop=True)
     job = Job.model_validate(zoo.manifest.config)
     task = _task(job.task.model_dump_json(), dtype)
     seen_size = as_tensor(table["train_size"].to_numpy(copy=True), torch.int64)
-    size = seen_size if block.num_images is None else seen_size.clamp(max=block.num_images)
+    size = seen_size if cell.num_images is None else seen_size.clamp(max=cell.num_images)
     seen = draw_view(_networks(table, seen_size), task, job.seed)
-    smoothing = as_tensor(
-        table["label_smoothing"].to_numpy() * block.label_smoothing, torch.float64
-    )
-    ends = _ends(block.zoo, block.population, block.split, block.fingerprint)
+    smoothing = as_tensor(table["label_smoothing"].to_numpy() * cell.label_smoothing, torch.float64)
+    ends = _ends(cell.zoo, cell.population, cell.split, cell.fingerprint)
     start, end = (
-        {name: tensor[block.start : block.stop].to(dtype) for name, tensor in part.items()}
+        {name: tensor[cell.start : cell.stop].to(dtype) for name, tensor in part.items()}
         for part in ends
     )
     architecture = population.architecture.to("cpu", dtype)
     losses = segment_losses(
-        architecture, task, seen, (start, end), size, smoothing, block.num_points
+        architecture, task, seen, (start, end), size, smoothing, cell.num_points
     ).numpy()
     diverged = table["diverged"].to_numpy(bool) | ~np.isfinite(losses).all(1)
     rows = table[["network_id", *population.hyperparameters]].copy()
-    rows.insert(0, "population", block.population)
+    rows.insert(0, "population", cell.population)
     rows["diverged"] = diverged
     for name, values in measure_curves(losses).items():
         rows[name] = np.where(diverged, np.nan, values)
@@ -186,7 +161,7 @@ def _task(config: str, dtype: torch.dtype) -> Task:
 
 @lru_cache(maxsize=1)
 def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Params, Params]:
-    """Initial and final parameters of a split; the blocks of a split come one after the other."""
+    """Initial and final parameters of a split; the cells of a split come one after the other."""
     _, params = load(zoo)[population].trajectory(split)
     start, end = (
         {name: tensor[:, moment].clone() for name, tensor in params.items()} for moment in (0, -1)
@@ -205,3 +180,6 @@ def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> TrainingRuns:
     first = table.iloc[0]
     shared = (str(first["optimizer"]), str(first["schedule"]), int(first["batch_size"]))
     return TrainingRuns(ids, {"label_noise": noise}, steps, train_size, parts, *shared)
+
+
+STUDY = Study("interpolation", Interpolation, plan, make_tables, make_report)

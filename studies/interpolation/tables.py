@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from metanet.metrics import Estimate, bootstrap
 from studies.common.intervals import bootstrap_mean
+from studies.common.page import Table
 from studies.interpolation.config import Interpolation
 
 MEASURES = {
@@ -216,47 +217,29 @@ def correlation_cells(lines: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index().rename_axis(columns=None).astype(str)
 
 
-def blocks_of(config: Interpolation, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
-    """Title, cells and explanation of each table that there is something to show in."""
-    found = [
-        (
-            "The segment from initialization to trained",
-            summary_cells(summarize(rows, config.num_bootstrap)),
-            EXPLAINED,
-        )
-    ]
-    paired = differences(rows, config.baseline, config.num_bootstrap)
-    if len(paired):
-        found.append(
-            (
-                f"Difference to {config.baseline}",
-                summary_cells(paired, True),
-                PAIRED.format(config.baseline),
-            )
-        )
-    correlations = correlate(rows, config.num_bootstrap)
-    if len(correlations):
-        found.append(
-            ("Largest rise and hyperparameters", correlation_cells(correlations), CORRELATED)
-        )
-    return found
-
-
-def format_study(config: Interpolation, rows: pd.DataFrame, _out: Path) -> str:
-    """All tables of a study for the terminal.
+def make_tables(config: Interpolation, rows: pd.DataFrame, out: Path) -> list[Table]:
+    """The tables that there is something to show in.
 
     Args:
         config: The study's config.
         rows: Its rows.
-        _out: Its directory, not needed.
+        out: Its directory, not needed.
 
     Returns:
-        Lines of text.
+        One to three tables.
     """
-    blocks = blocks_of(config, rows)
-    return "\n\n".join(
-        "\n".join([title, cells.to_string(index=False), text]) for title, cells, text in blocks
-    )
+    del out
+    measured = summary_cells(summarize(rows, config.num_bootstrap))
+    tables = [Table("The segment from initialization to trained", measured, EXPLAINED)]
+    paired = differences(rows, config.baseline, config.num_bootstrap)
+    if len(paired):
+        cells, note = summary_cells(paired, True), PAIRED.format(config.baseline)
+        tables.append(Table(f"Difference to {config.baseline}", cells, note))
+    correlations = correlate(rows, config.num_bootstrap)
+    if len(correlations):
+        cells = correlation_cells(correlations)
+        tables.append(Table("Largest rise and hyperparameters", cells, CORRELATED))
+    return tables
 
 
 def _num_distinct(values: Any) -> int:

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from metanet.inputs.treatments import NONE
 from metanet.metrics import METRICS
 from metanet.models.table import METANETS
-from studies.learnability.fits import Predictions, load_predictions
-from studies.learnability.scores import MATCHED, Task
+from studies.common.grid import PACKAGES, Measurement, code_fingerprint
+from studies.learnability.config import Learnability
+from studies.learnability.scores import MATCHED, ScoreCell
 from studies.learnability.summary import title
 
 FLAT = "mlp"
@@ -46,7 +47,64 @@ class Handling:
     num_train: int
 
 
-def ablate(tasks: Sequence[Task], num_bootstrap: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class AblationCell:
+    """What an ablation compares; its needs are the fits, in the order of the lines.
+
+    Attributes:
+        lines: The line of each fit.
+        matched: Identities of the label-matched test networks of each fit.
+        match_minimum: With fewer matched networks their metrics are NaN.
+        num_bootstrap: Resamples.
+    """
+
+    lines: tuple[Handling, ...]
+    matched: tuple[tuple[int, ...], ...]
+    match_minimum: int
+    num_bootstrap: int
+
+    @property
+    def name(self) -> str:
+        """There is one a study."""
+        return "ablation"
+
+
+def plan_ablation(config: Learnability, planned: Sequence[Measurement]) -> list[Measurement]:
+    """Compare all fits of a study whose labels are true.
+
+    Args:
+        config: The study's config.
+        planned: Measurements of the scores of its fits.
+
+    Returns:
+        One measurement.
+    """
+    scores = [scored for scored in planned if not scored.cell.fit.shuffled]
+    cell = AblationCell(
+        lines=tuple(_handling(scored.cell) for scored in scores),
+        matched=tuple(scored.cell.matched[scored.cell.fit.population] for scored in scores),
+        match_minimum=config.match_minimum,
+        num_bootstrap=config.num_bootstrap,
+    )
+    code = code_fingerprint(*PACKAGES, "metanet", ablate.__module__)
+    fits = tuple(fit for scored in scores for fit in scored.needs)
+    return [Measurement(ablate, cell, planned[0].out, code, needs=fits)]
+
+
+def _handling(cell: ScoreCell) -> Handling:
+    fit = cell.fit
+    return Handling(fit.target, fit.metanet, cell.treatment, fit.population, fit.num_train)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Predictions of one fit for the test networks of its population, and which count as matched."""
+
+    predictions: pd.DataFrame
+    matched: Bool[np.ndarray, "n"]
+
+
+def ablate(cell: AblationCell, *predictions: pd.DataFrame) -> pd.DataFrame:
     """Compare every way to handle symmetry with none.
 
     ``gain = mean over seeds of metric - mean over seeds of metric of the plain line``, on the
@@ -55,8 +113,8 @@ def ablate(tasks: Sequence[Task], num_bootstrap: int) -> pd.DataFrame:
     each line only.
 
     Args:
-        tasks: Tasks that are done.
-        num_bootstrap: Resamples.
+        cell: What is compared.
+        *predictions: Those of each fit.
 
     Returns:
         One row for each target, metanet, treatment and population, in this order: `invariant` (what
@@ -65,122 +123,109 @@ def ablate(tasks: Sequence[Task], num_bootstrap: int) -> pd.DataFrame:
         `m`, the difference `m_gain` to the plain line and `m_over_flat` to the flat line, each with
         `_low` and `_high`. NaN where there is no such line, or too few matched networks.
     """
-    lines: dict[Handling, list[Task]] = {}
-    for task in tasks:
-        cell = task.cell
-        if not cell.shuffled:
-            line = Handling(
-                cell.target, cell.metanet, task.treatment, cell.population, cell.num_train
-            )
-            lines.setdefault(line, []).append(task)
-    found = []
-    for target in dict.fromkeys(line.target for line in lines):
-        ours = {line: group for line, group in lines.items() if line.target == target}
-        populations = {line.population: None for line in ours}
-        baseline = STANDARD if STANDARD in populations else next(iter(populations))
-        shown = _largest(ours)
-        compared = {
-            line: (_plain(line, baseline), replace(_plain(line, baseline), metanet=FLAT))
-            for line in shown
+    seeds: dict[Handling, list[_Scored]] = {}
+    for line, ids, table in zip(cell.lines, cell.matched, predictions, strict=True):
+        here = table.loc[table["test_population"] == line.population]
+        matched = np.isin(here["network_id"].to_numpy(), ids)
+        matched &= matched.sum() >= cell.match_minimum
+        seeds.setdefault(line, []).append(_Scored(here, matched))
+    rows = []
+    for target in dict.fromkeys(line.target for line in seeds):
+        ours = {line: scored for line, scored in seeds.items() if line.target == target}
+        rows += _compare(ours, cell.num_bootstrap)
+    return pd.DataFrame(rows)
+
+
+def _compare(lines: Mapping[Handling, list[_Scored]], num_bootstrap: int) -> list[dict[str, Any]]:
+    """The rows of one target."""
+    populations = [line.population for line in lines]
+    baseline = STANDARD if STANDARD in populations else populations[0]
+    shown = _largest(lines)
+    plain = {line: replace(line, treatment=NONE, population=baseline) for line in shown}
+    flat = {line: replace(plain[line], metanet=FLAT) for line in shown}
+    wanted = {*shown, *plain.values(), *flat.values()}
+    samples = _samples(
+        {line: scored for line, scored in lines.items() if line in wanted}, num_bootstrap
+    )
+    rows = []
+    for line in shown:
+        told = {
+            **vars(line),
+            "invariant": getattr(METANETS[line.metanet], "invariant", "nothing"),
+            "num_seeds": len(lines[line]),
+            "baseline": baseline,
         }
-        wanted = {other for line in shown for other in (line, *compared[line]) if other in ours}
-        samples = _samples(
-            {line: group for line, group in ours.items() if line in wanted}, num_bootstrap
-        )
-        for line in shown:
-            plain, flat = (samples.get(other) for other in compared[line])
-            found.append(_row(line, len(ours[line]), baseline, samples[line], plain, flat))
-    return pd.DataFrame(found)
-
-
-def _plain(line: Handling, baseline: str) -> Handling:
-    return replace(line, treatment=NONE, population=baseline)
+        others = samples.get(plain[line]), samples.get(flat[line])
+        rows.append(told | _estimates(samples[line], *others))
+    return rows
 
 
 def _largest(lines: Iterable[Handling]) -> list[Handling]:
-    """Each combination at its largest number of training networks, by metanet, treatment, population as they appear."""
+    """Each combination at its largest number of networks, by metanet, treatment, population."""
     best: dict[tuple[str, str, str], Handling] = {}
     for line in lines:
         key = (line.metanet, line.treatment, line.population)
         if key not in best or line.num_train > best[key].num_train:
             best[key] = line
-    ranks = [
-        {name: rank for rank, name in enumerate(dict.fromkeys(names))}
-        for names in zip(*best, strict=True)
-    ]
-    return [
-        best[key]
-        for key in sorted(
-            best, key=lambda key: [rank[name] for rank, name in zip(ranks, key, strict=True)]
-        )
-    ]
-
-
-def _samples(lines: Mapping[Handling, list[Task]], num_bootstrap: int) -> dict[Handling, Samples]:
-    """Metrics of each line, mean over seeds: first on the test networks themselves, then on each resample of their ids."""
-    own = {
-        line: [load_predictions(task.predictions_path)[line.population] for task in group]
-        for line, group in lines.items()
-    }
-    ids = np.unique(
-        np.concatenate([predictions.network_id for group in own.values() for predictions in group])
+    ranks = [list(dict.fromkeys(names)) for names in zip(*best, strict=True)]
+    order = sorted(
+        best, key=lambda key: [names.index(name) for names, name in zip(ranks, key, strict=True)]
     )
-    counts = np.random.default_rng(0).multinomial(
+    return [best[key] for key in order]
+
+
+def _samples(
+    lines: Mapping[Handling, list[_Scored]], num_bootstrap: int
+) -> dict[Handling, Samples]:
+    """Metrics of each line, mean over seeds: on all test networks, then on each resample."""
+    every = [one.predictions["network_id"].to_numpy() for part in lines.values() for one in part]
+    ids = np.unique(np.concatenate(every))
+    drawn = np.random.default_rng(0).multinomial(
         len(ids), np.full(len(ids), 1 / len(ids)), size=num_bootstrap
     )
-    counts = np.concatenate([np.ones((1, len(ids))), counts.astype(np.float64)])
+    counts = np.concatenate([np.ones((1, len(ids))), drawn.astype(np.float64)])
     samples = {}
-    for line, group in lines.items():
-        seeds = []
-        for task, predictions in zip(group, own[line], strict=True):
-            matched = np.isin(predictions.network_id, task.matched[line.population])
-            matched &= matched.sum() >= task.match_minimum
-            here = counts[:, np.searchsorted(ids, predictions.network_id)]
-            parts = {"": np.ones_like(matched), MATCHED: matched}
-            seeds.append(
-                {
-                    p + name: v
-                    for p, kept in parts.items()
-                    for name, v in _metrics(predictions, here, kept).items()
-                }
-            )
+    for line, scored in lines.items():
+        seeds = [_metrics_of_seed(one, ids, counts) for one in scored]
         samples[line] = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in seeds[0]}
     return samples
 
 
-def _metrics(
-    predictions: Predictions, counts: Float[np.ndarray, "r n"], kept: Bool[np.ndarray, "n"]
+def _metrics_of_seed(
+    scored: _Scored, ids: Int[np.ndarray, "i"], counts: Float[np.ndarray, "r i"]
 ) -> Samples:
-    """Each metric of the kept networks under each row of counts; NaN where none of them is in a resample."""
+    """Metrics of one fit on all and on its matched networks under each row of counts of ids."""
+    here = counts[:, np.searchsorted(ids, scored.predictions["network_id"].to_numpy())]
+    kept = {"": np.ones_like(scored.matched), MATCHED: scored.matched}
+    return {
+        prefix + name: values
+        for prefix, chosen in kept.items()
+        for name, values in _metrics(scored.predictions, here, chosen).items()
+    }
+
+
+def _metrics(
+    predictions: pd.DataFrame, counts: Float[np.ndarray, "r n"], kept: Bool[np.ndarray, "n"]
+) -> Samples:
+    """Each metric of the kept networks under each row of counts; NaN where a row has none."""
     values = {metric: np.full(len(counts), np.nan) for metric in COMPARED}
     inside = counts[:, kept].sum(1) > 0
+    truth, prediction = (predictions[name].to_numpy()[kept] for name in ("truth", "prediction"))
     if kept.sum() >= 2:
         for metric in COMPARED:
-            truth, prediction = predictions.truth[kept], predictions.prediction[kept]
             values[metric][inside] = METRICS[metric](truth, prediction, counts[inside][:, kept])
     return values
 
 
-def _row(
-    line: Handling,
-    num_seeds: int,
-    baseline: str,
-    samples: Samples,
-    plain: Samples | None,
-    flat: Samples | None,
-) -> dict[str, Any]:
-    row = {
-        **vars(line),
-        "invariant": getattr(METANETS[line.metanet], "invariant", "nothing"),
-        "num_seeds": num_seeds,
-        "baseline": baseline,
-    }
+def _estimates(samples: Samples, plain: Samples | None, flat: Samples | None) -> dict[str, float]:
+    """Each metric of a line, and its differences to the plain and to the flat line."""
+    columns = {}
     for metric, values in samples.items():
         absent = np.full_like(values, np.nan)
-        row |= _estimate(metric, values)
-        row |= _estimate(f"{metric}_gain", values - plain[metric] if plain else absent)
-        row |= _estimate(f"{metric}_over_flat", values - flat[metric] if flat else absent)
-    return row
+        columns |= _estimate(metric, values)
+        columns |= _estimate(f"{metric}_gain", values - plain[metric] if plain else absent)
+        columns |= _estimate(f"{metric}_over_flat", values - flat[metric] if flat else absent)
+    return columns
 
 
 def _estimate(name: str, values: Float[np.ndarray, "_"]) -> dict[str, float]:

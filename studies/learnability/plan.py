@@ -1,6 +1,7 @@
-"""What a learnability study has to do: its tasks, checked before anything is fitted."""
+"""What a learnability study has to do: its fits and scores, checked before anything is fitted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,118 +10,137 @@ from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE, parse_treatment
 from metanet.models.table import METANETS
-from studies.common.grid import code_fingerprint
+from studies.common.grid import PACKAGES, Measurement, code_fingerprint
 from studies.learnability.config import FLOOR, Learnability, Steps
-from studies.learnability.fits import Cell, Place, open_population, read_labels
+from studies.learnability.fits import FitCell, Place, fit, open_population, read_labels
 from studies.learnability.matching import match_labels
-from studies.learnability.plugins import find_plugin
-from studies.learnability.scores import Task
+from studies.learnability.plugins import find_plugin, why_only_here
+from studies.learnability.scores import ScoreCell, score
 from studies.learnability.transfer import find_places, reads_weights
-from zoo.store.population import Population, Zoo
+from zoo.store.population import Population, load
 
+FIT_MODULES = ("studies.common.computed_targets", "studies.learnability.fits")
 SET_BY_STUDY = {"model", "target", "seed", "treatment"}
 
 
-def plan_tasks(config: Learnability, zoo: Zoo, out: Path) -> list[Task]:
-    """The tasks of the study, checked before anything is fitted.
+@dataclass(frozen=True, eq=False)
+class _Scope:
+    """What the fits of one target have in common.
+
+    Attributes:
+        config: What to measure.
+        out: Directory of the study.
+        populations: The populations of the study by name.
+        target: The target.
+        codes: Fingerprints of the code of both stages.
+        matched: Label-matched test networks by name of the place; places of other zoos are matched
+            when they come up.
+    """
+
+    config: Learnability
+    out: Path
+    populations: Mapping[str, Population]
+    target: str
+    codes: tuple[str, str]
+    matched: dict[str, tuple[int, ...]]
+
+    @property
+    def folder(self) -> Path:
+        """Where computed targets are kept."""
+        return self.out / "derived"
+
+
+def plan_study(config: Learnability, out: Path) -> list[Measurement]:
+    """The fits of the study and how they are scored, checked before anything is fitted.
 
     Args:
         config: What to measure.
-        zoo: The zoo that it is measured on.
         out: Directory of the study.
 
     Returns:
-        One task a fit.
+        One measurement a fit, of its scores; it needs that of the fit.
 
     Raises:
         ValueError: If the zoo has no such population or column, a metanet or treatment is unknown,
             or a population has too few networks.
     """
     check(config)
-    populations = zoo.choose(config.population_names)
-    tasks = []
+    populations = load(config.zoo).choose(config.population_names)
+    codes = (
+        code_fingerprint(*PACKAGES, "metanet", *FIT_MODULES),
+        code_fingerprint(*PACKAGES, "metanet", score.__module__),
+    )
+    planned = []
     for target in config.targets:
-        scorer = _Scorer(config, out, target)
-        opened = {name: open_population(config.zoo, name, target, out) for name in populations}
-        scorer.match(opened)
+        scope = _Scope(config, out, populations, target, codes, {})
+        opened = {
+            name: open_population(config.zoo, name, target, scope.folder) for name in populations
+        }
+        scope.matched.update(match_test_networks(config, opened, target))
         for name, metanet in product(populations, config.metanets):
-            places = find_places(config, populations, metanet, name)
-            scorer.match_elsewhere(places)
-            for treatment in treatments_of(config, metanet):
-                for num_train, seed in product(
-                    sizes(config, populations[name], metanet, treatment), config.seeds
-                ):
-                    tasks.append(
-                        scorer.task(populations[name], metanet, treatment, num_train, seed, places)
-                    )
-            if metanet == shuffled_metanet(config):
-                num_train = sizes(config, populations[name], metanet, NONE)[-1]
-                tasks.append(
-                    scorer.task(
-                        populations[name],
-                        metanet,
-                        NONE,
-                        num_train,
-                        config.seeds[0],
-                        (),
-                        shuffled=True,
-                    )
-                )
-    return tasks
+            planned += _plan_metanet(scope, populations[name], metanet)
+    return planned
 
 
-class _Scorer:
-    """Makes the tasks of one target."""
+def _plan_metanet(scope: _Scope, population: Population, metanet: str) -> list[Measurement]:
+    """All fits of one metanet on one population."""
+    config = scope.config
+    places = find_places(config, scope.populations, metanet, population.name)
+    _match_elsewhere(scope, places)
+    planned = []
+    for treatment in treatments_of(config, metanet):
+        counts = sizes(config, population, metanet, treatment)
+        for num_train, seed in product(counts, config.seeds):
+            cell = _fit_cell(scope, population, metanet, config.chains[treatment])
+            cell = replace(cell, num_train=num_train, seed=seed, elsewhere=places)
+            planned.append(_plan_fit(scope, cell, treatment))
+    if metanet == shuffled_metanet(config):
+        num_train = sizes(config, population, metanet, NONE)[-1]
+        cell = _fit_cell(scope, population, metanet, NONE)
+        cell = replace(cell, num_train=num_train, seed=config.seeds[0], shuffled=True)
+        planned.append(_plan_fit(scope, cell, NONE))
+    return planned
 
-    def __init__(self, config: Learnability, out: Path, target: str):
-        self.config, self.out, self.target = config, out, target
-        self.code = code_fingerprint("metanet")
-        self.matched: dict[str, tuple[int, ...]] = {}
 
-    def match(self, populations: Mapping[str, PopulationLike]) -> None:
-        self.matched |= match_test_networks(self.config, populations, self.target)
+def _match_elsewhere(scope: _Scope, places: Iterable[Place]) -> None:
+    """Match populations of other zoos by themselves; those of this zoo are matched already."""
+    for place in places:
+        if place.name not in scope.matched:
+            there = open_population(place.zoo, place.population, scope.target, scope.folder)
+            chosen = match_test_networks(scope.config, {place.name: there}, scope.target)
+            scope.matched.update(chosen)
 
-    def match_elsewhere(self, places: Sequence[Place]) -> None:
-        """Match the populations of another zoo by themselves; those of this zoo are matched already."""
-        for place in places:
-            if place.name not in self.matched:
-                population = open_population(place.zoo, place.population, self.target, self.out)
-                self.match({place.name: population})
 
-    def task(
-        self,
-        population: Population,
-        metanet: str,
-        treatment: str,
-        num_train: int,
-        seed: int,
-        places: tuple[Place, ...],
-        shuffled: bool = False,
-    ) -> Task:
-        config, spec = self.config, self.config.chains[treatment]
-        used = [
-            find_plugin("metanet", metanet),
-            *(find_plugin("treatment", step) for step in _steps(spec)),
-        ]
-        plugins = tuple(plugin for plugin in used if plugin is not None)
-        cell = Cell(
-            zoo=config.zoo,
-            population=population.name,
-            fingerprint=population.fingerprint,
-            metanet=metanet,
-            target=self.target,
-            num_train=num_train,
-            seed=seed,
-            code="+".join([self.code, *(plugin.code for plugin in plugins)]),
-            options=config.options.get(metanet, {}),
-            treatment=spec,
-            shuffled=shuffled,
-            elsewhere=places,
-        )
-        matched = {place.name: self.matched[place.name] for place in cell.places}
-        return Task(
-            cell, treatment, matched, config.match_minimum, config.num_bootstrap, self.out, plugins
-        )
+def _fit_cell(scope: _Scope, population: Population, metanet: str, spec: Steps) -> FitCell:
+    """The fit of a metanet that is treated in some way; the caller says on how many networks."""
+    config = scope.config
+    treatments = [find_plugin("treatment", step) for step in _steps(spec)]
+    plugins = [find_plugin("metanet", metanet), *treatments]
+    return FitCell(
+        zoo=config.zoo,
+        folder=scope.folder,
+        population=population.name,
+        fingerprint=population.fingerprint,
+        metanet=metanet,
+        target=scope.target,
+        num_train=0,
+        seed=0,
+        options=config.options.get(metanet, {}),
+        treatment=spec,
+        steps=repr(parse_treatment(spec).steps),
+        plugins=tuple(plugin for plugin in plugins if plugin is not None),
+    )
+
+
+def _plan_fit(scope: _Scope, cell: FitCell, treatment: str) -> Measurement:
+    """Score a fit, after fitting it; fits on many networks take long and come first."""
+    config, (fit_code, score_code) = scope.config, scope.codes
+    common = {"cost": cell.num_train, "only_here": why_only_here(cell.plugins)}
+    fitted = Measurement(fit, cell, scope.out, fit_code, **common)
+    matched = {place.name: scope.matched[place.name] for place in cell.places}
+    counts = (config.match_minimum, config.num_bootstrap)
+    scored = ScoreCell(cell, fitted.key, treatment, matched, *counts)
+    return Measurement(score, scored, scope.out, score_code, needs=(fitted,), **common)
 
 
 def match_test_networks(

@@ -1,4 +1,4 @@
-"""Metanets and treatments of your own in worker processes: found again by module and name, as functions and classes are.
+"""Metanets and treatments of your own in worker processes: found again by module and name.
 
 A spawned worker knows the tables of this package only. Where a study uses an entry from elsewhere,
 each of its tasks says where that entry can be imported from.
@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -69,23 +69,26 @@ def find_plugin(kind: Kind, name: str) -> Plugin | None:
     return Plugin(kind, name, module, path, _code_of(entry, module, path))
 
 
-def check_workers(plugin: Plugin, workers: int) -> None:
-    """Refuse worker processes for an entry that they could not find.
+def why_only_here(plugins: Iterable[Plugin]) -> str:
+    """Why worker processes cannot use some entries.
 
     Args:
-        plugin: The entry.
-        workers: Number of processes.
+        plugins: The entries.
 
-    Raises:
-        ValueError: If there are several, and the entry is not defined at the top of a module with a
-            file.
+    Returns:
+        The reason, naming the first that is not defined at the top of a module with a file, and
+        what to do; empty if there is none.
     """
-    if workers > 1 and not plugin.is_importable:
-        raise ValueError(
-            f"{plugin.kind} {plugin.name!r} cannot be found by worker processes: it is not defined at the top of a module with "
-            f"a file (it is {plugin.path or 'an object without a name'!r} of {plugin.module or 'no module'!r}). Move it into a "
-            f"file that can be imported, or run with workers=1"
-        )
+    for plugin in plugins:
+        if not plugin.is_importable:
+            defined = plugin.path or "an object without a name"
+            return (
+                f"{plugin.kind} {plugin.name!r} cannot be found by worker processes: it is not "
+                f"defined at the top of a module with a file (it is {defined!r} of "
+                f"{plugin.module or 'no module'!r}). Move it into a file that can be imported, or "
+                f"run with workers=1"
+            )
+    return ""
 
 
 def _table(kind: Kind) -> dict[str, Any]:

@@ -4,22 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 
+from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
+from studies.common.figures import words
+from studies.common.page import Report, Table, figure, heading, paragraph, quiet, section, table
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import FLOOR, Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
 from studies.learnability.fits import open_population, read_labels
-from studies.learnability.plots import (
-    LOWEST,
-    STYLE,
-    plot_curves,
-    plot_labels,
-    plot_predictions,
-    words,
-)
+from studies.learnability.plots import LOWEST, plot_curves, plot_labels, plot_predictions
 from studies.learnability.scores import MATCHED, TRUE
 from studies.learnability.summary import (
     abroad,
@@ -47,8 +41,8 @@ MATCHED_WHY = (
 )
 
 
-def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
-    """Write `report.html`.
+def make_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Report:
+    """The page of the study.
 
     Args:
         config: The study's config.
@@ -56,65 +50,81 @@ def write_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Path:
         out: Its directory, with the cells in it.
 
     Returns:
-        The file.
+        Its parts.
     """
     ablation = pd.read_parquet(out / "ablation.parquet")
-    with rc_context(STYLE):
-        sections = [
-            _section(
-                config,
-                rows.loc[rows["target"] == target],
-                ablation.loc[ablation["target"] == target],
-                target,
-                out,
-            )
-            for target in config.targets
-        ]
     populations, metanets = rows["population"].nunique(), rows["metanet"].nunique()
     lead = (
-        f"How well {metanets} metanets predict a network's {', '.join(map(words, config.targets))} from its weights, in "
-        f"{populations} populations of the zoo {config.zoo.name}. The metanet {FLOOR} is the floor: it sees no weights, only "
+        f"How well {metanets} metanets predict a network's "
+        f"{', '.join(map(words, config.targets))} from its weights, in {populations} populations "
+        f"of the zoo {config.zoo.name}. The metanet {FLOOR} is the floor: it sees no weights, only "
         f"the hyperparameters that a network was trained with."
     )
-    parts = [heading("Learnability", 1), paragraph(lead), *sections, _details(config, rows, out)]
-    return write_page(out, f"Learnability: {config.zoo.name}", parts)
+    parts = [heading("Learnability", 1), paragraph(lead)]
+    for target in config.targets:
+        here = rows.loc[rows["target"] == target]
+        averages = average_seeds(home(here))
+        parts += _scores(config, here, averages, target, out)
+        parts += _curves(averages)
+        parts += _ablation(ablation.loc[ablation["target"] == target])
+        parts += _efficiency(averages, config)
+        parts += _predictions(config, here, averages, target, out)
+        parts += _matched(averages)
+        parts += _transfer(config, here)
+    return Report(f"Learnability: {config.zoo.name}", parts, _facts(config, rows))
 
 
-def _section(
-    config: Learnability, rows: pd.DataFrame, ablation: pd.DataFrame, target: str, out: Path
-) -> str:
-    averages = average_seeds(home(rows))
+def _scores(
+    config: Learnability, rows: pd.DataFrame, averages: pd.DataFrame, target: str, out: Path
+) -> list[str]:
     best = largest(averages)
-    zoo = load(config.zoo)
-    populations = {
-        name: open_population(config.zoo, name, target, out)
-        for name in zoo.choose(config.population_names)
-    }
+    parts = [heading(f"Predicting {words(target)}"), table(table_cells(best, METRICS))]
+    parts += [quiet(text) for text in (" ".join(explain(best)), *notes(home(rows)))]
+    populations = _open_populations(config, target, out).values()
+    if target in NOT_FUNCTIONS or any(
+        target in population.hyperparameters for population in populations
+    ):
+        parts.append(quiet(NOT_A_FUNCTION.format(words(target).capitalize())))
+    return parts
+
+
+def _open_populations(config: Learnability, target: str, out: Path) -> dict[str, PopulationLike]:
+    names = load(config.zoo).choose(config.population_names)
+    return {name: open_population(config.zoo, name, target, out / "derived") for name in names}
+
+
+def _predictions(
+    config: Learnability, rows: pd.DataFrame, averages: pd.DataFrame, target: str, out: Path
+) -> list[str]:
+    """Predicted against true targets, then the true ones."""
+    plain = home(rows).query("labels == @TRUE and treatment == @NONE")
+    scatter = plot_predictions(plain, main_metanets(largest(averages)), target, out)
+    caption = (
+        f"Predicted against true {words(target)} of the test networks, seed "
+        f"{rows['seed'].iloc[0]}; on the dashed line the prediction is exact."
+    )
+    parts = [heading("Predicted against true"), figure(scatter, caption)]
     labels = {
         name: np.concatenate(
             [read_labels(population, split, target).y.numpy() for split in population.splits]
         )
-        for name, population in populations.items()
+        for name, population in _open_populations(config, target, out).items()
     }
-    parts = [heading(f"Predicting {words(target)}"), table(table_cells(best, METRICS))]
-    parts += [quiet(text) for text in (" ".join(explain(best)), *notes(home(rows)))]
-    if target in NOT_FUNCTIONS or any(
-        target in population.hyperparameters for population in populations.values()
-    ):
-        parts.append(quiet(NOT_A_FUNCTION.format(words(target).capitalize())))
-    parts += [*_curves(averages), *_ablation(ablation), *_efficiency(averages, config)]
     caption = (
-        f"Predicted against true {words(target)} of the test networks, seed {rows['seed'].iloc[0]}; on the dashed line the "
-        f"prediction is exact."
+        f"{words(target).capitalize()} of all networks with a finite value, by population; "
+        f"dashed: the median."
     )
-    plain = home(rows).query("labels == @TRUE and treatment == @NONE")
-    scatter = plot_predictions(plain, main_metanets(best), target, out)
-    parts += [heading("Predicted against true"), figure(scatter, caption)]
-    caption = f"{words(target).capitalize()} of all networks with a finite value, by population; dashed: the median."
-    parts += [heading("What there is to predict"), figure(plot_labels(labels, target), caption)]
-    matched = table(table_cells(best, [MATCHED + metric for metric in METRICS]))
-    parts += [heading("The same on label-matched test networks"), paragraph(MATCHED_WHY), matched]
-    return "".join([*parts, *_transfer(config, rows)])
+    return [
+        *parts,
+        heading("What there is to predict"),
+        figure(plot_labels(labels, target), caption),
+    ]
+
+
+def _matched(averages: pd.DataFrame) -> list[str]:
+    cells = table_cells(largest(averages), [MATCHED + metric for metric in METRICS])
+    title = heading("The same on label-matched test networks")
+    return [title, paragraph(MATCHED_WHY), table(cells)]
 
 
 def _curves(averages: pd.DataFrame) -> list[str]:
@@ -162,11 +172,8 @@ def _efficiency(averages: pd.DataFrame, config: Learnability) -> list[str]:
     lines = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
     if lines.empty:
         return []
-    return [
-        heading("Networks needed"),
-        table(efficiency_cells(lines)),
-        quiet(explain_efficiency(lines)),
-    ]
+    cells, note = efficiency_cells(lines), explain_efficiency(lines)
+    return section(Table("Networks needed", cells, note))
 
 
 def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
@@ -175,9 +182,8 @@ def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
     parts = [heading("Transfer to other populations")]
     if not abroad(rows).empty:
         parts.append(table(table_cells(largest(average_seeds(abroad(rows))), METRICS)))
-    return parts + [
-        quiet(text) for text in impossible(config, load(config.zoo).choose(config.population_names))
-    ]
+    populations = load(config.zoo).choose(config.population_names)
+    return parts + [quiet(text) for text in impossible(config, populations)]
 
 
 def main_metanets(best: pd.DataFrame) -> list[str]:
@@ -190,10 +196,9 @@ def main_metanets(best: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*(["mlp"] if "mlp" in ranked else []), ranked[0]]))
 
 
-def _details(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
+def _facts(config: Learnability, rows: pd.DataFrame) -> dict[str, str]:
     seconds = pd.Series(home(rows).groupby("metanet", sort=False)["seconds"].sum()).to_dict()
-    facts = {
+    return {
         "cells": f"{len(home(rows))}, seeds {', '.join(map(str, config.seeds))}",
         "seconds of one core": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
     }
-    return details("learnability", out, facts, config.to_yaml())

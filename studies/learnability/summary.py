@@ -1,6 +1,6 @@
 """The rows of a learnability study in short: means and spread over seeds, as numbers and as text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,46 +138,6 @@ def explain(lines: pd.DataFrame) -> list[str]:
         f"Mean over {counts['num_seeds']} seed{'' if counts['num_seeds'] == '1' else 's'}, "
         f"[95% bootstrap interval over test networks], \u00b1 standard deviation over seeds.",
     ]
-
-
-def format_table(rows: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
-    """The table of a study for the terminal, one block for each target, at the largest number of training networks.
-
-    Args:
-        rows: Rows of a study.
-        metrics: Metrics to show.
-
-    Returns:
-        Lines of text.
-    """
-    blocks = []
-    for target, lines in largest(average_seeds(home(rows))).groupby("target", sort=False):
-        text = [f"Predicting {target}", render(table_cells(lines, metrics)), *explain(lines)]
-        blocks.append("\n".join([*text, *notes(home(rows).loc[home(rows)["target"] == target])]))
-    return "\n\n".join(blocks)
-
-
-def render(cells: pd.DataFrame) -> str:
-    """A table of texts in columns, with an empty line where the first column changes.
-
-    Args:
-        cells: Texts.
-
-    Returns:
-        Lines of text.
-    """
-    widths = [max(map(len, [name, *cells[name]])) for name in cells.columns]
-    text, before = [_join(cells.columns, widths)], cells.iloc[0, 0]
-    for values in cells.to_numpy().tolist():
-        text += [""] * (values[0] != before) + [_join(values, widths)]
-        before = values[0]
-    return "\n".join(text)
-
-
-def _join(values: Iterable[str], widths: Sequence[int]) -> str:
-    return "  ".join(
-        value.ljust(width) for value, width in zip(values, widths, strict=True)
-    ).rstrip()
 
 
 def notes(rows: pd.DataFrame) -> list[str]:

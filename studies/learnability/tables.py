@@ -1,9 +1,10 @@
-"""A learnability study on the terminal: scores, what symmetry handling buys, networks needed, transfer."""
+"""Tables of a learnability study: scores, what symmetry handling buys, networks needed, transfer."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from studies.common.page import Table
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
@@ -12,15 +13,15 @@ from studies.learnability.summary import (
     SHOWN,
     abroad,
     average_seeds,
-    format_table,
+    explain,
     home,
     largest,
-    render,
+    notes,
     table_cells,
 )
 
 
-def format_study(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
+def make_tables(config: Learnability, rows: pd.DataFrame, out: Path) -> list[Table]:
     """All tables of a study.
 
     Args:
@@ -29,20 +30,34 @@ def format_study(config: Learnability, rows: pd.DataFrame, out: Path) -> str:
         out: Its directory, with `ablation.parquet` in it.
 
     Returns:
-        Lines of text.
+        For each target its scores, then the ablations, then the others.
     """
-    blocks = [format_table(rows)]
+    tables = score_tables(rows)
     for target, lines in pd.read_parquet(out / "ablation.parquet").groupby("target", sort=False):
-        head = f"What each way to handle symmetry buys, predicting {target}"
-        blocks.append("\n".join([head, render(ablation_cells(lines)), explain_ablation(lines)]))
+        title = f"What each way to handle symmetry buys, predicting {target}"
+        tables.append(Table(title, ablation_cells(lines), explain_ablation(lines)))
     averages = average_seeds(home(rows))
     needed = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
     for target, lines in needed.groupby("target", sort=False) if len(needed) else ():
-        head = f"Networks needed, predicting {target}"
-        blocks.append("\n".join([head, render(efficiency_cells(lines)), explain_efficiency(lines)]))
+        title = f"Networks needed, predicting {target}"
+        tables.append(Table(title, efficiency_cells(lines), explain_efficiency(lines)))
     if not abroad(rows).empty:
         for target, lines in largest(average_seeds(abroad(rows))).groupby("target", sort=False):
-            blocks.append(
-                "\n".join([f"Transfer, predicting {target}", render(table_cells(lines, SHOWN))])
-            )
-    return "\n\n".join(blocks)
+            tables.append(Table(f"Transfer, predicting {target}", table_cells(lines, SHOWN)))
+    return tables
+
+
+def score_tables(rows: pd.DataFrame) -> list[Table]:
+    """The scores of each target, at the largest number of training networks.
+
+    Args:
+        rows: Rows of a study.
+
+    Returns:
+        One table for each target.
+    """
+    tables, here = [], home(rows)
+    for target, lines in largest(average_seeds(here)).groupby("target", sort=False):
+        note = "\n".join([*explain(lines), *notes(here.loc[here["target"] == target])])
+        tables.append(Table(f"Predicting {target}", table_cells(lines, SHOWN), note))
+    return tables

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies.common.base import StudyConfig
+from studies.common.figures import WIDTH, draw_band, finish, line_style
 from studies.common.intervals import mean_interval, split_by
-from studies.common.page import details, figure, heading, paragraph, quiet, table, write_page
-from studies.learnability.plots import COLORS, LINES, MARKERS, STYLE, WIDTH
-from studies.learnability.summary import render
+from studies.common.page import Report, Table, figure, heading, paragraph, section
 
 GROUP = ["population", "train_parts", "size", "way"]
 WORDS = {
@@ -46,8 +44,8 @@ def table_cells(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def format_study(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> str:
-    """The table of a study for the terminal.
+def make_tables(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> list[Table]:
+    """The table of merged networks.
 
     Args:
         _config: The study's config.
@@ -55,13 +53,13 @@ def format_study(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> str:
         _out: Its directory.
 
     Returns:
-        Lines of text.
+        One table.
     """
-    return f"{render(table_cells(rows))}\n\n{EXPLAIN}"
+    return [Table("All numbers", table_cells(rows), EXPLAIN)]
 
 
-def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
-    """Write `report.html`.
+def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
+    """The page of the study.
 
     Args:
         config: The study's config.
@@ -69,28 +67,24 @@ def write_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Path:
         out: Its directory.
 
     Returns:
-        The file.
+        Its parts.
     """
     lead = (
-        f"One network from the parameters of k networks of the zoo {config.zoo.name}, by their mean. The more networks, the "
-        f"farther from each of them the mean is, unless they lie in one basin."
+        f"One network from the parameters of k networks of the zoo {config.zoo.name}, by their "
+        f"mean. The more networks, the farther from each of them the mean is, unless they lie in "
+        f"one basin."
     )
     parts = [heading("Merging", 1), paragraph(lead)]
-    with rc_context(STYLE):
-        for metric in ("test_loss", "test_accuracy"):
-            caption = f"{WORDS[metric].capitalize()} against the number k of networks merged; bands: 95% interval over groups."
-            parts.append(figure(plot_sizes(rows, metric), caption))
-    parts += [heading("All numbers"), table(table_cells(rows)), quiet(EXPLAIN)]
-    counts = rows.groupby(GROUP).size()
-    parts.append(
-        details(
-            "merging",
-            out,
-            {"groups": f"{counts.min()} to {counts.max()} of each size"},
-            config.to_yaml(),
+    for metric in ("test_loss", "test_accuracy"):
+        caption = (
+            f"{WORDS[metric].capitalize()} against the number k of networks merged; bands: 95% "
+            f"interval over groups."
         )
-    )
-    return write_page(out, f"Merging: {config.zoo.name}", parts)
+        parts.append(figure(plot_sizes(rows, metric), caption))
+    parts += [part for table in make_tables(config, rows, out) for part in section(table)]
+    counts = rows.groupby(GROUP).size()
+    facts = {"groups": f"{counts.min()} to {counts.max()} of each size"}
+    return Report(f"Merging: {config.zoo.name}", parts, facts)
 
 
 def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
@@ -120,17 +114,11 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
                 (size, *mean_interval(v.to_numpy(np.float64)))
                 for size, v in own.groupby("size")[metric]
             ]
-            size, mean, low, high, _ = np.array(curve).T
-            panel.fill_between(size, low, high, color=COLORS[i], alpha=0.15, lw=0)
-            (legend[way],) = panel.plot(
-                size, mean, color=COLORS[i], ls=LINES[i], marker=MARKERS[i], ms=4, lw=1.3
-            )
+            size, *ends, _ = np.array(curve).T
+            legend[way] = draw_band(panel, size, ends, alpha=0.15, **line_style(i))
         panel.set_xscale("log", base=2)
         sizes = sorted(rows["size"].unique())
         panel.set_xticks(sizes, [str(size) for size in sizes])
         told = "all images" if parts == 1 else f"one of {parts} parts each"
         panel.set_title(f"{population}, {told}")
-    drawn.legend(legend.values(), legend.keys(), loc="outside upper left", ncols=5, handlelength=4)
-    drawn.supxlabel("networks merged, k", fontsize=9)
-    drawn.supylabel(WORDS[metric], fontsize=9)
-    return drawn
+    return finish(drawn, "networks merged, k", WORDS[metric], legend)

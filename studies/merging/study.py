@@ -11,7 +11,7 @@ References:
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_gen.training.runs import parts_of
 from studies.common.alignments import Matching, align_to_mean, can_move, match_weights
-from studies.common.base import StudyConfig, keep_rows, make_zoo
+from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import (
     Part,
     all_networks,
@@ -33,15 +33,13 @@ from studies.common.evaluation import (
     reset_statistics,
     table_of_all,
 )
-from studies.common.grid import run_grid
-from studies.merging.report import format_study, write_report
+from studies.common.grid import PLACE, Measurement, plan_cells
+from studies.merging.report import make_report, make_tables
 from zoo.architectures import Architecture
 from zoo.params import Params, stack
 from zoo.store.population import Population, load
 from zoo.symmetry.action import act
 from zoo.weight_space import WeightSpace
-
-__all__ = ["CONFIG", "Merging", "format_study", "run", "write_report"]
 
 
 class Merging(StudyConfig):
@@ -75,15 +73,14 @@ class Merging(StudyConfig):
         return sizes
 
 
-CONFIG = Merging
 MODULES = ("studies.common.alignments", "studies.common.evaluation")
 
 
 @dataclass(frozen=True)
-class Asked:
+class MergingCell:
     """One cell: all groups of one size of the networks of a population that saw one of so many parts of the images."""
 
-    zoo: Path
+    zoo: Path = field(metadata=PLACE)
     fingerprint: str
     task: str
     population: str
@@ -96,32 +93,21 @@ class Asked:
     repair: bool
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Population, parts of the images, and size of the groups."""
+        parts = f"one of {self.train_parts} parts of the images"
+        return f"population {self.population!r}, {parts}, groups of {self.size}"
 
-def run(
-    config: Merging, out: Path, *, workers: int | None = None, quiet: bool = False
-) -> pd.DataFrame:
-    """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
 
-    Args:
-        config: What to measure.
-        out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
-        quiet: Whether to show no progress on stderr.
-
-    Returns:
-        One row for each population, number of parts, size, group and way to merge.
-    """
-    make_zoo(config, workers=workers, quiet=quiet)
+def plan(config: Merging, out: Path) -> list[Measurement]:
+    """The cells of all populations."""
     populations = load(config.zoo).choose(config.populations).values()
-    asked = [cell for population in populations for cell in plan(config, population)]
-    rows = run_grid(
-        measure, asked, out, name="merging", modules=MODULES, workers=workers, quiet=quiet
-    )
-    keep_rows(config, rows, out)
-    return rows
+    cells = [cell for population in populations for cell in cells_of(config, population)]
+    return plan_cells(measure, cells, out, MODULES)
 
 
-def plan(config: Merging, population: Population) -> list[Asked]:
+def cells_of(config: Merging, population: Population) -> list[MergingCell]:
     """The cells of a population.
 
     Args:
@@ -138,12 +124,11 @@ def plan(config: Merging, population: Population) -> list[Asked]:
     alive = table.loc[~table["diverged"].astype(bool)]
     parts = parts_of(alive.get("train_parts"), len(alive))
     task = json.dumps(population.manifest.config["task"], sort_keys=True)
-    common = {
-        name: getattr(config, name)
-        for name in ("groups", "num_train", "num_test", "num_restarts", "repair", "seed")
-    }
+    common = config.model_dump(exclude={"zoo", "job", "populations", "sizes"})
     cells = [
-        Asked(config.zoo, population.fingerprint, task, population.name, value, size, **common)
+        MergingCell(
+            config.zoo, population.fingerprint, task, population.name, value, size, **common
+        )
         for value in np.unique(parts).tolist()
         for size in config.sizes
         if int((parts == value).sum()) >= size
@@ -179,33 +164,33 @@ def draw_groups(
     return found[:groups]
 
 
-def measure(asked: Asked) -> pd.DataFrame:
+def measure(cell: MergingCell) -> pd.DataFrame:
     """Merge the groups of a cell.
 
     Args:
-        asked: Which.
+        cell: Which.
 
     Returns:
         One row for each group and way.
     """
-    population = load(asked.zoo)[asked.population]
+    population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
-    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == asked.train_parts)
+    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == cell.train_parts)
     train, test = load_parts(population)
-    parts = {"train": train.first(asked.num_train), "test": test.first(asked.num_test)}
-    matching = Matching(population.architecture, parts["train"], asked.num_restarts, asked.seed)
+    parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
+    matching = Matching(population.architecture, parts["train"], cell.num_restarts, cell.seed)
     groups = draw_groups(
-        table["network_id"].to_numpy()[rows] % asked.train_parts,
-        asked.size,
-        asked.groups,
-        asked.seed,
+        table["network_id"].to_numpy()[rows] % cell.train_parts,
+        cell.size,
+        cell.groups,
+        cell.seed,
     )
     found = []
     for number, group in enumerate(groups):
         ids = torch.from_numpy(rows[group])
         own = {name: tensor[ids] for name, tensor in params.items()}
         merged = merge_all(population.space, own, matching)
-        if asked.repair:
+        if cell.repair:
             merged = {
                 way: reset_statistics(population.architecture, p, parts["train"].x)
                 for way, p in merged.items()
@@ -222,12 +207,12 @@ def measure(asked: Asked) -> pd.DataFrame:
             for name, part in parts.items()
         }
         key = {
-            "population": asked.population,
-            "train_parts": asked.train_parts,
-            "size": asked.size,
+            "population": cell.population,
+            "train_parts": cell.train_parts,
+            "size": cell.size,
             "group": number,
         }
-        key["disjoint"] = len(groups) * asked.size <= len(rows)
+        key["disjoint"] = len(groups) * cell.size <= len(rows)
         for way, scores in values.items():
             means = {
                 f"{n}_{kind}": v[k].mean()
@@ -292,3 +277,6 @@ def evaluate_ensemble(
         nll -= float(mean.gather(-1, y[:, None]).sum())
         correct += int((mean.argmax(-1) == y).sum())
     return np.array([nll / len(part.y)]), np.array([correct / len(part.y)])
+
+
+STUDY = Study("merging", Merging, plan, make_tables, make_report)

@@ -1,46 +1,50 @@
 """A tiny zoo, and a fit that costs nothing and is counted."""
 
-from dataclasses import dataclass, field
+import functools
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-import studies.learnability.scores
 from data_gen.config import load_job
 from data_gen.generation import generate
-from studies.learnability.fits import Cell, Place, Predictions
+from studies.learnability import fits
+from studies.learnability.fits import FitCell, Place, predictions_of
 from tests.studies.zoos import write_zoo
 from zoo.store.population import Population, load
 
 
-@dataclass
 class CountedFit:
     """Instead of training: the truth with noise of its own for each cell and place."""
 
-    cells: list[Cell] = field(default_factory=list)
+    def __init__(self):
+        functools.update_wrapper(self, fits.fit)
+        self.cells: list[FitCell] = []
 
-    def __call__(self, cell: Cell, out: Path) -> dict[str, Predictions]:
+    def __call__(self, cell: FitCell) -> pd.DataFrame:
         self.cells.append(cell)
-        return {place.name: self.predict(cell, place) for place in cell.places}
+        tables = [self.predict(cell, place) for place in cell.places]
+        return pd.concat(tables, ignore_index=True)
 
-    def predict(self, cell: Cell, place: Place) -> Predictions:
+    def predict(self, cell: FitCell, place: Place) -> pd.DataFrame:
         table = load(place.zoo)[place.population].table("test")
         table = table[np.isfinite(table[cell.target])]
         truth = table[cell.target].to_numpy(np.float64)
         noise = (
-            np.random.default_rng(int(cell.key[:8], 16)).standard_normal(truth.size)
+            np.random.default_rng(zlib.crc32(repr(cell).encode())).standard_normal(truth.size)
             / cell.num_train
         )
-        return Predictions(
-            table["network_id"].to_numpy(np.int64), truth, truth + noise, cell.num_train, 0, 0.5
-        )
+        ids = table["network_id"].to_numpy(np.int64)
+        taken = {"num_train": cell.num_train, "num_dropped": 0, "seconds": 0.5}
+        return predictions_of(place.name, ids, truth, truth + noise, **taken)
 
 
 @pytest.fixture
 def counted_fit(monkeypatch) -> CountedFit:
     fit = CountedFit()
-    monkeypatch.setattr(studies.learnability.scores, "fit", fit)
+    monkeypatch.setattr("studies.learnability.plan.fit", fit)
     return fit
 
 

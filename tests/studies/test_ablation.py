@@ -1,26 +1,30 @@
 """What symmetry handling buys, against loops over resamples; networks needed, against curves with known answers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from studies.learnability.ablation import ablate, ablation_cells, explain_ablation
+from studies.learnability.ablation import (
+    ablate,
+    ablation_cells,
+    explain_ablation,
+    plan_ablation,
+)
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, networks_needed
-from studies.learnability.fits import Predictions, save_predictions
-from studies.learnability.plan import plan_tasks
-from studies.learnability.study import run
+from studies.learnability.fits import predictions_of
+from studies.learnability.plan import plan_study
 from studies.learnability.summary import average_seeds
-from tests.studies.test_learnability import config_for
-from zoo.store.population import load
+from tests.studies.test_learnability import config_for, run
 
 RESAMPLES = 25
 
 
 @pytest.fixture
-def tasks(tiny_zoo, tmp_path):
+def fitted(tiny_zoo, tmp_path):
     """Lines with known predictions; the networks of the populations overlap, but are not the same."""
     config = config_for(
         tiny_zoo,
@@ -28,18 +32,17 @@ def tasks(tiny_zoo, tmp_path):
         num_train=["all"],
         populations=["w_asymmetric", "standard"],
     )
-    tasks = plan_tasks(config, load(tiny_zoo), tmp_path)
-    generator = np.random.default_rng(5)
-    for task in tasks:
-        ids = np.arange(0, 20) if task.cell.population == "standard" else np.arange(3, 24)
+    (ablation,) = plan_ablation(config, plan_study(config, tmp_path))
+    generator, tables, matched = np.random.default_rng(5), [], []
+    for line in ablation.cell.lines:
+        ids = np.arange(0, 20) if line.population == "standard" else np.arange(3, 24)
         truth = np.sin(ids + 0.1 * len(ids))
-        prediction = truth + generator.normal(0, 0.2 + 0.3 * (task.treatment == "none"), len(ids))
-        save_predictions(
-            task.predictions_path,
-            {task.cell.population: Predictions(ids, truth, prediction, 40, 0, 0.0)},
-        )
-        task.matched[task.cell.population] = tuple(ids[::2].tolist())
-    return tasks
+        prediction = truth + generator.normal(0, 0.2 + 0.3 * (line.treatment == "none"), len(ids))
+        taken = {"num_train": 40, "num_dropped": 0, "seconds": 0.0}
+        tables.append(predictions_of(line.population, ids, truth, prediction, **taken))
+        matched.append(tuple(ids[::2].tolist()))
+    cell = replace(ablation.cell, matched=tuple(matched), num_bootstrap=RESAMPLES)
+    return cell, tables
 
 
 def slow_metric(name, truth, prediction, chosen):
@@ -50,28 +53,25 @@ def slow_metric(name, truth, prediction, chosen):
     return kendalltau(y, p).statistic
 
 
-def slow_difference(tasks, metric, ours, other, matched):
+def slow_difference(fitted, metric, ours, other, matched):
     """Value and ends of the interval of the difference of two lines, resample by resample."""
-    from studies.learnability.fits import load_predictions
-
-    found = {
-        id(task): load_predictions(task.predictions_path)[task.cell.population] for task in tasks
-    }
-    universe = sorted({int(i) for predictions in found.values() for i in predictions.network_id})
+    cell, tables = fitted
+    universe = sorted({int(i) for table in tables for i in table["network_id"]})
     draws = np.random.default_rng(0).multinomial(
         len(universe), [1 / len(universe)] * len(universe), size=RESAMPLES
     )
 
     def line_value(line, counts):
         values = []
-        for task in tasks:
-            if (task.cell.metanet, task.treatment, task.cell.population) != line:
+        for handling, ids, table in zip(cell.lines, cell.matched, tables, strict=True):
+            if (handling.metanet, handling.treatment, handling.population) != line:
                 continue
-            predictions, chosen = found[id(task)], []
-            for position, network in enumerate(predictions.network_id.tolist()):
-                if not matched or network in task.matched[task.cell.population]:
+            chosen = []
+            for position, network in enumerate(table["network_id"].tolist()):
+                if not matched or network in ids:
                     chosen += [position] * counts[universe.index(network)]
-            values.append(slow_metric(metric, predictions.truth, predictions.prediction, chosen))
+            truth, prediction = (table[name].to_numpy() for name in ("truth", "prediction"))
+            values.append(slow_metric(metric, truth, prediction, chosen))
         return sum(values) / len(values)
 
     value = line_value(ours, [1] * len(universe)) - line_value(other, [1] * len(universe))
@@ -83,28 +83,28 @@ def slow_difference(tasks, metric, ours, other, matched):
 
 @pytest.mark.parametrize("matched", [False, True])
 @pytest.mark.parametrize("metric", ["r2", "kendall_tau"])
-def test_differences_are_those_of_plain_loops(tasks, metric, matched):
-    found = ablate(tasks, RESAMPLES).set_index(["metanet", "treatment", "population"])
+def test_differences_are_those_of_plain_loops(fitted, metric, matched):
+    found = ablate(fitted[0], *fitted[1]).set_index(["metanet", "treatment", "population"])
     name = f"matched_{metric}" if matched else metric
     for line in [
         ("mlp", "augment", "standard"),
         ("mlp", "augment", "w_asymmetric"),
         ("mlp", "none", "w_asymmetric"),
     ]:
-        expected = slow_difference(tasks, metric, line, ("mlp", "none", "standard"), matched)
+        expected = slow_difference(fitted, metric, line, ("mlp", "none", "standard"), matched)
         np.testing.assert_allclose(
             [found.loc[line, f"{name}_gain{end}"] for end in ("", "_low", "_high")], expected
         )
     line = ("hparams", "none", "w_asymmetric")
-    expected = slow_difference(tasks, metric, line, ("mlp", "none", "standard"), matched)
+    expected = slow_difference(fitted, metric, line, ("mlp", "none", "standard"), matched)
     np.testing.assert_allclose(
         [found.loc[line, f"{name}_over_flat{end}"] for end in ("", "_low", "_high")], expected
     )
 
 
-def test_pairing_makes_the_interval_of_equal_lines_nothing(tasks):
+def test_pairing_makes_the_interval_of_equal_lines_nothing(fitted):
     row = (
-        ablate(tasks, RESAMPLES)
+        ablate(fitted[0], *fitted[1])
         .query("metanet == 'mlp' and treatment == 'none' and population == 'standard'")
         .iloc[0]
     )
@@ -112,8 +112,8 @@ def test_pairing_makes_the_interval_of_equal_lines_nothing(tasks):
     assert row["r2_low"] < row["r2"] < row["r2_high"]
 
 
-def test_lines_come_by_metanet_treatment_population(tasks):
-    found = ablate(tasks, RESAMPLES)
+def test_lines_come_by_metanet_treatment_population(fitted):
+    found = ablate(fitted[0], *fitted[1])
     assert found[["metanet", "treatment", "population"]].to_numpy().tolist() == [
         ["hparams", "none", "w_asymmetric"],
         ["hparams", "none", "standard"],

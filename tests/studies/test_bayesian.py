@@ -17,7 +17,6 @@ from data_gen.rng import generator
 from data_gen.tasks.task import Images, Task, TaskConfig, load_task
 from studies import cli
 from studies.bayesian import chains, variational
-from studies.bayesian import study as bayesian
 from studies.bayesian.calibration import brier_score, calibration_error
 from studies.bayesian.config import Bayesian
 from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
@@ -30,7 +29,9 @@ from studies.bayesian.posterior import (
     weight_noise_size,
 )
 from studies.bayesian.posterior import kl_divergence as our_kl
-from studies.bayesian.variational import Inference, build, evaluate, infer
+from studies.bayesian.study import STUDY, inferences
+from studies.bayesian.variational import InferenceCell, build, evaluate, infer
+from studies.common import runner
 from studies.common.base import PlainConfig, StudyConfig
 from studies.common.intervals import bootstrap_mean
 from zoo.architectures.table import build_architecture, make_asymmetric
@@ -237,42 +238,42 @@ def small_inference(kind, **changes):
         "epochs": 2,
     }
     values |= {"records": 2, "seeds": (0, 5), "samples": 3, "train_images": 30} | changes
-    return Inference(
+    return InferenceCell(
         architecture="mlp3", asymmetry=kind, task=TaskConfig(), population=population, **values
     )
 
 
-def end_of(asked, architecture, task):
+def end_of(cell, architecture, task):
     return [
         (epoch, Posterior(*(part.clone() for part in posterior)))
-        for epoch, posterior in infer(asked, architecture, task)
+        for epoch, posterior in infer(cell, architecture, task)
     ]
 
 
 @pytest.mark.parametrize(("kind", "local"), [("standard", True), ("w", True), ("sigma", False)])
 def test_lock_step_of_seeds_is_what_each_does_alone(kind, local, monkeypatch):
     monkeypatch.setattr(variational, "is_mlp", lambda _: local)
-    asked, task = small_inference(kind), small_task()
-    architecture = build(asked.population, task).to("cpu", torch.float64)
-    together = end_of(asked, architecture, task)
+    cell, task = small_inference(kind), small_task()
+    architecture = build(cell.population, task).to("cpu", torch.float64)
+    together = end_of(cell, architecture, task)
     assert [epoch for epoch, _ in together] == [0, 1, 2]
-    for i, seed in enumerate(asked.seeds):
-        alone_asked = replace(asked, seeds=(seed,))
-        alone = end_of(alone_asked, architecture, task)
+    for i, seed in enumerate(cell.seeds):
+        alone_cell = replace(cell, seeds=(seed,))
+        alone = end_of(alone_cell, architecture, task)
         for (_, many), (_, one) in zip(together, alone, strict=True):
             for a, b in zip(many, one, strict=True):
                 torch.testing.assert_close(a[i], b[0], rtol=1e-9, atol=1e-9)
-        found = evaluate(asked, architecture, task, together[-1][1], 2)
-        single = evaluate(alone_asked, architecture, task, alone[-1][1], 2)
+        found = evaluate(cell, architecture, task, together[-1][1], 2)
+        single = evaluate(alone_cell, architecture, task, alone[-1][1], 2)
         for name, value in single.items():
             torch.testing.assert_close(found[name][i], value[0], rtol=1e-9, atol=1e-9)
 
 
 def test_fixed_entries_never_move_and_free_ones_do():
-    asked, task = small_inference("w"), small_task()
-    architecture = build(asked.population, task).to("cpu", torch.float64)
+    cell, task = small_inference("w"), small_task()
+    architecture = build(cell.population, task).to("cpu", torch.float64)
     support = support_of(architecture)
-    start, *_, end = end_of(asked, architecture, task)
+    start, *_, end = end_of(cell, architecture, task)
     moved = end[1].mean != start[1].mean
     assert not moved[:, ~support.free].any()
     assert moved[:, support.free].all()
@@ -286,13 +287,13 @@ def test_fixed_entries_never_move_and_free_ones_do():
 
 def test_a_step_is_adam_on_the_negative_elbo():
     """One step of one seed by a loop over images and torch's own distributions."""
-    asked, task = small_inference("w", seeds=(4,), epochs=1, records=1, batch_size=50), small_task()
-    architecture = build(asked.population, task).to("cpu", torch.float64)
+    cell, task = small_inference("w", seeds=(4,), epochs=1, records=1, batch_size=50), small_task()
+    architecture = build(cell.population, task).to("cpu", torch.float64)
     support = support_of(architecture)
-    (_, start), (_, end) = end_of(asked, architecture, task)
+    (_, start), (_, end) = end_of(cell, architecture, task)
     leaves = [part[0].clone().requires_grad_() for part in start]
     posterior = Posterior(*leaves)
-    index = variational.batches(asked, 0, 50)[0]
+    index = variational.batches(cell, 0, 50)[0]
     assert sorted(index.tolist()) == list(range(50))
     noise = torch.randn(
         (50, output_noise_size(architecture, 2)),
@@ -312,7 +313,7 @@ def test_a_step_is_adam_on_the_negative_elbo():
         torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
     )
     (loss + kl_divergence(dense, prior) / 50).backward()
-    torch.optim.Adam(leaves, lr=asked.lr).step()
+    torch.optim.Adam(leaves, lr=cell.lr).step()
     torch.testing.assert_close(end.mean[0], posterior.mean.detach(), rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(
         end.factor[0][:, support.correlated], posterior.factor.detach()[:, support.correlated]
@@ -320,12 +321,12 @@ def test_a_step_is_adam_on_the_negative_elbo():
 
 
 def test_evaluation_is_a_loop_over_draws():
-    asked, task = small_inference("w", seeds=(2,)), small_task()
-    architecture = build(asked.population, task).to("cpu", torch.float64)
+    cell, task = small_inference("w", seeds=(2,)), small_task()
+    architecture = build(cell.population, task).to("cpu", torch.float64)
     support = support_of(architecture)
-    posterior = end_of(asked, architecture, task)[-1][1]
+    posterior = end_of(cell, architecture, task)[-1][1]
     found, one = (
-        evaluate(asked, architecture, task, posterior, 2),
+        evaluate(cell, architecture, task, posterior, 2),
         Posterior(*(part[0] for part in posterior)),
     )
     random, losses, probabilities = generator(2, "evaluation", 2), [], []
@@ -396,7 +397,7 @@ def tiny_config():
 
 def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
     config = tiny_config()
-    rows = bayesian.run(config, tmp_path, workers=1, quiet=True)
+    rows = runner.run(STUDY, config, tmp_path, workers=1, quiet=True)
     assert len(rows.loc[rows["part"] == "variational"]) == 2 * 2 * 2
     assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "aligned", "function"}
 
@@ -405,11 +406,11 @@ def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
 
     monkeypatch.setattr(variational, "infer", fail)
     monkeypatch.setattr(chains, "run_chains", fail)
-    again = bayesian.run(config, tmp_path, workers=1, quiet=True)
+    again = runner.run(STUDY, config, tmp_path, workers=1, quiet=True)
     pd.testing.assert_frame_equal(rows, again)
-    text = bayesian.format_study(config, rows, tmp_path)
+    text = runner.format_study(STUDY, config, rows, tmp_path)
     assert "w_asymmetric" in text and "R-hat of weights" in text
-    page = bayesian.write_report(config, rows, tmp_path).read_text(encoding="utf-8")
+    page = runner.write_report(STUDY, config, rows, tmp_path).read_text(encoding="utf-8")
     assert page.count("<figure>") == 3
     assert read_config(Bayesian, tmp_path / "config.yaml") == config
 
@@ -425,8 +426,8 @@ def test_recipes_are_valid(recipe):
     config = read_config(Bayesian, path)
     assert config.folder("bayesian", path.stem) == Path("runs") / f"bayesian-{recipe}"
     if config.task.name == "digits":
-        for asked in bayesian.inferences(config):
-            support_of(build(asked.population, load_task(config.task)))
+        for cell in inferences(config):
+            support_of(build(cell.population, load_task(config.task)))
 
 
 def test_folders_are_named_after_recipe_and_zoo():

@@ -8,7 +8,7 @@ from torch.func import grad_and_value, vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator
-from studies.bayesian.chains import Sampling, aligned, measure, run_chains, two_moons
+from studies.bayesian.chains import ChainCell, aligned, measure, run_chains, two_moons
 from studies.bayesian.hmc import leapfrog, sample_chains
 from studies.bayesian.posterior import support_of
 from studies.bayesian.rhat import normal_scores, rank_normalized_rhat, split_rhat
@@ -182,7 +182,7 @@ def sampling(asymmetry=None, **changes):
         "warmup": 2,
         "draws": 8,
     }
-    return Sampling("any", population, **(values | {"leapfrog": 3, "step_size": 0.02} | changes))
+    return ChainCell("any", population, **(values | {"leapfrog": 3, "step_size": 0.02} | changes))
 
 
 W = {"kind": "w", "n_fix": {"layers.0.weight": 0, "layers.1.weight": 1, "layers.2.weight": 1}}
@@ -205,10 +205,10 @@ def test_chains_of_an_asymmetric_network_keep_what_is_fixed():
 def test_without_data_chains_sample_the_prior():
     """No point pulls: 40 chains' mean squares of weights N(0, 0.25) have error 0.25 sqrt(2 / (40 x 29))."""
     architecture = build_architecture("mlp", {"hidden": [3, 3]}, (2,), 2).to("cpu", torch.float64)
-    asked = sampling(
+    cell = sampling(
         points=1, prior_std=0.5, chains=40, warmup=10, draws=20, leapfrog=5, step_size=0.2
     )
-    weights, _ = run_chains(asked, architecture)
+    weights, _ = run_chains(cell, architecture)
     hidden = unaffected(architecture, weights)
     assert float((hidden**2).mean()) == pytest.approx(0.25, abs=0.05)
 

@@ -13,20 +13,24 @@ from scipy import stats
 
 from data_gen.config import Job
 from data_gen.generation import generate
-from studies.common import evaluation
+from studies.common import evaluation, runner
 from studies.common.alignments import ALIGNMENTS, Matching, moved_share
 from studies.common.evaluation import Part, evaluate, reset_statistics
 from studies.common.intervals import mean_interval
 from studies.common.segments import above_chord, evaluate_segment, midpoint
 from studies.connectivity import study as connectivity
 from studies.connectivity.report import pair_barriers
-from studies.connectivity.study import Connectivity, format_study, pairs_of, plan, run, write_report
+from studies.connectivity.study import STUDY, Connectivity, cells_of, pairs_of
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
 from zoo.params import stack
 from zoo.store.population import load
 from zoo.symmetry.action import act, sample
 
+run, format_study, write_report = (
+    functools.partial(function, STUDY)
+    for function in (runner.run, runner.format_study, runner.write_report)
+)
 CASES = {
     "mlp": ({"hidden": [9, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)),
     "cnn": ({"channels": [4, 5]}, (1, 6, 6)),
@@ -224,7 +228,7 @@ def test_barriers_of_pairs_by_hand():
             "train_accuracy": 0.9 - 0.1 * bump,
             "test_accuracy": 0.8 - 0.2 * points - 0.05 * bump,
         }
-        told = {"distance_before": 2.0, "distance": 1.0, "moved": 0.5, "unprompted": 0.5}
+        told = {"distance_before": 2.0, "distance": 1.0, "moved": 0.5, "misordered_share": 0.5}
         named = {"population": "p", "alignment": "weights", "repaired": False, "pair": pair}
         rows.append(pd.DataFrame({**named, **told, "point": points, **metrics}))
     shuffled = pd.concat(rows).sample(frac=1, random_state=0)
@@ -303,19 +307,19 @@ def test_weight_matching_shortens_the_way_and_no_other_does_without_need(study):
     own = rows.loc[rows["alignment"] == "weights"]
     assert (own["distance"] < own["distance_before"]).all()
     assert (own["moved"] > 0).all()
-    np.testing.assert_array_equal(own["moved"], own["unprompted"])
+    np.testing.assert_array_equal(own["moved"], own["misordered_share"])
     plain = rows.loc[rows["alignment"] == "none"]
     np.testing.assert_array_equal(plain["distance"], plain["distance_before"])
     assert (plain["moved"] == 0).all()
-    assert (plain.loc[plain["population"] == "w_asymmetric", "unprompted"] < 0.5).all()
+    assert (plain.loc[plain["population"] == "w_asymmetric", "misordered_share"] < 0.5).all()
 
 
 def test_a_second_run_measures_nothing(study, monkeypatch):
     config, rows, out = study
 
     @functools.wraps(connectivity.measure)
-    def refuse(asked):
-        pytest.fail(f"measured again: {asked}")
+    def refuse(cell):
+        pytest.fail(f"measured again: {cell}")
 
     monkeypatch.setattr(connectivity, "measure", refuse)
     pd.testing.assert_frame_equal(run(config, out, workers=1, quiet=True), rows)
@@ -324,12 +328,12 @@ def test_a_second_run_measures_nothing(study, monkeypatch):
 def test_cells_depend_on_what_matters(study):
     config, _, _ = study
     population = load(config.zoo)["standard"]
-    cell = plan(config, population)[0]
+    cell = cells_of(config, population)[0]
     others = [
-        plan(config.model_copy(update={name: value}), population)[0]
+        cells_of(config.model_copy(update={name: value}), population)[0]
         for name, value in (("points", 7), ("num_test", 9))
     ]
-    others.append(plan(config, load(config.zoo)["w_asymmetric"])[0])
+    others.append(cells_of(config, load(config.zoo)["w_asymmetric"])[0])
     assert len({cell, *others}) == 4
 
 

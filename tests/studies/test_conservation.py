@@ -13,13 +13,18 @@ from data_gen.config import load_job
 from data_gen.generation import generate
 from data_gen.shard import ShardWorker
 from studies import cli
-from studies.conservation import prediction as conservation_bridge
-from studies.conservation import study as conservation
-from studies.conservation import trajectories as conservation_paths
-from studies.conservation.prediction import Bridge, first_crossings, shown, table_of
-from studies.conservation.study import Conservation
+from studies.common import runner
+from studies.conservation import prediction, trajectories
+from studies.conservation.config import Conservation
+from studies.conservation.prediction import (
+    PredictionCell,
+    first_crossings,
+    shown,
+    table_of,
+)
+from studies.conservation.study import STUDY
 from studies.conservation.tables import fit_slopes, kind_of, network_means, path_cells, paths_of
-from studies.conservation.trajectories import TERMS, Run, job_of
+from studies.conservation.trajectories import TERMS, TrainingCell, job_of
 from zoo.config import ConfigError, read_config
 from zoo.store.population import load
 
@@ -50,7 +55,7 @@ def folder(tmp_path_factory):
 def study(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     config = config_of(folder)
-    return config, conservation.run(config, out, workers=1, quiet=True), out
+    return config, runner.run(STUDY, config, out, workers=1, quiet=True), out
 
 
 def config_of(folder):
@@ -116,7 +121,9 @@ def test_runs_are_the_training_of_zoos(folder, study, descent):
     told = json.dumps(load(folder).manifest.config, sort_keys=True)
     options = {"momentum": 0.0, "weight_decay": 0.0, "optimizer": "sgd"} | DESCENTS[descent]
     rates = options["lrs"][0], options["momentum"], options["weight_decay"]
-    run = Run(told, "standard", descent, options["optimizer"], *rates, 16, config.batch_size, 2, 2)
+    run = TrainingCell(
+        told, "standard", descent, options["optimizer"], *rates, 16, config.batch_size, 2, 2
+    )
     worker = ShardWorker(
         job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
@@ -134,9 +141,9 @@ def test_runs_are_the_training_of_zoos(folder, study, descent):
 
 def test_a_diverging_run_is_refused(folder):
     told = json.dumps(load(folder).manifest.config, sort_keys=True)
-    run = Run(told, "standard", "sgd", "sgd", 1e30, 0.0, 0.0, 5, 8, 1, 2)
+    run = TrainingCell(told, "standard", "sgd", "sgd", 1e30, 0.0, 0.0, 5, 8, 1, 2)
     with pytest.raises(ValueError, match=r"diverged by step .*; choose a smaller lr"):
-        conservation_paths.measure(run)
+        trajectories.measure(run)
 
 
 def test_slopes_are_those_of_powers():
@@ -158,10 +165,18 @@ def test_half_times_are_crossings_of_lines():
 def test_what_a_bridge_shows(folder):
     population = load(folder)["standard"]
     _, quantities, _ = population.conservation("test")
-    asked = Bridge(
-        folder, population.fingerprint, "standard", "half_time", ("conserved",), 50, 0, 50, "unused"
+    cell = PredictionCell(
+        folder,
+        population.fingerprint,
+        "standard",
+        "half_time",
+        ("conserved",),
+        50,
+        0,
+        50,
+        Path("unused"),
     )
-    seen = shown(population, "conserved", {"test": table_of(asked, population, "test")})
+    seen = shown(population, "conserved", {"test": table_of(cell, population, "test")})
     assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
     assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
     initial = shown(population, "initial", {})
@@ -181,12 +196,12 @@ def test_the_study_measures_once_and_reports(study, monkeypatch):
     def fail(*_):
         raise RuntimeError("measured again")
 
-    monkeypatch.setattr(conservation_paths, "Worker", fail)
-    monkeypatch.setattr(conservation_bridge, "Metanet", fail)
-    pd.testing.assert_frame_equal(conservation.run(config, out, workers=1, quiet=True), rows)
-    text = conservation.format_study(config, rows, out)
+    monkeypatch.setattr(trajectories, "Worker", fail)
+    monkeypatch.setattr(prediction, "Metanet", fail)
+    pd.testing.assert_frame_equal(runner.run(STUDY, config, out, workers=1, quiet=True), rows)
+    text = runner.format_study(STUDY, config, rows, out)
     assert "w_asymmetric" in text and "half_time" in text
-    page = conservation.write_report(config, rows, out).read_text(encoding="utf-8")
+    page = runner.write_report(STUDY, config, rows, out).read_text(encoding="utf-8")
     assert page.count("<figure>") == 3
     assert read_config(Conservation, out / "config.yaml") == config
 
@@ -202,7 +217,8 @@ def test_impossible_configs_are_refused(folder, tmp_path):
         with pytest.raises(ConfigError, match=message):
             read_config(Conservation, path, [change])
     with pytest.raises(ValueError, match="unknown target 'fame' of population 'standard'"):
-        conservation.run(
+        runner.run(
+            STUDY,
             config_of(folder).model_copy(update={"targets": ("fame",)}),
             tmp_path / "x",
             workers=1,

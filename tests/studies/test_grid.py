@@ -1,29 +1,37 @@
 """Cells are measured once, kept when they are done, and named by all that they depend on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from studies.common import grid
-from studies.common.grid import Cell, run_grid
+from studies.common.grid import PLACE, Measurement, plan_cells, run_grid
 
 MEASURED: list[int] = []
 
 
 @dataclass(frozen=True)
-class Asked:
-    zoo: Path
+class NumberCell:
+    zoo: Path = field(metadata=PLACE)
     number: int
     sizes: tuple[int, ...] = (1, 2)
 
+    @property
+    def name(self) -> str:
+        return f"number {self.number}"
 
-def square(asked: Asked) -> pd.DataFrame:
-    if asked.number < 0:
+
+def square(cell: NumberCell) -> pd.DataFrame:
+    if cell.number < 0:
         raise ValueError("expected a number of at least 0")
-    MEASURED.append(asked.number)
-    return pd.DataFrame({"number": [asked.number], "square": [asked.number**2]})
+    MEASURED.append(cell.number)
+    return pd.DataFrame({"number": [cell.number], "square": [cell.number**2]})
+
+
+def halve(cell: NumberCell, squares: pd.DataFrame) -> pd.DataFrame:
+    return squares.assign(half=squares["square"] / 2, of=cell.number)
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +39,13 @@ def _nothing_measured():
     MEASURED.clear()
 
 
-def asked(*numbers):
-    return [Asked(Path("zoo"), number) for number in numbers]
+def cells(*numbers):
+    return [NumberCell(Path("zoo"), number) for number in numbers]
 
 
 def run(folder, *numbers, workers=1):
-    return run_grid(square, asked(*numbers), folder, name="squares", workers=workers, quiet=True)
+    planned = plan_cells(square, cells(*numbers), folder)
+    return run_grid(planned, name="squares", workers=workers, quiet=True)
 
 
 def test_rows_come_in_order_and_cells_are_measured_once(tmp_path):
@@ -52,9 +61,7 @@ def test_processes_give_the_same_rows(tmp_path):
 
 
 def test_what_is_done_stays_when_another_cell_fails(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"Asked\(.*number=-1.*\): expected a number of at least 0"
-    ):
+    with pytest.raises(ValueError, match=r"^number -1: expected a number of at least 0$"):
         run(tmp_path, 5, -1)
     run(tmp_path, 5)
     assert MEASURED == [5]
@@ -62,15 +69,48 @@ def test_what_is_done_stays_when_another_cell_fails(tmp_path):
 
 
 def test_a_cell_is_named_by_what_it_asks_and_by_the_code_but_not_by_where_the_zoo_lies(tmp_path):
-    cell = Cell(square, Asked(Path("zoo"), 1), tmp_path, "code")
-    same = replace(cell, asked=Asked(Path("elsewhere"), 1))
+    one = Measurement(square, NumberCell(Path("zoo"), 1), tmp_path, "code")
+    same = replace(one, cell=NumberCell(Path("elsewhere"), 1))
     others = [
-        replace(cell, asked=Asked(Path("zoo"), 1, (2, 1))),
-        replace(cell, code="newer"),
-        replace(cell, measure=run),
+        replace(one, cell=NumberCell(Path("zoo"), 1, (2, 1))),
+        replace(one, code="newer"),
+        replace(one, measure=run),
+        replace(one, needs=(same,)),
     ]
-    assert same.path == cell.path
-    assert len({cell.path, *(other.path for other in others)}) == 4
+    assert same.path == one.path
+    assert len({one.path, *(other.path for other in others)}) == 5
+
+
+def test_what_a_cell_needs_is_measured_first_and_once(tmp_path):
+    squares = plan_cells(square, cells(3, 4), tmp_path)
+    pairs = zip(cells(3, 4), squares, strict=True)
+    halves = [Measurement(halve, cell, tmp_path, "code", needs=(one,)) for cell, one in pairs]
+    rows = run_grid(halves, name="halves", workers=1, quiet=True)
+    assert rows["half"].tolist() == [4.5, 8.0]
+    assert MEASURED == [3, 4]
+    newer = [replace(half, code="newer") for half in halves]
+    run_grid(newer, name="halves", workers=1, quiet=True)
+    assert MEASURED == [3, 4], "what it needs is there already"
+    squares[0].path.unlink()
+    run_grid(halves, name="halves", workers=1, quiet=True)
+    assert MEASURED == [3, 4, 3]
+
+
+def test_the_most_expensive_cells_come_first_and_rows_in_their_order(tmp_path):
+    planned = [
+        replace(one, cost=one.cell.number) for one in plan_cells(square, cells(1, 3, 2), tmp_path)
+    ]
+    assert run_grid(planned, name="s", workers=1, quiet=True)["number"].tolist() == [1, 3, 2]
+    assert MEASURED == [3, 2, 1]
+
+
+def test_what_other_processes_cannot_do_is_refused_there_only(tmp_path):
+    planned = [
+        replace(one, only_here="stay here") for one in plan_cells(square, cells(1, 2), tmp_path)
+    ]
+    with pytest.raises(ValueError, match="stay here"):
+        run_grid(planned, name="s", workers=2, quiet=True)
+    assert len(run_grid(planned, name="s", workers=1, quiet=True)) == 2
 
 
 def test_other_code_is_measured_anew(tmp_path, monkeypatch):
@@ -82,7 +122,8 @@ def test_other_code_is_measured_anew(tmp_path, monkeypatch):
 
 def test_cells_depend_on_the_modules_that_are_named(tmp_path):
     for modules in ((), ("studies.common.page",)):
-        run_grid(square, asked(1), tmp_path, name="squares", modules=modules, workers=1, quiet=True)
+        planned = plan_cells(square, cells(1), tmp_path, modules)
+        run_grid(planned, name="squares", workers=1, quiet=True)
     assert MEASURED == [1, 1]
 
 

@@ -1,5 +1,6 @@
 """Losses on segments against a plain loop over modules, shapes of curves known by hand, tables by brute force."""
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from data_gen.generation import generate
 from data_gen.tasks.task import Images, Task, load_task
 from data_gen.training.runs import DataView, draw_view
 from studies.cli import main
-from studies.common import grid
+from studies.common import grid, runner
 from studies.common.intervals import bootstrap_mean
 from studies.common.segments import between
 from studies.interpolation import curves as interpolation_curves
 from studies.interpolation import study as interpolation
+from studies.interpolation.config import Interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
-from studies.interpolation.study import Interpolation, format_study, run, write_report
+from studies.interpolation.study import STUDY
 from studies.interpolation.tables import (
     MEASURES,
     bin_shares,
@@ -35,6 +37,10 @@ from zoo.store.population import load
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 MLP = {"name": "mlp", "hidden": [6, 8]}
+run, format_study, write_report = (
+    functools.partial(function, STUDY)
+    for function in (runner.run, runner.format_study, runner.write_report)
+)
 JOB = {
     "task": {"name": "digits", "train_size": 60, "test_size": 20},
     "count": 12,

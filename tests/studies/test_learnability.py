@@ -1,23 +1,29 @@
 """A learnability study: its grid, its cache, its errors."""
 
 import dataclasses
+import functools
 import multiprocessing
 import time
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from studies.common import grid, runner
 from studies.common.parallel import run_here, run_in_processes
-from studies.learnability.fits import Cell, Place, cell_path, load_predictions
-from studies.learnability.plan import match_test_networks, plan_tasks
-from studies.learnability.study import Learnability, run
+from studies.learnability import fits
+from studies.learnability.config import Learnability
+from studies.learnability.fits import FitCell, Place
+from studies.learnability.plan import match_test_networks, plan_study
+from studies.learnability.plugins import Plugin
+from studies.learnability.study import STUDY
 from tests.studies.zoos import write_zoo
 from zoo.store.population import load
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
+
+
+run = functools.partial(runner.run, STUDY)
 
 
 def config_for(zoo, **changes) -> Learnability:
@@ -74,43 +80,61 @@ def test_scoring_anew_needs_no_fit(tiny_zoo, tmp_path, counted_fit):
 def test_a_run_that_stops_loses_the_cell_in_progress_only(
     tiny_zoo, tmp_path, counted_fit, monkeypatch
 ):
-    def stop_at_fourth(cell: Cell, out: Path):
+    @functools.wraps(fits.fit)
+    def stop_at_fourth(cell: FitCell):
         if len(counted_fit.cells) == 3:
             raise KeyboardInterrupt
-        return counted_fit(cell, out)
+        return counted_fit(cell)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("studies.learnability.scores.fit", stop_at_fourth)
+        patch.setattr("studies.learnability.plan.fit", stop_at_fourth)
         run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
-    assert len(list((tmp_path / "cells").iterdir())) == 3
+    assert len(list((tmp_path / "cells").iterdir())) == 3 + 3, "fits and their scores"
     run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
     assert len(counted_fit.cells) == 16
 
 
-def test_the_key_of_a_cell_changes_with_everything_but_the_place_of_the_zoo(tmp_path, monkeypatch):
-    cell = Cell(
-        tmp_path, "standard", "f" * 64, "mlp", "test_accuracy", 10, 0, "code", {"epochs": 3}
+def test_the_key_of_a_fit_changes_with_everything_but_the_place_of_the_zoo(tmp_path, monkeypatch):
+    cell = FitCell(
+        tmp_path, tmp_path, "standard", "f" * 64, "mlp", "test_accuracy", 10, 0, {"epochs": 3}
     )
     changes = {
+        "population": "other",
         "fingerprint": "e" * 64,
         "metanet": "gbm",
         "target": "test_loss",
         "num_train": 11,
         "seed": 1,
-        "code": "another version",
         "options": {"epochs": 4},
-        "treatment": "augment",
+        "steps": "(Augment(noise=0.0),)",
         "shuffled": True,
         "elsewhere": (Place(tmp_path, "standard", "d" * 64, "other/standard"),),
+        "plugins": (Plugin("metanet", "mlp", "mine", "Mine", "c" * 64),),
     }
+
+    def key(cell, code="code"):
+        return grid.Measurement(fits.fit, cell, tmp_path, code).key
+
     keys = {
-        cell.key,
-        *(dataclasses.replace(cell, **{name: value}).key for name, value in changes.items()),
+        key(cell),
+        key(cell, "another version"),
+        *(key(dataclasses.replace(cell, **{name: value})) for name, value in changes.items()),
     }
-    monkeypatch.setattr("studies.learnability.fits.FORMAT", 0)
-    keys.add(cell.key)
-    assert len(keys) == len(changes) + 2
-    assert dataclasses.replace(cell, zoo=tmp_path / "elsewhere").key == cell.key
+    monkeypatch.setattr(grid, "FORMAT", 0)
+    keys.add(key(cell))
+    assert len(keys) == len(changes) + 3
+    moved = dataclasses.replace(cell, zoo=tmp_path / "elsewhere", folder=tmp_path / "derived")
+    assert key(moved) == key(cell)
+
+
+def test_scores_depend_on_the_fit_the_matched_networks_and_the_bootstrap(tiny_zoo, tmp_path):
+    scored = plan_study(config_for(tiny_zoo), tmp_path)[0]
+    (fitted,) = scored.needs
+    changes = {"matched": {"standard": (1,)}, "match_minimum": 3, "num_bootstrap": 21}
+    cells = [dataclasses.replace(scored.cell, **{name: v}) for name, v in changes.items()]
+    others = [dataclasses.replace(scored, cell=cell) for cell in cells]
+    others.append(dataclasses.replace(scored, needs=(dataclasses.replace(fitted, code="newer"),)))
+    assert len({scored.key, *(other.key for other in others)}) == 5
 
 
 def test_populations_with_other_labels_are_matched(tmp_path, counted_fit):
@@ -196,27 +220,24 @@ def test_bad_configs_are_refused(tiny_zoo, changes):
 def test_single_values_stand_for_lists_and_all_is_not_counted_twice(tiny_zoo, tmp_path):
     config = config_for(tiny_zoo, num_train="all", seeds=0, targets="test_loss")
     assert (config.num_train, config.seeds, config.targets) == (("all",), (0,), ("test_loss",))
-    tasks = plan_tasks(
-        config_for(tiny_zoo, num_train=["all", 40], seeds=[0]), load(tiny_zoo), tmp_path
-    )
-    assert [task.cell.num_train for task in tasks] == [40] * 4
+    planned = plan_study(config_for(tiny_zoo, num_train=["all", 40], seeds=[0]), tmp_path)
+    assert [scored.cell.fit.num_train for scored in planned] == [40] * 4
 
 
 def test_a_damaged_cell_is_named(tiny_zoo, tmp_path, counted_fit):
     run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
-    path = cell_path(tmp_path, counted_fit.cells[0])
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=f"{path.name}.*delete the file"):
-        load_predictions(path)
+    (fitted,) = plan_study(config_for(tiny_zoo), tmp_path)[0].needs
+    fitted.path.write_bytes(fitted.path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{fitted.path.name}.*delete the file"):
+        fitted.rows()
 
 
 def test_predictions_survive_the_file(tiny_zoo, tmp_path, counted_fit):
     run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
-    cell = counted_fit.cells[0]
-    stored, made = load_predictions(cell_path(tmp_path, cell)), counted_fit(cell, tmp_path)
-    assert list(stored) == list(made) == ["standard"]
-    for name, value in vars(made["standard"]).items():
-        np.testing.assert_array_equal(getattr(stored["standard"], name), value)
+    (fitted,) = plan_study(config_for(tiny_zoo), tmp_path)[0].needs
+    stored = fitted.rows()
+    assert stored["test_population"].unique().tolist() == ["standard"]
+    pd.testing.assert_frame_equal(stored, counted_fit(fitted.cell), check_exact=True)
 
 
 def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
@@ -235,13 +256,14 @@ def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
 
 
 def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
-    def fail(cell: Cell, out: Path):
+    @functools.wraps(fits.fit)
+    def fail(cell: FitCell):
         raise ValueError("no luck")
 
-    monkeypatch.setattr("studies.learnability.scores.fit", fail)
+    monkeypatch.setattr("studies.learnability.plan.fit", fail)
     with pytest.raises(
         ValueError,
-        match="metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck",
+        match=r"^metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck$",
     ):
         run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
 

@@ -12,18 +12,17 @@ from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.generation import generate
+from studies.common import runner
 from studies.common.alignments import Matching, align_to_mean, moved_share
 from studies.common.evaluation import Part, evaluate
 from studies.merging import study as merging
 from studies.merging.study import (
+    STUDY,
     Merging,
+    cells_of,
     draw_groups,
     evaluate_ensemble,
-    format_study,
     merge_all,
-    plan,
-    run,
-    write_report,
 )
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
@@ -33,6 +32,12 @@ from zoo.symmetry.action import act, sample
 from zoo.symmetry.alignment import align
 
 OPTIONS, SHAPE = {"hidden": [8, 7], "activation": "gelu", "norm": "layer"}, (1, 4, 4)
+
+
+run, format_study, write_report = (
+    functools.partial(function, STUDY)
+    for function in (runner.run, runner.format_study, runner.write_report)
+)
 
 
 def generator(seed):
@@ -225,8 +230,8 @@ def test_a_second_run_measures_nothing(study, monkeypatch):
     config, rows, out = study
 
     @functools.wraps(merging.measure)
-    def refuse(asked):
-        pytest.fail(f"measured again: {asked}")
+    def refuse(cell):
+        pytest.fail(f"measured again: {cell}")
 
     monkeypatch.setattr(merging, "measure", refuse)
     pd.testing.assert_frame_equal(run(config, out, workers=1, quiet=True), rows)
@@ -244,6 +249,6 @@ def test_what_cannot_be_measured_is_refused(study):
     with pytest.raises(
         ValueError, match=r"population 'standard': 12 networks, not enough for sizes \[16\]"
     ):
-        plan(config.model_copy(update={"sizes": (16,)}), load(config.zoo)["standard"])
+        cells_of(config.model_copy(update={"sizes": (16,)}), load(config.zoo)["standard"])
     with pytest.raises(ValidationError, match=r"expected numbers of at least 2, found \[1, 2\]"):
         Merging(zoo=config.zoo, sizes=(1, 2))

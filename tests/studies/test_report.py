@@ -1,6 +1,7 @@
 """The table and the report: everything that was measured is in them, and the report stands alone."""
 
 import base64
+import functools
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -10,13 +11,21 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from studies.common.page import figure
-from studies.learnability.plots import STYLE, plain_ticks
-from studies.learnability.report import main_metanets, write_report
-from studies.learnability.study import run
-from studies.learnability.summary import average_seeds, format_table, largest
-from tests.studies.test_learnability import config_for
+from studies.common import runner
+from studies.common.figures import STYLE, plain_ticks
+from studies.common.page import figure, table_text
+from studies.learnability.report import main_metanets
+from studies.learnability.study import STUDY
+from studies.learnability.summary import average_seeds, largest
+from studies.learnability.tables import score_tables
+from tests.studies.test_learnability import config_for, run
 from tests.studies.zoos import write_zoo
+
+write_report = functools.partial(runner.write_report, STUDY)
+
+
+def format_table(rows):
+    return "\n\n".join(table_text(table) for table in score_tables(rows))
 
 
 class Page(HTMLParser):

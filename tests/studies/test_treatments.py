@@ -5,23 +5,22 @@ import pandas as pd
 import pytest
 
 from metanet.estimator import Metanet
-from studies.learnability.fits import load_predictions
-from studies.learnability.plan import plan_tasks
-from studies.learnability.report import write_report
+from studies.common.grid import cell_path, read_cell
+from studies.common.runner import format_study, write_report
+from studies.learnability.plan import plan_study
 from studies.learnability.shuffled import with_shuffled_labels
-from studies.learnability.study import run
-from studies.learnability.tables import format_study
+from studies.learnability.study import STUDY
 from studies.learnability.transfer import candidates, impossible, why_not
-from tests.studies.test_learnability import config_for
+from tests.studies.test_learnability import config_for, run
 from tests.studies.zoos import write_zoo
 from zoo.store.population import load
 
 
-def lines_of(config, zoo, out):
-    tasks = plan_tasks(config, load(zoo), out)
+def lines_of(config, out):
+    cells = [scored.cell for scored in plan_study(config, out)]
     return [
-        (task.cell.population, task.cell.metanet, task.treatment, task.cell.num_train)
-        for task in tasks
+        (cell.fit.population, cell.fit.metanet, cell.treatment, cell.fit.num_train)
+        for cell in cells
     ]
 
 
@@ -44,14 +43,14 @@ def test_treated_names_metanets_and_their_treatments_and_sizes(tiny_zoo, tmp_pat
         tiny_zoo, metanets=["mlp", "statnn"], treatments=labels, seeds=[0], populations=["standard"]
     )
     chosen = config.model_copy(update={"treated": {"mlp": ("noisy",)}, "treated_num_train": (20,)})
-    found = {line[1:] for line in lines_of(chosen, tiny_zoo, tmp_path)}
+    found = {line[1:] for line in lines_of(chosen, tmp_path)}
     plain = {
         (metanet, "none", size) for metanet in ("hparams", "mlp", "statnn") for size in (10, 40)
     }
     assert found == plain | {("mlp", "noisy", 20), ("mlp", "none", 20)}, (
         "what a treatment is compared with is there"
     )
-    everywhere = {line[1:3] for line in lines_of(config, tiny_zoo, tmp_path)}
+    everywhere = {line[1:3] for line in lines_of(config, tmp_path)}
     assert {("statnn", "noisy"), ("mlp", "augment")} <= everywhere
 
 
@@ -61,9 +60,9 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
             tiny_zoo, treatments=treatments, num_train=["all"], seeds=[0], populations=["standard"]
         )
         return {
-            task.cell.key
-            for task in plan_tasks(config, load(tiny_zoo), tmp_path)
-            if task.treatment != "none"
+            scored.cell.fit_key
+            for scored in plan_study(config, tmp_path)
+            if scored.cell.treatment != "none"
         }
 
     assert keys(["augment"]) == keys({"moved": {"augment": {"noise": 0.0}}})
@@ -104,7 +103,7 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
 )
 def test_what_cannot_be_done_is_refused(tiny_zoo, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        plan_tasks(config_for(tiny_zoo, **changes), load(tiny_zoo), tmp_path)
+        plan_study(config_for(tiny_zoo, **changes), tmp_path)
 
 
 def test_shuffled_labels_are_the_same_values_in_another_order(tmp_path):
@@ -161,9 +160,11 @@ def test_a_fit_is_scored_elsewhere_too(tiny_zoo, tmp_path, counted_fit):
     assert impossible(config, dict(load(tiny_zoo))) == [
         "The zoo other has no population w_asymmetric."
     ]
-    page = write_report(config, rows, tmp_path / "out").read_text(encoding="utf-8")
+    page = write_report(STUDY, config, rows, tmp_path / "out").read_text(encoding="utf-8")
     assert "The zoo other has no population w_asymmetric." in page
-    assert "Transfer, predicting test_accuracy" in format_study(config, rows, tmp_path / "out")
+    assert "Transfer, predicting test_accuracy" in format_study(
+        STUDY, config, rows, tmp_path / "out"
+    )
 
 
 def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
@@ -183,9 +184,10 @@ def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
     zoo = load(tiny_zoo)
     fitted = Metanet("statnn", seed=1, epochs=2).fit(zoo["standard"], num_train=20)
     truth, prediction = fitted.predict_examples(zoo["w_asymmetric"])
-    stored = load_predictions(tmp_path / "cells" / f"{row['cell']}.npz")["w_asymmetric"]
-    np.testing.assert_array_equal(stored.truth, truth)
-    np.testing.assert_allclose(stored.prediction, prediction, rtol=1e-6)
+    table = read_cell(cell_path(tmp_path, row["cell"]))
+    stored = table.loc[table["test_population"] == "w_asymmetric"]
+    np.testing.assert_array_equal(stored["truth"], truth)
+    np.testing.assert_allclose(stored["prediction"], prediction, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
