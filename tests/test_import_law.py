@@ -127,7 +127,14 @@ LAW = {
     "studies.interpolation": {"studies.common", "zoo", "data_gen", "metanet"},
     "studies.learnability": {"studies.common", "zoo", "data_gen", "metanet"},
     "studies.merging": {"studies.common", "zoo", "data_gen"},
-    "studies.cli": {"studies.commands", "studies.registry", "zoo", "data_gen", "metanet"},
+    "studies.cli": {
+        "studies.commands",
+        "studies.common",
+        "studies.registry",
+        "zoo",
+        "data_gen",
+        "metanet",
+    },
 }
 # library -> files that may import it
 OWNERS = {

@@ -196,7 +196,7 @@ def test_the_study_measures_once_and_reports(study, monkeypatch):
     def fail(*_):
         raise RuntimeError("measured again")
 
-    monkeypatch.setattr(trajectories, "Worker", fail)
+    monkeypatch.setattr(trajectories, "ShardWorker", fail)
     monkeypatch.setattr(prediction, "Metanet", fail)
     pd.testing.assert_frame_equal(runner.run(STUDY, config, out, workers=1, quiet=True), rows)
     text = runner.format_study(STUDY, config, rows, out)
