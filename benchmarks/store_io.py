@@ -78,8 +78,12 @@ def main() -> None:
         shapes = dict(SPACE.shapes)
         variants: dict[str, Callable[[], object]] = {
             "numpy.load of one file": lambda: np.load(flat),
-            "tensors by name (`Population.params`)": lambda: read_tensors(list(map(open_mapped, paths)), shapes),
-            "one tensor (`Population.flat`)": lambda: read_flat(list(map(open_mapped, paths)), shapes),
+            "tensors by name (`Population.params`)": lambda: read_tensors(
+                list(map(open_mapped, paths)), shapes
+            ),
+            "one tensor (`Population.flat`)": lambda: read_flat(
+                list(map(open_mapped, paths)), shapes
+            ),
         }
         for variant in variants.values():
             variant()

@@ -16,7 +16,9 @@ from zoo.store.atomic import atomic_write, sha256
 
 
 def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
-    """Copy complete shards of several folders into one; the copy with all shards gets its card and manifest.
+    """Copy complete shards of several folders into one.
+
+    The copy with all shards gets its card and manifest.
 
     May be run again, with the same folders or with others.
 

@@ -29,7 +29,7 @@ _IMAGES_OFF = 2
 def task_to_sample(
     job: Job, sample: int | None, trust_task: bool, task_path: str | None
 ) -> tuple[Task | None, int, str]:
-    """Load the task of a job, unless a stranger's manifest would decide which files are opened for it.
+    """Load the task of a job, unless a stranger's manifest would decide which files are opened.
 
     Args:
         job: The job.
@@ -63,7 +63,8 @@ def task_to_sample(
         task = load_task(config)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(
-            f"the data of the task is not on this machine ({error}); give --task-path, or --sample 0"
+            f"the data of the task is not on this machine ({error}); give --task-path, or --sample "
+            "0"
         ) from error
     return (
         task,
@@ -73,7 +74,9 @@ def task_to_sample(
 
 
 def needs_files(config: TaskConfig) -> bool:
-    """Whether a task opens files, downloads, or draws very many images: what a stranger's manifest may not decide.
+    """Whether a task opens files, downloads, or draws very many images.
+
+    What a stranger's manifest may not decide.
 
     Args:
         config: The task.
@@ -96,7 +99,10 @@ def described(config: TaskConfig) -> str:
     Returns:
         What it would open.
     """
-    return f"{config.name!r} of path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}"
+    return (
+        f"{config.name!r} of path {config.path!r}, dataset {config.dataset!r}, options "
+        f"{config.options!r:.200}"
+    )
 
 
 def recompute_metrics(
@@ -169,7 +175,10 @@ def _compare(
         or (table["train_size"] > len(trainer.task.train.y)).any()
         or (parts < 1).any()
     ):
-        yield f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training images of the task"
+        yield (
+            f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training "
+            "images of the task"
+        )
         return
     networks = TrainingRuns(
         ids=torch.from_numpy(table["network_id"]),

@@ -1,4 +1,8 @@
-"""`symzoo repair`: make damaged files of a zoo again, and put them in place if they are those that were lost, byte for byte."""
+"""`symzoo repair`.
+
+Make damaged files of a zoo again, and put them in place if they are those that were lost, byte for
+byte.
+"""
 
 import json
 import os
@@ -76,7 +80,8 @@ def repair_zoo(
         manifest, job = _job(directory)
         if needs_files(job.task) and not trust_task:
             raise ValueError(
-                f"{directory}: the task is {described(job.task)}, which is not opened unasked; give --trust-task"
+                f"{directory}: the task is {described(job.task)}, which is not opened unasked; "
+                "give --trust-task"
             )
         _own(directory, manifest, job)
         with claimed(directory, job):
@@ -100,7 +105,7 @@ def repair_zoo(
 
 
 def _own(directory: Path, manifest: Manifest | None, job: Job) -> None:
-    """Write the record of the job that generation wants to find, where a download or damage has left none."""
+    """Write the record of the job that generation looks for, if there is none."""
     try:
         read_job(directory)
     except ValueError:
@@ -158,7 +163,7 @@ def _is(directory: Path, relative: str, entry: ShardEntry) -> bool:
 
 
 def _job(directory: Path) -> tuple[Manifest | None, Job]:
-    """The manifest, if it can be read, and the job: that of the manifest, or else the generator's own record."""
+    """The manifest, if it can be read; its job, or else that of the generator's record."""
     try:
         manifest = read_manifest(directory)
         job = Job.model_validate_json(json.dumps(manifest.config))
@@ -239,16 +244,19 @@ def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[
 def _explain(changed: set[str], old: Manifest | None, new: Manifest) -> str:
     then = old.environment if old is not None else {}
     return (
-        f"{len(changed)} files came out otherwise than they were, the first {sorted(changed)[0]}: another kind of machine, "
-        f"version, chunk size or device (then {then}, now {new.environment}). Nothing was changed. Run again with the options "
-        "that the zoo was made with, or with --accept-changed to take networks that are the same up to rounding"
+        f"{len(changed)} files came out otherwise than they were, the first {sorted(changed)[0]}: "
+        "another kind of machine, "
+        f"version, chunk size or device (then {then}, now {new.environment}). "
+        "Nothing was changed. Run again with the options "
+        "that the zoo was made with, or with --accept-changed to take networks "
+        "that are the same up to rounding"
     )
 
 
 def _install(
     directory: Path, stage: Path, paths: Sequence[str], report: Callable[[str], object]
 ) -> None:
-    """Put files in place, each at once, the manifest last; what they replace stays under a hidden name."""
+    """Put files in place, each at once, the manifest last; hide what they replace."""
     for relative in paths:
         path, made = directory / relative, stage / relative
         hidden = path.with_name(f".{path.name}.damaged")
@@ -267,7 +275,7 @@ def _install(
 
 
 def _keep(path: Path, hidden: Path) -> None:
-    """Keep a damaged file under another name, without a moment in which its name is empty where that can be had."""
+    """Keep a damaged file under another name; its own name is never empty, if that can be had."""
     try:
         os.link(path, hidden, follow_symlinks=False)
     except OSError:

@@ -1,4 +1,7 @@
-"""`symzoo verify`: is every file of a zoo what its manifest says, and do its networks do what their rows say?"""
+"""`symzoo verify`.
+
+Is every file of a zoo what its manifest says, and do its networks do what their rows say?
+"""
 
 import hashlib
 import json
@@ -63,7 +66,10 @@ def verify_zoo(
     task_path: str | None = None,
     report: Callable[[str], object] = lambda _: None,
 ) -> list[Fault]:
-    """Check a zoo: hashes, schema, ids, pairing, fixed entries, card, and accuracies of some networks from their weights.
+    """Check a zoo.
+
+    Hashes, schema, ids, pairing, fixed entries, card, and accuracies of some networks from their
+    weights.
 
     Args:
         directory: The zoo.
@@ -99,7 +105,8 @@ def verify_zoo(
     sound = [path for path in manifest.entries() if path not in faulty]
     faults += [Fault(path, escape(reason)) for path, reason in prove(directory, sound)]
     report(
-        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, schema, ids, pairing, fixed entries, HDF5"
+        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, "
+        "schema, ids, pairing, fixed entries, HDF5"
     )
     if job is not None and not any(fault.path == MANIFEST_NAME for fault in faults):
         task, count, why = task_to_sample(job, sample, trust_task, task_path)
@@ -274,7 +281,10 @@ def _check_values(
 
 
 def _check_metrics(checked: MappedFile, hyperparameters: tuple[str, ...]) -> Iterator[str]:
-    """Metrics of networks that did not diverge are finite; accuracies are in [0, 1]; columns are in order."""
+    """Metrics of networks that did not diverge are finite.
+
+    Accuracies are in [0, 1]; columns are in order.
+    """
     fine = ~checked.array("diverged")
     if (fine != (checked.array("diverged_at") < 0)).any():
         yield "'diverged' and 'diverged_at' contradict each other"
@@ -284,7 +294,10 @@ def _check_metrics(checked: MappedFile, hyperparameters: tuple[str, ...]) -> Ite
             (0, np.inf) if name.endswith("loss") else (-1 if name == "generalization_gap" else 0, 1)
         )
         if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
-            yield f"{name!r} has values that are not finite or out of range, of networks that did not diverge"
+            yield (
+                f"{name!r} has values that are not finite or out of range, of networks that did "
+                "not diverge"
+            )
     for name in hyperparameters:
         values = checked.array(name)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -345,7 +358,7 @@ def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _strays(directory: Path, manifest: Manifest) -> Iterator[Fault]:
-    """Files that a glob of the card would take for shards, though the manifest does not know them."""
+    """Files that a glob of the card takes for shards and the manifest does not know."""
     for name, entry in manifest.populations.items():
         known = {*entry.shards, *entry.trajectory}
         for folder in (name, f"{name}.trajectory"):

@@ -114,7 +114,7 @@ class Task:
         return tuple(self.train.x.shape[1:])
 
     def inputs(self, x: Shaped[Tensor, "X C *size"]) -> Float[Tensor, "X C *size"]:
-        """Stored images as inputs: over the training part each channel has mean 0 and deviation 1."""
+        """Stored images as inputs; a channel has mean 0, deviation 1 over the training part."""
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Task":

@@ -1,4 +1,6 @@
-"""Augmentation on the device is what a loop over images does, with draws of its own for every network, pass and image."""
+"""Augmentation on the device is what a loop over images does, with draws of its own for every
+network, pass and image.
+"""
 
 import pytest
 import torch

@@ -66,7 +66,8 @@ def test_a_job_becomes_a_zoo(job, tmp_path):
         (
             "kappa: 1.0",
             "kapa: 1.0",
-            "job.yaml:14: populations.w_asymmetric.asymmetry: unknown option 'kapa' of asymmetry 'w'",
+            "job.yaml:14: populations.w_asymmetric.asymmetry: unknown option 'kapa' of asymmetry "
+            "'w'",
         ),
         (
             "name: digits",

@@ -1,4 +1,6 @@
-"""Quantities and residuals that are recorded in lock step are those of plain loops, and reach users through the zoo."""
+"""Quantities and residuals that are recorded in lock step are those of plain loops, and reach users
+through the zoo.
+"""
 
 import pytest
 import torch
@@ -33,7 +35,10 @@ def cosine(field, gradient):
 
 
 def by_hand(params, gradients):
-    """Quantities and residuals of the perceptron, a neuron or a column at a time; `gradients` are 0 at fixed entries."""
+    """Quantities and residuals of the perceptron, a neuron or a column at a time.
+
+    `gradients` are 0 at fixed entries.
+    """
     found = {}
     for i in range(2):
         for neuron in range(len(params[f"layers.{i}.bias"])):

@@ -39,7 +39,10 @@ FULL = Failure("the disk is full", errno=errno.ENOSPC)
 
 
 class Script:
-    """A pool whose processes do, for each shard in turn, what a script says: "ok", "die" or a failure; then "ok"."""
+    """A pool whose processes do, for each shard in turn, what a script says.
+
+    "ok", "die" or a failure; then "ok".
+    """
 
     def __init__(self, script, start="ok", late=()):
         self.script, self.starts, self.start_deaths = (
@@ -180,7 +183,8 @@ def test_one_failed_shard_does_not_stop_the_others(tmp_path, monkeypatch):
     with pytest.raises(MissingShards) as caught:
         generate(tiny_job(), tmp_path / "zoo", compile=False, quiet=True)
     assert str(caught.value) == (
-        f"{tmp_path / 'zoo'}: 1 of 6 shards are missing; the others are kept, run the same command again:\n"
+        f"{tmp_path / 'zoo'}: 1 of 6 shards are missing; the others are kept, run the same command "
+        "again:\n"
         "  w_asymmetric/validation-00000-of-00001.h5: KeyError: 'layers'"
     )
     assert "raise error" in caught.value.__notes__[0]

@@ -1,4 +1,7 @@
-"""The folder of a zoo: locks, what killed runs leave behind, full disks, read-only and forbidden folders."""
+"""The folder of a zoo.
+
+Locks, what killed runs leave behind, full disks, read-only and forbidden folders.
+"""
 
 import errno
 import fcntl
@@ -180,7 +183,10 @@ def test_a_marker_that_is_not_ours(tmp_path):
 
 
 def test_a_full_disk_at_any_point(tmp_path, finished):
-    """A disk that grows by little and little: the marker, each shard, constants, card and manifest run out of space in turn."""
+    """A disk that grows by little and little.
+
+    The marker, each shard, constants, card and manifest run out of space in turn.
+    """
     reference, size, messages = visible(finished), 8192, set()
     with small_disk(tmp_path / "disk", size) as disk:
         while True:

@@ -27,7 +27,8 @@ trainer = worker.trainer("p")
 for count in counts:
     networks, state = worker.start(trainer, full_table(job, worker.task, torch.arange(count)))
     trainer.advance(networks, draw_view(networks, trainer.task, 0), state, 32)
-    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
+    status = Path("/proc/self/status").read_text()
+    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]))
     del networks, state
 one = full_table(job, worker.task, torch.arange(1))
 found = training_bytes(trainer, worker.runs(one), worker.initial(trainer, one))

@@ -1,4 +1,7 @@
-"""Small zoos of every architecture, standard and asymmetric: written, read again, and the same networks as were measured."""
+"""Small zoos of every architecture, standard and asymmetric.
+
+Written, read again, and the same networks as were measured.
+"""
 
 import pytest
 import torch
@@ -30,7 +33,9 @@ ARCHITECTURES = {
 
 
 def test_the_recipe_of_resnets_has_the_networks_of_lim_et_al():
-    """60,634 free ones of the W-asymmetric network, and the 432 of the first layer, which theirs freeze."""
+    """60,634 free ones of the W-asymmetric network, and the 432 of the first layer, which theirs
+    freeze.
+    """
     recipe, images = (
         load_job("cifar10-resnet8"),
         Images(torch.zeros(10, 3, 32, 32), torch.arange(10)),

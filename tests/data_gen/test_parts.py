@@ -67,7 +67,9 @@ def test_networks_with_one_part_see_what_they_saw_without_the_hyperparameter(tmp
 
 
 def test_a_network_trains_on_its_part_alone(tmp_path):
-    """The twin gets a task with nothing but the images of the part, in the order in which the network owns them."""
+    """The twin gets a task with nothing but the images of the part, in the order in which the
+    network owns them.
+    """
     job = make_job(lr=0.05)
     worker = ShardWorker(
         job, tmp_path, torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64

@@ -1,4 +1,7 @@
-"""The short form of `tests/torture.py`: a few kills, two writers, and a Ray worker that dies in the middle of a job."""
+"""The short form of `tests/torture.py`.
+
+A few kills, two writers, and a Ray worker that dies in the middle of a job.
+"""
 
 import importlib
 import sys
@@ -68,7 +71,10 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
     arguments = [str(tmp_path / "job.json"), "--out", str(tmp_path / "zoo"), "--executor", "ray"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    message = "generate-zoo: the executor ray needs Ray, which is not installed: pip install 'symzoo[ray]'"
+    message = (
+        "generate-zoo: the executor ray needs Ray, which is not installed: pip install "
+        "'symzoo[ray]'"
+    )
     assert result.stderr.strip() == message
     assert not (tmp_path / "zoo").exists()
 

@@ -1,4 +1,6 @@
-"""`symzoo verify` finds what is wrong with a zoo, `symzoo repair` mends it, and mutated zoos do no harm."""
+"""`symzoo verify` finds what is wrong with a zoo, `symzoo repair` mends it, and mutated zoos do no
+harm.
+"""
 
 import json
 import random
@@ -398,7 +400,10 @@ def test_the_commands_print_and_end_with_a_status(copy):
 
 
 def test_mutated_zoos_do_no_harm(original):
-    """The long form is `make fuzz`. In a process of its own: here the type checker refuses what the code itself refuses."""
+    """The long form is `make fuzz`.
+
+    In a process of its own: here the type checker refuses what the code itself refuses.
+    """
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,7 @@
-"""Slow twin of lock-step training: one `nn.Module`, one `torch.optim` optimizer, one Python loop."""
+"""Slow twin of lock-step training.
+
+One `nn.Module`, one `torch.optim` optimizer, one Python loop.
+"""
 
 import math
 
@@ -12,7 +15,10 @@ from data_gen.training.order import shuffled
 
 
 class Effective(nn.Module):
-    """A network whose trained tensors are raw parameters, as the papers write it: `W_eff = M * W + (1 - M) * F` or `W + F`."""
+    """A network whose trained tensors are raw parameters, as the papers write it.
+
+    `W_eff = M * W + (1 - M) * F` or `W + F`.
+    """
 
     def __init__(self, params, constants):
         super().__init__()
@@ -94,7 +100,10 @@ class PlainCNN(Effective):
 
 
 class PlainModule(Effective):
-    """Any module of `tests/reference/zoo_modules.py`, in training mode; its buffers are its running statistics."""
+    """Any module of `tests/reference/zoo_modules.py`, in training mode.
+
+    Its buffers are its running statistics.
+    """
 
     def __init__(self, params, constants, module):
         buffers = dict(module.named_buffers())
@@ -174,7 +183,10 @@ def seen_images(task, seed, network_id, images, step):
 
 
 def moved(image, flip, down, right, row, column, task):
-    """Flip, shift, cut, by what they mean: a mirrored image, a window of a padded one, a square painted over."""
+    """Flip, shift, cut, by what they mean.
+
+    A mirrored image, a window of a padded one, a square painted over.
+    """
     augmentation = task.augmentation
     image = image.flip(-1) if flip else image
     most, (height, width) = augmentation.shift, image.shape[1:]

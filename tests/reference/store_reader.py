@@ -1,4 +1,7 @@
-"""A second reader of shards, written from `docs/store_format.md` alone: numpy, no checks, no speed."""
+"""A second reader of shards, written from `docs/store_format.md` alone.
+
+Numpy, no checks, no speed.
+"""
 
 import json
 from pathlib import Path

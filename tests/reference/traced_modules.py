@@ -163,7 +163,9 @@ def attention():
 
 
 def packed_attention():
-    """The projection of queries, keys and values is one matrix, taken apart by a reshape (as in many vision transformers)."""
+    """The projection of queries, keys and values is one matrix, taken apart by a reshape (as in
+    many vision transformers).
+    """
 
     def forward(self, x):
         x = self.inner(x)
@@ -241,7 +243,10 @@ def mixer():
 
 
 def zero_padded_shortcut():
-    """The shortcut that ResNets without convolutions on it have: strides, and zeros for the new channels."""
+    """The shortcut that ResNets without convolutions on it have.
+
+    Strides, and zeros for the new channels.
+    """
 
     def forward(self, x):
         h = F.relu(self.first(x))

@@ -1,4 +1,7 @@
-"""Random programs of tensor operators with random parameters in between: what a tracer must never be wrong about."""
+"""Random programs of tensor operators with random parameters in between.
+
+What a tracer must never be wrong about.
+"""
 
 import random
 

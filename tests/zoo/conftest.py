@@ -1,4 +1,7 @@
-"""Hypothesis for all tests of the package: the same examples in every run, and no clock (the machine may be busy)."""
+"""Hypothesis for all tests of the package.
+
+The same examples in every run, and no clock (the machine may be busy).
+"""
 
 from hypothesis import settings
 

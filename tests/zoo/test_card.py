@@ -1,4 +1,7 @@
-"""The card says what the zoo holds, and how to make it again; what a manifest says cannot break out of its place."""
+"""The card says what the zoo holds, and how to make it again.
+
+What a manifest says cannot break out of its place.
+"""
 
 import itertools
 import json
@@ -33,7 +36,8 @@ def test_it_shows_populations_hyperparameters_and_accuracies(folder):
     for line in (
         "Each population holds 74 networks (40 train, 13 validation, 21 test).",
         '| `standard` | `{"name": "mlp", "hidden": [6, 5]}` | standard | 485 | 485 | 2 |',
-        '| `w_asymmetric` | `{"name": "mlp", "hidden": [6, 5]}` | `{"kind": "w", "n_fix": 2}` | 485 | 443 | 2 |',
+        '| `w_asymmetric` | `{"name": "mlp", "hidden": [6, 5]}` | `{"kind": "w", "n_fix": 2}` | '
+        "485 | 443 | 2 |",
         '| `lr` | `{"log_uniform": [0.001, 1.0]}` | 0.25 | 0.6199 | 1 |',
         '| `optimizer` | `{"choice": ["sgd", "adamw"]}` | `{"adamw": 37, "sgd": 37}` | | |',
         '| `steps` | `{"fixed": 5}` | 5 | 5 | 5 |',

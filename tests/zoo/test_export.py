@@ -1,4 +1,7 @@
-"""Exported zoos have the bits of the store: Parquet through pandas, pyarrow and `datasets`, and safetensors."""
+"""Exported zoos have the bits of the store.
+
+Parquet through pandas, pyarrow and `datasets`, and safetensors.
+"""
 
 import json
 

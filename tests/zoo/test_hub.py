@@ -1,4 +1,7 @@
-"""Push and pull through a hub that is a folder: what is sent, what is checked, what an error says. No network."""
+"""Push and pull through a hub that is a folder: what is sent, what is checked, what an error says.
+
+No network.
+"""
 
 import inspect
 import json
@@ -36,7 +39,10 @@ def folder(original, tmp_path):
 
 
 class FakeHub:
-    """The methods of `HfApi` that are used, on folders; each call must fit the signature of the real one."""
+    """The methods of `HfApi` that are used, on folders.
+
+    Each call must fit the signature of the real one.
+    """
 
     def __init__(self, root):
         self.root, self.calls, self.failure, self.fail_after, self.sent = root, [], None, None, 0

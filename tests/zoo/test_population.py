@@ -1,4 +1,7 @@
-"""A zoo on disk: what was generated is what is read, by us and by `datasets`, and a damaged zoo says what is wrong."""
+"""A zoo on disk.
+
+What was generated is what is read, by us and by `datasets`, and a damaged zoo says what is wrong.
+"""
 
 import hashlib
 import json
@@ -418,7 +421,8 @@ def test_the_fingerprint_is_of_the_content(directory, copy):
 def test_an_unknown_population_is_named_with_those_there_are(directory):
     with pytest.raises(
         KeyError,
-        match=r"no population 'syre' in .*; populations are \['standard', 'w_asymmetric', 'small_cnn'",
+        match=r"no population 'syre' in .*; "
+        r"populations are \['standard', 'w_asymmetric', 'small_cnn'",
     ):
         zoo.load(directory)["syre"]
 
@@ -435,7 +439,8 @@ def test_populations_are_chosen_by_name(directory):
 def test_an_unknown_split_is_named_with_those_there_are(directory, read):
     with pytest.raises(
         ValueError,
-        match=r"population 'standard': no split 'dev'; splits are \['train', 'validation', 'test'\]",
+        match=r"population 'standard': no split 'dev'; "
+        r"splits are \['train', 'validation', 'test'\]",
     ):
         getattr(zoo.load(directory)["standard"], read)("dev")
 
@@ -447,7 +452,8 @@ def test_an_unknown_view_is_refused(directory):
         "    zoo.load(sys.argv[1])['standard'].params('train', view='frozen')\n"
         "except ValueError as error:\n"
         "    print(error)\n"
-        "print(*(name for name in ('datasets', 'torch_geometric', 'matplotlib', 'ray') if name in sys.modules))"
+        "heavy = ('datasets', 'torch_geometric', 'matplotlib', 'ray');"
+        "print(*(name for name in heavy if name in sys.modules))"
     )
     command = [sys.executable, "-c", code, str(directory)]
     output = subprocess.run(
@@ -571,7 +577,8 @@ def test_a_manifest_whose_space_is_not_that_of_its_architecture_is_refused(copy)
     edit_manifest(copy, wider)
     with pytest.raises(
         StoreError,
-        match=r"the stored weight space is not that of architecture {'name': 'mlp', 'hidden': \[9\]}",
+        match=r"the stored weight space is not that of architecture "
+        r"{'name': 'mlp', 'hidden': \[9\]}",
     ):
         _ = zoo.load(copy)["standard"].architecture
 

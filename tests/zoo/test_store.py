@@ -1,4 +1,8 @@
-"""Shards: what comes back is what was written, a file exists whole or not at all, and a hostile file is refused unread."""
+"""Shards.
+
+What comes back is what was written, a file exists whole or not at all, and a hostile file is
+refused unread.
+"""
 
 import errno
 import os
@@ -297,7 +301,7 @@ def test_what_cannot_be_read_again_does_not_get_its_name(path, monkeypatch):
         h5py, "File", lambda name, mode, **_: h5py_file(name, mode)
     )  # as a libhdf5 with other defaults would
     with pytest.raises(
-        StoreError, match="columns that are not those|not in the file|overlaps|no map|HDF5 starts"
+        StoreError, match=r"columns that are not those|not in the file|overlaps|no map|HDF5 starts"
     ):
         write_columns(path, COLUMNS, {})
     assert not list(path.parent.iterdir())
@@ -305,7 +309,9 @@ def test_what_cannot_be_read_again_does_not_get_its_name(path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 60, 700])
 def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count):
-    """Up to 8 links are in the header of the root group, more are in a heap, whose indices get deeper."""
+    """Up to 8 links are in the header of the root group, more are in a heap, whose indices get
+    deeper.
+    """
     names = [f"layers.{i * 11 % count}.{'x' * (i % 50)}" for i in range(count)]
     write_columns(
         path,
@@ -338,7 +344,8 @@ def test_a_reader_written_from_the_document_reads_the_same(path, more):
     [
         (
             {"bias": (3,)},
-            "no column 'bias'; columns are ['weight', 'lr', 'network_id', 'steps', 'pixels', 'diverged', 'optimizer']",
+            "no column 'bias'; columns are ['weight', 'lr', 'network_id', 'steps', 'pixels', "
+            "'diverged', 'optimizer']",
         ),
         ({"weight": (2, 3)}, "'weight': expected shape [4, 2, 3] float32, found [4, 3, 2] float32"),
         ({"weight": ()}, "'weight': expected shape [4] float32, found [4, 3, 2] float32"),

@@ -1,4 +1,6 @@
-"""Networks that stream from disk are those of memory, in the order of the seed, with any number of workers."""
+"""Networks that stream from disk are those of memory, in the order of the seed, with any number of
+workers.
+"""
 
 import os
 import threading

@@ -1,4 +1,7 @@
-"""Manifests of strangers: what they name stays in the folder, and what they declare is bounded before it costs anything."""
+"""Manifests of strangers.
+
+What they name stays in the folder, and what they declare is bounded before it costs anything.
+"""
 
 import json
 import os
@@ -300,7 +303,9 @@ def test_architectures_larger_than_their_space_cost_nothing(architecture, part):
 
 
 def test_an_architecture_is_built_without_memory_before_it_is_built(monkeypatch):
-    """Statistics of a batch norm are allocated when a resnet is built, whatever the stored space says."""
+    """Statistics of a batch norm are allocated when a resnet is built, whatever the stored space
+    says.
+    """
     ones = torch.ones
     sizes = []
     monkeypatch.setattr(

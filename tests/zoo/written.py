@@ -1,4 +1,7 @@
-"""A small zoo on disk whose networks were drawn, not trained: several shards a split, one population with fixed entries."""
+"""A small zoo on disk whose networks were drawn, not trained.
+
+Several shards a split, one population with fixed entries.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Bounds on what a stranger's manifest may ask for: its length, its depth, and the memory of what it describes."""
+"""Bounds on what a stranger's manifest may ask for.
+
+Its length, its depth, and the memory of what it describes.
+"""
 
 import json
 import math
@@ -91,13 +94,16 @@ def check_file(directory: Path, relative: str, size: int) -> Path:
     if found != size:
         state = "missing" if found is None else f"{found} bytes"
         raise StoreError(
-            f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to repair it"
+            f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to "
+            "repair it"
         )
     return path
 
 
 def check_space(space: Mapping[str, Any]) -> None:
-    """Check a weight space of unknown origin: its patterns are short, and its groups are not larger than its tensors.
+    """Check a weight space of unknown origin.
+
+    Its patterns are short, and its groups are not larger than its tensors.
 
     Args:
         space: What the manifest holds, JSON as Python has it.
@@ -139,7 +145,7 @@ def check_space(space: Mapping[str, Any]) -> None:
 def check_options_fit(
     architecture: Mapping[str, Any], input_shape: Sequence[int], space: WeightSpace
 ) -> None:
-    """Check that options of an architecture do not ask for much more than its stored weight space holds.
+    """Check that options of an architecture do not ask for more than its stored space holds.
 
     Args:
         architecture: Its name and options.
@@ -160,7 +166,8 @@ def check_options_fit(
         if isinstance(layers, int | float) and not layers <= len(space.tensors):
             tensors = len(space.tensors)
             raise StoreError(
-                f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the weight space"
+                f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the "
+                "weight space"
             )
     nodes = math.prod(input_shape[1:])
     if (

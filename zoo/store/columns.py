@@ -1,4 +1,7 @@
-"""Columns of open files as arrays and tensors, at raw speed: a bulk read is one copy of mapped files."""
+"""Columns of open files as arrays and tensors, at raw speed.
+
+A bulk read is one copy of mapped files.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +76,7 @@ def read_tensors(
 def read_flat(
     files: Sequence[MappedFile], shapes: Mapping[str, tuple[int, ...]]
 ) -> Float[Tensor, "N P"]:
-    """Read float32 columns of many files into one tensor, each row the entries of all columns in turn.
+    """Read float32 columns of many files into one tensor; a row is all columns in turn.
 
     Args:
         files: Rows of one file after those of the one before it.

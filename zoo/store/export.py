@@ -1,8 +1,10 @@
-"""A zoo in the formats of others: Parquet and safetensors. Nothing is converted: every number keeps its bits.
+"""A zoo in the formats of others: Parquet and safetensors.
 
-    OUT/<population>/<split>.parquet                    one row a network; a tensor is a list of fixed length
+Nothing is converted: every number keeps its bits.
+
+    OUT/<population>/<split>.parquet               one row a network; a tensor is a list
     OUT/<population>/train-00000-of-00002.safetensors   one file a shard, tensors [N, *shape]
-    OUT/constants/<population>.safetensors              masks, fixed entries, mixing matrices, offsets
+    OUT/constants/<population>.safetensors         masks, fixed entries, mixing matrices, offsets
 
 Every file carries a JSON record under the key `symzoo`: population, split, weight space,
 architecture, hyperparameters and shapes; in safetensors also the columns of text, for which it has
@@ -39,7 +41,9 @@ def export_zoo(
     populations: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> Path:
-    """Write final parameters, hyperparameters and metrics of a zoo in another format; memory holds some networks at a time.
+    """Write final parameters, hyperparameters and metrics of a zoo in another format.
+
+    Memory holds some networks at a time.
 
     Args:
         zoo: The zoo.

@@ -1,7 +1,9 @@
-"""The map at the start of a file of columns: where each column lies, checked before any of it is read.
+"""The map at the start of a file of columns.
 
-A file is `MAGIC`, the length of the map in 8 bytes, the map as JSON, codes of text columns, zeros up to
-`start`, and from there plain HDF5, which the map describes and no reader of ours parses.
+Where each column lies, checked before any of it is read.
+
+A file is `MAGIC`, the length of the map in 8 bytes, the map as JSON, codes of text columns, zeros
+up to `start`, and from there plain HDF5, which the map describes and no reader of ours parses.
 `docs/store_format.md` has the rules.
 """
 

@@ -1,8 +1,10 @@
-"""Files of columns as HDF5: written with h5py, and compared with their map. Only this file imports it.
+"""Files of columns as HDF5: written with h5py, and compared with their map.
 
-One HDF5 dataset holds each column at the root, contiguous and little-endian, without filters, so that
-Hugging Face `datasets` loads the file as it is. Reading a zoo needs nothing of this: libhdf5 was not
-made for files of strangers. `differences` runs it on one, in a process that may die
+Only this file imports it.
+
+One HDF5 dataset holds each column at the root, contiguous and little-endian, without filters, so
+that Hugging Face `datasets` loads the file as it is. Reading a zoo needs nothing of this: libhdf5
+was not made for files of strangers. `differences` runs it on one, in a process that may die
 (`data_gen.integrity.proof`).
 """
 
@@ -116,7 +118,7 @@ def _storable(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray,
 
 
 def _check_written(written: MappedFile, arrays: Columns) -> None:
-    """What cannot be read again must not get its name: another libhdf5 may lay files out otherwise."""
+    """Refuse a file that does not hold what was given: libhdf5 may lay files out otherwise."""
     same = list(written.columns) == list(arrays)
     for name, array in arrays.items():
         if array.dtype.kind == "O":
@@ -130,10 +132,8 @@ def _check_written(written: MappedFile, arrays: Columns) -> None:
 def _image(
     columns: Columns, attributes: Mapping[str, str | int], start: int
 ) -> tuple[bytes, dict[str, int]]:
-    """HDF5 of columns and where each lies. It will stand after `start` other bytes.
-
-    It is made in memory: libhdf5 crashes the process when a disk fills up under a column of text.
-    """
+    """HDF5 of columns, to stand after `start` other bytes, and where each of them lies."""
+    # In memory: libhdf5 crashes the process when a disk fills up under a column of text.
     with h5py.File(
         "image",
         "w",

@@ -28,7 +28,9 @@ def histogram_lines(
         One line a bin: its edges, its bar and its count. A single line says so if there is nothing
             to count.
 
-    >>> print("\n".join(histogram_lines(np.array([0.1, 0.2, 0.9]), bins=2, width=24, bounds=(0.0, 1.0), blocks=False)))
+    >>> values = np.array([0.1, 0.2, 0.9])
+    >>> lines = histogram_lines(values, bins=2, width=24, bounds=(0.0, 1.0), blocks=False)
+    >>> print("\n".join(lines))
     0.0 to 0.5 ########### 2
     0.5 to 1.0 ######      1
     """

@@ -64,7 +64,8 @@ def push(directory: str | Path, repo: str, private: bool = False) -> str:
     files = read_manifest(directory).entries()
     if not (directory / CARD_NAME).is_file():
         raise StoreError(
-            f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to write it"
+            f"{directory / CARD_NAME}: the file is missing; run the same generate-zoo command to "
+            "write it"
         )
     check_files(directory, files)
     api = HfApi()
@@ -129,7 +130,8 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
     for name, entry in files.items():
         if sizes.get(name) != entry.bytes:
             raise StoreError(
-                f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has {sizes.get(name, 'no such file')}"
+                f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has "
+                f"{sizes.get(name, 'no such file')}"
             )
     download([*files, *([CARD_NAME] if (sizes.get(CARD_NAME) or 0) <= MAX_TEXT else [])])
     try:
@@ -185,11 +187,13 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
         ) from error
     except errors.GatedRepoError as error:
         raise HubError(
-            f"{at}: access must be asked for on the page of the data set, with the account of your token"
+            f"{at}: access must be asked for on the page of the data set, with the account of your "
+            "token"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
-            f"{at}: no such data set, or your token may not see it; check the name or run `hf auth login`"
+            f"{at}: no such data set, or your token may not see it; check the name or run `hf auth "
+            "login`"
         ) from error
     except errors.LocalTokenNotFoundError as error:
         raise HubError(f"{at}: no token; run `hf auth login` or set HF_TOKEN") from error

@@ -1,4 +1,7 @@
-"""`zoo.json`: what a zoo holds, written last, so that a folder with a manifest is a complete zoo."""
+"""`zoo.json`.
+
+What a zoo holds, written last, so that a folder with a manifest is a complete zoo.
+"""
 
 import json
 import math
@@ -48,7 +51,10 @@ class ShardEntry(StrictModel):
 
 
 class PopulationEntry(StrictModel):
-    """One population: its architecture, its weight space and its files (paths relative to the zoo)."""
+    """One population.
+
+    Its architecture, its weight space and its files (paths relative to the zoo).
+    """
 
     architecture: dict[str, Any]
     asymmetry: dict[str, Any] | None
@@ -76,7 +82,8 @@ class PopulationEntry(StrictModel):
                 or len(names) > _MOST_HYPERPARAMETERS
             ):
                 raise ValueError(
-                    f"hyperparameter {name!r}: expected lower-case letters, digits and '_', each name once"
+                    f"hyperparameter {name!r}: expected lower-case letters, digits and '_', each "
+                    "name once"
                 )
         return names
 
@@ -87,7 +94,8 @@ class PopulationEntry(StrictModel):
         for path, file in (*self.shards.items(), *self.trajectory.items()):
             if 4 * num_params * file.rows > file.bytes:
                 raise ValueError(
-                    f"{path}: {file.rows} networks of {num_params} parameters do not fit in {file.bytes} bytes"
+                    f"{path}: {file.rows} networks of {num_params} parameters do not fit in "
+                    f"{file.bytes} bytes"
                 )
         return self
 
@@ -129,7 +137,9 @@ class PopulationEntry(StrictModel):
 
 
 def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Architecture:
-    """Build an architecture again from what was stored of it; what was asymmetric is so by its space and constants.
+    """Build an architecture again from what was stored of it.
+
+    What was asymmetric is so by its space and constants.
 
     Args:
         description: As `Architecture.description` gives it.
@@ -282,7 +292,10 @@ class Manifest(StrictModel):
 
 
 class PlannedFile(NamedTuple):
-    """A shard: its path in the zoo, its entry in the manifest, its split, and the id of its first network."""
+    """A shard.
+
+    Its path in the zoo, its entry in the manifest, its split, and the id of its first network.
+    """
 
     path: str
     entry: ShardEntry
@@ -291,7 +304,7 @@ class PlannedFile(NamedTuple):
 
 
 def _check_files(folder: str, files: Mapping[str, ShardEntry], split: Mapping[str, int]) -> None:
-    """Check that the files of a folder are all shards of all splits and hold as many networks as the splits."""
+    """Check that the files of a folder are all shards of all splits, with all their networks."""
     found: dict[str, list[tuple[int, int]]] = {name: [] for name in split}
     rows = dict.fromkeys(split, 0)
     for path, file in files.items():
@@ -306,7 +319,8 @@ def _check_files(folder: str, files: Mapping[str, ShardEntry], split: Mapping[st
             or rows[name] != split[name]
         ):
             raise ValueError(
-                f"populations: {folder!r} has shards {sorted(shards)[:5]} of {rows[name]} {name} networks; "
+                f"populations: {folder!r} has shards {sorted(shards)[:5]} of {rows[name]} {name} "
+                "networks; "
                 f"expected all shards of a row, of {split[name]} networks"
             )
 
@@ -328,7 +342,8 @@ def read_manifest(directory: Path) -> Manifest:
     path = inside(directory, MANIFEST_NAME)
     if not path.is_file():
         raise StoreError(
-            f"{directory}: not a complete zoo, {MANIFEST_NAME} is missing; generate-zoo writes it last"
+            f"{directory}: not a complete zoo, {MANIFEST_NAME} is missing; generate-zoo writes it "
+            "last"
         )
     raw = read_json(path)
     try:

@@ -44,7 +44,10 @@ class Population:
         return sum(shard.rows for shard in self._entry.shards.values())
 
     def __repr__(self) -> str:
-        return f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of {self.space.num_params} params)"
+        return (
+            f"Population({self.name!r}, {len(self)} networks, {self.num_free} free of "
+            f"{self.space.num_params} params)"
+        )
 
     @property
     def _entry(self) -> PopulationEntry:
@@ -100,7 +103,10 @@ class Population:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the content, hexadecimal: changes when a byte of a shard or of a constant, or the architecture does."""
+        """Identity of the content, hexadecimal.
+
+        Changes when a byte of a shard or of a constant, or the architecture does.
+        """
         return hashlib.sha256(self._entry.model_dump_json().encode()).hexdigest()
 
     def params(self, split: str, view: View = "full") -> Params:
@@ -151,7 +157,9 @@ class Population:
         drop_last: bool = False,
         workers: int = 0,
     ) -> Iterator[Batch]:
-        """One pass over the networks of a split, read while it goes: memory holds a few batches, not the split.
+        """One pass over the networks of a split, read while it goes.
+
+        Memory holds a few batches, not the split.
 
             for params, columns in population.batches("train", 64, seed=0, epoch=epoch,
             columns=["test_accuracy"]): ...
@@ -179,12 +187,14 @@ class Population:
         count = len(stored) if num_networks is None else num_networks
         if batch_size < 1 or workers < 0 or not 1 <= count <= len(stored):
             raise ValueError(
-                f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= 0 and num_networks from 1 to "
+                f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= "
+                "0 and num_networks from 1 to "
                 f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
             )
         if unknown := [name for name in columns if name not in self._scalar_columns]:
             raise ValueError(
-                f"population {self.name!r}: no columns {unknown}; columns are {self._scalar_columns}"
+                f"population {self.name!r}: no columns {unknown}; columns are "
+                f"{self._scalar_columns}"
             )
         order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
         kept = count - count % batch_size if drop_last else count
@@ -192,7 +202,9 @@ class Population:
         return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
-        """Final parameters of the networks of a split as one tensor; `zoo.params.unflatten` turns it back.
+        """Final parameters of the networks of a split as one tensor.
+
+        `zoo.params.unflatten` turns it back.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
@@ -221,7 +233,9 @@ class Population:
         )
 
     def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
-        """Conserved quantities along training, and how far gradients were from conserving them; see `zoo.conservation`.
+        """Conserved quantities along training, and how far gradients were from conserving them.
+
+        See `zoo.conservation`.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
@@ -297,7 +311,8 @@ class Zoo(Mapping[str, Population]):
     def __getitem__(self, name: str) -> Population:
         if name not in self._populations:
             raise KeyError(
-                f"no population {name!r} in {self.directory}; populations are {list(self._populations)}"
+                f"no population {name!r} in {self.directory}; populations are "
+                f"{list(self._populations)}"
             )
         return self._populations[name]
 

@@ -1,4 +1,4 @@
-"""Proof that the HDF5 in files of strangers says what their maps say, by libhdf5 in a process that may die.
+"""Proof that the HDF5 in files says what their maps say, by libhdf5 in a process that may die.
 
 The child has limits on memory and time, and can open nothing but the file: where the file makes
 libhdf5 crash, hang or ask for too much, that is a fault of the file, and a new child goes on.

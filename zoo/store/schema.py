@@ -1,4 +1,7 @@
-"""What the files of a zoo must hold: columns, types, shapes, rows and network ids, checked when a file is first read."""
+"""What the files of a zoo must hold.
+
+Columns, types, shapes, rows and network ids, checked when a file is first read.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -136,12 +139,14 @@ def _check_columns(
         if column.dtype not in types or column.shape != shape:
             wanted, found = " or ".join(map(_type_name, types)), _type_name(column.dtype)
             raise StoreError(
-                f"{checked.path}: {name!r}: expected shape {list(shape)} {wanted}, found {list(column.shape)} {found}"
+                f"{checked.path}: {name!r}: expected shape {list(shape)} {wanted}, found "
+                f"{list(column.shape)} {found}"
             )
     unknown = [name for name in checked.columns if name not in expected]
     if unknown:
         raise StoreError(
-            f"{checked.path}: column {unknown[0]!r} is none of the format; expected {list(expected)}"
+            f"{checked.path}: column {unknown[0]!r} is none of the format; expected "
+            f"{list(expected)}"
         )
 
 
@@ -181,7 +186,8 @@ def check_constants(
         )
         if _CONSTANTS.get(kind) != column.dtype or not fits:
             raise StoreError(
-                f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no constant"
+                f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no "
+                "constant"
             )
     if {_tensor(name) for name in _of("free", checked)} != {
         _tensor(name) for name in _of("fixed", checked)

@@ -1,4 +1,6 @@
-"""Params of networks that stay on disk: any rows of a split are read when they are needed, so a zoo may exceed the memory.
+"""Params of networks that stay on disk.
+
+Any rows of a split are read when they are needed, so a zoo may exceed the memory.
 
 Columns are contiguous, so a network is one piece of the file for each tensor. Pieces are read into
 buffers, not mapped: what is in memory is what was asked for, and a file that becomes shorter is an
@@ -266,6 +268,7 @@ def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset
         count = os.preadv(descriptor, [view], offset)
         if not count:
             raise StoreError(
-                f"{path}: expected {len(view)} more bytes at {offset}, found the end; it was cut meanwhile"
+                f"{path}: expected {len(view)} more bytes at {offset}, found the end; it was cut "
+                "meanwhile"
             )
         view, offset = view[count:], offset + count

@@ -41,7 +41,9 @@ class Traced:
     function: Callable[..., Any]
 
     def apply(self, params: Mapping[str, Tensor], *inputs: Any, **named: Any) -> Any:
-        """Run the module, in evaluation mode, with some parameters; `torch.func.vmap` runs many at once.
+        """Run the module, in evaluation mode, with some parameters.
+
+        `torch.func.vmap` runs many at once.
 
         Args:
             params: Parameters of one network; tensors as in `self.params`.
@@ -155,7 +157,8 @@ def verify(
     }
     guilty = {name: f"{value:.2g}" for name, value in by_group.items() if not value <= tolerance}
     raise TraceError(
-        f"the weight space is not one of this function: outputs change by {change:.2g} (relative), expected at most "
+        f"the weight space is not one of this function: outputs change by {change:.2g} (relative), "
+        "expected at most "
         f"{tolerance:g}; change by neuron group: {guilty}"
     )
 
