@@ -1,1 +1,4 @@
-"""Studies: one file an experiment, `run(config) -> rows`, then a report. Import the defining modules."""
+"""Studies: one file an experiment, `run(config) -> rows`, then a report.
+
+Import the defining modules.
+"""

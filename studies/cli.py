@@ -1,4 +1,7 @@
-"""The command `symzoo`: look at zoos, train metanets, run studies. It only wires; each command imports what it needs."""
+"""The command `symzoo`: look at zoos, train metanets, run studies.
+
+It only wires; each command imports what it needs.
+"""
 
 import json
 import os
@@ -20,7 +23,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _Group(click.Group):
-    """Commands whose user errors are a message on stderr and exit status 1; other exceptions are bugs and keep their trace."""
+    """Commands whose user errors are a message on stderr and exit status 1.
+
+    Other exceptions are bugs and keep their trace.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors that a user can cause become click's."""
@@ -35,7 +41,9 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(package_name="symzoo")
 def main() -> None:
-    """Weight-space learning: zoos of networks, metanets that learn from their weights, studies of what symmetry does.
+    """Weight-space learning.
+
+    Zoos of networks, metanets that learn from their weights, studies of what symmetry does.
 
     Set SYMZOO_DEBUG=1 to see the trace of an error.
     """
@@ -86,7 +94,10 @@ def push(zoo: Path, repo: str, private: bool) -> None:
 @click.argument("out", type=FOLDER)
 @click.option("--revision", help="Branch, tag or commit; the main branch if not given.")
 def pull(repo: str, out: Path, revision: str | None) -> None:
-    """Download the zoo REPO, owner/name, from the Hugging Face Hub and check every byte; goes on after an interruption."""
+    """Download the zoo REPO, owner/name, from the Hugging Face Hub and check every byte.
+
+    Goes on after an interruption.
+    """
     from zoo.store.hub import pull as download
 
     click.echo(f"pulled {repo} to {download(repo, out, revision)}")
@@ -137,7 +148,8 @@ def export(
 def verify(
     zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None
 ) -> None:
-    """Check every file of a zoo against its manifest, and accuracies of some networks; status 1 if anything is wrong."""
+    """Check every file of a zoo against its manifest, and accuracies of some networks."""
+    # Status 1 if anything is wrong.
     from studies.commands.integrity import run_verify
 
     if not run_verify(zoo, sample, seed, trust_task, task_path):
@@ -168,7 +180,10 @@ def verify(
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def repair(zoo: Path, **options: Any) -> None:
-    """Make the damaged files of a zoo again; they are put in place if they are those of the manifest, byte for byte."""
+    """Make the damaged files of a zoo again.
+
+    They are put in place if they are those of the manifest, byte for byte.
+    """
     from studies.commands.integrity import run_repair
 
     run_repair(zoo, **options)
@@ -239,7 +254,10 @@ def evaluate(
 @click.option("--split", default="test", show_default=True)
 @click.option("--out", type=FILE, help="CSV file to write, standard output if not given.")
 def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Path | None) -> None:
-    """Predict every network of a split with a saved metanet; CSV with network_id, prediction and, if known, the truth."""
+    """Predict every network of a split with a saved metanet.
+
+    CSV with network_id, prediction and, if known, the truth.
+    """
     from metanet.estimator import load
 
     fitted, networks = load(metanet_file), _population(zoo, population)
@@ -265,14 +283,18 @@ def merge(out: Path, folders: tuple[Path, ...]) -> None:
     missing = merge_zoos(out, folders)
     if missing:
         raise ValueError(
-            f"{out}: {len(missing)} shards are in none of the folders: {', '.join(s.path() for s in missing)}"
+            f"{out}: {len(missing)} shards are in none of the folders: "
+            f"{', '.join(s.path() for s in missing)}"
         )
     click.echo(f"{out}: complete")
 
 
 @main.group()
 def study() -> None:
-    """Run a study: rows.parquet, report.html and its config go to --out; a stopped run goes on where it was."""
+    """Run a study.
+
+    Rows.parquet, report.html and its config go to --out; a stopped run goes on where it was.
+    """
 
 
 def _run_study(
@@ -319,7 +341,7 @@ STUDY_OPTIONS = (
     click.Option(
         ["--out"],
         type=FOLDER,
-        help="Directory of the study; named after the recipe, and the zoo if there is one, by default.",
+        help="Directory of the study; by default named after the recipe and the zoo.",
     ),
     click.Option(
         ["--set", "overrides"],

@@ -42,7 +42,8 @@ STUDIES = {
     ),
     "merging": StudyEntry(
         "studies.merging.study",
-        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; beside "
+        "The average of the parameters of 2, 4, 8, ... networks: naive, aligned, asymmetric; "
+        "beside "
         "the ensemble.",
     ),
     "bayesian": StudyEntry(

@@ -1,4 +1,7 @@
-"""Markov chains on the posterior of small networks: do they agree about weights, and about the function?"""
+"""Markov chains on the posterior of small networks.
+
+Do they agree about weights, and about the function?
+"""
 
 import math
 from dataclasses import dataclass
@@ -139,7 +142,7 @@ def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, 
 def run_chains(
     cell: ChainCell, architecture: Architecture
 ) -> tuple[Float[Tensor, "M C P"], Float[Tensor, "M C"]]:
-    """Sample the posterior `exp(-sum of cross-entropies - |free entries|^2 / (2 s^2))` from starts drawn from the prior.
+    """Sample `exp(-sum of cross-entropies - |free entries|^2 / (2 s^2))` from draws of the prior.
 
     Args:
         cell: What to run.

@@ -14,12 +14,16 @@ from studies.common.intervals import bootstrap_mean
 from studies.common.page import Report, figure, heading, paragraph, section
 
 LEAD = (
-    "Variational inference of deep networks, and Markov chains on small ones, with and without the symmetry of neurons. "
-    "A posterior over weights that ignores symmetry has a mode for every permutation; asymmetric networks have none of these."
+    "Variational inference of deep networks, and Markov chains on small ones, with and without the "
+    "symmetry of neurons. "
+    "A posterior over weights that ignores symmetry has a mode for every permutation; asymmetric "
+    "networks have none of these."
 )
 SIGNAL = (
-    "Compare scales of the initialization before crediting symmetry: PyTorch's start shrinks the variance of a standard ReLU "
-    "network's signal in every layer, and fixed entries with a large standard deviation add to it. The scale 2.45 (square root "
+    "Compare scales of the initialization before crediting symmetry: PyTorch's start shrinks the "
+    "variance of a standard ReLU "
+    "network's signal in every layer, and fixed entries with a large standard deviation add to it. "
+    "The scale 2.45 (square root "
     "of 6, He et al. 2015) keeps it in the standard network too."
 )
 UNITS = {
@@ -62,7 +66,9 @@ def make_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Report:
 
 
 def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int) -> Figure:
-    """A metric against epochs, a panel for each architecture, scale of the initialization and rank; ELBOs after the start.
+    """A metric against epochs, a panel for each architecture, scale of the initialization and rank.
+
+    ELBOs after the start.
 
     Args:
         rows: Rows of the variational part.
@@ -93,7 +99,7 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
 
 
 def plot_rhat(rows: pd.DataFrame) -> Figure:
-    """Cumulative distributions of R-hat in weight space, as it is and after alignment, and in function space.
+    """Cumulative distributions of R-hat of weights, plain and aligned, and of functions.
 
     Args:
         rows: Rows of the chains.

@@ -90,17 +90,22 @@ def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
 def explain(config: Bayesian) -> str:
     """What the table of variational inference shows."""
     return (
-        f"After {config.epochs} epochs; mean over n networks (seeds) with its 95% bootstrap interval over networks. "
-        f"Probabilities are averaged over {config.samples} draws of the posterior; losses and ELBO in nats."
+        f"After {config.epochs} epochs; mean over n networks (seeds) with its 95% bootstrap "
+        "interval over networks. "
+        f"Probabilities are averaged over {config.samples} draws of the posterior; losses and ELBO "
+        "in nats."
     )
 
 
 def explain_chains(chains: Chains) -> str:
     """What the table of chains shows."""
     return (
-        f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after {chains.warmup} of warm-up, "
-        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. R-hat: median and 95% quantile; "
-        "above 1.01 chains have not mixed. Aligned weights: every draw brought to the order of neurons of one draw."
+        f"{chains.chains} chains from draws of the prior, {chains.draws} draws each after "
+        f"{chains.warmup} of warm-up, "
+        f"{chains.leapfrog} leapfrog steps of {chains.step_size:g} a draw. R-hat: median and 95% "
+        "quantile; "
+        "above 1.01 chains have not mixed. Aligned weights: every draw brought to the order of "
+        "neurons of one draw."
     )
 
 

@@ -1,4 +1,7 @@
-"""Variational inference of many networks in lock step: one step of Adam for all, each with its own start, order and noise."""
+"""Variational inference of many networks in lock step.
+
+One step of Adam for all, each with its own start, order and noise.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,7 +137,9 @@ def build(population: PopulationConfig, task: Task) -> Architecture:
 def infer(
     cell: InferenceCell, architecture: Architecture, task: Task
 ) -> Iterator[tuple[int, Posterior]]:
-    """Maximize the ELBO, with Adam, by batches: minimize mean cross-entropy + KL / number of training images.
+    """Maximize the ELBO, with Adam, by batches.
+
+    Minimize mean cross-entropy + KL / number of training images.
 
     An `mlp` samples pre-activations, each image its own
     (`studies.bayesian.local_reparametrization`); any other architecture draws its weights once a

@@ -95,7 +95,8 @@ def can_move(space: WeightSpace) -> bool:
 
 
 def moved_share(space: WeightSpace, element: GroupElement) -> float:
-    """Share of the neurons of permutable groups that an element puts into another place; 0 if there are none."""
+    """Share of the neurons of permutable groups that an element puts into another place."""
+    # 0 if there are none.
     sizes = [group.size for group in space.groups.values() if group.permutable]
     moved = [
         int((order != torch.arange(len(order))).sum()) for order in element.permutations.values()
@@ -104,7 +105,8 @@ def moved_share(space: WeightSpace, element: GroupElement) -> float:
 
 
 def standard_space(population: Population) -> WeightSpace:
-    """The space of a population as it would be without its asymmetry: tensors and groups are the same, symmetries are not."""
+    """The space of a population as it would be without its asymmetry."""
+    # Tensors and groups are the same, symmetries are not.
     architecture = population.architecture
     return build_architecture(
         architecture.name, architecture.options, architecture.input_shape, architecture.num_outputs
@@ -114,7 +116,9 @@ def standard_space(population: Population) -> WeightSpace:
 def align_to_mean(
     space: WeightSpace, networks: list[Params], matching: Matching, max_rounds: int = 50
 ) -> list[Params]:
-    """Align networks with each other: in turn, each to the mean of the others, until none moves any more.
+    """Align networks with each other.
+
+    In turn, each to the mean of the others, until none moves any more.
 
     Every step raises the sum of all inner products between networks or leaves it, so that the
     squared distance to the mean never rises. The first step of all is to align them with the first

@@ -48,7 +48,8 @@ class StudyConfig(PlainConfig):
     job: str | None = None
 
     def folder(self, study: str, recipe: str) -> Path:
-        """Directory of the study, if none is given: beside the zoo, named after it and the recipe."""
+        """Directory of the study, if none is given."""
+        # Beside the zoo, named after it and the recipe.
         return self.zoo.with_name(f"{self.zoo.name}-{_short(study, recipe)}")
 
 

@@ -1,4 +1,4 @@
-"""Losses and accuracies of many networks on the images of a zoo's task, and what the studies of connectivity read of a zoo."""
+"""Losses and accuracies of many networks on the images of a zoo's task."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -68,7 +68,7 @@ def _task(config: str) -> Task:
 
 
 def table_of_all(population: Population) -> pd.DataFrame:
-    """The table of all networks of a population, whatever their split, diverged ones included, ordered by network id."""
+    """The table of all networks of a population, diverged ones included, by network id."""
     return pd.concat([population.table(split) for split in population.splits], ignore_index=True)
 
 
@@ -94,7 +94,9 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
 def evaluate(
     architecture: Architecture, params: Mapping[str, Tensor], part: Part
 ) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
-    """Mean cross-entropy and accuracy of networks; in blocks of networks and images, so that memory is bounded.
+    """Mean cross-entropy and accuracy of networks.
+
+    In blocks of networks and images, so that memory is bounded.
 
     Args:
         architecture: What they compute.
@@ -165,7 +167,7 @@ def blocks(
 def reset_statistics(
     architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
 ) -> Params:
-    """Give networks the running statistics that they have on some images, as torch's batch norm with `momentum=None` does.
+    """Give networks the running statistics of some images, as `momentum=None` does in torch.
 
     Each batch of images is run as training runs it; statistics are the averages over batches. An
     average of two networks has neurons of too small variance; new statistics undo that wherever a
@@ -208,7 +210,8 @@ def reset_statistics(
 def rms_distance(
     population: Population, one: Mapping[str, Tensor], other: Mapping[str, Tensor]
 ) -> float:
-    """Distance of two networks for each trained parameter: the root of the mean of `(a - b)^2`; statistics do not count."""
+    """Distance of two networks for each trained parameter."""
+    # The root of the mean of `(a - b)^2`; statistics do not count.
     trained = [
         name for name in population.space.tensors if name not in population.architecture.statistics
     ]

@@ -1,4 +1,7 @@
-"""What the figures of all studies share: panels, legends, a style that is readable without color."""
+"""What the figures of all studies share.
+
+Panels, legends, a style that is readable without color.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -228,7 +228,8 @@ def _sources(name: str) -> list[Path]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON of what is no plain value: the text of a path, the attributes of an object but places."""
+    """JSON of what is no plain value."""
+    # The text of a path, the attributes of an object but places.
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value):

@@ -1,4 +1,7 @@
-"""Pages of studies: one HTML file with figures inside, readable without a network, scripts or color."""
+"""Pages of studies.
+
+One HTML file with figures inside, readable without a network, scripts or color.
+"""
 
 import base64
 import html
@@ -23,13 +26,17 @@ body { margin: 2.2rem auto; max-width: 66rem; padding: 0 1.5rem; color: #222; ba
        font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.55rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; } .wide { overflow-x: auto; }
-p { max-width: 48rem; margin: .4rem 0; } .quiet, figcaption { color: #555; font-size: .88rem; max-width: 52rem; }
+p { max-width: 48rem; margin: .4rem 0; }
+.quiet, figcaption { color: #555; font-size: .88rem; max-width: 52rem; }
 figure { margin: 1rem 0 1.6rem; } figure img { width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .22rem 1.1rem .22rem 0; white-space: nowrap; } thead th { border-bottom: 1.5px solid #444; }
+table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0;
+        font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .22rem 1.1rem .22rem 0; white-space: nowrap; }
+thead th { border-bottom: 1.5px solid #444; }
 td.long { white-space: normal; }
 tr.first td { border-top: 1px solid #ccc; } tbody tr:first-child td { border-top: 0; }
-pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .82rem; line-height: 1.4; }
+pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .82rem;
+      line-height: 1.4; }
 """
 
 
@@ -140,7 +147,10 @@ def figure(drawn: Figure, caption: str) -> str:
     drawn.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
     data = base64.b64encode(buffer.getvalue()).decode()
     text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{text}" '
+        f'src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    )
 
 
 def table(cells: pd.DataFrame) -> str:
@@ -151,11 +161,15 @@ def table(cells: pd.DataFrame) -> str:
         start = '<tr class="first">' if values[0] != before else "<tr>"
         lines.append(start + "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>")
         before = values[0]
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    rows = "".join(lines)
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 def details(name: str, out: Path, facts: Mapping[str, str], config: str) -> str:
-    """How the page was made: the command, what else is worth knowing, versions, hardware, and the config.
+    """How the page was made.
+
+    The command, what else is worth knowing, versions, hardware, and the config.
 
     Args:
         name: The study's command.
@@ -177,7 +191,8 @@ def details(name: str, out: Path, facts: Mapping[str, str], config: str) -> str:
                 *(f"{name} {_version(name)}" for name in PACKAGES),
             ]
         ),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} (where this page was written)",
+        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} "
+        "(where this page was written)",
     }
     lines = "".join(
         f'<tr><td>{name}</td><td class="long">{escape(text)}</td></tr>'

@@ -1,4 +1,7 @@
-"""Tasks in parallel processes of one thread each, or in this process; both yield a task as soon as it is done."""
+"""Tasks in parallel processes of one thread each, or in this process.
+
+Both yield a task as soon as it is done.
+"""
 
 import multiprocessing
 import signal

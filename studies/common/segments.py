@@ -41,7 +41,9 @@ def evaluate_segment(
     parts: Mapping[str, Part],
     repair: Part | None = None,
 ) -> dict[str, tuple[Float64[np.ndarray, "N T"], Float64[np.ndarray, "N T"]]]:
-    """Losses and accuracies on the segments between networks; one segment at a time, all its points together.
+    """Losses and accuracies on the segments between networks.
+
+    One segment at a time, all its points together.
 
     Args:
         architecture: What they compute.

@@ -22,10 +22,14 @@ WORDS = {
     "train_accuracy": "training accuracy (fraction)",
 }
 EXPLAIN = (
-    "Barrier: the value at the middle of the segment less the mean of both ends (for accuracy: the mean of both ends less the "
-    "middle), so that 0 is no barrier; highest: the largest such difference over the segment. Mean over pairs with Student's "
-    "95% interval; n is the number of pairs, no network in two of them. Distance: root mean square over trained parameters, "
-    "before and after alignment. Moved: share of the permutable neurons that the alignment put elsewhere; misordered: share "
+    "Barrier: the value at the middle of the segment less the mean of both ends (for accuracy: the "
+    "mean of both ends less the "
+    "middle), so that 0 is no barrier; highest: the largest such difference over the segment. Mean "
+    "over pairs with Student's "
+    "95% interval; n is the number of pairs, no network in two of them. Distance: root mean square "
+    "over trained parameters, "
+    "before and after alignment. Moved: share of the permutable neurons that the alignment put "
+    "elsewhere; misordered: share "
     "that weight matching would move if all neurons of the standard architecture could be permuted."
 )
 

@@ -1,9 +1,12 @@
-"""Mode connectivity: the loss on the segment between two networks of a population, as they are and after alignment.
+"""Mode connectivity.
+
+The loss on the segment between two networks of a population, as they are and after alignment.
 
 Networks `2 i` and `2 i + 1` of a population are pair `i`. A pair is measured in each population,
 with each alignment that has something to move there. Barriers are
 
-    middle = L((a + b) / 2) - (L(a) + L(b)) / 2        highest = max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b))
+    middle = L((a + b) / 2) - (L(a) + L(b)) / 2
+    highest = max over t of L((1 - t) a + t b) - ((1 - t) L(a) + t L(b))
 
 References:
     Lim et al. 2024, arXiv 2405.20231, section 5.1 and table 1; Ainsworth et al. 2023, arXiv
@@ -85,7 +88,10 @@ MODULES = ("studies.common.alignments", "studies.common.evaluation", "studies.co
 
 @dataclass(frozen=True)
 class ConnectivityCell:
-    """One cell: all pairs of a population with one alignment; it depends on the population's content too."""
+    """One cell.
+
+    All pairs of a population with one alignment; it depends on the population's content too.
+    """
 
     zoo: Path = field(metadata=PLACE)
     fingerprint: str
@@ -191,7 +197,9 @@ def measure(cell: ConnectivityCell) -> pd.DataFrame:
 
 
 def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
-    """Rows of the networks `2 i` and `2 i + 1`, of the pairs that are whole: no network of theirs diverged.
+    """Rows of the networks `2 i` and `2 i + 1`, of the pairs that are whole.
+
+    No network of theirs diverged.
 
     Args:
         ids: Ids of the networks that did not diverge, increasing.
@@ -211,7 +219,8 @@ def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
     ]
     if not whole or (count is not None and len(whole) < count):
         raise ValueError(
-            f"expected at least {count or 1} pairs of networks that did not diverge, found {len(whole)}"
+            f"expected at least {count or 1} pairs of networks that did not diverge, found "
+            f"{len(whole)}"
         )
     return whole[:count]
 

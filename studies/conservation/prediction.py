@@ -55,7 +55,7 @@ class PredictionCell:
 
 
 def measure(cell: PredictionCell) -> pd.DataFrame:
-    """Fit trees on statistics of what each bridge shows of the training networks, and predict the test networks.
+    """Fit trees on statistics of what a bridge shows of training networks; predict test networks.
 
     Args:
         cell: What to predict.
@@ -99,7 +99,9 @@ def measure(cell: PredictionCell) -> pd.DataFrame:
 
 
 def table_of(cell: PredictionCell, population: Population, split: str) -> pd.DataFrame:
-    """Hyperparameters, metrics and the target; networks that never halve their loss count as diverged.
+    """Hyperparameters, metrics and the target.
+
+    Networks that never halve their loss count as diverged.
 
     Args:
         cell: The target, and how it is computed.
@@ -160,7 +162,7 @@ def initial_params(population: Population, split: str) -> Params:
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:
-    """Steps until the training loss is half of that of the initialization, between checkpoints by a straight line.
+    """Steps until the training loss is half of that at the start, linear between checkpoints.
 
     Args:
         population: A population with checkpoints.

@@ -13,9 +13,12 @@ from studies.conservation.config import Conservation
 from studies.conservation.tables import ROUNDING, bridges_of, make_tables, network_means, paths_of
 
 LEAD = (
-    "A symmetry of the loss makes gradients orthogonal to it, on every minibatch and whatever the optimizer does with them, "
-    "and keeps a quantity constant under gradient flow. Here: how well gradients keep the laws of the standard architecture, "
-    "in each population; what moves the quantities in real training; and whether those of the initialization foretell the "
+    "A symmetry of the loss makes gradients orthogonal to it, on every minibatch and whatever the "
+    "optimizer does with them, "
+    "and keeps a quantity constant under gradient flow. Here: how well gradients keep the laws of "
+    "the standard architecture, "
+    "in each population; what moves the quantities in real training; and whether those of the "
+    "initialization foretell the "
     "network."
 )
 RESIDUALS_CAPTION = (

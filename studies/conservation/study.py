@@ -1,4 +1,6 @@
-"""Conservation laws in training: what holds at every step, what moves, what asymmetry destroys, and what quantities foretell.
+"""Conservation laws in training.
+
+What holds at every step, what moves, what asymmetry destroys, and what quantities foretell.
 
 Part one trains networks of a zoo's populations step by step in float64 and watches the laws of
 their standard architecture. Part two asks the zoo whether the conserved quantities of an
@@ -86,12 +88,14 @@ def bridges(config: Conservation, population: Population, out: Path) -> list[Pre
     """
     if not population.manifest.config.get("laws"):
         raise ValueError(
-            f"{config.zoo}: no conserved quantities; expected the zoo of a job with `checkpoints` and `laws`"
+            f"{config.zoo}: no conserved quantities; expected the zoo of a job with `checkpoints` "
+            "and `laws`"
         )
     known = [*population.table(population.splits[0]).columns, *DERIVED, HALF_TIME]
     if unknown := [target for target in config.targets if target not in known]:
         raise ValueError(
-            f"targets: unknown target {unknown[0]!r} of population {population.name!r}; known are {known}"
+            f"targets: unknown target {unknown[0]!r} of population {population.name!r}; known are "
+            f"{known}"
         )
     options = (
         config.bridges,

@@ -14,16 +14,22 @@ from studies.conservation.trajectories import TERMS
 ROUNDING = 1e-12
 """Changes of a quantity below this share of its size are rounding errors."""
 EXPLAIN = (
-    "Smallest step size of each way to train; laws of the standard architecture, in every population. Residual: |<gradient, "
-    "field>| over both norms, the largest of all networks, neurons and records. Drift: mean |Q - Q(0)| at the end over the "
-    "mean |Q(0)|, mean over networks with Student's 95% interval; then the share of each term, in the same unit: the size of "
-    "the steps, weight decay, an update that is not along the gradient, a law that does not hold. Slope: of log(change of Q in "
+    "Smallest step size of each way to train; laws of the standard architecture, in every "
+    "population. Residual: |<gradient, "
+    "field>| over both norms, the largest of all networks, neurons and records. Drift: mean |Q - "
+    "Q(0)| at the end over the "
+    "mean |Q(0)|, mean over networks with Student's 95% interval; then the share of each term, in "
+    "the same unit: the size of "
+    "the steps, weight decay, an update that is not along the gradient, a law that does not hold. "
+    "Slope: of log(change of Q in "
     "one step) against log(step size); 2 means that a step changes Q by order of its square."
 )
 EXPLAIN_BRIDGES = (
-    "Kendall's tau on n test networks with its 95% bootstrap interval: trees on the hyperparameters, on statistics of the "
+    "Kendall's tau on n test networks with its 95% bootstrap interval: trees on the "
+    "hyperparameters, on statistics of the "
     "conserved quantities of the initialization, of its parameters, and of the trained parameters. "
-    "Left out: test networks that diverged, or whose loss never came down to half, where that is predicted."
+    "Left out: test networks that diverged, or whose loss never came down to half, where that is "
+    "predicted."
 )
 
 
@@ -44,7 +50,7 @@ def bridges_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """What happened to the laws, a line for each population, way to train and kind of law, as texts.
+    """What happened to the laws: a line of texts for each population, training and kind of law.
 
     Args:
         rows: The study's rows.
@@ -73,7 +79,8 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def relative(ends: pd.DataFrame, column: str) -> Interval:
-    """A column over the size of the quantities, networks by networks: mean over laws, then the interval over networks."""
+    """A column over the size of the quantities, networks by networks."""
+    # Mean over laws, then the interval over networks.
     return mean_interval(
         network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64))
     )
@@ -94,7 +101,7 @@ def network_means(rows: pd.DataFrame, values: Float[np.ndarray, " R"]) -> Float[
 
 
 def slopes(rows: pd.DataFrame) -> Interval | None:
-    """Slope of log(change in one step) against log(step size), a line for each network, over the laws of a kind.
+    """Slope of log(change in one step) against log(step size), a line for each network.
 
     Args:
         rows: Rows of one population, way to train and kind of law, of all step sizes.

@@ -1,4 +1,7 @@
-"""Laws along training paths, step by step: residuals, drift of quantities, and what the drift is made of."""
+"""Laws along training paths, step by step.
+
+Residuals, drift of quantities, and what the drift is made of.
+"""
 
 import json
 from collections.abc import Sequence
@@ -94,7 +97,8 @@ def measure(cell: TrainingCell) -> pd.DataFrame:
 
 
 def job_of(cell: TrainingCell) -> Job:
-    """The job of a run: task, populations and seed of the zoo's, equal hyperparameters for all networks."""
+    """The job of a run."""
+    # Task, populations and seed of the zoo's, equal hyperparameters for all networks.
     config = json.loads(cell.job)
     told = {
         name: getattr(cell, name)

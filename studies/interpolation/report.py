@@ -71,16 +71,21 @@ def _diverged(rows: pd.DataFrame) -> dict[str, int]:
 def _images(config: Interpolation) -> str:
     most = "all" if config.num_images is None else f"the first {config.num_images:,}"
     loss = "with its label smoothing" if config.label_smoothing else "without label smoothing"
-    return f"{most} of those that a network saw, with the labels that it saw; cross-entropy {loss}, in {config.dtype}"
+    return (
+        f"{most} of those that a network saw, with the labels that it saw; cross-entropy {loss}, "
+        f"in {config.dtype}"
+    )
 
 
 def _first_figures(config: Interpolation, rows: pd.DataFrame) -> list[str]:
     curves = (
-        f"Training loss along the segment, by population: median over networks; bands: first to third quartile. Thin dashes: "
+        "Training loss along the segment, by population: median over networks; bands: first to "
+        "third quartile. Thin dashes: "
         f"the median of {config.baseline}."
     )
     rises = (
-        "Share of networks whose largest rise is at most the value on the axis; where a line meets 0 is the share of monotonic "
+        "Share of networks whose largest rise is at most the value on the axis; where a line meets "
+        "0 is the share of monotonic "
         "networks. Between the ticks at 0.001 and -0.001 the axis is linear, outside logarithmic."
     )
     return [figure(plot_segments(rows, config.baseline), curves), figure(plot_rises(rows), rises)]
@@ -91,8 +96,10 @@ def _hyperparameters(config: Interpolation, rows: pd.DataFrame) -> list[str]:
     if not names:
         return []
     caption = (
-        f"Share of monotonic networks against each hyperparameter that varies, in {config.num_bins} bins by quantiles over all "
-        f"networks (every value where there are fewer), drawn at their medians; bars: 95% Wilson interval over networks."
+        "Share of monotonic networks against each hyperparameter that varies, in "
+        f"{config.num_bins} bins by quantiles over all "
+        "networks (every value where there are fewer), drawn at their medians; bars: 95% Wilson "
+        "interval over networks."
     )
     return [
         heading("Monotonic networks and hyperparameters"),

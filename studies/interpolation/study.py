@@ -1,4 +1,6 @@
-"""Monotonic linear interpolation: the training loss on the segment from the initialization to the trained network.
+"""Monotonic linear interpolation.
+
+The training loss on the segment from the initialization to the trained network.
 
 Goodfellow et al. found that it mostly falls all the way; Lucas et al. studied when it does not, and
 Lim et al. found that it does so more often for networks without parameter symmetries. The study
@@ -170,7 +172,8 @@ def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Pa
 
 
 def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> TrainingRuns:
-    """What `draw_view` has to know of networks; who trained them and how does not matter to what they saw."""
+    """What `draw_view` has to know of networks."""
+    # Who trained them and how does not matter to what they saw.
     ids, steps = (
         as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps")
     )

@@ -21,17 +21,26 @@ MEASURES = {
 }
 LEVEL_Z = 1.959964  # of a normal distribution, 95%
 EXPLAINED = (
-    "Largest rise: max over consecutive points of L(t+1) - L(t), below 0 where the loss always falls; monotonic: no rise. "
-    "Locally convex: share of interior points with a second difference of at least 0; below the chord: share of interior "
-    "points not above the line through both ends. Means over the networks that did not diverge (n) with [95% interval]: "
+    "Largest rise: max over consecutive points of L(t+1) - L(t), below 0 where the loss always "
+    "falls; monotonic: no rise. "
+    "Locally convex: share of interior points with a second difference of at least 0; below the "
+    "chord: share of interior "
+    "points not above the line through both ends. Means over the networks that did not diverge (n) "
+    "with [95% interval]: "
     "bootstrap over networks, Wilson for the share of monotonic networks."
 )
-PAIRED = "Differences to {} network by network, which have the same hyperparameters: mean [95% bootstrap interval over pairs]."
-CORRELATED = "Spearman correlation of the largest rise with each hyperparameter, over networks [95% bootstrap interval]."
+PAIRED = (
+    "Differences to {} network by network, which have the same hyperparameters: mean [95% "
+    "bootstrap interval over pairs]."
+)
+CORRELATED = (
+    "Spearman correlation of the largest rise with each hyperparameter, over networks [95% "
+    "bootstrap interval]."
+)
 
 
 def share_interval(hits: Shaped[np.ndarray, " n"]) -> Estimate:
-    """Share of networks with Wilson's interval, which also says something where all agree, as a bootstrap cannot.
+    """Share of networks with Wilson's interval, which says something even where all agree.
 
         (p + z^2 / 2 n +- z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n)
 
@@ -89,7 +98,7 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.DataFrame:
-    """How much each population differs from the baseline, over pairs of networks of which neither diverged.
+    """How much each population differs from the baseline, over pairs that did not diverge.
 
     Args:
         rows: Rows of the study.
@@ -206,7 +215,8 @@ def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
 
 
 def correlation_cells(lines: pd.DataFrame) -> pd.DataFrame:
-    """What `correlate` returns, as text: a line for each hyperparameter, a column for each population."""
+    """What `correlate` returns, as text."""
+    # A line for each hyperparameter, a column for each population.
     cells = lines.assign(
         text=[_text(line, "spearman", 2, True) for line in lines.to_dict("records")]
     )

@@ -1,4 +1,6 @@
-"""Ablation: what each way to handle symmetry changes, alone and together, with paired bootstrap intervals.
+"""Ablation.
+
+What each way to handle symmetry changes, alone and together, with paired bootstrap intervals.
 
 Three things handle symmetry: the networks (a population without symmetry), the metanet (invariant
     by construction), and the
@@ -98,7 +100,7 @@ def _handling(cell: ScoreCell) -> Handling:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Predictions of one fit for the test networks of its population, and which count as matched."""
+    """Predictions of one fit for the test networks of its population, and which are matched."""
 
     predictions: pd.DataFrame
     matched: Bool[np.ndarray, "n"]
@@ -285,8 +287,10 @@ def explain_ablation(lines: pd.DataFrame) -> str:
         else ""
     )
     return (
-        f"Plain: the same metanet and number of training networks, no treatment, population {baseline}.{flat} Differences of "
-        f"means over seeds with paired [95% bootstrap interval] over the ids of test networks, which name the same draws in "
+        "Plain: the same metanet and number of training networks, no treatment, population "
+        f"{baseline}.{flat} Differences of "
+        "means over seeds with paired [95% bootstrap interval] over the ids of test networks, "
+        "which name the same draws in "
         f"every population; * marks an interval without 0."
     )
 

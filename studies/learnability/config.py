@@ -92,7 +92,8 @@ class Learnability(StudyConfig):
             return tuple(dict.fromkeys((NONE, *treatments)))
         if treatments.get(NONE, NONE) != NONE:
             raise ValueError(
-                f"the label {NONE!r} stands for no treatment, found {treatments[NONE]!r}; choose another label"
+                f"the label {NONE!r} stands for no treatment, found {treatments[NONE]!r}; choose "
+                "another label"
             )
         return {NONE: NONE, **treatments}
 

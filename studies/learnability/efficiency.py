@@ -39,7 +39,7 @@ def networks_needed(
 def efficiency_lines(
     averages: pd.DataFrame, reach: Sequence[float], metric: str = "r2"
 ) -> pd.DataFrame:
-    """Numbers of training networks that reach given scores, of every line with two numbers of training networks or more.
+    """Numbers of training networks that reach given scores, of every line with two or more.
 
     The interval is where the curves of the interval's ends reach the score (both means over seeds
     of the ends of the 95% bootstrap interval over test networks): the upper ends reach it first,
@@ -119,8 +119,10 @@ def explain_efficiency(lines: pd.DataFrame) -> str:
         Sentences.
     """
     return (
-        f"Training networks at which the learning curve, mean over seeds at {lines['smallest'].min()} to "
-        f"{lines['largest'].max()} of them, first reaches that R\u00b2, linear in log n between points; [where the curves "
+        "Training networks at which the learning curve, mean over seeds at "
+        f"{lines['smallest'].min()} to "
+        f"{lines['largest'].max()} of them, first reaches that R\u00b2, linear in log n between "
+        "points; [where the curves "
         f"of the upper and of the lower ends of its 95% bootstrap interval do]."
     )
 

@@ -1,4 +1,6 @@
-"""Label matching: test networks of several populations, subsampled so that their label histograms agree.
+"""Label matching.
+
+Test networks of several populations, subsampled so that their label histograms agree.
 
 A population whose networks all have nearly the same accuracy is hard to score well on, one whose
 accuracies spread widely is easy, whatever the weights look like. On matched networks a difference

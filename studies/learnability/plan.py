@@ -211,7 +211,8 @@ def sizes(config: Learnability, population: Population, metanet: str, treatment:
         for count in counts:
             if count != "all" and count > available:
                 raise ValueError(
-                    f"{key}: {count} is more than the {available} training networks of population {population.name!r}; "
+                    f"{key}: {count} is more than the {available} training networks of population "
+                    f"{population.name!r}; "
                     f"use a smaller number, or 'all'"
                 )
     return sorted(
@@ -241,7 +242,8 @@ def check(config: Learnability) -> None:
     for name, options in config.options.items():
         if taken := SET_BY_STUDY & set(options):
             raise ValueError(
-                f"options of metanet {name!r}: {sorted(taken)} are set by the study, not by its options"
+                f"options of metanet {name!r}: {sorted(taken)} are set by the study, not by its "
+                "options"
             )
         Metanet(name, **options).check()
     _check_treatments(config)

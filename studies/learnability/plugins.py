@@ -47,7 +47,10 @@ class Plugin:
         return self.code != _THIS_PROCESS
 
     def register(self) -> None:
-        """Put the entry into its table; nothing is to be done in the process that has it already."""
+        """Put the entry into its table.
+
+        Nothing is to be done in the process that has it already.
+        """
         if self.is_importable:
             _table(self.kind)[self.name] = _resolve(self.module, self.path)
 
@@ -101,7 +104,8 @@ def _resolve(module: str, path: str) -> Any:
 
 
 def _code_of(entry: Any, module: str, path: str) -> str:
-    """Code of the entry's module; that of this process if the entry cannot be found there, or the module has no file."""
+    """Code of the entry's module."""
+    # That of this process if the entry cannot be found there, or the module has no file.
     file = getattr(sys.modules.get(module), "__file__", None)
     if not path or file is None or not Path(file).is_file():
         return _THIS_PROCESS

@@ -31,12 +31,15 @@ from zoo.store.population import load
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 NOT_FUNCTIONS = ("sharpness", "squared_weight_norm")
 NOT_A_FUNCTION = (
-    "{} is no property of the function that a network computes: networks with the same function can differ in it. A symmetry "
-    "that changes it, such as the scales of ReLU neurons, must not be taken away (treatment canonicalize with scales: false), "
+    "{} is no property of the function that a network computes: networks with the same function "
+    "can differ in it. A symmetry "
+    "that changes it, such as the scales of ReLU neurons, must not be taken away (treatment "
+    "canonicalize with scales: false), "
     "nor a metanet be invariant to it."
 )
 MATCHED_WHY = (
-    "Label-matched: in each bin of the target every population keeps as many test networks, drawn at random, as the population "
+    "Label-matched: in each bin of the target every population keeps as many test networks, drawn "
+    "at random, as the population "
     "with the fewest has there, so that “easier to predict” cannot mean “different labels”."
 )
 
@@ -128,13 +131,14 @@ def _matched(averages: pd.DataFrame) -> list[str]:
 
 
 def _curves(averages: pd.DataFrame) -> list[str]:
-    """Learning curves without treatment, then those of each treated metanet with all its treatments."""
+    """Learning curves without treatment, then those of each treated metanet."""
     learned = averages.loc[averages["labels"] == TRUE]
     plain = learned.loc[learned["treatment"] == NONE]
     parts = [heading("Learning curves")]
     for metric in ("r2", "kendall_tau"):
         caption = (
-            f"{title(metric)} against the number of training networks, no treatment: mean over seeds; bands: 95% bootstrap "
+            f"{title(metric)} against the number of training networks, no treatment: mean over "
+            "seeds; bands: 95% bootstrap "
             f"interval over test networks, mean over seeds. Scores below {LOWEST} are cut off."
         )
         parts.append(figure(plot_curves(plain, metric), caption))
@@ -148,7 +152,8 @@ def _curves(averages: pd.DataFrame) -> list[str]:
             parts.append(
                 figure(
                     shown,
-                    f"{metanet}: {title('r2')} with each treatment, one panel a population; as above.",
+                    f"{metanet}: {title('r2')} with each treatment, one panel a population; as "
+                    "above.",
                 )
             )
     return parts
@@ -187,7 +192,8 @@ def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
 
 
 def main_metanets(best: pd.DataFrame) -> list[str]:
-    """The metanets whose predictions are shown: the flat `mlp`, if there, and the best one but the floor, by mean R^2."""
+    """The metanets whose predictions are shown."""
+    # The flat `mlp`, if there, and the best one but the floor, by mean R^2.
     plain = best.query("labels == @TRUE and treatment == @NONE")
     means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
     ranked = sorted(

@@ -1,4 +1,7 @@
-"""The rows of a learnability study in short: means and spread over seeds, as numbers and as text."""
+"""The rows of a learnability study in short.
+
+Means and spread over seeds, as numbers and as text.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -133,7 +136,8 @@ def explain(lines: pd.DataFrame) -> list[str]:
     """
     counts = {name: _span(lines[name]) for name in ("n_train", "n_test", "n_matched", "num_seeds")}
     return [
-        f"{counts['n_train']} training and {counts['n_test']} test networks a population, {counts['n_matched']} of the latter "
+        f"{counts['n_train']} training and {counts['n_test']} test networks a population, "
+        f"{counts['n_matched']} of the latter "
         f"label-matched.",
         f"Mean over {counts['num_seeds']} seed{'' if counts['num_seeds'] == '1' else 's'}, "
         f"[95% bootstrap interval over test networks], \u00b1 standard deviation over seeds.",
@@ -141,7 +145,9 @@ def explain(lines: pd.DataFrame) -> list[str]:
 
 
 def notes(rows: pd.DataFrame) -> list[str]:
-    """What a reader must know beside the numbers: metrics that were not scored, networks that were left out.
+    """What a reader must know beside the numbers.
+
+    Metrics that were not scored, networks that were left out.
 
     Args:
         rows: Rows of one target.

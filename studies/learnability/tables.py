@@ -1,4 +1,7 @@
-"""Tables of a learnability study: scores, what symmetry handling buys, networks needed, transfer."""
+"""Tables of a learnability study.
+
+Scores, what symmetry handling buys, networks needed, transfer.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Transfer: on which other populations a metanet that was fitted on one can be scored, and why not on the rest."""
+"""Transfer.
+
+On which other populations a metanet that was fitted on one can be scored, and why not on the rest.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

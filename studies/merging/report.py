@@ -18,10 +18,14 @@ WORDS = {
     "train_loss": "training loss (nats)",
 }
 EXPLAIN = (
-    "Mean over groups of k networks with Student's 95% interval; n is the number of groups. A star: groups share networks, so "
-    "the interval is too narrow. Single: the mean of the networks of a group, each alone. Ensemble: mean of their "
-    "probabilities, k times as many parameters. Average: mean of their parameters, as they are; aligned: after weight matching "
-    "to the first of them, or in turn to the mean of the others. Parts: into how many disjoint parts the training images were "
+    "Mean over groups of k networks with Student's 95% interval; n is the number of groups. A "
+    "star: groups share networks, so "
+    "the interval is too narrow. Single: the mean of the networks of a group, each alone. "
+    "Ensemble: mean of their "
+    "probabilities, k times as many parameters. Average: mean of their parameters, as they are; "
+    "aligned: after weight matching "
+    "to the first of them, or in turn to the mean of the others. Parts: into how many disjoint "
+    "parts the training images were "
     "divided, each network learning from one."
 )
 
@@ -88,7 +92,7 @@ def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
 
 
 def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
-    """A metric against the number of networks merged, one panel a population and number of parts, one line a way.
+    """A metric against the number of merged networks; a panel a population, a line a way.
 
     Args:
         rows: Rows of the study.

@@ -1,4 +1,7 @@
-"""Merging: one network from the parameters of k networks of a population, beside their ensemble and one of them.
+"""Merging.
+
+One network from the parameters of k networks of a population, beside their ensemble and one of
+them.
 
 Groups of k networks are disjoint as long as there are enough. Where networks learned from parts of
 the images (`train_parts`), those of a group come from different parts as far as possible, and each
@@ -78,7 +81,11 @@ MODULES = ("studies.common.alignments", "studies.common.evaluation")
 
 @dataclass(frozen=True)
 class MergingCell:
-    """One cell: all groups of one size of the networks of a population that saw one of so many parts of the images."""
+    """One cell.
+
+    All groups of one size of the networks of a population that saw one of so many parts of the
+    images.
+    """
 
     zoo: Path = field(metadata=PLACE)
     fingerprint: str
@@ -135,7 +142,8 @@ def cells_of(config: Merging, population: Population) -> list[MergingCell]:
     ]
     if not cells:
         raise ValueError(
-            f"population {population.name!r}: {len(parts)} networks, not enough for sizes {list(config.sizes)}"
+            f"population {population.name!r}: {len(parts)} networks, not enough for sizes "
+            f"{list(config.sizes)}"
         )
     return cells
 
@@ -143,7 +151,9 @@ def cells_of(config: Merging, population: Population) -> list[MergingCell]:
 def draw_groups(
     part: Int64[np.ndarray, " N"], size: int, groups: int, seed: int
 ) -> list[list[int]]:
-    """Draw groups of networks; those of one shuffle share none, and a new shuffle begins when one is used up.
+    """Draw groups of networks.
+
+    Those of one shuffle share none, and a new shuffle begins when one is used up.
 
     Args:
         part: Part of the images that each network saw.

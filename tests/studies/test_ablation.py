@@ -1,4 +1,7 @@
-"""What symmetry handling buys, against loops over resamples; networks needed, against curves with known answers."""
+"""What symmetry handling buys, against loops over resamples.
+
+Networks needed, against curves with known answers.
+"""
 
 import math
 from dataclasses import replace
@@ -25,7 +28,10 @@ RESAMPLES = 25
 
 @pytest.fixture
 def fitted(tiny_zoo, tmp_path):
-    """Lines with known predictions; the networks of the populations overlap, but are not the same."""
+    """Lines with known predictions.
+
+    The networks of the populations overlap, but are not the same.
+    """
     config = config_for(
         tiny_zoo,
         treatments=["augment"],

@@ -127,7 +127,9 @@ def test_without_spread_the_local_network_is_the_architecture(kind):
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("kind", ["standard", "w"])
 def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
-    """Pre-activations of one layer are linear in the noise of either way, so both covariances follow from Jacobians."""
+    """Pre-activations of one layer are linear in the noise of either way, so both covariances
+    follow from Jacobians.
+    """
     plain = build_architecture("mlp", {"hidden": []}, (5,), 3)
     architecture = (
         plain if kind == "standard" else make_asymmetric(plain, "w", {"n_fix": 1, "kappa": 0.7}, 0)
@@ -156,7 +158,10 @@ def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_deep_local_networks_have_the_moments_of_sampled_weights(kind):
-    """First and second moments of three logits; 6 comparisons at 1e-6 each fail by chance in fewer than one of 10^5 seeds."""
+    """First and second moments of three logits.
+
+    6 comparisons at 1e-6 each fail by chance in fewer than one of 10^5 seeds.
+    """
     architecture, count, rank = architecture_of(kind), 20_000, 2
     support, posterior = support_of(architecture), random_posterior(architecture, rank)
     x = torch.randn(5, generator=generator(1, "x"), dtype=torch.float64)
@@ -195,7 +200,10 @@ def test_running_statistics_have_no_posterior():
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_start_has_the_deviation_that_was_asked_for(rank):
-    """The mean variance over 64 x 64 weights; chi-squared with 4 x 4096 / 2 degrees at least: within 10% but for 1e-9."""
+    """The mean variance over 64 x 64 weights; chi-squared with 4 x 4096 / 2 degrees at least.
+
+    Within 10% but for 1e-9.
+    """
     architecture = build_architecture("mlp", {"hidden": [64, 64]}, (4,), 3)
     support = support_of(architecture)
     posterior = initial_posterior(architecture, generator(0), rank=rank, std=0.2)
@@ -347,7 +355,10 @@ def test_evaluation_is_a_loop_over_draws():
 
 
 def test_calibration_error_and_brier_score_by_hand():
-    """Confidences .9 (right), .92 (wrong) share a bin of ten; .6 (right) and .55 (wrong) lie in bins of their own."""
+    """Confidences .9 (right), .92 (wrong) share a bin of ten.
+
+    .6 (right) and .55 (wrong) lie in bins of their own.
+    """
     p = torch.tensor([[0.9, 0.1], [0.08, 0.92], [0.6, 0.4], [0.45, 0.55]], dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 0])
     expected = (

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo against a Gaussian, its own laws, and R-hat against a loop over chains."""
+"""Hamiltonian Monte Carlo against a Gaussian and its own laws; R-hat against a loop."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def draw(shape, seed=0):
 
 
 def test_moments_of_a_gaussian_are_recovered():
-    """64 independent chains give 64 independent estimates, so their spread tells the error without an autocorrelation time.
+    """64 independent chains give 64 independent estimates: their spread tells the error.
 
     9 two-sided comparisons at 5.5 standard errors; Student's t with 63 degrees exceeds that with
     probability 8e-7.
@@ -142,7 +142,9 @@ def test_rhat_is_the_loop_ties_included(count):
 
 
 def test_rhat_of_equal_chains_is_one_and_of_other_ones_large():
-    """20 quantities of 4 x 2,000 independent draws: R-hat - 1 is about chi-squared with 7 degrees over 2,000 x 7.
+    """20 quantities of 4 x 2,000 independent draws.
+
+    R-hat - 1 is about chi-squared with 7 degrees over 2,000 x 7.
 
     Above 1.01 would need a chi-squared with 7 degrees above 100, once in 10^17.
     """
@@ -203,7 +205,10 @@ def test_chains_of_an_asymmetric_network_keep_what_is_fixed():
 
 
 def test_without_data_chains_sample_the_prior():
-    """No point pulls: 40 chains' mean squares of weights N(0, 0.25) have error 0.25 sqrt(2 / (40 x 29))."""
+    """No point pulls.
+
+    40 chains' mean squares of weights N(0, 0.25) have error 0.25 sqrt(2 / (40 x 29)).
+    """
     architecture = build_architecture("mlp", {"hidden": [3, 3]}, (2,), 2).to("cpu", torch.float64)
     cell = sampling(
         points=1, prior_std=0.5, chains=40, warmup=10, draws=20, leapfrog=5, step_size=0.2

@@ -207,7 +207,8 @@ def test_the_name_of_a_study_in_the_name_of_a_zoo_stays():
     [
         (
             ("--recipe", "smal"),
-            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'findings', 'large', 'small', ",
+            "unknown recipe 'smal' of study 'learnability'; known are ['demo', 'findings', "
+            "'large', 'small', ",
         ),
         (("--set", "metanet=mlp"), "unknown key 'metanet'"),
         (("--set", "num_train=[9999]"), "num_train: 9999 is more than the 40 training networks"),

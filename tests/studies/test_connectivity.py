@@ -1,4 +1,6 @@
-"""Segments and barriers against plain loops over modules, alignment of disguised networks, and the study on a small zoo."""
+"""Segments and barriers against plain loops over modules, alignment of disguised networks, and the
+study on a small zoo.
+"""
 
 import functools
 from dataclasses import replace
@@ -44,7 +46,10 @@ def generator(seed):
 
 
 def make(name, count, seed=0):
-    """A network and `count` draws of its parameters, in float64; running statistics are drawn too."""
+    """A network and `count` draws of its parameters, in float64.
+
+    Running statistics are drawn too.
+    """
     options, shape = CASES[name]
     network = build_architecture(name, options, shape, 3).to("cpu", torch.float64)
     draws = [network.init(generator(seed + i)) for i in range(count)]
@@ -395,6 +400,7 @@ def test_bad_configs_say_what_is_wrong(changes, message):
 def test_unknown_populations_are_refused(small_zoo, tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"no populations \['v'\] in .*; populations are \['standard', 'w_asymmetric', 'resnet'",
+        match=r"no populations \['v'\] in .*; "
+        r"populations are \['standard', 'w_asymmetric', 'resnet'",
     ):
         run(Connectivity(zoo=small_zoo, populations=("v",)), tmp_path, workers=1, quiet=True)

@@ -1,4 +1,7 @@
-"""The study of conserved quantities: its rows are those of plain training, its slopes and half times those of closed forms."""
+"""The study of conserved quantities.
+
+Its rows are those of plain training, its slopes and half times those of closed forms.
+"""
 
 import json
 from pathlib import Path

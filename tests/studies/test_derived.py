@@ -1,4 +1,7 @@
-"""Computed targets: the largest eigenvalue of the Hessian, by its definition, and what does and does not change it."""
+"""Computed targets.
+
+The largest eigenvalue of the Hessian, by its definition, and what does and does not change it.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Losses on segments against a plain loop over modules, shapes of curves known by hand, tables by brute force."""
+"""Losses on segments against a plain loop over modules, shapes of curves known by hand, tables by
+brute force.
+"""
 
 import functools
 import itertools
@@ -178,7 +180,10 @@ def test_first_networks_and_first_images(config, rows, tmp_path):
 
 
 def bowl() -> Architecture:
-    """Two logits `(0, -w^2)`: with the right label 0, the loss is `log(1 + exp(-w^2))`; falls with |w|."""
+    """Two logits `(0, -w^2)`.
+
+    With the right label 0, the loss is `log(1 + exp(-w^2))`; falls with |w|.
+    """
     space = WeightSpace({"y": NeuronGroup(1, permutable=False)}, {"w": "y"})
 
     def forward(params, x, _activate):
@@ -256,7 +261,10 @@ def test_points_are_exact_at_both_ends():
 
 
 def made_up(num: int = 30, diverged: int = 4) -> pd.DataFrame:
-    """Rows of two populations; the first networks of the second one diverged, one of the first one has no finite curve."""
+    """Rows of two populations.
+
+    The first networks of the second one diverged, one of the first one has no finite curve.
+    """
     random, tables = np.random.default_rng(0), []
     for name, shift in (("standard", 0.0), ("other", -0.4)):
         losses = (

@@ -263,7 +263,8 @@ def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
     monkeypatch.setattr("studies.learnability.plan.fit", fail)
     with pytest.raises(
         ValueError,
-        match=r"^metanet 'hparams' on population 'standard', 40 training networks, seed 0: no luck$",
+        match=r"^metanet 'hparams' on population 'standard', "
+        r"40 training networks, seed 0: no luck$",
     ):
         run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
 

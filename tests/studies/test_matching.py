@@ -1,4 +1,7 @@
-"""Label matching: equal histograms, no network twice, a choice that depends on nothing but the labels and the seed."""
+"""Label matching.
+
+Equal histograms, no network twice, a choice that depends on nothing but the labels and the seed.
+"""
 
 import numpy as np
 import pytest

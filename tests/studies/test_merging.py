@@ -1,4 +1,6 @@
-"""Averages and ensembles against modules, alignment to the mean, groups of networks, and the study on a small zoo."""
+"""Averages and ensembles against modules, alignment to the mean, groups of networks, and the study
+on a small zoo.
+"""
 
 import functools
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Metanets and treatments of one's own reach worker processes; a zoo that is not there is generated."""
+"""Metanets and treatments of one's own reach worker processes.
+
+A zoo that is not there is generated.
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""The table and the report: everything that was measured is in them, and the report stands alone."""
+"""The table and the report.
+
+Everything that was measured is in them, and the report stands alone.
+"""
 
 import base64
 import functools
@@ -96,7 +99,8 @@ def test_the_report_says_what_was_measured_and_how(study):
     ):
         assert word in text
     chosen = rows.query(
-        "target == 'test_loss' and metanet == 'mlp' and population == 'standard' and num_train == 40"
+        "target == 'test_loss' and metanet == 'mlp' and population == 'standard' and num_train == "
+        "40"
     )
     assert f"{chosen['r2'].mean():.2f} [{chosen['r2_low'].mean():.2f}" in text
     assert "num_bootstrap: 20" in text
@@ -144,7 +148,8 @@ def test_the_table_compares_populations_at_the_largest_number_of_training_networ
         ["mlp", "w_asymmetric"],
     ]
     chosen = rows.query(
-        "target == 'test_accuracy' and metanet == 'mlp' and population == 'standard' and num_train == 40"
+        "target == 'test_accuracy' and metanet == 'mlp' and population == 'standard' and num_train "
+        "== 40"
     )
     mean, low, high = (chosen[name].mean() for name in ("r2", "r2_low", "r2_high"))
     assert (

@@ -1,4 +1,7 @@
-"""The grid of treatments, shuffled labels, transfer: what is fitted, what is scored, what has no row."""
+"""The grid of treatments, shuffled labels, transfer.
+
+What is fitted, what is scored, what has no row.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,7 @@
-"""A tiny zoo written straight into the store; its accuracies depend on the weights, so there is something to learn."""
+"""A tiny zoo written straight into the store.
+
+Its accuracies depend on the weights, so there is something to learn.
+"""
 
 import json
 from pathlib import Path
