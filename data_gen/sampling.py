@@ -65,8 +65,12 @@ class Distribution(StrictModel):
     @property
     def extremes(self) -> tuple[Value, ...]:
         """Values that bound all draws; for a choice, all of them."""
-        options = (self.choice, self.uniform, self.log_uniform, self.int_range, (self.fixed,))
-        return next(tuple(option) for option in options if option is not None)  # type: ignore[arg-type]
+        options: tuple[Sequence[Value] | None, ...]
+        options = (self.choice, self.uniform, self.log_uniform, self.int_range)
+        for option in options:
+            if option is not None:
+                return tuple(option)
+        return () if self.fixed is None else (self.fixed,)
 
     def sample(self, u: Tensor) -> Shaped[np.ndarray, " N"]:
         """Map uniform numbers to draws.

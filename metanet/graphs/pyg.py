@@ -13,12 +13,14 @@ space.
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
+from torch_geometric.data.data import BaseData
 
 from metanet.graphs.topology import (
     GraphSizes,
@@ -116,8 +118,10 @@ def batch(
             f"and {needed.edge_channels} of edges, "
             f"got {sizes.node_channels} and {sizes.edge_channels}"
         )
-    networks = [data for graph, params in populations for data in _networks(graph, params, sizes)]
-    return Batch.from_data_list(networks)  # type: ignore[return-value]
+    networks: list[BaseData] = []
+    for graph, params in populations:
+        networks += _networks(graph, params, sizes)
+    return cast(Data, Batch.from_data_list(networks))
 
 
 def _networks(graph: ParameterGraph, params: Mapping[str, Tensor], sizes: GraphSizes) -> list[Data]:

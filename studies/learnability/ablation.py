@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from metanet.contract import declared
 from metanet.inputs.treatments import NONE
 from metanet.metrics import METRICS
 from metanet.models.table import METANETS
@@ -153,7 +154,7 @@ def _compare(lines: Mapping[Handling, list[_Scored]], num_bootstrap: int) -> lis
     for line in shown:
         told = {
             **vars(line),
-            "invariant": getattr(METANETS[line.metanet], "invariant", "nothing"),
+            "invariant": declared(METANETS[line.metanet]).invariant,
             "num_seeds": len(lines[line]),
             "baseline": baseline,
         }

@@ -9,11 +9,12 @@ twin = zoo.asymmetric(module, "syre", std=0.01)
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from zoo.architectures.masks import Amount, draw_fixed
 from zoo.architectures.table import check_options, look_up
@@ -194,10 +195,18 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
     """
     masks = {}
     for name, layer in module.named_modules(remove_duplicate=False):
-        for tensor, entries in getattr(layer, "parametrizations", {}).items():
+        for tensor, entries in _parametrizations(layer):
             if isinstance(entries[0], FixedEntries):
                 masks[f"{name}.{tensor}".removeprefix(".")] = entries[0].free
     return masks
+
+
+def _parametrizations(layer: nn.Module) -> list[tuple[str, ParametrizationList]]:
+    """What computes the tensors of a layer, by their names."""
+    if not is_parametrized(layer):
+        return []
+    lists = cast(nn.ModuleDict, layer.parametrizations)
+    return [(name, cast(ParametrizationList, computed)) for name, computed in lists.items()]
 
 
 def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -215,7 +224,7 @@ def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
         if "parametrizations" not in name.split(".")
     }
     for prefix, layer in module.named_modules(remove_duplicate=False):
-        for name, computed in getattr(layer, "parametrizations", {}).items():
+        for name, computed in _parametrizations(layer):
             state[f"{prefix}.{name}".removeprefix(".")] = computed().detach().clone()
     return state
 

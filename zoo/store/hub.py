@@ -202,7 +202,7 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
             f"{at}: the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is"
         ) from error
     except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "unknown")
+        status = "unknown" if error.response is None else error.response.status_code
         hint = (
             "no token, or one that may not do this: run `hf auth login` or set HF_TOKEN"
             if status in (401, 403)

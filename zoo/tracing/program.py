@@ -233,7 +233,7 @@ def _why(module: nn.Module, error: BaseException) -> str:
     if calls:
         last = calls[-1]
         where = f' at "{last.line}" ({last.filename}:{last.lineno}, in {last.name})'
-    name = type(getattr(module, "module", module)).__name__
+    name = type(dict(module.named_children()).get("module", module)).__name__  # of what is wrapped
     reason = str(error).strip().split("\n\n")[0]
     return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"
 
