@@ -117,9 +117,9 @@ def parse_pattern(text: str) -> Pattern:
     Raises:
         ValueError: If the text is not a pattern; the message shows where.
 
-    >>> parse_pattern("y <- (c2 16)")
-    Pattern(written=((Label(group='y', power=1),),), read=((Label(group='c2', power=1), 16),),
-    read_first=False)
+    >>> pattern = parse_pattern("y <- (c2 16)")
+    >>> pattern.written, pattern.read
+    (((Label(group='y', power=1),),), ((Label(group='c2', power=1), 16),))
     """
     reader = _PatternReader(text)
     position = 0
