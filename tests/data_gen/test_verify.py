@@ -20,7 +20,9 @@ from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
 from tests import fuzz_store
 from tests.stored import read_attributes, read_columns
+from zoo.store.card import digest_of
 from zoo.store.hdf5 import write_columns
+from zoo.store.manifest import read_manifest
 from zoo.store.mapped import StoreError
 
 SHARD = "w_asymmetric/train-00000-of-00001.h5"
@@ -44,7 +46,7 @@ def edit(folder: Path, change) -> None:
 
 
 def rewrite(folder: Path, change, name: str = SHARD, attributes=()) -> None:
-    """Change a file as a stranger would: columns, attributes, and the manifest's hash of it."""
+    """Change a file as a stranger would: columns, attributes, its hash in manifest and card."""
     columns = read_columns([folder / name])
     kept = {
         key: value
@@ -53,7 +55,22 @@ def rewrite(folder: Path, change, name: str = SHARD, attributes=()) -> None:
     }
     change(columns)
     write_columns(folder / name, columns, kept | dict(attributes), equal_rows=False)
+    before = digests(folder)
     fuzz_store.tell(folder, folder / name)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for old, new in zip(before, digests(folder), strict=True):
+        card = card.replace(old, new)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def digests(folder: Path) -> list[str]:
+    """What the card must say of the files of each configuration."""
+    populations = read_manifest(folder).populations.items()
+    return [
+        digest_of(shards)
+        for name, population in populations
+        for shards in population.configurations(name).values()
+    ]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -317,6 +334,7 @@ def test_a_hash_that_file_and_generation_contradict_is_mended_in_the_manifest(or
     assert {fault.path for fault in repair_zoo(copy, device="cpu", compile=False, quiet=True)} == {
         SHARD,
         TRAJECTORY,
+        "README.md",
     }
     assert json.loads((copy / "zoo.json").read_text()) == json.loads(
         (original / "zoo.json").read_text()
