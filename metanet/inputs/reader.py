@@ -124,7 +124,9 @@ class Reader:
         by_space = []
         for spec, networks in zip(self.specs, chosen.networks, strict=True):
             if networks is not None:
-                views = treat(spec, self._checked(spec, networks))
+                views = [networks]  # a table of hyperparameters has no symmetry to treat
+                if self.module.reads == "params":
+                    views = treat(spec, self._checked(spec, networks))
                 by_space.append([self.module.features_in(view, spec) for view in views])
         joined = [concatenate(same) for same in zip(*by_space, strict=True)]
         order = chosen.order

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from metanet.graphs.parts import EdgePart, Relation
@@ -26,8 +26,8 @@ class MessageRunner(Runner):
     def __init__(
         self,
         graph: ParameterGraph,
-        num_received: Float[Tensor, " V"],
-        num_sent: Float[Tensor, " V"],
+        num_received: Num[Tensor, " V"],
+        num_sent: Num[Tensor, " V"],
     ):
         """Prepare.
 

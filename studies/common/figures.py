@@ -75,7 +75,7 @@ def finish(
     xlabel: str = "",
     ylabel: str = "",
     legend: Mapping[Any, Any] | None = None,
-    **layout: float,
+    **layout: int | float,
 ) -> Figure:
     """Give a figure one title for its x-axes, one for its y-axes, and a legend above the panels.
 

@@ -16,7 +16,7 @@ from zoo.params import batch_shape
 from zoo.symmetry.action import GroupElement, act, compose, inverse, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
-from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.balance import balancing_scales, balancing_scales_of_rows
 from zoo.symmetry.rows import as_rows, chunks, joined, rows_of
 from zoo.weight_space import WeightSpace
 
@@ -81,7 +81,8 @@ def _match_scaled(
     seeds: list[int],
 ) -> GroupElement:
     """Align some networks `[N, *shape]` at the balanced points of both, signs too."""
-    balanced = GroupElement({}, balancing_scales(space, params))
+    count = next((len(tensor) for tensor in params.values()), 1)
+    balanced = GroupElement({}, balancing_scales_of_rows(space, params, count))
     target = GroupElement({}, balancing_scales(space, reference))
     params, reference = act(space, balanced, params), act(space, target, reference)
     best = _match(space, params, reference, seeds, signs=True)

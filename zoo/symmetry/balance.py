@@ -69,19 +69,35 @@ def balancing_scales(
         not finite.
     """
     lead, networks = as_rows(space, params)
+    scales = balancing_scales_of_rows(space, networks, math.prod(lead))
+    return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
+
+
+def balancing_scales_of_rows(
+    space: WeightSpace, networks: Mapping[str, Tensor], count: int
+) -> dict[str, Float[Tensor, "N h"]]:
+    """`balancing_scales` of networks along one axis.
+
+    Args:
+        space: The weight space.
+        networks: Tensors `[N, *shape]`.
+        count: `N`, which a space without tensors does not tell.
+
+    Returns:
+        For each group with positive or any scaling `[N, size]`, float64.
+    """
     places = _places(space)
     if not places:
         return {}
     accuracy = _accuracy(networks)
     size = sum(place.stop - place.start for place in places.values())
-    origin = torch.zeros(math.prod(lead), size, dtype=torch.float64)
+    origin = torch.zeros(count, size, dtype=torch.float64)
     solved = []
     for rows in chunks(space, networks, _CHUNK_ENTRIES):
         terms = _terms(space, places, rows_of(networks, rows))
         solved.append(_minimize(terms, origin[rows], list(places.values()), accuracy))
     z = torch.cat(solved)
-    scales = {name: (z[:, place] / 2).exp() for name, place in places.items()}
-    return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
+    return {name: (z[:, place] / 2).exp() for name, place in places.items()}
 
 
 def _accuracy(params: Params) -> float:

@@ -150,15 +150,15 @@ def _max_pool(
 
 
 AVERAGES = (
-    *("avg_pool{}d", "_adaptive_avg_pool{}d", "adaptive_avg_pool{}d"),
-    *("reflection_pad{}d", "replication_pad{}d", "upsample__nearest_exact{}d"),
-    *("upsample_nearest{}d", "upsample_bilinear{}d", "upsample_linear{}d"),
-    *("upsample_trilinear{}d", "upsample_bicubic{}d"),
+    *("avg_pool#d", "_adaptive_avg_pool#d", "adaptive_avg_pool#d"),
+    *("reflection_pad#d", "replication_pad#d", "upsample__nearest_exact#d"),
+    *("upsample_nearest#d", "upsample_bilinear#d", "upsample_linear#d"),
+    *("upsample_trilinear#d", "upsample_bicubic#d"),
 )
-MAXIMA = ("max_pool{}d_with_indices", "adaptive_max_pool{}d")
+MAXIMA = ("max_pool#d_with_indices", "adaptive_max_pool#d")
 for _rank in (1, 2, 3):
-    RULES |= {name.format(_rank): partial(_average_pool, _rank) for name in AVERAGES}
-    RULES |= {name.format(_rank): partial(_max_pool, _rank) for name in MAXIMA}
+    RULES |= {name.replace("#", str(_rank)): partial(_average_pool, _rank) for name in AVERAGES}
+    RULES |= {name.replace("#", str(_rank)): partial(_max_pool, _rank) for name in MAXIMA}
 
 
 # norms
