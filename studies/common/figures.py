@@ -46,7 +46,7 @@ LINES = (
 
 
 def panels(
-    count: int, columns: int, *, margin: float, height: float, sharex: bool = True
+    count: int, columns: int, *, margin: int | float, height: int | float, sharex: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels in lines, from left to right, with one y-axis for all.
 
@@ -114,7 +114,9 @@ def line_style(number: int, **changes: Any) -> dict[str, Any]:
     return chosen | {"ms": 4, "lw": 1.3} | changes
 
 
-def draw_band(panel: Axes, x: Any, curves: Iterable[Any], alpha: float, **style: Any) -> Line2D:
+def draw_band(
+    panel: Axes, x: Any, curves: Iterable[Any], alpha: int | float, **style: Any
+) -> Line2D:
     """Draw a line in a band.
 
     Args:

@@ -300,7 +300,7 @@ def _is_plain(record: Mapping[Hashable, Any]) -> bool:
     return record["treatment"] == NONE and record["population"] == record["baseline"]
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "n/a"
 
 

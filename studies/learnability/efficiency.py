@@ -138,7 +138,7 @@ def _text(line: Any) -> str:
     )
 
 
-def _number(value: float, line: Any) -> str:
+def _number(value: int | float, line: Any) -> str:
     if value == 0:
         return f"\u2264{line['smallest']}"
     return f"{value:.0f}" if math.isfinite(value) else f">{line['largest']}"
