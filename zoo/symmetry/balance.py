@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params
 from zoo.symmetry.axes import along, kept_first
 from zoo.symmetry.blocks import cut_blocks
 from zoo.symmetry.rows import as_rows, chunks, rows_of
@@ -100,7 +99,7 @@ def balancing_scales_of_rows(
     return {name: (z[:, place] / 2).exp() for name, place in places.items()}
 
 
-def _accuracy(params: Params) -> float:
+def _accuracy(params: Mapping[str, Tensor]) -> float:
     """How far from the balanced point the search may end."""
     floating = [tensor.dtype for tensor in params.values() if tensor.is_floating_point()]
     return max([1e-13, *(torch.finfo(dtype).eps / 100 for dtype in floating)])
