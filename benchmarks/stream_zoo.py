@@ -35,7 +35,7 @@ from zoo.architectures import build_architecture
 from zoo.store.atomic import sha256, write_text
 from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 HIDDEN, INPUT_SHAPE, CLASSES = [128, 64], (1, 8, 8), 10
 SHARD = 3_600  # networks: 248 MB

@@ -67,7 +67,7 @@ def main() -> None:
 def info(zoo: Path, column: str, bins: int, populations: tuple[str, ...]) -> None:
     """Show what a zoo holds, with a histogram of one column."""
     from studies.commands.info import can_show_blocks, describe_column, describe_zoo
-    from zoo.store.population import load
+    from zoo.store.zoo import load
 
     opened, width = load(zoo), shutil.get_terminal_size().columns
     blocks = can_show_blocks(sys.stdout.encoding)
@@ -84,7 +84,7 @@ def push(zoo: Path, repo: str, private: bool) -> None:
 
     The token is that of `hf auth login` or of the environment variable HF_TOKEN.
     """
-    from zoo.store.hub import push as upload
+    from zoo.sharing.hub import push as upload
 
     click.echo(f"pushed {zoo} to {upload(zoo, repo, private)}")
 
@@ -98,7 +98,7 @@ def pull(repo: str, out: Path, revision: str | None) -> None:
 
     Goes on after an interruption.
     """
-    from zoo.store.hub import pull as download
+    from zoo.sharing.hub import pull as download
 
     click.echo(f"pulled {repo} to {download(repo, out, revision)}")
 
@@ -125,8 +125,8 @@ def export(
     zoo: Path, out: Path, kind: Any, populations: tuple[str, ...], splits: tuple[str, ...]
 ) -> None:
     """Write a zoo in another format, bit for bit, into the new folder OUT."""
-    from zoo.store.export import export_zoo
-    from zoo.store.population import load
+    from zoo.sharing.export import export_zoo
+    from zoo.store.zoo import load
 
     click.echo(
         f"exported {zoo} to {export_zoo(load(zoo), out, kind, populations or None, splits or None)}"
@@ -380,7 +380,7 @@ def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
 
 
 def _population(zoo: Path, name: str) -> "Population":
-    from zoo.store.population import load
+    from zoo.store.zoo import load
 
     return load(zoo).choose([name])[name]
 

@@ -36,8 +36,8 @@ from data_gen.generation import generate
 from data_gen.integrity.verify import verify_zoo
 from zoo.store.atomic import sha256
 from zoo.store.mapped import StoreError, escape
-from zoo.store.population import load
 from zoo.store.proof import faults_of
+from zoo.store.zoo import load
 
 SECONDS = 5
 MEMORY = 256 * 2**20

@@ -36,6 +36,7 @@ LAW = {
         "zoo.pattern",
         "zoo.weight_space",
     },
+    "zoo.sharing": {"zoo.params", "zoo.store"},
     "zoo.testing": {"zoo.architectures", "zoo.symmetry", "zoo.params", "zoo.weight_space"},
     "data_gen.rng": set(),
     "data_gen.sampling": {"data_gen.rng", "zoo"},
@@ -141,8 +142,8 @@ OWNERS = {
     "h5py": {"zoo/store/hdf5.py"},
     "datasets": {"data_gen/tasks/images.py"},
     "yaml": {"zoo/config.py", "zoo/store/card.py"},
-    "huggingface_hub": {"zoo/store/hub.py"},
-    "pyarrow": {"zoo/store/export.py"},
+    "huggingface_hub": {"zoo/sharing/hub.py"},
+    "pyarrow": {"zoo/sharing/export.py"},
     "matplotlib": {"studies"},
     "scipy": {
         "data_gen/tasks/mnist1d.py",
@@ -159,7 +160,7 @@ OWNERS = {
         "data_gen",
         "studies",
     },
-    "safetensors": {"metanet", "zoo/store/export.py"},
+    "safetensors": {"metanet", "zoo/sharing/export.py"},
     "ray": {"data_gen/executors/ray.py"},
     "tqdm": {"data_gen/executors/progress.py", "metanet", "studies"},
 }
@@ -227,7 +228,7 @@ PLANTED = {
     "arm to top": ("metanet/metrics.py", "from studies.learnability.report import write_report"),
     "up": ("zoo/params.py", "from zoo.store.hdf5 import write_columns"),
     "inside a function": ("zoo/weight_space.py", "def f():\n    from zoo.params import Params"),
-    "library": ("zoo/store/hub.py", "import h5py"),
+    "library": ("zoo/sharing/hub.py", "import h5py"),
     "relative": ("data_gen/training/optim.py", "from .trainer import Trainer"),
 }
 

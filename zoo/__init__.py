@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from zoo.architectures.table import ARCHITECTURES
     from zoo.modules.twins import asymmetric
     from zoo.params import Params
-    from zoo.store.population import Population, Zoo, load
+    from zoo.store.population import Population
+    from zoo.store.zoo import Zoo, load
     from zoo.symmetry.action import act, sample
     from zoo.symmetry.alignment import align
     from zoo.symmetry.canonical import canonicalize
@@ -39,12 +40,12 @@ _MODULES = {
     "Params": "zoo.params",
     "Population": "zoo.store.population",
     "WeightSpace": "zoo.weight_space",
-    "Zoo": "zoo.store.population",
+    "Zoo": "zoo.store.zoo",
     "act": "zoo.symmetry.action",
     "align": "zoo.symmetry.alignment",
     "asymmetric": "zoo.modules.twins",
     "canonicalize": "zoo.symmetry.canonical",
-    "load": "zoo.store.population",
+    "load": "zoo.store.zoo",
     "sample": "zoo.symmetry.action",
     "trace": "zoo.tracing.tracer",
 }
@@ -56,6 +57,7 @@ _ROOMS = (
     "modules",
     "params",
     "pattern",
+    "sharing",
     "store",
     "symmetry",
     "testing",

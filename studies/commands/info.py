@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from zoo.store.histogram import histogram_lines
 from zoo.store.manifest import PopulationEntry
-from zoo.store.population import Population, Zoo
+from zoo.store.population import Population
+from zoo.store.zoo import Zoo
 
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 

@@ -35,7 +35,8 @@ from studies.common.evaluation import all_networks, load_parts, rms_distance
 from studies.common.grid import PLACE, Measurement, plan_cells
 from studies.common.segments import evaluate_segment
 from studies.connectivity.report import make_report, make_tables
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 from zoo.symmetry.action import act
 
 

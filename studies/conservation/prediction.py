@@ -16,7 +16,8 @@ from studies.common.computed_targets import with_derived
 from studies.common.evaluation import evaluate, load_parts
 from studies.common.grid import PLACE
 from zoo.params import Params
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 HALF_TIME = "half_time"

@@ -23,7 +23,8 @@ from studies.conservation.prediction import HALF_TIME, PredictionCell
 from studies.conservation.report import make_report
 from studies.conservation.tables import make_tables
 from studies.conservation.trajectories import TrainingCell
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 
 MODULES = ("metanet", "studies.common.computed_targets", "studies.common.evaluation")
 

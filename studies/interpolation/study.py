@@ -32,7 +32,7 @@ from studies.interpolation.curves import measure_curves, segment_losses
 from studies.interpolation.report import make_report
 from studies.interpolation.tables import make_tables
 from zoo.params import Params
-from zoo.store.population import Zoo, load
+from zoo.store.zoo import Zoo, load
 
 MODULES = ("studies.interpolation.curves", "studies.common.segments")
 

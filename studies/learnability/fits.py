@@ -19,7 +19,7 @@ from studies.common.computed_targets import with_derived
 from studies.common.grid import PLACE
 from studies.learnability.plugins import Plugin
 from studies.learnability.shuffled import with_shuffled_labels
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 
 @dataclass(frozen=True)

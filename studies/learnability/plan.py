@@ -17,7 +17,8 @@ from studies.learnability.matching import match_labels
 from studies.learnability.plugins import find_plugin, why_only_here
 from studies.learnability.scores import ScoreCell, score
 from studies.learnability.transfer import find_places, reads_weights
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 
 FIT_MODULES = ("studies.common.computed_targets", "studies.learnability.fits")
 SET_BY_STUDY = {"model", "target", "seed", "treatment"}

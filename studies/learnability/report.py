@@ -26,7 +26,7 @@ from studies.learnability.summary import (
     title,
 )
 from studies.learnability.transfer import impossible
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 NOT_FUNCTIONS = ("sharpness", "squared_weight_norm")

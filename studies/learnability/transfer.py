@@ -11,7 +11,8 @@ from metanet.inputs.checks import check_spec, width_difference
 from metanet.models.table import METANETS
 from studies.learnability.config import Learnability
 from studies.learnability.fits import Place
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 
 
 def reads_weights(metanet: str) -> bool:

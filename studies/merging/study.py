@@ -40,7 +40,8 @@ from studies.common.grid import PLACE, Measurement, plan_cells
 from studies.merging.report import make_report, make_tables
 from zoo.architectures import Architecture
 from zoo.params import Params, stack
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 from zoo.symmetry.action import act
 from zoo.weight_space import WeightSpace
 

@@ -13,7 +13,7 @@ from data_gen.rng import generator
 from data_gen.tasks.graphs import NUM_NODES, load_graph, neighborhoods
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.config import ConfigError, read_config
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 
 def by_hand(edges, features, count):

@@ -11,7 +11,7 @@ from data_gen.tasks.graphs import NUM_NODES
 from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_architecture
-from zoo.store.population import load
+from zoo.store.zoo import load
 from zoo.testing import check_architecture
 
 CONFIG = TaskConfig(name="sbm", train_size=300, test_size=100)

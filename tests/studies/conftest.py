@@ -13,7 +13,8 @@ from data_gen.generation import generate
 from studies.learnability import fits
 from studies.learnability.fits import FitCell, Place, predictions_of
 from tests.studies.zoos import write_zoo
-from zoo.store.population import Population, load
+from zoo.store.population import Population
+from zoo.store.zoo import load
 
 
 class CountedFit:

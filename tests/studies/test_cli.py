@@ -79,7 +79,7 @@ def test_info_draws_a_column_as_wide_as_the_terminal(tiny_zoo, monkeypatch):
 
 def test_info_counts_diverged_networks_apart(tmp_path):
     from tests.zoo.written import write_zoo as write_drawn_zoo
-    from zoo.store.population import load
+    from zoo.store.zoo import load
 
     text = describe_column(
         load(write_drawn_zoo(tmp_path / "zoo")), "test_accuracy", ["standard"], 5, 60, blocks=False
@@ -118,10 +118,10 @@ def test_export_writes_what_was_asked_for(tiny_zoo, tmp_path):
 def test_push_and_pull_hand_over_their_arguments(tiny_zoo, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "zoo.store.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b"
+        "zoo.sharing.hub.push", lambda *arguments: calls.append(arguments) or "https://hub/a/b"
     )
     monkeypatch.setattr(
-        "zoo.store.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1]
+        "zoo.sharing.hub.pull", lambda *arguments: calls.append(arguments) or arguments[1]
     )
     assert f"pushed {tiny_zoo} to https://hub/a/b" in run("push", tiny_zoo, "a/b", "--private")
     run("pull", "a/b", tmp_path / "out", "--revision", "v1")

@@ -26,7 +26,7 @@ from studies.connectivity.study import STUDY, Connectivity, cells_of, pairs_of
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
 from zoo.params import stack
-from zoo.store.population import load
+from zoo.store.zoo import load
 from zoo.symmetry.action import act, sample
 
 run, format_study, write_report = (

@@ -29,7 +29,7 @@ from studies.conservation.study import STUDY
 from studies.conservation.tables import fit_slopes, kind_of, network_means, path_cells, paths_of
 from studies.conservation.trajectories import TERMS, TrainingCell, job_of
 from zoo.config import ConfigError, read_config
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 STEPS = 'hyperparameters.steps={"int_range": [60, 70]}'
 SMALL = [

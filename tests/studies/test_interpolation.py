@@ -35,7 +35,7 @@ from studies.interpolation.tables import (
     summarize,
 )
 from zoo.architectures.base import Architecture
-from zoo.store.population import load
+from zoo.store.zoo import load
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 MLP = {"name": "mlp", "hidden": [6, 8]}

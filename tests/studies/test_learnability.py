@@ -18,7 +18,7 @@ from studies.learnability.plan import match_test_networks, plan_study
 from studies.learnability.plugins import Plugin
 from studies.learnability.study import STUDY
 from tests.studies.zoos import write_zoo
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 

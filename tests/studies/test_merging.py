@@ -29,7 +29,7 @@ from studies.merging.study import (
 from tests.reference.zoo_modules import MODULES
 from zoo.architectures import build_architecture
 from zoo.params import flatten, stack
-from zoo.store.population import load
+from zoo.store.zoo import load
 from zoo.symmetry.action import act, sample
 from zoo.symmetry.alignment import align
 

@@ -16,7 +16,7 @@ from studies.learnability.study import STUDY
 from studies.learnability.transfer import candidates, impossible, why_not
 from tests.studies.test_learnability import config_for, run
 from tests.studies.zoos import write_zoo
-from zoo.store.population import load
+from zoo.store.zoo import load
 
 
 def lines_of(config, out):

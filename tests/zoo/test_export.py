@@ -14,9 +14,9 @@ import torch
 from safetensors import safe_open
 
 import zoo
-import zoo.store.export
+import zoo.sharing.export
 from tests.zoo.written import write_zoo
-from zoo.store.export import export_zoo
+from zoo.sharing.export import export_zoo
 
 SHARDS = {"train": 5, "validation": 2, "test": 3}
 
@@ -29,7 +29,7 @@ def opened(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Row groups of eight networks."""
-    monkeypatch.setattr(zoo.store.export, "BLOCK_BYTES", 4 * 485 * 8)
+    monkeypatch.setattr(zoo.sharing.export, "BLOCK_BYTES", 4 * 485 * 8)
 
 
 def bits(values):
@@ -147,7 +147,7 @@ def test_a_failure_leaves_nothing(opened, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(zoo.store.export, "save_file", fail)
+    monkeypatch.setattr(zoo.sharing.export, "save_file", fail)
     with pytest.raises(OSError, match="the disk is full"):
         export_zoo(opened, tmp_path / "out", "parquet")
     assert list(tmp_path.iterdir()) == []

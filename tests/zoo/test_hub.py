@@ -16,9 +16,9 @@ from huggingface_hub import errors
 
 import zoo
 from tests.zoo.written import write_zoo
+from zoo.sharing.hub import HubError, pull, push
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.card import render_card
-from zoo.store.hub import HubError, pull, push
 from zoo.store.mapped import StoreError
 
 REPO = "someone/small-zoo"
@@ -249,7 +249,7 @@ def test_what_is_no_zoo_or_has_a_huge_manifest_is_refused(hub, tmp_path, monkeyp
     (hub.root / REPO / "zoo.json").write_text("{}")
     with pytest.raises(StoreError, match=r"zoo.json: "):
         pull(REPO, tmp_path / "out")
-    monkeypatch.setattr("zoo.store.hub.MAX_TEXT", 1)
+    monkeypatch.setattr("zoo.sharing.hub.MAX_TEXT", 1)
     with pytest.raises(StoreError, match="of at most 1 bytes"):
         pull(REPO, tmp_path / "out")
 

@@ -1,7 +1,7 @@
-"""A zoo on disk as Python sees it: a mapping of populations, each read on demand."""
+"""A population of a zoo on disk, read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from zoo.architectures import Architecture
 from zoo.architectures.base import constants_of, count_free
 from zoo.params import Params, free_entries
 from zoo.store.columns import read_columns, read_flat, read_tensors
-from zoo.store.manifest import SPLITS, Manifest, PopulationEntry, read_manifest
+from zoo.store.manifest import SPLITS, Manifest, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError
 from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, open_shards, scalar_columns
 from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
@@ -290,68 +290,3 @@ class Population:
                 f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
             )
         return open_shards(self.directory, self.manifest, self.name, split, trajectory)
-
-
-class Zoo(Mapping[str, Population]):
-    """The populations of a zoo by name."""
-
-    def __init__(self, directory: Path, manifest: Manifest):
-        """Wrap a manifest; use `load`.
-
-        Args:
-            directory: Folder of the zoo.
-            manifest: Its manifest.
-        """
-        self.directory = directory
-        self.manifest = manifest
-        self._populations = {
-            name: Population(name, directory, manifest) for name in manifest.populations
-        }
-
-    def __getitem__(self, name: str) -> Population:
-        if name not in self._populations:
-            raise KeyError(
-                f"no population {name!r} in {self.directory}; populations are "
-                f"{list(self._populations)}"
-            )
-        return self._populations[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._populations)
-
-    def __len__(self) -> int:
-        return len(self._populations)
-
-    def choose(self, names: Sequence[str] | None) -> dict[str, Population]:
-        """Populations by name.
-
-        Args:
-            names: Their names, all if None.
-
-        Returns:
-            The populations, in the order of the names.
-
-        Raises:
-            ValueError: If there is no such population.
-        """
-        chosen = list(self) if names is None else list(names)
-        if unknown := [name for name in chosen if name not in self]:
-            raise ValueError(
-                f"no populations {unknown} in {self.directory}; populations are {list(self)}"
-            )
-        return {name: self[name] for name in chosen}
-
-    def __repr__(self) -> str:
-        return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
-
-
-def load(directory: str | Path) -> Zoo:
-    """Open a zoo.
-
-    Args:
-        directory: Folder that `generate-zoo` wrote.
-
-    Returns:
-        The zoo; nothing but its manifest has been read yet.
-    """
-    return Zoo(Path(directory), read_manifest(Path(directory)))

@@ -25,8 +25,9 @@ from safetensors.numpy import save_file
 from zoo.params import Params
 from zoo.store.atomic import atomic_write, check_new
 from zoo.store.manifest import SPLITS
-from zoo.store.population import Population, Zoo
+from zoo.store.population import Population
 from zoo.store.streaming import BLOCK_BYTES
+from zoo.store.zoo import Zoo
 
 KEY = "symzoo"
 FORMATS = ("parquet", "safetensors")
