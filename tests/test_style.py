@@ -27,8 +27,6 @@ STILL_DENSE = {
     "data_gen/integrity/verify.py": 2,
     "data_gen/training/batches.py": 1,
     "data_gen/training/order.py": 1,
-    "metanet/layers/entry_kernel.py": 1,
-    "metanet/layers/odd_edge_kernel.py": 1,
     "studies/bayesian/chains.py": 2,
     "studies/bayesian/hmc.py": 1,
     "studies/bayesian/report.py": 1,

@@ -1,20 +1,23 @@
 """Messages along dense edges `[B, K, W, R]`, with a derivative that holds no edges but its inputs.
 
-Edges are what takes time and memory. `edge_messages` goes through them network by network, so that
-a network's edges stay in a core's cache, and keeps only its inputs for the backward pass.
+`edge_messages` goes through the edges network by network, and keeps only its inputs for the
+backward pass. `run` is what it shares with `metanet.layers.odd_edge_kernel`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metanet.layers.autograd import differentiable_once
+from metanet.layers.autograd import (
+    chunks,
+    differentiable_once,
+    gradients_of_map,
+    mapped,
+    or_zeros,
+)
 from metanet.layers.message_passing import Projections
-
-CHUNK_FLOATS = 2**17
-"""Edge channels of a chunk: half a megabyte of float32, so that the arrays at work fit a cache."""
 
 
 def edge_messages(
@@ -35,9 +38,7 @@ def edge_messages(
         the read end. All are of the type of `e`, which under autocast may be another than that of
         the rest.
     """
-    others = [value.to(e).contiguous() for value in (weight, *ends)]
-    new, received, sent = _EdgeMessages.apply(e.contiguous(), *others, keep)
-    return new if keep else e, received, sent
+    return run(_Plain(), e, weight, ends, keep)
 
 
 class Edges(NamedTuple):
@@ -65,30 +66,59 @@ class Edges(NamedTuple):
         """Tensors of the same shapes, to be written."""
         return Edges(*(torch.empty_like(values) for values in self))
 
-    def activations(self, weight: Float[Tensor, "K K"]) -> Float[Tensor, "B K W R"]:
-        """`relu(E e + written + read)`."""
-        a = self.written[..., None] + self.read[..., None, :]
-        a.flatten(2).baddbmm_(weight.expand(len(self.e), -1, -1), self.e.flatten(2))
-        return a.relu_()
+
+class Messages(NamedTuple):
+    """What a kernel computes, or the gradients of it.
+
+    Attributes:
+        change: Of the edges, `[B, K, W, R]`; None for a gradient if it is not wanted.
+        received: Sums at the written end, `[B, K, W, D]`.
+        sent: Sums at the read end, `[B, K, R, D]`.
+    """
+
+    change: Tensor | None
+    received: Tensor
+    sent: Tensor
 
 
-class _EdgeMessages(torch.autograd.Function):
+class Kernel(Protocol):
+    """What happens to edges, some networks at a time."""
+
+    def messages(self, edges: Edges, weight: Tensor) -> Messages:
+        """The change of the edges, and sums at both ends."""
+        ...
+
+    def gradients(self, edges: Edges, weight: Tensor, of: Messages, into: Edges) -> Tensor:
+        """Write the gradients of edges and ends, from those of the messages; return the weight's.
+
+        Edges are passed on beside their change: the gradient of the change is theirs, too.
+        """
+        ...
+
+
+def run(
+    kernel: Kernel, e: Float[Tensor, "B K W R"], weight: Tensor, ends: Projections, keep: bool
+) -> tuple[Float[Tensor, "B K W R"], Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
+    """Messages of a kernel; see `edge_messages`."""
+    others = [value.to(e).contiguous() for value in (weight, *ends)]
+    new, received, sent = _Run.apply(kernel, keep, e.contiguous(), *others)
+    return new if keep else e, received, sent
+
+
+class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, e: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
-        *ends, keep = rest
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        ctx.kernel, keep, e, weight, *ends = arguments
         edges = Edges(e, *ends)
         ctx.save_for_backward(weight, *edges)
         ctx.set_materialize_grads(False)
         new = torch.empty_like(e) if keep else None
         received, sent = torch.empty_like(edges.backward), torch.empty_like(edges.forward)
-        for networks in chunks(e):
+        for networks in chunks(e, e[0].numel()):
             some = edges.of(networks)
-            a = some.activations(weight)
+            change, received[networks], sent[networks] = ctx.kernel.messages(some, weight)
             if new is not None:
-                torch.add(some.e, a, out=new[networks])
-            matrices = a.flatten(0, 1)
-            torch.bmm(matrices, some.forward.flatten(0, 1), out=received[networks].flatten(0, 1))
-            torch.bmm(matrices.mT, some.backward.flatten(0, 1), out=sent[networks].flatten(0, 1))
+                torch.add(some.e, change, out=new[networks])
         return new, received, sent
 
     @staticmethod
@@ -97,70 +127,38 @@ class _EdgeMessages(torch.autograd.Function):
         weight, *saved = ctx.saved_tensors
         edges = Edges(*saved)
         of_new, received, sent = grad_outputs
-        of_sums = _Sums(edges, received, sent)
-        gradients, of_weight = edges.empty_like(), torch.zeros_like(weight)
-        for networks in chunks(edges.e):
+        received, sent = or_zeros(received, edges.backward), or_zeros(sent, edges.forward)
+        gradients, total = edges.empty_like(), torch.zeros_like(weight)
+        for networks in chunks(edges.e, edges.e[0].numel()):
+            change = None if of_new is None else of_new[networks]
+            of = Messages(change, received[networks], sent[networks])
             some, into = edges.of(networks), gradients.of(networks)
-            kept = None if of_new is None else of_new[networks]
-            a = some.activations(weight)
-            delta = _before_relu(of_sums.through(networks).view_as(a), kept, a)
-            of_weight += torch.bmm(delta.flatten(2), some.e.flatten(2).mT).sum(0)
-            _into_edges(into.e, weight, delta, kept)
-            _into_ends(into, a, delta, of_sums.received[networks], of_sums.sent[networks])
+            total += ctx.kernel.gradients(some, weight, of, into)
         of_e, *of_ends = gradients
-        return of_e, of_weight, *of_ends, None
+        return None, None, of_e, total, *of_ends
 
 
-def _before_relu(delta: Tensor, kept: Tensor | None, a: Tensor) -> Tensor:
-    """The gradient before the ReLU of activations a; overwrites that after it."""
-    if kept is not None:
-        delta.add_(kept)
-    return torch.ops.aten.threshold_backward(delta, a, 0.0)
+class _Plain:
+    """The kernel of `edge_messages`."""
 
+    def messages(self, edges: Edges, weight: Tensor) -> Messages:
+        a = _activations(edges, weight)
+        return Messages(a, a @ edges.forward, a.mT @ edges.backward)
 
-class _Sums:
-    """Gradients of the sums at both ends, and what they say of the activations."""
-
-    def __init__(self, edges: Edges, received: Tensor | None, sent: Tensor | None):
-        self.received = torch.zeros_like(edges.backward) if received is None else received
-        self.sent = torch.zeros_like(edges.forward) if sent is None else sent
+    def gradients(self, edges: Edges, weight: Tensor, of: Messages, into: Edges) -> Tensor:
+        a = _activations(edges, weight)
+        into.forward.copy_(a.mT @ of.received)
+        into.backward.copy_(a @ of.sent)
         # d a = received forward^T + backward sent^T, one product of two factors side by side.
-        self.left = torch.cat([self.received, edges.backward], dim=-1)
-        self.right = torch.cat([edges.forward, self.sent], dim=-1)
-
-    def through(self, networks: slice) -> Tensor:
-        """The gradient of the activations of some networks, `[B K, W, R]`."""
-        left, right = self.left[networks].flatten(0, 1), self.right[networks].flatten(0, 1)
-        return torch.bmm(left, right.mT)
-
-
-def _into_edges(into: Tensor, weight: Tensor, delta: Tensor, kept: Tensor | None) -> None:
-    """Write the gradient of edge features: `E^T delta`, and that of `e + a` with respect to `e`."""
-    back, flat = weight.T.expand(len(delta), -1, -1), delta.flatten(2)
-    if kept is None:
-        torch.bmm(back, flat, out=into.flatten(2))
-    else:
-        torch.baddbmm(kept.flatten(2), back, flat, out=into.flatten(2))
+        left = torch.cat([of.received, edges.backward], dim=-1)
+        right = torch.cat([edges.forward, of.sent], dim=-1)
+        delta = left @ right.mT
+        if of.change is not None:
+            delta.add_(of.change)
+        delta = torch.ops.aten.threshold_backward(delta, a, 0.0)
+        return gradients_of_map(delta, edges.e, weight, into[:3], of.change)
 
 
-def _into_ends(into: Edges, a: Tensor, delta: Tensor, received: Tensor, sent: Tensor) -> None:
-    """Write the gradients of what both ends bring."""
-    torch.sum(delta, 3, out=into.written)
-    torch.sum(delta, 2, out=into.read)
-    matrices = a.flatten(0, 1)
-    torch.bmm(matrices.mT, received.flatten(0, 1), out=into.forward.flatten(0, 1))
-    torch.bmm(matrices, sent.flatten(0, 1), out=into.backward.flatten(0, 1))
-
-
-def chunks(e: Float[Tensor, "B K W R"]) -> list[slice]:
-    """Networks to go through at a time, so that their edges stay in the processor's cache.
-
-    Args:
-        e: Edge features.
-
-    Returns:
-        Slices of B.
-    """
-    budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
-    size = max(1, budget // max(1, e[0].numel()))
-    return [slice(start, start + size) for start in range(0, len(e), size)]
+def _activations(edges: Edges, weight: Tensor) -> Float[Tensor, "B K W R"]:
+    """`relu(E e + written + read)`."""
+    return mapped(edges.e, weight, edges.written, edges.read).relu_()

@@ -9,10 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.layers.autograd import differentiable_once
-
-CHUNK_FLOATS = 2**17
-"""Entries times channels of a chunk: half a megabyte of float32, so that it fits a core's cache."""
+from metanet.layers.autograd import (
+    chunks,
+    differentiable_once,
+    gradients_of_map,
+    into_ends,
+    mapped,
+    or_zeros,
+    outer_sum,
+)
 
 
 def pointwise(
@@ -39,109 +44,82 @@ def pointwise(
         a (the old features if it is not wanted), its sums over R and over W. All are of the type of
         `e`, which under autocast may be another than that of the rest.
     """
-    others = [value.to(e) for value in (weight, row, column)]
-    a, rows, columns = _Pointwise.apply(e, *others, slope, keep)
+    a, rows, columns = _Pointwise.apply(weight.to(e), e, row.to(e), column.to(e), slope, keep)
     return a if keep else e, rows, columns
 
 
 class _Part(NamedTuple):
-    """One part of the edges: features of entries, and what rows and columns receive."""
+    """Entries, and what belongs to their rows and columns.
 
-    e: Tensor
+    Attributes:
+        e: `[B, channels, W, R]`; None for a gradient that nobody gives or wants.
+        row: `[B, C, W]`.
+        column: `[B, C, R]`.
+    """
+
+    e: Any
     row: Tensor
     column: Tensor
 
     def of(self, networks: slice) -> "_Part":
         """Those of some networks."""
-        return _Part(self.e[networks], self.row[networks], self.column[networks])
-
-    def empty_like(self) -> "_Part":
-        """Tensors of the same shapes, to be written."""
-        return _Part(*(torch.empty_like(value) for value in self))
-
-    def activations(self, weight: Tensor, slope: float, out: Tensor) -> Tensor:
-        """`act(M e + row + column)`, written into the first networks of `out`."""
-        count = len(self.e)
-        a = torch.add(self.row[..., None], self.column[..., None, :], out=out[:count])
-        a.flatten(2).baddbmm_(weight.expand(count, -1, -1), self.e.flatten(2))
-        return nn.functional.leaky_relu_(a, slope)
+        e = None if self.e is None else self.e[networks]
+        return _Part(e, self.row[networks], self.column[networks])
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
-        e, weight, row, column, ctx.slope, keep = arguments
+        weight, e, row, column, ctx.slope, keep = arguments
         ctx.set_materialize_grads(False)
-        part, chunks = _Part(e, row, column), _chunks(e, weight)
-        a = _empty(e, weight, len(e) if keep else chunks[0].stop)
+        part, ctx.slices = _Part(e, row, column), _slices(e, weight)
+        a = _room(e, weight, len(e) if keep else ctx.slices[0].stop)
         rows, columns = torch.empty_like(row), torch.empty_like(column)
-        for networks in chunks:
-            out = a[networks] if keep else a
-            some = part.of(networks).activations(weight, ctx.slope, out)
-            torch.sum(some, 3, out=rows[networks])
-            torch.sum(some, 2, out=columns[networks])
+        for networks in ctx.slices:
+            room = a[networks] if keep else a
+            some = _activations(part.of(networks), weight, ctx.slope, room)
+            into_ends(some, rows[networks], columns[networks])
         ctx.save_for_backward(weight, *part, *[a] * keep)
         return a if keep else None, rows, columns
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, *saved = ctx.saved_tensors
-        part, kept = _Part(*saved[:3]), saved[3:]
-        of_sums = _Sums(part, *grad_outputs)
-        gradients = part.empty_like()
-        of_weight = torch.zeros_like(weight)
-        chunks = _chunks(part.e, weight)
-        buffer = _empty(part.e, weight, chunks[0].stop)
-        again = None if kept else torch.empty_like(buffer)
-        for networks in chunks:
-            some, into = part.of(networks), gradients.of(networks)
-            a = kept[0][networks] if again is None else some.activations(weight, ctx.slope, again)
-            delta = of_sums.through(networks, a, ctx.slope, buffer)
-            of_weight += _into_ends(some, into, delta)
-            if ctx.needs_input_grad[0]:
-                _into_entries(into.e, weight, delta)
-        of_e = gradients.e if ctx.needs_input_grad[0] else None
-        return of_e, of_weight, gradients.row, gradients.column, None, None
+        weight, e, row, column, *kept = ctx.saved_tensors
+        part = _Part(e, row, column)
+        of_a, of_rows, of_columns = grad_outputs
+        of_sums = _Part(of_a, or_zeros(of_rows, row), or_zeros(of_columns, column))
+        of_e = torch.empty_like(e) if ctx.needs_input_grad[1] else None
+        gradients = _Part(of_e, torch.empty_like(row), torch.empty_like(column))
+        room, again = (_room(e, weight, ctx.slices[0].stop) for _ in range(2))
+        total = torch.zeros_like(weight)
+        for networks in ctx.slices:
+            some = part.of(networks)
+            a = kept[0][networks] if kept else _activations(some, weight, ctx.slope, again)
+            delta = _before_activation(of_sums.of(networks), a, ctx.slope, room)
+            total += gradients_of_map(delta, some.e, weight, gradients.of(networks))
+        return total, *gradients, None, None
 
 
-class _Sums:
-    """Gradients of the activations and of their sums."""
-
-    def __init__(self, part: _Part, a: Tensor | None, rows: Tensor | None, columns: Tensor | None):
-        self.a = a
-        self.rows = torch.zeros_like(part.row) if rows is None else rows
-        self.columns = torch.zeros_like(part.column) if columns is None else columns
-
-    def through(self, networks: slice, a: Tensor, slope: float, out: Tensor) -> Tensor:
-        """The gradient before the activation of some networks, written into the first of `out`."""
-        row, column = self.rows[networks][..., None], self.columns[networks][..., None, :]
-        delta = torch.add(row, column, out=out[: len(a)])
-        if self.a is not None:
-            delta.add_(self.a[networks])
-        backward = torch.ops.aten.leaky_relu_backward
-        return backward.grad_input(delta, a, slope, True, grad_input=delta)
+def _before_activation(of_sums: _Part, a: Tensor, slope: float, room: Tensor) -> Tensor:
+    """The gradient before the activation of some networks, written into the first of the room."""
+    delta = outer_sum(of_sums.row, of_sums.column, room[: len(a)])
+    if of_sums.e is not None:
+        delta.add_(of_sums.e)
+    backward = torch.ops.aten.leaky_relu_backward
+    return backward.grad_input(delta, a, slope, True, grad_input=delta)
 
 
-def _into_ends(part: _Part, into: _Part, delta: Tensor) -> Tensor:
-    """Write the gradients of rows and columns; the gradient of the weight."""
-    torch.sum(delta, 3, out=into.row)
-    torch.sum(delta, 2, out=into.column)
-    return torch.bmm(delta.flatten(2), part.e.flatten(2).mT).sum(0)
+def _activations(part: _Part, weight: Tensor, slope: float, room: Tensor) -> Tensor:
+    """`act(M e + row + column)`, written into the first networks of the room."""
+    a = mapped(part.e, weight, part.row, part.column, room[: len(part.e)])
+    return nn.functional.leaky_relu_(a, slope)
 
 
-def _into_entries(into: Tensor, weight: Tensor, delta: Tensor) -> None:
-    """Write the gradient of the features of entries, `M^T delta`."""
-    flat = delta.flatten(2)
-    torch.bmm(weight.T.expand(len(flat), -1, -1), flat, out=into.flatten(2))
-
-
-def _empty(e: Tensor, weight: Tensor, count: int) -> Tensor:
+def _room(e: Tensor, weight: Tensor, count: int) -> Tensor:
     """Room for activations, used again chunk by chunk: fresh memory costs more than arithmetic."""
     return e.new_empty(count, len(weight), *e.shape[2:])
 
 
-def _chunks(e: Tensor, weight: Tensor) -> list[slice]:
-    budget = CHUNK_FLOATS if e.device.type == "cpu" else 256 * CHUNK_FLOATS
-    size = max(1, budget // max(1, e[0, 0].numel() * max(weight.shape)))
-    return [slice(start, start + size) for start in range(0, len(e), size)]
+def _slices(e: Tensor, weight: Tensor) -> list[slice]:
+    return chunks(e, e[0, 0].numel() * max(weight.shape))

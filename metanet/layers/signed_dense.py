@@ -1,7 +1,6 @@
 """Message passing with signs for networks of one weight space, on dense arrays."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,39 +11,8 @@ from metanet.graphs.topology import ParameterGraph
 from metanet.layers.dense import DenseGraph, ends_of
 from metanet.layers.edge_kernel import edge_messages
 from metanet.layers.message_passing import Projections
-from metanet.layers.odd_edge_kernel import Messages, odd_edge_messages
+from metanet.layers.odd_edge_kernel import num_even, odd_edge_messages
 from metanet.layers.signed import SignedGraphNetwork
-
-
-class Values(NamedTuple):
-    """What all nodes bring to their edges: `Projections` of even channels, and what odd ones send.
-
-    Attributes:
-        written: `[B, K, V]`.
-        read: `[B, K, V]`.
-        forward: `[B, K, V, 1 + H / K]`.
-        backward: `[B, K, V, 1 + H / K]`.
-        odd_forward: `[B, K, V, H / K]`.
-        odd_backward: `[B, K, V, H / K]`.
-    """
-
-    written: Tensor
-    read: Tensor
-    forward: Tensor
-    backward: Tensor
-    odd_forward: Tensor
-    odd_backward: Tensor
-
-    @classmethod
-    def of(cls, even: Projections, odd: tuple[Tensor, Tensor]) -> "Values":
-        """Channels before nodes."""
-        return cls(*(value.transpose(1, 2) for value in (*even, *odd)))
-
-    def at(self, written: slice, read: slice) -> "Values":
-        """What both ends of one part of the edges bring."""
-        even = ends_of(Projections(*self[:4]), written, read)
-        return Values(*even, self.odd_forward[:, :, read], self.odd_backward[:, :, written])
-
 
 FLIPS: dict[Parity, tuple[bool, bool]] = {
     "odd": (True, True),
@@ -107,27 +75,12 @@ class SignedDenseGraph(nn.Module):
         shifts = network.even.edge_encoder.shift
         last = len(network.odd_layers) - 1
         for index, (layer, odd_layer) in enumerate(network.rounds()):
-            values = Values.of(layer.projections(x), odd_layer.messages(z))
-            even, odd = self._exchanged(layer.edge.weight, shifts, e, values, index < last)
+            of_nodes = _joined(layer.projections(x), *odd_layer.messages(z))
+            even, odd = self._exchanged(layer.edge.weight, shifts, e, of_nodes, index < last)
             all_odd = odd_layer.all_odd(z, *odd)
             x = layer.update(x + odd_layer.invariant(all_odd), *even)
             z = odd_layer.update(z, all_odd, x, self.signed)
         return x, z
-
-    def _exchanged(
-        self, weight: Tensor, shifts: Tensor, e: list[Tensor], values: Values, keep: bool
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Means of the even and of the odd messages, forward and backward; replaces the edges."""
-        at_written, at_read = _Inboxes.of(self.dense), _Inboxes.of(self.dense)
-        for kind, part in enumerate(self.graph.edges):
-            e[kind], received, returned = self._messages(
-                kind, weight, shifts[kind], e[kind], values, keep
-            )
-            at_written.add(part.written, received)
-            at_read.add(part.read, returned)
-        forward, odd_forward = self._means(values, at_written, self.dense.num_received)
-        backward, odd_backward = self._means(values, at_read, self.dense.num_sent)
-        return (forward, backward), (odd_forward, odd_backward)
 
     def _encode(self, network: SignedGraphNetwork, part: Tensor, kind: int) -> Tensor:
         """Edges at the start; the shift of those that flip is added to what their nodes bring."""
@@ -138,54 +91,75 @@ class SignedDenseGraph(nn.Module):
         linear = weight.expand(len(part), -1, -1) @ part.flatten(1, 2).mT
         return linear.unflatten(2, part.shape[1:3])
 
+    def _exchanged(
+        self, weight: Tensor, shifts: Tensor, e: list[Tensor], of_nodes: Projections, keep: bool
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Means of even messages forward and backward, and of odd ones; replaces the edges."""
+        received, sent = self.dense.inboxes(), self.dense.inboxes()
+        for kind, part in enumerate(self.graph.edges):
+            ends = ends_of(of_nodes, *self.dense.nodes_of(part))
+            e[kind], at_written, at_read = self._messages(
+                kind, weight, shifts[kind], e[kind], ends, keep
+            )
+            received[part.written].append(at_written)
+            sent[part.read].append(at_read)
+        forward, odd_forward = self._means(of_nodes.forward, received, self.dense.num_received)
+        backward, odd_backward = self._means(of_nodes.forward, sent, self.dense.num_sent)
+        return (forward, backward), (odd_forward, odd_backward)
+
     def _messages(
-        self, kind: int, weight: Tensor, shift: Tensor, e: Tensor, values: Values, keep: bool
-    ) -> tuple[Tensor, Messages, Messages]:
-        """New edges of one part, and messages at its written and at its read nodes."""
-        ends = values.at(*self.dense.nodes_of(self.graph.edges[kind]))
+        self, kind: int, weight: Tensor, shift: Tensor, e: Tensor, ends: Projections, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New edges of one part, and messages at both ends: even channels, then odd ones if any."""
+        width = num_even(ends.forward)
         if self.parities[kind] not in FLIPS:
-            e, received, returned = edge_messages(e, weight, Projections(*ends[:4]), keep)
-            return e, Messages(received, None), Messages(returned, None)
+            even = Projections(
+                ends.written, ends.read, ends.forward[..., :width], ends.backward[..., :width]
+            )
+            return edge_messages(e, weight, even, keep)
         flips_written, flips_read = FLIPS[self.parities[kind]]
-        odd_forward = ends.odd_forward if flips_read else ends.forward[..., 1:]
-        odd_backward = ends.odd_backward if flips_written else ends.backward[..., 1:]
         with_odd = Projections(
             written=ends.written + shift[:, None],
             read=ends.read,
-            forward=torch.cat([ends.forward, odd_forward], dim=-1),
-            backward=torch.cat([ends.backward, odd_backward], dim=-1),
+            forward=ends.forward if flips_read else _even_twice(ends.forward),
+            backward=ends.backward if flips_written else _even_twice(ends.backward),
         )
         e, at_written, at_read = odd_edge_messages(e, weight, with_odd, keep)
-        return e, _routed(at_written, flips_written), _routed(at_read, flips_read)
+        return (
+            e,
+            at_written if flips_written else _all_even(at_written),
+            at_read if flips_read else _all_even(at_read),
+        )
 
-    def _means(self, values: Values, inboxes: "_Inboxes", count: Tensor) -> tuple[Tensor, Tensor]:
+    def _means(
+        self, like: Tensor, inboxes: list[list[Tensor]], count: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Means of the even and of the odd messages of all nodes."""
-        even = self.dense.mean(values.forward, inboxes.even, count)
-        odd = self.dense.mean(values.odd_forward, inboxes.odd, count)
-        return even, odd
+        width = num_even(like)
+        even = [[sums[..., :width] for sums in inbox] for inbox in inboxes]
+        odd = [[sums[..., width:] for sums in inbox if sums.shape[-1] > width] for inbox in inboxes]
+        return (
+            self.dense.mean(like[..., :width], even, count),
+            self.dense.mean(like[..., width:], odd, count),
+        )
 
 
-class _Inboxes(NamedTuple):
-    """For each node set, the messages that arrive at its nodes, part by part."""
-
-    even: list[list[Tensor]]
-    odd: list[list[Tensor]]
-
-    @classmethod
-    def of(cls, dense: DenseGraph) -> "_Inboxes":
-        """Empty ones."""
-        return cls(dense.inboxes(), dense.inboxes())
-
-    def add(self, node_set: int, messages: Messages) -> None:
-        """Messages of one part arrive."""
-        self.even[node_set].append(messages.even)
-        if messages.odd is not None:
-            self.odd[node_set].append(messages.odd)
+def _joined(even: Projections, forward: Tensor, backward: Tensor) -> Projections:
+    """What nodes bring to their edges, odd channels after even ones, all before the nodes."""
+    both = even._replace(
+        forward=torch.cat([even.forward, forward], dim=-1),
+        backward=torch.cat([even.backward, backward], dim=-1),
+    )
+    return Projections(*(values.transpose(1, 2) for values in both))
 
 
-def _routed(messages: Messages, odd: bool) -> Messages:
-    """Messages as they are where edges flip with the signs of the nodes, else all as even ones."""
-    if odd or messages.odd is None:
-        return messages
-    one, rest = messages.even[..., :1], messages.even[..., 1:]
-    return Messages(torch.cat([one, rest + messages.odd], dim=-1), None)
+def _even_twice(sent: Tensor) -> Tensor:
+    """What nodes send that flips with no sign, in the place of odd channels."""
+    even = sent[..., : num_even(sent)]
+    return torch.cat([even, even[..., 1:]], dim=-1)
+
+
+def _all_even(sums: Tensor) -> Tensor:
+    """Sums at nodes that edges do not flip with: all their channels are even."""
+    width = num_even(sums)
+    return torch.cat([sums[..., :1], sums[..., 1:width] + sums[..., width:]], dim=-1)

@@ -8,7 +8,7 @@ import torch
 from metanet.contract import InputSpec, seeded
 from metanet.graphs import pyg as graphs
 from metanet.graphs.topology import parameter_graph
-from metanet.layers import dense, edge_kernel, sparse
+from metanet.layers import autograd, dense, edge_kernel, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.models.gmn import GraphMetanet
 from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator, networks
@@ -42,7 +42,7 @@ def test_the_dense_path_equals_the_torch_geometric_path(name):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_edge_messages_have_the_right_gradient(keep, chunk, monkeypatch):
-    monkeypatch.setattr(edge_kernel, "CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(autograd, "CHUNK_FLOATS", chunk)
     shapes = [
         (3, 2, 4, 3),
         (2, 2),

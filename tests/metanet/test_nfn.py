@@ -7,7 +7,7 @@ import torch
 
 from metanet.contract import InputSpec, seeded
 from metanet.graphs.topology import parameter_graph
-from metanet.layers import entry_kernel
+from metanet.layers import autograd, entry_kernel
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
 from metanet.models.nfn import NeuralFunctional
 from metanet.models.table import build
@@ -173,7 +173,7 @@ def test_gradients_reach_every_weight(name):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_pointwise_has_the_right_gradient(keep, chunk, monkeypatch):
-    monkeypatch.setattr(entry_kernel, "CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(autograd, "CHUNK_FLOATS", chunk)
     shapes = [
         (3, 5, 4, 3),
         (2, 5),

@@ -11,7 +11,7 @@ from metanet.graphs.pyg import batch
 from metanet.graphs.signs import has_signs, parity
 from metanet.graphs.topology import edge_features, node_features, parameter_graph
 from metanet.inputs.population import view
-from metanet.layers import edge_kernel, sparse
+from metanet.layers import autograd, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.odd_edge_kernel import odd_edge_messages
 from metanet.layers.signed import SignedGraphNetwork
@@ -79,7 +79,7 @@ def test_the_dense_path_equals_gathers_and_scatters(name):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_odd_edge_messages_are_the_formula_and_have_its_gradient(keep, chunk, monkeypatch):
-    monkeypatch.setattr(edge_kernel, "CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(autograd, "CHUNK_FLOATS", chunk)
     shapes = [
         (3, 2, 4, 3),
         (2, 2),
@@ -95,7 +95,7 @@ def test_odd_edge_messages_are_the_formula_and_have_its_gradient(keep, chunk, mo
 
     def messages(e, weight, *ends):
         new, received, returned = odd_edge_messages(e, weight, Projections(*ends), keep)
-        return (new, *received, *returned)
+        return new, *received.tensor_split([3], -1), *returned.tensor_split([3], -1)
 
     def formula(e, weight, written, read, forward, backward):
         base, odd = (
