@@ -23,10 +23,12 @@ from torch import Tensor
 
 from metanet.contract import seeded
 from metanet.estimator import Metanet, load
-from metanet.inputs.population import PopulationLike, PopulationView, in_memory
-from zoo.params import Params
+from metanet.feature_rows import rows
+from metanet.inputs.population import PopulationLike, PopulationView, in_memory, view
+from zoo.params import Params, expand_right
 from zoo.store.manifest import rebuild
 from zoo.symmetry.action import act, sample
+from zoo.testing.symmetry import expect
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -43,11 +45,8 @@ PATTERNS = {
     "layers.2.weight": "y <- h2",
     "layers.2.bias": "y",
 }
-DESCRIPTION = {
-    "architecture": {"name": "mlp", "hidden": [6, 6]},
-    "input_shape": [5],
-    "num_classes": 3,
-}
+MLP = {"name": "mlp", "hidden": [6, 6]}
+DESCRIPTION = {"architecture": MLP, "input_shape": [5], "num_classes": 3}
 
 
 def random_population(
@@ -105,7 +104,7 @@ def _random_params(
     params, free = {}, {}
     for name, shape in space.shapes.items():
         draws = torch.randn(len(size), *shape, generator=generator)
-        params[name] = size.view(-1, *(1,) * len(shape)) * (draws + 0.5)
+        params[name] = expand_right(size, draws) * (draws + 0.5)
         if masked and len(shape) == 2:
             free[name] = torch.rand(shape, generator=generator) < 0.5
             fixed = torch.randn(shape, generator=generator)
@@ -150,30 +149,24 @@ def check_metanet(
     # little was learned.
     networks = first_networks(population or random_population(), 32)
     for law in LAWS.values():
-        law(model, networks, options)
+        try:
+            law(model, networks, options)
+        except AssertionError as error:
+            raise AssertionError(f"metanet {model!r}: {error}") from error
     return list(LAWS)
 
 
 def batch_is_loop(model: str, population: PopulationLike, options: Mapping[str, Any]) -> None:
     """Networks together give what each gives alone, in float64."""
     metanet = _in_float64(_fitted(model, population, options))
-    table = population.table("test")
-    networks = {name: tensor.double() for name, tensor in population.params("test").items()}
+    together: Any = population.table("test")
+    count = len(together)
     if metanet.module_.reads == "params":
-        together: Any = networks
-        each: list[Any] = [
-            {name: tensor[at : at + 1] for name, tensor in networks.items()}
-            for at in range(len(table))
-        ]
-    else:
-        together, each = table, [table.iloc[at : at + 1] for at in range(len(table))]
+        together = _doubled(population.params("test"))
+    each: list[Any] = [rows(together, slice(at, at + 1)) for at in range(count)]
     alone = np.concatenate([metanet.predict(network) for network in each])
     change = _change(metanet.predict(together), alone)
-    _expect(
-        change < EXACT,
-        model,
-        f"a batch and a loop over its networks disagree by {change:.2g} spreads",
-    )
+    expect(change < EXACT, f"a batch and a loop over its networks disagree by {change:.2g} spreads")
 
 
 def gradients_reach_every_weight(
@@ -194,7 +187,7 @@ def gradients_reach_every_weight(
         for name, weight in module.named_parameters()
         if weight.grad is None or not weight.grad.abs().sum() > 0
     ]
-    _expect(not idle, model, f"no gradient reaches the weights {idle}")
+    expect(not idle, f"no gradient reaches the weights {idle}")
 
 
 def learns_eight_by_heart(
@@ -202,22 +195,17 @@ def learns_eight_by_heart(
 ) -> None:
     """Eight networks are predicted to R^2 above 0.9; they are validation and test networks, too."""
     eight = first_networks(population, 8)
-    settings = {"epochs": 80, "patience": 80, "batch_size": 8, **options}
-    score = Metanet(model, **settings).fit(eight).score(eight)
-    _expect(
-        score > 0.9,
-        model,
-        f"eight networks were not learned by heart: R^2 = {score:.3f}, expected above 0.9",
-    )
+    score = _fitted(model, eight, {"epochs": 80, "patience": 80, **options}).score(eight)
+    expect(score > 0.9, f"eight networks were not learned by heart: R^2 = {score:.3f}, below 0.9")
 
 
 def is_deterministic(model: str, population: PopulationLike, options: Mapping[str, Any]) -> None:
     """The same seed gives the same metanet, and the global random state stays as it was."""
     before = _global_state()
     first = _fitted(model, population, options).predict(population)
-    _expect(_global_state() == before, model, "fit changed the global random state")
+    expect(_global_state() == before, "fit changed the global random state")
     second = _fitted(model, population, options).predict(population)
-    _expect(np.array_equal(first, second), model, "two fits under one seed predict differently")
+    expect(np.array_equal(first, second), "two fits under one seed predict differently")
 
 
 def _global_state() -> tuple[list[int], str]:
@@ -232,12 +220,9 @@ def survives_saving(model: str, population: PopulationLike, options: Mapping[str
         path = Path(folder) / "metanet.safetensors"
         metanet.save(path)
         again = load(path)
-    _expect(
-        np.array_equal(metanet.predict(population), again.predict(population)),
-        model,
-        "predictions changed by saving",
-    )
-    _expect(metanet.get_params() == again.get_params(), model, "arguments changed by saving")
+    before, after = metanet.predict(population), again.predict(population)
+    expect(np.array_equal(before, after), "predictions changed by saving")
+    expect(metanet.get_params() == again.get_params(), "arguments changed by saving")
 
 
 def refuses_another_space(
@@ -252,13 +237,12 @@ def refuses_another_space(
     try:
         metanet.predict({**params, name: torch.stack([params[name], params[name]], dim=1)})
     except ValueError as error:
-        _expect(
+        expect(
             repr(name) in str(error),
-            model,
             f"the refusal of another weight space does not name tensor {name!r}: {error}",
         )
-        return
-    raise AssertionError(f"metanet {model!r}: params of another weight space were not refused")
+    else:
+        raise AssertionError("params of another weight space were not refused")
 
 
 def is_as_invariant_as_declared(
@@ -272,21 +256,18 @@ def is_as_invariant_as_declared(
     is_symmetric = any(group.permutable for group in space.groups.values())
     if metanet.module_.reads != "params" or not is_symmetric:
         return
-    params = {name: tensor.double() for name, tensor in population.params("test").items()}
-    exact = _in_float64(metanet)
+    params, exact = _doubled(population.params("test")), _in_float64(metanet)
     before = exact.predict(params)
     for kind, networks in _moved(space, params).items():
         change = _change(before, exact.predict(networks))
         if metanet.module_.invariant in (kind, "symmetries"):
-            _expect(
+            expect(
                 change < EXACT,
-                model,
                 f"declared invariant to {kind}, but those move predictions by {change:.2g} spreads",
             )
         elif metanet.module_.has_gradients:  # trees may ignore all that moved
-            _expect(
+            expect(
                 change > EXACT,
-                model,
                 f"not declared invariant to {kind}, but those change nothing: declare it",
             )
 
@@ -301,6 +282,11 @@ def _moved(space: WeightSpace, params: Params) -> dict[str, Params]:
     return moved
 
 
+def _doubled(params: Params) -> Params:
+    """In float64."""
+    return {name: tensor.double() for name, tensor in params.items()}
+
+
 def _in_float64(metanet: Metanet) -> Metanet:
     """A copy that computes in float64 where it is given params in float64."""
     twin = copy.deepcopy(metanet)
@@ -309,16 +295,13 @@ def _in_float64(metanet: Metanet) -> Metanet:
 
 
 LAWS: dict[str, Callable[[str, Any, Mapping[str, Any]], None]] = {
-    law.__name__: law
-    for law in (
-        batch_is_loop,
-        gradients_reach_every_weight,
-        learns_eight_by_heart,
-        is_deterministic,
-        survives_saving,
-        refuses_another_space,
-        is_as_invariant_as_declared,
-    )
+    "batch_is_loop": batch_is_loop,
+    "gradients_reach_every_weight": gradients_reach_every_weight,
+    "learns_eight_by_heart": learns_eight_by_heart,
+    "is_deterministic": is_deterministic,
+    "survives_saving": survives_saving,
+    "refuses_another_space": refuses_another_space,
+    "is_as_invariant_as_declared": is_as_invariant_as_declared,
 }
 
 
@@ -337,27 +320,11 @@ def first_networks(population: PopulationLike, count: int) -> PopulationView:
     Returns:
         The small population.
     """
-    rows = pd.concat([population.table("train").head(count)] * 3, ignore_index=True)
-    params = {
-        name: torch.cat([tensor[:count]] * 3) for name, tensor in population.params("train").items()
-    }
-    return in_memory(
-        population.name,
-        population.space,
-        params,
-        rows,
-        dict.fromkeys(SPLITS, count),
-        hyperparameters=population.hyperparameters,
-        free=population.free,
-        architecture=population.architecture,
-    )
+    table = population.table("train").head(count).reset_index(drop=True)
+    params = rows(population.params("train"), slice(count))
+    return view(population, params=lambda _: params, table=lambda _: table, splits=SPLITS)
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:
     """Largest change of a prediction, over the spread of predictions between networks."""
     return float(np.abs(before - after).max() / max(before.std(), np.finfo(np.float64).tiny))
-
-
-def _expect(kept: bool, model: str, otherwise: str) -> None:
-    if not kept:
-        raise AssertionError(f"metanet {model!r}: {otherwise}")
