@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data_gen.executors.options import choose_executor, executor_options
+
 if TYPE_CHECKING:
     from data_gen.config import Job
-    from data_gen.executors.executor import Executor
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,20 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option(
-    "--address", help="Ray cluster to use, such as auto; one is started on this machine by default."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Processes; one for each core or GPU by default, 0 for this one.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads of each process, 1 by default; others round differently.",
-)
+@executor_options
 @click.option(
     "--shard",
     type=int,
@@ -86,7 +74,7 @@ def main(
 
     Run the same command again to go on after an interruption.
     """
-    _check_options(executor, address, workers, threads, shard, list_shards)
+    _check_shard(shard, executor, workers, list_shards)
     folder = out or Path("runs") / Path(job).stem
     with _errors_are_one_line(folder):
         from data_gen.config import (
@@ -94,6 +82,7 @@ def main(
         )
         from data_gen.generation import generate
 
+        chosen = choose_executor(executor, address, workers, threads)
         checked = load_job(job, overrides)
         if list_shards:
             _list_shards(checked, folder)
@@ -102,7 +91,6 @@ def main(
                 checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1
             )
         else:
-            chosen = _executor(executor, workers, threads or 1, address, device)
             generate(
                 checked,
                 folder,
@@ -115,41 +103,12 @@ def main(
             _say_complete(folder, quiet)
 
 
-def _check_options(
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    threads: int | None,
-    shard: int | None,
-    list_shards: bool,
-) -> None:
+def _check_shard(shard: int | None, executor: str, workers: int | None, list_shards: bool) -> None:
     if shard is not None and (executor == "ray" or workers is not None or list_shards):
         raise click.UsageError(
             "--shard makes one shard in this process; "
             "it goes with no --executor, --workers, --list-shards"
         )
-    if address and executor != "ray":
-        raise click.UsageError("--address is the address of a Ray cluster; add --executor ray")
-    if workers == 0 and (executor == "ray" or threads):
-        raise click.UsageError(
-            "--workers 0 trains in this process; it goes with no --executor ray, --threads"
-        )
-
-
-def _executor(
-    name: str, workers: int | None, threads: int, address: str | None, device: str
-) -> "Executor":
-    from data_gen.executors.executor import InThisProcess
-    from data_gen.executors.local import LocalProcesses
-    from data_gen.executors.processes import default_workers
-    from data_gen.executors.ray import RayActors, import_ray
-    from data_gen.generation import choose_device
-
-    if name == "ray":
-        import_ray()  # so that a missing library is the first thing to be told
-        return RayActors(workers, threads, address)
-    count = default_workers(choose_device(device), threads) if workers is None else workers
-    return LocalProcesses(count, threads) if count else InThisProcess()
 
 
 def _list_shards(job: "Job", folder: Path) -> None:

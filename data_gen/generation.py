@@ -15,7 +15,6 @@ from data_gen.config import Job
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
-from data_gen.executors.processes import prepare_process
 from data_gen.executors.progress import show_progress
 from data_gen.folder import check_owner, claimed, has_constants, is_complete
 from data_gen.populations import build_population
@@ -129,15 +128,10 @@ def generate_shard(
     shard = planned.shards[number]
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
         if not is_complete(out, shard, job):
-            before = torch.get_num_threads()
-            prepare_process(threads)
-            try:
-                worker = _worker(job, out, place, chunk_size, compile)
-                _run_shards(
-                    InThisProcess(), worker, planned._replace(shards=[shard]), [shard], quiet
-                )
-            finally:
-                torch.set_num_threads(before)
+            worker = _worker(job, out, place, chunk_size, compile)
+            _run_shards(
+                InThisProcess(threads), worker, planned._replace(shards=[shard]), [shard], quiet
+            )
         missing = missing_shards(job, out, planned)
         if not missing:
             finish(out, job, planned.task, planned.architectures, planned.shards)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 from data_gen.executors.failures import Failure, failure_of
+from data_gen.executors.processes import threads_of_process
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -91,8 +92,13 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class InThisProcess:
-    """Completes items one after the other in this process, as it is: the worker is not set up."""
+    """Completes items one after the other in this process; the worker is not set up.
 
+    Attributes:
+        threads: Threads while it does; None for those that torch has.
+    """
+
+    threads: int | None = None
     elsewhere = False
 
     def run(self, worker: Worker[Item], items: Sequence[Item], watcher: Watcher[Item]) -> None:
@@ -103,11 +109,12 @@ class InThisProcess:
             items: The items.
             watcher: Is told what becomes of them.
         """
-        for item in items:
-            failure = attempt(worker, item, partial(watcher.advance, item))
-            close(item, failure, watcher)
-            if failure is not None and failure.errno:
-                return
+        with threads_of_process(self.threads):
+            for item in items:
+                failure = attempt(worker, item, partial(watcher.advance, item))
+                close(item, failure, watcher)
+                if failure is not None and failure.errno:
+                    return
 
 
 def attempt(worker: Worker[Item], item: Item, report: Callable[[int], object]) -> Failure | None:

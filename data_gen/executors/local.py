@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic
 
 from data_gen.executors.executor import Item, Watcher, Worker, attempt
-from data_gen.executors.processes import end_with_parent, prepare_process
+from data_gen.executors.processes import default_workers, end_with_parent, prepare_process
 from data_gen.executors.progress import keep_locks_to_threads
 from data_gen.executors.scheduler import Advanced, Died, Ended, Event, Ready, run_in_pool
 
@@ -26,11 +26,12 @@ class LocalProcesses:
     Ctrl-C ends the processes at once, as does the end of this one; what was complete stays.
 
     Attributes:
-        workers: Number of processes.
+        workers: Number of processes; None for one for each core, or each GPU if the worker needs
+            one.
         threads: Threads of each on a CPU; another number may round differently.
     """
 
-    workers: int
+    workers: int | None = None
     threads: int = 1
     elsewhere = False
 
@@ -42,9 +43,10 @@ class LocalProcesses:
             items: The items; each must be picklable.
             watcher: Is told what becomes of them.
         """
+        size = self.workers or default_workers(worker.needs_gpu, self.threads)
         pool = _Processes(worker, self.threads)
         try:
-            run_in_pool(pool, self.workers, items, watcher)
+            run_in_pool(pool, size, items, watcher)
         finally:
             pool.stop()
 

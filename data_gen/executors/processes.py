@@ -5,7 +5,8 @@ import multiprocessing
 import os
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -24,17 +25,17 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def default_workers(device: torch.device, threads: int = 1) -> int:
+def default_workers(needs_gpu: bool, threads: int = 1) -> int:
     """One process for each GPU, or as many as keep busy the processors that this process may use.
 
     Args:
-        device: What the processes compute on.
+        needs_gpu: Whether the processes compute on GPUs.
         threads: Threads of each process.
 
     Returns:
         Number of processes, at least 1.
     """
-    if device.type == "cuda":
+    if needs_gpu:
         return torch.cuda.device_count()
     return max(1, num_cores() // threads)
 
@@ -47,6 +48,27 @@ def prepare_process(threads: int) -> None:
     """
     keep_memory()
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_of_process(threads: int | None) -> Iterator[None]:
+    """Compute in this process as in one that an executor started, then with its threads of before.
+
+    Args:
+        threads: Threads of torch; None leaves the process as it is.
+
+    Yields:
+        Nothing.
+    """
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    prepare_process(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_memory() -> None:

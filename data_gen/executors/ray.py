@@ -63,17 +63,13 @@ class RayActors:
         ray = import_ray()
         try:
             if self.address is None:
-                _start(ray, (self.workers or _local_workers(self.threads)) * self.threads)
+                _start(ray, (self.workers or default_workers(False, self.threads)) * self.threads)
             else:
                 _connect(ray, self.address)
             size = self.workers or _room(ray, worker.needs_gpu, self.threads)
             run_in_pool(_Actors(ray, worker, self.threads), size, items, watcher)
         finally:
             ray.shutdown()
-
-
-def _local_workers(threads: int) -> int:
-    return default_workers(torch.device("cpu"), threads)
 
 
 def import_ray() -> ModuleType:

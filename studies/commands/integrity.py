@@ -62,7 +62,7 @@ def run_repair(
         trust_task: Whether files and downloads that the manifest names may be used.
         quiet: Whether to show no progress.
     """
-    count = default_workers(choose_device(device)) if workers is None else workers
+    count = default_workers(choose_device(device).type == "cuda") if workers is None else workers
     faults = repair_zoo(
         zoo, device, count, chunk_size, compiled, accept_changed, trust_task, quiet, click.echo
     )
