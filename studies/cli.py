@@ -7,19 +7,16 @@ import json
 import os
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from studies.registry import STUDIES
+from data_gen.executors.failures import NoProcess
+from studies.commands.study import FILE, FOLDER, study_commands
 
 if TYPE_CHECKING:
     from zoo.store.population import Population
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _Group(click.Group):
@@ -32,7 +29,7 @@ class _Group(click.Group):
         """Run the command; errors that a user can cause become click's."""
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, NoProcess) as error:
             if os.environ.get("SYMZOO_DEBUG"):
                 raise
             raise click.ClickException(str(error)) from error
@@ -297,86 +294,8 @@ def study() -> None:
     """
 
 
-def _run_study(
-    name: str,
-    recipe: str | None,
-    config_file: Path | None,
-    zoo: Path | None,
-    out: Path | None,
-    overrides: tuple[str, ...],
-    workers: int | None,
-    quiet: bool,
-) -> None:
-    if recipe and config_file:
-        raise click.UsageError("give --recipe or --config, not both")
-    from studies.common.runner import format_study, run, write_report
-    from zoo.config import read_config
-
-    chosen = STUDIES[name].load()
-    path = config_file or _recipe_path(name, recipe or "small")
-    config = read_config(chosen.config, path, (*overrides, *_zoo_override(zoo)))
-    folder = out or config.folder(name, path.stem)
-    try:
-        rows = run(chosen, config, folder, workers=workers, quiet=quiet)
-    except KeyboardInterrupt:
-        click.echo(
-            "stopped; finished cells are kept, the same command goes on from there", err=True
-        )
-        raise
-    click.echo(format_study(chosen, config, rows, folder))
-    report = write_report(chosen, config, rows, folder)
-    click.echo(f"\nrows {folder / 'rows.parquet'}, report {report}")
-
-
-STUDY_OPTIONS = (
-    click.Option(
-        ["--recipe"], help="Name of a recipe; `small` if neither this nor --config is given."
-    ),
-    click.Option(["--config", "config_file"], type=FILE, help="YAML file instead of a recipe."),
-    click.Option(
-        ["--zoo"],
-        type=FOLDER,
-        help="The zoo; needed unless the config names one. Made if the config names a job.",
-    ),
-    click.Option(
-        ["--out"],
-        type=FOLDER,
-        help="Directory of the study; by default named after the recipe and the zoo.",
-    ),
-    click.Option(
-        ["--set", "overrides"],
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Replace an entry of the config.",
-    ),
-    click.Option(
-        ["--workers"],
-        type=click.IntRange(min=1),
-        help="Number of processes; as many as cores if not given.",
-    ),
-    click.Option(["--quiet"], is_flag=True, help="Show no progress."),
-)
-for _name, _study in STUDIES.items():
-    study.add_command(
-        click.Command(
-            _name, callback=partial(_run_study, _name), params=list(STUDY_OPTIONS), help=_study.help
-        )
-    )
-
-
-def _recipe_path(name: str, recipe: str) -> Path:
-    folder = Path(__file__).parent / "recipes"
-    known = {
-        path.stem.removeprefix(f"{name}-"): path for path in sorted(folder.glob(f"{name}-*.yaml"))
-    }
-    short = recipe.removeprefix(f"{name}-")
-    if short not in known:
-        raise ValueError(f"unknown recipe {recipe!r} of study {name!r}; known are {list(known)}")
-    return known[short]
-
-
-def _zoo_override(zoo: Path | None) -> tuple[str, ...]:
-    return () if zoo is None else (f"zoo={json.dumps(str(zoo))}",)
+for _command in study_commands():
+    study.add_command(_command)
 
 
 def _population(zoo: Path, name: str) -> "Population":

@@ -128,7 +128,7 @@ LAW = {
     "studies.registry": set(),
     "studies.common": {"zoo", "data_gen", "metanet"},
     "studies.bayesian": {"studies.common", "zoo", "data_gen"},
-    "studies.commands": {"zoo", "data_gen"},
+    "studies.commands": {"studies.common", "studies.registry", "zoo", "data_gen"},
     "studies.connectivity": {"studies.common", "zoo", "data_gen"},
     "studies.conservation": {"studies.common", "zoo", "data_gen", "metanet"},
     "studies.interpolation": {"studies.common", "zoo", "data_gen", "metanet"},
@@ -137,7 +137,6 @@ LAW = {
     "studies.cli": {
         "studies.commands",
         "studies.common",
-        "studies.registry",
         "zoo",
         "data_gen",
         "metanet",

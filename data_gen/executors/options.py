@@ -15,7 +15,11 @@ Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 
 _OPTIONS = (
     click.option(
-        "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True
+        "--executor",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Processes of this machine, or actors of a Ray cluster.",
     ),
     click.option(
         "--address",

@@ -3,19 +3,22 @@
 import dataclasses
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from data_gen.executors.processes import num_cores
-from studies.common.parallel import run_here, run_in_processes
+from data_gen.executors.executor import Executor, InThisProcess
+from data_gen.executors.failures import Failure
 from zoo.store.atomic import atomic_write
 
 FORMAT = 3  # raise it when the meaning of a stored cell changes
@@ -106,15 +109,14 @@ def plan_cells(
 
 
 def run_grid(
-    planned: Sequence[Measurement], *, name: str, workers: int | None = None, quiet: bool = False
+    planned: Sequence[Measurement], *, name: str, executor: Executor, quiet: bool = False
 ) -> pd.DataFrame:
     """Do every measurement that is not done. A study that was stopped goes on where it was.
 
     Args:
         planned: What to measure.
         name: Of the study, for the progress bar.
-        workers: Number of processes of one thread each; as many as there are cores if None. One
-            means this process.
+        executor: Where to measure.
         quiet: Whether to show no progress on stderr.
 
     Returns:
@@ -125,17 +127,12 @@ def run_grid(
     """
     waiting = [measurement for measurement in planned if not measurement.is_done]
     waiting.sort(key=lambda measurement: -measurement.cost)
-    workers = min(workers or num_cores(), max(len(waiting), 1))
-    if workers > 1:
+    if not isinstance(executor, InThisProcess):
         check_workers(waiting)
-        done = run_in_processes(complete, waiting, workers)
-    else:
-        done = run_here(complete, waiting)
     total, start = len(planned), len(planned) - len(waiting)
-    bar = tqdm(total=total, initial=start, unit="cell", desc=name, disable=quiet)
-    with bar, closing(done):
-        for _ in done:
-            bar.update()
+    with tqdm(total=total, initial=start, unit="cell", desc=name, disable=quiet) as bar:
+        if waiting:
+            executor.run(CellWorker(Path.cwd()), waiting, CellWatcher(bar))
     return pd.concat([measurement.rows() for measurement in planned], ignore_index=True)
 
 
@@ -153,24 +150,84 @@ def check_workers(waiting: Iterable[Measurement]) -> None:
             raise ValueError(measurement.only_here)
 
 
+@dataclass(frozen=True)
+class CellWorker:
+    """Measures cells, in whatever process.
+
+    Attributes:
+        folder: Where the study was started, from which paths of cells may be relative.
+    """
+
+    folder: Path
+    needs_gpu = False
+
+    def set_up(self, rank: int) -> None:
+        """Go to the folder, where the machine has it."""
+        del rank
+        if self.folder.is_dir():
+            os.chdir(self.folder)
+
+    def complete(self, measurement: Measurement, report: Callable[[int], object]) -> None:
+        """Do a measurement; no thread pool has more threads than torch."""
+        del report  # a cell is one unit
+        with threadpool_limits(torch.get_num_threads()):
+            complete(measurement)
+
+
+@dataclass(frozen=True)
+class CellWatcher:
+    """Shows how many cells are done; the first that fails ends the study.
+
+    Attributes:
+        bar: Counts cells.
+    """
+
+    bar: "tqdm[NoReturn]"
+
+    def advance(self, item: Measurement, count: int) -> None:
+        """A part of a cell is no unit."""
+
+    def complete(self, item: Measurement) -> None:
+        """A cell is done."""
+        del item
+        self.bar.update()
+
+    def retry(self, item: Measurement, reason: str) -> None:
+        """The process of a cell has died."""
+        if not self.bar.disable:
+            self.bar.write(f"{item.cell.name}: {reason}; trying again", file=sys.stderr)
+
+    def fail(self, item: Measurement, failure: Failure) -> None:
+        """End with an error that names the cell.
+
+        Args:
+            item: Of the cell.
+            failure: Why it could not be measured.
+
+        Raises:
+            ValueError: If a user can mend it.
+            RuntimeError: If the code has an error; a note is where.
+        """
+        message = f"{item.cell.name}: {failure.reason}"
+        if not failure.trace:
+            raise ValueError(message)
+        error = RuntimeError(message)
+        error.add_note(failure.trace)
+        raise error
+
+
 def complete(measurement: Measurement) -> None:
     """Do what a measurement needs, then the measurement, unless that is done; keep the rows.
 
     Args:
         measurement: What to do.
-
-    Raises:
-        ValueError: If it cannot be done; the message names the cell.
     """
     for need in measurement.needs:
         complete(need)
     if measurement.path.is_file():
         return
     inputs = [need.rows() for need in measurement.needs]
-    try:
-        rows = measurement.measure(measurement.cell, *inputs)
-    except ValueError as error:
-        raise ValueError(f"{measurement.cell.name}: {error}") from error
+    rows = measurement.measure(measurement.cell, *inputs)
     with atomic_write(measurement.path) as temporary:
         rows.to_parquet(temporary)
 

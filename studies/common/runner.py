@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib import rc_context
 
 from data_gen.config import load_job
-from data_gen.executors.processes import default_workers
-from data_gen.generation import choose_device, generate
+from data_gen.executors.executor import Executor, InThisProcess
+from data_gen.generation import generate
 from studies.common.base import PlainConfig, Study, StudyConfig
 from studies.common.figures import STYLE
 from studies.common.grid import run_grid
@@ -15,13 +15,15 @@ from studies.common.page import details, table_text, write_page
 from zoo.store.atomic import write_text
 from zoo.store.manifest import MANIFEST_NAME
 
+HERE = InThisProcess(threads=1)
+
 
 def run(
     study: Study,
     config: PlainConfig,
     out: Path,
     *,
-    workers: int | None = None,
+    executor: Executor = HERE,
     quiet: bool = False,
 ) -> pd.DataFrame:
     """Measure every cell that is not there yet, then write `rows.parquet` and `config.yaml`.
@@ -33,36 +35,37 @@ def run(
         study: The study.
         config: What to measure.
         out: Directory of the study, made if it is missing.
-        workers: Number of processes; as many as there are cores if None. One means this process.
+        executor: Where to measure, and to generate the zoo: one thread of this process by default.
+            All give the same rows.
         quiet: Whether to show no progress on stderr.
 
     Returns:
         The rows of all cells, in the order of the config.
     """
     if isinstance(config, StudyConfig):
-        make_zoo(config, workers=workers, quiet=quiet)
+        make_zoo(config, executor, quiet)
     planned = study.plan(config, out)
-    rows = run_grid(planned, name=study.name, workers=workers, quiet=quiet)
+    rows = run_grid(planned, name=study.name, executor=executor, quiet=quiet)
     rows.to_parquet(out / "rows.parquet")
     write_text(out / "config.yaml", config.to_yaml())
     for name, plan_further in study.further.items():
-        further = run_grid(plan_further(config, planned), name=name, workers=workers, quiet=quiet)
-        further.to_parquet(out / f"{name}.parquet")
+        further = plan_further(config, planned)
+        table = run_grid(further, name=name, executor=executor, quiet=quiet)
+        table.to_parquet(out / f"{name}.parquet")
     return rows
 
 
-def make_zoo(config: StudyConfig, *, workers: int | None = None, quiet: bool = False) -> None:
+def make_zoo(config: StudyConfig, executor: Executor = HERE, quiet: bool = False) -> None:
     """Generate the zoo of a study from its job, or go on with that, unless it is there completely.
 
     Args:
         config: Names the zoo and, maybe, a job; without one nothing is done.
-        workers: Number of processes; None for one a core, or one a GPU.
+        executor: Where to make its shards.
         quiet: Whether to show no progress on stderr.
     """
     if config.job is None or (config.zoo / MANIFEST_NAME).is_file():
         return
-    count = default_workers(choose_device("auto")) if workers is None else workers
-    generate(load_job(config.job), config.zoo, workers=0 if count == 1 else count, quiet=quiet)
+    generate(load_job(config.job), config.zoo, executor=executor, quiet=quiet)
 
 
 def format_study(study: Study, config: PlainConfig, rows: pd.DataFrame, out: Path) -> str:

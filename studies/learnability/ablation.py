@@ -30,6 +30,7 @@ from metanet.metrics import METRICS
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
 from studies.learnability.config import Learnability
+from studies.learnability.plugins import Plugin, why_only_here
 from studies.learnability.scores import MATCHED, ScoreCell
 from studies.learnability.summary import title
 
@@ -59,12 +60,14 @@ class AblationCell:
         matched: Identities of the label-matched test networks of each fit.
         match_minimum: With fewer matched networks their metrics are NaN.
         num_bootstrap: Resamples.
+        plugins: Metanets and treatments from elsewhere among them.
     """
 
     lines: tuple[Handling, ...]
     matched: tuple[tuple[int, ...], ...]
     match_minimum: int
     num_bootstrap: int
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,15 +86,20 @@ def plan_ablation(config: Learnability, planned: Sequence[Measurement]) -> list[
         One measurement.
     """
     scores = [scored for scored in planned if not scored.cell.fit.shuffled]
+    plugins = tuple(
+        dict.fromkeys(plugin for scored in scores for plugin in scored.cell.fit.plugins)
+    )
     cell = AblationCell(
         lines=tuple(_handling(scored.cell) for scored in scores),
         matched=tuple(scored.cell.matched[scored.cell.fit.population] for scored in scores),
         match_minimum=config.match_minimum,
         num_bootstrap=config.num_bootstrap,
+        plugins=plugins,
     )
     code = code_fingerprint(*PACKAGES, "metanet", ablate.__module__)
     fits = tuple(fit for scored in scores for fit in scored.needs)
-    return [Measurement(ablate, cell, planned[0].out, code, needs=fits)]
+    here = why_only_here(plugins)
+    return [Measurement(ablate, cell, planned[0].out, code, needs=fits, only_here=here)]
 
 
 def _handling(cell: ScoreCell) -> Handling:
@@ -126,6 +134,8 @@ def ablate(cell: AblationCell, *predictions: pd.DataFrame) -> pd.DataFrame:
         `m`, the difference `m_gain` to the plain line and `m_over_flat` to the flat line, each with
         `_low` and `_high`. NaN where there is no such line, or too few matched networks.
     """
+    for plugin in cell.plugins:
+        plugin.register()
     seeds: dict[Handling, list[_Scored]] = {}
     for line, ids, table in zip(cell.lines, cell.matched, predictions, strict=True):
         here = table.loc[table["test_population"] == line.population]

@@ -89,7 +89,7 @@ def why_only_here(plugins: Iterable[Plugin]) -> str:
                 f"{plugin.kind} {plugin.name!r} cannot be found by worker processes: it is not "
                 f"defined at the top of a module with a file (it is {defined!r} of "
                 f"{plugin.module or 'no module'!r}). Move it into a file that can be imported, or "
-                f"run with workers=1"
+                f"measure in this process (--workers 0)"
             )
     return ""
 

@@ -145,7 +145,7 @@ def test_without_a_comparable_line_there_is_no_difference(tiny_zoo, tmp_path, co
         populations=["w_asymmetric"],
         match_minimum=30,
     )
-    run(config, tmp_path, workers=1, quiet=True)
+    run(config, tmp_path, quiet=True)
     found = pd.read_parquet(tmp_path / "ablation.parquet")
     assert (found["baseline"] == "w_asymmetric").all(), (
         "without a standard population the first one is the baseline"
@@ -176,7 +176,6 @@ def test_the_interval_of_networks_needed_comes_from_the_ends(tiny_zoo, tmp_path,
     rows = run(
         config_for(tiny_zoo, num_train=[10, 20, "all"], populations=["standard"]),
         tmp_path,
-        workers=1,
         quiet=True,
     )
     mlp = rows["metanet"] == "mlp"
@@ -195,5 +194,5 @@ def test_the_interval_of_networks_needed_comes_from_the_ends(tiny_zoo, tmp_path,
 
 
 def test_one_number_of_training_networks_is_no_curve(tiny_zoo, tmp_path, counted_fit):
-    rows = run(config_for(tiny_zoo, num_train=["all"]), tmp_path, workers=1, quiet=True)
+    rows = run(config_for(tiny_zoo, num_train=["all"]), tmp_path, quiet=True)
     assert efficiency_lines(average_seeds(rows), (0.5,)).empty

@@ -408,7 +408,7 @@ def tiny_config():
 
 def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
     config = tiny_config()
-    rows = runner.run(STUDY, config, tmp_path, workers=1, quiet=True)
+    rows = runner.run(STUDY, config, tmp_path, quiet=True)
     assert len(rows.loc[rows["part"] == "variational"]) == 2 * 2 * 2
     assert set(rows.loc[rows["part"] == "chains", "space"]) == {"weights", "aligned", "function"}
 
@@ -417,7 +417,7 @@ def test_the_study_measures_once_and_reports(tmp_path, monkeypatch):
 
     monkeypatch.setattr(variational, "infer", fail)
     monkeypatch.setattr(chains, "run_chains", fail)
-    again = runner.run(STUDY, config, tmp_path, workers=1, quiet=True)
+    again = runner.run(STUDY, config, tmp_path, quiet=True)
     pd.testing.assert_frame_equal(rows, again)
     text = runner.format_study(STUDY, config, rows, tmp_path)
     assert "w_asymmetric" in text and "R-hat of weights" in text

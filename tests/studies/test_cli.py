@@ -1,5 +1,6 @@
 """The command `symzoo`: help is quick, errors are one message, a study runs from a recipe."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from studies.cli import _setting, main
 from studies.commands.info import can_show_blocks, describe_column
 from tests.studies.zoos import write_zoo
 
+ROOT = Path(__file__).parents[2]
 LAZY = ("torch", "matplotlib", "datasets", "pandas", "sklearn", "h5py")
 
 
@@ -147,7 +149,7 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
         "--out",
         tmp_path,
         "--workers",
-        1,
+        0,
         "--quiet",
     )
     text = run(*command, "--set", "num_bootstrap=20", "--set", "metanets=[mlp]")
@@ -169,12 +171,41 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
         "--out",
         tmp_path,
         "--workers",
-        1,
+        0,
         "--quiet",
     )
     assert (again, len(counted_fit.cells)) == (text, num_fits), (
         "the stored config does the same study again"
     )
+
+
+def test_ray_gives_the_rows_of_this_process(tiny_zoo, tmp_path, monkeypatch):
+    """Paths are relative to the folder where the command was called, in all processes."""
+    pytest.importorskip("ray", reason="Ray is an extra")
+    (tmp_path / "zoo").symlink_to(tiny_zoo)
+    monkeypatch.chdir(tmp_path)
+    command = ("study", "learnability", "--zoo", "zoo", "--set", "num_bootstrap=20", "--quiet")
+    command += ("--set", "metanets=[hparams]")
+    run(*command, "--out", "here", "--workers", "0")
+    on_ray = (*command, "--out", "there", "--executor", "ray", "--workers", "2")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    arguments = [sys.executable, "-m", "studies.cli", *on_ray]
+    subprocess.run(arguments, check=True, capture_output=True, env=environment)
+    here, there = (
+        pd.read_parquet(tmp_path / out / "rows.parquet").drop(columns="seconds")
+        for out in ("here", "there")
+    )
+    assert len(here) == 2
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+
+
+def test_without_ray_one_line_says_what_to_install(tiny_zoo, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ("study", "learnability", "--zoo", tiny_zoo, "--out", tmp_path / "out")
+    assert fail(*command, "--executor", "ray").splitlines() == [
+        "Error: the executor ray needs Ray, which is not installed: pip install 'symzoo[ray]'"
+    ]
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_fit):
@@ -185,7 +216,7 @@ def test_the_folder_of_a_study_is_named_after_zoo_and_recipe(tmp_path, counted_f
         "--zoo",
         zoo,
         "--workers",
-        1,
+        0,
         "--quiet",
         "--set",
         "num_bootstrap=20",
@@ -216,7 +247,9 @@ def test_the_name_of_a_study_in_the_name_of_a_zoo_stays():
         (("--set", "metanets"), "expected key=value"),
         (("--recipe", "small", "--config", "mine.yaml"), "not both"),
         (("--config", "missing.yaml"), "missing.yaml"),
-        (("--workers", "0"), "workers"),
+        (("--workers", "-1"), "workers"),
+        (("--address", "auto"), "add --executor ray"),
+        (("--workers", "0", "--threads", "2"), "--workers 0"),
     ],
 )
 def test_errors_of_a_study(tiny_zoo, tmp_path, settings, message):

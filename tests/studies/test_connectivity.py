@@ -268,7 +268,7 @@ def small_zoo(tmp_path_factory):
 def study(small_zoo, tmp_path_factory):
     config = Connectivity(zoo=small_zoo, points=5, match_images=50, repair=True)
     out = tmp_path_factory.mktemp("studies") / "connectivity"
-    return config, run(config, out, workers=1, quiet=True), out
+    return config, run(config, out, quiet=True), out
 
 
 def test_the_ends_are_the_networks_of_the_zoo_as_it_measured_them(study):
@@ -327,7 +327,7 @@ def test_a_second_run_measures_nothing(study, monkeypatch):
         pytest.fail(f"measured again: {cell}")
 
     monkeypatch.setattr(connectivity, "measure", refuse)
-    pd.testing.assert_frame_equal(run(config, out, workers=1, quiet=True), rows)
+    pd.testing.assert_frame_equal(run(config, out, quiet=True), rows)
 
 
 def test_cells_depend_on_what_matters(study):
@@ -403,4 +403,4 @@ def test_unknown_populations_are_refused(small_zoo, tmp_path):
         match=r"no populations \['v'\] in .*; "
         r"populations are \['standard', 'w_asymmetric', 'resnet'",
     ):
-        run(Connectivity(zoo=small_zoo, populations=("v",)), tmp_path, workers=1, quiet=True)
+        run(Connectivity(zoo=small_zoo, populations=("v",)), tmp_path, quiet=True)

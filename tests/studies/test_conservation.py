@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 def study(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     config = config_of(folder)
-    return config, runner.run(STUDY, config, out, workers=1, quiet=True), out
+    return config, runner.run(STUDY, config, out, quiet=True), out
 
 
 def config_of(folder):
@@ -201,7 +201,7 @@ def test_the_study_measures_once_and_reports(study, monkeypatch):
 
     monkeypatch.setattr(trajectories, "ShardWorker", fail)
     monkeypatch.setattr(prediction, "Metanet", fail)
-    pd.testing.assert_frame_equal(runner.run(STUDY, config, out, workers=1, quiet=True), rows)
+    pd.testing.assert_frame_equal(runner.run(STUDY, config, out, quiet=True), rows)
     text = runner.format_study(STUDY, config, rows, out)
     assert "w_asymmetric" in text and "half_time" in text
     page = runner.write_report(STUDY, config, rows, out).read_text(encoding="utf-8")
@@ -224,7 +224,6 @@ def test_impossible_configs_are_refused(folder, tmp_path):
             STUDY,
             config_of(folder).model_copy(update={"targets": ("fame",)}),
             tmp_path / "x",
-            workers=1,
             quiet=True,
         )
     plain = generate(
@@ -243,7 +242,7 @@ def test_impossible_configs_are_refused(folder, tmp_path):
         "--out",
         str(tmp_path / "out"),
         "--workers",
-        "1",
+        "0",
     ]
     result = CliRunner().invoke(
         cli.main, [*told, "--set", "networks=1", "--set", 'descents={"sgd": {"lrs": [0.1]}}']

@@ -76,7 +76,7 @@ def config(zoo_folder) -> Interpolation:
 
 @pytest.fixture(scope="module")
 def rows(config, tmp_path_factory) -> pd.DataFrame:
-    return run(config, tmp_path_factory.mktemp("studies") / "tiny", workers=1, quiet=True)
+    return run(config, tmp_path_factory.mktemp("studies") / "tiny", quiet=True)
 
 
 def module_of(params: dict[str, torch.Tensor]) -> nn.Module:
@@ -133,7 +133,7 @@ def test_losses_are_those_of_a_plain_loop_over_modules(name, smoothed, config, t
     config = config.model_copy(
         update={"label_smoothing": smoothed, "populations": (name,), "baseline": name}
     )
-    found = run(config, tmp_path, workers=1, quiet=True)
+    found = run(config, tmp_path, quiet=True)
     job, population = Job.model_validate(JOB), load(config.zoo)[name]
     for network, split, row in (
         (0, "train", 0),
@@ -156,23 +156,23 @@ def test_the_end_of_the_segment_is_the_training_loss_in_the_zoo(rows, zoo_folder
 
 def test_rows_do_not_depend_on_blocks_or_memory(config, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(interpolation_curves, "MEMORY", 1)
-    other = run(config.model_copy(update={"block": 12}), tmp_path, workers=1, quiet=True)
+    other = run(config.model_copy(update={"block": 12}), tmp_path, quiet=True)
     assert rows["network_id"].to_list() == list(range(12)) * 2
     pd.testing.assert_frame_equal(other.drop(columns="losses"), rows.drop(columns="losses"))
     np.testing.assert_allclose(np.stack(other["losses"]), np.stack(rows["losses"]), rtol=1e-12)
 
 
 def test_a_second_run_measures_nothing(config, rows, tmp_path, monkeypatch):
-    first = run(config, tmp_path, workers=1, quiet=True)
+    first = run(config, tmp_path, quiet=True)
     monkeypatch.setattr(
         grid, "run_here", lambda _function, tasks: (pytest.fail("measured anew") for _ in tasks)
     )
-    pd.testing.assert_frame_equal(run(config, tmp_path, workers=1, quiet=True), first)
+    pd.testing.assert_frame_equal(run(config, tmp_path, quiet=True), first)
 
 
 def test_first_networks_and_first_images(config, rows, tmp_path):
     config = config.model_copy(update={"num_networks": 7, "num_images": 1})
-    found = run(config, tmp_path, workers=1, quiet=True)
+    found = run(config, tmp_path, quiet=True)
     assert found["network_id"].to_list() == list(range(7)) * 2
     assert not np.allclose(
         np.stack(found["losses"]), np.stack(rows.loc[rows["network_id"] < 7, "losses"])
@@ -332,7 +332,7 @@ def test_a_diverged_network_of_a_zoo_is_marked(config, tmp_path):
     hyperparameters = JOB["hyperparameters"] | {"lr": {"choice": [0.05, 1e30]}, "optimizer": "sgd"}
     job = Job.model_validate({**JOB, "hyperparameters": hyperparameters})
     zoo = generate(job, tmp_path / "zoo", compile=False, quiet=True)
-    rows = run(config.model_copy(update={"zoo": zoo}), tmp_path / "study", workers=1, quiet=True)
+    rows = run(config.model_copy(update={"zoo": zoo}), tmp_path / "study", quiet=True)
     assert len(rows) == 24
     assert (rows["diverged"] == (rows["lr"] == 1e30)).all()
     assert 0 < rows["diverged"].sum() < len(rows)
@@ -431,7 +431,7 @@ def test_the_command_makes_zoo_rows_and_report(tmp_path, monkeypatch):
         "--out",
         "out",
         "--workers",
-        "1",
+        "0",
         "--quiet",
     ]
     shown = (

@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-import multiprocessing
-import time
 
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from data_gen.executors.executor import InThisProcess
+from data_gen.executors.local import LocalProcesses
 from studies.common import grid, runner
-from studies.common.parallel import run_here, run_in_processes
 from studies.learnability import fits
 from studies.learnability.config import Learnability
 from studies.learnability.fits import FitCell, Place
@@ -38,7 +37,7 @@ def config_for(zoo, **changes) -> Learnability:
 
 
 def test_one_row_a_cell_with_every_metric_and_its_interval(tiny_zoo, tmp_path, counted_fit):
-    rows = run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    rows = run(config_for(tiny_zoo), tmp_path, quiet=True)
     keys = ["population", "metanet", "num_train", "seed"]
     assert len(rows) == 2 * 2 * 2 * 2 == len(rows[keys].drop_duplicates()) == len(counted_fit.cells)
     assert set(rows["metanet"]) == {"hparams", "mlp"}, "the floor is always there"
@@ -52,27 +51,25 @@ def test_one_row_a_cell_with_every_metric_and_its_interval(tiny_zoo, tmp_path, c
 
 
 def test_a_second_run_fits_nothing_and_returns_the_same_rows(tiny_zoo, tmp_path, counted_fit):
-    first = run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    first = run(config_for(tiny_zoo), tmp_path, quiet=True)
     counted_fit.cells.clear()
-    second = run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    second = run(config_for(tiny_zoo), tmp_path, quiet=True)
     assert counted_fit.cells == []
     pd.testing.assert_frame_equal(first, second)
 
 
 def test_a_larger_grid_fits_the_new_cells_only(tiny_zoo, tmp_path, counted_fit):
-    run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    run(config_for(tiny_zoo), tmp_path, quiet=True)
     counted_fit.cells.clear()
-    run(config_for(tiny_zoo, seeds=[0, 1, 2]), tmp_path, workers=1, quiet=True)
+    run(config_for(tiny_zoo, seeds=[0, 1, 2]), tmp_path, quiet=True)
     assert len(counted_fit.cells) == 2 * 2 * 2
     assert {cell.seed for cell in counted_fit.cells} == {2}
 
 
 def test_scoring_anew_needs_no_fit(tiny_zoo, tmp_path, counted_fit):
-    first = run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    first = run(config_for(tiny_zoo), tmp_path, quiet=True)
     counted_fit.cells.clear()
-    second = run(
-        config_for(tiny_zoo, num_bootstrap=40, match_bins=4), tmp_path, workers=1, quiet=True
-    )
+    second = run(config_for(tiny_zoo, num_bootstrap=40, match_bins=4), tmp_path, quiet=True)
     assert counted_fit.cells == []
     assert (first["r2_low"] != second["r2_low"]).any()
 
@@ -88,9 +85,9 @@ def test_a_run_that_stops_loses_the_cell_in_progress_only(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("studies.learnability.plan.fit", stop_at_fourth)
-        run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+        run(config_for(tiny_zoo), tmp_path, quiet=True)
     assert len(list((tmp_path / "cells").iterdir())) == 3 + 3, "fits and their scores"
-    run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    run(config_for(tiny_zoo), tmp_path, quiet=True)
     assert len(counted_fit.cells) == 16
 
 
@@ -140,7 +137,7 @@ def test_scores_depend_on_the_fit_the_matched_networks_and_the_bootstrap(tiny_zo
 def test_populations_with_other_labels_are_matched(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "zoo", counts=(20, 4, 200), shift=0.1)
     config = config_for(zoo, num_train=[10], match_minimum=30)
-    rows = run(config, tmp_path / "out", workers=1, quiet=True)
+    rows = run(config, tmp_path / "out", quiet=True)
     assert rows["n_matched"].nunique() == 1
     assert 30 <= rows["n_matched"].iloc[0] < 200
     assert (rows["note"] == "").all()
@@ -154,9 +151,7 @@ def test_populations_with_other_labels_are_matched(tmp_path, counted_fit):
 
 def test_too_few_matched_networks_are_said_and_not_scored(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "zoo", shift=0.4)
-    rows = run(
-        config_for(zoo, num_train=[10], match_minimum=30), tmp_path / "out", workers=1, quiet=True
-    )
+    rows = run(config_for(zoo, num_train=[10], match_minimum=30), tmp_path / "out", quiet=True)
     assert rows[[f"matched_{name}" for name in METRICS]].isna().all(axis=None)
     assert rows["note"].str.contains("label-matched test networks, 30 needed").all()
     assert rows["r2"].notna().all()
@@ -164,7 +159,7 @@ def test_too_few_matched_networks_are_said_and_not_scored(tmp_path, counted_fit)
 
 def test_diverged_networks_are_left_out_of_the_test(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "zoo", num_diverged=3)
-    rows = run(config_for(zoo, num_train=[10]), tmp_path / "out", workers=1, quiet=True)
+    rows = run(config_for(zoo, num_train=[10]), tmp_path / "out", quiet=True)
     assert (rows["n_test"] == 21).all()
 
 
@@ -197,7 +192,7 @@ def test_a_study_that_cannot_be_done_is_refused_before_anything_is_fitted(
     tiny_zoo, tmp_path, counted_fit, changes, message
 ):
     with pytest.raises(ValueError, match=message):
-        run(config_for(tiny_zoo, **changes), tmp_path, workers=1, quiet=True)
+        run(config_for(tiny_zoo, **changes), tmp_path, quiet=True)
     assert counted_fit.cells == []
 
 
@@ -225,7 +220,7 @@ def test_single_values_stand_for_lists_and_all_is_not_counted_twice(tiny_zoo, tm
 
 
 def test_a_damaged_cell_is_named(tiny_zoo, tmp_path, counted_fit):
-    run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    run(config_for(tiny_zoo), tmp_path, quiet=True)
     (fitted,) = plan_study(config_for(tiny_zoo), tmp_path)[0].needs
     fitted.path.write_bytes(fitted.path.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{fitted.path.name}.*delete the file"):
@@ -233,7 +228,7 @@ def test_a_damaged_cell_is_named(tiny_zoo, tmp_path, counted_fit):
 
 
 def test_predictions_survive_the_file(tiny_zoo, tmp_path, counted_fit):
-    run(config_for(tiny_zoo), tmp_path, workers=1, quiet=True)
+    run(config_for(tiny_zoo), tmp_path, quiet=True)
     (fitted,) = plan_study(config_for(tiny_zoo), tmp_path)[0].needs
     stored = fitted.rows()
     assert stored["test_population"].unique().tolist() == ["standard"]
@@ -249,7 +244,8 @@ def test_processes_and_this_process_give_the_same_rows(tiny_zoo, tmp_path):
         options={"hparams": {"epochs": 20}},
     )
     here, there = (
-        run(config, tmp_path / str(workers), workers=workers, quiet=True) for workers in (1, 2)
+        run(config, tmp_path / type(executor).__name__, executor=executor, quiet=True)
+        for executor in (InThisProcess(1), LocalProcesses(2))
     )
     pd.testing.assert_frame_equal(here.drop(columns="seconds"), there.drop(columns="seconds"))
     assert (here["r2"] > 0.3).all(), "the accuracies of this zoo follow from the learning rate"
@@ -266,18 +262,4 @@ def test_an_error_of_a_metanet_names_its_cell(tiny_zoo, tmp_path, monkeypatch):
         match=r"^metanet 'hparams' on population 'standard', "
         r"40 training networks, seed 0: no luck$",
     ):
-        run(config_for(tiny_zoo, num_train="all"), tmp_path, workers=1, quiet=True)
-
-
-def test_an_error_in_a_task_comes_through():
-    with pytest.raises(ValueError, match="non-negative"):
-        list(run_here(time.sleep, [-1.0]))
-
-
-def test_closing_a_parallel_run_ends_its_workers_at_once():
-    running = run_in_processes(time.sleep, [0.0, 300.0, 300.0, 300.0], 2)
-    start = time.perf_counter()
-    assert next(running) == 0.0
-    running.close()
-    assert multiprocessing.active_children() == []
-    assert time.perf_counter() - start < 60
+        run(config_for(tiny_zoo, num_train="all"), tmp_path, quiet=True)

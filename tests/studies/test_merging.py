@@ -174,7 +174,7 @@ def study(tmp_path_factory):
     folder = generate(job, tmp_path_factory.mktemp("zoos") / "small", compile=False, quiet=True)
     config = Merging(zoo=folder, sizes=(2, 3), groups=2)
     out = tmp_path_factory.mktemp("studies") / "merging"
-    return config, run(config, out, workers=1, quiet=True), out
+    return config, run(config, out, quiet=True), out
 
 
 def test_single_networks_are_as_the_zoo_measured_them(study):
@@ -236,7 +236,7 @@ def test_a_second_run_measures_nothing(study, monkeypatch):
         pytest.fail(f"measured again: {cell}")
 
     monkeypatch.setattr(merging, "measure", refuse)
-    pd.testing.assert_frame_equal(run(config, out, workers=1, quiet=True), rows)
+    pd.testing.assert_frame_equal(run(config, out, quiet=True), rows)
 
 
 def test_the_table_and_the_report(study):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from data_gen.executors.local import LocalProcesses
 from metanet.inputs.treatments import TREATMENTS
 from metanet.models.table import METANETS
 from studies.common.runner import make_zoo
@@ -59,7 +60,7 @@ def test_entries_from_elsewhere_work_in_processes(module, tiny_zoo, tmp_path):
         "options": {"mine": {"epochs": 3}},
     }
     config = config_for(tiny_zoo, metanets=["mine"], treatments=["halve"], **settings)
-    rows = run(config, tmp_path / "out", workers=2, quiet=True)
+    rows = run(config, tmp_path / "out", executor=LocalProcesses(2), quiet=True)
     assert rows[["metanet", "treatment"]].to_numpy().tolist() == [
         ["hparams", "none"],
         ["mine", "none"],
@@ -89,11 +90,11 @@ def test_what_workers_cannot_find_is_refused_by_name(tiny_zoo, tmp_path, counted
     monkeypatch.setitem(METANETS, "inside", inside)
     config = config_for(tiny_zoo, metanets=["inside"])
     with pytest.raises(
-        ValueError, match=r"metanet 'inside' cannot be found by worker processes.*workers=1"
+        ValueError, match=r"metanet 'inside' cannot be found by worker processes.*\(--workers 0\)"
     ):
-        run(config, tmp_path, workers=2, quiet=True)
+        run(config, tmp_path, executor=LocalProcesses(2), quiet=True)
     assert counted_fit.cells == []
-    run(config, tmp_path, workers=1, quiet=True)
+    run(config, tmp_path, quiet=True)
     assert {cell.metanet for cell in counted_fit.cells} == {"hparams", "inside"}
 
 
@@ -120,11 +121,11 @@ def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(
     config = config_for(
         tmp_path / "runs" / "tiny", job=str(path), num_train=["all"], match_minimum=2
     )
-    rows = run(config, tmp_path / "out", workers=1, quiet=True)
+    rows = run(config, tmp_path / "out", quiet=True)
     assert (rows["n_train"] == 6).all()
     path.unlink()
     make_zoo(config, quiet=True)
-    assert len(run(config, tmp_path / "out", workers=1, quiet=True)) == len(rows)
+    assert len(run(config, tmp_path / "out", quiet=True)) == len(rows)
 
 
 def test_without_a_job_a_zoo_must_be_there(tmp_path):

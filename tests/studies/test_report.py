@@ -54,7 +54,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def study(tiny_zoo, tmp_path, counted_fit):
     config = config_for(tiny_zoo, metanets=["mlp", "gbm"], targets=["test_accuracy", "test_loss"])
-    return config, run(config, tmp_path, workers=1, quiet=True), tmp_path
+    return config, run(config, tmp_path, quiet=True), tmp_path
 
 
 def read_page(path) -> Page:
@@ -111,9 +111,7 @@ def test_names_are_escaped(tiny_zoo, tmp_path, counted_fit):
     tiny_zoo.rename(zoo)
     try:
         config = config_for(zoo)
-        page = read_page(
-            write_report(config, run(config, tmp_path, workers=1, quiet=True), tmp_path)
-        )
+        page = read_page(write_report(config, run(config, tmp_path, quiet=True), tmp_path))
     finally:
         zoo.rename(tiny_zoo)
     assert "script" not in page.tags
@@ -127,7 +125,7 @@ def test_the_same_rows_make_the_same_report(study):
 def test_unscored_and_dropped_networks_are_said(tmp_path, counted_fit):
     zoo = write_zoo(tmp_path / "zoo", shift=0.4, num_diverged=2)
     config = config_for(zoo, num_train=[10], match_minimum=30)
-    rows = run(config, tmp_path, workers=1, quiet=True).assign(num_dropped=3)
+    rows = run(config, tmp_path, quiet=True).assign(num_dropped=3)
     table = format_table(rows)
     assert "n/a" in table
     assert "label-matched test networks, 30 needed" in table

@@ -31,11 +31,11 @@ def test_treatments_apply_to_metanets_that_read_weights(tiny_zoo, tmp_path, coun
     config = config_for(
         tiny_zoo, treatments=["augment", "canonicalize"], num_train=["all"], seeds=[0]
     )
-    rows = run(config, tmp_path, workers=1, quiet=True)
+    rows = run(config, tmp_path, quiet=True)
     found = rows.groupby("metanet")["treatment"].unique().map(list).to_dict()
     assert found == {"hparams": ["none"], "mlp": ["none", "augment", "canonicalize"]}
     counted_fit.cells.clear()
-    again = run(config, tmp_path, workers=1, quiet=True)
+    again = run(config, tmp_path, quiet=True)
     assert counted_fit.cells == []
     pd.testing.assert_frame_equal(rows, again)
 
@@ -134,7 +134,7 @@ def test_nothing_is_learned_from_shuffled_labels(tiny_zoo, tmp_path):
         "seeds": [0, 1],
         "options": {"gbm": {"epochs": 20}},
     }
-    rows = run(config_for(tiny_zoo, shuffled=True, **settings), tmp_path, workers=1, quiet=True)
+    rows = run(config_for(tiny_zoo, shuffled=True, **settings), tmp_path, quiet=True)
     shuffled = rows[rows["labels"] == "shuffled"]
     assert shuffled[["population", "metanet", "seed"]].to_numpy().tolist() == [
         ["standard", "gbm", 0],
@@ -150,7 +150,7 @@ def test_a_fit_is_scored_elsewhere_too(tiny_zoo, tmp_path, counted_fit):
     config = config_for(
         tiny_zoo, transfer=True, transfer_zoos=[other], seeds=[0], num_train=["all"], shuffled=True
     )
-    rows = run(config, tmp_path / "out", workers=1, quiet=True)
+    rows = run(config, tmp_path / "out", quiet=True)
     assert len(counted_fit.cells) == rows["cell"].nunique() == 2 * 2 + 2, (
         "one fit, several test populations"
     )
@@ -180,7 +180,7 @@ def test_transfer_predicts_what_the_metanet_itself_predicts(tiny_zoo, tmp_path):
     config = config_for(
         tiny_zoo, transfer=True, populations=["standard", "w_asymmetric"], **settings
     )
-    rows = run(config, tmp_path, workers=1, quiet=True)
+    rows = run(config, tmp_path, quiet=True)
     row = rows.query(
         "metanet == 'statnn' and population == 'standard' and test_population == 'w_asymmetric'"
     ).iloc[0]
