@@ -7,6 +7,7 @@ falls; the end is a local maximum (`zoo.symmetry.ascent`).
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,8 +17,8 @@ from zoo.params import batch_shape
 from zoo.symmetry.action import GroupElement, act, compose, inverse, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
-from zoo.symmetry.balance import balancing_scales, balancing_scales_of_rows
-from zoo.symmetry.rows import as_rows, chunks, joined, rows_of
+from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.rows import as_rows, in_chunks, joined
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**23
@@ -65,11 +66,10 @@ def align(
         raise ValueError(f"align: expected num_restarts >= 1, got {num_restarts}")
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     seeds = torch.randint(2**62, (num_restarts,), generator=source, device=source.device).tolist()
-    match = _match_scaled if scales else _match
-    parts = [
-        match(space, rows_of(networks, rows), reference, seeds)
-        for rows in chunks(space, networks, _CHUNK_ENTRIES)
-    ]
+    match = partial(
+        _match_scaled if scales else _match, space, reference=reference, seeds=seeds
+    )
+    parts = in_chunks(match, space, _CHUNK_ENTRIES, networks)
     permutations = joined([part.permutations for part in parts])
     return with_batch(GroupElement(permutations, joined([part.scales for part in parts])), lead)
 
@@ -81,8 +81,7 @@ def _match_scaled(
     seeds: list[int],
 ) -> GroupElement:
     """Align some networks `[N, *shape]` at the balanced points of both, signs too."""
-    count = next((len(tensor) for tensor in params.values()), 1)
-    balanced = GroupElement({}, balancing_scales_of_rows(space, params, count))
+    balanced = GroupElement({}, balancing_scales(space, params))
     target = GroupElement({}, balancing_scales(space, reference))
     params, reference = act(space, balanced, params), act(space, target, reference)
     best = _match(space, params, reference, seeds, signs=True)

@@ -1,6 +1,7 @@
 """How permutations and scales of neurons act along one axis of a tensor, composite or not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import accumulate
 
 import torch
@@ -25,27 +26,22 @@ def permutation_of_axis(
     Returns:
         The old position that comes to each place, `[*batch, n]`; None if all stay.
     """
-    if not any(label.group in permutations for label in labels(axis)):
+    moving = [label.group for label in labels(axis) if label.group in permutations]
+    if not moving:
         return None
-    return _index_of_product(space, permutations, axis)
+    device = permutations[moving[0]].device
 
+    def of_factor(factor: Label | int) -> Tensor:
+        if isinstance(factor, Label) and factor.group in permutations:
+            return permutations[factor.group].to(device)
+        return torch.arange(space.size((factor,)), device=device)
 
-def _index_of_product(
-    space: WeightSpace, permutations: Mapping[str, Tensor], factors: Axis
-) -> Int64[Tensor, "*batch n"]:
-    index = torch.zeros(1, dtype=torch.int64)
-    for factor in factors:
-        if isinstance(factor, Sum):
-            parts = [_index_of_product(space, permutations, term) for term in factor.terms]
-            offsets = accumulate((part.shape[-1] for part in parts), initial=0)
-            inner = _concatenated([p + start for p, start in zip(parts, offsets, strict=False)])
-        elif isinstance(factor, Label) and factor.group in permutations:
-            inner = permutations[factor.group]
-        else:
-            inner = torch.arange(space.size((factor,)))
-        outer = index[..., :, None].to(inner.device)
-        index = (outer * inner.shape[-1] + inner[..., None, :]).flatten(-2)
-    return index
+    return _of_product(
+        axis,
+        of_factor,
+        lambda outer, inner: outer * inner.shape[-1] + inner,
+        lambda positions, start: positions + start,
+    )
 
 
 def scale_of_axis(
@@ -63,24 +59,51 @@ def scale_of_axis(
     Returns:
         The factor of each position, `[*batch, n]`; None if all are 1.
     """
-    if not any(label.power and label.group in scales for label in labels(axis)):
+    scaling = [label.group for label in labels(axis) if label.power and label.group in scales]
+    if not scaling:
         return None
-    return _scale_of_product(space, scales, axis)
+    device = scales[scaling[0]].device
+
+    def of_factor(factor: Label | int) -> Tensor:
+        if isinstance(factor, Label) and factor.group in scales:
+            return (scales[factor.group] ** factor.power).to(device, torch.float64)
+        return torch.ones(space.size((factor,)), dtype=torch.float64, device=device)
+
+    return _of_product(axis, of_factor, torch.mul, lambda factors, _: factors)
 
 
-def _scale_of_product(
-    space: WeightSpace, scales: Mapping[str, Tensor], factors: Axis
-) -> Float[Tensor, "*batch n"]:
-    scale = torch.ones(1, dtype=torch.float64)
-    for factor in factors:
+def _of_product(
+    axis: Axis,
+    of_factor: Callable[[Label | int], Tensor],
+    combined: Callable[[Tensor, Tensor], Tensor],
+    shifted: Callable[[Tensor, int], Tensor],
+) -> Shaped[Tensor, "*batch n"]:
+    """One value for each position of an axis, from the values along each of its factors.
+
+    Args:
+        axis: Factors of the axis.
+        of_factor: Values `[*batch, size]` of a factor that is no direct sum.
+        combined: The value at a pair of positions, the outer one first.
+        shifted: Values of a term of a direct sum, given at which position of it the term starts.
+    """
+    values = []
+    for factor in axis:
         if isinstance(factor, Sum):
-            inner = _concatenated([_scale_of_product(space, scales, t) for t in factor.terms])
-        elif isinstance(factor, Label) and factor.group in scales:
-            inner = scales[factor.group] ** factor.power
+            terms = [_of_product(term, of_factor, combined, shifted) for term in factor.terms]
+            starts = accumulate((term.shape[-1] for term in terms), initial=0)
+            values.append(_concatenated(list(map(shifted, terms, starts))))
         else:
-            inner = torch.ones(space.size((factor,)), dtype=torch.float64)
-        scale = (scale[..., :, None].to(inner.device) * inner[..., None, :]).flatten(-2)
-    return scale
+            values.append(of_factor(factor))
+    return reduce(lambda one, other: outer(one, other, combined), values)
+
+
+def outer(
+    one: Shaped[Tensor, "*batch n"],
+    other: Shaped[Tensor, "*batch m"],
+    combined: Callable[[Tensor, Tensor], Tensor] = torch.mul,
+) -> Shaped[Tensor, "*batch k"]:
+    """All pairs of two vectors, `[*batch, n m]`: their products, or combined in another way."""
+    return combined(one[..., :, None], other[..., None, :]).flatten(-2)
 
 
 def along(vector: Shaped[Tensor, "*batch n"], axis: int, rank: int) -> Shaped[Tensor, "..."]:
@@ -134,17 +157,30 @@ def take(
     index = index.to(tensor.device)
     if index.dim() == 1:
         return tensor.index_select(dim, index)
-    first = tensor.dim() - rank
-    batch = torch.broadcast_shapes(tensor.shape[:first], index.shape[:-1])
-    shape = list(tensor.shape[first:])
-    tensor = tensor.expand((*batch, *shape))
-    shape[dim] = index.shape[-1]
     places = along(index, rank + dim, rank)
-    return tensor.gather(dim, places.expand((*batch, *shape)))
+    missing = (None,) * (places.dim() - tensor.dim())
+    places = places[(None,) * (tensor.dim() - places.dim())]
+    return tensor[missing].take_along_dim(places, dim)
+
+
+def summed_to(
+    values: Float[Tensor, "..."], kept: Sequence[int], rank: int
+) -> Float[Tensor, "..."]:
+    """Sums over axes of a tensor.
+
+    Args:
+        values: `[*batch, ...]` with `rank` axes after the leading ones.
+        kept: The axes that stay, in the order that they have.
+        rank: Axes of `values` that are not leading.
+
+    Returns:
+        `[*batch, *kept]`.
+    """
+    others = [i - rank for i in range(rank) if i not in kept]
+    return values.sum(others) if others else values
 
 
 def _concatenated(parts: Sequence[Tensor]) -> Tensor:
-    """Parts `[*batch, n]` one after the other, on the first device that is not the processor."""
+    """Parts `[*batch, n]` one after the other."""
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    device = next((part.device for part in parts if part.device.type != "cpu"), parts[0].device)
-    return torch.cat([part.to(device).expand(*batch, part.shape[-1]) for part in parts], dim=-1)
+    return torch.cat([part.expand(*batch, -1) for part in parts], dim=-1)

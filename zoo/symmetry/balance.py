@@ -16,14 +16,16 @@ References:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.symmetry.axes import along, kept_first
+from zoo.params import Params
+from zoo.symmetry.axes import along, kept_first, summed_to
 from zoo.symmetry.blocks import cut_blocks
-from zoo.symmetry.rows import as_rows, chunks, rows_of
+from zoo.symmetry.rows import as_rows, in_chunks
 from zoo.weight_space import WeightSpace
 
 SLACK = 1e-4
@@ -38,14 +40,12 @@ class _Term:
     """All entries on which the same powers of the scales of the same groups act.
 
     Attributes:
-        places: For each axis the part of `z` that acts on it.
-        powers: For each axis the power.
+        axes: For each axis the part of `z` that acts on it, and the power.
         energy: `Q`, `[N, *sizes]`.
         target: `c`, `[N, *sizes]`.
     """
 
-    places: tuple[slice, ...]
-    powers: tuple[int, ...]
+    axes: tuple[tuple[slice, int], ...]
     energy: Float[Tensor, "N ..."]
     target: Float[Tensor, "N ..."]
 
@@ -68,35 +68,22 @@ def balancing_scales(
         not finite.
     """
     lead, networks = as_rows(space, params)
-    scales = balancing_scales_of_rows(space, networks, math.prod(lead))
-    return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
-
-
-def balancing_scales_of_rows(
-    space: WeightSpace, networks: Mapping[str, Tensor], count: int
-) -> dict[str, Float[Tensor, "N h"]]:
-    """`balancing_scales` of networks along one axis.
-
-    Args:
-        space: The weight space.
-        networks: Tensors `[N, *shape]`.
-        count: `N`, which a space without tensors does not tell.
-
-    Returns:
-        For each group with positive or any scaling `[N, size]`, float64.
-    """
     places = _places(space)
     if not places:
         return {}
-    accuracy = _accuracy(networks)
     size = sum(place.stop - place.start for place in places.values())
-    origin = torch.zeros(count, size, dtype=torch.float64)
-    solved = []
-    for rows in chunks(space, networks, _CHUNK_ENTRIES):
-        terms = _terms(space, places, rows_of(networks, rows))
-        solved.append(_minimize(terms, origin[rows], list(places.values()), accuracy))
-    z = torch.cat(solved)
-    return {name: (z[:, place] / 2).exp() for name, place in places.items()}
+    accuracy = _accuracy(networks)
+
+    def solution(rows: Params) -> Float[Tensor, "N n"]:
+        count = next((len(tensor) for tensor in rows.values()), 1)
+        origin = torch.zeros(count, size, dtype=torch.float64)
+        return _minimize(_terms(space, places, rows), origin, list(places.values()), accuracy)
+
+    z = torch.cat(in_chunks(solution, space, _CHUNK_ENTRIES, networks))
+    return {
+        name: (z[:, place] / 2).exp().reshape(*lead, space.groups[name].size)
+        for name, place in places.items()
+    }
 
 
 def _accuracy(params: Mapping[str, Tensor]) -> float:
@@ -129,9 +116,8 @@ def _energies(
         if axes:
             signature = tuple((group, power) for group, power, _ in axes)
             squares = block.view(params[block.tensor]).double().square()
-            energy = _summed_to(squares, [i for _, _, i in axes])
-            before = energies.get(signature)
-            energies[signature] = energy if before is None else before + energy
+            energy = kept_first(squares, [i for _, _, i in axes], len(block.dims)).sum(-1)
+            energies[signature] = energies[signature] + energy if signature in energies else energy
     return energies
 
 
@@ -149,20 +135,9 @@ def _terms(
         # A group that is only written, or only read, has no balance: its neurons get norm 1.
         balanced = all(group in written & read for group, _ in signature)
         target = (SLACK if balanced else 1.0) * max(sizes) / math.prod(sizes)
-        term = _Term(
-            tuple(places[group] for group, _ in signature),
-            tuple(power for _, power in signature),
-            energy,
-            target * (energy > 0).double(),
-        )
-        terms.append(term)
+        axes = tuple((places[group], power) for group, power in signature)
+        terms.append(_Term(axes, energy, target * (energy > 0).double()))
     return terms
-
-
-def _summed_to(squares: Float[Tensor, "N ..."], kept: list[int]) -> Float[Tensor, "N ..."]:
-    """Sums over all axes but the first and those kept, which come in the order given."""
-    rows = kept_first(squares, kept, squares.dim() - 1)
-    return rows[..., 0] if len(kept) == squares.dim() - 1 else rows.sum(-1)
 
 
 def _minimize(
@@ -176,7 +151,8 @@ def _minimize(
         z[:, place] += _distance_to_minimum(terms, z, place)
     rate = z.new_full((len(z),), 0.25)
     for _ in range(_MAX_STEPS):
-        step = _newton_step([replace(term, energy=_scaled(term, z)) for term in terms], z, rate)
+        here = [replace(term, energy=_scaled(term, z)) for term in terms]
+        step = _newton_step(*_derivatives(here, z), rate)
         reach = _reach(terms, step)
         damping = torch.where(reach > 1e-8, reach.log1p() / reach, 1.0)
         z = z + damping[:, None] * step
@@ -190,10 +166,7 @@ def _reach(terms: list[_Term], step: Float[Tensor, "N n"]) -> Float[Tensor, " N"
     """The largest change of an exponent `a . z` that a step may bring."""
     reach = step.new_zeros(len(step))
     for term in terms:
-        ends = [
-            (power * step[:, place]).aminmax(dim=1)
-            for place, power in zip(term.places, term.powers, strict=True)
-        ]
+        ends = [(power * step[:, place]).aminmax(dim=1) for place, power in term.axes]
         low, high = (torch.stack(end).sum(0) for end in zip(*ends, strict=True))
         reach = torch.maximum(reach, torch.maximum(-low, high))
     return reach
@@ -205,13 +178,13 @@ def _distance_to_minimum(
     """How far the minimum over one group's scales is, if powers are 1 or -1; else a guess."""
     up, down, target = (torch.zeros_like(z[:, place]) for _ in range(3))
     for term in terms:
-        if place not in term.places:
+        if all(other != place for other, _ in term.axes):
             continue
         energy = _scaled(term, z)
-        for i, (other, power) in enumerate(zip(term.places, term.powers, strict=True)):
+        for i, (other, power) in enumerate(term.axes):
             if other == place:
-                (up if power > 0 else down).add_(_sum_to(energy, (i,)))
-                target += math.copysign(1, power) * _sum_to(term.target, (i,))
+                (up if power > 0 else down).add_(_sum_to(energy, i))
+                target += math.copysign(1, power) * _sum_to(term.target, i)
     # up e^t - down e^-t = target, as a quotient without cancellation
     root = (target.square() + 4 * up * down).sqrt() + target.abs()
     growth = torch.where(target > 0, root / (2 * up), 2 * down / root)
@@ -221,8 +194,8 @@ def _distance_to_minimum(
 def _scaled(term: _Term, z: Float[Tensor, "N n"]) -> Float[Tensor, "N ..."]:
     """`Q exp(a . z)` for all entries of a term."""
     energy = term.energy
-    for i, (place, power) in enumerate(zip(term.places, term.powers, strict=True)):
-        energy = energy * along((power * z[:, place]).exp(), i, len(term.places))
+    for i, (place, power) in enumerate(term.axes):
+        energy = energy * along((power * z[:, place]).exp(), i, len(term.axes))
     return energy
 
 
@@ -253,30 +226,22 @@ def _derivatives(
     """Gradient and Hessian of `F`, `terms` having the energies at `z`."""
     gradient, hessian = torch.zeros_like(z), _Hessian(torch.zeros_like(z), [])
     for term in terms:
-        for i, (place, power) in enumerate(zip(term.places, term.powers, strict=True)):
-            marginal = _sum_to(term.energy, (i,))
-            gradient[:, place] += power * (marginal - _sum_to(term.target, (i,)))
+        for i, (place, power) in enumerate(term.axes):
+            marginal = _sum_to(term.energy, i)
+            gradient[:, place] += power * (marginal - _sum_to(term.target, i))
             hessian.diagonal[:, place] += power**2 * marginal
-            for j in range(i + 1, len(term.places)):
-                joint = power * term.powers[j] * _sum_to(term.energy, (i, j))
-                hessian.couplings.append((place, term.places[j], joint))
+        for (i, (place, power)), (j, (other, factor)) in combinations(enumerate(term.axes), 2):
+            joint = power * factor * _sum_to(term.energy, i, j)
+            hessian.couplings.append((place, other, joint))
     return gradient, hessian
 
 
 def _newton_step(
-    terms: list[_Term], z: Float[Tensor, "N n"], rate: Float[Tensor, " N"]
+    gradient: Float[Tensor, "N n"], hessian: _Hessian, rate: Float[Tensor, " N"]
 ) -> Float[Tensor, "N n"]:
-    """The solution of `H step = -gradient`, up to a relative error."""
-    gradient, hessian = _derivatives(terms, z)
-    return _conjugate_gradients(hessian, -gradient, rate)
-
-
-def _conjugate_gradients(
-    hessian: _Hessian, residual: Float[Tensor, "N n"], rate: Float[Tensor, " N"]
-) -> Float[Tensor, "N n"]:
-    """The solution of `H step = residual`, up to a relative error."""
+    """The solution of `H step = -gradient` by conjugate gradients, up to a relative error."""
     inverse = torch.where(hessian.diagonal > 0, 1 / hessian.diagonal, 0.0)
-    step = torch.zeros_like(residual)
+    step, residual = torch.zeros_like(gradient), -gradient
     direction = ready = inverse * residual
     error = (residual * ready).sum(1)
     # Below the rounding of the gradient there are only directions that change no entry.
@@ -287,21 +252,21 @@ def _conjugate_gradients(
             break
         image = hessian.times(direction)
         curvature = (direction * image).sum(1)
-        length = _quotient(error, curvature, active)[:, None]
+        length = _quotient(error, curvature, active)
         step, residual = step + length * direction, residual - length * image
         ready = inverse * residual
         before, error = error, (residual * ready).sum(1)
-        share = _quotient(error, before, active)
-        direction = ready + share[:, None] * direction
+        direction = ready + _quotient(error, before, active) * direction
     return step
 
 
-def _sum_to(values: Float[Tensor, "N ..."], axes: tuple[int, ...]) -> Float[Tensor, "N ..."]:
+def _sum_to(values: Float[Tensor, "N ..."], *axes: int) -> Float[Tensor, "N ..."]:
     """Sum over all axes but the first and some."""
-    others = [1 + i for i in range(values.dim() - 1) if i not in axes]
-    return values.sum(others) if others else values
+    return summed_to(values, axes, values.dim() - 1)
 
 
-def _quotient(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
+def _quotient(
+    numerator: Float[Tensor, " N"], denominator: Float[Tensor, " N"], active: Bool[Tensor, " N"]
+) -> Float[Tensor, "N 1"]:
     """The quotient where a network is active and the denominator positive, else 0."""
-    return torch.where(active & (denominator > 0), numerator / denominator, 0.0)
+    return torch.where(active & (denominator > 0), numerator / denominator, 0.0)[:, None]

@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from zoo.pattern import Axis, Factor, Label, Sum
+from zoo.symmetry.axes import kept_first
 from zoo.weight_space import WeightSpace
 
 Step = tuple[int, tuple[int, ...]] | tuple[int, int, int]
@@ -65,6 +66,20 @@ class Block:
             else:
                 tensor = tensor.narrow(lead + step[0], step[1], step[2])
         return tensor
+
+    def entries(
+        self, tensor: Shaped[Tensor, "..."], kept: Sequence[int]
+    ) -> Shaped[Tensor, "..."]:
+        """The block of a tensor with some axes first, all others flattened to one.
+
+        Args:
+            tensor: `[*batch, *shape]`.
+            kept: Which of `dims` stay, in the order that they get.
+
+        Returns:
+            `[*batch, *kept, rest]`; the rest is of length 1 if all stay.
+        """
+        return kept_first(self.view(tensor), kept, len(self.dims))
 
 
 def cut_blocks(space: WeightSpace) -> list[Block]:

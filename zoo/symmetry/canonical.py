@@ -9,8 +9,8 @@ order of the steps, not of the groups, is what matters.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, compose, with_batch
-from zoo.symmetry.axes import along, kept_first
-from zoo.symmetry.balance import balancing_scales_of_rows
+from zoo.symmetry.axes import along, kept_first, outer, summed_to
+from zoo.symmetry.balance import balancing_scales
 from zoo.symmetry.blocks import Dim, cut_blocks
-from zoo.symmetry.rows import as_rows, chunks, joined, rows_of
+from zoo.symmetry.rows import as_rows, in_chunks, joined
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**20
@@ -72,7 +72,7 @@ def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> Group
         The element `[*batch]`, with permutations and scales for every group that may have them.
     """
     lead, networks = as_rows(space, params)
-    balance = GroupElement({}, balancing_scales_of_rows(space, networks, math.prod(lead)))
+    balance = GroupElement({}, balancing_scales(space, networks))
     order = _in_chunks(_order, space, networks, balance.scales)
     element = compose(GroupElement(order, {}), balance)
     if _signed_groups(space):
@@ -86,12 +86,7 @@ def _in_chunks(
     step: _Step, space: WeightSpace, params: Params, scales: Mapping[str, Tensor]
 ) -> Params:
     """Run a step on some networks at a time, as many as the processor's cache holds."""
-    return joined(
-        [
-            step(space, rows_of(params, rows), rows_of(scales, rows))
-            for rows in chunks(space, params, _CHUNK_ENTRIES)
-        ]
-    )
+    return joined(in_chunks(partial(step, space), space, _CHUNK_ENTRIES, params, scales))
 
 
 def _signed_groups(space: WeightSpace) -> dict[str, int]:
@@ -168,13 +163,12 @@ def _is_known(name: str, groups: Sequence[str], signs: Params) -> bool:
 
 def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Params) -> Params:
     """Signs of groups whose entries all belong to two or more of their neurons at once."""
-    equations, negative = _independent_equations(_entries(pieces, pending, weights))
+    equations = _independent_equations(_entries(pieces, pending, weights))
     values = pieces[0][1]
     flip = values.new_zeros(len(values), sum(pending.values()), dtype=torch.bool)
     # Neurons without an equation of their own keep their signs.
-    for last, (neurons, entries) in sorted(equations.items()):
-        for i in _set_bits(entries):
-            flip[:, last] ^= negative[i]
+    for last, (neurons, negative) in sorted(equations.items()):
+        flip[:, last] = negative
         for i in _set_bits(neurons ^ (1 << last)):
             flip[:, last] ^= flip[:, i]
     parts = flip.split(list(pending.values()), dim=1)
@@ -183,28 +177,27 @@ def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Para
 
 def _independent_equations(
     entries: Iterable[tuple[int, Float[Tensor, " N"]]],
-) -> tuple[dict[int, tuple[int, int]], list[Bool[Tensor, " N"]]]:
-    """Equations by their last neuron: bits of the neurons, and of the entries that they come from.
+) -> dict[int, tuple[int, Bool[Tensor, " N"]]]:
+    """Equations by their last neuron: bits of the neurons, and whether their signs are to differ.
 
     In order, each entry is made positive whose sign those before it leave open. That is an equation
-    over the field of two elements, the same for all networks.
+    over the field of two elements, of the same neurons in all networks.
 
     Args:
         entries: Bits of the neurons that an entry belongs to, and its values.
 
     Returns:
-        The equations, and for each entry in them whether it is negative.
+        The equations: the signs of the neurons multiply to -1 where the second is True.
     """
-    equations: dict[int, tuple[int, int]] = {}
-    negative = []
-    for members, values in entries:
-        neurons, origins = members, 1 << len(negative)
+    equations: dict[int, tuple[int, Tensor]] = {}
+    for neurons, values in entries:
+        eliminated = []
         while (last := neurons.bit_length() - 1) in equations:
-            neurons, origins = neurons ^ equations[last][0], origins ^ equations[last][1]
+            neurons ^= equations[last][0]
+            eliminated.append(equations[last][1])
         if neurons:
-            equations[last] = neurons, origins
-            negative.append(values < 0)
-    return equations, negative
+            equations[last] = neurons, reduce(torch.logical_xor, eliminated, values < 0)
+    return equations
 
 
 def _entries(
@@ -284,7 +277,7 @@ def _rest_weight(dims: Sequence[Dim], scales: Params) -> Float[Tensor, "N rest"]
         if dim.group in scales:
             scale = scales[str(dim.group)]
             factor = factor.to(scale.device) * scale**dim.power
-        weight = (weight.to(factor.device)[:, :, None] * factor[:, None, :]).flatten(1)
+        weight = outer(weight.to(factor.device), factor)
     return weight
 
 
@@ -292,11 +285,10 @@ def _onto(
     axes: Sequence[int], groups: Sequence[str], values: Float[Tensor, "N ..."], weights: Params
 ) -> Float[Tensor, "N ..."]:
     """Sum a piece over all axes but some, with the weights of the groups that have them."""
-    others = [i for i in range(len(groups)) if i not in axes]
-    for i in others:
-        if groups[i] in weights:
-            values = values * along(weights[groups[i]], i, len(groups))
-    return values.sum([i + 1 for i in others]) if others else values
+    for i, group in enumerate(groups):
+        if i not in axes and group in weights:
+            values = values * along(weights[group], i, len(groups))
+    return summed_to(values, axes, len(groups))
 
 
 def _zeros(params: Params, size: int) -> Float[Tensor, "N h"]:

@@ -40,19 +40,14 @@ def differences(
             "outputs: expected tensors of the same shapes before and after, "
             f"got {shapes[0]} and {shapes[1]}"
         )
-    change = before[0].new_zeros(len(before[0]), dtype=torch.float64)
-    size = torch.zeros_like(change)
-    for pair in zip(before, after, strict=True):
-        old, new = map(_wide_rows, pair)
-        if old.shape[1]:
-            same = (old == new) | (old.isnan() & new.isnan())
-            moved = torch.where(same, 0, (old - new).abs())
-            change = torch.maximum(change, moved.nan_to_num(nan=math.inf, posinf=math.inf).amax(1))
-            size = torch.maximum(size, torch.where(old.isfinite(), old.abs(), 0).amax(1))
-    return change, size
+    old, new = _wide_rows(before), _wide_rows(after)
+    same = (old == new) | (old.isnan() & new.isnan())
+    moved = torch.where(same, 0, (old - new).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+    return moved.amax(1), torch.where(old.isfinite(), old.abs(), 0).amax(1)
 
 
-def _wide_rows(tensor: Tensor) -> Float[Tensor, "N _"]:
-    """All entries of each network in float64, or in a complex type of that precision."""
-    rows = tensor.reshape(len(tensor), -1)
-    return rows.to(torch.promote_types(rows.dtype, torch.float64))
+def _wide_rows(tensors: Sequence[Tensor]) -> Float[Tensor, "N _"]:
+    """A zero and all entries of each network in float64, or in a complex type of that precision."""
+    rows = [tensor.reshape(len(tensor), -1) for tensor in tensors]
+    zeros = rows[0].new_zeros(len(rows[0]), 1, dtype=torch.float64)
+    return torch.cat([zeros, *rows], dim=1)

@@ -1,13 +1,16 @@
 """Networks of any leading axes as rows `[N, ...]`, and a chunk of them at a time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
 from zoo.weight_space import WeightSpace
+
+Result = TypeVar("Result")
 
 
 def as_rows(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[tuple[int, ...], Params]:
@@ -29,16 +32,33 @@ def as_rows(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[tuple[int
     return lead, rows
 
 
-def chunks(space: WeightSpace, params: Mapping[str, Tensor], max_entries: int) -> list[slice]:
-    """Slices of networks `[N, *shape]` with at most so many entries; one slice if `N` is 0."""
+def in_chunks(
+    step: Callable[..., Result],
+    space: WeightSpace,
+    max_entries: int,
+    params: Mapping[str, Tensor],
+    *others: Mapping[str, Tensor],
+) -> list[Result]:
+    """What a step makes of some networks at a time, as few as the processor's cache holds.
+
+    Args:
+        step: Takes some rows of `params`, then the same rows of all others.
+        space: The weight space.
+        max_entries: Bound on the entries of the networks of one step, if they are more than one.
+        params: Tensors `[N, *shape]`.
+        *others: Tensors `[N, ...]`.
+
+    Returns:
+        The results; one if `N` is 0.
+    """
     count = next((len(tensor) for tensor in params.values()), 1)
     size = max(1, max_entries // max(1, space.num_params))
-    return [slice(start, start + size) for start in range(0, max(count, 1), size)]
-
-
-def rows_of(values: Mapping[str, Tensor], rows: slice) -> Params:
-    """Some rows of every tensor."""
-    return {name: tensor[rows] for name, tensor in values.items()}
+    results = []
+    for start in range(0, max(count, 1), size):
+        rows = slice(start, start + size)
+        parts = [{n: t[rows] for n, t in values.items()} for values in (params, *others)]
+        results.append(step(*parts))
+    return results
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]]) -> Params:
