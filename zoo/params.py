@@ -130,6 +130,23 @@ def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Pa
     return view
 
 
+def trained_part(gradients: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Params:
+    """Gradients that are 0 at fixed entries.
+
+    Args:
+        gradients: Tensors ``[*batch, *shape]``.
+        free: Boolean masks ``[*shape]``, True where an entry is trained, for the tensors that have
+            fixed entries.
+
+    Returns:
+        Tensors of the same shapes.
+    """
+    return {
+        name: gradient * free[name].to(gradient.device) if name in free else gradient
+        for name, gradient in gradients.items()
+    }
+
+
 def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
     """Give one value per network as many trailing axes as a tensor with entries per network has.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
 from zoo.conservation.quantities import residual, with_zeros
-from zoo.params import Params, batch_shape, perturb
+from zoo.params import Params, batch_shape, perturb, trained_part
 from zoo.symmetry.bilinear import scaling_terms
 from zoo.symmetry.blocks import Dim, cut_blocks
 from zoo.symmetry.residual import hidden_groups
@@ -184,5 +184,4 @@ def _gradient(
         slopes = torch.autograd.grad(
             value, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-    gradient = dict(zip(leaves, slopes, strict=True))
-    return {n: g * free[n].to(g) if n in free else g for n, g in gradient.items()}
+    return trained_part(dict(zip(leaves, slopes, strict=True)), free)

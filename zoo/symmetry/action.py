@@ -8,7 +8,7 @@ An element moves neuron `permutations[g][i]` of group `g` to place `i` and then 
 writes it by `scales[g][i]`, what reads it by the reciprocal.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -192,6 +192,15 @@ def with_batch(element: GroupElement, batch: Sequence[int]) -> GroupElement:
         return {name: value.reshape(*batch, value.shape[-1]) for name, value in values.items()}
 
     return GroupElement(reshaped(element.permutations), reshaped(element.scales))
+
+
+def restricted(element: GroupElement, groups: Collection[str]) -> GroupElement:
+    """The part of an element that moves the neurons of some groups."""
+
+    def chosen(values: Mapping[str, Tensor]) -> Params:
+        return {name: value for name, value in values.items() if name in groups}
+
+    return GroupElement(chosen(element.permutations), chosen(element.scales))
 
 
 def _check(space: WeightSpace, element: GroupElement) -> None:

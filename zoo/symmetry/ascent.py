@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from zoo.symmetry.assignment import best_places
-from zoo.symmetry.axes import along, kept_first, take
+from zoo.symmetry.axes import along, take
 from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
 
@@ -27,16 +27,19 @@ class Piece:
     """All entries that the same groups move.
 
     Attributes:
-        groups: The group of each axis that moves.
-        flips: For each such axis, whether the signs of its group act on it.
+        axes: Of each axis that moves its group, and whether the group's signs act on it.
         reference: `[*sizes, rest]`.
         values: The networks as they stand now, `[N, *sizes, rest]`; changed in place.
     """
 
-    groups: tuple[str, ...]
-    flips: tuple[bool, ...]
+    axes: _Signature
     reference: Float[Tensor, "..."]
     values: Float[Tensor, "N ..."]
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each axis."""
+        return [group for group, _ in self.axes]
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,22 @@ class _Move:
         group: Name of the group.
         rows: The networks that move, `[M]`.
         order: The neuron that comes to each place, `[M, h]`.
-        sign: The sign of each place, `[M, h]`; None if all stay.
+        sign: The sign of each place, `[M, h]`.
     """
 
     group: str
     rows: Int64[Tensor, " M"]
     order: Int64[Tensor, "M h"]
-    sign: Float[Tensor, "M h"] | None = None
+    sign: Float[Tensor, "M h"]
 
     def of(self, chosen: Bool[Tensor, " M"]) -> "_Move":
         """The move of some of its networks."""
-        sign = None if self.sign is None else self.sign[chosen]
-        return _Move(self.group, self.rows[chosen], self.order[chosen], sign)
+        return _Move(self.group, self.rows[chosen], self.order[chosen], self.sign[chosen])
 
     def undone(self) -> "_Move":
         """The move back."""
         back = self.order.argsort(-1)
-        sign = None if self.sign is None else self.sign.gather(1, back)
-        return _Move(self.group, self.rows, back, sign)
+        return _Move(self.group, self.rows, back, self.sign.gather(1, back))
 
 
 def start(
@@ -139,39 +140,30 @@ def _pieces(
     """Networks and reference, cut into pieces."""
     parts: dict[_Signature, list[tuple[Tensor, Tensor]]] = {}
     for block in cut_blocks(space):
-        if axes := _moving_axes(block, permuted, signed):
-            signature = tuple((group, flips) for group, flips, _ in axes)
-            places = [i for _, _, i in axes]
-            values = _entries(block, params[block.tensor], places)
+        if moving := _moving_axes(block, permuted, signed):
+            signature = tuple((group, flips) for group, flips, _ in moving)
+            places = [i for _, _, i in moving]
+            values = block.entries(params[block.tensor], places)
             if values.dtype != torch.float64:
                 values = values.float()
-            target = _entries(block, reference[block.tensor].detach(), places)
-            parts.setdefault(signature, []).append((values, target.to(values)))
-    return [_joined(signature, pairs) for signature, pairs in parts.items()]
-
-
-def _joined(signature: _Signature, pairs: list[tuple[Tensor, Tensor]]) -> Piece:
-    """One piece of all entries that the same groups move, given as networks and reference."""
-    groups, flips = zip(*signature, strict=True)
-    values, targets = (torch.cat(part, dim=-1) for part in zip(*pairs, strict=True))
-    return Piece(groups, flips, targets, values)
-
-
-def _entries(block: Block, tensor: Tensor, places: list[int]) -> Tensor:
-    """The entries of a block, with the axes that move first and one for the rest."""
-    return kept_first(block.view(tensor), places, len(block.dims))
+            target = block.entries(reference[block.tensor].detach(), places).to(values)
+            parts.setdefault(signature, []).append((target, values))
+    return [
+        Piece(axes, *(torch.cat(part, dim=-1) for part in zip(*pairs, strict=True)))
+        for axes, pairs in parts.items()
+    ]
 
 
 def _moving_axes(
     block: Block, permuted: Mapping[str, Tensor], signed: Mapping[str, Tensor]
 ) -> list[tuple[str, bool, int]]:
     """Of each axis that moves its group, whether the group's signs act on it, and its place."""
-    axes = []
+    moving = []
     for i, dim in enumerate(block.dims):
         flips = dim.group in signed and dim.power % 2 == 1
         if dim.group in permuted or flips:
-            axes.append((str(dim.group), flips, i))
-    return sorted(axes)
+            moving.append((str(dim.group), flips, i))
+    return sorted(moving)
 
 
 def shuffle(state: State, generator: torch.Generator) -> None:
@@ -179,7 +171,8 @@ def shuffle(state: State, generator: torch.Generator) -> None:
     for name, index in state.permutations.items():
         order = torch.randperm(index.shape[1], generator=generator).to(index.device)
         rows = torch.arange(len(index), device=index.device)
-        _move(state, _Move(name, rows, order.expand_as(index)))
+        order = order.expand_as(index)
+        _move(state, _Move(name, rows, order, torch.ones_like(order, dtype=torch.float64)))
 
 
 def ascend(state: State, generator: torch.Generator) -> Iterator[None]:
@@ -235,17 +228,15 @@ def _best_move(
 ) -> tuple[_Move, Float[Tensor, " M"]]:
     """The move that gains most if the objective is linear in it, and what it gains."""
     even = _gains(touched, rows, group, flips=False)
-    odd = _gains(touched, rows, group, flips=True) if group in state.signs else None
-    gains = even if odd is None else even + odd.abs()
+    odd = _gains(touched, rows, group, flips=True)
+    gains = even + odd.abs()
     if group in state.permutations:
         places = best_places(gains)
     else:
         places = torch.arange(gains.shape[1], device=rows.device).expand(len(rows), -1)
     order = places.argsort(-1)
-    now = (even if odd is None else even + odd).diagonal(dim1=1, dim2=2)
+    now = (even + odd).diagonal(dim1=1, dim2=2)
     rise = _picked(gains, places).double().sum(1) - now.double().sum(1)
-    if odd is None:
-        return _Move(group, rows, order), rise
     negative = _picked(odd, places).gather(1, order) < 0
     return _Move(group, rows, order, torch.where(negative, -1.0, 1.0).double()), rise
 
@@ -264,8 +255,8 @@ def _gains(
     total = values.new_zeros(len(rows), size, size)
     for piece in pieces:
         values = piece.values if len(rows) == len(piece.values) else piece.values[rows]
-        for axis, name in enumerate(piece.groups):
-            if name == group and piece.flips[axis] == flips:
+        for axis, along_axis in enumerate(piece.axes):
+            if along_axis == (group, flips):
                 neurons = values.movedim(axis + 1, 1).flatten(2)
                 total += neurons @ piece.reference.movedim(axis, 0).flatten(1).T
     return total
@@ -282,16 +273,16 @@ def _move(state: State, move: _Move) -> None:
     for held in (state.permutations, state.signs):
         if group in held:
             held[group][rows] = held[group][rows].gather(1, move.order)
-    if group in state.signs and move.sign is not None:
+    if group in state.signs:
         state.signs[group][rows] *= move.sign
 
 
 def _moved(piece: Piece, move: _Move) -> Float[Tensor, "M ..."]:
     """The networks of a move, after it."""
     values, rank = piece.values[move.rows], piece.values.dim() - 1
-    for axis, (group, flips) in enumerate(zip(piece.groups, piece.flips, strict=True)):
+    for axis, (group, flips) in enumerate(piece.axes):
         if group == move.group:
             values = take(values, move.order, axis - rank, rank)
-            if flips and move.sign is not None:
+            if flips:
                 values = values * along(move.sign.to(values), axis, rank)
     return values

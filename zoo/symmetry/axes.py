@@ -163,9 +163,7 @@ def take(
     return tensor[missing].take_along_dim(places, dim)
 
 
-def summed_to(
-    values: Float[Tensor, "..."], kept: Sequence[int], rank: int
-) -> Float[Tensor, "..."]:
+def summed_to(values: Float[Tensor, "..."], kept: Sequence[int], rank: int) -> Float[Tensor, "..."]:
     """Sums over axes of a tensor.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.symmetry.axes import along, kept_first
+from zoo.symmetry.axes import along, summed_to
 from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
 
@@ -228,15 +228,13 @@ def _joined_columns(
 
 def _rows(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
     """A block as `[*batch, *kept, all others]`."""
-    block = term.block.view(values[term.block.tensor])
-    return kept_first(block, term.kept, len(term.block.dims))
+    return term.block.entries(values[term.block.tensor], term.kept)
 
 
 def _summed(term: Term, values: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
     """Sums of a block over all axes but those kept."""
-    block, rank = term.block.view(values[term.block.tensor]), len(term.block.dims)
-    others = [i - rank for i in range(rank) if i not in term.kept]
-    return block.sum(others) if others else block
+    block = term.block
+    return summed_to(block.view(values[block.tensor]), term.kept, len(block.dims))
 
 
 def _weighted(
@@ -247,7 +245,7 @@ def _weighted(
     if len(alike) == 1:
         factor, sums = int(weight(first.power)), _summed(first, products)
         return sums if factor == 1 else factor * sums
-    values = kept_first(first.block.view(products[first.block.tensor]), (), len(first.block.dims))
+    values = first.block.entries(products[first.block.tensor], ())
     return values @ weight(_summed_powers(alike)).flatten(1).mT.to(values)
 
 

@@ -67,9 +67,7 @@ class Block:
                 tensor = tensor.narrow(lead + step[0], step[1], step[2])
         return tensor
 
-    def entries(
-        self, tensor: Shaped[Tensor, "..."], kept: Sequence[int]
-    ) -> Shaped[Tensor, "..."]:
+    def entries(self, tensor: Shaped[Tensor, "..."], kept: Sequence[int]) -> Shaped[Tensor, "..."]:
         """The block of a tensor with some axes first, all others flattened to one.
 
         Args:

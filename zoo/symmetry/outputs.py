@@ -18,6 +18,24 @@ def tensors_in(outputs: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
+def relative_change(before: Any, after: Any) -> float:
+    """The largest difference between outputs, over the larger of 1 and the largest output before.
+
+    Args:
+        before: Outputs of any form.
+        after: Outputs of the same form.
+
+    Returns:
+        The change; infinite if an entry is NaN, or infinite, on one side only.
+
+    Raises:
+        ValueError: If there is no tensor, or tensors are of different number or shape.
+    """
+    old, new = ([tensor[None] for tensor in tensors_in(outputs)] for outputs in (before, after))
+    change, size = differences(old, new)
+    return float(change / size.clamp_min(1))
+
+
 def differences(
     before: Sequence[Tensor], after: Sequence[Tensor]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:

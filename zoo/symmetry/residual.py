@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params
-from zoo.pattern import Axis, labels
-from zoo.symmetry.action import GroupElement, act, sample
+from zoo.params import Params, trained_part
+from zoo.pattern import labels
+from zoo.symmetry.action import GroupElement, act, restricted, sample
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
-from zoo.symmetry.outputs import differences, tensors_in
+from zoo.symmetry.outputs import differences, relative_change, tensors_in
 from zoo.symmetry.report import SymmetryReport
 from zoo.symmetry.rows import as_rows
 from zoo.weight_space import WeightSpace
@@ -60,20 +60,11 @@ def max_output_change(
         )
     changes = [0.0]
     with torch.no_grad():
-        before = _outputs_of_one(apply(dict(params)))
+        before = apply(dict(params))
         for _ in range(num_samples):
-            element = sample(space, generator)
-            permutations = {name: p for name, p in element.permutations.items() if name in chosen}
-            scales = {name: s for name, s in element.scales.items() if name in chosen}
-            moved = act(space, GroupElement(permutations, scales), params)
-            change, size = differences(before, _outputs_of_one(apply(moved)))
-            changes.append(float(change / size.clamp_min(1)))
+            element = restricted(sample(space, generator), chosen)
+            changes.append(relative_change(before, apply(act(space, element, params))))
     return max(changes)
-
-
-def _outputs_of_one(outputs: Any) -> list[Tensor]:
-    """The tensors in the outputs of one network, as rows of one."""
-    return [output[None] for output in tensors_in(outputs)]
 
 
 def symmetry_report(
@@ -123,11 +114,8 @@ def symmetry_report(
             sign[name] = subject.changes(before, _sign_flips(name, group.size))
             shuffles = [_shuffle(name, group.size, generator) for _ in range(num_samples)]
             permutation[name] = subject.changes(before, shuffles).amax(-1)
-    return SymmetryReport(tested, scale, sign, permutation, _rounding(gradients) ** 0.5)
-
-
-def _rounding(gradients: Params) -> float:
-    return max(torch.finfo(gradient.dtype).eps for gradient in gradients.values())
+    rounding = max(torch.finfo(gradient.dtype).eps for gradient in gradients.values())
+    return SymmetryReport(tested, scale, sign, permutation, rounding**0.5)
 
 
 @dataclass(frozen=True)
@@ -163,10 +151,7 @@ class _Subject:
             return loss(self.apply({**leaves, **constants}, self.batch[0]), self.batch[1])
 
         slopes = self._each(torch.func.grad(loss_of), trained, others)
-        gradients = dict(zip(trained, slopes, strict=True))
-        for name, mask in self.free.items():
-            gradients[name] = gradients[name] * mask.to(gradients[name].device)
-        return gradients
+        return trained_part(dict(zip(trained, slopes, strict=True)), self.free)
 
     def changes(
         self, before: list[Tensor], elements: Sequence[GroupElement]
@@ -215,15 +200,12 @@ def hidden_groups(space: WeightSpace) -> list[str]:
     """
     written, read = set(), set()
     for name in space.tensors:
-        written |= _groups_on(space.pattern(name).written)
-        read |= _groups_on(space.pattern(name).read)
+        pattern = space.pattern(name)
+        for axis, power in zip(pattern.axes, pattern.powers, strict=True):
+            (written if power > 0 else read).update(label.group for label in labels(axis))
     fixed = {n for n, g in space.groups.items() if not g.permutable and g.scaling == "none"}
     likely = (written & read) | ((written | read) - fixed)
     return [name for name in space.groups if name in (likely or written | read)]
-
-
-def _groups_on(axes: tuple[Axis, ...]) -> set[str]:
-    return {label.group for axis in axes for label in labels(axis)}
 
 
 def scaling_residual(

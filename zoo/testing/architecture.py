@@ -13,9 +13,9 @@ from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import (
     TOLERANCES,
     assert_function_preserved,
+    change_of,
     expect,
     expect_shape,
-    relative_change,
     seeded,
 )
 from zoo.weight_space import WeightSpace
@@ -147,7 +147,7 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
     networks = [_network(architecture, seed + i) for i in range(3)]
     together = torch.func.vmap(architecture.apply, in_dims=(0, None))(stack(networks), inputs)
     alone = torch.stack([architecture.apply(params, inputs) for params in networks])
-    change = relative_change([alone], [together])
+    change = change_of(alone, together)
     expect(
         change < TOLERANCES[torch.float64],
         f"apply: networks under vmap and one by one differ by {change:.2g}",
@@ -208,7 +208,7 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
 
 
 def _expect_unmoved(what: str, expected: Tensor, got: Tensor) -> None:
-    change = relative_change([expected], [got])
+    change = change_of(expected, got)
     expect(
         change < TOLERANCES[torch.float64],
         f"apply_training: a declared symmetry moves {what} wrongly, by {change:.2g}",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
-from zoo.symmetry.action import GroupElement, act, sample
-from zoo.symmetry.outputs import differences, tensors_in
+from zoo.symmetry.action import GroupElement, act, restricted, sample, with_batch
+from zoo.symmetry.outputs import relative_change, tensors_in
 from zoo.symmetry.residual import max_output_change
 from zoo.weight_space import WeightSpace
 
@@ -98,6 +98,7 @@ def assert_equivariant(
     generator = generator if generator is not None else seeded(0)
     tolerance = _tolerance(features) if tolerance is None else tolerance
     lead = batch_shape(space, features)
+    first = lead[:1]
     with torch.no_grad():
         before = layer(dict(features))
         tensors = list(tensors_in(before))
@@ -107,17 +108,19 @@ def assert_equivariant(
             "the outputs of the layer are not finite",
         )
         for _ in range(num_samples):
-            element = sample(space, generator, lead[:1])
+            element = sample(space, generator, first)
             element = element if scales else replace(element, scales={})
-            after = layer(act(space, _with_axes(element, len(lead)), features))
+            after = layer(act(space, _with_axes(element, first, len(lead)), features))
             if output_space == "invariant":
                 _expect_same(before, after, tolerance, "invariant")
             else:
-                expected = _act_on_outputs(output_space or space, element, before)
+                expected = _act_on_outputs(output_space or space, element, first, before)
                 _expect_same(expected, after, tolerance, "equivariant")
 
 
-def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> Params:
+def _act_on_outputs(
+    space: WeightSpace, element: GroupElement, first: Sequence[int], outputs: Any
+) -> Params:
     expect(
         isinstance(outputs, Mapping),
         f"an equivariant layer: expected a mapping of tensors, got {type(outputs).__name__}",
@@ -128,24 +131,12 @@ def _act_on_outputs(space: WeightSpace, element: GroupElement, outputs: Any) -> 
         raise AssertionError(
             f"the outputs of the layer do not fit their weight space: {error}"
         ) from error
-    restricted = [
-        {name: values for name, values in moves.items() if name in space.groups}
-        for moves in (element.permutations, element.scales)
-    ]
-    return act(space, _with_axes(GroupElement(*restricted), len(lead)), outputs)
+    return act(space, _with_axes(restricted(element, space.groups), first, len(lead)), outputs)
 
 
-def _with_axes(element: GroupElement, count: int) -> GroupElement:
+def _with_axes(element: GroupElement, first: Sequence[int], count: int) -> GroupElement:
     """The element with ones after its leading axis, so that it has `count` leading axes."""
-    return GroupElement(
-        {name: _reshaped(values, count) for name, values in element.permutations.items()},
-        {name: _reshaped(values, count) for name, values in element.scales.items()},
-    )
-
-
-def _reshaped(values: Tensor, count: int) -> Tensor:
-    ones = (1,) * (count - values.dim() + 1)
-    return values.reshape(*values.shape[:-1], *ones, values.shape[-1])
+    return with_batch(element, (*first, *(1,) * (count - len(first))))
 
 
 def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
@@ -156,13 +147,13 @@ def _expect_same(expected: Any, got: Any, tolerance: float, kind: str) -> None:
         f"the layer changes its outputs from {list(parts)} to {list(others)}",
     )
     for name in parts:
-        before, after = list(tensors_in(parts[name])), list(tensors_in(others[name]))
-        change = relative_change(before, after) if before or after else 0.0
-        expect(
-            change < tolerance,
-            f"the layer is not {kind}: {name!r} is off by {change:.2g}, "
-            f"expected below {tolerance:.0e}",
-        )
+        if list(tensors_in([parts[name], others[name]])):
+            change = change_of(parts[name], others[name])
+            expect(
+                change < tolerance,
+                f"the layer is not {kind}: {name!r} is off by {change:.2g}, "
+                f"expected below {tolerance:.0e}",
+            )
 
 
 def _declared_alone(space: WeightSpace, group: str) -> dict[str, WeightSpace]:
@@ -192,26 +183,12 @@ def _tolerance(params: Mapping[str, Tensor]) -> float:
     return max(TOLERANCES.get(tensor.dtype, 1e-2) for tensor in params.values())
 
 
-def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """The largest difference, over the larger of 1 and the largest entry before.
-
-    Args:
-        before: Tensors.
-        after: Tensors of the same shapes.
-
-    Returns:
-        The change.
-
-    Raises:
-        AssertionError: If number or shapes differ.
-    """
+def change_of(expected: Any, got: Any) -> float:
+    """`relative_change`, with an AssertionError if number or shapes of tensors differ."""
     try:
-        change, size = differences(
-            [tensor[None] for tensor in before], [tensor[None] for tensor in after]
-        )
+        return relative_change(expected, got)
     except ValueError as error:
         raise AssertionError(str(error)) from error
-    return float(change / size.clamp_min(1))
 
 
 def seeded(seed: int) -> torch.Generator:
