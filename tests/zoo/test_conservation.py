@@ -20,7 +20,7 @@ from zoo.architectures import (
     build_mlp,
     make_asymmetric,
 )
-from zoo.conservation.find import candidates, find_laws
+from zoo.conservation.find import find_laws, possible_laws
 from zoo.conservation.laws import balance, declared_laws, matrix, scale, shift
 from zoo.conservation.quantities import conserved_quantities, measure, residuals
 from zoo.params import Params, stack, unflatten
@@ -292,7 +292,7 @@ def test_leading_axes_are_networks(lead):
 def test_residuals_are_between_0_and_1_and_0_without_gradients(case: Case, seed):
     space, source = case.space, generator(seed)
     params, gradients = (random_params(space, source) for _ in range(2))
-    named = [law for alternatives in candidates(space) for law in alternatives]
+    named = [law for alternatives in possible_laws(space) for law in alternatives]
     for law in named:
         values = residuals([law], params, gradients)[law.name]
         assert bool(((values >= 0) & (values <= 1)).all())

@@ -83,7 +83,9 @@ def count_laws(
     References:
         Marcotte, Gribonval and Peyre 2023, arXiv 2307.00144, section 3.
     """
-    _check_double(params)
+    dtypes = {str(tensor.dtype) for tensor in params.values()}
+    if dtypes - {"torch.float64"}:
+        raise ValueError(f"count_laws: expected float64 params, got {sorted(dtypes)}")
     point = torch.cat([tensor.detach().reshape(-1) for tensor in params.values()])
     function = partial(_apply_flat, apply, params)
     samples = num_samples or 4 * len(point) + 64
@@ -144,19 +146,9 @@ class _Fields:
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Inputs and covectors of so many fields for each sample."""
         blank = torch.zeros(1, *self.input_shape, dtype=torch.float64)
-        x, c = (
-            torch.randn(
-                (self.samples, count, *shape), generator=self.generator, dtype=torch.float64
-            )
-            for shape in (blank.shape, self.function(self.point, blank).shape)
-        )
-        return x, c
-
-
-def _check_double(params: Mapping[str, Tensor]) -> None:
-    dtypes = {str(tensor.dtype) for tensor in params.values()}
-    if dtypes - {"torch.float64"}:
-        raise ValueError(f"count_laws: expected float64 params, got {sorted(dtypes)}")
+        draw = partial(torch.randn, generator=self.generator, dtype=torch.float64)
+        x = draw(self.samples, count, *blank.shape)
+        return x, draw(self.samples, count, *self.function(self.point, blank).shape)
 
 
 def _apply_flat(
@@ -186,14 +178,8 @@ def count_independent(laws: Sequence[Law], params: Mapping[str, Tensor]) -> int:
 
 def _quantity_gradients(law: Law, params: Mapping[str, Tensor]) -> Float[Tensor, "n P"]:
     """Of each quantity of a law the gradient by all parameters, in one row."""
-    moving = {name: params[name] for name in law.tensors}
-    rows = torch.func.jacrev(lambda point: bilinear(law, point, point).reshape(-1))(moving)
-    count = next(iter(rows.values())).shape[0]
-    parts = [
-        rows[name] if name in rows else tensor.new_zeros(count, *tensor.shape)
-        for name, tensor in params.items()
-    ]
-    return torch.cat([part.reshape(count, -1) for part in parts], dim=1)
+    rows = torch.func.jacrev(lambda point: bilinear(law, point, point).reshape(-1))(dict(params))
+    return torch.cat([rows[name].reshape(len(rows[name]), -1) for name in params], dim=1)
 
 
 def _field(function: Function, x: Tensor, c: Tensor) -> Callable[[Tensor], Tensor]:
@@ -217,7 +203,7 @@ def _derivative(
     field: Callable[[Tensor], Tensor], flat: Tensor, along: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A field at a point, and its derivative along a direction."""
-    value, change = torch.func.jvp(field, (flat,), (along,))[:2]
+    value, change = torch.func.jvp(field, (flat,), (along,))
     return value, change
 
 

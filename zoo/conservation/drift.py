@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.conservation.laws import Law
-from zoo.conservation.quantities import Laws, bilinear, checked, with_zeros
+from zoo.conservation.quantities import Laws, bilinear, checked, with_gradients
 from zoo.params import expand_right
 from zoo.symmetry.blocks import Block
 
@@ -79,8 +79,8 @@ def predicted_drift(
     Raises:
         ValueError: If a tensor that a law is about is missing.
     """
-    named = checked(of, params)
-    full, drift = with_zeros(named, params, gradients), {}
+    named, full = with_gradients(of, params, gradients)
+    drift = {}
     for law in named:
         now = bilinear(law, params, params)
         drift[law.name] = _decay(law, now, lr, weight_decay)
@@ -115,9 +115,8 @@ def split_drift(
     Raises:
         ValueError: If a tensor that a law is about is missing.
     """
-    named = checked(of, params)
+    named, full = with_gradients(of, params, gradients)
     checked(named, after)
-    full = with_zeros(named, params, gradients)
     return {law.name: _split(law, params, after, full, lr, weight_decay) for law in named}
 
 
@@ -130,10 +129,13 @@ def _split(
     weight_decay: Rate,
 ) -> Drift:
     """What moved the quantity of one law."""
-    update = {n: _update(params[n], after[n], lr, weight_decay) for n in law.tensors}
-    extra = {n: update[n] + _like(lr, params[n]) * gradients[n] for n in law.tensors}
+    update = {
+        name: after[name] - _kept(lr, weight_decay, params[name]) * params[name]
+        for name in law.tensors
+    }
+    extra = {name: u + _like(lr, u) * gradients[name] for name, u in update.items()}
     now = bilinear(law, params, params)
-    step, kept = _like(lr, now), 1 - _like(lr, now) * _like(weight_decay, now)
+    step, kept = _like(lr, now), _kept(lr, weight_decay, now)
     if law.kind == "shift":
         discretization, optimizer = torch.zeros_like(now), bilinear(law, extra, extra)
         broken = -step * bilinear(law, gradients, gradients)
@@ -187,14 +189,10 @@ def _tighten(
     squares: dict[Block, Tensor], weights: Mapping[Block, int], total: Float[Tensor, "*batch"]
 ) -> None:
     """Bounds on the squares of blocks that follow from the others in one relation."""
-    above, below = torch.zeros_like(total), torch.zeros_like(total)
+    known = {block: weight * squares[block] for block, weight in weights.items()}
     for block, weight in weights.items():
-        if weight > 0:
-            above = above + weight * squares[block]
-        else:
-            below = below - weight * squares[block]
-    for block, weight in weights.items():
-        bound = (total + below if weight > 0 else above - total) / abs(weight)
+        others = [known[other] for other, factor in weights.items() if factor * weight < 0]
+        bound = (total - sum(others, torch.zeros_like(total))) / weight
         squares[block] = torch.minimum(squares[block], bound.clamp(min=0))
 
 
@@ -226,20 +224,17 @@ def _relation(
     return {block: weight for block, weight in weights.items() if weight}, total
 
 
-def _update(before: Tensor, after: Tensor, lr: Rate, weight_decay: Rate) -> Tensor:
-    """What a step adds to a tensor beside its decay."""
-    return after - (1 - _like(lr, before) * _like(weight_decay, before)) * before
+def _kept(lr: Rate, weight_decay: Rate, tensor: Tensor) -> float | Tensor:
+    """The share of a tensor that weight decay leaves in one step."""
+    return 1 - _like(lr, tensor) * _like(weight_decay, tensor)
 
 
 def _decay(law: Law, now: Tensor, lr: Rate, weight_decay: Rate) -> Float[Tensor, "..."]:
     """What weight decay alone does to the quantity of a law."""
-    return _like(_shrunk(lr, weight_decay, 1 if law.kind == "shift" else 2), now) * now
-
-
-def _shrunk(lr: Rate, weight_decay: Rate, power: int) -> Rate:
-    """`(1 - lr decay)^power - 1`, without cancellation."""
     rate = lr * weight_decay
-    return rate * (rate - 2) if power == 2 else -rate
+    # (1 - rate)^2 - 1 of a quadratic law, without cancellation
+    change = -rate if law.kind == "shift" else rate * (rate - 2)
+    return _like(change, now) * now
 
 
 def _like(value: Rate, tensor: Tensor) -> float | Tensor:

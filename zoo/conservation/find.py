@@ -1,4 +1,4 @@
-"""Which laws a loss keeps: candidates from the patterns of a space, confirmed on gradients."""
+"""Which laws a loss keeps: those that the patterns of a space allow, confirmed on gradients."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
-from zoo.conservation.quantities import residual, with_zeros
+from zoo.conservation.quantities import residual, with_gradients
 from zoo.params import Params, batch_shape, perturb, trained_part
 from zoo.symmetry.bilinear import scaling_terms
 from zoo.symmetry.blocks import Dim, cut_blocks
@@ -28,8 +28,8 @@ def find_laws(
 ) -> tuple[Law, ...]:
     """The laws that a loss keeps, of all that the patterns of a space make possible.
 
-    Each candidate is tested on gradients in float64, at generic points near some params, and kept
-    if its residual is at rounding level at all of them. Only the kinds of `zoo.conservation.laws`
+    Each is tested on gradients in float64, at generic points near some params, and kept if its
+    residual is at rounding level at all of them. Only the kinds of `zoo.conservation.laws`
     are looked for, and scales and shifts only of tensors that have a gradient. What another law
     implies is left out, such as the balance of a group that has a matrix law.
 
@@ -66,12 +66,10 @@ def find_laws(
     source = generator or torch.Generator().manual_seed(0)
     points = [perturb(params, source) for _ in range(num_points)]
     gradients = [_gradient(loss, point, free or {}) for point in points]
-    used = {
-        name for name in space.tensors if all(bool(gradient[name].any()) for gradient in gradients)
-    }
+    used = {name for name in space.tensors if all(bool(g[name].any()) for g in gradients)}
     kept: list[Law] = []
     scaled: set[str] = set()
-    for alternatives in candidates(space, used):
+    for alternatives in possible_laws(space, used):
         for law in alternatives:
             if used.isdisjoint(law.tensors):
                 continue
@@ -86,14 +84,14 @@ def find_laws(
 
 def _worst_residual(law: Law, points: Sequence[Params], gradients: Sequence[Params]) -> float:
     """The largest residual of a law at any point; infinite if one is NaN."""
-    worst = 0.0
-    for point, gradient in zip(points, gradients, strict=True):
-        value = float(residual(law, point, with_zeros([law], point, gradient)).max())
-        worst = max(worst, math.inf if math.isnan(value) else value)
-    return worst
+    largest = [
+        float(residual(law, point, with_gradients([law], point, gradient)[1]).max())
+        for point, gradient in zip(points, gradients, strict=True)
+    ]
+    return math.inf if any(map(math.isnan, largest)) else max(largest, default=0.0)
 
 
-def candidates(space: WeightSpace, used: Collection[str] | None = None) -> list[Alternatives]:
+def possible_laws(space: WeightSpace, used: Collection[str] | None = None) -> list[Alternatives]:
     """All laws that the patterns of a space make possible.
 
     Args:
@@ -104,16 +102,14 @@ def candidates(space: WeightSpace, used: Collection[str] | None = None) -> list[
         For each structure its alternatives, the strongest first: of those that hold, the first
         implies the others.
     """
-    written: dict[str, tuple[Dim, ...]] = {}
-    sums = set()
+    written: dict[str, set[tuple[Dim, ...]]] = {}
     for block in cut_blocks(space):
         dims = tuple(block.dims[i] for i in sides(space, block)[0])
-        if written.setdefault(block.tensor, dims) != dims:
-            sums.add(block.tensor)
+        written.setdefault(block.tensor, set()).add(dims)
     whole = {
-        name: written[name]
-        for name in space.tensors
-        if name not in sums and (used is None or name in used)
+        name: dims.pop()
+        for name, dims in written.items()
+        if len(dims) == 1 and (used is None or name in used)
     }
     structures = [_of_group(space, group) for group in hidden_groups(space)]
     structures += [_scales(space, whole, sets) for sets in _before_norms(space, whole)]
@@ -147,10 +143,9 @@ def _before_norms(
     """
     reading = {name for name in whole if space.pattern(name).read}
     structures = []
-    for name in whole:
-        if name in reading:
-            biases = [bias for bias in whole if whole[bias] == whole[name] and bias not in reading]
-            structures.append([[name], *([name, bias] for bias in biases)])
+    for name in filter(reading.__contains__, whole):
+        biases = [bias for bias in whole if whole[bias] == whole[name] and bias not in reading]
+        structures.append([[name], *([name, bias] for bias in biases)])
     for group in space.groups:
         powers = {
             name: [dim.power for dim in dims if dim.group == group] for name, dims in whole.items()

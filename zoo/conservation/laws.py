@@ -9,7 +9,7 @@ quantity `Q`.
     scale     a layer before a norm         Q = |W|^2
     shift     logits before a softmax       Q = column sums of W
 
-`declared_laws` gives those that a space declares, `candidates` those that are possible,
+`declared_laws` gives those that a space declares, `possible_laws` those that are possible,
 `zoo.conservation.quantities` measures them.
 """
 

@@ -95,11 +95,9 @@ def measure(
     Raises:
         ValueError: If a tensor that a law is about is missing.
     """
-    named = checked(of, params)
-    full = with_zeros(named, params, gradients)
-    products = pairs(
-        params, full, (name for law in named if law.kind in _DIAGONAL for name in law.tensors)
-    )
+    named, full = with_gradients(of, params, gradients)
+    names = (name for law in named if law.kind in _DIAGONAL for name in law.tensors)
+    products = pairs(params, full, names)
     values, off = {}, {}
     for law in named:
         if law.kind in _DIAGONAL:
@@ -154,12 +152,25 @@ def checked(of: Laws, params: Mapping[str, Tensor]) -> Sequence[Law]:
     return named
 
 
-def with_zeros(
-    named: Sequence[Law], params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-) -> Params:
-    """Gradients of all tensors that laws are about: 0 for those that are absent."""
+def with_gradients(
+    of: Laws, params: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> tuple[Sequence[Law], Params]:
+    """The laws, and gradients of all tensors that they are about: 0 for those that are absent.
+
+    Args:
+        of: Laws, or a weight space for those that it declares.
+        params: Tensors by name.
+        gradients: Gradients of some of them.
+
+    Returns:
+        Laws and gradients.
+
+    Raises:
+        ValueError: If a tensor that a law is about is missing in the params.
+    """
+    named = checked(of, params)
     names = {name for law in named for name in law.tensors}
-    return {
+    return named, {
         name: gradients[name] if name in gradients else torch.zeros_like(params[name])
         for name in names
     }

@@ -44,7 +44,6 @@ class Tracker:
         if every < 1:
             raise ValueError(f"Tracker: expected every >= 1, got {every}")
         self._laws, self._every, self._calls = tuple(laws), every, 0
-        self._names = {name for law in self._laws for name in law.tensors}
         self._losses: list[Tensor] = []
         self._quantities: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
         self._residuals: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
@@ -64,12 +63,9 @@ class Tracker:
         self._calls += 1
         if (self._calls - 1) % self._every:
             return
-        params, gradients = {}, {}
-        for name, parameter in model.named_parameters():
-            if name in self._names:
-                params[name] = parameter.detach()
-                if parameter.grad is not None:
-                    gradients[name] = parameter.grad
+        parameters = dict(model.named_parameters())
+        params = {name: parameter.detach() for name, parameter in parameters.items()}
+        gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         now, off = measure(self._laws, params, gradients)
         for name in self._quantities:
             self._quantities[name].append(now[name])

@@ -222,7 +222,7 @@ def angular_momentum_residual(
     References:
         Gluch and Urbanke 2021, arXiv 2104.05508.
     """
-    size = velocity.flatten(1).norm(dim=1) * (weight @ generator.to(weight)).flatten(1).norm(dim=1)
+    size = _norms(velocity) * _norms(weight @ generator.to(weight))
     return angular_momentum(velocity, weight, generator).abs() / torch.where(size > 0, size, 1)
 
 
@@ -256,10 +256,11 @@ def equivariance_residual(
     gradient = orbit_gradient(apply, params, batch, elements, weight, loss)
     residuals = []
     for element in elements.to(gradient):
-        moved = orbit_gradient(
-            apply, {**params, weight: params[weight] @ element}, batch, elements, weight, loss
-        )
-        residuals.append(
-            (moved - gradient @ element).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1)
-        )
+        turned = {**params, weight: params[weight] @ element}
+        moved = orbit_gradient(apply, turned, batch, elements, weight, loss)
+        residuals.append(_norms(moved - gradient @ element) / _norms(gradient))
     return torch.stack(residuals, dim=1)
+
+
+def _norms(values: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
+    return values.flatten(1).norm(dim=1)

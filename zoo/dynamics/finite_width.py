@@ -94,10 +94,8 @@ def tangent_kernel(
         Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of
         this file.
     """
-    outputs = _num_outputs(apply, params, x)
-    gram = _gram(
-        apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(1, 2)
-    )
+    gram = _gram(apply, params, x, other, free or {}, max_entries, lambda rows: rows.flatten(1, 2))
+    outputs = gram.shape[1] // len(x)
     return gram.unflatten(2, (-1, outputs)).unflatten(1, (-1, outputs))
 
 
@@ -133,9 +131,7 @@ def tangent_kernel_trace(
         Jacot et al. 2018, arXiv 1806.07572, section 4; statement, proof and failure are on top of
         this file.
     """
-    return _gram(
-        apply, params, x, other, free or {}, max_entries, lambda jacobian: jacobian.flatten(2)
-    )
+    return _gram(apply, params, x, other, free or {}, max_entries, lambda rows: rows.flatten(2))
 
 
 def _gram(
@@ -148,17 +144,19 @@ def _gram(
     as_rows: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "N R S"]:
     """Inner products of the rows that `as_rows` makes of Jacobians, summed over tensors."""
-    count = _check(params, free)
+    _check(params, free)
     trained = _trained(params, free)
-    entries = _num_outputs(apply, params, x) * sum(params[name][0].numel() for name in trained)
+    with torch.no_grad():
+        first = apply({name: tensor[0] for name, tensor in params.items()}, x[:1])
+    entries = first.shape[1] * sum(params[name][0].numel() for name in trained)
     total = len(x) + (0 if other is None else len(other))
     networks = max(1, max_entries // (entries * total))
     images = total if entries * total <= max_entries else max(1, max_entries // (2 * entries))
     others = None if other is None else other.split(images)
     grams = []
-    for start in range(0, count, networks):
+    for start in range(0, len(next(iter(params.values()))), networks):
         some = {name: tensor[start : start + networks].detach() for name, tensor in params.items()}
-        rows = partial(_jacobian_rows, as_rows, apply, some, trained, free)
+        rows = partial(_jacobians, as_rows, apply, some, trained, free)
         grams.append(_blockwise(rows, x.split(images), others))
     return torch.cat(grams)
 
@@ -177,17 +175,6 @@ def _trained(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> set[st
     return trained
 
 
-def _jacobian_rows(
-    as_rows: Callable[[Tensor], Tensor],
-    apply: Apply,
-    params: Params,
-    names: set[str],
-    free: Mapping[str, Tensor],
-    x: Tensor,
-) -> list[Tensor]:
-    return [as_rows(jacobian) for jacobian in _jacobians(apply, params, names, x, free)]
-
-
 def _blockwise(
     rows: Callable[[Tensor], list[Tensor]],
     blocks: tuple[Tensor, ...],
@@ -200,35 +187,32 @@ def _blockwise(
         line = [] if others is not None else [grid[j][i].mT for j in range(i)]
         for j, other in enumerate(blocks[i:] if others is None else others):
             right = left if others is None and j == 0 else rows(other)
-            line.append(
-                reduce(torch.add, (one @ two.mT for one, two in zip(left, right, strict=True)))
-            )
+            products = [one @ two.mT for one, two in zip(left, right, strict=True)]
+            line.append(reduce(torch.add, products))
         grid.append(line)
     return torch.cat([torch.cat(line, dim=2) for line in grid], dim=1)
 
 
 def _jacobians(
-    apply: Apply, params: Params, names: set[str], x: Tensor, free: Mapping[str, Tensor]
-) -> list[Float[Tensor, "N X K _"]]:
-    """For each trained tensor the derivatives of all outputs by its trained entries."""
+    as_rows: Callable[[Tensor], Tensor],
+    apply: Apply,
+    params: Params,
+    names: set[str],
+    free: Mapping[str, Tensor],
+    x: Tensor,
+) -> list[Float[Tensor, "N R _"]]:
+    """For each trained tensor the derivatives of all outputs by its trained entries, as rows."""
     trained = {name: tensor for name, tensor in params.items() if name in names}
     rest = {name: tensor for name, tensor in params.items() if name not in names}
     one_image = jacrev(lambda moved, fixed, image: apply({**moved, **fixed}, image[None])[0])
     jacobians = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
-    flat = {
-        name: jacobian.flatten(3) if jacobian.dim() > 3 else jacobian[..., None]
-        for name, jacobian in jacobians.items()
-    }
-    return [j[..., free[n].flatten().to(j.device)] if n in free else j for n, j in flat.items()]
+    flat = {name: j.reshape(*j.shape[:3], -1) for name, j in jacobians.items()}
+    moving = [j[..., free[n].flatten().to(j.device)] if n in free else j for n, j in flat.items()]
+    return list(map(as_rows, moving))
 
 
-def _num_outputs(apply: Apply, params: Mapping[str, Tensor], x: Tensor) -> int:
-    with torch.no_grad():
-        return apply({name: tensor[0] for name, tensor in params.items()}, x[:1]).shape[1]
-
-
-def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> int:
-    """The number of networks; refuses params without a common leading axis, and wrong masks."""
+def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> None:
+    """Refuse params without a common leading axis, and wrong masks."""
     counts = {len(tensor) if tensor.dim() else 0 for tensor in params.values()}
     if len(counts) != 1 or 0 in counts:
         shapes = {name: list(tensor.shape) for name, tensor in params.items()}
@@ -242,4 +226,3 @@ def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> int:
                 f"tangent kernel, mask {name!r}: expected the shape of its tensor, {expected}, "
                 f"got {list(mask.shape)}"
             )
-    return counts.pop()

@@ -18,19 +18,24 @@ References:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from zoo.params import Params
+from zoo.params import Params, trained_part
 
 Loss = Callable[[Params], Tensor]
 """The loss of one network, over all images that it is trained on, by its params."""
 
 Slope = Callable[[Params], tuple[Params, Tensor]]
-"""Velocity and loss of many networks, by their params."""
+"""Velocity, or gradient, and loss by the params, of many networks or of one."""
+
+
+_Step = tuple[Params, Float[Tensor, " N"], Float[Tensor, " N"]]
+"""Where networks are after a step, their loss before, what it adds to the integral."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +108,7 @@ def descend(
     Raises:
         ValueError: If there is no step.
     """
-    _check_steps(steps)
-    slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
-    losses, squares = [], []
-    for _ in range(steps):
-        velocity, value = slope(place)
-        losses.append(value)
-        squares.append(_squared_norm(velocity))
-        place = _moved(place, velocity, rate)
-    losses.append(slope(place)[1])
-    recorded = torch.stack(losses, dim=1)
-    return path(place, recorded, torch.stack(squares, dim=1), recorded.new_full((steps,), rate))
+    return _walk(_euler_step, loss, params, rate, steps, free)
 
 
 def flow(
@@ -141,11 +136,25 @@ def flow(
     Raises:
         ValueError: If there is no step.
     """
-    _check_steps(steps)
-    slope, place = _slope(loss, free), {name: tensor.detach() for name, tensor in params.items()}
+    return _walk(_runge_kutta_step, loss, params, time / max(steps, 1), steps, free)
+
+
+def _walk(
+    step: Callable[[Slope, Params, float], _Step],
+    loss: Loss,
+    params: Mapping[str, Tensor],
+    size: float,
+    steps: int,
+    free: Mapping[str, Tensor] | None,
+) -> Path:
+    """The path of some steps of one size from params on."""
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got {steps}")
+    slope = vmap(partial(_velocity, grad_and_value(loss), free or {}))
+    place = {name: tensor.detach() for name, tensor in params.items()}
     losses, gains = [], []
     for _ in range(steps):
-        place, value, gain = _runge_kutta_step(slope, place, time / steps)
+        place, value, gain = step(slope, place, size)
         losses.append(value)
         gains.append(gain)
     losses.append(slope(place)[1])
@@ -153,10 +162,12 @@ def flow(
     return Path(place, torch.stack(losses, dim=1), sums)
 
 
-def _runge_kutta_step(
-    slope: Slope, place: Params, h: float
-) -> tuple[Params, Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Where the flow is after a time `h`, the loss before, and what it adds to the integral."""
+def _euler_step(slope: Slope, place: Params, rate: float) -> _Step:
+    velocity, value = slope(place)
+    return _moved(place, velocity, rate), value, rate * _squared_norm(velocity)
+
+
+def _runge_kutta_step(slope: Slope, place: Params, h: float) -> _Step:
     velocity, value = slope(place)
     stages = [velocity]
     for part in (h / 2, h / 2, h):
@@ -168,21 +179,12 @@ def _runge_kutta_step(
     return place, value, gain
 
 
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"expected at least one step, got {steps}")
-
-
-def _slope(loss: Loss, free: Mapping[str, Tensor] | None) -> Slope:
-    """The velocity `-grad L` of every network, 0 at entries that are not trained, and its loss."""
-    masks, slope = free or {}, grad_and_value(loss)
-
-    def velocity(params: Params) -> tuple[Params, Tensor]:
-        gradient, value = slope(params)
-        masked = {n: -g * masks[n].to(g.device) if n in masks else -g for n, g in gradient.items()}
-        return masked, value
-
-    return vmap(velocity)
+def _velocity(
+    slope: Slope, free: Mapping[str, Tensor], params: Params
+) -> tuple[Params, Float[Tensor, ""]]:
+    """The velocity `-grad L` of one network, 0 at entries that are not trained, and its loss."""
+    gradient, value = slope(params)
+    return {name: -part for name, part in trained_part(gradient, free).items()}, value
 
 
 def _moved(params: Params, velocity: Params, time: float) -> Params:
@@ -190,4 +192,5 @@ def _moved(params: Params, velocity: Params, time: float) -> Params:
 
 
 def _squared_norm(velocity: Params) -> Float[Tensor, " N"]:
-    return torch.stack([tensor.flatten(1).square().sum(1) for tensor in velocity.values()]).sum(0)
+    squares = [t.reshape(len(t), -1).square().sum(1) for t in velocity.values()]
+    return torch.stack(squares).sum(0)

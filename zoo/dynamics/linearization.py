@@ -49,7 +49,7 @@ def kernel_distance(
     >>> kernel_distance(torch.eye(2)[None] * 3, torch.eye(2)[None])
     tensor([2.])
     """
-    return (kernel - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
+    return _norms(kernel - reference) / _norms(reference)
 
 
 def kernel_alignment(
@@ -71,8 +71,12 @@ def kernel_alignment(
     >>> kernel_alignment(torch.eye(4)[None] * 3, torch.eye(4)[None])
     tensor([1.])
     """
-    one, two = kernel.flatten(1), reference.flatten(1)
-    return (one * two).sum(1) / (one.norm(dim=1) * two.norm(dim=1))
+    product = (kernel * reference).flatten(1).sum(1)
+    return product / (_norms(kernel) * _norms(reference))
+
+
+def _norms(values: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
+    return values.flatten(1).norm(dim=1)
 
 
 def kernel_drift(
@@ -97,13 +101,12 @@ def kernel_drift(
         Distance and alignment at each checkpoint, 0 and 1 at the first.
     """
     count = next(iter(checkpoints.values())).shape[1]
-    distances, alignments, first = [], [], None
+    kernels = []
     for t in range(count):
         params = {name: tensor[:, t] for name, tensor in checkpoints.items()}
-        kernel = tangent_kernel_trace(apply, params, x, free=free, max_entries=max_entries)
-        first = kernel if first is None else first
-        distances.append(kernel_distance(kernel, first))
-        alignments.append(kernel_alignment(kernel, first))
+        kernels.append(tangent_kernel_trace(apply, params, x, free=free, max_entries=max_entries))
+    distances = [kernel_distance(kernel, kernels[0]) for kernel in kernels]
+    alignments = [kernel_alignment(kernel, kernels[0]) for kernel in kernels]
     return KernelDrift(torch.stack(distances, dim=1), torch.stack(alignments, dim=1))
 
 
@@ -176,7 +179,7 @@ def prediction_error(
         for params in (before, after)
     )
     predicted = linearized_outputs(kernel, start, targets, kernel.new_tensor([time]))[:, 0]
-    return (predicted - end).flatten(1).norm(dim=1) / (end - start).flatten(1).norm(dim=1)
+    return _norms(predicted - end) / _norms(end - start)
 
 
 def first_order_change(

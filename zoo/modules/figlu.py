@@ -6,7 +6,7 @@ The module is run once, to find the neurons of each non-linearity.
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from zoo.modules.tensors import (
     check_open,
     check_patterns,
     fit_any,
-    fits,
     is_conv1d,
     skipped_modules,
 )
@@ -116,28 +115,21 @@ def sigma_asymmetric_(
             "such as a batch of data"
         )
     check_open(module, skip)
-    check_patterns(
-        "activations",
-        activations,
-        [name for name, _ in module.named_modules(remove_duplicate=False)],
-    )
-    found = {
-        name: m
-        for name, m in module.named_modules()
-        if name and _is_activation(name, m, activations)
-    }
-    skipped = skipped_modules(module, skip)
-    recorded = _record(module, set(found), skip, example_inputs)
+    names = [name for name, _ in module.named_modules(remove_duplicate=False)]
+    check_patterns("activations", activations, names)
+    called = {n: m for n, m in module.named_modules() if n and _is_activation(n, m, activations)}
+    recorded = _record(module, set(called), skip, example_inputs)
     _refuse_functional(recorded.functional)
+    skipped = skipped_modules(module, skip)
     units = {
-        m: _unit(n, recorded.calls.get(n, []), std, generator)
-        for n, m in found.items()
+        m: _unit(name, recorded.calls.get(name, []), std, generator)
+        for name, m in called.items()
         if m not in skipped
     }
     if not units:
-        names = ", ".join(f"nn.{kind.__name__}" for kind in _ACTIVATIONS)
+        kinds = ", ".join(f"nn.{kind.__name__}" for kind in _ACTIVATIONS)
         raise ValueError(
-            f"sigma: no activation modules found; looked for {names} and those of "
+            f"sigma: no activation modules found; looked for {kinds} and those of "
             "transformers.activations; name your own with activations=[...]"
         )
     _replace(module, units)
@@ -156,13 +148,13 @@ def _refuse_functional(functional: Mapping[tuple[str, str], str]) -> None:
         )
 
 
-def _is_activation(name: str, module: nn.Module, own: Sequence[str]) -> bool:
+def _is_activation(name: str, module: nn.Module, named: Sequence[str]) -> bool:
     kind = type(module)
-    is_theirs = (
-        kind.__module__ == "transformers.activations" and kind.__name__ != "LinearActivation"
-    )
+    is_theirs = kind.__module__ == "transformers.activations"
     return (
-        isinstance(module, _ACTIVATIONS) or is_theirs or any(fits(pattern, name) for pattern in own)
+        isinstance(module, _ACTIVATIONS)
+        or (is_theirs and kind.__name__ != "LinearActivation")
+        or fit_any(named, [name])
     )
 
 
@@ -208,9 +200,8 @@ def _replace(module: nn.Module, units: Mapping[nn.Module, nn.Module]) -> None:
             encoder.use_nested_tensor = False
 
 
-@dataclass
-class _Record:
-    """What happened while a module ran.
+class _Recorder(TorchDispatchMode):
+    """Sees every operator and, by hooks, which module runs it.
 
     Attributes:
         calls: Activation -> its inputs, and the axis of neurons where it is clear.
@@ -218,49 +209,38 @@ class _Record:
             module did.
     """
 
-    calls: dict[str, list[tuple[Tensor, int | None]]] = field(default_factory=dict)
-    functional: dict[tuple[str, str], str] = field(default_factory=dict)
-
-
-class _Recorder(TorchDispatchMode):
-    """Sees every operator and, by hooks, which module runs it."""
-
     def __init__(self, module: nn.Module, activations: set[str], skip: Sequence[str]):
         super().__init__()
-        self.record, self.running, self.written = _Record(), [], None
-        self.activations, self.skip = activations, skip
+        self.calls: dict[str, list[tuple[Tensor, int | None]]] = {}
+        self.functional: dict[tuple[str, str], str] = {}
+        self._activations, self._skip = activations, skip
+        self._running: list[tuple[str, str]] = []
+        self._written: tuple[int, int] | None = None  # axis and rank of the last layer's outputs
         for name, child in module.named_modules():
-            child.register_forward_pre_hook(self._enter(name), with_kwargs=True)
+            child.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
             child.register_forward_hook(self._leave)
 
-    def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if name in self.activations:
-                x = (*args, *kwargs.values())[0]
-                clear = (
-                    self.written[0]
-                    if self.written is not None and self.written[1] == x.dim()
-                    else None
-                )
-                self.record.calls.setdefault(name, []).append(
-                    (x.detach(), -1 if x.dim() <= 2 else clear)
-                )
-            self.running.append((name, type(module).__name__))
-
-        return hook
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if name in self._activations:
+            x = (*args, *kwargs.values())[0]
+            axis = -1 if x.dim() <= 2 else None
+            if axis is None and self._written is not None and self._written[1] == x.dim():
+                axis = self._written[0]
+            self.calls.setdefault(name, []).append((x.detach(), axis))
+        self._running.append((name, type(module).__name__))
 
     def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
-        self.running.pop()
+        self._running.pop()
         axis = _neuron_axis(module)
         if axis is not None:
-            self.written = axis, (output[0] if isinstance(output, tuple) else output).dim()
+            self._written = axis, (output[0] if isinstance(output, tuple) else output).dim()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = func.overloadpacket.__name__.rstrip("_")
-        if operator in _OPERATORS and self.running:
-            inside = [name for name, _ in self.running]
-            if not self.activations.intersection(inside) and not fit_any(self.skip, inside[-1:]):
-                self.record.functional.setdefault(self.running[-1], operator)
+        if operator in _OPERATORS and self._running:
+            inside = [name for name, _ in self._running]
+            if not self._activations.intersection(inside) and not fit_any(self._skip, inside[-1:]):
+                self.functional.setdefault(self._running[-1], operator)
         return func(*args, **(kwargs or {}))
 
 
@@ -268,22 +248,20 @@ def _neuron_axis(layer: nn.Module) -> int | None:
     """Axis along which a layer writes neurons, None if it is not one that mixes them."""
     if isinstance(layer, _ConvNd):
         return -1 - len(layer.kernel_size)
-    return (
-        -1
-        if is_conv1d(layer) or isinstance(layer, nn.Linear | nn.Embedding | nn.MultiheadAttention)
-        else None
-    )
+    mixes = isinstance(layer, nn.Linear | nn.Embedding | nn.MultiheadAttention) or is_conv1d(layer)
+    return -1 if mixes else None
 
 
 def _record(
     module: nn.Module, activations: set[str], skip: Sequence[str], example_inputs: Any
-) -> _Record:
+) -> _Recorder:
     # A copy, so that hooks, modes and gradients leave no trace; with gradients attention layers do
     # not use fused kernels.
     probe = copy.deepcopy(module).eval().requires_grad_(True)
     recorder = _Recorder(probe, activations, skip)
-    args = () if isinstance(example_inputs, Mapping) else example_inputs
-    named = example_inputs if isinstance(example_inputs, Mapping) else {}
     with torch.enable_grad(), recorder:
-        probe(*((args,) if isinstance(args, Tensor) else args), **named)
-    return recorder.record
+        if isinstance(example_inputs, Mapping):
+            probe(**example_inputs)
+        else:
+            probe(*([example_inputs] if isinstance(example_inputs, Tensor) else example_inputs))
+    return recorder

@@ -54,14 +54,14 @@ def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
             parameter without a shape.
     """
     check_open(module, skip)
-    found: dict[int, Owned] = {}
+    tensors: dict[int, Owned] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
         for attribute, tensor in owner.named_parameters(recurse=False):
-            owned = found.setdefault(id(tensor), Owned(tensor, [], []))
+            owned = tensors.setdefault(id(tensor), Owned(tensor, [], []))
             owned.names.append(f"{prefix}.{attribute}".removeprefix("."))
-            if not any(held is owner and name == attribute for held, name in owned.owners):
+            if (owner, attribute) not in owned.owners:
                 owned.owners.append((owner, attribute))
-    kept = [owned for owned in found.values() if not fit_any(skip, owned.names)]
+    kept = [owned for owned in tensors.values() if not fit_any(skip, owned.names)]
     lazy = [owned.name for owned in kept if is_lazy(owned.tensor) or owned.tensor.is_meta]
     if lazy:
         raise ValueError(
@@ -82,16 +82,12 @@ def check_open(module: nn.Module, skip: Sequence[str]) -> None:
         ValueError: If a name in `skip` fits nothing, or the module has a recurrent layer.
     """
     modules = dict(module.named_modules(remove_duplicate=False))
-    check_patterns(
-        "skip",
-        skip,
-        [*modules, *(name for name, _ in module.named_parameters(remove_duplicate=False))],
-    )
-    skipped = skipped_modules(module, skip)
+    tensors = dict(module.named_parameters(remove_duplicate=False))
+    check_patterns("skip", skip, [*modules, *tensors])
     closed = [
-        f"{n!r} ({type(m).__name__})"
-        for n, m in modules.items()
-        if isinstance(m, _CLOSED) and m not in skipped
+        f"{name!r} ({type(layer).__name__})"
+        for name, layer in modules.items()
+        if isinstance(layer, _CLOSED) and layer not in skipped_modules(module, skip)
     ]
     if closed:
         raise ValueError(
@@ -133,11 +129,11 @@ def check_plain(tensors: Sequence[Owned]) -> None:
     """
     # A parametrized layer shares the class that computes its weights with all its copies: a change
     # would reach the original.
-    owned = [(o.name, layer) for o in tensors for layer, _ in o.owners]
     computed = [
-        n
-        for n, m in owned
-        if isinstance(m, parametrize.ParametrizationList) or parametrize.is_parametrized(m)
+        owned.name
+        for owned in tensors
+        for layer, _ in owned.owners
+        if isinstance(layer, parametrize.ParametrizationList) or parametrize.is_parametrized(layer)
     ]
     if computed:
         raise ValueError(
@@ -205,17 +201,17 @@ def per_tensor(option: str, value: Any | Mapping[str, Any], tensors: Sequence[Ow
     if not isinstance(value, Mapping):
         return [value] * len(tensors)
     check_patterns(option, value, [name for owned in tensors for name in owned.names])
-    fitting = [
-        [chosen for pattern, chosen in value.items() if fit_any([pattern], owned.names)]
+    fitting = {
+        owned.name: [chosen for pattern, chosen in value.items() if fit_any([pattern], owned.names)]
         for owned in tensors
-    ]
-    missing = [owned.name for owned, values in zip(tensors, fitting, strict=True) if not values]
+    }
+    missing = [name for name, values in fitting.items() if not values]
     if missing:
         raise ValueError(
             f"{option}: no value for {missing}; "
             "start the mapping with '*' to give all the others one"
         )
-    return [values[-1] for values in fitting]
+    return [values[-1] for values in fitting.values()]
 
 
 def replace_by(owned: Owned, computed: nn.Module) -> None:

@@ -114,33 +114,25 @@ def w_asymmetric_(
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
     _check_layers(module, embeddings, skip)
-    weights = [
-        owned
-        for owned in parameters_of(module, skip)
-        if _written_axis(owned, embeddings) is not None
-    ]
+    axes = {owned: _written_axis(owned, embeddings) for owned in parameters_of(module, skip)}
+    weights = [owned for owned, axis in axes.items() if axis is not None]
     if not weights:
         raise ValueError(f"w: no weights to fix entries of; looked for {_LOOKED_FOR}")
     check_plain(weights)
+    amounts, scales = (
+        per_tensor(option, value, weights) for option, value in (("n_fix", n_fix), ("kappa", kappa))
+    )
     drawn = []
-    for owned, amount, scale in zip(
-        weights,
-        per_tensor("n_fix", n_fix, weights),
-        per_tensor("kappa", kappa, weights),
-        strict=True,
-    ):
+    for owned, amount, scale in zip(weights, amounts, scales, strict=True):
         # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how
         # it stores its weight.
-        axis = _written_axis(owned, embeddings) or 0
-        shape = tuple(owned.tensor.movedim(axis, 0).shape)
+        axis, tensor = axes[owned] or 0, owned.tensor
+        shape = tuple(tensor.movedim(axis, 0).shape)
         kernel = [False, *[True] * (len(shape) - 2)]
         constants = draw_fixed(owned.name, shape, kernel, amount, scale, fix, generator)
         if constants is not None:
-            free, fixed = (
-                constant.movedim(0, axis).contiguous().to(owned.tensor.device)
-                for constant in constants
-            )
-            drawn.append((owned, FixedEntries(free, fixed.to(owned.tensor.dtype))))
+            free, fixed = (c.movedim(0, axis).contiguous().to(tensor.device) for c in constants)
+            drawn.append((owned, FixedEntries(free, fixed.to(tensor.dtype))))
     for owned, entries in drawn:
         replace_by(owned, entries)
 
@@ -194,19 +186,21 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
         its names.
     """
     masks = {}
-    for name, layer in module.named_modules(remove_duplicate=False):
-        for tensor, entries in _parametrizations(layer):
-            if isinstance(entries[0], FixedEntries):
-                masks[f"{name}.{tensor}".removeprefix(".")] = entries[0].free
+    for name, computed in _parametrizations(module).items():
+        entries = computed[0]
+        if isinstance(entries, FixedEntries):
+            masks[name] = entries.free
     return masks
 
 
-def _parametrizations(layer: nn.Module) -> list[tuple[str, ParametrizationList]]:
-    """What computes the tensors of a layer, by their names."""
-    if not is_parametrized(layer):
-        return []
-    lists = cast(nn.ModuleDict, layer.parametrizations)
-    return [(name, cast(ParametrizationList, computed)) for name, computed in lists.items()]
+def _parametrizations(module: nn.Module) -> dict[str, ParametrizationList]:
+    """What computes tensors of a module, by the names that they have in the standard module."""
+    lists = {}
+    for prefix, layer in module.named_modules(remove_duplicate=False):
+        if is_parametrized(layer):
+            for name, computed in cast(nn.ModuleDict, layer.parametrizations).items():
+                lists[f"{prefix}.{name}".removeprefix(".")] = computed
+    return lists
 
 
 def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -223,9 +217,8 @@ def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in module.state_dict().items()
         if "parametrizations" not in name.split(".")
     }
-    for prefix, layer in module.named_modules(remove_duplicate=False):
-        for name, computed in _parametrizations(layer):
-            state[f"{prefix}.{name}".removeprefix(".")] = computed().detach().clone()
+    for name, computed in _parametrizations(module).items():
+        state[name] = computed().detach().clone()
     return state
 
 
@@ -235,11 +228,8 @@ def _weights(layer: nn.Module, embeddings: bool) -> dict[str, int]:
         return {"weight": 0}
     if isinstance(layer, nn.MultiheadAttention):
         return dict.fromkeys(_PROJECTIONS, 0)
-    return (
-        {"weight": 1}
-        if is_conv1d(layer) or (embeddings and isinstance(layer, nn.Embedding))
-        else {}
-    )
+    reads_first = is_conv1d(layer) or (embeddings and isinstance(layer, nn.Embedding))
+    return {"weight": 1} if reads_first else {}
 
 
 def _written_axis(owned: Owned, embeddings: bool) -> int | None:

@@ -187,20 +187,19 @@ def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " _"]]:
 
 def with_batch(element: GroupElement, batch: Sequence[int]) -> GroupElement:
     """The element with other leading axes, of the same number of places."""
-
-    def reshaped(values: Mapping[str, Tensor]) -> Params:
-        return {name: value.reshape(*batch, value.shape[-1]) for name, value in values.items()}
-
-    return GroupElement(reshaped(element.permutations), reshaped(element.scales))
+    permutations, scales = element.permutations, element.scales
+    return GroupElement(
+        {name: p.reshape(*batch, p.shape[-1]) for name, p in permutations.items()},
+        {name: s.reshape(*batch, s.shape[-1]) for name, s in scales.items()},
+    )
 
 
 def restricted(element: GroupElement, groups: Collection[str]) -> GroupElement:
     """The part of an element that moves the neurons of some groups."""
-
-    def chosen(values: Mapping[str, Tensor]) -> Params:
-        return {name: value for name, value in values.items() if name in groups}
-
-    return GroupElement(chosen(element.permutations), chosen(element.scales))
+    return GroupElement(
+        {name: p for name, p in element.permutations.items() if name in groups},
+        {name: s for name, s in element.scales.items() if name in groups},
+    )
 
 
 def _check(space: WeightSpace, element: GroupElement) -> None:

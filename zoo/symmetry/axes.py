@@ -1,7 +1,7 @@
 """How permutations and scales of neurons act along one axis of a tensor, composite or not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate
 
 import torch
@@ -26,22 +26,21 @@ def permutation_of_axis(
     Returns:
         The old position that comes to each place, `[*batch, n]`; None if all stay.
     """
-    moving = [label.group for label in labels(axis) if label.group in permutations]
-    if not moving:
+    if not any(label.group in permutations for label in labels(axis)):
         return None
-    device = permutations[moving[0]].device
-
-    def of_factor(factor: Label | int) -> Tensor:
-        if isinstance(factor, Label) and factor.group in permutations:
-            return permutations[factor.group].to(device)
-        return torch.arange(space.size((factor,)), device=device)
-
     return _of_product(
         axis,
-        of_factor,
+        partial(_places, space, permutations),
         lambda outer, inner: outer * inner.shape[-1] + inner,
-        lambda positions, start: positions + start,
+        torch.add,
     )
+
+
+def _places(space: WeightSpace, permutations: Mapping[str, Tensor], factor: Label | int) -> Tensor:
+    device = next(iter(permutations.values())).device
+    if isinstance(factor, Label) and factor.group in permutations:
+        return permutations[factor.group].to(device)
+    return torch.arange(space.size((factor,)), device=device)
 
 
 def scale_of_axis(
@@ -59,17 +58,17 @@ def scale_of_axis(
     Returns:
         The factor of each position, `[*batch, n]`; None if all are 1.
     """
-    scaling = [label.group for label in labels(axis) if label.power and label.group in scales]
-    if not scaling:
+    if not any(label.power and label.group in scales for label in labels(axis)):
         return None
-    device = scales[scaling[0]].device
+    factors = partial(_factors, space, scales)
+    return _of_product(axis, factors, torch.mul, lambda of_term, _start: of_term)
 
-    def of_factor(factor: Label | int) -> Tensor:
-        if isinstance(factor, Label) and factor.group in scales:
-            return (scales[factor.group] ** factor.power).to(device, torch.float64)
-        return torch.ones(space.size((factor,)), dtype=torch.float64, device=device)
 
-    return _of_product(axis, of_factor, torch.mul, lambda factors, _: factors)
+def _factors(space: WeightSpace, scales: Mapping[str, Tensor], factor: Label | int) -> Tensor:
+    device = next(iter(scales.values())).device
+    if isinstance(factor, Label) and factor.group in scales:
+        return (scales[factor.group] ** factor.power).to(device, torch.float64)
+    return torch.ones(space.size((factor,)), dtype=torch.float64, device=device)
 
 
 def _of_product(
@@ -85,6 +84,9 @@ def _of_product(
         of_factor: Values `[*batch, size]` of a factor that is no direct sum.
         combined: The value at a pair of positions, the outer one first.
         shifted: Values of a term of a direct sum, given at which position of it the term starts.
+
+    Returns:
+        `[*batch, n]`.
     """
     values = []
     for factor in axis:

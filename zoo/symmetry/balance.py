@@ -16,6 +16,7 @@ References:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -69,21 +70,23 @@ def balancing_scales(
     """
     lead, networks = as_rows(space, params)
     places = _places(space)
-    if not places:
-        return {}
-    size = sum(place.stop - place.start for place in places.values())
-    accuracy = _accuracy(networks)
-
-    def solution(rows: Params) -> Float[Tensor, "N n"]:
-        count = next((len(tensor) for tensor in rows.values()), 1)
-        origin = torch.zeros(count, size, dtype=torch.float64)
-        return _minimize(_terms(space, places, rows), origin, list(places.values()), accuracy)
-
-    z = torch.cat(in_chunks(solution, space, _CHUNK_ENTRIES, networks))
+    solve = partial(_solve, space, places, _accuracy(networks))
+    z = torch.cat(in_chunks(solve, space, _CHUNK_ENTRIES, networks))
     return {
         name: (z[:, place] / 2).exp().reshape(*lead, space.groups[name].size)
         for name, place in places.items()
     }
+
+
+def _solve(
+    space: WeightSpace, places: Mapping[str, slice], accuracy: float, params: Params
+) -> Float[Tensor, "N n"]:
+    """The `z` of some networks `[N, *shape]`."""
+    terms = _terms(space, places, params)
+    if terms:
+        return _minimize(terms, list(places.values()), accuracy)
+    count = next((len(tensor) for tensor in params.values()), 1)
+    return torch.zeros(count, sum(p.stop - p.start for p in places.values()), dtype=torch.float64)
 
 
 def _accuracy(params: Mapping[str, Tensor]) -> float:
@@ -140,13 +143,10 @@ def _terms(
     return terms
 
 
-def _minimize(
-    terms: list[_Term], z: Float[Tensor, "N n"], places: list[slice], accuracy: float
-) -> Float[Tensor, "N n"]:
-    """Damped Newton steps from `z`; the damping needs no search and converges from anywhere."""
-    if not terms:
-        return z
-    z = z.to(terms[0].energy.device)
+def _minimize(terms: list[_Term], places: list[slice], accuracy: float) -> Float[Tensor, "N n"]:
+    """Damped Newton steps from 0; the damping needs no search and converges from anywhere."""
+    energy = terms[0].energy
+    z = energy.new_zeros(len(energy), places[-1].stop)
     for place in [*places, *places[-2::-1]]:
         z[:, place] += _distance_to_minimum(terms, z, place)
     rate = z.new_full((len(z),), 0.25)

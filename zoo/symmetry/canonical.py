@@ -190,8 +190,8 @@ def _independent_equations(
         The equations: the signs of the neurons multiply to -1 where the second is True.
     """
     equations: dict[int, tuple[int, Tensor]] = {}
-    for neurons, values in entries:
-        eliminated = []
+    for members, values in entries:
+        neurons, eliminated = members, []
         while (last := neurons.bit_length() - 1) in equations:
             neurons ^= equations[last][0]
             eliminated.append(equations[last][1])
