@@ -46,12 +46,13 @@ def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
     Returns:
         The element, with an entry for every group that may move or scale; scales are float64.
     """
-    permutations, scales = {}, {}
-    for name, group in space.groups.items():
-        if group.permutable:
-            permutations[name] = torch.arange(group.size).expand(*batch, group.size)
-        if group.scaling != "none":
-            scales[name] = torch.ones(*batch, group.size, dtype=torch.float64)
+    groups = space.groups.items()
+    permutations = {
+        n: torch.arange(g.size).expand(*batch, g.size) for n, g in groups if g.permutable
+    }
+    scales = {
+        n: torch.ones(*batch, g.size, dtype=torch.float64) for n, g in groups if g.scaling != "none"
+    }
     return GroupElement(permutations, scales)
 
 
@@ -147,7 +148,7 @@ def compose(first: GroupElement, second: GroupElement) -> GroupElement:
         if name in scales:
             scales[name] = take(scales[name], order, -1, 1)
     for name, scale in first.scales.items():
-        scales[name] = scale * scales[name] if name in scales else scale
+        scales[name] = scale * scales.get(name, 1)
     return GroupElement(permutations, scales)
 
 

@@ -94,9 +94,9 @@ def _match(
     signs: bool = False,
 ) -> GroupElement:
     """Align some networks `[N, *shape]` and keep the best of all starts for each."""
-    best, highest = _climb(space, params, reference, signs, seeds[0], shuffled=False)
-    for seed in seeds[1:]:
-        end, objective = _climb(space, params, reference, signs, seed, shuffled=True)
+    ends = (_climb(space, params, reference, signs, s, i > 0) for i, s in enumerate(seeds))
+    best, highest = next(ends)
+    for end, objective in ends:
         best = _where(objective > highest, end, best)
         highest = torch.maximum(objective, highest)
     return best

@@ -7,6 +7,7 @@ linearized objective, and is taken back where the objective itself does not rise
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -14,12 +15,11 @@ from torch import Tensor
 
 from zoo.symmetry.assignment import best_places
 from zoo.symmetry.axes import along, take
-from zoo.symmetry.blocks import Block, cut_blocks
+from zoo.symmetry.blocks import Dim, Signature, alike_blocks
+from zoo.symmetry.rows import zeros
 from zoo.weight_space import WeightSpace
 
 _MAX_ROUNDS = 1000
-_Signature = tuple[tuple[str, bool], ...]
-"""Of each axis that moves its group, and whether the group's signs act on it."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Piece:
     """All entries that the same groups move.
 
     Attributes:
-        axes: Of each axis that moves its group, and whether the group's signs act on it.
+        axes: Of each axis that moves its group, and 1 if the group's signs act on it, else 0.
         reference: `[*sizes, rest]`.
         values: The networks as they stand now, `[N, *sizes, rest]`; changed in place.
     """
 
-    axes: _Signature
+    axes: Signature
     reference: Float[Tensor, "..."]
     values: Float[Tensor, "N ..."]
 
@@ -97,7 +97,7 @@ class _Move:
 
 
 def start(
-    space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[str, Tensor], scales: bool
+    space: WeightSpace, params: Mapping[str, Tensor], reference: Mapping[str, Tensor], signs: bool
 ) -> State:
     """The ascent at the networks as they are.
 
@@ -105,29 +105,24 @@ def start(
         space: The weight space.
         params: Networks `[N, *shape]`.
         reference: One network `[*shape]`.
-        scales: Whether signs are matched too.
+        signs: Whether signs are matched too.
 
     Returns:
         The state.
     """
-    first = next(iter(params.values()), torch.zeros(1))
-    count, device = len(first), first.device
-    permutations, signs, stale = {}, {}, {}
+    permutations, flips, stale = {}, {}, {}
     for name, group in space.groups.items():
+        ones = zeros(params, group.size) + 1
         if group.permutable:
-            permutations[name] = torch.arange(group.size, device=device).repeat(count, 1)
-        if scales and group.scaling in ("sign", "any"):
-            signs[name] = first.new_ones(count, group.size, dtype=torch.float64)
-        if name in permutations or name in signs:
-            stale[name] = torch.ones(count, dtype=torch.bool, device=device)
-    pieces = _pieces(space, params, reference, permutations, signs)
-    norm = sum(map(_bound, pieces), torch.zeros(count, device=device)).double()
-    return State(pieces, permutations, signs, stale, norm)
-
-
-def _bound(piece: Piece) -> Float[Tensor, " N"]:
-    """A bound on the inner product of each network with the reference."""
-    return piece.values.flatten(1).norm(dim=1) * piece.reference.norm()
+            permutations[name] = torch.arange(group.size, device=ones.device).repeat(len(ones), 1)
+        if signs and group.scaling in ("sign", "any"):
+            flips[name] = ones
+        if name in permutations or name in flips:
+            stale[name] = ones[:, 0] > 0
+    pieces = _pieces(space, params, reference, permutations, flips)
+    bounds = [piece.values.flatten(1).norm(dim=1) * piece.reference.norm() for piece in pieces]
+    norm = sum(bounds, zeros(params, 1)[:, 0].float()).double()
+    return State(pieces, permutations, flips, stale, norm)
 
 
 def _pieces(
@@ -138,32 +133,23 @@ def _pieces(
     signed: Mapping[str, Tensor],
 ) -> list[Piece]:
     """Networks and reference, cut into pieces."""
-    parts: dict[_Signature, list[tuple[Tensor, Tensor]]] = {}
-    for block in cut_blocks(space):
-        if moving := _moving_axes(block, permuted, signed):
-            signature = tuple((group, flips) for group, flips, _ in moving)
-            places = [i for _, _, i in moving]
-            values = block.entries(params[block.tensor], places)
-            if values.dtype != torch.float64:
-                values = values.float()
-            target = block.entries(reference[block.tensor].detach(), places).to(values)
-            parts.setdefault(signature, []).append((target, values))
-    return [
-        Piece(axes, *(torch.cat(part, dim=-1) for part in zip(*pairs, strict=True)))
-        for axes, pairs in parts.items()
-    ]
+    pieces = []
+    alike = alike_blocks(space, partial(_flips, permuted, signed))
+    for axes, blocks in alike.items():
+        targets, values = [], []
+        for block, moving in blocks:
+            entries = block.entries(params[block.tensor], moving)
+            values.append(entries if entries.dtype == torch.float64 else entries.float())
+            target = block.entries(reference[block.tensor].detach(), moving)
+            targets.append(target.to(values[-1]))
+        pieces.append(Piece(axes, torch.cat(targets, dim=-1), torch.cat(values, dim=-1)))
+    return pieces
 
 
-def _moving_axes(
-    block: Block, permuted: Mapping[str, Tensor], signed: Mapping[str, Tensor]
-) -> list[tuple[str, bool, int]]:
-    """Of each axis that moves its group, whether the group's signs act on it, and its place."""
-    moving = []
-    for i, dim in enumerate(block.dims):
-        flips = dim.group in signed and dim.power % 2 == 1
-        if dim.group in permuted or flips:
-            moving.append((str(dim.group), flips, i))
-    return sorted(moving)
+def _flips(permuted: Mapping[str, Tensor], signed: Mapping[str, Tensor], dim: Dim) -> int | None:
+    """Whether the signs of a group act on an axis, as 0 or 1; None if nothing does."""
+    flips = dim.group in signed and dim.power % 2 == 1
+    return int(flips) if flips or dim.group in permuted else None
 
 
 def shuffle(state: State, generator: torch.Generator) -> None:

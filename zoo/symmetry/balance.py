@@ -25,15 +25,13 @@ from torch import Tensor
 
 from zoo.params import Params
 from zoo.symmetry.axes import along, kept_first, summed_to
-from zoo.symmetry.blocks import cut_blocks
-from zoo.symmetry.rows import as_rows, in_chunks
+from zoo.symmetry.blocks import Signature, alike_blocks
+from zoo.symmetry.rows import as_rows, in_chunks, zeros
 from zoo.weight_space import WeightSpace
 
 SLACK = 1e-4
 _MAX_STEPS, _MAX_INNER = 200, 200
 _CHUNK_ENTRIES = 2**20
-_Signature = tuple[tuple[str, int], ...]
-"""Group and power of each axis on which scales act."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,8 @@ def _solve(
 ) -> Float[Tensor, "N n"]:
     """The `z` of some networks `[N, *shape]`."""
     terms = _terms(space, places, params)
-    if terms:
-        return _minimize(terms, list(places.values()), accuracy)
-    count = next((len(tensor) for tensor in params.values()), 1)
-    return torch.zeros(count, sum(p.stop - p.start for p in places.values()), dtype=torch.float64)
+    origin = zeros(params, sum(place.stop - place.start for place in places.values()))
+    return _minimize(terms, origin, list(places.values()), accuracy) if terms else origin
 
 
 def _accuracy(params: Mapping[str, Tensor]) -> float:
@@ -107,20 +103,15 @@ def _places(space: WeightSpace) -> dict[str, slice]:
 
 def _energies(
     space: WeightSpace, scaled: Mapping[str, slice], params: Mapping[str, Tensor]
-) -> dict[_Signature, Float[Tensor, "N ..."]]:
-    """Sums of squares for each set of axes on which scales act, over all other axes."""
-    energies: dict[_Signature, Tensor] = {}
-    for block in cut_blocks(space):
-        axes = sorted(
-            (str(dim.group), dim.power, i)
-            for i, dim in enumerate(block.dims)
-            if dim.group in scaled and dim.power
-        )
-        if axes:
-            signature = tuple((group, power) for group, power, _ in axes)
+) -> dict[Signature, Float[Tensor, "N ..."]]:
+    """Sums of squares by groups and powers of the axes on which scales act, over all other axes."""
+    energies: dict[Signature, Tensor] = {}
+    alike = alike_blocks(space, lambda dim: (dim.group in scaled and dim.power) or None)
+    for signature, blocks in alike.items():
+        for block, kept in blocks:
             squares = block.view(params[block.tensor]).double().square()
-            energy = kept_first(squares, [i for _, _, i in axes], len(block.dims)).sum(-1)
-            energies[signature] = energies[signature] + energy if signature in energies else energy
+            energy = kept_first(squares, kept, len(block.dims)).sum(-1)
+            energies[signature] = energies.get(signature, 0) + energy
     return energies
 
 
@@ -143,10 +134,10 @@ def _terms(
     return terms
 
 
-def _minimize(terms: list[_Term], places: list[slice], accuracy: float) -> Float[Tensor, "N n"]:
-    """Damped Newton steps from 0; the damping needs no search and converges from anywhere."""
-    energy = terms[0].energy
-    z = energy.new_zeros(len(energy), places[-1].stop)
+def _minimize(
+    terms: list[_Term], z: Float[Tensor, "N n"], places: list[slice], accuracy: float
+) -> Float[Tensor, "N n"]:
+    """Damped Newton steps from `z`; the damping needs no search and converges from anywhere."""
     for place in [*places, *places[-2::-1]]:
         z[:, place] += _distance_to_minimum(terms, z, place)
     rate = z.new_full((len(z),), 0.25)
@@ -178,12 +169,9 @@ def _distance_to_minimum(
     """How far the minimum over one group's scales is, if powers are 1 or -1; else a guess."""
     up, down, target = (torch.zeros_like(z[:, place]) for _ in range(3))
     for term in terms:
-        if all(other != place for other, _ in term.axes):
-            continue
-        energy = _scaled(term, z)
         for i, (other, power) in enumerate(term.axes):
             if other == place:
-                (up if power > 0 else down).add_(_sum_to(energy, i))
+                (up if power > 0 else down).add_(_sum_to(_scaled(term, z), i))
                 target += math.copysign(1, power) * _sum_to(term.target, i)
     # up e^t - down e^-t = target, as a quotient without cancellation
     root = (target.square() + 4 * up * down).sqrt() + target.abs()

@@ -1,7 +1,7 @@
 """Tensors cut along their direct sums: every axis of a block is a group of neurons or plain."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Shaped
@@ -103,6 +103,33 @@ def cut_blocks(space: WeightSpace) -> list[Block]:
             origins = tuple(origin for _, _, origin in part.axes)
             cut.append(Block(name, dims, len(pattern.axes), origins, part.steps))
     return cut
+
+
+Signature = tuple[tuple[str, int], ...]
+"""Of some axes of a block the group, and a number that tells how it acts there."""
+
+
+def alike_blocks(
+    space: WeightSpace, how: Callable[[Dim], int | None]
+) -> dict[Signature, list[tuple[Block, list[int]]]]:
+    """The blocks of a space by the groups that act on their axes, and by how they do.
+
+    Args:
+        space: The weight space.
+        how: A number that tells how the group of an axis acts there, None if it does not.
+
+    Returns:
+        For each signature, sorted, its blocks and the places of the axes that it is about; blocks
+        on which no group acts are left out.
+    """
+    alike: dict[Signature, list[tuple[Block, list[int]]]] = {}
+    for block in cut_blocks(space):
+        acting = [(dim.group, how(dim), i) for i, dim in enumerate(block.dims)]
+        axes = sorted((str(group), number, i) for group, number, i in acting if number is not None)
+        if axes:
+            signature = tuple((group, number) for group, number, _ in axes)
+            alike.setdefault(signature, []).append((block, [i for _, _, i in axes]))
+    return alike
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from zoo.symmetry.action import GroupElement, act, compose, with_batch
 from zoo.symmetry.axes import along, kept_first, outer, summed_to
 from zoo.symmetry.balance import balancing_scales
 from zoo.symmetry.blocks import Dim, cut_blocks
-from zoo.symmetry.rows import as_rows, in_chunks, joined
+from zoo.symmetry.rows import as_rows, in_chunks, joined, zeros
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**20
@@ -103,7 +103,7 @@ def _order(space: WeightSpace, params: Params, scales: Params) -> Params:
     largest = {name: key.amax(1, keepdim=True).clamp_min(1e-300) for name, key in keys.items()}
     weights = {name: 1 + key / (2 * largest[name]) for name, key in keys.items()}
     keys = _keys(pieces, weights)
-    keys = {n: _zeros(params, size) for n, size in sizes.items()} | keys
+    keys = {n: zeros(params, size) for n, size in sizes.items()} | keys
     return {n: keys[n].argsort(stable=True, dim=-1, descending=True) for n in sizes}
 
 
@@ -113,7 +113,7 @@ def _keys(pieces: list[_Piece], weights: Params) -> Params:
     for groups, values in pieces:
         for i, name in enumerate(groups):
             key = _onto([i], groups, values, weights) * _mark(i)
-            keys[name] = keys[name] + key if name in keys else key
+            keys[name] = keys.get(name, 0) + key
     return keys
 
 
@@ -133,7 +133,7 @@ def _signs(space: WeightSpace, params: Params, scales: Params) -> Params:
         name = _next_group(pieces, pending, signs)
         if name is None:
             return signs | _joint_signs(pieces, pending, weights)
-        total = _zeros(params, pending.pop(name))
+        total = zeros(params, pending.pop(name))
         for groups, values in pieces:
             if _is_known(name, groups, signs):
                 total = total + _onto([groups.index(name)], groups, values, weights)
@@ -289,11 +289,6 @@ def _onto(
         if i not in axes and group in weights:
             values = values * along(weights[group], i, len(groups))
     return summed_to(values, axes, len(groups))
-
-
-def _zeros(params: Params, size: int) -> Float[Tensor, "N h"]:
-    first = next(iter(params.values()), torch.zeros(1))
-    return first.new_zeros(len(first), size, dtype=torch.float64)
 
 
 def _mark(number: int) -> float:

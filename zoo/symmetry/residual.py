@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from zoo.symmetry.action import GroupElement, act, restricted, sample
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
 from zoo.symmetry.outputs import differences, relative_change, tensors_in
 from zoo.symmetry.report import SymmetryReport
-from zoo.symmetry.rows import as_rows
+from zoo.symmetry.rows import as_rows, zeros
 from zoo.weight_space import WeightSpace
 
 
@@ -107,13 +108,12 @@ def symmetry_report(
     tested = {name: space.groups[name] for name in hidden_groups(space)}
     scale, sign, permutation = {}, {}, {}
     with torch.no_grad():
-        before = subject.outputs(networks)
         for name, group in tested.items():
             slopes = scaling_residual(space, networks, gradients, name)
             scale[name] = slopes.reshape(*lead, group.size)
-            sign[name] = subject.changes(before, _sign_flips(name, group.size))
+            sign[name] = subject.changes(_sign_flips(name, group.size))
             shuffles = [_shuffle(name, group.size, generator) for _ in range(num_samples)]
-            permutation[name] = subject.changes(before, shuffles).amax(-1)
+            permutation[name] = subject.changes(shuffles).amax(-1)
     rounding = max(torch.finfo(gradient.dtype).eps for gradient in gradients.values())
     return SymmetryReport(tested, scale, sign, permutation, rounding**0.5)
 
@@ -138,9 +138,10 @@ class _Subject:
     batch: tuple[Any, Any]
     free: Mapping[str, Tensor]
 
-    def outputs(self, params: Params) -> list[Tensor]:
+    @cached_property
+    def outputs(self) -> list[Tensor]:
         """The tensors in the outputs, `[N, ...]`."""
-        return self._each(lambda network: self.apply(network, self.batch[0]), params)
+        return self._run(self.params)
 
     def gradients(self, loss: Callable[[Any, Any], Tensor]) -> Params:
         """Gradients of the tensors of floating type, 0 at fixed entries."""
@@ -153,9 +154,7 @@ class _Subject:
         slopes = self._each(torch.func.grad(loss_of), trained, others)
         return trained_part(dict(zip(trained, slopes, strict=True)), self.free)
 
-    def changes(
-        self, before: list[Tensor], elements: Sequence[GroupElement]
-    ) -> Float[Tensor, "*batch _"]:
+    def changes(self, elements: Sequence[GroupElement]) -> Float[Tensor, "*batch _"]:
         """For each element, the largest change of the outputs over the largest output."""
         changes = []
         for element in elements:
@@ -163,9 +162,12 @@ class _Subject:
             for name, mask in self.free.items():
                 trained = mask.to(moved[name].device)
                 moved[name] = torch.where(trained, moved[name], self.params[name])
-            change, size = differences(before, self.outputs(moved))
+            change, size = differences(self.outputs, self._run(moved))
             changes.append(change / torch.where(size > 0, size, 1))
         return torch.stack(changes, dim=1).reshape(*self.lead, len(changes))
+
+    def _run(self, params: Params) -> list[Tensor]:
+        return self._each(lambda network: self.apply(network, self.batch[0]), params)
 
     def _each(self, function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
         if self.lead:
@@ -227,6 +229,5 @@ def scaling_residual(
     """
     terms = [term for term in scaling_terms(space, group) if term.block.tensor in gradients]
     if not terms:
-        first = next(iter(params.values()))
-        return first.new_zeros(len(first), space.groups[group].size)
+        return zeros(params, space.groups[group].size).to(next(iter(params.values())))
     return diagonal_residual(terms, pairs(params, gradients, {term.block.tensor for term in terms}))

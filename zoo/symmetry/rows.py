@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import Params, batch_shape
@@ -32,6 +33,17 @@ def as_rows(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[tuple[int
     return lead, rows
 
 
+def num_rows(params: Mapping[str, Tensor]) -> int:
+    """The `N` of tensors `[N, ...]`; 1 if there are none."""
+    return next((len(tensor) for tensor in params.values()), 1)
+
+
+def zeros(params: Mapping[str, Tensor], size: int) -> Float[Tensor, "N size"]:
+    """So many zeros for each of some networks `[N, *shape]`, float64, on their device."""
+    device = next((tensor.device for tensor in params.values()), None)
+    return torch.zeros(num_rows(params), size, dtype=torch.float64, device=device)
+
+
 def in_chunks(
     step: Callable[..., Result],
     space: WeightSpace,
@@ -51,7 +63,7 @@ def in_chunks(
     Returns:
         The results; one if `N` is 0.
     """
-    count = next((len(tensor) for tensor in params.values()), 1)
+    count = num_rows(params)
     size = max(1, max_entries // max(1, space.num_params))
     results = []
     for start in range(0, max(count, 1), size):

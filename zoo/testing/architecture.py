@@ -80,7 +80,7 @@ def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> N
         what = f"init, tensor {name!r}"
         expect_shape(f"{what} ({space.tensors[name]!r})", tensor, space.shapes[name])
         expect(tensor.dtype == torch.float32, f"{what}: expected float32, got {tensor.dtype}")
-        expect(bool(tensor.isfinite().all()), f"{what}: expected finite entries")
+        _expect_finite(f"{what}: expected finite entries", tensor)
 
 
 def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
@@ -109,18 +109,27 @@ def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> Non
     for name, tensor in constants_of(constants, "mixing").items():
         size = space.size(written_axis(space, name)) if name in space.groups else None
         expect_shape(f"constant 'mixing.{name}'", tensor, (size, size))
-    fixed = constants_of(constants, "fixed")
+    _expect_fixed_entries(architecture, architecture.init(seeded(seed)))
+
+
+def _expect_fixed_entries(architecture: Architecture, params: Params) -> None:
+    fixed = constants_of(architecture.constants, "fixed")
     for name, mask in architecture.free.items():
         what = f"constant 'free.{name}'"
         expect(mask.dtype == torch.bool, f"{what}: expected booleans, got {mask.dtype}")
         expect(name in fixed, f"{what} has no 'fixed.{name}' beside it")
-    _expect_fixed_entries(architecture, fixed, architecture.init(seeded(seed)))
-
-
-def _expect_fixed_entries(architecture: Architecture, fixed: Params, params: Params) -> None:
-    for name, mask in architecture.free.items():
         kept = torch.equal(params[name][~mask], fixed[name][~mask].to(params[name]))
         expect(kept, f"init, tensor {name!r}: expected the fixed entries of 'fixed.{name}'")
+
+
+def _expect_finite(otherwise: str, tensor: Tensor) -> None:
+    expect(bool(tensor.isfinite().all()), otherwise)
+
+
+def _expect_close(otherwise: str, expected: Tensor, got: Tensor) -> None:
+    """Raise an AssertionError that ends with the change unless two tensors in float64 agree."""
+    change = change_of(expected, got)
+    expect(change < TOLERANCES[torch.float64], f"{otherwise} by {change:.2g}")
 
 
 def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -> None:
@@ -132,7 +141,7 @@ def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -
         first.dim() == 2 and len(first) == len(inputs),
         f"apply: expected [X, K] with X = {len(inputs)}, got {list(first.shape)}",
     )
-    expect(bool(first.isfinite().all()), "apply: expected finite outputs of an initial network")
+    _expect_finite("apply: expected finite outputs of an initial network", first)
     changed = _changed(params, kept)
     expect(
         not changed and torch.equal(inputs, kept_inputs),
@@ -147,11 +156,7 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
     networks = [_network(architecture, seed + i) for i in range(3)]
     together = torch.func.vmap(architecture.apply, in_dims=(0, None))(stack(networks), inputs)
     alone = torch.stack([architecture.apply(params, inputs) for params in networks])
-    change = change_of(alone, together)
-    expect(
-        change < TOLERANCES[torch.float64],
-        f"apply: networks under vmap and one by one differ by {change:.2g}",
-    )
+    _expect_close("apply: networks under vmap and one by one differ", alone, together)
 
 
 def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, seed: int) -> None:
@@ -162,7 +167,7 @@ def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, see
     weights = torch.randn(outputs.shape, generator=seeded(seed), dtype=torch.float64)
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
     for name, trained in free_entries(gradients, architecture.free).items():
-        expect(bool(trained.isfinite().all()), f"tensor {name!r}: expected a finite gradient")
+        _expect_finite(f"tensor {name!r}: expected a finite gradient", trained)
         expect(
             not trained.numel() or bool(trained.any()),
             f"tensor {name!r}: its gradient is 0, so apply does not use it",
@@ -176,9 +181,8 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
     assert_function_preserved(space, lambda p: architecture.apply(p, inputs), params, seeded(seed))
     moved = act(space, sample(space, seeded(seed)), params)
     for name, mask in architecture.free.items():
-        stays = torch.allclose(moved[name][~mask], params[name][~mask], rtol=1e-12, atol=0)
         expect(
-            stays,
+            torch.allclose(moved[name][~mask], params[name][~mask], rtol=1e-12, atol=0),
             f"tensor {name!r} ({space.tensors[name]!r}): a declared symmetry moves entries that "
             "are fixed",
         )
@@ -198,21 +202,14 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
     for name, tensor in statistics.items():
         what = f"apply_training, statistic {name!r}"
         expect_shape(what, tensor, space.shapes[name])
-        expect(bool(tensor.isfinite().all()), f"{what}: expected finite entries")
+        _expect_finite(f"{what}: expected finite entries", tensor)
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})
-    _expect_unmoved("the logits", logits, moved_logits)
+    wrongly = "apply_training: a declared symmetry moves {} wrongly,"
+    _expect_close(wrongly.format("the logits"), logits, moved_logits)
     for name in statistics:
-        _expect_unmoved(name, expected[name], moved[name])
-
-
-def _expect_unmoved(what: str, expected: Tensor, got: Tensor) -> None:
-    change = change_of(expected, got)
-    expect(
-        change < TOLERANCES[torch.float64],
-        f"apply_training: a declared symmetry moves {what} wrongly, by {change:.2g}",
-    )
+        _expect_close(wrongly.format(name), expected[name], moved[name])
 
 
 def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
@@ -227,8 +224,10 @@ def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: 
 def space_survives_json(architecture: Architecture, _inputs: Tensor, _seed: int) -> None:
     """The space is the same after a way through JSON."""
     space, again = architecture.space, WeightSpace.from_json(architecture.space.to_json())
-    pairs = {"groups": (space.groups, again.groups), "tensors": (space.tensors, again.tensors)}
-    for kind, (before, after) in pairs.items():
+    for kind, before, after in (
+        ("groups", space.groups, again.groups),
+        ("tensors", space.tensors, again.tensors),
+    ):
         expect(
             list(before.items()) == list(after.items()),
             f"the {kind} of the space changed in JSON: expected {dict(before)}, got {dict(after)}",
