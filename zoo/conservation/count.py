@@ -203,7 +203,7 @@ def _derivative(
     field: Callable[[Tensor], Tensor], flat: Tensor, along: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A field at a point, and its derivative along a direction."""
-    value, change = torch.func.jvp(field, (flat,), (along,))
+    value, change = torch.func.jvp(field, (flat,), (along,))[:2]
     return value, change
 
 

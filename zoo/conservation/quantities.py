@@ -96,7 +96,7 @@ def measure(
         ValueError: If a tensor that a law is about is missing.
     """
     named, full = with_gradients(of, params, gradients)
-    names = (name for law in named if law.kind in _DIAGONAL for name in law.tensors)
+    names = {name for law in named if law.kind in _DIAGONAL for name in law.tensors}
     products = pairs(params, full, names)
     values, off = {}, {}
     for law in named:

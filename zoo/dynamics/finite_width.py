@@ -23,7 +23,7 @@ References:
     vectors).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
 
 import torch
@@ -147,18 +147,22 @@ def _gram(
     _check(params, free)
     trained = _trained(params, free)
     with torch.no_grad():
-        first = apply({name: tensor[0] for name, tensor in params.items()}, x[:1])
-    entries = first.shape[1] * sum(params[name][0].numel() for name in trained)
+        outputs = apply({name: tensor[0] for name, tensor in params.items()}, x[:1])
+    entries = outputs.shape[1] * sum(params[name][0].numel() for name in trained)
     total = len(x) + (0 if other is None else len(other))
-    networks = max(1, max_entries // (entries * total))
     images = total if entries * total <= max_entries else max(1, max_entries // (2 * entries))
     others = None if other is None else other.split(images)
+    jacobians = partial(_jacobians, as_rows, apply, trained, free)
     grams = []
-    for start in range(0, len(next(iter(params.values()))), networks):
-        some = {name: tensor[start : start + networks].detach() for name, tensor in params.items()}
-        rows = partial(_jacobians, as_rows, apply, some, trained, free)
-        grams.append(_blockwise(rows, x.split(images), others))
+    for networks in _split(params, max(1, max_entries // (entries * total))):
+        grams.append(_blockwise(partial(jacobians, networks), x.split(images), others))
     return torch.cat(grams)
+
+
+def _split(params: Mapping[str, Tensor], size: int) -> Iterator[Params]:
+    """So many networks at a time, without gradients."""
+    for parts in zip(*(tensor.detach().split(size) for tensor in params.values()), strict=True):
+        yield dict(zip(params, parts, strict=True))
 
 
 def _trained(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> set[str]:
@@ -196,9 +200,9 @@ def _blockwise(
 def _jacobians(
     as_rows: Callable[[Tensor], Tensor],
     apply: Apply,
-    params: Params,
     names: set[str],
     free: Mapping[str, Tensor],
+    params: Params,
     x: Tensor,
 ) -> list[Float[Tensor, "N R _"]]:
     """For each trained tensor the derivatives of all outputs by its trained entries, as rows."""
@@ -206,9 +210,12 @@ def _jacobians(
     rest = {name: tensor for name, tensor in params.items() if name not in names}
     one_image = jacrev(lambda moved, fixed, image: apply({**moved, **fixed}, image[None])[0])
     jacobians = vmap(vmap(one_image, (None, None, 0)), (0, 0, None))(trained, rest, x)
-    flat = {name: j.reshape(*j.shape[:3], -1) for name, j in jacobians.items()}
-    moving = [j[..., free[n].flatten().to(j.device)] if n in free else j for n, j in flat.items()]
-    return list(map(as_rows, moving))
+    rows = []
+    for name, jacobian in jacobians.items():
+        flat = jacobian.reshape(*jacobian.shape[:3], -1)
+        moving = flat[..., free[name].flatten().to(flat.device)] if name in free else flat
+        rows.append(as_rows(moving))
+    return rows
 
 
 def _check(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> None:

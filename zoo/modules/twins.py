@@ -119,22 +119,31 @@ def w_asymmetric_(
     if not weights:
         raise ValueError(f"w: no weights to fix entries of; looked for {_LOOKED_FOR}")
     check_plain(weights)
-    amounts, scales = (
-        per_tensor(option, value, weights) for option, value in (("n_fix", n_fix), ("kappa", kappa))
-    )
-    drawn = []
-    for owned, amount, scale in zip(weights, amounts, scales, strict=True):
-        # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how
-        # it stores its weight.
-        axis, tensor = axes[owned] or 0, owned.tensor
-        shape = tuple(tensor.movedim(axis, 0).shape)
-        kernel = [False, *[True] * (len(shape) - 2)]
-        constants = draw_fixed(owned.name, shape, kernel, amount, scale, fix, generator)
-        if constants is not None:
-            free, fixed = (c.movedim(0, axis).contiguous().to(tensor.device) for c in constants)
-            drawn.append((owned, FixedEntries(free, fixed.to(tensor.dtype))))
-    for owned, entries in drawn:
-        replace_by(owned, entries)
+    amounts = per_tensor("n_fix", n_fix, weights)
+    scales = per_tensor("kappa", kappa, weights)
+    drawn = [
+        _draw_entries(owned, axes[owned] or 0, amount, scale, fix, generator)
+        for owned, amount, scale in zip(weights, amounts, scales, strict=True)
+    ]
+    for owned, entries in zip(weights, drawn, strict=True):
+        if entries is not None:
+            replace_by(owned, entries)
+
+
+def _draw_entries(
+    owned: Owned, axis: int, n_fix: Amount, kappa: Amount, fix: str, generator: torch.Generator
+) -> FixedEntries | None:
+    """Fixed entries of a weight that writes its neurons along an axis; None if it has none."""
+    tensor = owned.tensor
+    # Drawn with outputs on the first axis, so that the mask of a layer does not depend on how it
+    # stores its weight.
+    shape = tuple(tensor.movedim(axis, 0).shape)
+    kernel = [False, *[True] * (len(shape) - 2)]
+    constants = draw_fixed(owned.name, shape, kernel, n_fix, kappa, fix, generator)
+    if constants is None:
+        return None
+    free, fixed = (c.movedim(0, axis).contiguous().to(tensor.device) for c in constants)
+    return FixedEntries(free, fixed.to(tensor.dtype))
 
 
 def syre_(

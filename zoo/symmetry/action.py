@@ -10,6 +10,7 @@ writes it by `scales[g][i]`, what reads it by the reciprocal.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -77,18 +78,16 @@ def sample(
     """
     permutations, scales = {}, {}
 
-    def uniform(*shape: int) -> Tensor:
-        device = generator.device
-        return torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-
+    uniform = partial(torch.rand, generator=generator, device=generator.device, dtype=torch.float64)
     for name, group in space.groups.items():
         if group.permutable:
             permutations[name] = uniform(*batch, group.size).argsort(-1)
         if group.scaling != "none":
             draws = 2 * uniform(2, *batch, group.size) - 1
             positive, sign = draws[0].exp(), torch.where(draws[1] < 0, -1.0, 1.0).double()
-            by_scaling = {"positive": positive, "sign": sign, "any": positive * sign}
-            scales[name] = by_scaling[group.scaling]
+            scales[name] = {"positive": positive, "sign": sign, "any": positive * sign}[
+                group.scaling
+            ]
     return GroupElement(permutations, scales)
 
 

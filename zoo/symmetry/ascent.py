@@ -189,15 +189,16 @@ def _improve(state: State, group: str) -> None:
         return
     move, rise = _best_move(state, touched, rows, group)
     rounding = torch.finfo(touched[0].values.dtype).eps * state.norm[rows]
-    moved = {name for piece in touched for name in piece.groups} - {group}
-    if any(piece.groups.count(group) > 1 for piece in touched):
+    twice = any(piece.groups.count(group) > 1 for piece in touched)
+    if twice:
         rises = _move_if_better(state, move, rounding)
-        moved.add(group)  # its own entries have moved along their other axis
     else:
         rises = rise > rounding
         _move(state, move.of(rises))
-    for name in moved:
-        state.stale[name][rows[rises]] = True
+    for name in {name for piece in touched for name in piece.groups}:
+        # Where a group stands on two axes, its entries have moved along the other one.
+        if twice or name != group:
+            state.stale[name][rows[rises]] = True
 
 
 def _move_if_better(state: State, move: _Move, rounding: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:

@@ -149,7 +149,7 @@ def take(
 
     Args:
         tensor: `[*batch, ...]` with `rank` axes after the leading ones.
-        index: Old positions of the new ones; leading axes broadcast against those of the tensor.
+        index: Old position of each new one; leading axes broadcast against those of the tensor.
         dim: The axis, negative.
         rank: Axes of `tensor` that are not leading.
 
@@ -159,10 +159,8 @@ def take(
     index = index.to(tensor.device)
     if index.dim() == 1:
         return tensor.index_select(dim, index)
-    places = along(index, rank + dim, rank)
-    missing = (None,) * (places.dim() - tensor.dim())
-    places = places[(None,) * (tensor.dim() - places.dim())]
-    return tensor[missing].take_along_dim(places, dim)
+    tensor, places = torch.broadcast_tensors(tensor, along(index, rank + dim, rank))
+    return tensor.gather(dim, places)
 
 
 def summed_to(values: Float[Tensor, "..."], kept: Sequence[int], rank: int) -> Float[Tensor, "..."]:

@@ -110,7 +110,8 @@ def _energies(
     for signature, blocks in alike.items():
         for block, kept in blocks:
             squares = block.view(params[block.tensor]).double().square()
-            energy = kept_first(squares, kept, len(block.dims)).sum(-1)
+            rows = kept_first(squares, kept, len(block.dims))
+            energy = rows[..., 0] if len(kept) == len(block.dims) else rows.sum(-1)
             energies[signature] = energies.get(signature, 0) + energy
     return energies
 
@@ -121,13 +122,12 @@ def _terms(
     """The terms of `F`, one for each set of axes with scales."""
     energies = _energies(space, places, params)
     acting = {pair for signature in energies for pair in signature}
-    written = {group for group, power in acting if power > 0}
-    read = {group for group, power in acting if power < 0}
+    inner = {g for g, power in acting if power > 0} & {g for g, power in acting if power < 0}
     terms = []
     for signature, energy in energies.items():
         sizes = energy.shape[1:]
         # A group that is only written, or only read, has no balance: its neurons get norm 1.
-        balanced = all(group in written & read for group, _ in signature)
+        balanced = all(group in inner for group, _ in signature)
         target = (SLACK if balanced else 1.0) * max(sizes) / math.prod(sizes)
         axes = tuple((places[group], power) for group, power in signature)
         terms.append(_Term(axes, energy, target * (energy > 0).double()))

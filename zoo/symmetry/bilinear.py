@@ -10,7 +10,7 @@ neurons.
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
@@ -59,13 +59,12 @@ def scaling_terms(space: WeightSpace, group: str) -> tuple[Term, ...]:
     """
     if group not in space.groups:
         raise ValueError(f"unknown group {group!r}; groups of the space are {sorted(space.groups)}")
-    named = [
-        (block, i)
+    return tuple(
+        Term(block, (i,), dim.power)
         for block in cut_blocks(space)
         for i, dim in enumerate(block.dims)
         if dim.group == group and dim.power
-    ]
-    return tuple(Term(block, (i,), block.dims[i].power) for block, i in named)
+    )
 
 
 def diagonal(terms: Sequence[Term], products: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
@@ -82,7 +81,7 @@ def diagonal(terms: Sequence[Term], products: Mapping[str, Tensor]) -> Float[Ten
 
 
 def pairs(
-    params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: Iterable[str]
+    params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], names: Collection[str]
 ) -> list[Products]:
     """The products `params^2`, `params grad` and `grad^2` of some tensors, entry by entry.
 
@@ -94,9 +93,8 @@ def pairs(
     Returns:
         Three dictionaries of tensors `[*batch, *shape]`.
     """
-    chosen = dict.fromkeys(names)
     return [
-        {name: a[name] * b[name] for name in chosen}
+        {name: a[name] * b[name] for name in names}
         for a, b in ((params, params), (params, gradients), (gradients, gradients))
     ]
 

@@ -97,13 +97,16 @@ def cut_blocks(space: WeightSpace) -> list[Block]:
     cut = []
     for name in space.tensors:
         pattern = space.pattern(name)
-        whole = _Cut((), tuple(zip(pattern.axes, pattern.powers, itertools.count(), strict=False)))
-        for part in _parts(space, whole):
-            dims = tuple(_dim(space, factor, sign) for factor, sign, _ in part.axes)
-            origins = tuple(origin for _, _, origin in part.axes)
-            cut.append(Block(name, dims, len(pattern.axes), origins, part.steps))
+        axes = tuple(zip(pattern.axes, pattern.powers, itertools.count(), strict=False))
+        for steps, resolved in _parts(space, (), axes):
+            dims = tuple(_dim(space, factor, sign) for factor, sign, _ in resolved)
+            origins = tuple(origin for _, _, origin in resolved)
+            cut.append(Block(name, dims, len(pattern.axes), origins, steps))
     return cut
 
+
+_Piece = tuple[Axis | Factor, int, int]
+"""A part of a tensor on one axis, the sign of its power there, and which axis that is."""
 
 Signature = tuple[tuple[str, int], ...]
 """Of some axes of a block the group, and a number that tells how it acts there."""
@@ -132,42 +135,26 @@ def alike_blocks(
     return alike
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A part of a tensor on the way to a block.
-
-    Attributes:
-        steps: How to get there.
-        axes: Of each axis what stands on it, its sign, and the axis of the tensor it comes from.
-    """
-
-    steps: tuple[Step, ...]
-    axes: tuple[tuple[Axis | Factor, int, int], ...]
-
-    def with_axis(self, at: int, factors: Sequence[Axis | Factor], step: Step | None) -> "_Cut":
-        """One axis replaced by others of the same sign and origin, by one more step."""
-        _, sign, origin = self.axes[at]
-        new = tuple((factor, sign, origin) for factor in factors)
-        steps = self.steps if step is None else (*self.steps, step)
-        return _Cut(steps, (*self.axes[:at], *new, *self.axes[at + 1 :]))
-
-
-def _parts(space: WeightSpace, cut: _Cut) -> Iterator[_Cut]:
-    """Resolve the first axis that is a product or a sum, then the rest."""
-    for at, (axis, _, _) in enumerate(cut.axes):
+def _parts(
+    space: WeightSpace, steps: tuple[Step, ...], axes: tuple[_Piece, ...]
+) -> Iterator[tuple[tuple[Step, ...], tuple[_Piece, ...]]]:
+    """Resolve the first axis that is a product or a sum, then the rest: steps and axes of parts."""
+    for at, (axis, sign, origin) in enumerate(axes):
         if isinstance(axis, tuple):
-            sizes = tuple(space.size((factor,)) for factor in axis)
-            step = None if len(axis) == 1 else (at, sizes)
-            yield from _parts(space, cut.with_axis(at, axis, step))
-            return
-        if isinstance(axis, Sum):
-            start = 0
-            for term in axis.terms:
-                length = space.size(term)
-                yield from _parts(space, cut.with_axis(at, (term,), (at, start, length)))
-                start += length
-            return
-    yield cut
+            split = ((at, tuple(space.size((factor,)) for factor in axis)),)
+            choices = [(split if len(axis) > 1 else (), axis)]
+        elif isinstance(axis, Sum):
+            lengths = [space.size(term) for term in axis.terms]
+            starts = itertools.accumulate(lengths, initial=0)
+            terms = zip(starts, lengths, axis.terms, strict=False)
+            choices = [(((at, start, length),), (term,)) for start, length, term in terms]
+        else:
+            continue
+        for step, factors in choices:
+            pieces = tuple((factor, sign, origin) for factor in factors)
+            yield from _parts(space, (*steps, *step), (*axes[:at], *pieces, *axes[at + 1 :]))
+        return
+    yield steps, axes
 
 
 def _dim(space: WeightSpace, factor: Axis | Factor, sign: int) -> Dim:

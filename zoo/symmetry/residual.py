@@ -106,11 +106,10 @@ def symmetry_report(
     subject = _Subject(space, apply, networks, lead, batch, free or {})
     gradients = subject.gradients(loss)
     tested = {name: space.groups[name] for name in hidden_groups(space)}
-    scale, sign, permutation = {}, {}, {}
+    sign, permutation = {}, {}
     with torch.no_grad():
+        scale = {name: subject.slopes(gradients, name) for name in tested}
         for name, group in tested.items():
-            slopes = scaling_residual(space, networks, gradients, name)
-            scale[name] = slopes.reshape(*lead, group.size)
             sign[name] = subject.changes(_sign_flips(name, group.size))
             shuffles = [_shuffle(name, group.size, generator) for _ in range(num_samples)]
             permutation[name] = subject.changes(shuffles).amax(-1)
@@ -153,6 +152,11 @@ class _Subject:
 
         slopes = self._each(torch.func.grad(loss_of), trained, others)
         return trained_part(dict(zip(trained, slopes, strict=True)), self.free)
+
+    def slopes(self, gradients: Params, group: str) -> Float[Tensor, "*batch h"]:
+        """How much of the gradient is along the scaling of each neuron of a group."""
+        slopes = scaling_residual(self.space, self.params, gradients, group)
+        return slopes.reshape(*self.lead, slopes.shape[1])
 
     def changes(self, elements: Sequence[GroupElement]) -> Float[Tensor, "*batch _"]:
         """For each element, the largest change of the outputs over the largest output."""

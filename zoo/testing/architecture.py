@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.architectures import Architecture, build_architecture
 from zoo.architectures.base import constants_of, written_axis
-from zoo.params import Params, flatten, free_entries, stack, unflatten
+from zoo.params import Params, flatten, free_entries, stack, trained_part, unflatten
 from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import (
     TOLERANCES,
@@ -152,8 +152,8 @@ def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -
 
 def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """Networks together under `torch.func.vmap` give what each gives alone."""
-    architecture, inputs = _double(architecture, inputs)
-    networks = [_network(architecture, seed + i) for i in range(3)]
+    architecture, inputs, params = _generic(architecture, inputs, seed)
+    networks = [params, *(_network(architecture, seed + i) for i in (1, 2))]
     together = torch.func.vmap(architecture.apply, in_dims=(0, None))(stack(networks), inputs)
     alone = torch.stack([architecture.apply(params, inputs) for params in networks])
     _expect_close("apply: networks under vmap and one by one differ", alone, together)
@@ -161,8 +161,7 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
 
 def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """Every tensor with trained entries has a finite gradient that is not 0."""
-    architecture, inputs = _double(architecture, inputs)
-    params = _network(architecture, seed)
+    architecture, inputs, params = _generic(architecture, inputs, seed)
     outputs = architecture.apply(params, inputs)
     weights = torch.randn(outputs.shape, generator=seeded(seed), dtype=torch.float64)
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
@@ -176,8 +175,8 @@ def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, see
 
 def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """What the space declares is a symmetry of the function, and leaves fixed entries in place."""
-    architecture, inputs = _double(architecture, inputs)
-    params, space = _network(architecture, seed), architecture.space
+    architecture, inputs, params = _generic(architecture, inputs, seed)
+    space = architecture.space
     assert_function_preserved(space, lambda p: architecture.apply(p, inputs), params, seeded(seed))
     moved = act(space, sample(space, seeded(seed)), params)
     for name, mask in architecture.free.items():
@@ -190,8 +189,8 @@ def declared_symmetries_hold(architecture: Architecture, inputs: Tensor, seed: i
 
 def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """Training's forward pass gives logits and new statistics, and keeps declared symmetries."""
-    architecture, inputs = _double(architecture, inputs)
-    params, space = _network(architecture, seed), architecture.space
+    architecture, inputs, params = _generic(architecture, inputs, seed)
+    space = architecture.space
     logits, statistics = architecture.apply_training(params, inputs)
     names = architecture.statistics
     expect_shape("apply_training", logits, tuple(architecture.apply(params, inputs).shape))
@@ -258,14 +257,20 @@ def _changed(params: Params, others: Params) -> list[str]:
 
 def _network(architecture: Architecture, seed: int) -> Params:
     """An initial network whose trained entries are off their initial values."""
-    source, free = seeded(seed), architecture.free
-    params = {name: tensor.double() for name, tensor in architecture.init(source).items()}
-    for name, tensor in params.items():
-        noise = 0.05 * torch.randn(tensor.shape, generator=source, dtype=tensor.dtype)
-        params[name] = tensor + noise * free.get(name, torch.tensor(True))
-    return params
+    source = seeded(seed)
+    start = {name: tensor.double() for name, tensor in architecture.init(source).items()}
+    noise = {
+        name: 0.05 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
+        for name, tensor in start.items()
+    }
+    trained = trained_part(noise, architecture.free)
+    return {name: tensor + trained[name] for name, tensor in start.items()}
 
 
-def _double(architecture: Architecture, inputs: Tensor) -> tuple[Architecture, Tensor]:
+def _generic(
+    architecture: Architecture, inputs: Tensor, seed: int
+) -> tuple[Architecture, Tensor, Params]:
+    """An architecture, inputs, and a network whose trained entries are generic, in float64."""
     inputs = inputs.double() if inputs.is_floating_point() else inputs
-    return architecture.to("cpu", torch.float64), inputs
+    architecture = architecture.to("cpu", torch.float64)
+    return architecture, inputs, _network(architecture, seed)
