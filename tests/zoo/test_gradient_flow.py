@@ -1,6 +1,7 @@
 """Time symmetry: exact along the flow, off by half of eta times the curvature along descent."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp
 
-from zoo.architectures import Architecture, build_cnn, build_mlp, make_asymmetric
+from zoo.architectures import Architecture, build_cnn, build_gin, build_mlp, make_asymmetric
 from zoo.dynamics.gradient_flow import Path, descend, flow, path
 from zoo.params import Params, stack
 
@@ -164,6 +165,32 @@ def test_step_sizes_may_differ_by_network_and_step():
     rates = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert path({}, losses, squares, rates).integral.tolist() == [[0, 1, 3], [0, 3, 7]]
     assert path({}, losses, squares, rates[0]).integral.tolist() == [[0, 1, 3]] * 2
+
+
+def test_one_number_for_each_network_goes_where_calculus_says():
+    start = torch.tensor([3.0, -1.0], dtype=torch.float64)
+
+    def loss(params: Params) -> Tensor:
+        return (params["scalar"] - 1).square() / 2
+
+    down = descend(loss, {"scalar": start}, 0.5, 2)
+    assert down.params["scalar"].tolist() == [1.5, 0.5]
+    assert down.losses.tolist() == [[2, 0.5, 0.125]] * 2
+    assert down.integral.tolist() == [[0, 2, 2.5]] * 2
+    along = flow(loss, {"scalar": start}, 1.0, 100)
+    assert largest(along.params["scalar"] - 1 - (start - 1) * math.exp(-1)) < 1e-9
+    assert largest(along.difference) < 1e-8
+
+
+def test_the_scalars_of_a_graph_network_flow_too():
+    architecture = build_gin((4, 6), 3, hidden=5, layers=1, norm="layer", activation="tanh")
+    architecture, params = double(architecture)
+    assert params["layers.0.eps"].shape == (2,)
+    x = torch.randn(12, 4, 6, generator=generator(1), dtype=torch.float64)
+    y = torch.arange(12) % 3
+    along = flow(lambda network: F.cross_entropy(architecture.apply(network, x), y), params, 1, 50)
+    assert largest(along.params["layers.0.eps"] - params["layers.0.eps"]) > 1e-6
+    assert largest(along.difference) < 1e-6
 
 
 def test_no_step_is_refused():

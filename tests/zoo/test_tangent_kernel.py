@@ -152,13 +152,16 @@ def test_blocks_change_nothing_and_keep_to_their_bound(limit, same, monkeypatch)
 
 @pytest.mark.parametrize(
     ("broken", "message"),
-    [("bare", "one N"), ("mask", "'layers.0.weight'"), ("nothing", "trained")],
+    [("bare", "one N"), ("single", "one N"), ("mask", "'layers.0.weight'"), ("nothing", "trained")],
 )
-def test_what_does_not_fit_is_refused(broken, message):
+@pytest.mark.parametrize("kernel", [tangent_kernel, tangent_kernel_trace])
+def test_what_does_not_fit_is_refused(kernel, broken, message):
     architecture = build("mlp")
     params, free = networks(architecture, 2), {}
     if broken == "bare":
         params["layers.0.bias"] = params["layers.0.bias"][0]
+    elif broken == "single":
+        params = {name: tensor[0] for name, tensor in params.items()}
     elif broken == "mask":
         free = {"layers.0.weight": torch.ones(2, 2, dtype=torch.bool)}
     else:
@@ -167,7 +170,7 @@ def test_what_does_not_fit_is_refused(broken, message):
             for name, shape in architecture.space.shapes.items()
         }
     with pytest.raises(ValueError, match=message):
-        tangent_kernel_trace(architecture.apply, params, images("mlp", 2, 0), free=free)
+        kernel(architecture.apply, params, images("mlp", 2, 0), free=free)
 
 
 # infinite width

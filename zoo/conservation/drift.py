@@ -10,6 +10,7 @@ For plain SGD `u = -lr grad`, and the last term is 0 by the law.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -136,14 +137,13 @@ def _split(
     extra = {name: u + _like(lr, u) * gradients[name] for name, u in update.items()}
     now = bilinear(law, params, params)
     step, kept = _like(lr, now), _kept(lr, weight_decay, now)
+    decay = _decay(law, now, lr, weight_decay)
     if law.kind == "shift":
-        discretization, optimizer = torch.zeros_like(now), bilinear(law, extra, extra)
         broken = -step * bilinear(law, gradients, gradients)
-    else:
-        discretization = bilinear(law, update, update)
-        optimizer = 2 * kept * bilinear(law, params, extra)
-        broken = -2 * step * kept * bilinear(law, params, gradients)
-    return Drift(discretization, _decay(law, now, lr, weight_decay), optimizer, broken)
+        return Drift(torch.zeros_like(now), decay, bilinear(law, extra, extra), broken)
+    optimizer = 2 * kept * bilinear(law, params, extra)
+    broken = -2 * step * kept * bilinear(law, params, gradients)
+    return Drift(bilinear(law, update, update), decay, optimizer, broken)
 
 
 def norm_bounds(
@@ -213,9 +213,9 @@ def _relation(
     law: Law, params: Mapping[str, Tensor]
 ) -> tuple[dict[Block, int], Float[Tensor, "*batch"]]:
     """Weights `c`, not 0, and total of a law over its neurons: `sum of c |block|^2 = total`."""
-    weights: dict[Block, int] = {}
+    weights = Counter[Block]()
     for term in law.terms:
-        weights[term.block] = weights.get(term.block, 0) - term.power
+        weights[term.block] -= term.power
     values = bilinear(law, params, params)
     if law.kind == "matrix":
         values = values.diagonal(dim1=-2, dim2=-1)

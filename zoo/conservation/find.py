@@ -71,13 +71,13 @@ def find_laws(
     scaled: set[str] = set()
     for alternatives in possible_laws(space, used):
         for law in alternatives:
-            if used.isdisjoint(law.tensors):
-                continue
-            if law.kind == "scale" and not scaled.isdisjoint(law.tensors):
+            implied = law.kind == "scale" and not scaled.isdisjoint(law.tensors)
+            if used.isdisjoint(law.tensors) or implied:
                 continue
             if _worst_residual(law, points, gradients) < tolerance:
                 kept.append(law)
-                scaled.update(law.tensors if law.kind == "scale" else ())
+                if law.kind == "scale":
+                    scaled.update(law.tensors)
                 break
     return tuple(kept)
 
@@ -124,7 +124,8 @@ def _of_group(space: WeightSpace, group: str) -> Alternatives:
     if not terms:
         return ()
     linear = space.groups[group].scaling == "any" and all(abs(term.power) == 1 for term in terms)
-    return (matrix(space, group), balance(space, group)) if linear else (balance(space, group),)
+    alone = balance(space, group)
+    return (matrix(space, group), alone) if linear else (alone,)
 
 
 def _before_norms(
@@ -141,18 +142,20 @@ def _before_norms(
     Returns:
         The sets, those of one structure together.
     """
-    reading = {name for name in whole if space.pattern(name).read}
+    reading = [name for name in whole if space.pattern(name).read]
     structures = []
-    for name in filter(reading.__contains__, whole):
+    for name in reading:
         biases = [bias for bias in whole if whole[bias] == whole[name] and bias not in reading]
         structures.append([[name], *([name, bias] for bias in biases)])
     for group in space.groups:
-        powers = {
-            name: [dim.power for dim in dims if dim.group == group] for name, dims in whole.items()
-        }
-        writing = [name for name in whole if powers[name]]
-        unscaled = [name for name in writing if not any(powers[name])]
-        structures.append([unscaled or writing])
+        writing, scaled = [], set()
+        for name, dims in whole.items():
+            powers = [dim.power for dim in dims if dim.group == group]
+            if powers:
+                writing.append(name)
+            if any(powers):
+                scaled.add(name)
+        structures.append([[name for name in writing if name not in scaled] or writing])
     return structures
 
 

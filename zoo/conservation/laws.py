@@ -119,8 +119,8 @@ def matrix(space: WeightSpace, group: str) -> Law:
         1806.00900, theorem 2.2; Marcotte et al. 2025, arXiv 2506.06194 (attention).
     """
     terms = scaling_terms(space, group)
-    if not terms or any(abs(term.power) != 1 for term in terms):
-        powers = [term.power for term in terms]
+    powers = [term.power for term in terms]
+    if {abs(power) for power in powers} != {1}:
         raise ValueError(
             f"group {group!r}: expected tensors with power 1 of its scales, got {powers}"
         )
@@ -165,8 +165,7 @@ def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3; van Laarhoven 2017, arXiv 1706.05350.
     """
-    pieces = [block for block in cut_blocks(space) if block.tensor in tensors]
-    written = _same_written(space, pieces, tensors, each)
+    pieces, written = _writing(space, tensors, each)
     terms = tuple(Term(block, sides(space, block)[0][:each], -1) for block in pieces)
     return Law(f"{tensors[0]}.scale", "scale", tuple(dim.size for dim in written), terms)
 
@@ -201,8 +200,7 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
     References:
         Kunin et al. 2021, arXiv 2012.04728, section 3 (translation symmetry).
     """
-    pieces = [block for block in cut_blocks(space) if block.tensor == tensor]
-    written = _same_written(space, pieces, [tensor], None)
+    pieces, written = _writing(space, [tensor], None)
     if each >= len(written):
         raise ValueError(
             f"tensor {tensor!r} writes {len(written)} axes, so each must be below that, got {each}"
@@ -254,14 +252,15 @@ def sides(space: WeightSpace, block: Block) -> tuple[tuple[int, ...], tuple[int,
     return written, tuple(i for i in range(len(block.axes)) if i not in written)
 
 
-def _same_written(
-    space: WeightSpace, pieces: Sequence[Block], tensors: Sequence[str], first: int | None
-) -> tuple[Dim, ...]:
-    """The first written axes of blocks, which must agree."""
+def _writing(
+    space: WeightSpace, tensors: Sequence[str], first: int | None
+) -> tuple[list[Block], tuple[Dim, ...]]:
+    """The blocks of tensors, and their first written axes, which must agree."""
     if not tensors:
         raise ValueError("expected at least one tensor, got none")
     if unknown := [name for name in tensors if name not in space.tensors]:
         raise ValueError(f"unknown tensors {unknown}; tensors are {list(space.tensors)}")
+    pieces = [block for block in cut_blocks(space) if block.tensor in tensors]
     written = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
     if len(written) != 1 or len(next(iter(written))) < (first or 0):
         patterns = {name: space.tensors[name] for name in tensors}
@@ -269,4 +268,4 @@ def _same_written(
             f"expected tensors that write the same axes, at least {first or 0}, "
             f"and no direct sum, got {patterns}"
         )
-    return written.pop()
+    return pieces, written.pop()

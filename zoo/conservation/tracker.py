@@ -1,6 +1,6 @@
 """Conserved quantities along the training of a plain PyTorch module, with any optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -44,9 +44,9 @@ class Tracker:
         if every < 1:
             raise ValueError(f"Tracker: expected every >= 1, got {every}")
         self._laws, self._every, self._calls = tuple(laws), every, 0
+        self._quantities: list[Mapping[str, Tensor]] = []
+        self._residuals: list[Mapping[str, Tensor]] = []
         self._losses: list[Tensor] = []
-        self._quantities: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
-        self._residuals: dict[str, list[Tensor]] = {law.name: [] for law in self._laws}
         self.steps: list[int] = []
 
     @torch.no_grad()
@@ -66,10 +66,9 @@ class Tracker:
         parameters = dict(model.named_parameters())
         params = {name: parameter.detach() for name, parameter in parameters.items()}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
-        now, off = measure(self._laws, params, gradients)
-        for name in self._quantities:
-            self._quantities[name].append(now[name])
-            self._residuals[name].append(off[name])
+        quantities, residuals = measure(self._laws, params, gradients)
+        self._quantities.append(quantities)
+        self._residuals.append(residuals)
         self._losses.append(loss.detach().clone())
         self.steps.append(self._calls - 1)
 
@@ -89,5 +88,6 @@ class Tracker:
         return torch.stack(self._losses) if self._losses else torch.zeros(0)
 
 
-def _stacked(records: dict[str, list[Tensor]]) -> dict[str, Float[Tensor, "T ..."]]:
-    return {name: torch.stack(values) for name, values in records.items() if values}
+def _stacked(records: list[Mapping[str, Tensor]]) -> dict[str, Float[Tensor, "T ..."]]:
+    names = records[0] if records else ()
+    return {name: torch.stack([record[name] for record in records]) for name in names}

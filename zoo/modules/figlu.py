@@ -207,40 +207,44 @@ class _Recorder(TorchDispatchMode):
         calls: Activation -> its inputs, and the axis of neurons where it is clear.
         functional: Name and class of a module -> an operator that it called and no activation
             module did.
+        running: Name and class of the modules that are running, the outermost first.
+        written: Axis of neurons and rank of the outputs of the last layer that mixes neurons.
     """
+
+    calls: dict[str, list[tuple[Tensor, int | None]]]
+    functional: dict[tuple[str, str], str]
+    running: list[tuple[str, str]]
+    written: tuple[int, int] | None
 
     def __init__(self, module: nn.Module, activations: set[str], skip: Sequence[str]):
         super().__init__()
-        self.calls: dict[str, list[tuple[Tensor, int | None]]] = {}
-        self.functional: dict[tuple[str, str], str] = {}
-        self._activations, self._skip = activations, skip
-        self._running: list[tuple[str, str]] = []
-        self._written: tuple[int, int] | None = None  # axis and rank of the last layer's outputs
+        self.calls, self.functional, self.running, self.written = {}, {}, [], None
+        self.activations, self.skip = activations, skip
         for name, child in module.named_modules():
             child.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
             child.register_forward_hook(self._leave)
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if name in self._activations:
+        if name in self.activations:
             x = (*args, *kwargs.values())[0]
             axis = -1 if x.dim() <= 2 else None
-            if axis is None and self._written is not None and self._written[1] == x.dim():
-                axis = self._written[0]
+            if axis is None and self.written is not None and self.written[1] == x.dim():
+                axis = self.written[0]
             self.calls.setdefault(name, []).append((x.detach(), axis))
-        self._running.append((name, type(module).__name__))
+        self.running.append((name, type(module).__name__))
 
     def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
-        self._running.pop()
+        self.running.pop()
         axis = _neuron_axis(module)
         if axis is not None:
-            self._written = axis, (output[0] if isinstance(output, tuple) else output).dim()
+            self.written = axis, (output[0] if isinstance(output, tuple) else output).dim()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = func.overloadpacket.__name__.rstrip("_")
-        if operator in _OPERATORS and self._running:
-            inside = [name for name, _ in self._running]
-            if not self._activations.intersection(inside) and not fit_any(self._skip, inside[-1:]):
-                self.functional.setdefault(self._running[-1], operator)
+        if operator in _OPERATORS and self.running:
+            inside = [name for name, _ in self.running]
+            if not self.activations.intersection(inside) and not fit_any(self.skip, inside[-1:]):
+                self.functional.setdefault(self.running[-1], operator)
         return func(*args, **(kwargs or {}))
 
 

@@ -41,7 +41,7 @@ def assert_function_preserved(
         AssertionError: If a group changes the outputs, or if they are not finite; names group, kind
             and tensors.
     """
-    generator = generator if generator is not None else seeded(0)
+    generator = generator or seeded(0)
     tolerance = _tolerance(params) if tolerance is None else tolerance
     with torch.no_grad():
         finite = all(bool(output.isfinite().all()) for output in tensors_in(apply(dict(params))))
@@ -95,7 +95,7 @@ def assert_equivariant(
     Raises:
         AssertionError: If an output changes; names it.
     """
-    generator = generator if generator is not None else seeded(0)
+    generator = generator or seeded(0)
     tolerance = _tolerance(features) if tolerance is None else tolerance
     lead = batch_shape(space, features)
     first = lead[:1]
