@@ -55,12 +55,7 @@ def arc_cosine_kernel(
     one, two = (torch.nn.functional.normalize(t, dim=1) for t in (x, other))
     angle = 2 * torch.atan2((one[:, None] - two).norm(dim=2), (one[:, None] + two).norm(dim=2))
     cos, sin, rest = angle.cos(), angle.sin(), math.pi - angle
-    if order == 0:
-        angular = rest
-    elif order == 1:
-        angular = sin + rest * cos
-    else:
-        angular = 3 * sin * cos + rest * (1 + 2 * cos**2)
+    angular = (rest, sin + rest * cos, 3 * sin * cos + rest * (1 + 2 * cos**2))[order]
     sizes = x.norm(dim=1)[:, None] * other.norm(dim=1)
     return sizes**order * angular / (2 * math.pi)
 

@@ -170,7 +170,7 @@ def _unit(
             f"leave it out with skip=[{name!r}]"
         )
     axes = {axis for _, axis in calls}
-    if axes == {None} or len(axes) > 1:
+    if None in axes or len(axes) > 1:
         shapes = [list(x.shape) for x, _ in calls]
         raise ValueError(
             f"sigma: cannot tell which axis of {shapes} holds the neurons of {name!r}; "

@@ -214,8 +214,7 @@ def _best_move(
     state: State, touched: list[Piece], rows: Int64[Tensor, " M"], group: str
 ) -> tuple[_Move, Float[Tensor, " M"]]:
     """The move that gains most if the objective is linear in it, and what it gains."""
-    even = _gains(touched, rows, group, flips=False)
-    odd = _gains(touched, rows, group, flips=True)
+    even, odd = _gains(touched, rows, group)
     gains = even + odd.abs()
     if group in state.permutations:
         places = best_places(gains)
@@ -233,27 +232,22 @@ def _picked(gains: Float[Tensor, "M h h"], places: Int64[Tensor, "M h"]) -> Floa
     return gains.gather(2, places[:, :, None])[..., 0]
 
 
-def _gains(
-    pieces: list[Piece], rows: Int64[Tensor, " M"], group: str, flips: bool
-) -> Float[Tensor, "M h h"]:
-    """What neuron `i` adds at place `j`, in entries on which the group's signs act, or do not."""
-    values = pieces[0].values
-    size = values.shape[1 + pieces[0].groups.index(group)]
-    total = values.new_zeros(len(rows), size, size)
+def _gains(pieces: list[Piece], rows: Int64[Tensor, " M"], group: str) -> Float[Tensor, "2 M h h"]:
+    """What neuron `i` adds at place `j`: where the group's signs do not act, and where they do."""
+    size = pieces[0].values.shape[1 + pieces[0].groups.index(group)]
+    gains = pieces[0].values.new_zeros(2, len(rows), size, size)
     for piece in pieces:
         values = piece.values if len(rows) == len(piece.values) else piece.values[rows]
-        for axis, along_axis in enumerate(piece.axes):
-            if along_axis == (group, flips):
+        for axis, (name, flips) in enumerate(piece.axes):
+            if name == group:
                 neurons = values.movedim(axis + 1, 1).flatten(2)
-                total += neurons @ piece.reference.movedim(axis, 0).flatten(1).T
-    return total
+                gains[flips] += neurons @ piece.reference.movedim(axis, 0).flatten(1).T
+    return gains
 
 
 def _move(state: State, move: _Move) -> None:
     """Reorder the neurons of one group of some networks, then flip their signs."""
     group, rows = move.group, move.rows
-    if not len(rows):
-        return
     for piece in state.pieces:
         if group in piece.groups:
             piece.values[rows] = _moved(piece, move)

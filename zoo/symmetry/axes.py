@@ -26,21 +26,19 @@ def permutation_of_axis(
     Returns:
         The old position that comes to each place, `[*batch, n]`; None if all stay.
     """
-    if not any(label.group in permutations for label in labels(axis)):
+    moved = {
+        label: permutations[label.group] for label in labels(axis) if label.group in permutations
+    }
+    if not moved:
         return None
     return _of_product(
+        space,
         axis,
-        partial(_places, space, permutations),
-        lambda outer, inner: outer * inner.shape[-1] + inner,
+        moved,
+        torch.arange,
+        lambda one, other: one * other.shape[-1] + other,
         torch.add,
     )
-
-
-def _places(space: WeightSpace, permutations: Mapping[str, Tensor], factor: Label | int) -> Tensor:
-    device = next(iter(permutations.values())).device
-    if isinstance(factor, Label) and factor.group in permutations:
-        return permutations[factor.group].to(device)
-    return torch.arange(space.size((factor,)), device=device)
 
 
 def scale_of_axis(
@@ -58,45 +56,52 @@ def scale_of_axis(
     Returns:
         The factor of each position, `[*batch, n]`; None if all are 1.
     """
-    if not any(label.power and label.group in scales for label in labels(axis)):
+    scaled = {
+        label: (scales[label.group] ** label.power).double()
+        for label in labels(axis)
+        if label.power and label.group in scales
+    }
+    if not scaled:
         return None
-    factors = partial(_factors, space, scales)
-    return _of_product(axis, factors, torch.mul, lambda of_term, _start: of_term)
-
-
-def _factors(space: WeightSpace, scales: Mapping[str, Tensor], factor: Label | int) -> Tensor:
-    device = next(iter(scales.values())).device
-    if isinstance(factor, Label) and factor.group in scales:
-        return (scales[factor.group] ** factor.power).to(device, torch.float64)
-    return torch.ones(space.size((factor,)), dtype=torch.float64, device=device)
+    ones = partial(torch.ones, dtype=torch.float64)
+    return _of_product(space, axis, scaled, ones, torch.mul, lambda of_term, _start: of_term)
 
 
 def _of_product(
+    space: WeightSpace,
     axis: Axis,
-    of_factor: Callable[[Label | int], Tensor],
+    values: Mapping[Label, Tensor],
+    blank: Callable[..., Tensor],
     combined: Callable[[Tensor, Tensor], Tensor],
     shifted: Callable[[Tensor, int], Tensor],
 ) -> Shaped[Tensor, "*batch n"]:
     """One value for each position of an axis, from the values along each of its factors.
 
     Args:
+        space: The weight space.
         axis: Factors of the axis.
-        of_factor: Values `[*batch, size]` of a factor that is no direct sum.
+        values: Values `[*batch, size]` of some factors, at least one.
+        blank: Makes the values of a factor of some size that has none, on some device.
         combined: The value at a pair of positions, the outer one first.
         shifted: Values of a term of a direct sum, given at which position of it the term starts.
 
     Returns:
         `[*batch, n]`.
     """
-    values = []
+    device = next(iter(values.values())).device
+    factors = []
     for factor in axis:
         if isinstance(factor, Sum):
-            terms = [_of_product(term, of_factor, combined, shifted) for term in factor.terms]
+            terms = [
+                _of_product(space, term, values, blank, combined, shifted) for term in factor.terms
+            ]
             starts = accumulate((term.shape[-1] for term in terms), initial=0)
-            values.append(_concatenated(list(map(shifted, terms, starts))))
+            factors.append(_concatenated(list(map(shifted, terms, starts))))
+        elif isinstance(factor, Label) and factor in values:
+            factors.append(values[factor].to(device))
         else:
-            values.append(of_factor(factor))
-    return reduce(lambda one, other: outer(one, other, combined), values)
+            factors.append(blank(space.size((factor,)), device=device))
+    return reduce(lambda one, other: outer(one, other, combined), factors)
 
 
 def outer(

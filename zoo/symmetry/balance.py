@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.params import Params
-from zoo.symmetry.axes import along, kept_first, summed_to
+from zoo.symmetry.axes import along, summed_to
 from zoo.symmetry.blocks import Signature, alike_blocks
 from zoo.symmetry.rows import as_rows, in_chunks, zeros
 from zoo.weight_space import WeightSpace
@@ -109,9 +109,8 @@ def _energies(
     alike = alike_blocks(space, lambda dim: (dim.group in scaled and dim.power) or None)
     for signature, blocks in alike.items():
         for block, kept in blocks:
-            squares = block.view(params[block.tensor]).double().square()
-            rows = kept_first(squares, kept, len(block.dims))
-            energy = rows[..., 0] if len(kept) == len(block.dims) else rows.sum(-1)
+            squares = block.entries(params[block.tensor], kept).double().square()
+            energy = squares[..., 0] if len(kept) == len(block.dims) else squares.sum(-1)
             energies[signature] = energies.get(signature, 0) + energy
     return energies
 

@@ -241,8 +241,7 @@ def _weighted(
     """Sum of `weight(power) product` over a block for each neuron; all its terms are given."""
     first = alike[0]
     if len(alike) == 1:
-        factor, sums = int(weight(first.power)), _summed(first, products)
-        return sums if factor == 1 else factor * sums
+        return int(weight(first.power)) * _summed(first, products)
     values = first.block.entries(products[first.block.tensor], ())
     return values @ weight(_summed_powers(alike)).flatten(1).mT.to(values)
 

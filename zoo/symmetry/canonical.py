@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, compose, with_batch
-from zoo.symmetry.axes import along, kept_first, outer, summed_to
+from zoo.symmetry.axes import along, outer, summed_to
 from zoo.symmetry.balance import balancing_scales
 from zoo.symmetry.blocks import Dim, cut_blocks
 from zoo.symmetry.rows import as_rows, in_chunks, joined, zeros
@@ -237,8 +237,7 @@ def _pieces(
         if not kept:
             continue
         flips = any(dim.power % 2 and dim.group in signed for dim in block.dims)
-        values = function(block.view(params[block.tensor]).double(), flips)
-        values = kept_first(values, kept, len(block.dims))
+        values = function(block.entries(params[block.tensor], kept).double(), flips)
         rest = [dim for i, dim in enumerate(block.dims) if i not in kept]
         values = _summed_rest(values, rest, scales)
         values = _scaled([block.dims[i] for i in kept], values, scales)

@@ -209,8 +209,8 @@ def hidden_groups(space: WeightSpace) -> list[str]:
         pattern = space.pattern(name)
         for axis, power in zip(pattern.axes, pattern.powers, strict=True):
             (written if power > 0 else read).update(label.group for label in labels(axis))
-    fixed = {n for n, g in space.groups.items() if not g.permutable and g.scaling == "none"}
-    likely = (written & read) | ((written | read) - fixed)
+    movable = {n for n, g in space.groups.items() if g.permutable or g.scaling != "none"}
+    likely = (written & read) | ((written | read) & movable)
     return [name for name in space.groups if name in (likely or written | read)]
 
 

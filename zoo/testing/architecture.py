@@ -15,6 +15,7 @@ from zoo.testing.symmetry import (
     assert_function_preserved,
     change_of,
     expect,
+    expect_finite,
     expect_shape,
     seeded,
 )
@@ -80,7 +81,7 @@ def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> N
         what = f"init, tensor {name!r}"
         expect_shape(f"{what} ({space.tensors[name]!r})", tensor, space.shapes[name])
         expect(tensor.dtype == torch.float32, f"{what}: expected float32, got {tensor.dtype}")
-        _expect_finite(f"{what}: expected finite entries", tensor)
+        expect_finite(f"{what}: expected finite entries", tensor)
 
 
 def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
@@ -122,10 +123,6 @@ def _expect_fixed_entries(architecture: Architecture, params: Params) -> None:
         expect(kept, f"init, tensor {name!r}: expected the fixed entries of 'fixed.{name}'")
 
 
-def _expect_finite(otherwise: str, tensor: Tensor) -> None:
-    expect(bool(tensor.isfinite().all()), otherwise)
-
-
 def _expect_close(otherwise: str, expected: Tensor, got: Tensor) -> None:
     """Raise an AssertionError that ends with the change unless two tensors in float64 agree."""
     change = change_of(expected, got)
@@ -141,7 +138,7 @@ def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -
         first.dim() == 2 and len(first) == len(inputs),
         f"apply: expected [X, K] with X = {len(inputs)}, got {list(first.shape)}",
     )
-    _expect_finite("apply: expected finite outputs of an initial network", first)
+    expect_finite("apply: expected finite outputs of an initial network", first)
     changed = _changed(params, kept)
     expect(
         not changed and torch.equal(inputs, kept_inputs),
@@ -166,7 +163,7 @@ def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, see
     weights = torch.randn(outputs.shape, generator=seeded(seed), dtype=torch.float64)
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
     for name, trained in free_entries(gradients, architecture.free).items():
-        _expect_finite(f"tensor {name!r}: expected a finite gradient", trained)
+        expect_finite(f"tensor {name!r}: expected a finite gradient", trained)
         expect(
             not trained.numel() or bool(trained.any()),
             f"tensor {name!r}: its gradient is 0, so apply does not use it",
@@ -201,7 +198,7 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
     for name, tensor in statistics.items():
         what = f"apply_training, statistic {name!r}"
         expect_shape(what, tensor, space.shapes[name])
-        _expect_finite(f"{what}: expected finite entries", tensor)
+        expect_finite(f"{what}: expected finite entries", tensor)
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})
