@@ -110,15 +110,17 @@ def constants_fit(architecture: Architecture, _inputs: Tensor, seed: int) -> Non
     for name, tensor in constants_of(constants, "mixing").items():
         size = space.size(written_axis(space, name)) if name in space.groups else None
         expect_shape(f"constant 'mixing.{name}'", tensor, (size, size))
-    _expect_fixed_entries(architecture, architecture.init(seeded(seed)))
+    _expect_fixed_entries(architecture, seed)
 
 
-def _expect_fixed_entries(architecture: Architecture, params: Params) -> None:
+def _expect_fixed_entries(architecture: Architecture, seed: int) -> None:
     fixed = constants_of(architecture.constants, "fixed")
     for name, mask in architecture.free.items():
         what = f"constant 'free.{name}'"
         expect(mask.dtype == torch.bool, f"{what}: expected booleans, got {mask.dtype}")
         expect(name in fixed, f"{what} has no 'fixed.{name}' beside it")
+    params = architecture.init(seeded(seed))
+    for name, mask in architecture.free.items():
         kept = torch.equal(params[name][~mask], fixed[name][~mask].to(params[name]))
         expect(kept, f"init, tensor {name!r}: expected the fixed entries of 'fixed.{name}'")
 
