@@ -213,8 +213,8 @@ class TransformerBlock(nn.Module):
         """One head and one query at a time."""
         z, size, attended = self.norm1(h), h.shape[-1] // self.heads, []
         for head in range(self.heads):
-            own = slice(head * size, (head + 1) * size)
-            q, k, v = self.q(z)[..., own], self.k(z)[..., own], self.v(z)[..., own]
+            of_head = slice(head * size, (head + 1) * size)
+            q, k, v = self.q(z)[..., of_head], self.k(z)[..., of_head], self.v(z)[..., of_head]
             places = [
                 ((q[:, [i]] * k).sum(-1) / math.sqrt(size)).softmax(-1) for i in range(h.shape[1])
             ]
@@ -249,7 +249,7 @@ class Transformer(nn.Module):
         )
         self.position = nn.Embedding(math.prod(side // patch for side in sides), dim)
         self.blocks = nn.Sequential(
-            *(TransformerBlock(dim, heads, mlp_ratio * dim, own) for own in activations)
+            *(TransformerBlock(dim, heads, mlp_ratio * dim, units) for units in activations)
         )
         self.norm = nn.LayerNorm(dim)
         self.classifier = nn.Linear(dim, num_classes)
@@ -296,12 +296,12 @@ class GIN(nn.Module):
     ):
         super().__init__()
         channels, *sides = input_shape
-        own = _activations(
+        units = _activations(
             activation, [f"h{i + 1}" for i in range(2 * layers)], mixing, on_images=False
         )
         widths = [channels, *[hidden] * (layers - 1)]
         self.layers = nn.ModuleList(
-            [GINLayer(w, hidden, norm, own[2 * i : 2 * i + 2]) for i, w in enumerate(widths)]
+            [GINLayer(w, hidden, norm, units[2 * i : 2 * i + 2]) for i, w in enumerate(widths)]
         )
         self.classifier = nn.Linear(hidden, num_classes)
         self.neighbors = _grid(sides) if edges is None else [[] for _ in range(math.prod(sides))]

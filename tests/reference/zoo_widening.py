@@ -24,36 +24,38 @@ def widen(space, params, factors):
         pattern = space.pattern(name)
         for at, (axis, power) in enumerate(zip(pattern.axes, pattern.powers, strict=True)):
             places, copies = zip(*positions(space, axis, factors), strict=True)
-            own = wide[name].index_select(at - len(shape), torch.tensor(places))
-            divisors = torch.tensor(copies, dtype=own.dtype).reshape(
+            wider = wide[name].index_select(at - len(shape), torch.tensor(places))
+            divisors = torch.tensor(copies, dtype=wider.dtype).reshape(
                 [-1] + [1] * (len(shape) - at - 1)
             )
-            wide[name] = own / divisors if power < 0 else own
+            wide[name] = wider / divisors if power < 0 else wider
     return WeightSpace(groups, space.tensors), wide
 
 
 def positions(space, axis, factors):
     """For each position of the widened axis, what it copies and the number of copies."""
     sizes = [space.size((factor,)) for factor in axis]
-    found = []
+    places = []
     for combination in product(*(of_factor(space, factor, factors) for factor in axis)):
         place = 0
-        for size, (own, _) in zip(sizes, combination, strict=True):
-            place = place * size + own
-        found.append((place, prod(copies for _, copies in combination)))
-    return found
+        for size, (position, _) in zip(sizes, combination, strict=True):
+            place = place * size + position
+        places.append((place, prod(copies for _, copies in combination)))
+    return places
 
 
 def of_factor(space, factor, factors):
     if isinstance(factor, Label):
         copies = factors.get(factor.group, 1)
         return [
-            (own, copies) for own in range(space.groups[factor.group].size) for _ in range(copies)
+            (neuron, copies)
+            for neuron in range(space.groups[factor.group].size)
+            for _ in range(copies)
         ]
     if isinstance(factor, Sum):
-        found, start = [], 0
+        places, start = [], 0
         for term in factor.terms:
-            found += [(start + place, copies) for place, copies in positions(space, term, factors)]
+            places += [(start + place, copies) for place, copies in positions(space, term, factors)]
             start += space.size(term)
-        return found
-    return [(own, 1) for own in range(factor)]
+        return places
+    return [(neuron, 1) for neuron in range(factor)]

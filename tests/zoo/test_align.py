@@ -73,8 +73,8 @@ def test_planted_permutations_are_found(space, noise):
     networks = {name: reference[name] + noise * tensor for name, tensor in disturbance.items()}
     moved = permuted(space, networks, 2, (100,))
     again = act(space, align(space, moved, reference, num_restarts=3), moved)
-    found = torch.stack([(again[n] == networks[n]).flatten(1).all(1) for n in networks]).all(0)
-    assert int(found.sum()) == 100
+    same = torch.stack([(again[n] == networks[n]).flatten(1).all(1) for n in networks]).all(0)
+    assert int(same.sum()) == 100
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "linear"])
@@ -83,8 +83,8 @@ def test_planted_permutations_and_scales_are_found(activation, hidden):
     space = build_mlp((16,), 4, hidden, activation).space
     reference = normal(space, 0)
     moved = act(space, sample(space, generator(1), (100,)), reference)
-    found = align(space, moved, reference, num_restarts=3, scales=True)
-    again = act(space, found, moved)
+    element = align(space, moved, reference, num_restarts=3, scales=True)
+    again = act(space, element, moved)
     close = torch.stack(
         [
             torch.isclose(again[n], t, rtol=1e-9, atol=1e-9).flatten(1).all(1)
@@ -93,8 +93,8 @@ def test_planted_permutations_and_scales_are_found(activation, hidden):
     ).all(0)
     assert int(close.sum()) == 100
     for name, group in space.groups.items():
-        assert group.scaling != "positive" or bool((found.scales[name] > 0).all())
-        assert group.scaling != "sign" or bool((found.scales[name].abs() == 1).all())
+        assert group.scaling != "positive" or bool((element.scales[name] > 0).all())
+        assert group.scaling != "sign" or bool((element.scales[name].abs() == 1).all())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -104,8 +104,8 @@ def test_planted_symmetries_of_every_architecture_are_found_and_keep_the_functio
     params = {n: tensor.double() for n, tensor in architecture.init(generator(0)).items()}
     params = {n: tensor + 0.1 * normal(space, 1)[n].abs() for n, tensor in params.items()}
     moved = permuted(space, params, 2)
-    found = align(space, moved, params, num_restarts=20)
-    again = act(space, found, moved)
+    element = align(space, moved, params, num_restarts=20)
+    again = act(space, element, moved)
     for n, tensor in params.items():
         torch.testing.assert_close(again[n], tensor, rtol=1e-9, atol=1e-9)
     architecture, x = (
@@ -198,10 +198,10 @@ def test_the_params_are_left_alone_and_float32_works():
         name: tensor.clone()
         for name, tensor in (*params.items(), *((f"{n} of it", t) for n, t in reference.items()))
     }
-    found = align(space, params, reference, num_restarts=2)
+    element = align(space, params, reference, num_restarts=2)
     for name, tensor in (*params.items(), *((f"{n} of it", t) for n, t in reference.items())):
         assert torch.equal(tensor, before[name])
-    moved = act(space, found, params)
+    moved = act(space, element, params)
     assert bool((similarity(space, moved, reference) > similarity(space, params, reference)).all())
 
 
@@ -209,18 +209,18 @@ def test_a_network_that_is_not_finite_stays_and_changes_no_other():
     space = SPACES["two hidden groups"]
     params, reference = normal(space, 0, (3,)), normal(space, 1)
     params["layers.0.weight"][1, 0, 0] = torch.inf
-    found = align(space, params, reference)
+    together = align(space, params, reference)
     alone = align(space, {name: tensor[2] for name, tensor in params.items()}, reference)
-    assert torch.equal(found.permutations["h2"][2], alone.permutations["h2"])
-    assert torch.equal(found.permutations["h1"][1], torch.arange(24))
+    assert torch.equal(together.permutations["h2"][2], alone.permutations["h2"])
+    assert torch.equal(together.permutations["h1"][1], torch.arange(24))
 
 
 def test_a_space_without_symmetries_gives_the_identity():
     groups = {"x": NeuronGroup(3, permutable=False), "h": NeuronGroup(4, permutable=False)}
     space = WeightSpace(groups, {"w": "h <- x"})
-    found = align(space, normal(space, 0, (2,)), normal(space, 1), scales=True)
-    assert not found.permutations
-    assert not found.scales
+    element = align(space, normal(space, 0, (2,)), normal(space, 1), scales=True)
+    assert not element.permutations
+    assert not element.scales
 
 
 def test_no_networks_are_no_trouble():
@@ -304,13 +304,13 @@ def test_planted_permutations_are_found_by_activations(architecture):
     moved = act(
         space, sample(space, generator(2), (20,)), reference
     )  # scales too: a correlation does not see them
-    seen = torch.func.vmap(lambda params: activations(architecture, params, x))(moved)
-    found = align_activations(space, seen, activations(architecture, reference, x))
+    moved_activations = torch.func.vmap(lambda params: activations(architecture, params, x))(moved)
+    element = align_activations(space, moved_activations, activations(architecture, reference, x))
     again = torch.func.vmap(lambda params: activations(architecture, params, x))(
-        act(space, found, moved)
+        act(space, element, moved)
     )
     expected = sample(space, generator(2), (20,)).permutations
-    for name, order in found.permutations.items():
+    for name, order in element.permutations.items():
         live = (
             activations(architecture, reference, x)[name].flatten(2).std((0, 2)) > 0
             if name.startswith("c")
@@ -318,7 +318,7 @@ def test_planted_permutations_are_found_by_activations(architecture):
         )
         if live is None or bool(live.all()):
             assert torch.equal(order, expected[name].argsort(-1))
-        assert again[name].shape == seen[name].shape
+        assert again[name].shape == moved_activations[name].shape
 
 
 def test_dead_neurons_have_no_say_in_activation_matching():
@@ -326,8 +326,8 @@ def test_dead_neurons_have_no_say_in_activation_matching():
     values = torch.randn(9, 4, generator=generator(0))
     values[:, 2] = 1.0
     order = torch.tensor([3, 1, 0, 2])
-    found = align_activations(space, {"h1": values[:, order]}, {"h1": values})
-    assert torch.equal(values[:, order][:, found.permutations["h1"]], values)
+    element = align_activations(space, {"h1": values[:, order]}, {"h1": values})
+    assert torch.equal(values[:, order][:, element.permutations["h1"]], values)
 
 
 @pytest.mark.parametrize(

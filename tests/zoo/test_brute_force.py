@@ -101,7 +101,7 @@ def preserved(architecture: Architecture, shape: tuple[int, ...]) -> dict[str, s
     architecture = architecture.to("cpu", torch.float64)
     params = network(architecture)
     before = outputs(architecture, shape, params)
-    found: dict[str, set[bool]] = {name: set() for name in architecture.space.groups}
+    outcomes: dict[str, set[bool]] = {name: set() for name in architecture.space.groups}
     for name, permutation in permutations(architecture):
         moved = act(architecture.space, params, permutation, {})
         stays = all(
@@ -111,15 +111,15 @@ def preserved(architecture: Architecture, shape: tuple[int, ...]) -> dict[str, s
             (outputs(architecture, shape, moved) - before).abs().max() / before.abs().max()
         )
         assert change < 1e-12 or change > 1e-6, (name, permutation, change)
-        found[name].add(stays and change < 1e-12)
-    return found
+        outcomes[name].add(stays and change < 1e-12)
+    return outcomes
 
 
 @pytest.mark.parametrize("case", TINY)
 def test_exactly_the_declared_permutations_are_symmetries(case):
     architecture, shape, _ = TINY[case]
-    for name, found in preserved(architecture, shape).items():
-        assert found <= {architecture.space.groups[name].permutable}, name
+    for name, outcomes in preserved(architecture, shape).items():
+        assert outcomes <= {architecture.space.groups[name].permutable}, name
 
 
 @pytest.mark.parametrize("case", TINY)
@@ -127,16 +127,16 @@ def test_no_permutation_is_a_symmetry_of_a_w_asymmetric_population(case):
     standard, shape, n_fix = TINY[case]
     architecture = w_asymmetric(standard, generator(0), n_fix=n_fix, kappa=1.0)
     assert not any(group.permutable for group in architecture.space.groups.values())
-    for name, found in preserved(architecture, shape).items():
-        assert found <= {False}, name
+    for name, outcomes in preserved(architecture, shape).items():
+        assert outcomes <= {False}, name
 
 
 @pytest.mark.parametrize("case", TINY)
 def test_no_permutation_of_neurons_with_a_gate_is_a_symmetry(case):
     standard, shape, _ = TINY[case]
     architecture = sigma_asymmetric(standard, generator(0))
-    for name, found in preserved(architecture, shape).items():
-        assert found <= {architecture.space.groups[name].permutable}, name
+    for name, outcomes in preserved(architecture, shape).items():
+        assert outcomes <= {architecture.space.groups[name].permutable}, name
         assert (
             not architecture.space.groups[name].permutable
             or standard.space.groups[name].activation == "linear"

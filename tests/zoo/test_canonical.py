@@ -75,18 +75,19 @@ def test_the_canonical_form_is_constant_on_orbits_and_idempotent(case: Case, see
 def test_it_is_reached_by_a_symmetry_of_the_space(case: Case, seed):
     space = case.space
     params = normal(space, seed, (2, 3))
-    found, lead = canonical_element(space, params), batch_shape(space, params)
-    assert_close(act(space, found, params), canonicalize(space, params), 0)
+    element, lead = canonical_element(space, params), batch_shape(space, params)
+    assert_close(act(space, element, params), canonicalize(space, params), 0)
     groups = space.groups.items()
-    assert set(found.permutations) == {name for name, group in groups if group.permutable}
-    assert set(found.scales) == {name for name, group in groups if group.scaling != "none"}
+    assert set(element.permutations) == {name for name, group in groups if group.permutable}
+    assert set(element.scales) == {name for name, group in groups if group.scaling != "none"}
     for name, group in groups:
         if group.permutable:
             assert torch.equal(
-                found.permutations[name].sort(-1).values, torch.arange(group.size).expand(*lead, -1)
+                element.permutations[name].sort(-1).values,
+                torch.arange(group.size).expand(*lead, -1),
             )
         if group.scaling != "none":
-            scales = found.scales[name]
+            scales = element.scales[name]
             assert scales.shape == (*lead, group.size)
             assert bool(scales.isfinite().all() & (scales != 0).all())
             assert group.scaling != "positive" or bool((scales > 0).all())

@@ -53,8 +53,8 @@ def generator(seed: int) -> torch.Generator:
 
 
 def build(name: str, **options) -> Architecture:
-    kind, own = VARIANTS[name]
-    return build_architecture(kind, SMALL[kind] | own | options, INPUTS[kind], 3).to(
+    kind, variant = VARIANTS[name]
+    return build_architecture(kind, SMALL[kind] | variant | options, INPUTS[kind], 3).to(
         "cpu", torch.float64
     )
 
@@ -102,7 +102,7 @@ def trained(
         for n, t in network(architecture, 1).items()
     }
     stepper = OPTIMIZERS[optimizer]([t for t in params.values() if t.requires_grad])
-    seen, gradients = [], []
+    checkpoints, gradients = [], []
     for step in range(steps):
         x, y = minibatch(name, 10 + step)
         logits, statistics = architecture.apply_training(params, x)
@@ -110,11 +110,11 @@ def trained(
         F.cross_entropy(logits, y).backward()
         for n, mask in architecture.free.items():
             params[n].grad *= mask
-        seen.append({n: t.detach().clone() for n, t in params.items()})
+        checkpoints.append({n: t.detach().clone() for n, t in params.items()})
         gradients.append({n: t.grad.clone() for n, t in params.items() if t.grad is not None})
         stepper.step()
         params |= statistics
-    return stack(seen), stack(gradients)
+    return stack(checkpoints), stack(gradients)
 
 
 # quantities and residuals, against loops
@@ -136,14 +136,18 @@ def test_the_balance_of_neurons_is_what_their_generators_say(case: Case, seed):
             law = balance(space, group)
         except ValueError:
             continue
-        values, off = (found[f"{group}.balance"] for found in measure([law], params, gradients))
+        values, off = (
+            values_by_law[f"{group}.balance"] for values_by_law in measure([law], params, gradients)
+        )
         torch.testing.assert_close(values, conserved_quantities([law], params)[law.name])
         torch.testing.assert_close(off, residuals([law], params, gradients)[law.name])
         for neuron in range(space.groups[group].size):
             xi = scaling_generator(space, params, group, neuron)
-            own = {name: gradients[name] * (direction != 0) for name, direction in xi.items()}
+            restricted = {
+                name: gradients[name] * (direction != 0) for name, direction in xi.items()
+            }
             torch.testing.assert_close(values[:, neuron], -dot(xi, params))
-            size = (dot(own, own) * dot(xi, xi)).sqrt()
+            size = (dot(restricted, restricted) * dot(xi, xi)).sqrt()
             torch.testing.assert_close(
                 off[:, neuron], dot(xi, gradients).abs() / size.where(size > 0, 1)
             )
@@ -292,7 +296,7 @@ def test_leading_axes_are_networks(lead):
 def test_residuals_are_between_0_and_1_and_0_without_gradients(case: Case, seed):
     space, source = case.space, generator(seed)
     params, gradients = (random_params(space, source) for _ in range(2))
-    named = [law for alternatives in possible_laws(space) for law in alternatives]
+    named = [law for alternatives in possible_laws(space, space.tensors) for law in alternatives]
     for law in named:
         values = residuals([law], params, gradients)[law.name]
         assert bool(((values >= 0) & (values <= 1)).all())
@@ -320,9 +324,9 @@ def test_the_laws_of_every_architecture_hold_on_every_minibatch(name, optimizer)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_a_space_declares_is_found(name):
     architecture = build(name)
-    found = {law.name for law in kept_by(name, architecture)}
+    kept = {law.name for law in kept_by(name, architecture)}
     for law in declared_laws(architecture.space):
-        assert law.name in found or law.name.replace("balance", "matrix") in found
+        assert law.name in kept or law.name.replace("balance", "matrix") in kept
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -360,8 +364,8 @@ def test_fixed_entries_break_a_law_only_if_masks_are_given():
 # which laws a loss keeps
 
 
-def names(found) -> list[str]:
-    return [law.name for law in found]
+def names(laws) -> list[str]:
+    return [law.name for law in laws]
 
 
 EXPECTED = {
@@ -461,14 +465,14 @@ def test_scales_before_norms_without_epsilon_are_found_exactly(norm, shape):
     )
     params = {name: tensor.detach() for name, tensor in module.named_parameters()}
     call = lambda p: F.cross_entropy(torch.func.functional_call(module, p, x), y)  # noqa: E731
-    found = {law.name: law for law in find_laws(space, call, params, tolerance=1e-9)}
-    shapes = {name: law.shape for name, law in found.items() if law.kind == "scale"}
+    laws = {law.name: law for law in find_laws(space, call, params, tolerance=1e-9)}
+    shapes = {name: law.shape for name, law in laws.items() if law.kind == "scale"}
     assert shapes == {"conv.weight.scale": shape, "fc.weight.scale": ()}
-    assert ("conv.bias" in found["conv.weight.scale"].tensors) == (
+    assert ("conv.bias" in laws["conv.weight.scale"].tensors) == (
         norm != "batch"
     )  # batch norm takes the bias away
-    assert found["fc.weight.scale"].tensors == ("fc.weight", "fc.bias")
-    assert {"fc.weight.shift", "out.weight.shift"} <= set(found)
+    assert laws["fc.weight.scale"].tensors == ("fc.weight", "fc.bias")
+    assert {"fc.weight.shift", "out.weight.shift"} <= set(laws)
 
 
 def test_a_traced_module_has_laws():
@@ -477,10 +481,10 @@ def test_a_traced_module_has_laws():
     traced = trace(module, x)
     (relu, linear) = declared_laws(traced.space)
     assert (relu.shape, linear.shape) == ((6,), (5,))
-    found = find_laws(
+    laws = find_laws(
         traced.space, lambda p: traced.apply(p, x.double()).square().mean(), traced.params
     )
-    assert names(found) == [relu.name, linear.name.replace("balance", "matrix")]
+    assert names(laws) == [relu.name, linear.name.replace("balance", "matrix")]
 
 
 def test_a_law_needs_a_gradient_to_be_found():

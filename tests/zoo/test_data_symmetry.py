@@ -54,13 +54,13 @@ def residuals(
     apply, params: Params, loss, counts, turns: Tensor = PLANE, shape=(2,)
 ) -> list[float]:
     """The median residual over networks for each orbit size."""
-    found = []
+    medians = []
     for count in counts:
         gradient = orbit_gradient(
             apply, params, batch(*shape), one_parameter_orbit(turns, count), WEIGHT, loss
         )
-        found.append(float(angular_momentum_residual(gradient, params[WEIGHT], turns).median()))
-    return found
+        medians.append(float(angular_momentum_residual(gradient, params[WEIGHT], turns).median()))
+    return medians
 
 
 # generators and orbits
@@ -124,10 +124,10 @@ def test_the_momentum_is_the_change_of_the_loss_when_the_first_layer_turns(shape
     params, (x, y), step = networks(architecture, 3), batch(*shape), 1e-5
 
     def turned_loss(n: int, angle: float) -> float:
-        own = {name: tensor[n] for name, tensor in params.items()}
-        own[WEIGHT] = own[WEIGHT] @ torch.linalg.matrix_exp(angle * turns)
+        network = {name: tensor[n] for name, tensor in params.items()}
+        network[WEIGHT] = network[WEIGHT] @ torch.linalg.matrix_exp(angle * turns)
         losses = [
-            loss(architecture.apply(own, (x.flatten(1) @ element.T).reshape(x.shape)), y)
+            loss(architecture.apply(network, (x.flatten(1) @ element.T).reshape(x.shape)), y)
             for element in elements
         ]
         return float(sum(losses)) / count
@@ -179,11 +179,11 @@ def test_a_translation_has_no_momentum_on_a_full_orbit():
         translation_generator((5,), 0),
         build_mlp((5,), CLASSES, (8,), activation="tanh"),
     )
-    found = residuals(
+    medians = residuals(
         architecture.apply, networks(architecture), F.cross_entropy, (1, 5, 64), turns, (5,)
     )
-    assert found[0] > found[1] > 1e-4
-    assert found[2] < 1e-12
+    assert medians[0] > medians[1] > 1e-4
+    assert medians[2] < 1e-12
 
 
 # losses
@@ -219,7 +219,10 @@ def test_squared_error_of_a_linear_network_has_integrals_that_cross_entropy_has_
     images, labels, turned = orbit(x, elements).flatten(0, 1), y.repeat(64), {}
     for name, loss in LOSSES.items():
         after = descend(
-            lambda own, loss=loss: loss(architecture.apply(own, images), labels), params, 0.1, 30
+            lambda network, loss=loss: loss(architecture.apply(network, images), labels),
+            params,
+            0.1,
+            30,
         ).params[WEIGHT]
         turned[name] = 1 - F.cosine_similarity(after.flatten(1), params[WEIGHT].flatten(1))
         assert float((after - params[WEIGHT]).norm()) > 0.1
@@ -240,9 +243,9 @@ SHIFTS = [lambda x, k=k: x.roll(k, -1) for k in range(4)]
 def test_on_the_orbit_of_a_group_the_gradient_is_equivariant(maps):
     architecture = build_mlp((1, 4, 4), CLASSES, (6,))
     params, elements = networks(architecture), matrices((1, 4, 4), maps)
-    found = equivariance_residual(architecture.apply, params, batch(1, 4, 4), elements, WEIGHT)
-    assert found.shape == (4, len(maps))
-    assert float(found.max()) < 1e-12
+    residual = equivariance_residual(architecture.apply, params, batch(1, 4, 4), elements, WEIGHT)
+    assert residual.shape == (4, len(maps))
+    assert float(residual.max()) < 1e-12
     # Without the identity it is no group.
     broken = equivariance_residual(architecture.apply, params, batch(1, 4, 4), elements[1:], WEIGHT)
     assert float(broken.min()) > 1e-3

@@ -312,8 +312,8 @@ def test_bounds_of_matrices_scales_powers_and_many_networks():
     assert set(fixed) == {"w1"}
     torch.testing.assert_close(fixed["w1"], params["w1"].flatten(1).norm(dim=1))
     squared = WeightSpace(space.groups, {"w1": "h1 <- h0", "w2": "h2 <- h1^2", "r": "h1 <- h1"})
-    own = {**params, "r": torch.ones(5, 3, 3, dtype=torch.float64)}
-    bounds = norm_bounds([balance(squared, "h1")], own, {"w1": known})
+    extended = {**params, "r": torch.ones(5, 3, 3, dtype=torch.float64)}
+    bounds = norm_bounds([balance(squared, "h1")], extended, {"w1": known})
     total = 2 * params["w2"].square().sum((1, 2)) - params["w1"].square().sum((1, 2))
     torch.testing.assert_close(bounds["w2"], ((known.square() + total) / 2).sqrt())
 

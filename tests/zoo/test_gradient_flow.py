@@ -39,7 +39,7 @@ def loss_of(architecture: Architecture, kind=F.cross_entropy):
         torch.randn(12, *shape, generator=generator(1), dtype=torch.float64),
         torch.arange(12) % 3,
     )
-    return lambda own: kind(architecture.apply(own, x), y)
+    return lambda network: kind(architecture.apply(network, x), y)
 
 
 def squared(outputs: Tensor, y: Tensor) -> Tensor:
@@ -57,10 +57,10 @@ def largest(tensor: Tensor) -> float:
 @pytest.mark.parametrize("name", SMOOTH)
 def test_the_flow_loses_the_integral_of_its_squared_velocity(name):
     architecture, params = double(SMOOTH[name])
-    found = flow(loss_of(architecture), params, 4.0, 200, architecture.free)
-    assert found.losses.shape == found.integral.shape == (2, 201)
-    assert float(found.decrease[:, -1].min()) > 0.01
-    assert largest(found.difference) < 1e-8
+    walked = flow(loss_of(architecture), params, 4.0, 200, architecture.free)
+    assert walked.losses.shape == walked.integral.shape == (2, 201)
+    assert float(walked.decrease[:, -1].min()) > 0.01
+    assert largest(walked.difference) < 1e-8
 
 
 def test_the_flow_is_of_fourth_order():
@@ -87,23 +87,24 @@ def slow_descent(
     """Networks one by one through `torch.optim.SGD`, gradients of fixed entries set to 0."""
     paths = []
     for n in range(len(next(iter(params.values())))):
-        own = {name: tensor[n].clone().requires_grad_() for name, tensor in params.items()}
+        network = {name: tensor[n].clone().requires_grad_() for name, tensor in params.items()}
         optimizer, losses, squares = (
-            torch.optim.SGD(own.values(), lr=rate, momentum=momentum),
+            torch.optim.SGD(network.values(), lr=rate, momentum=momentum),
             [],
             [],
         )
         for _ in range(steps):
             optimizer.zero_grad()
-            value = loss(own)
+            value = loss(network)
             value.backward()
+            gradients = {n: t.grad for n, t in network.items() if t.grad is not None}
             for name, mask in free.items():
-                own[name].grad[~mask] = 0
+                gradients[name][~mask] = 0
             losses.append(value.detach())
-            squares.append(sum((tensor.grad**2).sum() for tensor in own.values()))
+            squares.append(sum((gradient**2).sum() for gradient in gradients.values()))
             optimizer.step()
-        losses.append(loss(own).detach())
-        ends = {name: tensor.detach()[None] for name, tensor in own.items()}
+        losses.append(loss(network).detach())
+        ends = {name: tensor.detach()[None] for name, tensor in network.items()}
         recorded = torch.stack(losses)[None], torch.stack(squares)[None]
         paths.append(path(ends, *recorded, torch.full((steps,), rate, dtype=torch.float64)))
     return paths
@@ -113,16 +114,16 @@ def slow_descent(
 def test_descent_is_that_of_the_plain_optimizer(name):
     architecture, params = double(SMOOTH[name])
     loss = loss_of(architecture, squared)
-    found = descend(loss, params, 0.3, 7, architecture.free)
+    walked = descend(loss, params, 0.3, 7, architecture.free)
     for n, expected in enumerate(slow_descent(loss, params, 0.3, 7, architecture.free)):
         for key, tensor in expected.params.items():
-            torch.testing.assert_close(found.params[key][n : n + 1], tensor)
-        torch.testing.assert_close(found.losses[n : n + 1], expected.losses)
+            torch.testing.assert_close(walked.params[key][n : n + 1], tensor)
+        torch.testing.assert_close(walked.losses[n : n + 1], expected.losses)
         torch.testing.assert_close(
-            found.integral[n : n + 1], expected.integral, rtol=1e-10, atol=1e-12
+            walked.integral[n : n + 1], expected.integral, rtol=1e-10, atol=1e-12
         )
     for key, mask in architecture.free.items():
-        assert torch.equal(found.params[key][:, ~mask], params[key][:, ~mask])
+        assert torch.equal(walked.params[key][:, ~mask], params[key][:, ~mask])
 
 
 def test_the_difference_of_descent_falls_in_proportion_to_the_step_size():
@@ -139,12 +140,14 @@ def test_the_difference_of_descent_falls_in_proportion_to_the_step_size():
 def test_the_difference_of_descent_is_half_of_eta_times_the_curvature_along_its_way():
     architecture, params = double(SMOOTH["tanh"], count=1)
     loss, rate, expected = loss_of(architecture, squared), 0.01, 0.0
-    own = {name: tensor[0] for name, tensor in params.items()}
+    network = {name: tensor[0] for name, tensor in params.items()}
     for _ in range(200):
-        gradient = grad(loss)(own)
-        product = jvp(grad(loss), (own,), (gradient,))[1]
-        expected += rate**2 / 2 * float(sum((gradient[name] * product[name]).sum() for name in own))
-        own = {name: tensor - rate * gradient[name] for name, tensor in own.items()}
+        gradient = grad(loss)(network)
+        product = jvp(grad(loss), (network,), (gradient,))[1]
+        expected += (
+            rate**2 / 2 * float(sum((gradient[name] * product[name]).sum() for name in network))
+        )
+        network = {name: tensor - rate * gradient[name] for name, tensor in network.items()}
     assert float(descend(loss, params, rate, 200).difference[0, -1]) == pytest.approx(
         expected, rel=0.01
     )
@@ -154,10 +157,10 @@ def test_momentum_breaks_the_law_however_small_the_steps():
     """Its velocity is ten times the gradient: the integral is a tenth of what the loss loses."""
     architecture, params = double(SMOOTH["tanh"], count=1)
     for steps in (400, 800):
-        found = slow_descent(
+        walked = slow_descent(
             loss_of(architecture, squared), params, 4.0 / steps, steps, {}, momentum=0.9
         )[0]
-        assert float(found.integral[0, -1] / found.decrease[0, -1]) < 0.2
+        assert float(walked.integral[0, -1] / walked.decrease[0, -1]) < 0.2
 
 
 def test_step_sizes_may_differ_by_network_and_step():

@@ -37,8 +37,8 @@ NETWORKS: Params = stack(
 )
 
 
-def squared(own: Params) -> Tensor:
-    return (TANH.apply(own, X) - Y).square().sum() / 2
+def squared(network: Params) -> Tensor:
+    return (TANH.apply(network, X) - Y).square().sum() / 2
 
 
 # distances
@@ -79,10 +79,10 @@ def test_linearized_outputs_solve_their_differential_equation():
     kernel = tangent_kernel(TANH.apply, NETWORKS, X)
     start, matrix = vmap(TANH.apply, (0, None))(NETWORKS, X), kernel.flatten(3).flatten(1, 2)
     times = torch.tensor([0.0, 0.1, 0.7, 50.0], dtype=torch.float64)
-    found = linearized_outputs(kernel, start, Y, times)
-    torch.testing.assert_close(found[:, 0], start)
+    predicted = linearized_outputs(kernel, start, Y, times)
+    torch.testing.assert_close(predicted[:, 0], start)
     for n in range(3):
-        for t, outputs in zip(times, found[n], strict=True):
+        for t, outputs in zip(times, predicted[n], strict=True):
             expected = (
                 Y.flatten() + torch.linalg.matrix_exp(-matrix[n] * t) @ (start[n] - Y).flatten()
             )
@@ -94,7 +94,9 @@ def test_a_model_linear_in_its_params_is_predicted_exactly():
     params = stack(
         [{n: t.double() for n, t in linear.init(generator(seed)).items()} for seed in range(2)]
     )
-    after = flow(lambda own: (linear.apply(own, X) - Y).square().sum() / 2, params, 0.3, 400).params
+    after = flow(
+        lambda network: (linear.apply(network, X) - Y).square().sum() / 2, params, 0.3, 400
+    ).params
     assert float(prediction_error(linear.apply, params, after, X, Y, 0.3).max()) < 1e-10
     assert float(prediction_error(linear.apply, params, after, X, Y, 0.33).max()) > 1e-3
 
@@ -113,8 +115,8 @@ def test_fixed_entries_do_not_count_in_predictions():
         ]
     )
 
-    def loss(own: Params) -> Tensor:
-        return (architecture.apply(own, X) - Y).square().sum() / 2
+    def loss(network: Params) -> Tensor:
+        return (architecture.apply(network, X) - Y).square().sum() / 2
 
     after = flow(loss, params, 1e-3, 2, architecture.free).params
     right = prediction_error(architecture.apply, params, after, X, Y, 1e-3, free=architecture.free)
@@ -145,7 +147,9 @@ def test_the_first_order_change_is_that_of_a_small_step(name):
     start, before = (vmap(TANH.apply, (0, None))(NETWORKS, images) for images in (X, other))
     errors = []
     for rate in (1e-2, 1e-3):
-        stepped = descend(lambda own: loss(TANH.apply(own, X), targets), NETWORKS, rate, 1).params
+        stepped = descend(
+            lambda network: loss(TANH.apply(network, X), targets), NETWORKS, rate, 1
+        ).params
         real = vmap(TANH.apply, (0, None))(stepped, other) - before
         errors.append(
             float(
@@ -186,13 +190,13 @@ def errors_by_width(activation: str, kernel_scaling: bool) -> tuple[list[float],
                 [{n: t.double() for n, t in architecture.init(source).items()} for _ in range(12)]
             )
 
-        def apply(own: Params, x: Tensor, architecture=architecture, scales=scales) -> Tensor:
+        def apply(network: Params, x: Tensor, architecture=architecture, scales=scales) -> Tensor:
             return architecture.apply(
-                {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+                {name: scales.get(name, 1.0) * tensor for name, tensor in network.items()}, x
             )
 
-        def loss(own: Params, apply=apply) -> Tensor:
-            return (apply(own, inputs) - targets).square().sum() / 2
+        def loss(network: Params, apply=apply) -> Tensor:
+            return (apply(network, inputs) - targets).square().sum() / 2
 
         before = tangent_kernel_trace(apply, params, inputs)
         time = 4 / float(before.diagonal(dim1=1, dim2=2).mean())

@@ -56,8 +56,8 @@ def double(architecture: Architecture) -> Architecture:
 
 
 def build(name: str, **options) -> Architecture:
-    kind, own = (STANDARD | NORMED)[name]
-    return double(build_architecture(kind, own | options, INPUT, CLASSES))
+    kind, options_of_name = (STANDARD | NORMED)[name]
+    return double(build_architecture(kind, options_of_name | options, INPUT, CLASSES))
 
 
 def network(architecture: Architecture, seed: int) -> Params:
@@ -126,8 +126,8 @@ def slow_residual(
     scale = torch.ones(space.groups[group].size, dtype=torch.float64)
     scale[neuron] = math.exp(t)
 
-    def loss(own: Params) -> Tensor:
-        return F.cross_entropy(architecture.apply(own, x), y)
+    def loss(network: Params) -> Tensor:
+        return F.cross_entropy(architecture.apply(network, x), y)
 
     def loss_at(scales: Tensor) -> float:
         moved = act(space, GroupElement({}, {group: scales}), params)
@@ -199,7 +199,7 @@ def trained(architecture: Architecture, update, steps: int = 5) -> list[Params]:
     for step in range(1, steps + 1):
         x, y = minibatch(10 + step)
         gradient = torch.func.grad(
-            lambda own, x=x, y=y: F.cross_entropy(architecture.apply_training(own, x)[0], y)
+            lambda now, x=x, y=y: F.cross_entropy(architecture.apply_training(now, x)[0], y)
         )(params)
         statistics = architecture.apply_training(params, x)[1]
         for name, mask in architecture.free.items():
@@ -296,12 +296,12 @@ def test_syre_has_the_function_of_the_standard_network():
 
 
 @pytest.mark.parametrize(
-    ("activation", "found"),
+    ("activation", "kinds"),
     [("tanh", ("permutation", "sign")), ("linear", ("permutation", "sign", "scale"))],
 )
-def test_sign_flips_are_found_where_they_are(activation, found):
+def test_sign_flips_are_found_where_they_are(activation, kinds):
     architecture = build("mlp", activation=activation)
-    assert residual(architecture, network(architecture, 0)).found("h2") == found
+    assert residual(architecture, network(architecture, 0)).found("h2") == kinds
 
 
 def test_a_wrong_declaration_is_named():
@@ -377,7 +377,7 @@ def test_another_loss_and_outputs_that_are_no_tensor():
     params, (x, _) = network(architecture, 0), minibatch(0)
     target = torch.randn(12, CLASSES, generator=generator(0), dtype=torch.float64)
     report = symmetry_report(
-        lambda own, x: {"logits": architecture.apply(own, x), "state": None},
+        lambda params, x: {"logits": architecture.apply(params, x), "state": None},
         params,
         (x, target),
         architecture.space,

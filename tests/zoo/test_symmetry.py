@@ -250,10 +250,10 @@ def test_flat_params_move_by_one_permutation_and_one_scale_for_each_entry(case: 
 @given(spaces, seeds)
 def test_orbit_ids_are_what_permutations_cannot_tell_apart(case: Case, seed):
     ids, space = orbit_ids(case.space), case.space
-    assert {name: len(own) for name, own in ids.items()} == {
+    assert {name: len(of_group) for name, of_group in ids.items()} == {
         name: group.size for name, group in space.groups.items()
     }
-    counts = [len(own.unique()) for own in ids.values()]
+    counts = [len(of_group.unique()) for of_group in ids.values()]
     expected = [1 if group.permutable else group.size for group in space.groups.values()]
     assert counts == expected
     assert torch.cat(list(ids.values())).unique().tolist() == list(range(sum(expected)))
@@ -444,7 +444,7 @@ def test_the_action_keeps_the_dtype_and_its_arguments(dtype):
 
 def test_the_action_is_differentiable_and_works_under_vmap():
     element, params = sample(SPACE, generator(1)), params_of(SPACE, 0, (3,))
-    moved = torch.func.vmap(lambda own: act(SPACE, element, own))(params)
+    moved = torch.func.vmap(lambda network: act(SPACE, element, network))(params)
     assert_same(moved, act(SPACE, element, params))
     one = {name: tensor[0].requires_grad_() for name, tensor in params.items()}
     flatten(SPACE, act(SPACE, element, one)).sum().backward()

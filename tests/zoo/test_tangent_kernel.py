@@ -86,8 +86,8 @@ def test_the_kernel_is_the_product_of_the_jacobians(name, kind):
     kernel = tangent_kernel(architecture.apply, params, x, other, free=free)
     trace = tangent_kernel_trace(architecture.apply, params, x, other, free=free)
     for n in range(2):
-        own = {key: tensor[n] for key, tensor in params.items()}
-        expected = zoo_tangent_kernel.tangent_kernel(architecture.apply, own, x, other, free)
+        network = {key: tensor[n] for key, tensor in params.items()}
+        expected = zoo_tangent_kernel.tangent_kernel(architecture.apply, network, x, other, free)
         assert error(kernel[n], expected) < 1e-10
         assert error(trace[n], torch.einsum("xkyk->xy", expected)) < 1e-10
 
@@ -213,9 +213,9 @@ def test_at_width_4096_the_kernel_is_that_of_infinite_width_within_sampling_erro
     scales = {"layers.0.weight": 3**-0.5, "layers.1.weight": WIDTH**-0.5}
     architecture = build_mlp((3,), 1, (WIDTH,))
 
-    def apply(own: Params, x: Tensor) -> Tensor:
+    def apply(network: Params, x: Tensor) -> Tensor:
         return architecture.apply(
-            {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+            {name: scales.get(name, 1.0) * tensor for name, tensor in network.items()}, x
         )
 
     source, shapes = generator(5), architecture.space.shapes.items()

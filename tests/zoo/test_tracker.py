@@ -22,7 +22,7 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
             parameter.copy_(torch.randn(parameter.shape, generator=source) / 3)
     named = declared_laws(trace(module.float(), torch.zeros(2, 5)).space)
     module.double()
-    tracker, stepper, seen = Tracker(named, every), optimizer(module.parameters(), **options), []
+    tracker, stepper, history = Tracker(named, every), optimizer(module.parameters(), **options), []
     for _ in range(steps):
         x, y = (
             torch.randn(16, 5, generator=source).double(),
@@ -33,7 +33,7 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
         loss.backward()
         tracker.step(module, loss)
         params = {name: p.detach().clone() for name, p in module.named_parameters()}
-        seen.append(
+        history.append(
             (
                 params,
                 {name: p.grad.clone() for name, p in module.named_parameters()},
@@ -41,7 +41,7 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
             )
         )
         stepper.step()
-    return named, tracker, seen
+    return named, tracker, history
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def training(optimizer, steps: int = 6, every: int = 1, **options):
     ],
 )
 def test_every_step_is_recorded_for_any_optimizer(optimizer, options):
-    named, tracker, seen = training(optimizer, **options)
+    named, tracker, history = training(optimizer, **options)
     assert tracker.steps == list(range(6))
-    assert tracker.losses.tolist() == [loss for *_, loss in seen]
-    for t, (params, gradients, _) in enumerate(seen):
+    assert tracker.losses.tolist() == [loss for *_, loss in history]
+    for t, (params, gradients, _) in enumerate(history):
         for law in named:
             torch.testing.assert_close(
                 tracker.quantities[law.name][t], conserved_quantities(named, params)[law.name]
@@ -70,17 +70,17 @@ def test_every_step_is_recorded_for_any_optimizer(optimizer, options):
 
 
 def test_what_is_recorded_belongs_to_the_step_before_the_optimizer_moves():
-    named, tracker, seen = training(torch.optim.SGD, lr=0.1, weight_decay=0.05)
-    for t, (params, gradients, _) in enumerate(seen[:-1]):
+    named, tracker, history = training(torch.optim.SGD, lr=0.1, weight_decay=0.05)
+    for t, (params, gradients, _) in enumerate(history[:-1]):
         for name, drift in predicted_drift(named, params, gradients, 0.1, 0.05).items():
             change = tracker.quantities[name][t + 1] - tracker.quantities[name][t]
             torch.testing.assert_close(change, drift, rtol=0, atol=1e-13)
 
 
 def test_one_call_in_so_many_is_recorded():
-    _, tracker, seen = training(torch.optim.SGD, steps=8, every=3, lr=0.1)
+    _, tracker, history = training(torch.optim.SGD, steps=8, every=3, lr=0.1)
     assert tracker.steps == [0, 3, 6]
-    assert tracker.losses.tolist() == [seen[i][2] for i in (0, 3, 6)]
+    assert tracker.losses.tolist() == [history[i][2] for i in (0, 3, 6)]
     assert all(len(values) == 3 for values in tracker.quantities.values())
 
 

@@ -91,12 +91,12 @@ def _worst_residual(law: Law, points: Sequence[Params], gradients: Sequence[Para
     return math.inf if any(map(math.isnan, largest)) else max(largest, default=0.0)
 
 
-def possible_laws(space: WeightSpace, used: Collection[str] | None = None) -> list[Alternatives]:
+def possible_laws(space: WeightSpace, used: Collection[str]) -> list[Alternatives]:
     """All laws that the patterns of a space make possible.
 
     Args:
         space: The weight space.
-        used: Tensors whose scales and shifts count, all if None.
+        used: Tensors whose scales and shifts count.
 
     Returns:
         For each structure its alternatives, the strongest first: of those that hold, the first
@@ -106,11 +106,7 @@ def possible_laws(space: WeightSpace, used: Collection[str] | None = None) -> li
     for block in cut_blocks(space):
         dims = tuple(block.dims[i] for i in sides(space, block)[0])
         written.setdefault(block.tensor, set()).add(dims)
-    whole = {
-        name: dims.pop()
-        for name, dims in written.items()
-        if len(dims) == 1 and (used is None or name in used)
-    }
+    whole = {name: dims.pop() for name, dims in written.items() if len(dims) == 1 and name in used}
     structures = [_of_group(space, group) for group in hidden_groups(space)]
     structures += [_scales(space, whole, sets) for sets in _before_norms(space, whole)]
     for name, dims in whole.items():
@@ -120,11 +116,11 @@ def possible_laws(space: WeightSpace, used: Collection[str] | None = None) -> li
 
 def _of_group(space: WeightSpace, group: str) -> Alternatives:
     """The mixing of linear neurons, or the scale of each."""
-    terms = scaling_terms(space, group)
-    if not terms:
+    powers = {abs(term.power) for term in scaling_terms(space, group)}
+    if not powers:
         return ()
-    linear = space.groups[group].scaling == "any" and all(abs(term.power) == 1 for term in terms)
     alone = balance(space, group)
+    linear = space.groups[group].scaling == "any" and powers == {1}
     return (matrix(space, group), alone) if linear else (alone,)
 
 
@@ -148,14 +144,10 @@ def _before_norms(
         biases = [bias for bias in whole if whole[bias] == whole[name] and bias not in reading]
         structures.append([[name], *([name, bias] for bias in biases)])
     for group in space.groups:
-        writing, scaled = [], set()
-        for name, dims in whole.items():
-            powers = [dim.power for dim in dims if dim.group == group]
-            if powers:
-                writing.append(name)
-            if any(powers):
-                scaled.add(name)
-        structures.append([[name for name in writing if name not in scaled] or writing])
+        powers = {n: [dim.power for dim in whole[n] if dim.group == group] for n in whole}
+        writing = [name for name in whole if powers[name]]
+        unscaled = [name for name in writing if not any(powers[name])]
+        structures.append([unscaled or writing])
     return structures
 
 
