@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from zoo.conservation.laws import Law, balance, matrix, scale, shift, sides
+from zoo.conservation.laws import Law, balance, matrix, scale, shift
 from zoo.conservation.quantities import residual, with_gradients
 from zoo.params import Params, batch_shape, perturb, trained_part
 from zoo.symmetry.bilinear import scaling_terms
@@ -104,7 +104,7 @@ def possible_laws(space: WeightSpace, used: Collection[str]) -> list[Alternative
     """
     written: dict[str, set[tuple[Dim, ...]]] = {}
     for block in cut_blocks(space):
-        dims = tuple(block.dims[i] for i in sides(space, block)[0])
+        dims = tuple(block.dims[i] for i in block.written)
         written.setdefault(block.tensor, set()).add(dims)
     whole = {name: dims.pop() for name, dims in written.items() if len(dims) == 1 and name in used}
     structures = [_of_group(space, group) for group in hidden_groups(space)]

@@ -166,7 +166,7 @@ def scale(space: WeightSpace, tensors: Sequence[str], each: int = 0) -> Law:
         Kunin et al. 2021, arXiv 2012.04728, section 3; van Laarhoven 2017, arXiv 1706.05350.
     """
     pieces, written = _writing(space, tensors, each)
-    terms = tuple(Term(block, sides(space, block)[0][:each], -1) for block in pieces)
+    terms = tuple(Term(block, block.written[:each], -1) for block in pieces)
     return Law(f"{tensors[0]}.scale", "scale", tuple(dim.size for dim in written), terms)
 
 
@@ -205,13 +205,10 @@ def shift(space: WeightSpace, tensor: str, each: int = 0) -> Law:
         raise ValueError(
             f"tensor {tensor!r} writes {len(written)} axes, so each must be below that, got {each}"
         )
-    terms, columns = [], 0
-    for block in pieces:
-        writes, reads = sides(space, block)
-        terms.append(Term(block, (*writes[:each], *reads), 1))
-        columns += math.prod(block.dims[i].size for i in reads)
+    terms = tuple(Term(block, (*block.written[:each], *block.read), 1) for block in pieces)
+    columns = sum(math.prod(block.dims[i].size for i in block.read) for block in pieces)
     shape = (*(dim.size for dim in written[:each]), columns)
-    return Law(f"{tensor}.shift", "shift", shape, tuple(terms))
+    return Law(f"{tensor}.shift", "shift", shape, terms)
 
 
 def declared_laws(space: WeightSpace) -> tuple[Law, ...]:
@@ -245,13 +242,6 @@ def _beside(term: Term) -> dict[tuple[int, str | None], int]:
     return beside
 
 
-def sides(space: WeightSpace, block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Places of the axes of a block that its tensor writes, and of those that it reads."""
-    powers = space.pattern(block.tensor).powers
-    written = tuple(i for i, axis in enumerate(block.axes) if powers[axis] > 0)
-    return written, tuple(i for i in range(len(block.axes)) if i not in written)
-
-
 def _writing(
     space: WeightSpace, tensors: Sequence[str], first: int | None
 ) -> tuple[list[Block], tuple[Dim, ...]]:
@@ -261,7 +251,7 @@ def _writing(
     if unknown := [name for name in tensors if name not in space.tensors]:
         raise ValueError(f"unknown tensors {unknown}; tensors are {list(space.tensors)}")
     pieces = [block for block in cut_blocks(space) if block.tensor in tensors]
-    written = {tuple(block.dims[i] for i in sides(space, block)[0][:first]) for block in pieces}
+    written = {tuple(block.dims[i] for i in block.written[:first]) for block in pieces}
     if len(written) != 1 or len(next(iter(written))) < (first or 0):
         patterns = {name: space.tensors[name] for name in tensors}
         raise ValueError(

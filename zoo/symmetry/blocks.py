@@ -1,8 +1,7 @@
 """Tensors cut along their direct sums: every axis of a block is a group of neurons or plain."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -42,6 +41,7 @@ class Block:
             order of the tensor.
         steps: How to get there: `(axis, sizes)` splits an axis, `(axis, start, length)` keeps a
             part of it.
+        written: Places of the axes that the tensor writes.
     """
 
     tensor: str
@@ -49,6 +49,12 @@ class Block:
     rank: int
     axes: tuple[int, ...]
     steps: tuple[Step, ...] = ()
+    written: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Places of the axes that the tensor reads."""
+        return tuple(i for i in range(len(self.dims)) if i not in self.written)
 
     def view(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The block of a tensor, sharing its memory.
@@ -97,16 +103,17 @@ def cut_blocks(space: WeightSpace) -> list[Block]:
     cut = []
     for name in space.tensors:
         pattern = space.pattern(name)
-        axes = tuple(zip(pattern.axes, pattern.powers, itertools.count(), strict=False))
-        for steps, resolved in _parts(space, (), axes):
-            dims = tuple(_dim(space, factor, sign) for factor, sign, _ in resolved)
-            origins = tuple(origin for _, _, origin in resolved)
-            cut.append(Block(name, dims, len(pattern.axes), origins, steps))
+        axes = tuple((axis, origin) for origin, axis in enumerate(pattern.axes))
+        for steps, parts in _parts(space, (), axes):
+            origins = tuple(origin for _, origin in parts)
+            dims = tuple(_dim(space, factor, pattern.powers[origin]) for factor, origin in parts)
+            written = tuple(i for i, origin in enumerate(origins) if pattern.powers[origin] > 0)
+            cut.append(Block(name, dims, len(pattern.axes), origins, steps, written))
     return cut
 
 
-_Piece = tuple[Axis | Factor, int, int]
-"""A part of a tensor on one axis, the sign of its power there, and which axis that is."""
+_Part = tuple[Axis | Factor, int]
+"""What is left of an axis to resolve, and which axis of the tensor that is."""
 
 Signature = tuple[tuple[str, int], ...]
 """Of some axes of a block the group, and a number that tells how it acts there."""
@@ -136,25 +143,31 @@ def alike_blocks(
 
 
 def _parts(
-    space: WeightSpace, steps: tuple[Step, ...], axes: tuple[_Piece, ...]
-) -> Iterator[tuple[tuple[Step, ...], tuple[_Piece, ...]]]:
+    space: WeightSpace, steps: tuple[Step, ...], axes: tuple[_Part, ...]
+) -> Iterator[tuple[tuple[Step, ...], tuple[_Part, ...]]]:
     """Resolve the first axis that is a product or a sum, then the rest: steps and axes of parts."""
-    for at, (axis, sign, origin) in enumerate(axes):
-        if isinstance(axis, tuple):
-            split = ((at, tuple(space.size((factor,)) for factor in axis)),)
-            choices = [(split if len(axis) > 1 else (), axis)]
-        elif isinstance(axis, Sum):
-            lengths = [space.size(term) for term in axis.terms]
-            starts = itertools.accumulate(lengths, initial=0)
-            terms = zip(starts, lengths, axis.terms, strict=False)
-            choices = [(((at, start, length),), (term,)) for start, length, term in terms]
-        else:
-            continue
-        for step, factors in choices:
-            pieces = tuple((factor, sign, origin) for factor in factors)
-            yield from _parts(space, (*steps, *step), (*axes[:at], *pieces, *axes[at + 1 :]))
-        return
+    for at, (axis, origin) in enumerate(axes):
+        if isinstance(axis, tuple | Sum):
+            for step, factors in _resolved(space, at, axis):
+                parts = tuple((factor, origin) for factor in factors)
+                yield from _parts(space, (*steps, *step), (*axes[:at], *parts, *axes[at + 1 :]))
+            return
     yield steps, axes
+
+
+def _resolved(
+    space: WeightSpace, at: int, axis: Axis | Sum
+) -> Iterator[tuple[tuple[Step, ...], Axis]]:
+    """The parts of a product, which is one, or of a direct sum: how to get there, what it is."""
+    if isinstance(axis, tuple):
+        sizes = tuple(space.size((factor,)) for factor in axis)
+        yield ((at, sizes),) if len(axis) > 1 else (), axis
+    else:
+        start = 0
+        for term in axis.terms:
+            length = space.size(term)
+            yield ((at, start, length),), (term,)
+            start += length
 
 
 def _dim(space: WeightSpace, factor: Axis | Factor, sign: int) -> Dim:
