@@ -28,7 +28,7 @@ from math import prod
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.graphs.parts import EdgePart
@@ -43,14 +43,13 @@ class Features(NamedTuple):
         nodes: For each node set, `[B, S, C]`.
         edges: For each part, `[B, C, W, R]`; at the input, its plain axes stand for C. None after
             the last layer.
-        rows: For each part, `[B, W, C]`, means over R.
-        columns: For each part, `[B, R, C]`, means over W.
+        ends: For each part its rows, `[B, W, C]`, means over R, then its columns, `[B, R, C]`,
+            means over W.
     """
 
     nodes: list[Tensor]
     edges: list[Tensor] | None
-    rows: list[Tensor]
-    columns: list[Tensor]
+    ends: list[Tensor]
 
 
 class Incidence:
@@ -58,9 +57,10 @@ class Incidence:
 
     Attributes:
         parts: Parts that join neurons.
-        written: For each node set, the parts that write it.
-        read: For each node set, the parts that read it.
+        ends: For each node set, places among `Features.ends` of the rows of parts that write it,
+            then of the columns of parts that read it.
         counts: For each node set, number of features that meet there: itself, rows, columns.
+        orbits: For each node set, orbits of its nodes, from 0.
         exchanges: For each exchange, its group (None for all sets) and its node sets.
     """
 
@@ -72,19 +72,16 @@ class Incidence:
         """
         self.graph = graph
         self.parts = [part for part in graph.edges if isinstance(part, EdgePart)]
-        places = range(len(graph.node_sets))
-        self.written: list[list[int]] = [[] for _ in places]
-        self.read: list[list[int]] = [[] for _ in places]
+        written: list[list[int]] = [[] for _ in graph.node_sets]
+        read: list[list[int]] = [[] for _ in graph.node_sets]
         for index, part in enumerate(self.parts):
-            self.written[part.written].append(index)
-            self.read[part.read].append(index)
-        self.counts = [1 + len(self.written[place]) + len(self.read[place]) for place in places]
-        self.exchanges = [(None, list(places)), *_shared_groups(graph)]
-
-    def orbits(self, place: int) -> Int64[Tensor, " S"]:
-        """Orbits of the nodes of a set, from 0."""
-        orbits = self.graph.orbit[self.graph.node_sets[place].nodes]
-        return orbits - orbits.min()
+            written[part.written].append(2 * index)
+            read[part.read].append(2 * index + 1)
+        self.ends = [rows + columns for rows, columns in zip(written, read, strict=True)]
+        self.counts = [1 + len(ends) for ends in self.ends]
+        self.exchanges = [(None, list(range(len(self.ends)))), *_shared_groups(graph)]
+        orbits = graph.orbit.split([node_set.size for node_set in graph.node_sets])
+        self.orbits = [orbit - orbit.min() for orbit in orbits]
 
     def pool(
         self, values: Float[Tensor, "B S C"], place: int, group: str | None
@@ -215,43 +212,41 @@ class EquivariantLayer(nn.Module):
             raise ValueError(
                 "an equivariant layer: expected features with edges, got those of a last layer"
             )
-        received = self._received(features)
+        of_nodes, of_ends = self._received(features)
         nodes = [
             v + nn.functional.leaky_relu(term, self.slope)
-            for v, term in zip(features.nodes, received.nodes, strict=True)
+            for v, term in zip(features.nodes, of_nodes, strict=True)
         ]
-        new = Features(nodes, [] if keep else None, [], [])
+        edges, ends = [], []
         for index, e in enumerate(features.edges):
-            row = received.rows[index].transpose(1, 2).contiguous()
-            column = received.columns[index].transpose(1, 2).contiguous()
+            row, column = (
+                term.transpose(1, 2).contiguous() for term in of_ends[2 * index : 2 * index + 2]
+            )
             a, over_read, over_written = pointwise(
                 e, self.part_weights[index], row, column, self.slope, keep
             )
-            if new.edges is not None:
-                new.edges.append(a)
-            new.rows.append(over_read.transpose(1, 2) / e.shape[3])
-            new.columns.append(over_written.transpose(1, 2) / e.shape[2])
-        return new
+            edges.append(a)
+            ends.append(over_read.transpose(1, 2) / e.shape[3])
+            ends.append(over_written.transpose(1, 2) / e.shape[2])
+        return Features(nodes, edges if keep else None, ends)
 
-    def _received(self, features: Features) -> Features:
-        """What nodes, rows and columns receive: the terms of each node set, cut."""
-        incidence = self.incidence
-        num_parts = len(incidence.parts)
-        nodes: list[Tensor] = []
-        rows, columns = [torch.empty(0)] * num_parts, [torch.empty(0)] * num_parts
-        for place, terms in enumerate(self._terms(features)):
+    def _received(self, features: Features) -> tuple[list[Tensor], list[Tensor]]:
+        """What nodes receive, and what rows and columns do: the terms of each node set, cut."""
+        nodes, ends = [], [torch.empty(0)] * len(features.ends)
+        for places, terms in zip(self.incidence.ends, self._terms(features), strict=True):
             of_nodes, *others = terms.split(self.width, dim=-1)
             nodes.append(of_nodes)
-            for part in incidence.written[place]:
-                rows[part] = others.pop(0)
-            for part in incidence.read[place]:
-                columns[part] = others.pop(0)
-        return Features(nodes, None, rows, columns)
+            for place, term in zip(places, others, strict=True):
+                ends[place] = term
+        return nodes, ends
 
     def _terms(self, features: Features) -> list[Tensor]:
         """For each node set, what it, rows and columns receive at its nodes, side by side."""
         incidence = self.incidence
-        z = [self._gathered(features, place) for place in range(len(features.nodes))]
+        z = [
+            torch.cat([v, *(features.ends[end] for end in ends)], dim=-1)
+            for v, ends in zip(features.nodes, incidence.ends, strict=True)
+        ]
         terms = [mix(values) for mix, values in zip(self.mix, z, strict=True)]
         for exchange, (group, sets) in zip(self.exchange, incidence.exchanges, strict=True):
             pooled = torch.cat([incidence.pool(z[place], place, group) for place in sets], dim=-1)
@@ -259,9 +254,3 @@ class EquivariantLayer(nn.Module):
             for place, share in zip(sets, shares, strict=True):
                 terms[place] = terms[place] + incidence.spread(share, place, group)
         return terms
-
-    def _gathered(self, features: Features, place: int) -> Tensor:
-        """What meets at the nodes of a set: itself, means of rows, means of columns."""
-        rows = [features.rows[part] for part in self.incidence.written[place]]
-        columns = [features.columns[part] for part in self.incidence.read[place]]
-        return torch.cat([features.nodes[place], *rows, *columns], dim=-1)

@@ -86,7 +86,7 @@ class NeuralFunctional(Normalized):
         state = self.encoder(self.norm(features))
         for at, layer in enumerate(self.layers):
             state = layer(state, keep=at + 1 < len(self.layers))
-        means = [values.mean(1) for values in (*state.nodes, *state.rows)]
+        means = [values.mean(1) for values in (*state.nodes, *state.ends[::2])]
         return self.readout(torch.cat(means, dim=-1)).squeeze(-1)
 
 
@@ -101,6 +101,8 @@ class PositionEncoder(nn.Module):
     Entries themselves are passed on as they are: a linear map follows.
     """
 
+    orbit: Tensor
+
     def __init__(self, incidence: Incidence, width: int):
         """Build.
 
@@ -110,10 +112,9 @@ class PositionEncoder(nn.Module):
         """
         super().__init__()
         self.incidence = incidence
+        self.register_buffer("orbit", torch.cat(incidence.orbits), persistent=False)
         sets = incidence.graph.node_sets
-        kinds = [int(incidence.orbits(place).max()) + 1 for place in range(len(sets))]
-        for place in range(len(sets)):
-            self.register_buffer(f"orbit{place}", incidence.orbits(place), persistent=False)
+        kinds = [int(orbit.max()) + 1 for orbit in incidence.orbits]
         self.shift = nn.ParameterList(torch.randn(kind, width) for kind in kinds)
         self.node = nn.ParameterDict(
             {
@@ -139,18 +140,18 @@ class PositionEncoder(nn.Module):
             Features whose edges have the channels of the parts, not yet C.
         """
         graph = self.incidence.graph
-        orbits = [self.get_buffer(f"orbit{at}") for at in range(len(self.shift))]
+        orbits = self.orbit.split([node_set.size for node_set in graph.node_sets])
         vectors = node_features(graph, params)
         nodes = [self._nodes(at, orbit, vectors) for at, orbit in enumerate(orbits)]
-        edges, rows, columns = [], [], []
+        edges, ends = [], []
         for at, part in enumerate(self.incidence.parts):
             e = part.view(params)
             along_read = self.row[at][orbits[part.read]]
             along_written = self.column[at][orbits[part.written]]
-            rows.append(torch.einsum("bwrk,rkc->bwc", e, along_read) / e.shape[2] ** 0.5)
-            columns.append(torch.einsum("bwrk,wkc->brc", e, along_written) / e.shape[1] ** 0.5)
+            ends.append(torch.einsum("bwrk,rkc->bwc", e, along_read) / e.shape[2] ** 0.5)
+            ends.append(torch.einsum("bwrk,wkc->brc", e, along_written) / e.shape[1] ** 0.5)
             edges.append(e.permute(0, 3, 1, 2).contiguous())
-        return Features(nodes, edges, rows, columns)
+        return Features(nodes, edges, ends)
 
     def _nodes(self, at: int, orbit: Tensor, vectors: Float[Tensor, "B V K"]) -> Tensor:
         """Features of the neurons of a node set."""

@@ -47,17 +47,14 @@ def one(module, x):
 
 def gather(incidence, x, place, node):
     """A node's own features, the means of the rows it writes, of the columns it reads."""
-    rows = [x.rows[at][node] for at in incidence.written[place]]
-    return torch.cat(
-        [x.nodes[place][node], *rows, *(x.columns[at][node] for at in incidence.read[place])]
-    )
+    return torch.cat([x.nodes[place][node], *(x.ends[end][node] for end in incidence.ends[place])])
 
 
 def mapped(module, x, at, index, terms):
     incidence, (w, r) = module.incidence, index
     part, old = incidence.parts[at], x.edges[at][:, w, r]
-    row = 1 + incidence.written[part.written].index(at)
-    column = 1 + len(incidence.written[part.read]) + incidence.read[part.read].index(at)
+    row = 1 + incidence.ends[part.written].index(2 * at)
+    column = 1 + incidence.ends[part.read].index(2 * at + 1)
     received = slot(module, terms[part.written][w], row) + slot(module, terms[part.read][r], column)
     return act(module, module.part_weights[at] @ old + received)
 
@@ -88,5 +85,5 @@ def mean(values):
 
 
 def means(edges):
-    """Rows and columns that belong to edges `[B, C, W, R]`."""
-    return [e.mean(3).transpose(1, 2) for e in edges], [e.mean(2).transpose(1, 2) for e in edges]
+    """For each part its rows, then its columns, of edges `[B, C, W, R]`."""
+    return [e.mean(axis).transpose(1, 2) for e in edges for axis in (3, 2)]
