@@ -7,7 +7,7 @@ metanet declares or does besides is a class attribute or a method of `MetanetMod
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -265,6 +265,23 @@ def as_metanet(module: nn.Module) -> MetanetModule:
             "expected a subclass of metanet.contract.MetanetModule, which has them"
         )
     return PlainMetanet(module)
+
+
+def check_names(what: str, names: Iterable[str], valid: Sequence[str]) -> None:
+    """Refuse options that something does not have.
+
+    Args:
+        what: What has the options, for the message.
+        names: Names of the options that were given.
+        valid: Names that it has.
+
+    Raises:
+        ValueError: If it lacks one; lists the valid ones.
+    """
+    if unknown := [name for name in names if name not in valid]:
+        raise ValueError(
+            f"{what} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
+        )
 
 
 @runtime_checkable

@@ -58,20 +58,21 @@ def train_module(
     """
     num_batches = max(1, math.ceil(len(train.y) / training.batch_size))
     optimizer, schedule = _optimizer(module, training, training.epochs * num_batches)
-    best, best_state = math.inf, copy.deepcopy(module.state_dict())
+    best, best_state = 0, copy.deepcopy(module.state_dict())
     losses: list[float] = []
     epochs = range(training.epochs)
     for epoch in tqdm(epochs, desc="train", unit="epoch", disable=not progress, leave=False):
         _train_epoch(module, target, train, num_batches, optimizer, schedule, training.precision)
         raw = evaluate(module, validation.features, at_once)
         losses.append(float(target.loss(raw, validation.y)))
-        if losses[-1] < best:
-            best, best_state = losses[-1], copy.deepcopy(module.state_dict())
-        if epoch - _argmin(losses) >= training.patience:
+        best = _argmin(losses)
+        if best == epoch and math.isfinite(losses[-1]):
+            best_state = copy.deepcopy(module.state_dict())
+        if epoch - best >= training.patience:
             break
     module.load_state_dict(best_state)
     module.eval()
-    return History(losses, _argmin(losses))
+    return History(losses, best)
 
 
 def _train_epoch(

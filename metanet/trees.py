@@ -14,6 +14,16 @@ from torch import Tensor, nn
 from metanet.contract import History, InputSpec, MetanetModule, Training
 
 FIELDS = ("feature_idx", "num_threshold", "missing_go_to_left", "left", "right", "is_leaf", "value")
+BUFFERS = (
+    "root",
+    "feature",
+    "threshold",
+    "missing_left",
+    "left",
+    "right",
+    "value",
+    "baseline",
+)
 
 
 class BoostedTrees(nn.Module):
@@ -33,7 +43,7 @@ class BoostedTrees(nn.Module):
     baseline: Tensor
 
     def __init__(
-        self, *, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5
+        self, max_leaf_nodes: int = 15, min_samples_leaf: int = 10, max_features: float = 0.5
     ):
         """Remember the options; there are no trees before `fit` or `load_state_dict`.
 
@@ -46,8 +56,8 @@ class BoostedTrees(nn.Module):
         self.max_leaf_nodes = max_leaf_nodes
         self.min_samples_leaf = min_samples_leaf
         self.max_features = max_features
-        for name, dtype in _BUFFERS.items():
-            self.register_buffer(name, torch.zeros(0, dtype=dtype))
+        for name in BUFFERS:
+            self.register_buffer(name, torch.zeros(0))
         self.register_load_state_dict_pre_hook(_resize_buffers)
 
     def fit(
@@ -95,8 +105,8 @@ class BoostedTrees(nn.Module):
         columns = _columns(np.concatenate([nodes[list(FIELDS)] for nodes in trees]), starts)
         columns["root"] = starts[:-1]
         columns["baseline"] = np.asarray(booster._baseline_prediction).reshape(1)
-        for name, dtype in _BUFFERS.items():
-            self.register_buffer(name, torch.tensor(columns[name], dtype=dtype))
+        for name in BUFFERS:
+            self.register_buffer(name, torch.from_numpy(columns[name]))
 
     def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
         """Sum of the trees; NaN features take each split's side for missing values.
@@ -120,18 +130,6 @@ class BoostedTrees(nn.Module):
             node = child
 
 
-_BUFFERS = {
-    "root": torch.int64,
-    "feature": torch.int64,
-    "threshold": torch.float64,
-    "missing_left": torch.bool,
-    "left": torch.int64,
-    "right": torch.int64,
-    "value": torch.float64,
-    "baseline": torch.float64,
-}
-
-
 _STOPPING: dict[str, Any] = {"early_stopping": True, "scoring": "loss", "tol": 0.0}
 
 
@@ -140,16 +138,25 @@ class TreeMetanet(MetanetModule):
 
     recommended = Training(epochs=1000, lr=0.05, weight_decay=1.0, patience=20)
 
-    def __init__(self, spec: InputSpec, **options: Any):
+    def __init__(
+        self,
+        spec: InputSpec,
+        *,
+        max_leaf_nodes: int = 15,
+        min_samples_leaf: int = 10,
+        max_features: float = 0.5,
+    ):
         """Build.
 
         Args:
             spec: What it will read.
-            **options: Those of `BoostedTrees`.
+            max_leaf_nodes: Most leaves of a tree.
+            min_samples_leaf: Fewest training networks of a leaf.
+            max_features: Share of the columns that each split chooses from.
         """
         super().__init__()
         self.spec = spec
-        self.trees = BoostedTrees(**options)
+        self.trees = BoostedTrees(max_leaf_nodes, min_samples_leaf, max_features)
 
     def fit(
         self,
@@ -183,7 +190,7 @@ def _columns(nodes: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for name in _BUFFERS:
+    for name in BUFFERS:
         if prefix + name in state:
             module.register_buffer(name, torch.empty_like(state[prefix + name]))
 

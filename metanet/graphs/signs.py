@@ -44,18 +44,18 @@ def parity(graph: ParameterGraph, part: NodePart | EdgePart | Relation) -> Parit
         return "even"
     node_sets = (part.node_set,) if isinstance(part, NodePart) else (part.written, part.read)
     axes = list(part.order)
-    flips_of_sides = []  # for each side, whether the powers of its signs are odd
+    odd_powers = []  # for each side, whether the powers of its signs are odd
     for node_set in node_sets:
         side = [part.block.dims[axes.pop(0)] for _ in graph.node_sets[node_set].axis]
-        flips = {dim.power % 2 == 1 for dim in side if _has_sign(graph.space, str(dim.group))}
-        flips_of_sides.append(flips)
-    if any(len(flips) == 2 for flips in flips_of_sides):
+        powers = {dim.power % 2 for dim in side if _has_sign(graph.space, str(dim.group))}
+        odd_powers.append(powers)
+    if {0, 1} in odd_powers:
         return "mixed"
-    if True not in set().union(*flips_of_sides):
+    if {1} not in odd_powers:
         return "even"
-    if False not in set().union(*flips_of_sides):
+    if {0} not in odd_powers:
         return "odd"
-    return "written" if flips_of_sides[0] == {True} else "read"
+    return "written" if odd_powers[0] == {1} else "read"
 
 
 def _has_sign(space: WeightSpace, group: str) -> bool:

@@ -19,7 +19,7 @@ shared groups agree and 0 elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import prod
@@ -45,8 +45,8 @@ class ParameterGraph:
         node_sets: Nodes, axis by axis.
         vectors: Parts that are features of nodes.
         edges: Parts that are features of edges, then relations.
+        kinds: Kind of each part of `edges`: its place there.
         edge_index: Read and written node of each edge.
-        edge_type: Place in `edges` of each edge's part.
         node_set: Place in `node_sets` of each node's set.
         orbit: Orbit of each node, from 0: nodes that a declared permutation can exchange share it.
     """
@@ -55,10 +55,15 @@ class ParameterGraph:
     node_sets: tuple[NodeSet, ...]
     vectors: tuple[NodePart, ...]
     edges: tuple[EdgePart | Relation, ...]
+    kinds: tuple[int, ...]
     edge_index: Int64[Tensor, "2 E"]
-    edge_type: Int64[Tensor, " E"]
     node_set: Int64[Tensor, " V"]
     orbit: Int64[Tensor, " V"]
+
+    @property
+    def edge_type(self) -> Int64[Tensor, " E"]:
+        """Kind of each edge's part."""
+        return _repeated(self.kinds, [prod(part.shape[:2]) for part in self.edges])
 
     @property
     def sizes(self) -> "GraphSizes":
@@ -92,8 +97,7 @@ class GraphSizes:
 
     def __or__(self, other: "GraphSizes") -> "GraphSizes":
         """Sizes that hold the graphs of both."""
-        mine, theirs = vars(self), vars(other)
-        return GraphSizes(**{name: max(size, theirs[name]) for name, size in mine.items()})
+        return GraphSizes(*map(max, astuple(self), astuple(other)))
 
 
 @lru_cache(maxsize=64)
@@ -120,29 +124,24 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
     ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
     """
     sided_blocks = [(block, _sides(space, block)) for block in cut_blocks(space)]
-    places = _places_of_axes(sided_blocks)
-    num_channels = [0] * len(places)
+    axes = list(
+        dict.fromkeys(
+            _axis(block, side) for block, sides in sided_blocks for side in reversed(sides)
+        )
+    )
+    num_channels = [0] * len(axes)
     vectors: list[NodePart] = []
     edges: list[EdgePart | Relation] = []
     for block, sides in sided_blocks:
         order, shape = _layout(block, sides)
-        node_set, *others = (places[_axis(block, side)] for side in sides)
+        node_set, *others = (axes.index(_axis(block, side)) for side in sides)
         if others:
             edges.append(EdgePart(block, order, shape, node_set, *others))
         else:
             vectors.append(NodePart(block, order, shape, node_set, num_channels[node_set]))
             num_channels[node_set] += shape[-1]
-    edges += _relations(space, list(places))
-    return _graph(space, _node_sets(space, list(places), num_channels), vectors, edges)
-
-
-def _places_of_axes(sided_blocks: list[tuple[Block, list[list[int]]]]) -> dict[NodeAxis, int]:
-    """Node axes in the order in which blocks read and write them, and their places."""
-    places: dict[NodeAxis, int] = {}
-    for block, sides in sided_blocks:
-        for side in reversed(sides):
-            places.setdefault(_axis(block, side), len(places))
-    return places
+    edges += _relations(space, axes)
+    return _graph(space, _node_sets(space, axes, num_channels), vectors, edges)
 
 
 def _layout(block: Block, sides: list[list[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -157,11 +156,10 @@ def _sides(space: WeightSpace, block: Block) -> list[list[int]]:
     """Written axes of a block, then the read ones if it joins neurons with neurons."""
     powers = space.pattern(block.tensor).powers
     grouped = [at for at, dim in enumerate(block.dims) if dim.group is not None]
-    written = [at for at in grouped if powers[block.axes[at]] > 0]
-    read = [at for at in grouped if powers[block.axes[at]] < 0]
-    if not written or not read:
-        written = [at for at in grouped if block.axes[at] == block.axes[grouped[0]]]
-        read = grouped[len(written) :]
+    is_read = {at: powers[block.axes[at]] < 0 for at in grouped}
+    if len(set(is_read.values())) == 1:
+        is_read = {at: block.axes[at] != block.axes[grouped[0]] for at in grouped}
+    written, read = ([at for at in grouped if is_read[at] == side] for side in (False, True))
     return [written, read] if read else [written]
 
 
@@ -201,7 +199,7 @@ def _graph(
     edges: Sequence[EdgePart | Relation],
 ) -> ParameterGraph:
     ends = [_ends(sets[part.written], sets[part.read]) for part in edges]
-    orbits: list[Tensor] = []
+    orbits = [torch.zeros(0, dtype=torch.int64)]
     num_orbits = 0
     for node_set in sets:
         orbits.append(num_orbits + _orbits(space, node_set.axis))
@@ -211,10 +209,10 @@ def _graph(
         node_sets=tuple(sets),
         vectors=tuple(vectors),
         edges=tuple(edges),
+        kinds=tuple(range(len(edges))),
         edge_index=torch.cat([torch.zeros(2, 0, dtype=torch.int64), *ends], dim=1),
-        edge_type=_numbered([prod(part.shape[:2]) for part in edges]),
-        node_set=_numbered([node_set.size for node_set in sets]),
-        orbit=torch.cat([torch.zeros(0, dtype=torch.int64), *orbits]),
+        node_set=_repeated(range(len(sets)), [node_set.size for node_set in sets]),
+        orbit=torch.cat(orbits),
     )
 
 
@@ -224,9 +222,10 @@ def _ends(written: NodeSet, read: NodeSet) -> Int64[Tensor, "2 E"]:
     return torch.stack([read.start + places[1], written.start + places[0]])
 
 
-def _numbered(counts: Sequence[int]) -> Int64[Tensor, " _"]:
-    """The place of each count, as often as it says."""
-    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+def _repeated(numbers: Sequence[int], counts: Sequence[int]) -> Int64[Tensor, " _"]:
+    """Each number as often as its count says."""
+    each = torch.tensor(numbers, dtype=torch.int64)
+    return each.repeat_interleave(torch.tensor(counts, dtype=torch.int64))
 
 
 def _orbits(space: WeightSpace, axis: NodeAxis) -> Int64[Tensor, " _"]:

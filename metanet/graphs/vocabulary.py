@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from math import log
+from math import inf, log
 
 import torch
 from jaxtyping import Float, Int64
@@ -74,23 +74,27 @@ def describe(space: WeightSpace) -> Description:
     """
     graph = parameter_graph(space)
     roles = tuple(_role(graph, node_set) for node_set in range(len(graph.node_sets)))
-    kinds, orders = [], []
-    for part in graph.edges:
-        kernel: list[int] = []
-        kind = "shared"
-        if isinstance(part, EdgePart):
-            kernel = [dim.size for dim in part.block.dims if dim.group is None]
-            kind = str(len(kernel))
-        kinds.append(f"{roles[part.written]} <- {roles[part.read]} {kind}")
-        orders.append(_outward(kernel))
+    kernels = [_kernel(part) for part in graph.edges]
+    kinds = (
+        f"{roles[part.written]} <- {roles[part.read]} "
+        f"{len(kernel) if isinstance(part, EdgePart) else 'shared'}"
+        for part, kernel in zip(graph.edges, kernels, strict=True)
+    )
     return Description(
         graph=graph,
         roles=roles,
         edges=tuple(kinds),
-        orders=tuple(orders),
+        orders=tuple(map(_outward, kernels)),
         slots=tuple(_slots(graph)),
         constants=_constants(graph, roles),
     )
+
+
+def _kernel(part: EdgePart | Relation) -> list[int]:
+    """Sizes of the plain axes of a part."""
+    if isinstance(part, Relation):
+        return []
+    return [dim.size for dim in part.block.dims if dim.group is None]
 
 
 def _role(graph: ParameterGraph, node_set: int) -> str:
@@ -164,16 +168,13 @@ def _waves(orbit: Int64[Tensor, " S"]) -> Float[Tensor, "S F"]:
 
 def _distances(graph: ParameterGraph, roles: tuple[str, ...], role: str) -> list[int]:
     """Fewest parts from any node set of a role to each; 0 where there is no way."""
-    distances = {node_set: 0 for node_set, other in enumerate(roles) if other == role}
-    links = [{part.written, part.read} for part in graph.edges]
-    border = list(distances)
-    while border:
-        node_set = border.pop(0)
-        reached = {other for link in links if node_set in link for other in link}
-        near = reached - distances.keys()
-        distances |= dict.fromkeys(near, distances[node_set] + 1)
-        border += sorted(near)
-    return [distances.get(node_set, 0) for node_set in range(len(roles))]
+    distances = [0.0 if other == role else inf for other in roles]
+    for _ in roles:
+        for part in graph.edges:
+            nearer = 1 + min(distances[part.written], distances[part.read])
+            for end in (part.written, part.read):
+                distances[end] = min(distances[end], nearer)
+    return [int(distance) if distance < inf else 0 for distance in distances]
 
 
 @dataclass(frozen=True)
@@ -204,12 +205,11 @@ class Vocabulary:
                 kernel; names the first.
         """
         description = describe(space)
-        for role in description.roles:
-            if role not in self.roles:
-                raise ValueError(
-                    f"weight space with nodes {role!r}: "
-                    f"expected one of those fitted, {list(self.roles)}"
-                )
+        if unknown := sorted(set(description.roles) - set(self.roles)):
+            raise ValueError(
+                f"weight space with nodes {unknown[0]!r}: "
+                f"expected one of those fitted, {list(self.roles)}"
+            )
         for kind, part in zip(description.edges, description.graph.edges, strict=True):
             self._check_edges(kind, part)
         for slots, part in zip(description.slots, description.graph.vectors, strict=True):
@@ -242,13 +242,11 @@ class Vocabulary:
         Returns:
             The graph with other `orbit`, `node_set` and `edge_type`.
         """
-        graph = description.graph
         known_kinds = list(self.edges)
+        kinds = tuple(known_kinds.index(kind) for kind in description.edges)
         roles = torch.tensor([self.roles.index(role) for role in description.roles])
-        kinds = [known_kinds.index(kind) for kind in description.edges]
-        of_edges = torch.tensor(kinds, dtype=torch.int64)[graph.edge_type]
-        of_nodes = roles[graph.node_set]
-        return replace(graph, orbit=of_nodes, node_set=of_nodes, edge_type=of_edges)
+        of_nodes = roles[description.graph.node_set]
+        return replace(description.graph, orbit=of_nodes, node_set=of_nodes, kinds=kinds)
 
 
 def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:

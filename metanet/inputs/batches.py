@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
@@ -114,20 +115,24 @@ class JoinedNetworks:
             for networks in self.parts[0].stream(parts, workers):
                 yield Chosen((networks,))
             return
-        ordered = [index.sort().values for index in parts]
-        inside, streams, start = [], [], 0
-        for population in self.parts:
-            end = start + len(population)
-            groups = [index[(index >= start) & (index < end)] - start for index in ordered]
-            inside.append(groups)
-            streams.append(population.stream([group for group in groups if len(group)], workers))
-            start = end
-        for at, index in enumerate(parts):
+        groups = [self._by_population(index) for index in parts]
+        streams = [
+            population.stream([group[at] for group in groups if len(group[at])], workers)
+            for at, population in enumerate(self.parts)
+        ]
+        for index, group in zip(parts, groups, strict=True):
             networks = tuple(
-                next(stream) if len(groups[at]) else None
-                for groups, stream in zip(inside, streams, strict=True)
+                next(stream) if len(rows) else None
+                for rows, stream in zip(group, streams, strict=True)
             )
             yield Chosen(networks, index.argsort().argsort())
+
+    def _by_population(self, index: Tensor) -> list[Tensor]:
+        """The rows of each population, sorted, that are among those of all."""
+        starts = torch.tensor([0, *accumulate(map(len, self.parts[:-1]))])
+        ordered = index.sort().values
+        pieces = ordered.tensor_split(torch.searchsorted(ordered, starts[1:]))
+        return [rows - start for rows, start in zip(pieces, starts, strict=True)]
 
 
 @runtime_checkable

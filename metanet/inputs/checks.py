@@ -1,6 +1,7 @@
 """Networks that a metanet was not made for are refused, by name of what differs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from metanet.contract import InputSpec
 from zoo.architectures import Architecture
 from zoo.params import Params, batch_shape
-from zoo.weight_space import WeightSpace
+from zoo.weight_space import NeuronGroup, WeightSpace
 
 
 def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], what: str) -> None:
@@ -30,13 +31,10 @@ def check_spec(spec: InputSpec, space: WeightSpace, free: Mapping[str, Tensor], 
             f"{space_difference(spec.space, space)} "
             f"(fitted {spec.space.fingerprint[:12]}, got {space.fingerprint[:12]})"
         )
-    differ = [
-        name
-        for name in spec.free.keys() | free.keys()
-        if name not in free
-        or name not in spec.free
-        or not torch.equal(free[name].cpu(), spec.free[name].cpu())
-    ]
+    differ = spec.free.keys() ^ free.keys()
+    for name in spec.free.keys() & free.keys():
+        if not torch.equal(free[name].cpu(), spec.free[name].cpu()):
+            differ.add(name)
     if differ:
         raise ValueError(
             f"{what} has other fixed entries than the metanet was fitted on, "
@@ -67,83 +65,64 @@ def check_architecture(spec: InputSpec, architecture: Architecture | None, what:
         )
 
 
-def check_shapes(spec: InputSpec, params: Params) -> int:
+def check_shapes(spec: InputSpec, params: Params) -> None:
     """Refuse params of another weight space.
 
     Args:
         spec: What the metanet was built for.
         params: Tensors ``[N, *shape]``, full view.
 
-    Returns:
-        The number of networks.
-
     Raises:
-        ValueError: If names or shapes do not fit (names them), unless there is one leading axis.
+        ValueError: If names or shapes do not fit (names them), or there is not one leading axis.
     """
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in params.items()}
-    if shapes != dict(spec.space.shapes):
-        difference = shape_difference(dict(spec.space.shapes), shapes)
+    if shapes != spec.space.shapes:
         raise ValueError(
             "params are of another weight space than the metanet was fitted on "
             f"(fingerprint {spec.space.fingerprint[:12]}), "
-            f"expected tensors [N, *shape] of the full view: {difference}"
+            "expected tensors [N, *shape] of the full view: "
+            f"{shape_difference(spec.space.shapes, shapes)}"
         )
-    (count,) = batch_shape(spec.space, params)
-    return count
+    (_,) = batch_shape(spec.space, params)
 
 
-def check_params(spec: InputSpec, params: Params) -> int:
+def check_params(spec: InputSpec, params: Params) -> None:
     """Refuse params of another weight space, or with entries that are not finite.
 
     Args:
         spec: What the metanet was built for.
         params: Tensors ``[N, *shape]``, full view.
 
-    Returns:
-        The number of networks.
-
     Raises:
         ValueError: As `check_shapes`, or if an entry is not finite.
     """
-    count = check_shapes(spec, params)
-    bad = {
-        name: number
-        for name, tensor in params.items()
-        if (number := int((~tensor.isfinite()).sum()))
-    }
-    if bad:
+    check_shapes(spec, params)
+    counts = {name: int((~tensor.isfinite()).sum()) for name, tensor in params.items()}
+    if bad := {name: count for name, count in counts.items() if count}:
         raise ValueError(
             f"params: expected finite entries, got entries that are not, per tensor {bad}"
         )
-    return count
 
 
 def space_difference(expected: WeightSpace, got: WeightSpace) -> str:
     """Say in words how two weight spaces differ."""
-    if dict(expected.shapes) != dict(got.shapes):
-        return shape_difference(dict(expected.shapes), dict(got.shapes))
-    patterns = [
-        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
-        for name, pattern in expected.tensors.items()
-        if got.tensors[name] != pattern
-    ]
-    groups = [
-        f"group {name!r} is {got.groups.get(name)} instead of {expected.groups.get(name)}"
-        for name in dict.fromkeys([*expected.groups, *got.groups])
-        if expected.groups.get(name) != got.groups.get(name)
-    ]
-    return "; ".join(patterns + groups) or "the same tensors in another order"
+    if expected.shapes != got.shapes:
+        return shape_difference(expected.shapes, got.shapes)
+    tensors = _differences("tensor", expected.tensors, got.tensors)
+    groups = _differences("group", expected.groups, got.groups)
+    return "; ".join(tensors + groups) or "the same tensors in another order"
 
 
-def shape_difference(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
+def shape_difference(
+    expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
+) -> str:
     """Say in words which tensors are missing, unknown or of another shape."""
-    words = [
-        f"tensor {name!r} has shape {list(got[name])} instead of {list(shape)}"
-        if name in got
-        else f"tensor {name!r} is missing"
-        for name, shape in expected.items()
-        if got.get(name) != shape
-    ]
+    words = []
+    for name, shape in expected.items():
+        if name not in got:
+            words.append(f"tensor {name!r} is missing")
+        elif got[name] != shape:
+            words.append(f"tensor {name!r} has shape {list(got[name])} instead of {list(shape)}")
     words += [f"tensor {name!r} is unknown" for name in got if name not in expected]
     return "; ".join(words) or "the same tensors in another order"
 
@@ -152,16 +131,23 @@ def width_difference(expected: WeightSpace, got: WeightSpace) -> str:
     """Say in words where two spaces differ in more than the sizes of permutable groups."""
     if list(expected.tensors) != list(got.tensors):
         return f"expected tensors {list(expected.tensors)}, got {list(got.tensors)}"
-    patterns = [
-        f"tensor {name!r} is {got.tensors[name]!r} instead of {pattern!r}"
-        for name, pattern in expected.tensors.items()
-        if got.tensors[name] != pattern
-    ]
+    tensors = _differences("tensor", expected.tensors, got.tensors)
     groups = [
         f"group {name!r} is {got.groups[name]} instead of {group}"
         for name, group in expected.groups.items()
-        if name in got.groups
-        and (got.groups[name].permutable, got.groups[name].permutable or got.groups[name].size)
-        != (group.permutable, group.permutable or group.size)
+        if name in got.groups and _but_for_width(got.groups[name]) != _but_for_width(group)
     ]
-    return "; ".join(patterns + groups)
+    return "; ".join(tensors + groups)
+
+
+def _but_for_width(group: NeuronGroup) -> tuple[bool, int]:
+    return group.permutable, 0 if group.permutable else group.size
+
+
+def _differences(what: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> list[str]:
+    """In words, where two mappings from names differ."""
+    return [
+        f"{what} {name!r} is {got.get(name)!r} instead of {expected.get(name)!r}"
+        for name in dict.fromkeys([*expected, *got])
+        if got.get(name) != expected.get(name)
+    ]

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metanet.contract import InputSpec
+from zoo.params import free_entries
 
 STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
 CHUNK_ENTRIES = 4_000_000
@@ -23,13 +24,8 @@ def free_tensors(spec: InputSpec, params: Mapping[str, Tensor]) -> dict[str, Flo
     Returns:
         Tensors ``[N, F]``, entries in C order, without the tensors that have no free entry.
     """
-    views = {}
-    for name in spec.free_sizes:
-        flat = params[name].reshape(len(params[name]), -1)
-        views[name] = (
-            flat[:, spec.free[name].flatten().to(flat.device)] if name in spec.free else flat
-        )
-    return views
+    entries = free_entries(params, spec.free)
+    return {name: entries[name].reshape(len(entries[name]), -1) for name in spec.free_sizes}
 
 
 def flat_free(spec: InputSpec, params: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
@@ -89,11 +85,6 @@ def _quantile_of_sorted(ordered: Float[Tensor, "N F"], q: float) -> Float[Tensor
     return ordered[:, low].lerp(ordered[:, high], position - low)
 
 
-def statistic_names(spec: InputSpec) -> list[str]:
-    """Name of each column of `statistics`, such as ``"layers.0.weight:q25"``."""
-    return [f"{name}:{statistic}" for name in spec.free_sizes for statistic in STATISTICS]
-
-
 def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple[str, ...] | None]:
     """The sorted values of each column of strings, None for a numeric column.
 
@@ -141,6 +132,4 @@ def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor
         else:
             column = table[name].astype(str).to_numpy()
             encoded += [torch.tensor((column == value).astype("float64")) for value in values]
-    return (
-        torch.stack(encoded, dim=1) if encoded else torch.zeros(len(table), 0, dtype=torch.float64)
-    )
+    return torch.stack(encoded, dim=1)

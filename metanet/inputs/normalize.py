@@ -11,13 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, MetanetModule
-from zoo.params import Params
+from metanet.inputs.features import flat_free
+from zoo.params import Params, free_entries
+
+LIMIT = 20.0
+"""Largest absolute value of a normalized entry."""
 
 
 class TensorNorm(nn.Module):
     """One center and one scale per parameter tensor, so that permuting neurons commutes with it.
 
-        z = clamp((x - center_t) / scale_t, -limit, limit)
+        z = clamp((x - center_t) / scale_t, -LIMIT, LIMIT)
 
     Center and scale are medians, over the training networks, of the mean and the root mean square
     around the center. (Scaling every *entry* separately breaks permutation invariance and did worse
@@ -27,16 +31,14 @@ class TensorNorm(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, sizes: Sequence[int], limit: float = 20.0):
+    def __init__(self, sizes: Sequence[int]):
         """Start as the identity.
 
         Args:
             sizes: Number of columns of each tensor, in order.
-            limit: Largest absolute output.
         """
         super().__init__()
         self.sizes = list(sizes)
-        self.limit = limit
         self.register_buffer("center", torch.zeros(sum(sizes)))
         self.register_buffer("scale", torch.ones(sum(sizes)))
 
@@ -53,15 +55,13 @@ class TensorNorm(nn.Module):
 
     def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
         """Set center and scale from summaries of the training networks."""
-        by_tensor = [center_and_scale(summaries[:, at]) for at in range(len(self.sizes))]
-        centers, scales = (torch.stack(values) for values in zip(*by_tensor, strict=True))
-        sizes = torch.tensor(self.sizes)
-        self.center.copy_(centers.repeat_interleave(sizes))
-        self.scale.copy_(scales.repeat_interleave(sizes))
+        centers, scales = self.center.split(self.sizes), self.scale.split(self.sizes)
+        for at, (center, scale) in enumerate(zip(centers, scales, strict=True)):
+            center[:], scale[:] = center_and_scale(summaries[:, at])
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Normalize."""
-        return ((x - self.center) / self.scale).clamp(-self.limit, self.limit)
+        return ((x - self.center) / self.scale).clamp(-LIMIT, LIMIT)
 
 
 class ParamsNorm(nn.Module):
@@ -69,7 +69,7 @@ class ParamsNorm(nn.Module):
 
     A center and a scale per tensor are all that it keeps, so it fits other sizes too.
 
-        z = clamp((factor x - center_t) / scale_t, -limit, limit)
+        z = clamp((factor x - center_t) / scale_t, -LIMIT, LIMIT)
 
     Fixed entries become zero.
     """
@@ -82,7 +82,6 @@ class ParamsNorm(nn.Module):
         spec: InputSpec,
         factors: Mapping[str, Tensor] | None = None,
         centered: bool = True,
-        limit: int | float = 20.0,
     ):
         """Start as a multiplication by the factors.
 
@@ -91,16 +90,11 @@ class ParamsNorm(nn.Module):
             factors: For some tensors, what their entries are multiplied with first, `[*shape]`.
             centered: Whether there is a center; without one, flipping signs of neurons commutes
                 with it, too.
-            limit: Largest absolute output.
         """
         super().__init__()
-        self.limit, self.centered = limit, centered
-        self.names = list(spec.space.tensors)
-        self.factored, self.masked = list(factors or {}), list(spec.free)
-        for at, name in enumerate(self.factored):
-            self.register_buffer(f"factor_{at}", (factors or {})[name], persistent=False)
-        for at, name in enumerate(self.masked):
-            self.register_buffer(f"free_{at}", spec.free[name].bool(), persistent=False)
+        self.centered, self.names = centered, list(spec.space.tensors)
+        masks = {name: mask.bool() for name, mask in spec.free.items()}
+        self.factors, self.masks = TensorsByName(factors or {}), TensorsByName(masks)
         self.register_buffer("center", torch.zeros(len(self.names)))
         self.register_buffer("scale", torch.ones(len(self.names)))
 
@@ -113,12 +107,9 @@ class ParamsNorm(nn.Module):
         Returns:
             What `settle` needs, float64; zeros for a tensor without free entries.
         """
-        by_tensor = []
-        for name in self.names:
-            x = self._scaled(name, features[name])
-            x = x.reshape(len(x), -1)
-            free = self._free(name)
-            by_tensor.append(moments(x if free is None else x[:, free.flatten()]))
+        scaled = {name: self._scaled(name, features[name]) for name in self.names}
+        entries = free_entries(scaled, self.masks.named())
+        by_tensor = [moments(x.reshape(len(x), -1)) for x in entries.values()]
         return torch.stack(by_tensor, dim=1)
 
     def settle(self, summaries: Float[Tensor, "N T 2"]) -> None:
@@ -135,23 +126,35 @@ class ParamsNorm(nn.Module):
         Returns:
             Tensors of the same shapes.
         """
-        normal = {}
+        masks, normal = self.masks.named(), {}
         for at, name in enumerate(self.names):
             x = (self._scaled(name, params[name]) - self.center[at]) / self.scale[at]
-            x = x.clamp(-self.limit, self.limit)
-            free = self._free(name)
-            normal[name] = x if free is None else torch.where(free, x, torch.zeros_like(x))
+            x = x.clamp(-LIMIT, LIMIT)
+            normal[name] = torch.where(masks[name], x, torch.zeros_like(x)) if name in masks else x
         return normal
 
     def _scaled(self, name: str, x: Tensor) -> Tensor:
-        if name not in self.factored:
-            return x
-        return x * self.get_buffer(f"factor_{self.factored.index(name)}")
+        factors = self.factors.named()
+        return x * factors[name] if name in factors else x
 
-    def _free(self, name: str) -> Tensor | None:
-        if name not in self.masked:
-            return None
-        return self.get_buffer(f"free_{self.masked.index(name)}")
+
+class TensorsByName(nn.Module):
+    """Constants that move with a module and are not saved; their names may have dots."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        """Keep.
+
+        Args:
+            tensors: Constants by name.
+        """
+        super().__init__()
+        self.names = list(tensors)
+        for at, tensor in enumerate(tensors.values()):
+            self.register_buffer(str(at), tensor, persistent=False)
+
+    def named(self) -> dict[str, Tensor]:
+        """The constants, where the module is."""
+        return dict(zip(self.names, self.buffers(), strict=True))
 
 
 class ColumnNorm(nn.Module):
@@ -244,6 +247,24 @@ class Normalized(MetanetModule):
     def calibrate(self, pieces: Iterable[Any]) -> None:
         """Fit the normalization to the training networks."""
         self.norm.settle(joined(self.norm.summarize(piece) for piece in pieces))
+
+
+class FlatNormalized(Normalized):
+    """Base of metanets that read the flat vector of free entries."""
+
+    def __init__(self, spec: InputSpec):
+        """Prepare.
+
+        Args:
+            spec: Weight space and masks.
+        """
+        super().__init__()
+        self.spec = spec
+        self.norm = TensorNorm(list(spec.free_sizes.values()))
+
+    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
+        """Flat free entries."""
+        return flat_free(self.spec, networks)
 
 
 def joined(parts: Iterable[Tensor]) -> Tensor:

@@ -4,279 +4,23 @@
     Metanet("mlp", treatment="align+augment")
     Metanet("mlp", treatment={"augment": {"noise": 0.05}, "orbit_average": {"samples": 16}})
 
-A treatment is a chain of steps, which follow each other in its order. A step is a frozen dataclass,
-a subclass of `Step`, whose fields are its options; it overrides one or more methods of `Step`.
-
-Params are ``[N, *shape]``. Treatments act by the symmetry that a space declares, and leave fixed
-entries alone: what has no declared symmetry left, as asymmetric networks do, passes through.
+A treatment is a chain of steps (`metanet.inputs.steps`), which follow each other in its order.
 """
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from metanet.contract import InputSpec
+from metanet.contract import InputSpec, check_names
+from metanet.inputs.steps import Align, Augment, Canonicalize, OrbitAverage, Step
 from zoo.params import Params
-from zoo.symmetry.action import GroupElement, act, identity, sample
-from zoo.symmetry.alignment import align
-from zoo.symmetry.canonical import canonicalize
-from zoo.weight_space import WeightSpace
 
 TreatmentSpec = str | Mapping[str, Mapping[str, Any]]
 NONE = "none"
 KNOWN = "known"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step that does nothing; what it may do is what its methods say."""
-
-    def treat(self, spec: InputSpec, params: Params) -> Params:
-        """Networks, in training and at prediction."""
-        del spec
-        return params
-
-    def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
-        """Training networks, drawn anew for each pass over them."""
-        del spec, generator
-        return params
-
-    def views(self, spec: InputSpec, params: Params) -> list[Params]:
-        """Networks to predict, several views of each; the first is that of validation."""
-        del spec
-        return [params]
-
-    def fit(self, spec: InputSpec, params: Params) -> "Step":
-        """The step with what it must know of the training networks."""
-        del spec, params
-        return self
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return type(self).__name__.lower()
-
-    @property
-    def is_random(self) -> bool:
-        """Whether training networks look different in each pass."""
-        return type(self).augment is not Step.augment
-
-    @property
-    def num_copies(self) -> int:
-        """Passes that a metanet without passes of its own (trees) sees, side by side."""
-        return 1
-
-    @property
-    def num_fit(self) -> int | None:
-        """Training networks, the first ones, that are enough for `fit`; None for all of them."""
-        return 0 if type(self).fit is Step.fit else None
-
-    @property
-    def state(self) -> Params:
-        """What `fit` has learned, by name; it is saved."""
-        return {}
-
-    def with_state(self, state: Params) -> "Step":
-        """The step with what it had learned."""
-        del state
-        return self
-
-
-@dataclass(frozen=True)
-class Augment(Step):
-    """Random symmetries, noise and dropout of entries; nothing at prediction.
-
-    They are drawn anew for each network and each pass.
-
-    Attributes:
-        permutations: Whether to permute neurons.
-        signs: Whether to flip signs, where declared.
-        scale: Spread of the logarithm of positive scales, where declared: uniform in [-scale,
-            scale]. 0 for none.
-        noise: Standard deviation of normal noise, in units of the root mean square of the tensor's
-            free entries.
-        dropout: Share of the free entries that are set to zero.
-        copies: Passes that a metanet without passes of its own (trees) sees, side by side.
-
-    References:
-        Navon et al. 2023, arXiv 2301.12780, section 6 and appendix; Shamsian et al. 2024, arXiv
-        2402.04081.
-    """
-
-    permutations: bool = True
-    signs: bool = True
-    scale: float = 0.0
-    noise: float = 0.0
-    dropout: float = 0.0
-    copies: int = 4
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.scale < 0 or self.noise < 0 or not 0 <= self.dropout < 1 or self.copies < 1:
-            raise ValueError(
-                "treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, "
-                f"got {self}"
-            )
-
-    def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
-        """Another point of each orbit, disturbed."""
-        count = len(next(iter(params.values())))
-        drawn = sample(spec.space, generator, (count,))
-        moved = act(
-            spec.space, _restricted(drawn, self.permutations, self.signs, self.scale), params
-        )
-        return {
-            name: self._disturb(tensor, spec.free.get(name), generator)
-            for name, tensor in moved.items()
-        }
-
-    @property
-    def num_copies(self) -> int:
-        """Passes that trees see."""
-        return self.copies
-
-    def _disturb(self, tensor: Tensor, free: Tensor | None, generator: torch.Generator) -> Tensor:
-        out = tensor
-        if self.noise:
-            chosen = tensor.flatten(1) if free is None else tensor.flatten(1)[:, free.flatten()]
-            size = chosen.square().mean(1).sqrt().reshape(-1, *(1,) * (tensor.dim() - 1))
-            out = out + self.noise * size * torch.randn(
-                tensor.shape, generator=generator, dtype=tensor.dtype
-            )
-        if self.dropout:
-            out = out * (torch.rand(tensor.shape, generator=generator) >= self.dropout)
-        return out if free is None or out is tensor else torch.where(free, out, tensor)
-
-
-@dataclass(frozen=True)
-class Canonicalize(Step):
-    """The canonical point of each orbit (`zoo.symmetry.canonical`).
-
-    It is one representative of all networks that a symmetry makes equal.
-
-    Attributes:
-        scales: Whether to quotient declared scales and signs too. Not for targets that are no
-            functions of the function.
-    """
-
-    scales: bool = True
-
-    def treat(self, spec: InputSpec, params: Params) -> Params:
-        """Canonical networks."""
-        return canonicalize(spec.space if self.scales else _without_scales(spec.space), params)
-
-
-@dataclass(frozen=True)
-class Align(Step):
-    """Every network aligned to a reference by weight matching (`zoo.symmetry.alignment`).
-
-    Attributes:
-        rounds: 0: the reference is the first training network. Else that many times the mean of the
-            networks aligned to the reference so far becomes the next one: a barycentre.
-        num_reference: Most networks that the barycentre is the mean of.
-        scales: Whether to match declared scales and signs too.
-        known: The reference, once fitted; not an option.
-
-    References:
-        Ainsworth et al. 2023, arXiv 2209.04836, algorithms 1 and 3.
-    """
-
-    rounds: int = 0
-    num_reference: int = 256
-    scales: bool = False
-    known: Params = field(default_factory=dict, repr=False)
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.rounds < 0 or self.num_reference < 1:
-            raise ValueError(
-                f"treatment align: expected rounds >= 0 and num_reference >= 1, got {self}"
-            )
-
-    @property
-    def num_fit(self) -> int:
-        """Training networks that the reference depends on."""
-        return self.num_reference if self.rounds else 1
-
-    def fit(self, spec: InputSpec, params: Params) -> "Align":
-        """Choose the reference."""
-        fitted = self.with_state({name: tensor[0] for name, tensor in params.items()})
-        averaged = {name: tensor[: self.num_reference] for name, tensor in params.items()}
-        for _ in range(self.rounds):
-            aligned = fitted.treat(spec, averaged)
-            fitted = self.with_state({name: tensor.mean(0) for name, tensor in aligned.items()})
-        return fitted
-
-    @property
-    def state(self) -> Params:
-        """The reference."""
-        return self.known
-
-    def with_state(self, state: Params) -> "Align":
-        """Aligned to a reference."""
-        return replace(self, known=state)
-
-    def treat(self, spec: InputSpec, params: Params) -> Params:
-        """Aligned networks."""
-        return act(spec.space, align(spec.space, params, self.known, scales=self.scales), params)
-
-
-@dataclass(frozen=True)
-class OrbitAverage(Step):
-    """At prediction, the mean over points of each network's orbit; nothing in training.
-
-    The network itself is one of the points.
-
-    The symmetries are the same for all networks, so that a prediction depends on its network alone.
-
-    Attributes:
-        samples: Points of the orbit.
-        signs: Whether they differ in signs, where declared.
-        scale: As in `Augment`.
-        seed: Of the points.
-
-    References:
-        Puny et al. 2022, arXiv 2110.03336, equation 3, with a sample of the group as the frame.
-    """
-
-    samples: int = 8
-    signs: bool = True
-    scale: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.samples < 1 or self.scale < 0:
-            raise ValueError(
-                f"treatment orbit_average: expected samples >= 1 and scale >= 0, got {self}"
-            )
-
-    def views(self, spec: InputSpec, params: Params) -> list[Params]:
-        """Points of the orbits."""
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = [sample(spec.space, generator) for _ in range(self.samples - 1)]
-        points = [
-            identity(spec.space),
-            *(_restricted(element, True, self.signs, self.scale) for element in drawn),
-        ]
-        return [act(spec.space, element, params) for element in points]
-
 
 TREATMENTS: dict[str, type[Step]] = {
     "augment": Augment,
@@ -368,8 +112,10 @@ def parse_treatment(treatment: TreatmentSpec) -> Treatment:
     """
     if isinstance(treatment, str):
         names = [] if treatment == NONE else [name.strip() for name in treatment.split("+")]
-        return Treatment(tuple(_step(name, {}) for name in names))
-    return Treatment(tuple(_step(name, options) for name, options in treatment.items()))
+        steps = [_step(name, {}) for name in names]
+    else:
+        steps = [_step(name, options) for name, options in treatment.items()]
+    return Treatment(tuple(steps))
 
 
 def _step(name: str, options: Mapping[str, Any]) -> Step:
@@ -379,29 +125,8 @@ def _step(name: str, options: Mapping[str, Any]) -> Step:
     step = TREATMENTS[name]
     if not issubclass(step, Step):
         raise ValueError(
-            f"treatment {name!r}: expected a subclass of metanet.inputs.treatments.Step, got {step}"
+            f"treatment {name!r}: expected a subclass of metanet.inputs.steps.Step, got {step}"
         )
     valid = [option for option in inspect.signature(step).parameters if option != KNOWN]
-    if unknown := [option for option in options if option not in valid]:
-        raise ValueError(
-            f"treatment {name!r} has no option {', '.join(map(repr, unknown))}; "
-            f"its options are {valid}"
-        )
+    check_names(f"treatment {name!r}", options, valid)
     return step(**options)
-
-
-def _restricted(
-    element: GroupElement, permutations: bool, signs: bool, scale: float
-) -> GroupElement:
-    """A drawn element with the chosen kinds of symmetry only."""
-    # Positive scales that were drawn are uniform in [-1, 1] as logarithms.
-    scales = {}
-    for name, values in element.scales.items():
-        sign = values.sign() if signs else torch.ones_like(values)
-        scales[name] = sign * values.abs().pow(scale)
-    return GroupElement(element.permutations if permutations else {}, scales)
-
-
-def _without_scales(space: WeightSpace) -> WeightSpace:
-    groups = {name: replace(group, scaling="none") for name, group in space.groups.items()}
-    return WeightSpace(groups, dict(space.tensors))

@@ -166,8 +166,17 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        weight = self.weight[: features.shape[-1]]
-        return features @ weight * (1 + self.scale[kind]) + self.shift[kind]
+        return self.scaled(features, kind) + self.shift[kind]
+
+    def scaled(
+        self, features: Float[Tensor, "*entries C"], kind: Int64[Tensor, "*kinds"]
+    ) -> Float[Tensor, "*entries H"]:
+        """`forward` without the shift."""
+        return features @ self.weight[: features.shape[-1]] * (1 + self.scale[kind])
+
+    def map_of(self, channels: int, kind: int) -> Float[Tensor, "H _"]:
+        """The linear map of a kind, of its first channels."""
+        return (self.weight[:channels] * (1 + self.scale[kind])).T
 
     def dense(self, features: Float[Tensor, "B W R C"], kind: int) -> Float[Tensor, "B H W R"]:
         """Encode edges that are all of one kind, channels first.
@@ -179,10 +188,6 @@ class Encoder(nn.Module):
         Returns:
             Encoded features.
         """
-        weight = (self.weight[: features.shape[-1]] * (1 + self.scale[kind])).T
-        flat = torch.baddbmm(
-            self.shift[kind][:, None],
-            weight.expand(len(features), -1, -1),
-            features.flatten(1, 2).transpose(1, 2),
-        )
+        weight = self.map_of(features.shape[-1], kind).expand(len(features), -1, -1)
+        flat = torch.baddbmm(self.shift[kind][:, None], weight, features.flatten(1, 2).mT)
         return flat.unflatten(2, features.shape[1:3])

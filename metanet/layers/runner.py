@@ -2,8 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate
-from math import prod
 from typing import Any
 
 import torch
@@ -30,10 +28,6 @@ class Runner(nn.Module):
         """
         super().__init__()
         self.graph = graph
-        starts = accumulate((prod(part.shape[:2]) for part in graph.edges[:-1]), initial=0)
-        self.kinds = [
-            int(graph.edge_type[start]) for start, _ in zip(starts, graph.edges, strict=True)
-        ]
         members = F.one_hot(graph.node_set).T.to(torch.get_default_dtype())
         self.register_buffer("orbit", graph.orbit, persistent=False)
         self.register_buffer("members", members, persistent=False)
@@ -66,7 +60,7 @@ class Runner(nn.Module):
         """Edges at the start, part by part, channels first."""
         return [
             network.edge_encoder.dense(part, kind)
-            for kind, part in zip(self.kinds, edges, strict=True)
+            for kind, part in zip(self.graph.kinds, edges, strict=True)
         ]
 
     def inboxes(self) -> list[list[Any]]:

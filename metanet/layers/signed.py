@@ -158,9 +158,8 @@ class SignedGraphNetwork(nn.Module):
         Returns:
             Encoded features.
         """
-        encoder = self.odd_encoder
-        linear = features @ encoder.weight[: features.shape[-1]] * (1 + encoder.scale[orbit])
-        return linear + torch.where(signed[:, None], 0.0, encoder.shift[orbit])
+        shift = torch.where(signed[:, None], 0.0, self.odd_encoder.shift[orbit])
+        return self.odd_encoder.scaled(features, orbit) + shift
 
     def finish(
         self, x: Float[Tensor, "*nodes H"], z: Float[Tensor, "*nodes H"]

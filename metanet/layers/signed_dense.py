@@ -87,9 +87,8 @@ class SignedDenseGraph(nn.Module):
         encoder = network.even.edge_encoder
         if self.parities[kind] not in FLIPS:
             return encoder.dense(part if self.parities[kind] == "even" else part.abs(), kind)
-        weight = (encoder.weight[: part.shape[-1]] * (1 + encoder.scale[kind])).T
-        linear = weight.expand(len(part), -1, -1) @ part.flatten(1, 2).mT
-        return linear.unflatten(2, part.shape[1:3])
+        weight = encoder.map_of(part.shape[-1], kind).expand(len(part), -1, -1)
+        return (weight @ part.flatten(1, 2).mT).unflatten(2, part.shape[1:3])
 
     def _exchanged(
         self, weight: Tensor, shifts: Tensor, e: list[Tensor], of_nodes: Projections, keep: bool

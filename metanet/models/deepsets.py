@@ -1,18 +1,15 @@
 """`deepsets`: a network as the set of its scalars."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
-from metanet.inputs.features import flat_free
-from metanet.inputs.normalize import Normalized, TensorNorm
+from metanet.inputs.normalize import FlatNormalized
 from metanet.layers.pooled_relu import mean_relu
 
 
-class ScalarDeepSets(Normalized):
+class ScalarDeepSets(FlatNormalized):
     """Every scalar through linear, LayerNorm, ReLU; the mean; a perceptron with LayerNorm.
 
         out = rho( mean_i relu(LayerNorm(w x_i + b)) )
@@ -37,9 +34,7 @@ class ScalarDeepSets(Normalized):
             spec: Weight space and masks.
             width: Neurons of each hidden layer.
         """
-        super().__init__()
-        self.spec = spec
-        self.norm = TensorNorm(list(spec.free_sizes.values()))
+        super().__init__(spec)
         self.lift, self.lift_norm = nn.Linear(1, width), nn.LayerNorm(width)
         hidden = [
             layer
@@ -47,10 +42,6 @@ class ScalarDeepSets(Normalized):
             for layer in (nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
         ]
         self.readout = nn.Sequential(*hidden, nn.Linear(width, 1))
-
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return flat_free(self.spec, networks)
 
     def pool(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:
         """Lift every scalar to `width` channels and take the mean over scalars."""

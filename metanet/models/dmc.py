@@ -1,6 +1,5 @@
 """`dmc`: a one-dimensional convolutional network along the flat vector ("deep meta-classifier")."""
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -8,14 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
-from metanet.inputs.features import flat_free
-from metanet.inputs.normalize import Normalized, TensorNorm
+from metanet.inputs.normalize import FlatNormalized
 
 NUM_LAYERS = 10
 KERNEL = 5
 
 
-class DMC(Normalized):
+class DMC(FlatNormalized):
     """Ten convolutions of kernel 5, a mean over positions, a small perceptron.
 
     No symmetry of the networks is built in.
@@ -42,11 +40,9 @@ class DMC(Normalized):
         Raises:
             ValueError: If the width is not a positive multiple of 32.
         """
-        super().__init__()
+        super().__init__(spec)
         if width < 32 or width % 32:
             raise ValueError(f"width of dmc: expected a positive multiple of 32, got {width}")
-        self.spec = spec
-        self.norm = TensorNorm(list(spec.free_sizes.values()))
         channels = [1] + [width // 2 ** max(5 - layer, 0) for layer in range(NUM_LAYERS)]
         pooled = [layer < 6 or layer % 2 == 1 for layer in range(NUM_LAYERS)]
         stages = [
@@ -57,10 +53,6 @@ class DMC(Normalized):
         self.readout = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 1)
         )
-
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return flat_free(self.spec, networks)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

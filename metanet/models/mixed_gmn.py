@@ -15,12 +15,10 @@ from metanet.feature_rows import Mixed
 from metanet.graphs.parts import EdgePart
 from metanet.graphs.topology import GraphSizes
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
-from metanet.inputs.normalize import center_and_scale, joined, moments
+from metanet.inputs.normalize import LIMIT, center_and_scale, joined, moments
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
 from zoo.params import flatten, unflatten
-
-LIMIT = 20.0
 
 
 class MixedGraphMetanet(MetanetModule):

@@ -1,17 +1,14 @@
 """`mlp`: a two-layer perceptron on the flat vector of free entries."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
-from metanet.inputs.features import flat_free
-from metanet.inputs.normalize import Normalized, TensorNorm
+from metanet.inputs.normalize import FlatNormalized
 
 
-class FlatMLP(Normalized):
+class FlatMLP(FlatNormalized):
     """Linear D -> width, ReLU, LayerNorm, linear width -> 1.
 
     It knows every entry by its place, and no symmetry.
@@ -33,18 +30,11 @@ class FlatMLP(Normalized):
             width: Hidden neurons.
             dropout: Share of the input entries set to zero at each training step.
         """
-        super().__init__()
-        self.spec = spec
-        sizes = list(spec.free_sizes.values())
-        self.norm = TensorNorm(sizes)
+        super().__init__(spec)
         self.dropout = nn.Dropout(dropout)
-        self.hidden = nn.Linear(sum(sizes), width)
+        self.hidden = nn.Linear(sum(spec.free_sizes.values()), width)
         self.hidden_norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, 1)
-
-    def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N D"]:
-        """Flat free entries."""
-        return flat_free(self.spec, networks)
 
     def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         """Raw prediction."""

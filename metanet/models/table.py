@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metanet.contract import Builder, InputSpec, MetanetModule, as_metanet, declared
+from metanet.contract import Builder, InputSpec, MetanetModule, as_metanet, check_names, declared
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
@@ -66,11 +66,7 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
         return builder
     valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     valid += ["preset"] if presets else []
-    if unknown := [name for name in options if name not in valid]:
-        raise ValueError(
-            f"metanet {model!r} has no option {', '.join(map(repr, unknown))}; "
-            f"its options are {valid}"
-        )
+    check_names(f"metanet {model!r}", options, valid)
     return builder
 
 

@@ -15,7 +15,8 @@ import zoo
 from metanet import METANETS, Metanet, load
 from metanet.inputs.batches import Drawn, JoinedNetworks, ParamsInMemory
 from metanet.inputs.dataset import streams
-from metanet.inputs.treatments import TREATMENTS, Align, Step
+from metanet.inputs.steps import Align, Step
+from metanet.inputs.treatments import TREATMENTS
 from metanet.testing import random_population
 from tests.zoo.written import write_zoo
 from zoo.store.streaming import StoredParams

@@ -10,15 +10,8 @@ from sklearn.base import clone
 from metanet import METANETS, Metanet, load
 from metanet.contract import InputSpec
 from metanet.feature_rows import count_rows
-from metanet.inputs.treatments import (
-    TREATMENTS,
-    Align,
-    Augment,
-    Canonicalize,
-    OrbitAverage,
-    Treatment,
-    parse_treatment,
-)
+from metanet.inputs.steps import Align, Augment, Canonicalize, OrbitAverage
+from metanet.inputs.treatments import TREATMENTS, Treatment, parse_treatment
 from metanet.testing import first_networks, permute_neurons, random_population
 from zoo.symmetry.action import act, sample
 from zoo.symmetry.alignment import align

@@ -20,7 +20,7 @@ from tests.studies.test_learnability import config_for, run
 SPEC = """
 from dataclasses import dataclass
 
-from metanet.inputs.treatments import Step
+from metanet.inputs.steps import Step
 from metanet.models.gbm import StatisticsBoosting
 
 
