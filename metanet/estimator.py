@@ -5,19 +5,18 @@ They are: fit, predict, score, get_params, set_params, clone.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from metanet import serialization
-from metanet.contract import MetanetModule, Training, declared, resolve_device, seeded
+from metanet.arguments import Arguments
+from metanet.contract import MetanetModule, declared, resolve_device, seeded
 from metanet.fitting import Fit, fit_module, predict_raw
 from metanet.inputs.batches import JoinedNetworks, ParamsInMemory, TableInMemory
 from metanet.inputs.dataset import (
@@ -31,17 +30,15 @@ from metanet.inputs.dataset import (
 from metanet.inputs.population import PopulationLike
 from metanet.inputs.reader import Reader, spec_of
 from metanet.inputs.targets import fit_target
-from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
+from metanet.inputs.treatments import parse_treatment
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models.table import METANETS, build, check_options
+from metanet.models.table import METANETS, build
 
-SETTINGS = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
-"""Arguments that replace those of the recommended training."""
 TRAINED_ON = ("population", "num_train", "num_validation", "num_dropped")
 """What a file says of the networks that a metanet was fitted on."""
 
 
-class Metanet(BaseEstimator):
+class Metanet(Arguments):
     """A metanet: predicts a property of networks from their weights.
 
     (Or from their hyperparameters: `hparams`.) Arguments are checked by `fit`.
@@ -61,88 +58,6 @@ class Metanet(BaseEstimator):
     >>> Metanet("mlp", width=32).get_params()["width"]
     32
     """
-
-    def __init__(
-        self,
-        model: str = "statnn",
-        *,
-        target: str = "test_accuracy",
-        treatment: TreatmentSpec = NONE,
-        seed: int = 0,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        patience: int | None = None,
-        precision: str | None = None,
-        device: str = "cpu",
-        stream: bool | str = "auto",
-        workers: int = 1,
-        verbose: bool = False,
-        **options: Any,
-    ):
-        """Choose a metanet; None means its own recommended setting (`metanet.contract.Training`).
-
-        Args:
-            model: A name in `METANETS`.
-            target: Numeric column of a population's table.
-            treatment: What is done about symmetry, see `metanet.inputs.treatments`: `"none"`, names
-                such as `"align+augment"`, or a mapping from names to options.
-            seed: Of initialization, batches, dropout and augmentation.
-            epochs: Most passes over the training networks (trees: most trees).
-            batch_size: Networks per step; if None, smaller than recommended where there are fewer
-                than 16 batches.
-            lr: Peak learning rate (trees: shrinkage).
-            weight_decay: Decoupled weight decay (trees: L2 penalty).
-            patience: Passes without improvement before training stops.
-            precision: Of the products of training steps, `"float32"` or `"bfloat16"`; predictions
-                are in float32 in any case.
-            device: `"cpu"`, `"cuda"`, ..., or `"auto"` for a GPU where there is one.
-            stream: Whether params stay on disk and are read batch by batch, in training and at
-                prediction; the result is the same. `"auto"`: where they would take more than a
-                third of the memory that is free.
-            workers: Threads that read ahead while they do.
-            verbose: Show progress on stderr.
-            **options: Options of that metanet, such as `width`; `preset` for a named set of them.
-        """
-        self.model = model
-        self.target = target
-        self.treatment = treatment
-        self.seed = seed
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.precision = precision
-        self.device = device
-        self.stream = stream
-        self.workers = workers
-        self.verbose = verbose
-        self.options = options
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All constructor arguments, options of the metanet included."""
-        return {**super().get_params(deep), **self.options}
-
-    def set_params(self, **params: Any) -> "Metanet":
-        """Change constructor arguments; unknown names are taken as options of the metanet."""
-        arguments = super().get_params()
-        options = {name: value for name, value in params.items() if name not in arguments}
-        super().set_params(**{name: params[name] for name in params.keys() - options.keys()})
-        self.options = {**self.options, **options}
-        return self
-
-    def check(self) -> None:
-        """Refuse arguments that are not valid; `fit` does it first.
-
-        Raises:
-            ValueError: If the model, an option, the treatment or a setting of loading is unknown
-                or out of range.
-        """
-        check_options(self.model, self.options)
-        parse_treatment(self.treatment)
-        check_loading(self.stream, self.workers)
 
     def fit(
         self,
@@ -193,7 +108,7 @@ class Metanet(BaseEstimator):
             )
         module = reader.module
         self.target_ = fit_target(self.target, learn.y, trees=not module.has_gradients)
-        self.training_ = self._training(module, len(learn))
+        self.training_ = self.training(module, len(learn))
         how = Fit(self.target_, self.training_, self.seed, device, self.workers, self.verbose)
         self.reader_, self.history_ = fit_module(reader, learn, held_out, how)
         self.module_ = module
@@ -324,20 +239,6 @@ class Metanet(BaseEstimator):
             {name: vars(self)[f"{name}_"] for name in TRAINED_ON},
         )
         serialization.save(path, self.get_params(), fitted)
-
-    def _training(self, module: MetanetModule, num_train: int) -> Training:
-        """Recommended settings, but for those that were given."""
-        recommended = module.recommended
-        if not module.has_gradients and self.precision not in (None, recommended.precision):
-            raise ValueError(
-                f"precision: metanet {self.model!r} has no training steps; "
-                f"expected None, got {self.precision!r}"
-            )
-        # Small training sets still get about 16 steps a pass.
-        batch_size = min(recommended.batch_size, max(8, num_train // 16))
-        arguments = {name: vars(self)[name] for name in SETTINGS}
-        given = {name: value for name, value in arguments.items() if value is not None}
-        return replace(recommended, **{"batch_size": batch_size, **given})
 
     def _predict(self, reader: Reader, networks: JoinedNetworks) -> Float[np.ndarray, "N"]:
         return self.target_.predict(predict_raw(reader, networks, self.workers)).cpu().numpy()

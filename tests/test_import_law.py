@@ -107,7 +107,9 @@ LAW = {
         "zoo",
     },
     "metanet.serialization": {"metanet.contract", "metanet.inputs", "zoo"},
+    "metanet.arguments": {"metanet.contract", "metanet.inputs", "metanet.models"},
     "metanet.estimator": {
+        "metanet.arguments",
         "metanet.contract",
         "metanet.fitting",
         "metanet.inputs",
