@@ -234,19 +234,25 @@ class Vocabulary:
             )
 
     def relabeled(self, description: Description) -> ParameterGraph:
-        """A graph whose nodes and edges are numbered by kind, not within their weight space.
+        """A graph whose nodes, edges and vectors are numbered by kind, not within their space.
+
+        The channels of a vector follow each other in `slots`, since these are sorted.
 
         Args:
             description: Description, checked.
 
         Returns:
-            The graph with other `orbit`, `node_set` and `edge_type`.
+            The graph with other `kinds`, `orbit` and `node_set`, and channels of vectors.
         """
-        known_kinds = list(self.edges)
+        graph, known_kinds = description.graph, list(self.edges)
         kinds = tuple(known_kinds.index(kind) for kind in description.edges)
+        vectors = tuple(
+            replace(part, first_channel=self.slots.index(slots[0]))
+            for part, slots in zip(graph.vectors, description.slots, strict=True)
+        )
         roles = torch.tensor([self.roles.index(role) for role in description.roles])
-        of_nodes = roles[description.graph.node_set]
-        return replace(description.graph, orbit=of_nodes, node_set=of_nodes, kinds=kinds)
+        of_nodes = roles[graph.node_set]
+        return replace(graph, vectors=vectors, kinds=kinds, orbit=of_nodes, node_set=of_nodes)
 
 
 def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:

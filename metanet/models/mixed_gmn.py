@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.feature_rows import Mixed
 from metanet.graphs.parts import EdgePart
-from metanet.graphs.topology import GraphSizes
+from metanet.graphs.topology import GraphSizes, edge_features, node_features
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
 from metanet.inputs.normalize import LIMIT, center_and_scale, joined, moments
 from metanet.layers.dense import DenseGraph
@@ -106,9 +106,9 @@ class MixedGraphMetanet(MetanetModule):
 
     def _moments(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
         """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
-        graphs = [(self._graph(key), flat) for key, flat in features.parts.items()]
-        parts = [graph.moments(flat, len(self.center)) for graph, flat in graphs]
-        return torch.cat(parts)[features.order]
+        num_kinds, parts = len(self.center), features.parts.items()
+        by_space = [self._graph(key).moments(flat, num_kinds) for key, flat in parts]
+        return torch.cat(by_space)[features.order]
 
     def forward(self, features: Mixed) -> Float[Tensor, "B"]:
         """Raw predictions."""
@@ -133,8 +133,8 @@ class SpaceGraph(nn.Module):
         """
         super().__init__()
         self.space, self.kinds = spec.space, vocabulary.check(spec.space)
-        self.dense = DenseGraph(vocabulary.relabeled(self.kinds))
-        self.slots = [[vocabulary.slots.index(slot) for slot in part] for part in self.kinds.slots]
+        self.graph = vocabulary.relabeled(self.kinds)
+        self.dense = DenseGraph(self.graph)
         self.num_slots = len(vocabulary.slots)
         kind, gain = self._kind_and_gain(vocabulary)
         masks = [
@@ -151,30 +151,25 @@ class SpaceGraph(nn.Module):
         count = self.space.num_params
         places = unflatten(self.space, torch.arange(count)[None])
         kind, gain = torch.zeros(count, dtype=torch.int64), torch.ones(count)
-        edges = list(vocabulary.edges)
-        for name, part in zip(self.kinds.edges, self.kinds.graph.edges, strict=True):
+        for kind_of_part, part in zip(self.graph.kinds, self.graph.edges, strict=True):
             if isinstance(part, EdgePart):
                 entries = part.view(places).flatten()
-                kind[entries] = edges.index(name)
+                kind[entries] = kind_of_part
                 gain[entries] = (part.shape[1] * part.shape[2]) ** 0.5
-        for slots, part in zip(self.slots, self.kinds.graph.vectors, strict=True):
-            kind[part.view(places)[0]] = len(edges) + torch.tensor(slots)
+        slots = len(vocabulary.edges) + torch.arange(self.num_slots)
+        for part in self.graph.vectors:
+            kind[part.view(places)[0]] = slots[part.channels]
         return kind, gain
 
     def moments(self, flat: Float[Tensor, "N P"], num_kinds: int) -> Float[Tensor, "N kinds 2"]:
         """Mean and variance of the entries of each kind, NaN for a kind without entries."""
         shape = (len(flat), num_kinds, 2)
         by_kind = torch.full(shape, torch.nan, dtype=torch.float64, device=flat.device)
-        for kind in range(num_kinds):
-            entries = self.entries(flat, kind)
-            if entries.shape[1]:
-                by_kind[:, kind] = moments(entries)
+        kinds = torch.where(self.free, self.kind, -1).to(flat.device)
+        scaled = flat * self.gain.to(flat)
+        for kind in kinds[kinds >= 0].unique():
+            by_kind[:, kind] = moments(scaled[:, kinds == kind])
         return by_kind
-
-    def entries(self, flat: Float[Tensor, "N P"], kind: int) -> Float[Tensor, "N F"]:
-        """Free entries of one kind, times the root of their fan in."""
-        chosen = (self.kind.to(flat.device) == kind) & self.free.to(flat.device)
-        return flat[:, chosen] * self.gain.to(flat)[chosen]
 
     def inputs(
         self, metanet: MixedGraphMetanet, flat: Float[Tensor, "B P"]
@@ -190,16 +185,10 @@ class SpaceGraph(nn.Module):
         """
         scaled = (flat * self.gain - metanet.center[self.kind]) / metanet.scale[self.kind]
         params = unflatten(self.space, scaled.clamp(-LIMIT, LIMIT) * self.free)
-        graph = self.kinds.graph
-        vectors = flat.new_zeros(len(flat), len(graph.orbit), self.num_slots)
-        for slots, part in zip(self.slots, graph.vectors, strict=True):
-            vectors[:, graph.node_sets[part.node_set].nodes, slots] = part.view(params)
+        vectors = node_features(self.graph, params, self.num_slots)
         nodes = torch.cat([vectors, self.constants.to(flat).expand(len(flat), -1, -1)], dim=2)
-        ordered = [
-            part.view(params)[..., order]
-            for part, order in zip(graph.edges, self.kinds.orders, strict=True)
-        ]
-        return nodes, ordered
+        edges = zip(edge_features(self.graph, params), self.kinds.orders, strict=True)
+        return nodes, [part[..., order] for part, order in edges]
 
     def predict(self, metanet: MixedGraphMetanet, flat: Float[Tensor, "B P"]) -> Float[Tensor, "B"]:
         """Raw predictions for networks of this space.
