@@ -77,14 +77,14 @@ def _each(features: Features, change: Callable) -> Features:
 
 def _concatenate_mixed(parts: Sequence[Mixed]) -> Mixed:
     """Networks of the same weight space, wherever they stand, become one part."""
-    tensors: dict[str, list[Tensor]] = {}
-    ranks: dict[str, list[Tensor]] = {}
+    pieces: dict[str, list[Tensor]] = {}
+    places: dict[str, list[Tensor]] = {}  # of the rows of each piece among all networks
     first = 0
     for part in parts:
-        rank = (part.order.argsort() + first).split([len(t) for t in part.parts.values()])
-        for (key, tensor), tensor_ranks in zip(part.parts.items(), rank, strict=True):
-            tensors.setdefault(key, []).append(tensor)
-            ranks.setdefault(key, []).append(tensor_ranks)
+        rows_of = (part.order.argsort() + first).split(list(map(len, part.parts.values())))
+        for (key, tensor), place in zip(part.parts.items(), rows_of, strict=True):
+            pieces.setdefault(key, []).append(tensor)
+            places.setdefault(key, []).append(place)
         first += len(part)
-    laid = torch.cat([rank for key in tensors for rank in ranks[key]])
-    return Mixed({key: torch.cat(pieces) for key, pieces in tensors.items()}, laid.argsort())
+    laid = torch.cat([place for key in places for place in places[key]])
+    return Mixed({key: torch.cat(tensors) for key, tensors in pieces.items()}, laid.argsort())

@@ -125,15 +125,12 @@ class DenseAttention(Runner):
 
     def _attend(self, side: Side, inboxes: list[list["_Edges"]]) -> Float[Tensor, "B V A D"]:
         """What every node receives from its edges."""
-        side = Side(*(values.transpose(1, 2) for values in side))
-        received = []
-        for node_set, edges in zip(self.graph.node_sets, inboxes, strict=True):
-            query = side.query[:, :, node_set.nodes]
-            if edges:
-                received.append(_attended(side, query, edges))
-            else:
-                received.append(query.new_zeros(*query.shape[:-1], side.value.shape[-1]))
-        return torch.cat(received, dim=2).transpose(1, 2)
+        of_nodes = Side(*(values.transpose(1, 2) for values in side))
+
+        def attended(nodes: slice, edges: list[_Edges]) -> Tensor:
+            return _attended(of_nodes, of_nodes.query[:, :, nodes], edges)
+
+        return self.collect(inboxes, attended, of_nodes.value).transpose(1, 2)
 
 
 class _Edges(NamedTuple):
@@ -159,13 +156,11 @@ def _attended(side: Side, query: Tensor, edges: list[_Edges]) -> Tensor:
     attention = torch.cat(logits, dim=-1).softmax(-1)
     weights = attention.split([part.bias.shape[-1] for part in edges], dim=-1)
     num_plain = query.shape[-1]
-    plain = torch.zeros(())
-    scaled = torch.zeros(())
+    values = []
     for part, weight in zip(edges, weights, strict=True):
-        value = side.value[:, :, part.others]
-        plain = plain + weight @ value[..., :num_plain]
-        scaled = scaled + (weight * part.scale) @ value[..., num_plain:]
-    return torch.cat([plain, scaled], dim=-1)
+        plain, scaled = side.value[:, :, part.others].tensor_split([num_plain], dim=-1)
+        values.append(torch.cat([weight @ plain, (weight * part.scale) @ scaled], dim=-1))
+    return sum(values[1:], values[0])
 
 
 def _mix(linear: nn.Linear, e: Tensor) -> Tensor:

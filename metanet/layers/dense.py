@@ -5,6 +5,7 @@ Nothing is gathered.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Num
@@ -87,7 +88,7 @@ class MessageRunner(Runner):
     def mean(
         self,
         like: Float[Tensor, "B K V D"],
-        inboxes: Sequence[Sequence[Tensor]],
+        inboxes: Sequence[list[Tensor]],
         count: Float[Tensor, "V 1"],
     ) -> Float[Tensor, "B V K D"]:
         """Means of the messages of all nodes.
@@ -100,13 +101,8 @@ class MessageRunner(Runner):
         Returns:
             The means.
         """
-        totals = []
-        for node_set, messages in zip(self.graph.node_sets, inboxes, strict=True):
-            if messages:
-                totals.append(sum(messages[1:], messages[0]))
-            else:
-                totals.append(torch.zeros_like(like[:, :, node_set.nodes]))
-        return (torch.cat(totals, dim=2) / count).transpose(1, 2)
+        totals = self.collect(inboxes, lambda _, messages: reduce(torch.add, messages), like)
+        return (totals / count).transpose(1, 2)
 
 
 class DenseGraph(MessageRunner):

@@ -1,7 +1,7 @@
 """What all runners of a `GraphNetwork` share: networks of one weight space, as dense arrays."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -66,6 +66,29 @@ class Runner(nn.Module):
     def inboxes(self) -> list[list[Any]]:
         """For each node set, what arrives at its nodes, to be appended part by part."""
         return [[] for _ in self.graph.node_sets]
+
+    def collect(
+        self,
+        inboxes: Sequence[list[Any]],
+        combine: Callable[[slice, list[Any]], Tensor],
+        like: Float[Tensor, "B K V D"],
+    ) -> Float[Tensor, "B K V D"]:
+        """What arrives at all nodes.
+
+        Args:
+            inboxes: For each node set, what arrives at its nodes.
+            combine: Makes one tensor `[B, K, nodes, D]` of it, for the nodes of the set.
+            like: Nodes where nothing arrives receive zeros of its shape and type.
+
+        Returns:
+            What `combine` says, node set after node set.
+        """
+        nodes = [node_set.nodes for node_set in self.graph.node_sets]
+        arrived = [
+            combine(of_set, inbox) if inbox else torch.zeros_like(like[:, :, of_set])
+            for of_set, inbox in zip(nodes, inboxes, strict=True)
+        ]
+        return torch.cat(arrived, dim=2)
 
     def nodes_of(self, part: EdgePart | Relation) -> tuple[slice, slice]:
         """Nodes that a part of the edges writes, and nodes that it reads."""

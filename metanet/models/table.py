@@ -86,8 +86,8 @@ def build(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) ->
     """
     builder = check_options(model, options)
     contract = declared(builder)
-    given = {name: value for name, value in options.items() if name != "preset"}
-    chosen = {**contract.presets[options["preset"]], **given} if "preset" in options else given
+    given = dict(options)
+    chosen = {**contract.presets.get(given.pop("preset", ""), {}), **given}
     if not specs:
         raise ValueError(f"metanet {model!r}: expected at least one population, got none")
     if len(specs) == 1:

@@ -1,6 +1,7 @@
 """`tokens`: a transformer over the rows of the tensors."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -139,10 +140,8 @@ def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Te
     """
     vectors, tokens = node_features(graph, params), []
     for node_set, parts in _written(graph):
-        entries = [part.view(params).flatten(2) for part in parts] + [
-            vectors[:, node_set.nodes, : node_set.channels]
-        ]
-        row = torch.cat(entries, dim=-1)
+        entries = [part.view(params).flatten(2) for part in parts]
+        row = torch.cat([*entries, vectors[:, node_set.nodes, : node_set.channels]], dim=-1)
         if row.shape[-1]:
             padded = F.pad(row, (0, -row.shape[-1] % token_size))
             tokens.append(padded.reshape(len(row), -1, token_size))
@@ -161,18 +160,12 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
     Returns:
         The three numbers, each from 0.
     """
-    lengths = [
-        (
-            node_set.size,
-            node_set.channels + sum(part.shape[1] * part.shape[2] for part in parts),
-        )
-        for node_set, parts in _written(graph)
-    ]
-    pieces = [(size, -(-length // token_size)) for size, length in lengths if length]
-    ids = [
-        torch.cartesian_prod(torch.tensor([place]), torch.arange(size), torch.arange(count))
-        for place, (size, count) in enumerate(pieces)
-    ]
+    ids: list[Tensor] = []
+    for node_set, parts in _written(graph):
+        length = node_set.channels + sum(prod(part.shape[1:]) for part in parts)
+        if length:
+            place, pieces = torch.tensor([len(ids)]), torch.arange(-(-length // token_size))
+            ids.append(torch.cartesian_prod(place, torch.arange(node_set.size), pieces))
     return torch.cat(ids).T.contiguous()
 
 
