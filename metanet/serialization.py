@@ -66,8 +66,14 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
         fitted: What `fit` left behind.
 
     Raises:
-        ValueError: If an option cannot be written as JSON.
+        ValueError: If an option cannot be written as JSON, or it runs networks that are a traced
+            module.
     """
+    if any(s.architecture is not None and s.architecture.is_module for s in fitted.specs):
+        raise ValueError(
+            f"metanet {params['model']!r} runs networks that are a traced module, which no file "
+            "can describe: expected networks of a named architecture"
+        )
     try:
         record = json.dumps(_record(params, fitted), allow_nan=False)
     except TypeError as error:

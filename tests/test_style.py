@@ -48,7 +48,6 @@ STILL_DENSE = {
     "zoo/sharing/hub.py": 1,
     "zoo/store/schema.py": 1,
     "zoo/store/streaming.py": 1,
-    "zoo/tracing/tracer.py": 1,
 }
 
 

@@ -17,7 +17,7 @@ from torch.func import vmap
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from zoo.architectures import Architecture
 from zoo.architectures.norms import MOMENTUM
-from zoo.architectures.record import activations
+from zoo.architectures.record import count_activations
 from zoo.params import Params
 from zoo.store.population import Population
 
@@ -152,8 +152,7 @@ def blocks(
     """
     first = {name: tensor[0] for name, tensor in params.items()}
     with torch.no_grad():
-        recorded = activations(architecture, first, x[:1]).values()
-    each_image = x[0].numel() + sum(value.numel() for value in recorded)
+        each_image = x[0].numel() + count_activations(architecture, first, x[:1])
     num_params = sum(tensor[0].numel() for tensor in params.values())
     size = min(
         _PARAMS_AT_ONCE // num_params,
@@ -195,16 +194,36 @@ def reset_statistics(
         zero = {name: torch.zeros_like(block[name]) for name in names}
         total = {name: torch.zeros_like(block[name]) for name in names}
         run = vmap(architecture.apply_training, in_dims=(0, None))
+        share = _batch_weight(architecture, block, zero, batches[0])
         for batch in batches:
             with torch.no_grad():
                 moved = run({**block, **zero}, batch)[1]
-            for name in (
-                names
-            ):  # from 0, the statistics after one batch are MOMENTUM times those of the batch
-                total[name] += moved[name] / (MOMENTUM * len(batches))
+            # From 0, the statistics after one batch are its own times the momentum.
+            for name in names:
+                total[name] += moved[name] / (share[name] * len(batches))
         for name in names:
             found[name].append(total[name])
     return {**params, **{name: torch.cat(parts) for name, parts in found.items()}}
+
+
+def _batch_weight(
+    architecture: Architecture, params: Params, zero: Params, x: Tensor
+) -> Mapping[str, Tensor | float]:
+    """The weight that running statistics give to a new batch."""
+    if not architecture.is_module:
+        return dict.fromkeys(zero, MOMENTUM)
+    # A module does not say, but statistics are (1 - weight) * old + weight * new. In float64, since
+    # the new may be much larger than 1.
+    run = vmap(architecture.apply_training, in_dims=(0, None))
+    exact = {name: tensor.double() for name, tensor in params.items()}
+    starts = [{name: torch.full_like(exact[name], old) for name in zero} for old in (0.0, 1.0)]
+    with torch.no_grad():
+        from_zero, from_one = (run({**exact, **start}, x.double())[1] for start in starts)
+    weights = {name: 1 - (from_one[name] - from_zero[name]) for name in zero}
+    for name, weight in weights.items():
+        if not bool((weight > 1e-6).all()):
+            raise ValueError(f"running statistic {name!r} does not take new batches in")
+    return {name: weight.to(params[name].dtype) for name, weight in weights.items()}
 
 
 def rms_distance(

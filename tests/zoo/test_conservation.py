@@ -25,7 +25,7 @@ from zoo.conservation.laws import balance, declared_laws, matrix, scale, shift
 from zoo.conservation.quantities import conserved_quantities, measure, residuals
 from zoo.params import Params, stack, unflatten
 from zoo.testing import random_params
-from zoo.tracing.tracer import trace
+from zoo.tracing.tracer import module_params, trace
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SMALL = {
@@ -481,9 +481,8 @@ def test_a_traced_module_has_laws():
     traced = trace(module, x)
     (relu, linear) = declared_laws(traced.space)
     assert (relu.shape, linear.shape) == ((6,), (5,))
-    laws = find_laws(
-        traced.space, lambda p: traced.apply(p, x.double()).square().mean(), traced.params
-    )
+    params = module_params(traced.space, module)
+    laws = find_laws(traced.space, lambda p: traced.apply(p, x.double()).square().mean(), params)
     assert names(laws) == [relu.name, linear.name.replace("balance", "matrix")]
 
 

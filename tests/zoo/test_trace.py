@@ -9,7 +9,7 @@ from tests.reference.traced_modules import CASES, Function, draw
 from tests.reference.traced_programs import Program
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.symmetry.action import act, sample
-from zoo.tracing.tracer import TraceError, TraceWarning, trace, verify
+from zoo.tracing.tracer import TraceError, TraceWarning, module_params, trace, verify
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
@@ -17,9 +17,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def change(traced, inputs, seed: int = 0) -> float:
-    """How far outputs move, by a float64 copy of the module, `apply` and one sampled element."""
-    params = {name: tensor.double() for name, tensor in traced.params.items()}
+def change(traced, module, inputs, seed: int = 0) -> float:
+    """How far outputs move, by a float64 copy of the params, `apply` and one sampled element."""
+    params = {name: p.double() for name, p in module_params(traced.space, module).items()}
     source = generator(seed)
     params = {
         name: p
@@ -33,7 +33,7 @@ def change(traced, inputs, seed: int = 0) -> float:
     }
     inputs = [x.double() if x.is_floating_point() else x for x in inputs]
     moved = act(traced.space, sample(traced.space, source), params)
-    return float((traced.apply(moved, *inputs) - traced.apply(params, *inputs)).abs().max())
+    return float((traced.apply(moved, inputs) - traced.apply(params, inputs)).abs().max())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -49,11 +49,12 @@ def test_modules_counted_by_hand(name):
     assert module.training
     groups, permuted = count_permuted(traced.space)
     assert (groups, permuted) == (case.groups, case.permuted)
-    assert {key: tuple(p.shape) for key, p in traced.params.items()} == dict(traced.space.shapes)
-    assert all(torch.equal(p, module.state_dict()[key]) for key, p in traced.params.items())
-    torch.testing.assert_close(traced.apply(traced.params, *inputs), module.eval()(*inputs))
+    params = module_params(traced.space, module)
+    assert {key: tuple(p.shape) for key, p in params.items()} == dict(traced.space.shapes)
+    assert all(torch.equal(p, module.state_dict()[key]) for key, p in params.items())
+    torch.testing.assert_close(traced.apply(params, inputs), module.eval()(*inputs))
     if name != "gru":  # its zeros are float32
-        assert change(traced, inputs) < 1e-9
+        assert change(traced, module, inputs) < 1e-9
 
 
 def test_patterns_of_a_multilayer_perceptron():
@@ -248,7 +249,7 @@ def test_buffers_are_constants_and_statistics_are_parameters():
     x = torch.randn(2, 4)
     fixed = trace(module, x)
     assert not any(group.permutable for group in fixed.space.groups.values())
-    assert "mixing" not in fixed.params
+    assert "mixing" not in fixed.space.tensors
     free = trace(module, x, statistics=["mixing"])
     assert free.space.tensors["mixing"] == "h1^0 -> h1^0" or "h1" in free.space.tensors["mixing"]
     assert [group.size for group in free.space.groups.values() if group.permutable] == [6]
@@ -267,15 +268,34 @@ class TwoInputs(nn.Module):
         return self.out(F.relu(self.a(left) + self.b(right)))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "pattern"),
+    [
+        (nn.Conv2d(1, 6, 3), (2, 1, 5, 5), "y <- 1 3 3"),
+        (nn.Conv2d(1, 6, (1, 3)), (2, 1, 5, 5), "y <- 1 1 3"),
+        (nn.Conv1d(1, 1, 3), (2, 1, 5), "1 <- 1 3"),
+        (nn.ConvTranspose2d(1, 6, 3), (2, 1, 5, 5), "1 -> y 3 3"),
+        (nn.Linear(1, 6), (2, 1), "y <- 1"),
+        (nn.Linear(4, 1), (2, 4), "1 <- x"),
+    ],
+    ids=str,
+)
+def test_a_weight_with_one_input_channel_reads_it(layer, shape, pattern):
+    space = trace(nn.Sequential(layer, nn.ReLU()), torch.randn(shape)).space
+    assert space.tensors["0.weight"] == pattern
+    assert not space.pattern("0.bias").read
+
+
 def test_named_inputs_and_many_networks_at_once():
     module, inputs = TwoInputs(), {"left": torch.randn(2, 4), "right": torch.randn(2, 5)}
     traced = trace(module, inputs)
     assert symmetry_of(traced.space) == symmetry_of(trace(module, tuple(inputs.values())).space)
     assert count_permuted(traced.space) == (1, 6 * 4 + 6 + 6 * 5 + 6 + 18)
-    many = act(traced.space, sample(traced.space, generator(), (5,)), traced.params)
-    together = torch.func.vmap(lambda params: traced.apply(params, *inputs.values()))(many)
+    params = module_params(traced.space, module)
+    many = act(traced.space, sample(traced.space, generator(), (5,)), params)
+    together = torch.func.vmap(lambda params: traced.apply(params, inputs))(many)
     for i in range(5):
-        alone = traced.apply({name: p[i] for name, p in many.items()}, *inputs.values())
+        alone = traced.apply({name: p[i] for name, p in many.items()}, tuple(inputs.values()))
         torch.testing.assert_close(together[i], alone)
 
 
@@ -318,29 +338,30 @@ def test_wrong_inputs_are_reported_as_the_module_reports_them():
 
 
 def test_apply_names_missing_tensors_and_wrong_shapes():
-    traced = trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(2, 4))
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    traced = trace(module, torch.randn(2, 4))
+    params = module_params(traced.space, module)
     with pytest.raises(ValueError, match=r"missing \['0.bias'\]"):
-        traced.apply({k: v for k, v in traced.params.items() if k != "0.bias"}, torch.randn(2, 4))
+        traced.apply({k: v for k, v in params.items() if k != "0.bias"}, torch.randn(2, 4))
     with pytest.raises(
         ValueError, match=r"tensor '0.bias': expected shape \[\*batch, 6\], got \[5\]"
     ):
-        traced.apply({**traced.params, "0.bias": torch.zeros(5)}, torch.randn(2, 4))
+        traced.apply({**params, "0.bias": torch.zeros(5)}, torch.randn(2, 4))
 
 
 def test_verify_names_the_groups_that_are_wrong():
-    traced = trace(
-        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)),
-        torch.randn(2, 4),
-    )
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3))
+    traced = trace(module, torch.randn(2, 4))
+    params = module_params(traced.space, module)
     x = torch.randn(2, 4, dtype=torch.float64)
     apply = lambda params: traced.apply(params, x)  # noqa: E731
-    verify(traced.space, apply, traced.params)
+    verify(traced.space, apply, params)
     wrong = {**traced.space.groups, "h2": NeuronGroup(5, True, "positive", "gelu")}
     with pytest.raises(
         TraceError,
         match=r"not one of this function: outputs change by .* change by neuron group: \{'h2'",
     ):
-        verify(WeightSpace(wrong, traced.space.tensors), apply, traced.params)
+        verify(WeightSpace(wrong, traced.space.tensors), apply, params)
 
 
 # random programs

@@ -7,7 +7,7 @@ from tests.reference.traced_modules import CASES
 from zoo.symmetry.action import GroupElement, act, sample
 from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
-from zoo.tracing.tracer import trace
+from zoo.tracing.tracer import module_params, trace
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,13 @@ from zoo.tracing.tracer import trace
     ["resnet", "densenet", "packed attention", "lstm", "channel shuffle", "einsum attention"],
 )
 def test_canonical_forms_and_alignment_of_traced_modules(name):
-    traced = trace(CASES[name].build(), CASES[name].inputs())
+    module = CASES[name].build()
+    traced = trace(module, CASES[name].inputs())
     generator = torch.Generator().manual_seed(0)
     params = {
         key: tensor.double()
         + 0.1 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-        for key, tensor in traced.params.items()
+        for key, tensor in module_params(traced.space, module).items()
     }
     element = sample(traced.space, generator, (3,))
 

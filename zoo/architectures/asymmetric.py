@@ -93,11 +93,17 @@ def sigma_asymmetric(
         The architecture with constants `mixing.<group>`.
 
     Raises:
-        ValueError: If the architecture has no non-linearity, or `std` is not positive.
+        ValueError: If the architecture has no non-linearity or is a traced module, or `std` is not
+            positive.
 
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.2.
     """
+    if architecture.is_module:
+        raise ValueError(
+            "sigma_asymmetric: a traced module runs its own non-linearities, which cannot be "
+            "replaced; expected a named architecture, or zoo.asymmetric(module, 'sigma')"
+        )
     if std is not None and not 0 < std < math.inf:
         raise ValueError(f"sigma_asymmetric: expected std > 0, got {std}")
     space, constants, mixed = architecture.space, dict(architecture.constants), set()

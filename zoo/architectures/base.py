@@ -1,7 +1,7 @@
 """What an architecture is: a weight space, constants, initial params, and a function."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from zoo.pattern import Axis, Label, labels
 from zoo.weight_space import Scaling, WeightSpace
 
 Activate = Callable[[str, Tensor], Tensor]
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+"""One tensor; several are for traced modules only."""
+
 MODULE = "module"
 """Name of every architecture that is a traced module; no builder can make it again."""
 
@@ -94,9 +97,9 @@ class Architecture:
 
     space: WeightSpace
     draw: Callable[[torch.Generator], Params]
-    forward: Callable[[Params, Tensor, Activate], Tensor]
+    forward: Callable[[Params, Any, Activate], Tensor]
     constants: Params = field(default_factory=dict)
-    forward_training: Callable[[Params, Tensor, Activate], tuple[Tensor, Params]] | None = None
+    forward_training: Callable[[Params, Any, Activate], tuple[Tensor, Params]] | None = None
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
@@ -133,30 +136,30 @@ class Architecture:
             params[name] = torch.where(mask.cpu(), params[name], fixed[name].float().cpu())
         return params
 
-    def apply(self, params: Params, x: Float[Tensor, "X ..."]) -> Float[Tensor, "X K"]:
+    def apply(self, params: Params, x: Inputs) -> Float[Tensor, "X *outputs"]:
         """Run one network.
 
         Args:
             params: Effective parameters of one network.
-            x: Inputs `[X, *input_shape]`.
+            x: Inputs `[X, *input_shape]`; of a traced module, in the form of its example inputs.
 
         Returns:
-            Logits `[X, K]`.
+            Logits `[X, K]`; of a traced module, its outputs.
         """
         return self.forward(params, x, self.activate)
 
     def apply_training(
-        self, params: Params, x: Float[Tensor, "X ..."]
-    ) -> tuple[Float[Tensor, "X K"], Params]:
+        self, params: Params, x: Inputs
+    ) -> tuple[Float[Tensor, "X *outputs"], Params]:
         """Run one network as training does.
 
         Args:
             params: Effective parameters of one network.
-            x: Inputs `[X, *input_shape]`.
+            x: Inputs, as `apply` takes them.
 
         Returns:
-            Logits `[X, K]`, and the running statistics after this batch; the same logits as `apply`
-            and nothing if there are no statistics.
+            Outputs in the form of `apply`, and the running statistics after this batch; what
+            `apply` gives and nothing if there are no statistics.
         """
         if self.forward_training is None:
             return self.apply(params, x), {}
@@ -188,6 +191,11 @@ class Architecture:
             "num_classes": self.num_outputs,
         }
         return json.loads(json.dumps(record))
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a traced module, which runs its own non-linearities."""
+        return self.name == MODULE
 
     def is_like(self, other: "Architecture") -> bool:
         """Whether both compute the same: described the same way, constants included.

@@ -159,13 +159,21 @@ def vmap_is_a_loop(architecture: Architecture, inputs: Tensor, seed: int) -> Non
 
 
 def gradients_reach_every_tensor(architecture: Architecture, inputs: Tensor, seed: int) -> None:
-    """Every tensor with trained entries has a finite gradient that is not 0."""
+    """Every tensor with trained entries has a finite gradient that is not 0.
+
+    The running statistics of a traced module have none; outputs must change with them.
+    """
     architecture, inputs, params = _generic(architecture, inputs, seed)
     outputs = architecture.apply(params, inputs)
     weights = torch.randn(outputs.shape, generator=seeded(seed), dtype=torch.float64)
     gradients = torch.func.grad(lambda p: (weights * architecture.apply(p, inputs)).sum())(params)
+    detached = architecture.statistics if architecture.is_module else ()
     for name, trained in free_entries(gradients, architecture.free).items():
         expect_finite(f"tensor {name!r}: expected a finite gradient", trained)
+        if name in detached:
+            moved = architecture.apply({**params, name: params[name] + 1}, inputs)
+            expect(not torch.equal(moved, outputs), f"tensor {name!r}: apply does not use it")
+            continue
         expect(
             not trained.numel() or bool(trained.any()),
             f"tensor {name!r}: its gradient is 0, so apply does not use it",

@@ -45,7 +45,6 @@ class GraphRun:
 
     Args:
         program: The exported graph.
-        params: Parameters and running statistics, for their shapes.
         inputs: What stands along the axes of the inputs.
         selectors: Splits whose first part is known to be taken apart later.
         seeds: What the run before learned about the axes of the parameters.
@@ -54,7 +53,6 @@ class GraphRun:
     def __init__(
         self,
         program: Program,
-        params: Mapping[str, Tensor],
         inputs: Mapping[str, Dims],
         selectors: frozenset[tuple[str, int]],
         seeds: Mapping[str, Dims] | None,
@@ -68,7 +66,7 @@ class GraphRun:
         self.inputs = inputs
         self.missing: dict[str, str] = {}
         used = program.used()
-        for name, tensor in params.items():
+        for name, tensor in program.params.items():
             if name not in used:
                 self.seeds[name] = tuple(map(fixed, tensor.shape))
             elif seeds is None:

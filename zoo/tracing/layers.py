@@ -14,6 +14,7 @@ from zoo.tracing.values import (
     Value,
     add,
     contract,
+    mark_operands,
     multiply,
     positive,
     reduce,
@@ -25,6 +26,7 @@ from zoo.tracing.values import (
 
 def _contraction(ctx: Context, one: Value, other: Value) -> Value:
     """`[..., k]` times `[..., k, n]` with leading axes that are batched."""
+    mark_operands(ctx, one, other)
     contract(ctx, one.dims[-1], other.dims[-2])
     batch = multiply(ctx, Value(one.dims[:-2]), Value(other.dims[:-2]))
     dims: tuple[Dim, ...] = (*batch.dims, one.dims[-2], other.dims[-1])
@@ -112,6 +114,7 @@ def _convolution(
     groups: int,
 ) -> Value:
     rank = len(stride)
+    mark_operands(ctx, weight)
     for dim in (*weight.dims[2:], *x.dims[-rank:]):
         for leaf in leaves(ctx.algebra.fix(dim)):
             leaf.atom.plain = True

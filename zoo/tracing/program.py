@@ -5,7 +5,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export.exported_program import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
+
+from zoo.params import Params
 
 _BATCH_NORMS = ("_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm")
 _LOW_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
@@ -31,6 +33,7 @@ class Program:
     Attributes:
         graph: The graph; its placeholders are the parameters, the buffers, the constants and the
             inputs of the module.
+        params: The module's parameters, then its running statistics, on the CPU.
         parameters: Placeholder -> name of the parameter or running statistic; tied parameters have
             one name.
         constants: Placeholder -> tensor that is neither.
@@ -40,6 +43,7 @@ class Program:
     """
 
     graph: GraphModule
+    params: Params
     parameters: Mapping[str, str]
     constants: Mapping[str, Tensor]
     statistics: frozenset[str]
@@ -117,7 +121,11 @@ def _double(value: Any) -> Any:
 
 
 def export(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], statistics: Sequence[str]
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    statistics: Sequence[str],
+    output: Callable[[Any], Any] | None,
 ) -> Program:
     """Export a module in evaluation mode.
 
@@ -126,6 +134,7 @@ def export(
         args: Example inputs, on the CPU.
         kwargs: Example inputs by name, on the CPU.
         statistics: Buffers that belong to the parameters; those of batch norms need not be named.
+        output: Picks what counts from what the module returns; all tensors in it if None.
 
     Returns:
         The program.
@@ -133,15 +142,38 @@ def export(
     Raises:
         TraceError: If the module cannot be exported; says why and at which line of the module.
     """
-    module = copy.deepcopy(module).cpu().eval()
+    wrapped = _Output(copy.deepcopy(module).cpu().eval(), output)
     try:
         with _quiet():
             exported = torch.export.export(
-                module, args, dict(kwargs), strict=False
+                wrapped, args, dict(kwargs), strict=False
             ).run_decompositions(_decompositions())
     except Exception as error:
         raise TraceError(_why(module, error)) from error
-    return _program(module, exported, statistics)
+    return _program(wrapped, exported, statistics)
+
+
+class _Output(nn.Module):
+    """A module that returns part of what another one returns."""
+
+    def __init__(self, module: nn.Module, choose: Callable[[Any], Any] | None):
+        super().__init__()
+        self.module = module
+        self.choose = choose
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Run the module; what it returns beside tensors is left out."""
+        result = self.module(*inputs, **named)
+        return _tensors(result if self.choose is None else self.choose(result))
+
+
+def _tensors(result: Any) -> tuple[Tensor, ...]:
+    if isinstance(result, Tensor):
+        return (result,)
+    parts = result.values() if isinstance(result, Mapping) else result
+    if not isinstance(result, (Mapping, tuple, list)):
+        return ()
+    return tuple(tensor for part in parts for tensor in _tensors(part))
 
 
 @contextmanager
@@ -170,28 +202,49 @@ def _decompositions() -> Any:
     return table
 
 
-def _program(module: nn.Module, exported: ExportedProgram, statistics: Sequence[str]) -> Program:
-    signature, graph = exported.graph_signature, exported.graph_module
-    buffers = signature.inputs_to_buffers
+def _program(wrapped: _Output, exported: ExportedProgram, statistics: Sequence[str]) -> Program:
+    module, signature, graph = wrapped.module, exported.graph_signature, exported.graph_module
+    buffers = _inner_names(signature.inputs_to_buffers)
     _check_statistics(statistics, buffers.values())
     running = {buffers[p] for p in _running_statistics(graph) if p in buffers} | set(statistics)
-    parameters = _untied(module, signature.inputs_to_parameters)
+    parameters = _untied(module, _inner_names(signature.inputs_to_parameters))
     parameters |= {p: name for p, name in buffers.items() if name in running}
-    tensors: dict[str, Any] = {**dict(module.named_buffers()), **exported.constants}
-    others = {**buffers, **signature.inputs_to_lifted_tensor_constants}
-    constants = {p: tensors[name].detach() for p, name in others.items() if p not in parameters}
-    inputs = [name for name in signature.user_inputs if isinstance(name, str)]
-    outputs = [node for node in _returned(graph) if node.name in signature.user_outputs]
-    return Program(graph, parameters, constants, frozenset(running), outputs, inputs)
+    return Program(
+        graph,
+        _parameters_of(module, running),
+        parameters,
+        {p: t for p, t in _constants(wrapped, exported).items() if p not in parameters},
+        frozenset(running),
+        [node for node in _returned(graph) if node.name in signature.user_outputs],
+        [name for name in signature.user_inputs if isinstance(name, str)],
+    )
+
+
+def _parameters_of(module: nn.Module, running: Collection[str]) -> Params:
+    statistics = {name: module.get_buffer(name) for name in sorted(running)}
+    tensors = {**dict(module.named_parameters()), **statistics}
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _constants(wrapped: _Output, exported: ExportedProgram) -> dict[str, Tensor]:
+    """Placeholder -> tensor, of the buffers and of what became a constant in the graph."""
+    signature = exported.graph_signature
+    tensors: dict[str, Any] = {**dict(wrapped.named_buffers()), **exported.constants}
+    names = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    return {p: tensors[name].detach() for p, name in names.items()}
+
+
+def _inner_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Names of tensors as the module that is wrapped has them."""
+    return {p: name.removeprefix("module.") for p, name in names.items()}
 
 
 def _check_statistics(statistics: Sequence[str], buffers: Collection[str]) -> None:
     unknown = set(statistics) - set(buffers)
     if unknown:
-        missing, known = (
-            sorted(name.removeprefix("module.") for name in names) for names in (unknown, buffers)
+        raise TraceError(
+            f"statistics {sorted(unknown)} are not buffers; buffers are {sorted(buffers)}"
         )
-        raise TraceError(f"statistics {missing} are not buffers; buffers are {known}")
 
 
 def _returned(graph: GraphModule) -> list[Node]:
@@ -233,9 +286,9 @@ def _why(module: nn.Module, error: BaseException) -> str:
     if calls:
         last = calls[-1]
         where = f' at "{last.line}" ({last.filename}:{last.lineno}, in {last.name})'
-    name = type(dict(module.named_children()).get("module", module)).__name__  # of what is wrapped
     reason = str(error).strip().split("\n\n")[0]
-    return f"{name} cannot be exported{where}: {type(error).__name__}: {reason}"
+    kinds = type(module).__name__, type(error).__name__
+    return f"{kinds[0]} cannot be exported{where}: {kinds[1]}: {reason}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -4,8 +4,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from zoo.tracing.dims import Atom, Dim, Factor, Leaf, fixed, leaves, resolve, size
 from zoo.tracing.graph_run import Dims, GraphRun, Unknown
 from zoo.tracing.program import Program
@@ -37,12 +35,11 @@ class Analysis:
     outputs: frozenset[Atom]
 
 
-def analyze(program: Program, params: Mapping[str, Tensor]) -> Analysis:
+def analyze(program: Program) -> Analysis:
     """Find the neurons along the axes of all parameters and the equations of their scales.
 
     Args:
         program: The exported graph.
-        params: Parameters and running statistics, for their shapes.
 
     Returns:
         What was found.
@@ -60,7 +57,7 @@ def analyze(program: Program, params: Mapping[str, Tensor]) -> Analysis:
     }
     missing: dict[str, str] = {}
     for _ in range(_MAX_RUNS):
-        run = GraphRun(program, params, inputs, selectors, seeds)
+        run = GraphRun(program, inputs, selectors, seeds)
         run.execute()
         missing |= run.missing
         if run.context.selectors - selectors:

@@ -1,6 +1,6 @@
 """A weight space from what the rules found out: names for atoms, roles for axes, scalings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from zoo.pattern import Axis, Factor, Label, Pattern, Sum
 from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
@@ -92,16 +92,10 @@ class _Builder:
         reads = self._reads(name)
         axes = [self._axis(name, i, resolve(dim)) for i, dim in enumerate(dims)]
         neurons = [i for i, axis in enumerate(axes) if not all(isinstance(f, int) for f in axis)]
-        roles = [i in reads for i in neurons]
-        if roles == sorted(roles):  # written axes first
-            split = min((i for i in neurons if i in reads), default=len(axes))
-            return Pattern(tuple(axes[:split]), tuple(axes[split:]))
-        if roles == sorted(roles, reverse=True):
-            split = min(i for i in neurons if i not in reads)
-            return Pattern(tuple(axes[split:]), tuple(axes[:split]), read_first=True)
-        return Pattern(
-            tuple(_inverted(axis) if i in reads else axis for i, axis in enumerate(axes))
-        )
+        if name in self.analysis.context.operands and not reads.intersection(neurons):
+            reads = _single_entries(axes, first_is_written=not neurons)
+            neurons = sorted({*neurons, *reads})
+        return _two_sided(axes, {i: i in reads for i in neurons})
 
     def _axis(self, name: str, axis: int, dim: Dim) -> Axis:
         found = list(leaves(dim))
@@ -157,6 +151,25 @@ def _scale_innermost(dim: Dim, scalings: dict[Atom, Solution]) -> None:
             inner = [leaf.atom for leaf in leaves(dim[i + 1 :])]
             if any(scalings[atom][0] != "none" for atom in inner if atom in scalings):
                 scalings[factor.atom] = ("none", {})
+
+
+def _two_sided(axes: Sequence[Axis], is_read: Mapping[int, bool]) -> Pattern:
+    """The pattern of axes; of some it is known whether they are read or written."""
+    roles = list(is_read.values())
+    if roles == sorted(roles):  # written axes first
+        split = next((i for i, read in is_read.items() if read), len(axes))
+        return Pattern(tuple(axes[:split]), tuple(axes[split:]))
+    if roles == sorted(roles, reverse=True):
+        split = next(i for i, read in is_read.items() if not read)
+        return Pattern(tuple(axes[split:]), tuple(axes[:split]), read_first=True)
+    written = (_inverted(axis) if is_read.get(i) else axis for i, axis in enumerate(axes))
+    return Pattern(tuple(written))
+
+
+def _single_entries(axes: Sequence[Axis], first_is_written: bool) -> set[int]:
+    """Axes of one entry: no neuron says so, but a weight with one input channel reads them."""
+    ones = [i for i, axis in enumerate(axes) if axis == (1,)]
+    return set(ones[first_is_written:])
 
 
 def _merged(factors: Sequence[Factor]) -> Axis:

@@ -1,67 +1,36 @@
 """The weight space of any torch module, read from its exported graph and verified numerically.
 
-traced = trace(module, example_inputs)
-traced.space        traced.params        traced.apply(params, *inputs)
+traced = trace(module, example_inputs)                # an Architecture
+params = module_params(traced.space, module)
+outputs = traced.apply(params, inputs)
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from zoo.params import Params, batch_shape, perturb
+from zoo.architectures.base import MODULE, Architecture, Inputs
+from zoo.params import Params, perturb
 from zoo.symmetry.residual import max_output_change
+from zoo.tracing.function import ModuleFunction, RunningStatistics, arguments, module_params
 from zoo.tracing.program import Program, TraceError, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
 from zoo.weight_space import WeightSpace
 
-__all__ = ["TraceError", "TraceWarning", "Traced", "trace", "verify"]
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """A module as the library sees it.
-
-    Attributes:
-        space: Weight space of the parameters and of the running statistics of batch norms.
-        params: The module's own parameters and statistics, detached.
-        statistics: Names of the tensors in `params` that are running statistics.
-        function: `function(params, *inputs, **named)`: the module with other parameters; use
-            `apply`.
-    """
-
-    space: WeightSpace
-    params: Params
-    statistics: frozenset[str]
-    function: Callable[..., Any]
-
-    def apply(self, params: Mapping[str, Tensor], *inputs: Any, **named: Any) -> Any:
-        """Run the module, in evaluation mode, with some parameters.
-
-        `torch.func.vmap` runs many at once.
-
-        Args:
-            params: Parameters of one network; tensors as in `self.params`.
-            *inputs: Inputs of the module.
-            **named: Inputs by name.
-
-        Returns:
-            Whatever the module returns.
-        """
-        return self.function(params, *inputs, **named)
+__all__ = ["TraceError", "TraceWarning", "module_params", "trace", "verify"]
 
 
 def trace(
     module: nn.Module,
-    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    example_inputs: Inputs,
     statistics: Sequence[str] = (),
     output: Callable[[Any], Any] | None = None,
-) -> Traced:
+    build: Callable[[], nn.Module] | None = None,
+) -> Architecture:
     """Find the weight space of a module and prove it.
 
     The module is exported in evaluation mode; rules for core operators say which neurons stand
@@ -82,9 +51,12 @@ def trace(
         output: Picks what counts from what the module returns, such as `lambda out: out.logits`. If
             None all tensors in it, in tuples, lists and mappings; every neuron that is returned is
             fixed. Other objects, such as the key-value cache of a language model, do not count.
+        build: Makes the module anew, with other initial parameters; needed for
+            `Architecture.init` alone.
 
     Returns:
-        The traced module.
+        The architecture. `apply(params, x)` runs the module in evaluation mode, with `x` in the
+        form of `example_inputs`, and gives one tensor. It never calls `activate`.
 
     Raises:
         TraceError: If the module cannot be exported (names the call), or the space fails its proof.
@@ -96,32 +68,31 @@ def trace(
     >>> traced.space.groups["h1"].scaling
     'positive'
     """
-    args, named = _arguments(example_inputs)
-    wrapped = _Output(copy.deepcopy(module), output)
-    program = export(
-        wrapped, _on_cpu(args), _on_cpu(named), [f"module.{name}" for name in statistics]
-    )
-    own = {
-        **dict(wrapped.named_parameters()),
-        **{name: wrapped.get_buffer(name) for name in sorted(program.statistics)},
-    }
-    space = build_space(analyze(program, own), program.statistics)
-    params = {name.removeprefix("module."): tensor.detach() for name, tensor in own.items()}
-    space = WeightSpace(
-        space.groups, {name.removeprefix("module."): text for name, text in space.tensors.items()}
-    )
-    _prove(space, program, params, [*_on_cpu(args), *_on_cpu(named).values()])
-    evaluated = wrapped.module.eval()
+    args, named = (_on_cpu(part) for part in arguments(example_inputs))
+    program = export(module, args, named, statistics, output)
+    space = build_space(analyze(program), program.statistics)
+    _prove(space, program, [*args, *named.values()])
+    evaluated = copy.deepcopy(module).eval()
+    dtype = program.params[next(iter(space.tensors))].dtype
+    running = sorted(program.statistics)
+    moving = RunningStatistics(copy.deepcopy(evaluated), running) if running else None
+    return _architecture(ModuleFunction(space, evaluated, dtype, moving, output, build), program)
 
-    def function(params: Mapping[str, Tensor], *inputs: Any, **named: Any) -> Any:
-        batch_shape(space, params)
-        return functional_call(evaluated, dict(params), inputs, named)
 
-    return Traced(
-        space,
-        params,
-        frozenset(name.removeprefix("module.") for name in program.statistics),
-        function,
+def _architecture(function: ModuleFunction, program: Program) -> Architecture:
+    input_shapes = [program.input_shapes().get(name, ()) for name in program.inputs]
+    last_axes = [node.meta["val"].shape[-1:] for node in program.outputs]
+    shapes = {name: function.space.shapes[name] for name in sorted(program.statistics)}
+    return Architecture(
+        function.space,
+        function.draw,
+        function.forward,
+        {f"statistic.{name}": torch.ones(*s, dtype=torch.bool) for name, s in shapes.items()},
+        function.forward_training if shapes else None,
+        name=MODULE,
+        options={"class": type(function.module).__qualname__},
+        input_shape=input_shapes[0][1:] if len(input_shapes) == 1 else (),
+        num_outputs=next(iter(last_axes[0]), 0) if len(last_axes) == 1 else 0,
     )
 
 
@@ -158,50 +129,18 @@ def verify(
     guilty = {name: f"{value:.2g}" for name, value in by_group.items() if not value <= tolerance}
     raise TraceError(
         f"the weight space is not one of this function: outputs change by {change:.2g} (relative), "
-        "expected at most "
-        f"{tolerance:g}; change by neuron group: {guilty}"
+        f"expected at most {tolerance:g}; change by neuron group: {guilty}"
     )
 
 
-def _prove(space: WeightSpace, program: Program, params: Params, inputs: Sequence[Any]) -> None:
+def _prove(space: WeightSpace, program: Program, inputs: Sequence[Any]) -> None:
     generator = torch.Generator().manual_seed(0)
     exact = [
         value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in inputs
     ]
-    apply = lambda params: program.run_double({f"module.{n}": p for n, p in params.items()}, exact)  # noqa: E731
-    for point in (
-        {name: tensor.cpu() for name, tensor in params.items()},
-        perturb(params, generator),
-    ):
-        verify(space, apply, point, generator, num_samples=2)
-
-
-class _Output(nn.Module):
-    """A module that returns part of what another one returns."""
-
-    def __init__(self, module: nn.Module, choose: Callable[[Any], Any] | None):
-        super().__init__()
-        self.module = module
-        self.choose = choose
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """Run the module; what it returns beside tensors is left out."""
-        result = self.module(*inputs, **named)
-        return _tensors(result if self.choose is None else self.choose(result))
-
-
-def _tensors(result: Any) -> tuple[Tensor, ...]:
-    if isinstance(result, Tensor):
-        return (result,)
-    parts = (
-        result.values()
-        if isinstance(result, Mapping)
-        else result
-        if isinstance(result, (tuple, list))
-        else ()
-    )
-    return tuple(tensor for part in parts for tensor in _tensors(part))
+    for point in (program.params, perturb(program.params, generator)):
+        verify(space, lambda p: program.run_double(p, exact), point, generator, num_samples=2)
 
 
 def _on_cpu(values: Any) -> Any:
@@ -210,9 +149,3 @@ def _on_cpu(values: Any) -> Any:
     if isinstance(values, (tuple, list)):
         return tuple(map(_on_cpu, values))
     return values.cpu() if isinstance(values, Tensor) else values
-
-
-def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs), {}

@@ -63,6 +63,7 @@ class Context:
         selectors: Splits whose first part is taken apart later: input of the next run.
         reads: For each parameter the node that contracted it first, and the axes that it
             contracted.
+        operands: Parameters that some node contracted.
         activations: Names of the non-linearities that act on the neurons of an atom.
     """
 
@@ -72,6 +73,7 @@ class Context:
     strides: tuple[int, ...] = ()
     selectors: set[tuple[str, int]] = field(default_factory=set)
     reads: dict[str, tuple[str, set[int]]] = field(default_factory=dict)
+    operands: set[str] = field(default_factory=set)
     activations: dict[Atom, set[str]] = field(default_factory=dict)
 
 
@@ -136,6 +138,12 @@ def contract(ctx: Context, one: Dim, other: Dim) -> None:
             if node == ctx.node:
                 axes.add(axis)
     ctx.algebra.same(one, other, ctx.algebra.equations.cancel)
+
+
+def mark_operands(ctx: Context, *values: Value) -> None:
+    """Note the parameters among the values of a node that contracts them."""
+    sources = [leaf.source for value in values for leaf in value.leaves()]
+    ctx.operands.update(source[0] for source in sources if source is not None)
 
 
 def chosen_axes(value: Value, dim: Any) -> list[int]:
