@@ -368,11 +368,13 @@ def test_outputs_are_one_tensor():
     module, x = Two(), torch.randn(2, 4)
     several = trace(module, x)
     params = module_params(several.space, module)
-    with pytest.raises(ValueError, match="returns dict, expected one tensor"):
+    with pytest.raises(ValueError, match="returns 2 tensors, expected one"):
         several.apply(params, x)
     chosen = trace(module, x, output=lambda out: out["logits"])
     close(chosen.apply(params, x), F.linear(x, params["layer.weight"], params["layer.bias"]), 1e-6)
     assert (several.num_outputs, chosen.num_outputs) == (0, 3)
+    single = trace(module, x, output=lambda out: {"scores": [out["logits"]], "rest": None})
+    assert torch.equal(single.apply(params, x), chosen.apply(params, x))
 
 
 def test_buffers_follow_the_precision_of_the_params():

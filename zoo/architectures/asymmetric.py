@@ -8,15 +8,19 @@ of `1 / 3`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from zoo.architectures.base import Architecture, written_axis
 from zoo.architectures.masks import Amount, draw_fixed
-from zoo.pattern import Pattern, labels
+from zoo.pattern import labels
 from zoo.weight_space import WeightSpace
+
+Fixed = tuple[Tensor, Tensor]
+"""Which entries of a tensor are free, and the values of the others."""
 
 
 def w_asymmetric(
@@ -54,24 +58,19 @@ def w_asymmetric(
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
-    space, constants = architecture.space, dict(architecture.constants)
+    space = architecture.space
     weights = [name for name in space.tensors if space.pattern(name).read]
     amounts, scales = _per_tensor("n_fix", n_fix, weights), _per_tensor("kappa", kappa, weights)
-    unequal, rigid = set(), set()
+    fixed: dict[str, Fixed] = {}
     for name in weights:
-        pattern = space.pattern(name)
-        kernel = [len(axis) == 1 and isinstance(axis[0], int) for axis in pattern.read]
+        kernel = [len(axis) == 1 and isinstance(axis[0], int) for axis in space.pattern(name).read]
         drawn = draw_fixed(
             name, space.shapes[name], kernel, amounts[name], scales[name], fix, generator
         )
-        if drawn is None:
-            continue
-        constants[f"free.{name}"], constants[f"fixed.{name}"] = drawn
-        unequal |= {label.group for label in pattern.labels}
-        # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
-        if scales[name] > 0:
-            rigid |= _scaled_groups(pattern)
-    return replace(architecture, space=_declare_less(space, unequal, rigid), constants=constants)
+        if drawn is not None:
+            fixed[name] = drawn
+    # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
+    return _with_fixed(architecture, fixed, fixed, [name for name in fixed if scales[name] > 0])
 
 
 def sigma_asymmetric(
@@ -175,7 +174,7 @@ def bias_asymmetric(
     References:
         Lim et al. 2024, arXiv 2405.20231, section 3.1.
     """
-    space, constants = architecture.space, dict(architecture.constants)
+    space = architecture.space
     biases = [name for name in space.tensors if name.split(".")[-1] == "bias"]
     if not biases:
         raise ValueError(
@@ -183,15 +182,12 @@ def bias_asymmetric(
         )
     if not 0 <= kappa < math.inf:
         raise ValueError(f"bias_asymmetric: expected kappa >= 0, got {kappa}")
-    unequal, rigid = set(), set()
+    fixed: dict[str, Fixed] = {}
     for name in biases:
-        shape, pattern = space.shapes[name], space.pattern(name)
-        constants[f"free.{name}"] = torch.zeros(shape, dtype=torch.bool)
-        constants[f"fixed.{name}"] = kappa * torch.randn(shape, generator=generator)
-        if kappa > 0:
-            unequal |= {label.group for label in pattern.labels}
-            rigid |= _scaled_groups(pattern)
-    return replace(architecture, space=_declare_less(space, unequal, rigid), constants=constants)
+        values = kappa * torch.randn(space.shapes[name], generator=generator)
+        fixed[name] = torch.zeros_like(values, dtype=torch.bool), values
+    broken = fixed if kappa > 0 else ()
+    return _with_fixed(architecture, fixed, broken, broken)
 
 
 ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
@@ -202,9 +198,20 @@ ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def _scaled_groups(pattern: Pattern) -> set[str]:
-    """Groups that scale the tensor of a pattern."""
-    return {label.group for label in pattern.labels if label.power != 0}
+def _with_fixed(
+    architecture: Architecture,
+    fixed: Mapping[str, Fixed],
+    unequal: Iterable[str],
+    rigid: Iterable[str],
+) -> Architecture:
+    """Fix entries of tensors: no permutation moves those that are unequal, no scale the rigid."""
+    space, constants = architecture.space, dict(architecture.constants)
+    for name, (free, values) in fixed.items():
+        constants |= {f"free.{name}": free, f"fixed.{name}": values}
+    moved = {label.group for name in unequal for label in space.pattern(name).labels}
+    scaling = [label for name in rigid for label in space.pattern(name).labels if label.power]
+    scaled = {label.group for label in scaling}
+    return replace(architecture, space=_declare_less(space, moved, scaled), constants=constants)
 
 
 def _declare_less(space: WeightSpace, unequal: set[str], rigid: set[str]) -> WeightSpace:

@@ -1,7 +1,7 @@
 """What an architecture is: a weight space, constants, initial params, and a function."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -256,6 +256,12 @@ def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
         for name, tensor in constants.items()
         if name.startswith(prefix)
     }
+
+
+def statistic_constants(space: WeightSpace, names: Iterable[str]) -> Params:
+    """The constants that make tensors of a space running statistics."""
+    shapes = space.shapes
+    return {f"statistic.{name}": torch.ones(shapes[name], dtype=torch.bool) for name in names}
 
 
 def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:

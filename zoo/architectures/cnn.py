@@ -1,5 +1,6 @@
 """Plain convolutional network of any depth, channels, strides and kernel size."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ from zoo.architectures.layers import (
     hidden_group,
     layer_patterns,
     linear,
+    whole_space,
 )
 from zoo.architectures.norms import Normalize, group_norm, no_norm
 from zoo.params import Params
@@ -109,10 +111,9 @@ def _check_norm_groups(norm_groups: int, channels: Sequence[int]) -> None:
 
 def _num_positions(sides: Sequence[int], steps: Sequence[int]) -> int:
     """Positions that are left after all convolutions."""
-    height, width = sides
     for step in steps:
-        height, width = (height - 1) // step + 1, (width - 1) // step + 1
-    return height * width
+        sides = [(side - 1) // step + 1 for side in sides]
+    return math.prod(sides)
 
 
 def _forward(
@@ -140,7 +141,7 @@ def _space(
     norm_groups: int,
     positions: int,
 ) -> WeightSpace:
-    groups = {"x": NeuronGroup(input_channels, permutable=False)}
+    groups: dict[str, NeuronGroup] = {}
     tensors: dict[str, str] = {}
     read = "x"
     for i, width in enumerate(channels):
@@ -156,7 +157,5 @@ def _space(
         inputs = f"({read}) {kernel} {kernel}"
         tensors |= layer_patterns(f"convs.{i}", f"norms.{i}", written, inputs, activation, norm)
         read = written
-    groups["y"] = NeuronGroup(num_classes, permutable=False)
     features = f"{read} {positions}" if positions > 1 else read
-    tensors |= {"classifier.weight": f"y <- ({features})", "classifier.bias": "y"}
-    return WeightSpace(groups, tensors)
+    return whole_space(input_channels, groups, num_classes, tensors, features)

@@ -6,11 +6,17 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures.base import Activate, Architecture, activate_last, check_activation
-from zoo.architectures.layers import hidden_group, initial_layer, layer_patterns, linear
+from zoo.architectures.layers import (
+    hidden_group,
+    initial_layer,
+    layer_patterns,
+    linear,
+    whole_space,
+)
 from zoo.architectures.norms import Normalize, layer_norm, no_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -134,32 +140,21 @@ def adjacency(
     >>> adjacency((3,)).tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     """
-    count = math.prod(positions)
     if edges is None:
-        pairs = _grid(positions)
-    else:
-        nodes = set(range(count))
-        for edge in edges:
-            if len(edge) != 2 or len(nodes.intersection(edge)) != 2:
-                raise ValueError(
-                    f"gin: expected an edge as two different nodes from 0 to {count - 1}, "
-                    f"got {list(edge)}"
-                )
-        pairs = torch.tensor(edges, dtype=torch.long).reshape(-1, 2)
-    start, end = pairs.T
+        places = torch.ones(*positions).nonzero().double()
+        return (torch.cdist(places, places, p=1) == 1).float()
+    count = math.prod(positions)
+    nodes = set(range(count))
+    for edge in edges:
+        if len(edge) != 2 or len(nodes.intersection(edge)) != 2:
+            raise ValueError(
+                f"gin: expected an edge as two different nodes from 0 to {count - 1}, "
+                f"got {list(edge)}"
+            )
+    start, end = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T
     matrix = torch.zeros(count, count)
     matrix[start, end] = matrix[end, start] = 1.0
     return matrix
-
-
-def _grid(positions: Sequence[int]) -> Int[Tensor, "E 2"]:
-    """Pairs of positions next to each other along one axis."""
-    grid = torch.arange(math.prod(positions)).reshape(*positions)
-    pairs = []
-    for axis, length in enumerate(positions):
-        start, end = grid.narrow(axis, 0, length - 1), grid.narrow(axis, 1, length - 1)
-        pairs.append(torch.stack([start.flatten(), end.flatten()], dim=1))
-    return torch.cat(pairs)
 
 
 def _num_features(input_shape: Sequence[int]) -> int:
@@ -175,7 +170,7 @@ def _num_features(input_shape: Sequence[int]) -> int:
 def _space(
     channels: int, num_classes: int, hidden: int, layers: int, activation: str, norm: str
 ) -> WeightSpace:
-    groups = {"x": NeuronGroup(channels, permutable=False)}
+    groups: dict[str, NeuronGroup] = {}
     tensors: dict[str, str] = {}
     read = "x"
     for i in range(layers):
@@ -184,6 +179,4 @@ def _space(
             groups[written] = hidden_group(hidden, activation)
             tensors |= layer_patterns(name, f"{name}_norm", written, read, activation, norm)
             read = written
-    groups["y"] = NeuronGroup(num_classes, permutable=False)
-    tensors |= {"classifier.weight": f"y <- {read}", "classifier.bias": "y"}
-    return WeightSpace(groups, tensors)
+    return whole_space(channels, groups, num_classes, tensors, read)

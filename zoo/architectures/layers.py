@@ -1,6 +1,7 @@
 """What architectures share: how a layer starts, what it computes, and the patterns it has."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,34 @@ from zoo.weight_space import NeuronGroup, WeightSpace
 def hidden_group(size: int, activation: str) -> NeuronGroup:
     """A group of hidden neurons, with the symmetry that its non-linearity leaves it."""
     return NeuronGroup(size, True, ACTIVATIONS[activation][1], activation)
+
+
+def whole_space(
+    num_inputs: int,
+    hidden: Mapping[str, NeuronGroup],
+    num_classes: int,
+    tensors: Mapping[str, str],
+    features: str,
+) -> WeightSpace:
+    """The space of hidden layers between inputs and a linear classifier.
+
+    Args:
+        num_inputs: Size of the group `x`.
+        hidden: The groups between.
+        num_classes: Size of the group `y`.
+        tensors: Patterns of the hidden layers.
+        features: What the classifier reads: the factors of one axis.
+
+    Returns:
+        The space.
+    """
+    groups = {
+        "x": NeuronGroup(num_inputs, permutable=False),
+        **hidden,
+        "y": NeuronGroup(num_classes, permutable=False),
+    }
+    classifier = {"classifier.weight": f"y <- ({features})", "classifier.bias": "y"}
+    return WeightSpace(groups, {**tensors, **classifier})
 
 
 def layer_patterns(

@@ -63,8 +63,8 @@ def _mask(
 ) -> Tensor | None:
     num_written = len(shape) - len(kernel)
     written, read = shape[:num_written], shape[num_written:]
-    whole = [fix == "filters" and is_kernel for is_kernel in kernel]
-    chosen = [1 if together else size for size, together in zip(read, whole, strict=True)]
+    together = [fix == "filters" and is_kernel for is_kernel in kernel]
+    chosen = [1 if whole else size for size, whole in zip(read, together, strict=True)]
     rows, fan_in = math.prod(written), math.prod(chosen)
     n_fix = amount
     if isinstance(amount, float) and 0 < amount < 1:

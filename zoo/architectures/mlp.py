@@ -65,12 +65,8 @@ def _linear(params: Params, i: int, h: Tensor) -> Tensor:
 
 def _space(widths: Sequence[int], activation: str, norm: str) -> WeightSpace:
     names = ["x", *(f"h{i}" for i in range(1, len(widths) - 1)), "y"]
-    groups = {}
-    for name, width in zip(names, widths, strict=True):
-        fixed = name in ("x", "y")
-        groups[name] = (
-            NeuronGroup(width, permutable=False) if fixed else hidden_group(width, activation)
-        )
+    groups = {n: hidden_group(width, activation) for n, width in zip(names, widths, strict=True)}
+    groups |= {end: NeuronGroup(groups[end].size, permutable=False) for end in ("x", "y")}
     tensors = {}
     for i, (read, written) in enumerate(pairwise(names)):
         norm_here = "none" if written == "y" else norm

@@ -1,7 +1,7 @@
 """What the neurons of a network do: the activations of every group while it runs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.architectures.base import Activate, Architecture
-from zoo.params import Params
 
 
 def activations(
@@ -33,20 +32,17 @@ def activations(
         ValueError: If it is a traced module, which runs its own non-linearities.
     """
     recorded: dict[str, list[Tensor]] = {}
-
-    def forward(params: Params, x: Tensor, activate: Activate) -> Tensor:
-        def recording(group: str, z: Tensor) -> Tensor:
-            value = activate(group, z)
-            recorded.setdefault(group, []).append(value)
-            return value
-
-        return architecture.forward(params, x, recording)
-
-    replace(architecture, forward=forward).apply(dict(params), x)
+    architecture.forward(dict(params), x, partial(_record, recorded, architecture.activate))
     return {
         group: values[0] if len(values) == 1 else _joined(values)
         for group, values in recorded.items()
     }
+
+
+def _record(recorded: dict[str, list[Tensor]], activate: Activate, group: str, z: Tensor) -> Tensor:
+    value = activate(group, z)
+    recorded.setdefault(group, []).append(value)
+    return value
 
 
 def _joined(values: list[Tensor]) -> Tensor:

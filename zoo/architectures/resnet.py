@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-from zoo.architectures.base import Activate, Architecture, check_activation
+from zoo.architectures.base import (
+    Activate,
+    Architecture,
+    check_activation,
+    statistic_constants,
+)
 from zoo.architectures.layers import (
     check_image_shape,
     convolve,
@@ -15,6 +19,7 @@ from zoo.architectures.layers import (
     hidden_group,
     layer_patterns,
     linear,
+    whole_space,
 )
 from zoo.architectures.norms import (
     Normalize,
@@ -25,7 +30,7 @@ from zoo.architectures.norms import (
     training_batch_norm,
 )
 from zoo.params import Params
-from zoo.weight_space import NeuronGroup, WeightSpace
+from zoo.weight_space import NeuronGroup
 
 _NORMS: dict[str, Normalize] = {"batch": batch_norm, "layer": group_norm, "none": no_norm}
 
@@ -87,16 +92,13 @@ def build_resnet(
         )
     blocks = _blocks(depth)
     stages = [round(width * count) for count in channels]
-    groups = _groups(input_shape[0], num_classes, stages, blocks, activation)
-    space = WeightSpace(groups, _patterns(blocks, activation, norm))
+    groups = _groups(stages, blocks, activation)
+    patterns = _patterns(blocks, activation, norm)
+    space = whole_space(input_shape[0], groups, num_classes, patterns, "r3")
     draw, forward = partial(draw_layers, space), partial(_forward, blocks, _NORMS[norm])
     if norm != "batch":
         return Architecture(space, draw, forward)
-    statistics = {
-        f"statistic.{name}": torch.ones(shape, dtype=torch.bool)
-        for name, shape in space.shapes.items()
-        if is_statistic(name)
-    }
+    statistics = statistic_constants(space, filter(is_statistic, space.tensors))
     return Architecture(space, draw, forward, statistics, partial(_forward_training, blocks))
 
 
@@ -131,20 +133,11 @@ def _forward(
 
 
 def _groups(
-    input_channels: int,
-    num_classes: int,
-    channels: Sequence[int],
-    blocks: Sequence[_Block],
-    activation: str,
+    channels: Sequence[int], blocks: Sequence[_Block], activation: str
 ) -> dict[str, NeuronGroup]:
     stages = {f"r{stage}": hidden_group(size, activation) for stage, size in enumerate(channels, 1)}
     inner = {f"h{i + 1}": stages[f"r{written}"] for i, (_, _, written) in enumerate(blocks)}
-    return {
-        "x": NeuronGroup(input_channels, permutable=False),
-        **stages,
-        **inner,
-        "y": NeuronGroup(num_classes, permutable=False),
-    }
+    return {**stages, **inner}
 
 
 def _patterns(blocks: Sequence[_Block], activation: str, norm: str) -> dict[str, str]:
@@ -157,7 +150,7 @@ def _patterns(blocks: Sequence[_Block], activation: str, norm: str) -> dict[str,
         if read != written:
             shortcut, norm_name = f"{name}.shortcut", f"{name}.shortcut_norm"
             tensors |= layer(shortcut, norm_name, f"r{written}", f"r{read} 1 1", bias=False)
-    return tensors | {"classifier.weight": "y <- r3", "classifier.bias": "y"}
+    return tensors
 
 
 def resnet_n_fix(depth: int = 20) -> dict[str, int]:

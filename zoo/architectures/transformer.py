@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.architectures.base import Activate, Architecture, activate_last, check_activation
-from zoo.architectures.layers import hidden_group, initial_layer, linear
+from zoo.architectures.layers import hidden_group, initial_layer, linear, whole_space
 from zoo.architectures.norms import layer_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -91,13 +91,12 @@ def build_transformer(
             "transformer: expected dim as a multiple of heads, depth >= 1 and mlp_ratio >= 1, "
             f"got dim={dim}, heads={heads}, depth={depth}, mlp_ratio={mlp_ratio}"
         )
-    groups = {
-        "x": NeuronGroup(input_shape[0], permutable=False),
-        "d": NeuronGroup(dim, scaling="any"),
-        **_groups_of_blocks(depth, heads, dim // heads, hidden_group(mlp_ratio * dim, activation)),
-        "y": NeuronGroup(num_classes, permutable=False),
-    }
-    space = WeightSpace(groups, _patterns(sides, patch, depth))
+    groups = {"d": NeuronGroup(dim, scaling="any")}
+    groups |= _groups_of_blocks(
+        depth, heads, dim // heads, hidden_group(mlp_ratio * dim, activation)
+    )
+    patterns = _patterns(sides, patch, depth)
+    space = whole_space(input_shape[0], groups, num_classes, patterns, "d")
     return Architecture(space, partial(_draw, space), partial(_forward, patch, heads, depth))
 
 
@@ -156,9 +155,4 @@ def _patterns(sides: Sequence[int], patch: int, depth: int) -> dict[str, str]:
     for i in range(depth):
         for name, pattern in _BLOCK.items():
             tensors[f"blocks.{i}.{name}"] = pattern.replace("#", str(i + 1))
-    return tensors | {
-        "norm.weight": "d",
-        "norm.bias": "d",
-        "classifier.weight": "y <- d",
-        "classifier.bias": "y",
-    }
+    return tensors | {"norm.weight": "d", "norm.bias": "d"}

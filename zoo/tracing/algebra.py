@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, pairwise
 
 from zoo.tracing.dims import (
@@ -23,7 +24,11 @@ from zoo.tracing.dims import (
 )
 from zoo.tracing.scales import Equations
 
-Split = Callable[[Factor, int], tuple[Factor, Factor] | None]
+Split = Callable[[Factor, int], tuple[Factor, Factor]]
+
+
+class Indivisible(Exception):
+    """An axis that is not known to be made of parts of the sizes that are wanted."""
 
 
 class Algebra:
@@ -61,18 +66,13 @@ class Algebra:
         while left and right:
             sizes = factor_size(left[0]), factor_size(right[0])
             longer = left if sizes[0] > sizes[1] else right
-            if sizes[0] != sizes[1] and not self._halve(longer, min(sizes)):
+            try:
+                if sizes[0] != sizes[1]:
+                    longer[:1] = self.split(longer[0], min(sizes))
+            except Indivisible:
                 return (*out, *self._give_up(left, right))
             out += self._same_factor(left.pop(0), right.pop(0), merge)
         return resolve(tuple(out))
-
-    def _halve(self, factors: list[Factor], outer: int) -> bool:
-        """Split the first factor so that it has a given size, if that is known to be possible."""
-        whole = factor_size(factors[0])
-        pair = self.split(factors[0], outer) if whole % outer == 0 else None
-        if pair is not None:
-            factors[:1] = pair
-        return pair is not None
 
     def _give_up(self, one: Sequence[Factor], other: Sequence[Factor]) -> Dim:
         self.fix(tuple(one))
@@ -90,17 +90,16 @@ class Algebra:
             return (Per(a.selector, tuple(parts)),)
         if isinstance(a, Cat) and isinstance(b, Cat):
             return self._same_sum(a, b, merge)
-        if isinstance(a, Per) or isinstance(b, Per):
-            return self.same(self.collapse((a,)), self.collapse((b,)), merge)
-        return self._give_up([a], [b])
+        return self.same(self.collapse((a,)), self.collapse((b,)), merge)
 
     def _same_sum(self, a: Cat, b: Cat, merge: Merge) -> Dim:
         bounds = sorted({0, *_bounds(a), *_bounds(b)})
         sizes = [end - start for start, end in pairwise(bounds)]
-        parts, others = self.cut((a,), sizes), self.cut((b,), sizes)
-        if parts is None or others is None:
+        try:
+            pairs = zip(self.cut((a,), sizes), self.cut((b,), sizes), strict=True)
+        except Indivisible:
             return self._give_up([a], [b])
-        return (Cat(tuple(self.same(x, y, merge) for x, y in zip(parts, others, strict=True))),)
+        return (Cat(tuple(self.same(x, y, merge) for x, y in pairs)),)
 
     def _same_leaf(self, a: Leaf, b: Leaf, merge: Merge) -> Leaf:
         scale = merge(a.scale, b.scale)
@@ -127,36 +126,41 @@ class Algebra:
 
     def collapse(self, dim: Dim, keep: frozenset[Atom] = frozenset()) -> Dim:
         """Identify the alternatives of every `Per` whose selector is not among those to keep."""
+        return resolve(rewrite(resolve(dim), partial(self._collapsed, keep)))
 
-        def collapsed(factor: Factor) -> Dim | None:
-            if not isinstance(factor, Per) or factor.selector in keep:
-                return None
-            first, *others = (self.collapse(part, keep) for part in factor.parts)
-            for other in others:
-                first = self.same(first, other, self.equations.equal)
-            return first
+    def _collapsed(self, keep: frozenset[Atom], factor: Factor) -> Dim | None:
+        if not isinstance(factor, Per) or factor.selector in keep:
+            return None
+        first, *others = (self.collapse(part, keep) for part in factor.parts)
+        for other in others:
+            first = self.same(first, other, self.equations.equal)
+        return first
 
-        return resolve(rewrite(resolve(dim), collapsed))
+    def split(self, factor: Factor, outer: int) -> tuple[Factor, Factor]:
+        """Write a factor as a product of two, the first of a given size.
 
-    def split(self, factor: Factor, outer: int) -> tuple[Factor, Factor] | None:
-        """Write a factor as a product of two, the first of a given size; None if not known how."""
-        inner = factor_size(factor) // outer
+        Args:
+            factor: The factor.
+            outer: The size.
+
+        Returns:
+            Both.
+
+        Raises:
+            Indivisible: If it is not known how.
+        """
+        inner, rest = divmod(factor_size(factor), outer)
+        if rest:
+            raise Indivisible
         if isinstance(factor, Leaf):
             head, tail = self._leaves_of(factor, (outer, inner))
             factor.atom.bound = (Leaf(head.atom), Leaf(tail.atom))
             return head, tail
         if isinstance(factor, Per):
-            halves = [self.divide(part, outer) for part in factor.parts]
-            known = [half for half in halves if half is not None]
-            if len(known) < len(halves):
-                return None
-            heads, tails = zip(*known, strict=True)
+            heads, tails = zip(*[self.divide(part, outer) for part in factor.parts], strict=True)
             return replace(factor, parts=heads), replace(factor, parts=tails)
-        parts = self.cut((factor,), [inner] * outer)
-        if parts is None:
-            return None
         selector = Atom(outer, fixed=True, plain=True)
-        return Leaf(selector), Per(selector, tuple(parts))
+        return Leaf(selector), Per(selector, tuple(self.cut((factor,), [inner] * outer)))
 
     def _unscaled(self, leaf: Leaf) -> Leaf:
         """The leaf with no scale acting on it, unless it is zero."""
@@ -168,26 +172,46 @@ class Algebra:
         atoms = [Atom(n, leaf.atom.fixed, leaf.atom.plain) for n in sizes]
         return [replace(plain, atom=atom) for atom in atoms]
 
-    def divide(self, dim: Dim, outer: int, split: Split | None = None) -> tuple[Dim, Dim] | None:
-        """Write an axis as a product of two, the first of a given size; None if not known how."""
+    def divide(self, dim: Dim, outer: int, split: Split | None = None) -> tuple[Dim, Dim]:
+        """Write an axis as a product of two, the first of a given size.
+
+        Args:
+            dim: The axis.
+            outer: The size.
+            split: Splits a factor; `self.split` if None.
+
+        Returns:
+            Both.
+
+        Raises:
+            Indivisible: If it is not known how.
+        """
         head, rest, need = [], list(resolve(dim)), outer
         while need > 1:
             factor = rest.pop(0)
             have = factor_size(factor)
             if max(have, need) % min(have, need):
-                return None
+                raise Indivisible
             if have > need:
-                pair = (split or self.split)(factor, need)
-                if pair is None:
-                    return None
-                factor = pair[0]
-                rest.insert(0, pair[1])
+                factor, inner = (split or self.split)(factor, need)
+                rest.insert(0, inner)
             head.append(factor)
             need //= factor_size(factor)
         return tuple(head), tuple(rest)
 
-    def cut(self, dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
-        """Write an axis as a direct sum of parts of given sizes; None if not known how."""
+    def cut(self, dim: Dim, sizes: Sequence[int]) -> list[Dim]:
+        """Write an axis as a direct sum.
+
+        Args:
+            dim: The axis.
+            sizes: Of the parts.
+
+        Returns:
+            The parts.
+
+        Raises:
+            Indivisible: If it is not known how.
+        """
         dim = resolve(dim)
         if len(sizes) == 1:
             return [dim]
@@ -199,32 +223,25 @@ class Algebra:
             factor.atom.bound = (Cat(tuple((Leaf(part.atom),) for part in parts)),)
             return [resolve((part,)) for part in parts]
         if isinstance(factor, Per):
-            cuts = [self.cut(part, sizes) for part in factor.parts]
-            known = [parts for parts in cuts if parts is not None]
-            if len(known) < len(cuts):
-                return None
-            return [resolve((replace(factor, parts=p),)) for p in zip(*known, strict=True)]
+            cuts = zip(*[self.cut(part, sizes) for part in factor.parts], strict=True)
+            return [resolve((replace(factor, parts=parts),)) for parts in cuts]
         return self._cut_sum(factor, sizes)
 
-    def _cut_product(self, factor: Factor, rest: Dim, sizes: Sequence[int]) -> list[Dim] | None:
+    def _cut_product(self, factor: Factor, rest: Dim, sizes: Sequence[int]) -> list[Dim]:
         inner = size(rest)
         if any(n % inner for n in sizes):
-            return None
-        outer = self.cut((factor,), [n // inner for n in sizes])
-        return None if outer is None else [(*part, *rest) for part in outer]
+            raise Indivisible
+        return [(*part, *rest) for part in self.cut((factor,), [n // inner for n in sizes])]
 
-    def _cut_sum(self, total: Cat, sizes: Sequence[int]) -> list[Dim] | None:
+    def _cut_sum(self, total: Cat, sizes: Sequence[int]) -> list[Dim]:
         waiting, out = list(total.parts), []
         for wanted in sizes:
             taken: list[Dim] = []
             while (missing := wanted - sum(map(size, taken))) > 0:
                 part = waiting.pop(0)
                 if size(part) > missing:
-                    pieces = self.cut(part, [missing, size(part) - missing])
-                    if pieces is None:
-                        return None
-                    part = pieces[0]
-                    waiting.insert(0, pieces[1])
+                    part, left = self.cut(part, [missing, size(part) - missing])
+                    waiting.insert(0, left)
                 taken.append(part)
             out.append(joined([resolve(part) for part in taken]))
         return out

@@ -78,9 +78,17 @@ def fixed(size: int, plain: bool = True) -> Dim:
     return () if size == 1 else (Leaf(Atom(size, fixed=True, plain=plain)),)
 
 
-def wild(size: int, scale: Scale = ONE) -> Dim:
-    """An axis along which a value is constant: any neurons may stand there."""
-    return () if size == 1 else (Leaf(Atom(size), scale),)
+def wild(size: int, free: bool = False) -> Dim:
+    """An axis along which a value is constant: any neurons may stand there.
+
+    Args:
+        size: Its length.
+        free: Whether any scale would do, as the value is zero.
+
+    Returns:
+        The axis.
+    """
+    return () if size == 1 else (Leaf(Atom(size), Scale(free=free)),)
 
 
 def size(dim: Dim) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.tracing.dims import size, wild
 from zoo.tracing.rules import RULES, Number, rule
-from zoo.tracing.scales import ONE, Scale
+from zoo.tracing.scales import ONE, Scale, unsigned
 from zoo.tracing.values import (
     Context,
     Value,
@@ -52,7 +52,7 @@ def _apply(name: str, ctx: Context, value: Value, *_args: Any, **_kwargs: Any) -
         **dict.fromkeys(SAME, lambda scale: scale),
         **dict.fromkeys(POSITIVE, equations.vanish_sign),
         **dict.fromkeys(ODD, equations.vanish_magnitude),
-        "abs": lambda scale: replace(scale, sign=frozenset()),
+        "abs": unsigned,
         "sign": lambda scale: Scale({}, scale.sign),
     }
     if name in ACTIVATIONS:
@@ -68,12 +68,11 @@ RULES |= {
 
 @rule("hardtanh", "clamp")
 def _clamp(ctx: Context, value: Value, low: Any = None, high: Any = None) -> Value:
-    if isinstance(low, Value) or isinstance(high, Value):
-        bounds = [bound for bound in (low, high) if isinstance(bound, Value)]
-        return add(ctx, *(unscaled(ctx, v) for v in (value, *bounds)))
-    if (low in (0, None) or low == -math.inf) and (high in (0, None) or high == math.inf):
+    if _values(low, high):
+        return _any_function(ctx, value, low, high)
+    if low in (0, None, -math.inf) and high in (0, None, math.inf):
         return _apply("relu", ctx, value)
-    odd = low is not None and high is not None and low == -high
+    odd = None not in (low, high) and low == -high
     return _apply("erf" if odd else "sigmoid", ctx, value)
 
 
@@ -110,18 +109,16 @@ def _add(ctx: Context, one: Any, other: Any, **_alpha: Any) -> Value:
 
 @rule("mul")
 def _mul(ctx: Context, one: Any, other: Any) -> Value:
-    operands = _values(one, other)
-    return multiply(ctx, *operands) if len(operands) == 2 else operands[0]
+    return multiply(ctx, *_values(one, other))
 
 
 @rule("div")
 def _div(ctx: Context, one: Any, other: Any, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
-        return add(ctx, *(unscaled(ctx, v) for v in _values(one, other)))
+        return _any_function(ctx, one, other)
     if not isinstance(other, Value):
         return one
-    inverse = rescale(other, lambda scale: scale * -1)
-    return multiply(ctx, one, inverse) if isinstance(one, Value) else inverse
+    return multiply(ctx, *_values(one, rescale(other, lambda scale: scale * -1)))
 
 
 @rule("maximum", "minimum")
@@ -132,7 +129,7 @@ def _maximum(ctx: Context, one: Value, other: Value) -> Value:
 @rule("where.self", "where")
 def _where(ctx: Context, condition: Value, one: Any, other: Any) -> Value:
     operands = _values(one, other)
-    branches = operands[0] if len(operands) == 1 else add(ctx, *operands)
+    branches = add(ctx, *operands)
     chosen = multiply(ctx, unscaled(ctx, condition), Value(branches.dims))
     return replace(chosen, zero=all(v.zero for v in operands))
 
@@ -153,12 +150,12 @@ def _compare(ctx: Context, one: Value, other: Any) -> Value:
     *("logical_xor", "bitwise_and", "bitwise_or", "fmod.Tensor", "remainder.Tensor"),
     *("floor_divide", "bitwise_xor", "copysign", "hypot"),
 )
-def _any_function(ctx: Context, one: Any, other: Any) -> Value:
-    return add(ctx, *(unscaled(ctx, v) for v in _values(one, other)))
+def _any_function(ctx: Context, *operands: Any) -> Value:
+    return add(ctx, *(unscaled(ctx, v) for v in _values(*operands)))
 
 
 @rule("full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones")
 def _constant_like(_ctx: Context, value: Value, number: Any = None, **_kwargs: Any) -> Value:
     sizes = number if isinstance(number, Sequence) else [size(dim) for dim in value.dims]
     zero = number == 0
-    return Value(tuple(wild(n, Scale(free=zero)) for n in sizes), zero)
+    return Value(tuple(wild(n, free=zero) for n in sizes), zero)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.architectures.base import Activate, Architecture, Inputs
 from zoo.params import Params, batch_shape
+from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
 
 
@@ -66,7 +67,7 @@ class ModuleFunction:
         module: The module, in evaluation mode.
         dtype: Precision of the module.
         moving: The module with its running statistics in training mode; None if it has none.
-        output: Picks the outputs from what the module returns; None if it returns one tensor.
+        output: Picks the outputs from what the module returns; None for the only tensor in it.
         build: Makes the module with new initial parameters, if that is known.
     """
 
@@ -160,13 +161,13 @@ class ModuleFunction:
         }
 
     def _picked(self, result: Any) -> Tensor:
-        outputs = result if self.output is None else self.output(result)
-        if not isinstance(outputs, Tensor):
+        outputs = list(tensors_in(result if self.output is None else self.output(result)))
+        if len(outputs) != 1:
             raise ValueError(
-                f"the module returns {type(outputs).__name__}, expected one tensor: name it, as in "
+                f"the module returns {len(outputs)} tensors, expected one: name it, as in "
                 "trace(module, inputs, output=lambda out: out.logits)"
             )
-        return outputs
+        return outputs[0]
 
 
 def module_params(space: WeightSpace, module: nn.Module) -> Params:

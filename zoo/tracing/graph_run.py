@@ -4,7 +4,7 @@ import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ from zoo.tracing.algebra import Algebra
 from zoo.tracing.dims import Atom, Dim, Leaf, fixed, relabel, resolve, size, wild
 from zoo.tracing.program import Program, TraceError, operator_name
 from zoo.tracing.rules import RULES, Rule
-from zoo.tracing.scales import Scale, unknown
-from zoo.tracing.values import Context, Value, settle, unscaled
+from zoo.tracing.scales import unknown
+from zoo.tracing.values import Context, Value, settle
 
 Dims = tuple[Dim, ...]
 Shape = tuple[int, ...]
@@ -75,17 +75,17 @@ class GraphRun:
                 )
             else:
                 self.seeds[name] = tuple(
-                    self._scaled(name, i, dim) for i, dim in enumerate(seeds[name])
+                    relabel(dim, partial(self._scaled, name, i))
+                    for i, dim in enumerate(seeds[name])
                 )
 
-    def _scaled(self, name: str, axis: int, dim: Dim) -> Dim:
-        def scaled(leaf: Leaf) -> Leaf:
-            if leaf.atom.fixed:
-                return Leaf(leaf.atom, source=(name, axis))
-            self.unknowns.append(Unknown(len(self.unknowns), name, axis, leaf.atom))
-            return Leaf(leaf.atom, unknown(len(self.unknowns) - 1), (name, axis))
-
-        return relabel(resolve(dim), scaled)
+    def _scaled(self, name: str, axis: int, leaf: Leaf) -> Leaf:
+        """The leaf of a parameter, with a scale of its own."""
+        if leaf.atom.fixed:
+            return Leaf(leaf.atom, source=(name, axis))
+        index = len(self.unknowns)
+        self.unknowns.append(Unknown(index, name, axis, leaf.atom))
+        return Leaf(leaf.atom, unknown(index), (name, axis))
 
     def dims(self) -> dict[str, Dims]:
         """What stands along the axes of every parameter."""
@@ -105,7 +105,7 @@ class GraphRun:
             elif node.op == "get_attr":
                 self.values[node] = getattr(self.program.graph, str(node.target))
         for value in self.outputs():
-            for dim in unscaled(self.context, value).dims:
+            for dim in value.dims:
                 self.context.algebra.fix(dim)
 
     def _placeholder(self, node: Node) -> Any:
@@ -119,7 +119,7 @@ class GraphRun:
     def _call(self, node: Node) -> Any:
         if not self.varying.isdisjoint(node.all_input_nodes):
             self.varying.add(node)
-        elif self._is_constant(node):
+        elif not self._inputs(node):
             return self._evaluate(node)
         if node.target is operator.getitem:
             source, index = node.args
@@ -137,12 +137,13 @@ class GraphRun:
 
     @torch.no_grad()
     def _evaluate(self, node: Node) -> Any:
-        args, kwargs = _look_up((node.args, node.kwargs), self.values)
+        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
         return _target(node)(*args, **kwargs)
 
-    def _is_constant(self, node: Node) -> bool:
+    def _inputs(self, node: Node) -> list[Value]:
+        """The inputs of a node that are no constants."""
         parts = [part for n in node.all_input_nodes for part in _flat(self.values[n])]
-        return not any(isinstance(part, Value) for part in parts)
+        return [part for part in parts if isinstance(part, Value)]
 
     def _outputs_of(self, node: Node, shapes_out: Sequence[Shape | None]) -> list[Any]:
         """By the rule of the operator, if it has one and that gives the right shapes."""
@@ -160,29 +161,22 @@ class GraphRun:
         rule = RULES.get(name, RULES.get(name.split(".")[0]))
         if rule is None:
             return None
-        args, kwargs = _look_up(
-            (node.args, node.kwargs), {n: _abstract(v) for n, v in self._inputs(node).items()}
-        )
+        inputs: dict[Node, Any] = {n: self._value(n) for n in node.all_input_nodes}
+        args, kwargs = map_arg((node.args, node.kwargs), inputs.__getitem__)
         try:
             _signature(rule).bind(self.context, *args, **kwargs)
         except TypeError:  # arguments that the rule does not know
             return None
         return rule(self.context, *args, **kwargs)
 
-    def _inputs(self, node: Node) -> dict[Node, Any]:
-        return {n: self.values[n] for n in node.all_input_nodes}
-
     def _without_rule(self, node: Node, shapes_out: Sequence[Shape | None]) -> list[Any]:
         """Outputs of an operator that may do anything: every neuron it touches is fixed."""
-        touched = False
-        for value in self._inputs(node).values():
-            for part in _flat(value):
-                if isinstance(part, Value):
-                    touched |= any(not leaf.atom.fixed for leaf in part.leaves())
-                    for dim in unscaled(self.context, part).dims:
-                        self.context.algebra.fix(dim)
-        if touched:
+        touched = self._inputs(node)
+        if not all(leaf.atom.fixed for value in touched for leaf in value.leaves()):
             self.missing[node.name] = f"{operator_name(node)}, {_line(node)}"
+        for value in touched:
+            for dim in value.dims:
+                self.context.algebra.fix(dim)
         return [
             None if s is None else Value(tuple(fixed(n, plain=False) for n in s))
             for s in shapes_out
@@ -223,15 +217,11 @@ def _abstract(value: Any) -> Any:
         return type(value)(map(_abstract, value))
     if not isinstance(value, Tensor):
         return value
-    zero = not bool(value.any()) if value.numel() else False
-    uniform = [
-        bool((value == value.select(i, 0).unsqueeze(i)).all()) if value.numel() else False
-        for i in range(value.dim())
-    ]
-    dims = [
-        wild(n, Scale(free=zero)) if same else fixed(n)
-        for n, same in zip(value.shape, uniform, strict=True)
-    ]
+    zero = value.numel() > 0 and not bool(value.any())
+    dims = []
+    for axis, n in enumerate(value.shape):
+        uniform = value.numel() > 0 and bool((value == value.narrow(axis, 0, 1)).all())
+        dims.append(wild(n, free=zero) if uniform else fixed(n))
     return Value(tuple(dims), zero)
 
 
@@ -244,22 +234,11 @@ def _has_shape(value: Any, shape: Shape | None) -> bool:
 
 
 def _without_source(value: Value) -> Value:
-    return replace(
-        value,
-        dims=tuple(
-            relabel(resolve(d), lambda leaf: Leaf(leaf.atom, leaf.scale)) for d in value.dims
-        ),
-    )
-
-
-def _look_up(arguments: Any, values: Mapping[Node, Any]) -> Any:
-    return map_arg(arguments, lambda node: values[node])
+    dims = [relabel(resolve(d), lambda leaf: Leaf(leaf.atom, leaf.scale)) for d in value.dims]
+    return replace(value, dims=tuple(dims))
 
 
 def _line(node: Node) -> str:
-    lines = [
-        line.strip()
-        for line in (node.stack_trace or "").splitlines()
-        if line.strip().startswith("File")
-    ]
-    return lines[-1] if lines else f"node {node.name}"
+    lines = map(str.strip, (node.stack_trace or "").splitlines())
+    files = [line for line in lines if line.startswith("File")]
+    return files[-1] if files else f"node {node.name}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.tracing.dims import Dim, fixed, leaves, size
 from zoo.tracing.rules import RULES, Number, rule
-from zoo.tracing.scales import ONE, Scale
+from zoo.tracing.scales import ONE, Scale, unsigned
 from zoo.tracing.values import (
     Context,
     Value,
@@ -243,8 +243,6 @@ def _instance_norm(
 @rule("_weight_norm_interface")
 def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -> Any:
     others = [i for i in range(len(direction.dims)) if i != axis]
-    norm = reduce(
-        ctx, direction, others, keepdim=True, change=lambda scale: replace(scale, sign=frozenset())
-    )
+    norm = reduce(ctx, direction, others, keepdim=True, change=unsigned)
     inverse = rescale(norm, lambda scale: scale * -1)
     return multiply(ctx, direction, inverse, length), norm

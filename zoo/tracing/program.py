@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.export.exported_program import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
 from zoo.params import Params
+from zoo.symmetry.outputs import tensors_in
 
 _BATCH_NORMS = ("_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm")
 _LOW_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
@@ -52,10 +54,8 @@ class Program:
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs that are tensors."""
-        examples = {
-            node.name: node.meta.get("val")
-            for node in self.graph.graph.find_nodes(op="placeholder")
-        }
+        placeholders = self.graph.graph.find_nodes(op="placeholder")
+        examples = {node.name: node.meta.get("val") for node in placeholders}
         return {
             name: tuple(examples[name].shape)
             for name in self.inputs
@@ -81,25 +81,18 @@ class Program:
         Returns:
             The floating outputs.
         """
-        given = dict(zip(self.inputs, inputs, strict=True))
-        arguments = []
-        for node in self.graph.graph.find_nodes(op="placeholder"):
-            name = str(node.name)
-            value = (
-                params[self.parameters[name]]
-                if name in self.parameters
-                else given.get(name, self.constants.get(name))
-            )
-            arguments.append(_double(value))
+        values = {**self.constants, **dict(zip(self.inputs, inputs, strict=True))}
+        values |= {p: params[name] for p, name in self.parameters.items()}
+        placeholders = self.graph.graph.find_nodes(op="placeholder")
+        arguments = [_double(values.get(node.name)) for node in placeholders]
         with torch.no_grad():
             results = _DoubleInterpreter(self.graph).run(*arguments)
         (output,) = self.graph.graph.find_nodes(op="output")
-        chosen = [
+        return tuple(
             value
             for node, value in zip(output.args[0], results, strict=True)
-            if node in self.outputs
-        ]
-        return tuple(value for value in chosen if value.is_floating_point())
+            if node in self.outputs and value.is_floating_point()
+        )
 
 
 class _DoubleInterpreter(Interpreter):
@@ -164,16 +157,7 @@ class _Output(nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the module; what it returns beside tensors is left out."""
         result = self.module(*inputs, **named)
-        return _tensors(result if self.choose is None else self.choose(result))
-
-
-def _tensors(result: Any) -> tuple[Tensor, ...]:
-    if isinstance(result, Tensor):
-        return (result,)
-    parts = result.values() if isinstance(result, Mapping) else result
-    if not isinstance(result, (Mapping, tuple, list)):
-        return ()
-    return tuple(tensor for part in parts for tensor in _tensors(part))
+        return tuple(tensors_in(result if self.choose is None else self.choose(result)))
 
 
 @contextmanager
@@ -254,9 +238,7 @@ def _returned(graph: GraphModule) -> list[Node]:
 
 def _untied(module: nn.Module, parameters: Mapping[str, str]) -> dict[str, str]:
     """Placeholder -> the first name of its parameter, which may have several."""
-    first: dict[int, str] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
-        first.setdefault(id(tensor), name)
+    first = {id(tensor): name for name, tensor in module.named_parameters()}
     return {p: first[id(module.get_parameter(name))] for p, name in parameters.items()}
 
 
@@ -279,9 +261,9 @@ def _why(module: nn.Module, error: BaseException) -> str:
     frames = [
         frame for link in _causes(error) for frame in traceback.extract_tb(link.__traceback__)
     ]
-    start = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
     libraries = str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<"
-    calls = [frame for frame in frames[start:] if not frame.filename.startswith(libraries)]
+    inner = dropwhile(lambda frame: frame.name != "forward", frames)
+    calls = [frame for frame in inner if not frame.filename.startswith(libraries)]
     where = ""
     if calls:
         last = calls[-1]
@@ -291,9 +273,8 @@ def _why(module: nn.Module, error: BaseException) -> str:
     return f"{kinds[0]} cannot be exported{where}: {kinds[1]}: {reason}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what caused it, and so on."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,10 +1,11 @@
 """Run the rules over a graph until nothing new is learned about the axes of the parameters."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from zoo.tracing.dims import Atom, Dim, Factor, Leaf, fixed, leaves, resolve, size
+from zoo.tracing.dims import Atom, Dim, Factor, Leaf, fixed, leaves, size
 from zoo.tracing.graph_run import Dims, GraphRun, Unknown
 from zoo.tracing.program import Program
 from zoo.tracing.values import Context, Value
@@ -60,11 +61,12 @@ def analyze(program: Program) -> Analysis:
         run = GraphRun(program, inputs, selectors, seeds)
         run.execute()
         missing |= run.missing
-        if run.context.selectors - selectors:
-            selectors, seeds, previous = selectors | run.context.selectors, None, None
+        if not selectors >= run.context.selectors:
+            selectors |= run.context.selectors
+            seeds = previous = None
             continue
-        structure = {name: _shape_of(dims) for name, dims in run.dims().items()}
-        if seeds is not None and structure == previous:
+        structure = {name: list(map(_structure, dims)) for name, dims in run.dims().items()}
+        if structure == previous:
             _warn(missing.values())
             return _analysis(run)
         seeds, previous = run.dims(), structure
@@ -81,10 +83,10 @@ def _warn(calls: Iterable[str]) -> None:
 
 
 def _analysis(run: GraphRun) -> Analysis:
-    activations: dict[Atom, set[str]] = {}
+    activations: dict[Atom, set[str]] = defaultdict(set)
     for atom, names in run.context.activations.items():
         for leaf in leaves((Leaf(atom),)):
-            activations.setdefault(leaf.atom, set()).update(names)
+            activations[leaf.atom] |= names
     context = replace(run.context, activations=activations)
     inputs, outputs = (
         frozenset(leaf.atom for value in values for leaf in value.leaves())
@@ -93,15 +95,14 @@ def _analysis(run: GraphRun) -> Analysis:
     return Analysis(run.dims(), run.unknowns, context, inputs, outputs)
 
 
-def _shape_of(dims: Dims) -> list[object]:
-    def describe(dim: Dim) -> object:
-        if all(leaf.atom.fixed for leaf in leaves(dim)):
-            return size(dim)
-        return [describe_factor(factor) for factor in dim]
+def _structure(dim: Dim) -> object:
+    """What two runs must agree on: the sizes of fixed axes, and which atoms the others are."""
+    if all(leaf.atom.fixed for leaf in leaves(dim)):
+        return size(dim)
+    return [_structure_of_factor(factor) for factor in dim]
 
-    def describe_factor(factor: Factor) -> object:
-        if isinstance(factor, Leaf):
-            return factor.atom.size if factor.atom.fixed else id(factor.atom)
-        return [describe(part) for part in factor.parts]
 
-    return [describe(resolve(dim)) for dim in dims]
+def _structure_of_factor(factor: Factor) -> object:
+    if isinstance(factor, Leaf):
+        return factor.atom.size if factor.atom.fixed else id(factor.atom)
+    return list(map(_structure, factor.parts))

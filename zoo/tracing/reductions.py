@@ -1,10 +1,9 @@
 """Rules of the operators that reduce or accumulate along axes."""
 
-from dataclasses import replace
 from typing import Any
 
 from zoo.tracing.rules import Number, rule
-from zoo.tracing.scales import ONE
+from zoo.tracing.scales import ONE, unsigned
 from zoo.tracing.values import (
     Context,
     Value,
@@ -43,9 +42,7 @@ def _norm(
     keepdim: bool = False,
     **_kwargs: Any,
 ) -> Value:
-    return reduce(
-        ctx, value, chosen_axes(value, dim), keepdim, lambda scale: replace(scale, sign=frozenset())
-    )
+    return reduce(ctx, value, chosen_axes(value, dim), keepdim, unsigned)
 
 
 @rule(

@@ -6,7 +6,7 @@ the rationals, signs one over the integers modulo 2.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -51,6 +51,11 @@ ONE = Scale()
 def unknown(index: int) -> Scale:
     """The scale that is one unknown."""
     return Scale({index: Fraction(1)}, frozenset({index}))
+
+
+def unsigned(scale: Scale) -> Scale:
+    """The scale of an absolute value."""
+    return replace(scale, sign=frozenset())
 
 
 class Equations:
@@ -101,13 +106,12 @@ def solve(
     Args:
         unknowns: The unknowns of one neuron group, in the order of the graph.
         equations: Conditions; those on other unknowns are ignored.
-        preferred: Unknowns that should scale if they can, most wanted first; the others follow.
+        preferred: Those of them that should scale if they can, most wanted first.
 
     Returns:
         The scaling of the group, and the exponent of each unknown.
     """
-    members = set(unknowns)
-    order = [v for v in dict.fromkeys([*preferred, *unknowns]) if v in members]
+    members, order = set(unknowns), list(dict.fromkeys([*preferred, *unknowns]))
     magnitudes = [row for row in equations.magnitudes if members & row.keys()]
     signs = [row for row in equations.signs if members & row]
     exponents = dict.fromkeys(unknowns, 0)
@@ -116,7 +120,7 @@ def solve(
     if any(exponents.values()):
         odd = {v for v, a in exponents.items() if a % 2}
         return ("positive" if any(len(row & odd) % 2 for row in signs) else "any"), exponents
-    parities = [dict.fromkeys(row, Fraction(1)) for row in signs]
+    parities = [dict.fromkeys(row, UNIT) for row in signs]
     for vector in _unlinked(_null_space(order, parities, modulus=2)):
         exponents |= dict.fromkeys(vector, 1)
     return ("sign" if any(exponents.values()) else "none"), exponents

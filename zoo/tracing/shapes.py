@@ -7,7 +7,6 @@ from typing import Any
 
 from zoo.tracing.dims import Cat, Dim, fixed, resolve, size, wild
 from zoo.tracing.rules import Number, rule
-from zoo.tracing.scales import FREE, Scale
 from zoo.tracing.values import (
     Context,
     Value,
@@ -63,7 +62,7 @@ def _squeeze(_ctx: Context, value: Value, axes: Any = None) -> Value:
 def _expand(_ctx: Context, value: Value, sizes: Sequence[int], **_kwargs: Any) -> Value:
     dims = ((),) * (len(sizes) - len(value.dims)) + value.dims
     grown = [
-        wild(n, Scale(free=value.zero)) if n > 1 and not resolve(dim) else dim
+        wild(n, free=value.zero) if n > 1 and not resolve(dim) else dim
         for n, dim in zip(sizes, dims, strict=True)
     ]
     return replace(value, dims=tuple(grown))
@@ -183,5 +182,5 @@ def _padded(ctx: Context, dim: Dim, before: int, after: int, number: Number) -> 
     if min(before, after) < 0 or number != 0:
         ctx.algebra.fix(dim)
         return fixed(size(dim) + before + after, plain=False)
-    beside = [(wild(before, FREE),) if before else (), (wild(after, FREE),) if after else ()]
+    beside = [(wild(n, free=True),) if n else () for n in (before, after)]
     return resolve((Cat((*beside[0], dim, *beside[1])),))

@@ -1,6 +1,6 @@
 """A weight space from what the rules found out: names for atoms, roles for axes, scalings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from zoo.pattern import Axis, Factor, Label, Pattern, Sum
 from zoo.tracing.dims import Atom, Cat, Dim, Leaf, leaves, resolve, size
@@ -37,32 +37,24 @@ class _Builder:
         self.statistics = statistics
         self.groups: dict[str, NeuronGroup] = {}
         self.free: dict[Atom, str] = {}
-        self.fixed: dict[tuple[int, ...], str] = {}
-        self.powers: dict[tuple[str, int], dict[Atom, list[int]]] = {}
+        self.fixed: dict[tuple[Atom | int, ...], str] = {}
+        by_atom: dict[Atom, list[Unknown]] = {}
+        for unknown in analysis.unknowns:
+            by_atom.setdefault(unknown.atom, []).append(unknown)
+        self.solutions = {atom: self._solve(unknowns) for atom, unknowns in by_atom.items()}
+        for dims in analysis.dims.values():
+            for dim in dims:
+                _scale_innermost(dim, self.solutions)
 
     def build(self) -> WeightSpace:
-        by_atom: dict[Atom, list[Unknown]] = {}
-        for unknown in self.analysis.unknowns:
-            by_atom.setdefault(unknown.atom, []).append(unknown)
-        scalings = {atom: self._solve(unknowns) for atom, unknowns in by_atom.items()}
-        for dims in self.analysis.dims.values():
-            for dim in dims:
-                _scale_innermost(dim, scalings)
-        for unknown in self.analysis.unknowns:
-            by_atom_here = self.powers.setdefault((unknown.parameter, unknown.axis), {})
-            power = self._power(unknown, scalings[unknown.atom])
-            by_atom_here.setdefault(unknown.atom, []).append(power)
-        self.scalings: dict[Atom, Scaling] = {
-            atom: scaling for atom, (scaling, _) in scalings.items()
-        }
-        tensors = {
-            name: str(self._pattern(name, dims)) for name, dims in self.analysis.dims.items()
-        }
-        return WeightSpace(self.groups, tensors)
+        dims = self.analysis.dims
+        return WeightSpace(
+            self.groups, {name: str(self._pattern(name, dims[name])) for name in dims}
+        )
 
-    def _power(self, unknown: Unknown, solution: Solution) -> int:
+    def _power(self, unknown: Unknown) -> int:
         """The power of its scale by which a place scales; where it is read, the inverse."""
-        scaling, powers = solution
+        scaling, powers = self.solutions[unknown.atom]
         if scaling == "none":
             return 1
         power = powers[unknown.index] * (-1 if self._is_read(unknown) else 1)
@@ -98,44 +90,41 @@ class _Builder:
         return _two_sided(axes, {i: i in reads for i in neurons})
 
     def _axis(self, name: str, axis: int, dim: Dim) -> Axis:
-        found = list(leaves(dim))
-        if all(leaf.atom.fixed for leaf in found):
-            if not found or all(leaf.atom.plain for leaf in found):
-                return (size(dim),)
-            return (Label(self._fixed_group(tuple(leaf.atom for leaf in found), size(dim))),)
-        powers = {atom: iter(values) for atom, values in self.powers.get((name, axis), {}).items()}
+        atoms = [leaf.atom for leaf in leaves(dim)]
+        if not all(atom.fixed for atom in atoms):
+            unknowns = [u for u in self.analysis.unknowns if (u.parameter, u.axis) == (name, axis)]
+            return self._product(dim, iter(unknowns))
+        plain = all(atom.plain for atom in atoms)
+        return (size(dim) if plain else Label(self._fixed_group(atoms, size(dim))),)
 
-        def product(dim: Dim) -> Axis:
-            out: list[Factor] = []
-            for factor in dim:
-                if isinstance(factor, Leaf) and not factor.atom.fixed:
-                    out.append(Label(self._free_group(factor.atom), next(powers[factor.atom])))
-                elif isinstance(factor, Cat):
-                    out += _total([product(part) or (1,) for part in factor.parts])
-                else:
-                    out.append(size((factor,)))
-            return _merged(out)
-
-        return product(dim)
+    def _product(self, dim: Dim, unknowns: Iterator[Unknown]) -> Axis:
+        """An axis with free neurons; the unknowns of its places come in their order."""
+        out: list[Factor] = []
+        for factor in dim:
+            if isinstance(factor, Leaf) and not factor.atom.fixed:
+                unknown = next(u for u in unknowns if u.atom is factor.atom)
+                out.append(Label(self._free_group(factor.atom), self._power(unknown)))
+            elif isinstance(factor, Cat):
+                out += _total([self._product(part, unknowns) or (1,) for part in factor.parts])
+            else:
+                out.append(size((factor,)))
+        return _merged(out)
 
     def _free_group(self, atom: Atom) -> str:
         if atom not in self.free:
             self.free[atom] = f"h{len(self.free) + 1}"
             names = self.analysis.context.activations.get(atom, set())
             activation = next(iter(names)) if len(names) == 1 else "linear"
-            self.groups[self.free[atom]] = NeuronGroup(
-                atom.size, True, self.scalings[atom], activation
-            )
+            scaling = self.solutions[atom][0]
+            self.groups[self.free[atom]] = NeuronGroup(atom.size, True, scaling, activation)
         return self.free[atom]
 
-    def _fixed_group(self, atoms: tuple[Atom, ...], length: int) -> str:
-        key = (length, *map(id, atoms))
+    def _fixed_group(self, atoms: Sequence[Atom], length: int) -> str:
+        key = (length, *atoms)
         if key not in self.fixed:
-            is_input, is_output = (
-                bool(set(atoms) & ends) for ends in (self.analysis.inputs, self.analysis.outputs)
-            )
-            stem = "x" if is_input else "y" if is_output else "f"
-            count = sum(name.rstrip("0123456789") == stem for name in self.fixed.values())
+            ends = {"x": self.analysis.inputs, "y": self.analysis.outputs}
+            stem = next((e for e, end in ends.items() if not end.isdisjoint(atoms)), "f")
+            count = sum(name.startswith(stem) for name in self.fixed.values())
             self.fixed[key] = stem + (str(count + 1) if count else "")
             self.groups[self.fixed[key]] = NeuronGroup(length, permutable=False)
         return self.fixed[key]
@@ -201,9 +190,10 @@ def _is_plain(axis: Axis) -> bool:
 
 
 def _inverted(axis: Axis) -> Axis:
-    def inverted(factor: Factor) -> Factor:
-        if isinstance(factor, Label):
-            return Label(factor.group, -factor.power)
-        return factor if isinstance(factor, int) else Sum(tuple(map(_inverted, factor.terms)))
+    return tuple(map(_inverted_factor, axis))
 
-    return tuple(map(inverted, axis))
+
+def _inverted_factor(factor: Factor) -> Factor:
+    if isinstance(factor, Label):
+        return Label(factor.group, -factor.power)
+    return factor if isinstance(factor, int) else Sum(tuple(map(_inverted, factor.terms)))

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from zoo.architectures.base import MODULE, Architecture, Inputs
+from zoo.architectures.base import MODULE, Architecture, Inputs, statistic_constants
 from zoo.params import Params, perturb
 from zoo.symmetry.residual import max_output_change
 from zoo.tracing.function import ModuleFunction, RunningStatistics, arguments, module_params
@@ -68,7 +69,7 @@ def trace(
     >>> traced.space.groups["h1"].scaling
     'positive'
     """
-    args, named = (_on_cpu(part) for part in arguments(example_inputs))
+    args, named = tree_map_only(Tensor, Tensor.cpu, arguments(example_inputs))
     program = export(module, args, named, statistics, output)
     space = build_space(analyze(program), program.statistics)
     _prove(space, program, [*args, *named.values()])
@@ -82,13 +83,12 @@ def trace(
 def _architecture(function: ModuleFunction, program: Program) -> Architecture:
     input_shapes = [program.input_shapes().get(name, ()) for name in program.inputs]
     last_axes = [node.meta["val"].shape[-1:] for node in program.outputs]
-    shapes = {name: function.space.shapes[name] for name in sorted(program.statistics)}
     return Architecture(
         function.space,
         function.draw,
         function.forward,
-        {f"statistic.{name}": torch.ones(*s, dtype=torch.bool) for name, s in shapes.items()},
-        function.forward_training if shapes else None,
+        statistic_constants(function.space, sorted(program.statistics)),
+        function.forward_training if program.statistics else None,
         name=MODULE,
         options={"class": type(function.module).__qualname__},
         input_shape=input_shapes[0][1:] if len(input_shapes) == 1 else (),
@@ -135,17 +135,5 @@ def verify(
 
 def _prove(space: WeightSpace, program: Program, inputs: Sequence[Any]) -> None:
     generator = torch.Generator().manual_seed(0)
-    exact = [
-        value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for value in inputs
-    ]
     for point in (program.params, perturb(program.params, generator)):
-        verify(space, lambda p: program.run_double(p, exact), point, generator, num_samples=2)
-
-
-def _on_cpu(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {name: _on_cpu(value) for name, value in values.items()}
-    if isinstance(values, (tuple, list)):
-        return tuple(map(_on_cpu, values))
-    return values.cpu() if isinstance(values, Tensor) else values
+        verify(space, lambda p: program.run_double(p, inputs), point, generator, num_samples=2)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from zoo.tracing.algebra import Algebra
+from zoo.tracing.algebra import Algebra, Indivisible
 from zoo.tracing.dims import (
     Atom,
     Cat,
@@ -180,11 +181,11 @@ def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Valu
     if len(dim) == 1 and isinstance(dim[0], Leaf) and (dim[0].atom.split_at or dim[0].atom.fixed):
         return _pick_of_selector(ctx, value, axis, dim[0], range(start, start + length))
     sizes = [n for n in (start, length, total - start - length) if n]
-    parts = ctx.algebra.cut(dim, sizes)
-    if parts is None:
+    try:
+        return value.put(axis, ctx.algebra.cut(dim, sizes)[1 if start else 0])
+    except Indivisible:
         ctx.algebra.fix(dim)
         return value.put(axis, fixed(length, plain=False))
-    return value.put(axis, parts[1 if start else 0])
 
 
 def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen: range) -> Value:
@@ -197,22 +198,24 @@ def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen:
         dims = tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims)
         return replace(value, dims=dims).put(axis, ())
     selector = Atom(len(chosen), fixed=True, plain=atom.plain)
-
-    def narrowed(factor: Factor) -> Dim | None:
-        if isinstance(factor, Per) and factor.selector is atom:
-            return (Per(selector, tuple(factor.parts[i] for i in chosen)),)
-        return None
-
+    narrowed = partial(_narrowed, atom, selector, chosen)
     dims = tuple(rewrite(resolve(dim), narrowed) for dim in value.dims)
     return replace(value, dims=dims).put(axis, (Leaf(selector),))
+
+
+def _narrowed(atom: Atom, selector: Atom, chosen: range, factor: Factor) -> Dim | None:
+    if isinstance(factor, Per) and factor.selector is atom:
+        return (Per(selector, tuple(factor.parts[i] for i in chosen)),)
+    return None
 
 
 def reshape(ctx: Context, dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Dim, ...]:
     """What stands along the axes of a value after it is viewed with other sizes."""
     out: list[Dim] = [()] * len(sizes)
     for factors, places in _blocks(dims, sizes):
-        viewed = _factorize(ctx, factors, [(place, sizes[place]) for place in places])
-        if viewed is None:
+        try:
+            viewed = _factorize(ctx, factors, sizes, places)
+        except Indivisible:
             ctx.algebra.fix(factors)
             viewed = [fixed(sizes[place], plain=False) for place in places]
         for place, dim in zip(places, viewed, strict=True):
@@ -237,32 +240,24 @@ def _blocks(dims: Sequence[Dim], sizes: Sequence[int]) -> Iterator[tuple[Dim, li
         yield factors, places
 
 
-def _factorize(ctx: Context, factors: Dim, places: Sequence[tuple[int, int]]) -> list[Dim] | None:
-    waiting, out = factors, []
-    for place, need in places:
-        key = (ctx.node, place)
-        pair = ctx.algebra.divide(
-            waiting, need, lambda factor, outer, key=key: _split(ctx, factor, outer, key)
-        )
-        if pair is None:
-            return None
-        waiting = pair[1]
-        out.append(_product(pair[0]))
+def _factorize(
+    ctx: Context, waiting: Dim, sizes: Sequence[int], places: Sequence[int]
+) -> list[Dim]:
+    out = []
+    for place in places:
+        split = partial(_split, ctx, (ctx.node, place))
+        factors, waiting = ctx.algebra.divide(waiting, sizes[place], split)
+        out.append(_product(factors))
     return out
 
 
-def _split(
-    ctx: Context, factor: Factor, outer: int, key: tuple[str, int]
-) -> tuple[Factor, Factor] | None:
-    if not isinstance(factor, Leaf):
-        return ctx.algebra.split(factor, outer)
-    if key in ctx.algebra.selectors:
-        parts = ctx.algebra.cut((factor,), [factor.atom.size // outer] * outer)
-        return None if parts is None else ctx.algebra.split(Cat(tuple(parts)), outer)
-    pair = ctx.algebra.split(factor, outer)
-    if pair is not None and isinstance(pair[0], Leaf):
-        pair[0].atom.split_at = key
-    return pair
+def _split(ctx: Context, key: tuple[str, int], factor: Factor, outer: int) -> tuple[Factor, Factor]:
+    if isinstance(factor, Leaf) and key in ctx.algebra.selectors:
+        factor = Cat(tuple(ctx.algebra.cut((factor,), [factor.atom.size // outer] * outer)))
+    head, tail = ctx.algebra.split(factor, outer)
+    if isinstance(factor, Leaf) and isinstance(head, Leaf):
+        head.atom.split_at = key
+    return head, tail
 
 
 def _product(factors: Sequence[Factor]) -> Dim:
