@@ -189,7 +189,7 @@ def reset_statistics(
     batches = [
         batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == min(len(x), _IMAGES_AT_ONCE)
     ]
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    averages: dict[str, list[Tensor]] = {name: [] for name in names}
     for block in blocks(architecture, params, x):
         zero = {name: torch.zeros_like(block[name]) for name in names}
         total = {name: torch.zeros_like(block[name]) for name in names}
@@ -202,8 +202,8 @@ def reset_statistics(
             for name in names:
                 total[name] += moved[name] / (share[name] * len(batches))
         for name in names:
-            found[name].append(total[name])
-    return {**params, **{name: torch.cat(parts) for name, parts in found.items()}}
+            averages[name].append(total[name])
+    return {**params, **{name: torch.cat(parts) for name, parts in averages.items()}}
 
 
 def _batch_weight(

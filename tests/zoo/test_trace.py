@@ -370,12 +370,12 @@ def test_verify_names_the_groups_that_are_wrong():
 @pytest.mark.parametrize("first", range(0, 40, 10))
 @pytest.mark.filterwarnings("ignore::zoo.tracing.tracer.TraceWarning")
 def test_random_programs_are_traced_and_proved(first):
-    found = 0
+    num_groups = 0
     for seed in range(first, first + 10):
         program = Program(seed)
         if torch.isfinite(program(program.example())).all():
             space = trace(
                 program, program.example()
             ).space  # raises if the space is not one of the function
-            found += count_permuted(space)[0]
-    assert found > 10
+            num_groups += count_permuted(space)[0]
+    assert num_groups > 10

@@ -49,9 +49,9 @@ class Wrapped(nn.Module):
                 self.register_parameter(name.replace(".", "__"), nn.Parameter(tensor))
 
     def forward(self, x):
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return self.architecture.apply(
-            {name: own[name.replace(".", "__")] for name in self.architecture.space.tensors}, x
+            {name: tensors[name.replace(".", "__")] for name in self.architecture.space.tensors}, x
         )
 
 
@@ -85,6 +85,6 @@ def test_the_traced_space_is_the_one_written_by_hand(name, options):
 def test_what_sigma_asymmetry_removes_the_tracer_does_not_find(name):
     standard = build_architecture(name, {}, INPUTS[name], 3)
     architecture = make_asymmetric(standard, "sigma", {}, 0)
-    found = traced_space(architecture, INPUTS[name])
-    assert symmetry_of(found) == symmetry_of(architecture.space)
-    assert count_permuted(found)[0] < count_permuted(standard.space)[0]
+    space = traced_space(architecture, INPUTS[name])
+    assert symmetry_of(space) == symmetry_of(architecture.space)
+    assert count_permuted(space)[0] < count_permuted(standard.space)[0]

@@ -81,8 +81,8 @@ def one(params, at: int = 0):
     return {name: tensor[at] for name, tensor in params.items()}
 
 
-def close(found, expected, tolerance: float = 1e-9):
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+def close(actual, expected, tolerance: float = 1e-9):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.fixture(params=OPTIONS)
@@ -278,15 +278,15 @@ def test_kernels(both):
 
 def test_probes(both):
     named, traced = (architecture.to("cpu", torch.float64) for architecture in both)
-    params, found = networks(named, 5), []
+    params, features = networks(named, 5), []
     for architecture in (named, traced):
         with seeded(0):
             spec = InputSpec(architecture.space, architecture=architecture)
             module = Probe(spec, num_probes=4, width=8).double().eval()
         module.calibrate([params])
         with torch.no_grad():
-            found.append(module(params))
-    close(found[1], found[0])
+            features.append(module(params))
+    close(features[1], features[0])
 
 
 def test_evaluation_and_new_statistics(both):
@@ -305,9 +305,17 @@ def test_new_statistics_are_those_of_the_batch_whatever_the_momentum():
     traced = trace(module, torch.randn(5, 4))
     x = torch.randn(9, 4, generator=generator()).double()
     params = {n: p.double()[None] for n, p in module_params(traced.space, module).items()}
-    found, hidden = reset_statistics(traced, params, x), module.double()[0](x).detach()
-    close(found["1.running_mean"][0], hidden.mean(0))
-    close(found["1.running_var"][0], hidden.var(0))
+    reset, hidden = reset_statistics(traced, params, x), module.double()[0](x).detach()
+    close(reset["1.running_mean"][0], hidden.mean(0))
+    close(reset["1.running_var"][0], hidden.var(0))
+
+
+def test_statistics_that_take_no_batch_in_cannot_be_reset():
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, momentum=0.0), nn.Linear(6, 3))
+    traced = trace(module, torch.randn(5, 4))
+    params = {n: p[None] for n, p in module_params(traced.space, module).items()}
+    with pytest.raises(ValueError, match=r"'1\.running_mean' does not take new batches in"):
+        reset_statistics(traced, params, torch.randn(9, 4))
 
 
 def test_weights_are_matched_and_activations_refused():

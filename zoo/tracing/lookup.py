@@ -49,11 +49,11 @@ def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any)
     axis %= len(value.dims)
     ctx.algebra.fix(value.dims[axis])
     dims = []
-    for i, (own, chosen) in enumerate(zip(value.dims, unscaled(ctx, index).dims, strict=True)):
-        if i != axis and size(own) == size(chosen):
-            dims.append(ctx.algebra.same(own, chosen, ctx.algebra.equations.equal))
+    for i, (dim, chosen) in enumerate(zip(value.dims, unscaled(ctx, index).dims, strict=True)):
+        if i != axis and size(dim) == size(chosen):
+            dims.append(ctx.algebra.same(dim, chosen, ctx.algebra.equations.equal))
         else:
-            ctx.algebra.fix(own)
+            ctx.algebra.fix(dim)
             dims.append(chosen)
     return Value(tuple(dims))
 

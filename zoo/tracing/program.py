@@ -244,11 +244,11 @@ def _untied(module: nn.Module, parameters: Mapping[str, str]) -> dict[str, str]:
 
 def _running_statistics(graph: GraphModule) -> set[str]:
     """Placeholders that a batch norm takes as its running mean or variance."""
-    found = set()
+    names = set()
     for node in graph.graph.nodes:
         if node.op == "call_function" and operator_name(node).split(".")[0] in _BATCH_NORMS:
-            found |= {arg.name for arg in node.args[3:5] if isinstance(arg, Node)}
-    return found
+            names |= {arg.name for arg in node.args[3:5] if isinstance(arg, Node)}
+    return names
 
 
 def operator_name(node: Node) -> str:
