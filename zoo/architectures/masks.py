@@ -112,15 +112,12 @@ def distinct_rows(
         The mask.
     """
     if math.comb(columns, n_fix) <= 4 * rows:
-        choices = list(itertools.combinations(range(columns), n_fix))
-        order = torch.randperm(len(choices), generator=generator)[:rows]
-        picked = [choices[i] for i in order.tolist()]
+        choices = torch.tensor(list(itertools.combinations(range(columns), n_fix)))
+        picked = choices[torch.randperm(len(choices), generator=generator)[:rows]]
     else:
         distinct: dict[tuple[int, ...], None] = {}
         while len(distinct) < rows:
             row = torch.randperm(columns, generator=generator)[:n_fix].sort().values
             distinct[tuple(row.tolist())] = None
-        picked = list(distinct)
-    mask = torch.ones(rows, columns, dtype=torch.bool)
-    mask[torch.arange(rows)[:, None], torch.tensor(picked)] = False
-    return mask
+        picked = torch.tensor(list(distinct))
+    return torch.ones(rows, columns, dtype=torch.bool).scatter(1, picked, False)

@@ -43,13 +43,12 @@ class Algebra:
         self.equations = Equations()
         self.selectors = selectors
 
-    def fix(self, dim: Dim) -> Dim:
-        """Forbid every permutation and scale of an axis."""
-        dim = resolve(dim)
-        for leaf in leaves(dim):
-            leaf.atom.fixed = True
-            self.equations.vanish(leaf.scale)
-        return dim
+    def fix(self, *dims: Dim) -> None:
+        """Forbid every permutation and scale of axes."""
+        for dim in dims:
+            for leaf in leaves(dim):
+                leaf.atom.fixed = True
+                self.equations.vanish(leaf.scale)
 
     def same(self, one: Dim, other: Dim, merge: Merge) -> Dim:
         """Identify two axes of the same length.
@@ -75,8 +74,8 @@ class Algebra:
         return resolve(tuple(out))
 
     def _give_up(self, one: Sequence[Factor], other: Sequence[Factor]) -> Dim:
-        self.fix(tuple(one))
-        return fixed(size(self.fix(tuple(other))), plain=False)
+        self.fix(tuple(one), tuple(other))
+        return fixed(size(tuple(other)), plain=False)
 
     def _same_factor(self, a: Factor, b: Factor, merge: Merge) -> Dim:
         if isinstance(a, Leaf) and isinstance(b, Leaf):

@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from zoo.tracing.dims import Dim, fixed, leaves, size
+from zoo.tracing.dims import Dim, fixed, size
 from zoo.tracing.rules import RULES, Number, rule
 from zoo.tracing.scales import ONE, Scale, unsigned
 from zoo.tracing.values import (
@@ -67,8 +67,7 @@ def _attention(
     **_kwargs: Any,
 ) -> Value:
     if is_causal:
-        for dim in (query.dims[-2], key.dims[-2]):
-            ctx.algebra.fix(dim)
+        ctx.algebra.fix(query.dims[-2], key.dims[-2])
     if enable_gqa and size(key.dims[-3]) > 1:
         key, value = _shared_heads(ctx, query, key, value)
     swapped = replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))
@@ -115,9 +114,10 @@ def _convolution(
 ) -> Value:
     rank = len(stride)
     mark_operands(ctx, weight)
-    for dim in (*weight.dims[2:], *x.dims[-rank:]):
-        for leaf in leaves(ctx.algebra.fix(dim)):
-            leaf.atom.plain = True
+    positions = Value((*weight.dims[2:], *x.dims[-rank:]))
+    ctx.algebra.fix(*positions.dims)
+    for leaf in positions.leaves():
+        leaf.atom.plain = True
     lead, channels = x.dims[: -rank - 1], x.dims[-rank - 1]
     if groups == 1:
         written, read = weight.dims[1::-1] if transposed else weight.dims[:2]
@@ -140,8 +140,7 @@ def _grouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, group
 
 
 def _average_pool(rank: int, ctx: Context, x: Value, *_args: Any, **_kwargs: Any) -> Value:
-    for dim in x.dims[-rank:]:
-        ctx.algebra.fix(dim)
+    ctx.algebra.fix(*x.dims[-rank:])
     return Value((*x.dims[:-rank], *map(fixed, ctx.shape[-rank:])), x.zero)
 
 

@@ -62,8 +62,7 @@ def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any)
 def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value:
     chosen = [unscaled(ctx, index) for index in indices if index is not None]
     places = [i for i, index in enumerate(indices) if index is not None]
-    for place in places:
-        ctx.algebra.fix(value.dims[place])
+    ctx.algebra.fix(*(value.dims[place] for place in places))
     looked_up = add(ctx, *chosen).dims
     kept = [dim for i, dim in enumerate(value.dims) if i not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))

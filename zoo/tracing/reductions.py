@@ -63,8 +63,7 @@ def _max_dim(ctx: Context, value: Value, dim: int, keepdim: bool = False) -> tup
 
 @rule("argmax", "argmin")
 def _argmax(ctx: Context, value: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    for axis in chosen_axes(value, dim):
-        ctx.algebra.fix(value.dims[axis])
+    ctx.algebra.fix(*(value.dims[axis] for axis in chosen_axes(value, dim)))
     return reduce(ctx, unscaled(ctx, value), chosen_axes(value, dim), keepdim)
 
 

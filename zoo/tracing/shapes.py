@@ -140,15 +140,13 @@ def _as_strided(
 
 @rule("flip", "roll")
 def _move(ctx: Context, value: Value, *args: Any) -> Value:
-    for axis in args[-1] if args[-1] else range(len(value.dims)):
-        ctx.algebra.fix(value.dims[axis])
+    ctx.algebra.fix(*(value.dims[axis] for axis in args[-1] or range(len(value.dims))))
     return value
 
 
 @rule("tril", "triu")
 def _triangle(ctx: Context, value: Value, *_args: Any) -> Value:
-    for dim in value.dims[-2:]:
-        ctx.algebra.fix(dim)
+    ctx.algebra.fix(*value.dims[-2:])
     return value
 
 
