@@ -111,13 +111,16 @@ def sigma_asymmetric(
         raise ValueError("sigma_asymmetric: the architecture has no non-linearity to replace")
     for name in gated:
         axis = written_axis(space, name)
-        size = space.size(axis)
-        scale = size**-0.5 if std is None else std
-        constants[f"mixing.{name}"] = scale * torch.randn(size, size, generator=generator)
+        constants[f"mixing.{name}"] = _draw_mixing(space.size(axis), std, generator)
         mixed |= {label.group for label in labels(axis)}
     figlu = {name: replace(group, activation="figlu") for name, group in gated.items()}
     space = _declare_less(WeightSpace({**space.groups, **figlu}, space.tensors), mixed, mixed)
     return replace(architecture, space=space, constants=constants)
+
+
+def _draw_mixing(size: int, std: float | None, generator: torch.Generator) -> Tensor:
+    scale = size**-0.5 if std is None else std
+    return scale * torch.randn(size, size, generator=generator)
 
 
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:

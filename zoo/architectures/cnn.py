@@ -80,9 +80,7 @@ def build_cnn(
             f"got {kernel} and {list(channels)}"
         )
     steps = _checked_strides(strides, len(channels))
-    if norm == "group":
-        _check_norm_groups(norm_groups, channels)
-    blocks = norm_groups if norm == "group" else 1
+    blocks = _checked_norm_groups(norm_groups, channels) if norm == "group" else 1
     positions = _num_positions(input_shape[1:], steps) if pool == "flatten" else 1
     space = _space(
         input_shape[0], num_classes, channels, kernel, activation, norm, blocks, positions
@@ -101,12 +99,13 @@ def _checked_strides(strides: Sequence[int] | int, count: int) -> list[int]:
     return steps
 
 
-def _check_norm_groups(norm_groups: int, channels: Sequence[int]) -> None:
+def _checked_norm_groups(norm_groups: int, channels: Sequence[int]) -> int:
     if norm_groups < 1 or any(width % norm_groups for width in channels):
         raise ValueError(
             f"cnn: norm_groups={norm_groups} does not divide every entry of "
             f"channels={list(channels)}"
         )
+    return norm_groups
 
 
 def _num_positions(sides: Sequence[int], steps: Sequence[int]) -> int:

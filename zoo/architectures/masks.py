@@ -66,20 +66,24 @@ def _mask(
     together = [fix == "filters" and is_kernel for is_kernel in kernel]
     chosen = [1 if whole else size for size, whole in zip(read, together, strict=True)]
     rows, fan_in = math.prod(written), math.prod(chosen)
-    n_fix = amount
-    if isinstance(amount, float) and 0 < amount < 1:
-        n_fix = max(1, round(amount * fan_in))
+    n_fix = _num_fixed(name, amount, fan_in)
     if n_fix == 0:
         return None
-    if not isinstance(n_fix, int) or n_fix < 0:
-        raise ValueError(
-            f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), "
-            f"got {amount}"
-        )
     unit = "input filters" if fix == "filters" else "entries"
     _check_choices(name, rows, fan_in, n_fix, unit)
     free = distinct_rows(rows, fan_in, n_fix, generator)
     return free.reshape(*written, *chosen).expand(shape).contiguous()
+
+
+def _num_fixed(name: str, amount: Amount, fan_in: int) -> int:
+    if isinstance(amount, float) and 0 < amount < 1:
+        return max(1, round(amount * fan_in))
+    if amount != 0 and not (isinstance(amount, int) and amount > 0):
+        raise ValueError(
+            f"tensor {name!r}: expected n_fix as an integer >= 0 or a fraction in (0, 1), "
+            f"got {amount}"
+        )
+    return int(amount)
 
 
 def _check_choices(name: str, rows: int, fan_in: int, n_fix: int, unit: str) -> None:

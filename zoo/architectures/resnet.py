@@ -119,17 +119,21 @@ def _forward_training(
 def _forward(
     blocks: Sequence[_Block], normalize: Normalize, params: Params, x: Tensor, activate: Activate
 ) -> Tensor:
-    h = activate("r1", normalize(params, "stem_norm", convolve(params, "stem", x, 1)))
+    layer = partial(_layer, normalize, params)
+    h = activate("r1", layer("stem", "stem_norm", x))
     for i, (name, read, written) in enumerate(blocks):
         stride = 1 if read == written else 2
-        inner = convolve(params, f"{name}.conv1", h, stride)
-        inner = activate(f"h{i + 1}", normalize(params, f"{name}.norm1", inner))
+        inner = activate(f"h{i + 1}", layer(f"{name}.conv1", f"{name}.norm1", h, stride))
         if read != written:
-            shortcut = convolve(params, f"{name}.shortcut", h, stride)
-            h = normalize(params, f"{name}.shortcut_norm", shortcut)
-        inner = convolve(params, f"{name}.conv2", inner, 1)
-        h = activate(f"r{written}", h + normalize(params, f"{name}.norm2", inner))
+            h = layer(f"{name}.shortcut", f"{name}.shortcut_norm", h, stride)
+        h = activate(f"r{written}", h + layer(f"{name}.conv2", f"{name}.norm2", inner))
     return linear(params, "classifier", h.mean((2, 3)))
+
+
+def _layer(
+    normalize: Normalize, params: Params, name: str, norm_name: str, h: Tensor, stride: int = 1
+) -> Tensor:
+    return normalize(params, norm_name, convolve(params, name, h, stride))
 
 
 def _groups(

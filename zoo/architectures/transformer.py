@@ -77,15 +77,7 @@ def build_transformer(
     """
     check_activation(activation)
     sides = tuple(input_shape[1:])
-    if len(sides) not in (1, 2):
-        raise ValueError(
-            "a transformer needs inputs of shape (channels, height, width) or (channels, length), "
-            f"got {tuple(input_shape)}"
-        )
-    if patch < 1 or any(side % patch for side in sides):
-        raise ValueError(
-            f"transformer: patch={patch} does not divide {sides} of inputs {tuple(input_shape)}"
-        )
+    _check_patches(input_shape, patch)
     if heads < 1 or dim % heads or depth < 1 or mlp_ratio < 1:
         raise ValueError(
             "transformer: expected dim as a multiple of heads, depth >= 1 and mlp_ratio >= 1, "
@@ -98,6 +90,19 @@ def build_transformer(
     patterns = _patterns(sides, patch, depth)
     space = whole_space(input_shape[0], groups, num_classes, patterns, "d")
     return Architecture(space, partial(_draw, space), partial(_forward, patch, heads, depth))
+
+
+def _check_patches(input_shape: Sequence[int], patch: int) -> None:
+    sides = tuple(input_shape[1:])
+    if len(sides) not in (1, 2):
+        raise ValueError(
+            "a transformer needs inputs of shape (channels, height, width) or (channels, length), "
+            f"got {tuple(input_shape)}"
+        )
+    if patch < 1 or any(side % patch for side in sides):
+        raise ValueError(
+            f"transformer: patch={patch} does not divide {sides} of inputs {tuple(input_shape)}"
+        )
 
 
 def _draw(space: WeightSpace, generator: torch.Generator) -> Params:

@@ -70,14 +70,11 @@ class GraphRun:
             if name not in used:
                 self.seeds[name] = tuple(map(fixed, tensor.shape))
             elif seeds is None:
-                self.seeds[name] = tuple(
-                    (Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(tensor.shape)
-                )
+                self.seeds[name] = _unknown_neurons(name, tensor.shape)
             else:
-                self.seeds[name] = tuple(
-                    relabel(dim, partial(self._scaled, name, i))
-                    for i, dim in enumerate(seeds[name])
-                )
+                scaled = partial(self._scaled, name)
+                dims = [relabel(dim, partial(scaled, i)) for i, dim in enumerate(seeds[name])]
+                self.seeds[name] = tuple(dims)
 
     def _scaled(self, name: str, axis: int, leaf: Leaf) -> Leaf:
         """The leaf of a parameter, with a scale of its own."""
@@ -123,6 +120,10 @@ class GraphRun:
         if node.target is operator.getitem:
             source, index = node.args
             return self.values[source][index]  # pyright: ignore[reportArgumentType]
+        return self._visit(node)
+
+    def _visit(self, node: Node) -> Any:
+        """What the operator of a node returns: a value, several, or None if it has no tensor."""
         shapes_out = _output_shapes(node)
         shape = next((shape for shape in shapes_out if shape is not None), None)
         if shape is None:  # an assertion, or a number that depends on the inputs
@@ -182,6 +183,11 @@ class GraphRun:
 
     def _value(self, node: Node) -> Value:
         return _abstract(self.values[node])
+
+
+def _unknown_neurons(name: str, shape: Shape) -> Dims:
+    """The axes of a parameter of which nothing is known: neurons of their own on each."""
+    return tuple((Leaf(Atom(n), source=(name, i)),) for i, n in enumerate(shape))
 
 
 def _target(node: Node) -> Any:

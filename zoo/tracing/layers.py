@@ -118,14 +118,17 @@ def _convolution(
     ctx.algebra.fix(*positions.dims)
     for leaf in positions.leaves():
         leaf.atom.plain = True
-    lead, channels = x.dims[: -rank - 1], x.dims[-rank - 1]
-    if groups == 1:
-        written, read = weight.dims[1::-1] if transposed else weight.dims[:2]
-        contract(ctx, channels, read)
-    else:
-        written = _grouped(ctx, channels, weight, transposed, groups)
-    total = Value((*lead, written, *map(fixed, ctx.shape[-rank:])))
+    mix = _grouped if groups > 1 else _ungrouped
+    written = mix(ctx, x.dims[-rank - 1], weight, transposed, groups)
+    total = Value((*x.dims[: -rank - 1], written, *map(fixed, ctx.shape[-rank:])))
     return total if bias is None else add(ctx, total, Value((bias.dims[0], *((),) * rank)))
+
+
+def _ungrouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, _groups: int) -> Dim:
+    """The channels that a convolution writes."""
+    written, read = weight.dims[1::-1] if transposed else weight.dims[:2]
+    contract(ctx, channels, read)
+    return written
 
 
 def _grouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, groups: int) -> Dim:

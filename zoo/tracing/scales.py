@@ -117,20 +117,34 @@ def solve(
     exponents = dict.fromkeys(unknowns, 0)
     for vector in _unlinked(_null_space(order, magnitudes)):
         exponents |= _integers(vector)
-    if any(exponents.values()):
-        odd = {v for v, a in exponents.items() if a % 2}
-        return ("positive" if any(len(row & odd) % 2 for row in signs) else "any"), exponents
+    if not any(exponents.values()):
+        return _solve_signs(order, signs, exponents)
+    odd = {v for v, a in exponents.items() if a % 2}
+    return ("positive" if any(len(row & odd) % 2 for row in signs) else "any"), exponents
+
+
+def _solve_signs(
+    order: Sequence[int], signs: Iterable[frozenset[int]], exponents: dict[int, int]
+) -> tuple[Scaling, dict[int, int]]:
+    """The subgroup where no magnitude scales: exponents are 1 for unknowns with a sign."""
     parities = [dict.fromkeys(row, UNIT) for row in signs]
     for vector in _unlinked(_null_space(order, parities, modulus=2)):
-        exponents |= dict.fromkeys(vector, 1)
+        exponents = exponents | dict.fromkeys(vector, 1)
     return ("sign" if any(exponents.values()) else "none"), exponents
 
 
 def _null_space(
     order: Sequence[int], rows: Iterable[Row], modulus: int | None = None
 ) -> list[dict[int, Fraction]]:
-    """Basis of the solutions, over the rationals or modulo a prime."""
-    # Each vector has one free unknown at 1; pivots are taken as late in the order as possible.
+    """Basis of the solutions, each vector with one free unknown at 1."""
+    pivots = _eliminated(order, rows, modulus)
+    free = [v for v in order if v not in pivots]
+    return [{v: UNIT} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
+
+
+def _eliminated(order: Sequence[int], rows: Iterable[Row], modulus: int | None) -> dict[int, Row]:
+    """The reduced rows by their pivots, over the rationals or modulo a prime."""
+    # Pivots are taken as late in the order as possible.
     pivots: dict[int, Row] = {}
     rank = {v: i for i, v in enumerate(order)}
     for given in rows:
@@ -144,8 +158,7 @@ def _null_space(
                 for pivot, reduced in pivots.items()
             }
             pivots[last] = {v: a / row[last] for v, a in row.items()}
-    free = [v for v in order if v not in pivots]
-    return [{v: UNIT} | {p: -row[v] for p, row in pivots.items() if v in row} for v in free]
+    return pivots
 
 
 def _plus(row: Row, other: Row, factor: Fraction = UNIT, modulus: int | None = None) -> Row:
