@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -108,6 +109,22 @@ def stack(networks: Sequence[Mapping[str, Tensor]]) -> Params:
     if not networks:
         raise ValueError("stack: expected at least one network, got none")
     return {name: torch.stack([network[name] for network in networks]) for name in networks[0]}
+
+
+def select(params: Mapping[str, Tensor], index: Any) -> Params:
+    """Some of the networks along the leading axes.
+
+    Args:
+        params: Tensors ``[*batch, *shape]``.
+        index: What every tensor is indexed with: a number, a slice, rows, or None for a new axis.
+
+    Returns:
+        The tensors of those networks.
+
+    >>> select({"bias": torch.tensor([[1.0], [2.0]])}, 1)
+    {'bias': tensor([2.])}
+    """
+    return {name: tensor[index] for name, tensor in params.items()}
 
 
 def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Params:

@@ -1,6 +1,6 @@
 """Ways to align one network with another, by name, and what alignment did."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from studies.common.evaluation import Part
 from zoo.architectures import Architecture
 from zoo.architectures.record import activations
 from zoo.architectures.table import build_architecture
-from zoo.params import Params
+from zoo.params import Params, stack
 from zoo.store.population import Population
 from zoo.symmetry.action import GroupElement, act
 from zoo.symmetry.alignment import align, align_activations
@@ -54,11 +54,11 @@ def match_activations(
 ) -> GroupElement:
     """Activation matching, see `zoo.symmetry.alignment.align_activations`."""
     with torch.no_grad():
-        own, other = (
+        moving, still = (
             activations(matching.architecture, dict(p), matching.images.x)
             for p in (params, reference)
         )
-    return align_activations(space, own, other)
+    return align_activations(space, moving, still)
 
 
 # name -> element(space, params, reference, matching) that brings one network to the reference
@@ -113,6 +113,14 @@ def standard_space(population: Population) -> WeightSpace:
     ).space
 
 
+def align_to_first(
+    space: WeightSpace, networks: Sequence[Params], matching: Matching
+) -> list[Params]:
+    """Networks, all but the first moved to it by weight matching."""
+    first, *others = networks
+    return [first, *(act(space, match_weights(space, p, first, matching), p) for p in others)]
+
+
 def align_to_mean(
     space: WeightSpace, networks: list[Params], matching: Matching, max_rounds: int = 50
 ) -> list[Params]:
@@ -137,21 +145,15 @@ def align_to_mean(
         Ainsworth et al. 2023, arXiv 2209.04836, algorithm 3 (which starts from the networks as they
         are).
     """
-    moved = [
-        networks[0],
-        *(act(space, match_weights(space, p, networks[0], matching), p) for p in networks[1:]),
-    ]
+    moved = align_to_first(space, networks, matching)
     generator = torch.Generator().manual_seed(matching.seed)
     for _ in range(max_rounds):
         still = True
         for i in torch.randperm(len(moved), generator=generator).tolist():
             others = [p for j, p in enumerate(moved) if j != i]
-            reference = {
-                name: torch.stack([p[name] for p in others]).mean(0) for name in space.tensors
-            }
-            element = align(
-                space, moved[i], reference, generator=torch.Generator().manual_seed(matching.seed)
-            )
+            mean = {name: tensor.mean(0) for name, tensor in stack(others).items()}
+            start = torch.Generator().manual_seed(matching.seed)
+            element = align(space, moved[i], mean, generator=start)
             still = still and moved_share(space, element) == 0
             moved[i] = act(space, element, moved[i])
         if still:

@@ -57,6 +57,22 @@ def _short(study: str, recipe: str) -> str:
     return recipe.removeprefix(f"{study}-")
 
 
+def one_table(
+    title: str, cells: Callable[[pd.DataFrame], pd.DataFrame], note: str
+) -> Callable[[Any, pd.DataFrame, Path], list[Table]]:
+    """The `tables` of a study that shows one table.
+
+    Args:
+        title: Its heading.
+        cells: `cells(rows) -> texts`.
+        note: What the numbers are.
+
+    Returns:
+        What `Study.tables` is.
+    """
+    return lambda _config, rows, _out: [Table(title, cells(rows), note)]
+
+
 @dataclass(frozen=True)
 class Study:
     """A study; `studies.common.runner` runs it and shows its results.

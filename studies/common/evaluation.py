@@ -1,7 +1,7 @@
 """Losses and accuracies of many networks on the images of a zoo's task."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from data_gen.tasks.task import Task, TaskConfig, load_task
 from zoo.architectures import Architecture
 from zoo.architectures.norms import MOMENTUM
 from zoo.architectures.record import count_activations
-from zoo.params import Params
+from zoo.params import Params, select
 from zoo.store.population import Population
 
 _IMAGES_AT_ONCE = 256
@@ -56,9 +56,8 @@ def load_parts(population: Population) -> tuple[Part, Part]:
         Training and test part, all images of the task.
     """
     task = _task(TaskConfig.model_validate(population.manifest.config["task"]).model_dump_json())
-    return Part(task.inputs(task.train.x), task.train.y), Part(
-        task.inputs(task.test.x), task.test.y
-    )
+    train, test = (Part(task.inputs(part.x), part.y) for part in (task.train, task.test))
+    return train, test
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +85,7 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
     parts = [population.params(split) for split in population.splits]
     params = {name: torch.cat([part[name] for part in parts]) for name in population.space.tensors}
     keep = torch.from_numpy(~table["diverged"].to_numpy(bool))
-    return table.loc[keep.numpy()].reset_index(drop=True), {
-        name: tensor[keep] for name, tensor in params.items()
-    }
+    return table.loc[keep.numpy()].reset_index(drop=True), select(params, keep)
 
 
 def evaluate(
@@ -106,17 +103,29 @@ def evaluate(
     Returns:
         Losses in nats and accuracies in [0, 1].
     """
-    loss, accuracy = [], []
+    sums = []
     for block in blocks(architecture, params, part.x):
-        nll, correct = (
-            torch.zeros(len(next(iter(block.values()))), dtype=torch.float64) for _ in range(2)
-        )
+        nll_correct = torch.zeros(2, num_networks(block), dtype=torch.float64)
         for log_p, y in log_probabilities(architecture, block, part):
-            nll -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
-            correct += (log_p.argmax(-1) == y).sum(1)
-        loss.append(nll / len(part.y))
-        accuracy.append(correct / len(part.y))
-    return torch.cat(loss).numpy(), torch.cat(accuracy).numpy()
+            nll_correct[0] -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
+            nll_correct[1] += (log_p.argmax(-1) == y).sum(1)
+        sums.append(nll_correct)
+    loss, accuracy = torch.cat(sums, dim=1) / len(part.y)
+    return loss.numpy(), accuracy.numpy()
+
+
+def metric_columns(values: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Losses and accuracies on some parts as columns `<part>_loss` and `<part>_accuracy`."""
+    return {
+        f"{part}_{kind}": scores
+        for part, pair in values.items()
+        for kind, scores in zip(("loss", "accuracy"), pair, strict=True)
+    }
+
+
+def num_networks(params: Mapping[str, Tensor]) -> int:
+    """Number of networks along the leading axis."""
+    return len(next(iter(params.values())))
 
 
 def log_probabilities(architecture: Architecture, params: Mapping[str, Tensor], part: Part) -> Any:
@@ -150,17 +159,14 @@ def blocks(
     Returns:
         Parameters of each block.
     """
-    first = {name: tensor[0] for name, tensor in params.items()}
+    first = select(params, 0)
     with torch.no_grad():
         each_image = x[0].numel() + count_activations(architecture, first, x[:1])
-    num_params = sum(tensor[0].numel() for tensor in params.values())
-    size = min(
-        _PARAMS_AT_ONCE // num_params,
-        _ACTIVATIONS_AT_ONCE // (each_image * min(_IMAGES_AT_ONCE, len(x))),
-    )
-    count = len(next(iter(params.values())))
-    starts = range(0, count, max(size, 1))
-    return [{name: tensor[i : i + max(size, 1)] for name, tensor in params.items()} for i in starts]
+    num_params = sum(tensor.numel() for tensor in first.values())
+    num_activations = each_image * min(_IMAGES_AT_ONCE, len(x))
+    size = max(1, min(_PARAMS_AT_ONCE // num_params, _ACTIVATIONS_AT_ONCE // num_activations))
+    starts = range(0, num_networks(params), size)
+    return [select(params, slice(start, start + size)) for start in starts]
 
 
 def reset_statistics(
@@ -186,40 +192,38 @@ def reset_statistics(
     names = architecture.statistics
     if not names:
         return dict(params)
-    batches = [
-        batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == min(len(x), _IMAGES_AT_ONCE)
-    ]
-    averages: dict[str, list[Tensor]] = {name: [] for name in names}
+    full = min(len(x), _IMAGES_AT_ONCE)
+    batches = [batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == full]
+    run = vmap(architecture.apply_training, in_dims=(0, None))
+    statistics = []
     for block in blocks(architecture, params, x):
-        zero = {name: torch.zeros_like(block[name]) for name in names}
         total = {name: torch.zeros_like(block[name]) for name in names}
-        run = vmap(architecture.apply_training, in_dims=(0, None))
-        share = _batch_weight(architecture, block, zero, batches[0])
+        from_zero = block | {name: torch.zeros_like(block[name]) for name in names}
+        share = _batch_weight(architecture, block, names, batches[0])
         for batch in batches:
             with torch.no_grad():
-                moved = run({**block, **zero}, batch)[1]
+                moved = run(from_zero, batch)[1]
             # From 0, the statistics after one batch are its own times the momentum.
             for name in names:
                 total[name] += moved[name] / (share[name] * len(batches))
-        for name in names:
-            averages[name].append(total[name])
-    return {**params, **{name: torch.cat(parts) for name, parts in averages.items()}}
+        statistics.append(total)
+    return {**params, **{name: torch.cat([total[name] for total in statistics]) for name in names}}
 
 
 def _batch_weight(
-    architecture: Architecture, params: Params, zero: Params, x: Tensor
+    architecture: Architecture, params: Params, names: Sequence[str], x: Tensor
 ) -> Mapping[str, Tensor | float]:
     """The weight that running statistics give to a new batch."""
     if not architecture.is_module:
-        return dict.fromkeys(zero, MOMENTUM)
+        return dict.fromkeys(names, MOMENTUM)
     # A module does not say, but statistics are (1 - weight) * old + weight * new. In float64, since
     # the new may be much larger than 1.
     run = vmap(architecture.apply_training, in_dims=(0, None))
     exact = {name: tensor.double() for name, tensor in params.items()}
-    starts = [{name: torch.full_like(exact[name], old) for name in zero} for old in (0.0, 1.0)]
+    starts = [{name: torch.full_like(exact[name], old) for name in names} for old in (0.0, 1.0)]
     with torch.no_grad():
         from_zero, from_one = (run({**exact, **start}, x.double())[1] for start in starts)
-    weights = {name: 1 - (from_one[name] - from_zero[name]) for name in zero}
+    weights = {name: 1 - (from_one[name] - from_zero[name]) for name in names}
     for name, weight in weights.items():
         if not bool((weight > 1e-6).all()):
             raise ValueError(f"running statistic {name!r} does not take new batches in")
@@ -231,9 +235,7 @@ def rms_distance(
 ) -> float:
     """Distance of two networks for each trained parameter."""
     # The root of the mean of `(a - b)^2`; statistics do not count.
-    trained = [
-        name for name in population.space.tensors if name not in population.architecture.statistics
-    ]
+    trained = [name for name in one if name not in population.architecture.statistics]
     squares = sum(
         float((one[name].double() - other[name].double()).square().sum()) for name in trained
     )

@@ -3,14 +3,19 @@
 Panels, legends, a style that is readable without color.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from metanet.metrics import Estimate
+from studies.common.rows import split_by
 
 WIDTH = 10.5  # inches, a laptop's text width
 STYLE: Any = {
@@ -68,6 +73,46 @@ def panels(
     for panel in every[count:]:
         panel.set_visible(False)
     return drawn, every[:count]
+
+
+def panels_by(
+    rows: pd.DataFrame, column: str, columns: int | None = None, **layout: Any
+) -> tuple[Figure, list[tuple[Axes, Any, pd.DataFrame]]]:
+    """A panel for each value of a column, titled by it.
+
+    Args:
+        rows: Rows to draw.
+        column: Name of the column.
+        columns: Most panels in a line; None for one line.
+        **layout: Of `panels`.
+
+    Returns:
+        The figure, and each panel with the value and its rows.
+    """
+    groups = split_by(rows, column)
+    drawn, axes = panels(len(groups), columns or len(groups), **layout)
+    for panel, (value, _) in zip(axes, groups, strict=True):
+        panel.set_title(str(value))
+    return drawn, [(panel, *group) for panel, group in zip(axes, groups, strict=True)]
+
+
+def lines_by(
+    rows: pd.DataFrame, column: str, values: Iterable[Any]
+) -> Iterator[tuple[int, Any, pd.DataFrame]]:
+    """The lines of a panel, numbered alike in all panels.
+
+    Args:
+        rows: Rows of the panel.
+        column: Column that tells lines apart.
+        values: Its values in all panels.
+
+    Yields:
+        Number, value and rows of each line that the panel has.
+    """
+    for number, value in enumerate(values):
+        here = rows.loc[rows[column] == value]
+        if len(here):
+            yield number, value, here
 
 
 def finish(
@@ -133,6 +178,30 @@ def draw_band(
     panel.fill_between(x, low, high, color=style["color"], alpha=alpha, lw=0)
     (line,) = panel.plot(x, middle, **style)
     return line
+
+
+def draw_shares(panel: Axes, values: Any, number: int, **style: Any) -> Line2D:
+    """Draw the share of values that are at most what is on the axis.
+
+    Args:
+        panel: Where.
+        values: The values.
+        number: Number of the line.
+        **style: Of the line.
+
+    Returns:
+        The line.
+    """
+    shares = np.arange(1, len(values) + 1) / len(values)
+    style |= {name: line_style(number)[name] for name in ("color", "ls")}
+    (line,) = panel.step(np.sort(values), shares, where="post", lw=1.4, **style)
+    return line
+
+
+def bar_lengths(estimate: Estimate) -> Any:
+    """Lengths of error bars below and above values."""
+    value, low, high = estimate
+    return np.stack([value - low, high - value]).clip(0)
 
 
 def words(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import torch
@@ -20,6 +20,8 @@ from tqdm import tqdm
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import Failure
 from zoo.store.atomic import atomic_write
+from zoo.store.population import Population
+from zoo.store.zoo import load
 
 FORMAT = 3  # raise it when the meaning of a stored cell changes
 PACKAGES = ("zoo", "data_gen")
@@ -38,6 +40,9 @@ class Cell(Protocol):
     def name(self) -> str:
         """A few words that tell it from the other cells of the study, for messages."""
         ...
+
+
+CellOf = TypeVar("CellOf", bound=Cell)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,22 @@ def plan_cells(
     """
     code = code_fingerprint(*PACKAGES, measure.__module__, *modules)
     return [Measurement(measure, cell, out, code) for cell in cells]
+
+
+def population_cells(
+    config: Any, cells_of: Callable[[Any, Population], Iterable[CellOf]]
+) -> list[CellOf]:
+    """The cells of all populations that a study measures.
+
+    Args:
+        config: A config with `zoo` and `populations`, all if None.
+        cells_of: `cells_of(config, population)`, the cells of one.
+
+    Returns:
+        The cells, population by population.
+    """
+    populations = load(config.zoo).choose(config.populations).values()
+    return [cell for population in populations for cell in cells_of(config, population)]
 
 
 def run_grid(

@@ -1,14 +1,33 @@
 """Means with intervals over pairs or groups of networks."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from scipy.special import stdtrit
 
 from metanet.metrics import Estimate
+
+ENDS = ("", "_low", "_high")
+"""Endings of the columns of a value and of the ends of its interval."""
+
+
+def columns_of(name: str, estimate: Estimate) -> dict[str, float]:
+    """A value and the ends of its interval as columns `name`, `name_low`, `name_high`."""
+    return {name + end: value for end, value in zip(ENDS, estimate, strict=True)}
+
+
+def estimate_of(row: Any, name: str) -> Estimate:
+    """What `columns_of` put into a row, or into a table."""
+    return Estimate(*(row[name + end] for end in ENDS))
+
+
+def interval_text(estimate: Sequence[float], digits: str) -> str:
+    """`0.84 [0.80, 0.88]`, every number formatted as `digits` says."""
+    value, low, high = (f"{number:{digits}}" for number in estimate)
+    return f"{value} [{low}, {high}]"
 
 
 class Interval(NamedTuple):
@@ -22,7 +41,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if self.n < 2:
             return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return interval_text(self[:3], ".3f")
 
 
 def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
@@ -62,9 +81,3 @@ def bootstrap_mean(values: Float[np.ndarray, " n"], num_bootstrap: int, seed: in
     picked = np.random.default_rng(seed).integers(len(values), size=(num_bootstrap, len(values)))
     low, high = np.quantile(values[picked].mean(1), [0.025, 0.975])
     return Estimate(float(values.mean()), float(low), float(high))
-
-
-def split_by(rows: pd.DataFrame, columns: list[str]) -> list[tuple[list[Any], pd.DataFrame]]:
-    """Rows that agree in some columns, with the values of those; in order of appearance."""
-    groups = rows.groupby(columns, sort=False)
-    return [(list(key) if isinstance(key, tuple) else [key], own) for key, own in groups]

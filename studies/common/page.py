@@ -98,6 +98,11 @@ def section(shown: Table, level: int = 2) -> list[str]:
     return [heading(shown.title, level), table(shown.cells), *notes]
 
 
+def sections(tables: Iterable[Table]) -> list[str]:
+    """Tables as parts of a page, one after the other."""
+    return [part for shown in tables for part in section(shown)]
+
+
 def table_text(shown: Table) -> str:
     """A table for the terminal."""
     return "\n".join([shown.title, render(shown.cells), *([shown.note] if shown.note else [])])

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from studies.common.evaluation import Part, evaluate, reset_statistics
+from studies.common.evaluation import Part, evaluate, num_networks, reset_statistics
 from zoo.architectures import Architecture
-from zoo.params import Params
+from zoo.params import Params, select
 
 
 def between(
@@ -57,18 +57,15 @@ def evaluate_segment(
     Returns:
         For each part losses in nats and accuracies in [0, 1].
     """
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in parts}
-    for i in range(len(next(iter(start.values())))):
-        a, b = ({name: tensor[i : i + 1] for name, tensor in ends.items()} for ends in (start, end))
-        networks = {name: tensor[0] for name, tensor in between(a, b, points).items()}
+    segments = []
+    for i in range(num_networks(start)):
+        one = slice(i, i + 1)
+        networks = select(between(select(start, one), select(end, one), points), 0)
         if repair is not None:
             networks = reset_statistics(architecture, networks, repair.x)
-        for name, part in parts.items():
-            found[name].append(evaluate(architecture, networks, part))
-    return {
-        name: (np.stack([v[0] for v in rows]), np.stack([v[1] for v in rows]))
-        for name, rows in found.items()
-    }
+        segments.append([evaluate(architecture, networks, part) for part in parts.values()])
+    losses, accuracies = np.moveaxis(np.array(segments), 2, 0).swapaxes(1, 2)
+    return dict(zip(parts, zip(losses, accuracies, strict=True), strict=True))
 
 
 def above_chord(

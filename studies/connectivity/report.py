@@ -7,14 +7,31 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.common.base import StudyConfig
-from studies.common.figures import COLORS, MARKERS, WIDTH, draw_band, finish, line_style, panels
-from studies.common.intervals import mean_interval, split_by
-from studies.common.page import Report, Table, figure, heading, paragraph, section
+from studies.common.base import StudyConfig, one_table
+from studies.common.figures import (
+    COLORS,
+    MARKERS,
+    WIDTH,
+    draw_band,
+    finish,
+    line_style,
+    lines_by,
+    panels_by,
+)
+from studies.common.intervals import mean_interval
+from studies.common.page import Report, figure, heading, paragraph, sections
+from studies.common.rows import numbers, span_text, split_by
 from studies.common.segments import above_chord, midpoint
 
 GROUP = ["population", "way"]
 METRICS = ("test_loss", "train_loss", "test_accuracy", "train_accuracy")
+OF_PAIR = ("distance_before", "distance", "moved", "misordered_share")
+BARRIERS = {
+    "test loss barrier": "test_loss_barrier",
+    "highest": "test_loss_highest",
+    "train loss barrier": "train_loss_barrier",
+    "test accuracy barrier": "test_accuracy_barrier",
+}
 WORDS = {
     "test_loss": "test loss (nats)",
     "train_loss": "training loss (nats)",
@@ -46,25 +63,19 @@ def pair_barriers(rows: pd.DataFrame) -> pd.DataFrame:
         metric, positive if the segment is worse than its ends, and what the rows say about the
         pair.
     """
-    found = []
+    pairs = []
     for (population, way, pair), lines in split_by(_with_ways(rows), [*GROUP, "pair"]):
         segment = lines.sort_values("point")
-        points = segment["point"].to_numpy(np.float64)
+        points = numbers(segment, "point")
         row = {"population": population, "way": way, "pair": pair}
         for metric in METRICS:
             worse = -1.0 if metric.endswith("accuracy") else 1.0
-            above = above_chord(worse * segment[metric].to_numpy(np.float64), points)
+            above = above_chord(worse * numbers(segment, metric), points)
             row |= {f"{metric}_barrier": above[midpoint(points)], f"{metric}_highest": above.max()}
         ends = segment[["test_loss", "test_accuracy"]].iloc[[0, -1]].mean()
         row |= {"end_loss": ends["test_loss"], "end_accuracy": ends["test_accuracy"]}
-        found.append(
-            row
-            | {
-                name: segment[name].iloc[0]
-                for name in ("distance_before", "distance", "moved", "misordered_share")
-            }
-        )
-    return pd.DataFrame(found)
+        pairs.append(row | segment[list(OF_PAIR)].iloc[0].to_dict())
+    return pd.DataFrame(pairs)
 
 
 def _with_ways(rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,50 +84,30 @@ def _with_ways(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(way=rows["alignment"] + reset)
 
 
-def table_cells(pairs: pd.DataFrame) -> pd.DataFrame:
+def table_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of barriers as text.
 
     Args:
-        pairs: What `pair_barriers` returns.
+        rows: Rows of the study.
 
     Returns:
         One line for each population and way.
     """
     lines = []
-    for (population, way), own in split_by(pairs, GROUP):
-        lines.append(
-            {
-                "population": population,
-                "alignment": way,
-                "n": str(len(own)),
-                "ends: loss": f"{own['end_loss'].mean():.3f}",
-                "accuracy": f"{own['end_accuracy'].mean():.3f}",
-                "test loss barrier": str(mean_interval(own["test_loss_barrier"].to_numpy())),
-                "highest": str(mean_interval(own["test_loss_highest"].to_numpy())),
-                "train loss barrier": str(mean_interval(own["train_loss_barrier"].to_numpy())),
-                "test accuracy barrier": str(
-                    mean_interval(own["test_accuracy_barrier"].to_numpy())
-                ),
-                "distance": f"{own['distance_before'].mean():.4f} > {own['distance'].mean():.4f}",
-                "moved": f"{own['moved'].mean():.2f}",
-                "misordered": f"{own['misordered_share'].mean():.2f}",
-            }
-        )
+    for (population, way), pairs in split_by(pair_barriers(rows), GROUP):
+        means = pd.Series(pairs.drop(columns=GROUP).mean())
+        line = {"population": population, "alignment": way, "n": str(len(pairs))}
+        line |= {"ends: loss": f"{means['end_loss']:.3f}"}
+        line |= {"accuracy": f"{means['end_accuracy']:.3f}"}
+        for title, column in BARRIERS.items():
+            line[title] = str(mean_interval(numbers(pairs, column)))
+        line |= {"distance": f"{means['distance_before']:.4f} > {means['distance']:.4f}"}
+        line |= {"moved": f"{means['moved']:.2f}", "misordered": f"{means['misordered_share']:.2f}"}
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
-def make_tables(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> list[Table]:
-    """The table of barriers.
-
-    Args:
-        _config: The study's config.
-        rows: Its rows.
-        _out: Its directory.
-
-    Returns:
-        One table.
-    """
-    return [Table("Barriers", table_cells(pair_barriers(rows)), EXPLAIN)]
+make_tables = one_table("Barriers", table_cells, EXPLAIN)
 
 
 def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
@@ -138,7 +129,7 @@ def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
         f"has no such symmetry, there should be none to begin with."
     )
     parts = [heading("Mode connectivity", 1), paragraph(lead)]
-    parts += [part for table in make_tables(config, rows, out) for part in section(table)]
+    parts += sections(make_tables(config, rows, out))
     caption = (
         "Barrier in test loss, one small mark a pair; large mark and bar: mean and Student's 95% "
         "interval over pairs."
@@ -164,24 +155,19 @@ def plot_barriers(pairs: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    lines = split_by(pairs, GROUP)
+    groups = split_by(pairs, GROUP)
     ways = pairs["way"].unique().tolist()
-    drawn = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(lines)), layout="constrained")
+    drawn = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(groups)), layout="constrained")
     panel = drawn.subplots()
-    for i, ((_, way), own) in enumerate(lines):
-        values, color, marker = (
-            own["test_loss_barrier"].to_numpy(),
-            COLORS[ways.index(way)],
-            MARKERS[ways.index(way)],
-        )
+    for i, ((_, way), here) in enumerate(groups):
+        values, place = numbers(here, "test_loss_barrier"), np.full(len(here), i)
         mean, low, high, _ = mean_interval(values)
-        panel.plot(
-            values, np.full(len(values), i), ls="", marker="|", ms=7, color=color, alpha=0.45
-        )
+        color, marker = COLORS[ways.index(way)], MARKERS[ways.index(way)]
+        panel.plot(values, place, ls="", marker="|", ms=7, color=color, alpha=0.45)
         panel.plot([low, high], [i, i], color=color, lw=1.6)
         panel.plot([mean], [i], marker=marker, ms=6, color=color)
     panel.axvline(0, color="#444", lw=0.8)
-    panel.set_yticks(range(len(lines)), [f"{population}, {way}" for (population, way), _ in lines])
+    panel.set_yticks(range(len(groups)), [", ".join(names) for names, _ in groups])
     panel.invert_yaxis()
     panel.set_xlabel("barrier at the middle of the segment, test loss (nats)")
     return drawn
@@ -198,18 +184,12 @@ def plot_segments(rows: pd.DataFrame, metric: str) -> Figure:
         The figure.
     """
     named = _with_ways(rows)
-    populations, ways = named["population"].unique(), named["way"].unique()
-    drawn, axes = panels(len(populations), 4, margin=0.6, height=2.3)
+    drawn, places = panels_by(named, "population", 4, margin=0.6, height=2.3)
     legend = {}
-    for panel, population in zip(axes, populations, strict=True):
-        here = named.loc[named["population"] == population]
-        for i, way in enumerate(ways):
-            curves = here.loc[here["way"] == way].pivot(
-                index="pair", columns="point", values=metric
-            )
-            if len(curves):
-                legend[way] = _plot_mean(panel, curves, i)
-        panel.set_title(population)
+    for panel, _, inside in places:
+        for i, way, here in lines_by(inside, "way", named["way"].unique()):
+            curves = here.pivot(index="pair", columns="point", values=metric)
+            legend[way] = _plot_mean(panel, curves, i)
     return finish(drawn, "place t on the segment (1 - t) a + t b", WORDS[metric], legend, ncols=6)
 
 
@@ -223,5 +203,4 @@ def _plot_mean(panel: Axes, curves: pd.DataFrame, number: int) -> object:
 
 
 def _span(pairs: pd.DataFrame) -> str:
-    counts = [len(own) for _, own in split_by(pairs, GROUP)]
-    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return span_text(pairs.groupby(GROUP).size())

@@ -14,8 +14,10 @@ References:
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,10 +33,17 @@ from studies.common.alignments import (
     standard_space,
 )
 from studies.common.base import Study, StudyConfig
-from studies.common.evaluation import all_networks, load_parts, rms_distance
-from studies.common.grid import PLACE, Measurement, plan_cells
+from studies.common.evaluation import (
+    Part,
+    all_networks,
+    load_parts,
+    metric_columns,
+    rms_distance,
+)
+from studies.common.grid import PLACE, Measurement, plan_cells, population_cells
 from studies.common.segments import evaluate_segment
 from studies.connectivity.report import make_report, make_tables
+from zoo.params import Params, select
 from zoo.store.population import Population
 from zoo.store.zoo import load
 from zoo.symmetry.action import act
@@ -116,9 +125,7 @@ class ConnectivityCell:
 
 def plan(config: Connectivity, out: Path) -> list[Measurement]:
     """The cells of all populations."""
-    populations = load(config.zoo).choose(config.populations).values()
-    cells = [cell for population in populations for cell in cells_of(config, population)]
-    return plan_cells(measure, cells, out, MODULES)
+    return plan_cells(measure, population_cells(config, cells_of), out, MODULES)
 
 
 def cells_of(config: Connectivity, population: Population) -> list[ConnectivityCell]:
@@ -160,41 +167,65 @@ def measure(cell: ConnectivityCell) -> pd.DataFrame:
     """
     population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
-    pairs = pairs_of(table["network_id"].to_numpy(), cell.pairs)
+    ids = table["network_id"].to_numpy()
     train, test = load_parts(population)
     parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
-    network, space = population.architecture, population.space
-    matching = Matching(network, train.first(cell.match_images), cell.num_restarts, cell.seed)
-    points, plain = np.linspace(0, 1, cell.points), standard_space(population)
+    images = train.first(cell.match_images)
+    matching = Matching(population.architecture, images, cell.num_restarts, cell.seed)
     rows = []
-    for first, second in pairs:
-        a, b = ({name: tensor[i] for name, tensor in params.items()} for i in (first, second))
-        element = ALIGNMENTS[cell.alignment](space, b, a, matching)
-        moved = act(space, element, b)
-        start, end = ({name: tensor[None] for name, tensor in p.items()} for p in (a, moved))
-        values = evaluate_segment(
-            network, start, end, points, parts, parts["train"] if cell.repaired else None
-        )
-        ids = table["network_id"].to_numpy()[[first, second]]
+    for pair in pairs_of(ids, cell.pairs):
+        first, second = (select(params, row) for row in pair)
         row = {
             "population": cell.population,
             "alignment": cell.alignment,
             "repaired": cell.repaired,
-            "pair": ids[0] // 2,
-            "first_id": ids[0],
-            "second_id": ids[1],
-            "distance_before": rms_distance(population, a, b),
-            "distance": rms_distance(population, a, moved),
-            "moved": moved_share(space, element),
-            "misordered_share": moved_share(plain, match_weights(plain, b, a, matching)),
+            "pair": ids[pair[0]] // 2,
+            "first_id": ids[pair[0]],
+            "second_id": ids[pair[1]],
+            **measure_pair(cell, population, first, second, parts, matching),
         }
-        metrics = {
-            f"{part}_{kind}": v[k][0]
-            for part, v in values.items()
-            for k, kind in enumerate(("loss", "accuracy"))
-        }
-        rows.append(pd.DataFrame({**row, "point": points, **metrics}))
+        rows.append(pd.DataFrame(row))
     return pd.concat(rows, ignore_index=True)
+
+
+def measure_pair(
+    cell: ConnectivityCell,
+    population: Population,
+    first: Params,
+    second: Params,
+    parts: Mapping[str, Part],
+    matching: Matching,
+) -> dict[str, Any]:
+    """Align the second network of a pair with the first, and measure what is between them.
+
+    Args:
+        cell: How.
+        population: The population.
+        first: One network `[*shape]`.
+        second: The other one.
+        parts: Images to evaluate on, by name.
+        matching: What alignment needs to know.
+
+    Returns:
+        Columns of the pair, with a value for each point where they differ by it.
+    """
+    space, plain = population.space, standard_space(population)
+    element = ALIGNMENTS[cell.alignment](space, second, first, matching)
+    moved = act(space, element, second)
+    points = np.linspace(0, 1, cell.points)
+    repair = parts["train"] if cell.repaired else None
+    values = evaluate_segment(
+        population.architecture, select(first, None), select(moved, None), points, parts, repair
+    )
+    order = match_weights(plain, second, first, matching)
+    return {
+        "distance_before": rms_distance(population, first, second),
+        "distance": rms_distance(population, first, moved),
+        "moved": moved_share(space, element),
+        "misordered_share": moved_share(plain, order),
+        "point": points,
+        **{name: curves[0] for name, curves in metric_columns(values).items()},
+    }
 
 
 def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
@@ -213,11 +244,7 @@ def pairs_of(ids: np.ndarray, count: int | None) -> list[tuple[int, int]]:
         ValueError: If there are fewer pairs than asked for, or none.
     """
     row = {int(network): i for i, network in enumerate(ids)}
-    whole = [
-        (i, row[network + 1])
-        for network, i in row.items()
-        if network % 2 == 0 and network + 1 in row
-    ]
+    whole = [(row[i], row[i + 1]) for i in row if i % 2 == 0 and i + 1 in row]
     if not whole or (count is not None and len(whole) < count):
         raise ValueError(
             f"expected at least {count or 1} pairs of networks that did not diverge, found "

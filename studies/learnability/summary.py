@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from metanet.inputs.treatments import NONE
+from studies.common.rows import span_text
 from studies.learnability.scores import TRUE
 
 GROUP = ["target", "labels", "metanet", "treatment", "population", "test_population"]
@@ -134,7 +135,9 @@ def explain(lines: pd.DataFrame) -> list[str]:
     Returns:
         Two sentences.
     """
-    counts = {name: _span(lines[name]) for name in ("n_train", "n_test", "n_matched", "num_seeds")}
+    counts = {
+        name: span_text(lines[name]) for name in ("n_train", "n_test", "n_matched", "num_seeds")
+    }
     return [
         f"{counts['n_train']} training and {counts['n_test']} test networks a population, "
         f"{counts['n_matched']} of the latter "
@@ -161,8 +164,3 @@ def notes(rows: pd.DataFrame) -> list[str]:
     return found + [f"Diverged networks without a finite target, left out: {counts}."] * bool(
         counts
     )
-
-
-def _span(values: Any) -> str:
-    low, high = values.min(), values.max()
-    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"

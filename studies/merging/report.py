@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from studies.common.base import StudyConfig
-from studies.common.figures import WIDTH, draw_band, finish, line_style
-from studies.common.intervals import mean_interval, split_by
-from studies.common.page import Report, Table, figure, heading, paragraph, section
+from studies.common.base import StudyConfig, one_table
+from studies.common.figures import WIDTH, draw_band, finish, line_style, lines_by
+from studies.common.intervals import mean_interval
+from studies.common.page import Report, figure, heading, paragraph, sections
+from studies.common.rows import numbers, split_by
 
 GROUP = ["population", "train_parts", "size", "way"]
 WORDS = {
@@ -40,26 +43,16 @@ def table_cells(rows: pd.DataFrame) -> pd.DataFrame:
         One line for each population, number of parts, size and way.
     """
     lines = []
-    for (population, parts, size, way), own in split_by(rows, GROUP):
-        values = {metric: mean_interval(own[metric].to_numpy(np.float64)) for metric in WORDS}
+    for (population, parts, size, way), groups in split_by(rows, GROUP):
         line = {"population": population, "parts": str(parts), "k": str(size), "way": way}
-        line["n"] = f"{len(own)}{'' if np.all(own['disjoint'].to_numpy()) else '*'}"
-        lines.append(line | {WORDS[metric]: str(value) for metric, value in values.items()})
+        line["n"] = f"{len(groups)}{'' if np.all(groups['disjoint']) else '*'}"
+        for metric, title in WORDS.items():
+            line[title] = str(mean_interval(numbers(groups, metric)))
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
-def make_tables(_config: StudyConfig, rows: pd.DataFrame, _out: Path) -> list[Table]:
-    """The table of merged networks.
-
-    Args:
-        _config: The study's config.
-        rows: Its rows.
-        _out: Its directory.
-
-    Returns:
-        One table.
-    """
-    return [Table("All numbers", table_cells(rows), EXPLAIN)]
+make_tables = one_table("All numbers", table_cells, EXPLAIN)
 
 
 def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
@@ -85,7 +78,7 @@ def make_report(config: StudyConfig, rows: pd.DataFrame, out: Path) -> Report:
             f"interval over groups."
         )
         parts.append(figure(plot_sizes(rows, metric), caption))
-    parts += [part for table in make_tables(config, rows, out) for part in section(table)]
+    parts += sections(make_tables(config, rows, out))
     counts = rows.groupby(GROUP).size()
     facts = {"groups": f"{counts.min()} to {counts.max()} of each size"}
     return Report(f"Merging: {config.zoo.name}", parts, facts)
@@ -101,28 +94,26 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    ways = rows["way"].unique().tolist()
-    columns, lines = len(rows["population"].unique()), len(rows["train_parts"].unique())
-    order = rows[["train_parts", "population"]].drop_duplicates().to_numpy().tolist()
-    drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
-    places = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    row_of = {parts: i for i, parts in enumerate(rows["train_parts"].unique().tolist())}
-    column_of = {population: i for i, population in enumerate(rows["population"].unique().tolist())}
+    populations, train_parts = rows["population"].unique(), rows["train_parts"].unique()
+    drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * len(train_parts)), layout="constrained")
+    grid = drawn.subplots(
+        len(train_parts), len(populations), sharex=True, sharey=True, squeeze=False
+    )
+    sizes = sorted(rows["size"].unique())
     legend = {}
-    for parts, population in order:
-        panel = places[row_of[parts], column_of[population]]
-        here = rows.loc[(rows["train_parts"] == parts) & (rows["population"] == population)]
-        for way in here["way"].unique():
-            i, own = ways.index(way), here.loc[here["way"] == way]
-            curve = [
-                (size, *mean_interval(v.to_numpy(np.float64)))
-                for size, v in own.groupby("size")[metric]
-            ]
-            size, *ends, _ = np.array(curve).T
-            legend[way] = draw_band(panel, size, ends, alpha=0.15, **line_style(i))
+    for (parts, population), inside in split_by(rows, ["train_parts", "population"]):
+        panel = grid[train_parts.tolist().index(parts), populations.tolist().index(population)]
+        for i, way, here in lines_by(inside, "way", rows["way"].unique()):
+            legend[way] = _plot_means(panel, here, metric, i)
         panel.set_xscale("log", base=2)
-        sizes = sorted(rows["size"].unique())
         panel.set_xticks(sizes, [str(size) for size in sizes])
-        told = "all images" if parts == 1 else f"one of {parts} parts each"
-        panel.set_title(f"{population}, {told}")
+        images = "all images" if parts == 1 else f"one of {parts} parts each"
+        panel.set_title(f"{population}, {images}")
     return finish(drawn, "networks merged, k", WORDS[metric], legend)
+
+
+def _plot_means(panel: Axes, rows: pd.DataFrame, metric: str, number: int) -> Line2D:
+    """Means over groups by their size, with intervals."""
+    means = {size: mean_interval(numbers(groups, metric)) for size, groups in rows.groupby("size")}
+    curves = np.array(list(means.values())).T[:3]
+    return draw_band(panel, list(means), curves, alpha=0.15, **line_style(number))

@@ -15,6 +15,7 @@ References:
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from data_gen.training.runs import parts_of
-from studies.common.alignments import Matching, align_to_mean, can_move, match_weights
+from studies.common.alignments import Matching, align_to_first, align_to_mean, can_move
 from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import (
     Part,
@@ -33,16 +34,17 @@ from studies.common.evaluation import (
     evaluate,
     load_parts,
     log_probabilities,
+    metric_columns,
+    num_networks,
     reset_statistics,
     table_of_all,
 )
-from studies.common.grid import PLACE, Measurement, plan_cells
+from studies.common.grid import PLACE, Measurement, plan_cells, population_cells
 from studies.merging.report import make_report, make_tables
 from zoo.architectures import Architecture
-from zoo.params import Params, stack
+from zoo.params import Params, select, stack
 from zoo.store.population import Population
 from zoo.store.zoo import load
-from zoo.symmetry.action import act
 from zoo.weight_space import WeightSpace
 
 
@@ -110,9 +112,7 @@ class MergingCell:
 
 def plan(config: Merging, out: Path) -> list[Measurement]:
     """The cells of all populations."""
-    populations = load(config.zoo).choose(config.populations).values()
-    cells = [cell for population in populations for cell in cells_of(config, population)]
-    return plan_cells(measure, cells, out, MODULES)
+    return plan_cells(measure, population_cells(config, cells_of), out, MODULES)
 
 
 def cells_of(config: Merging, population: Population) -> list[MergingCell]:
@@ -166,13 +166,14 @@ def draw_groups(
         Rows of the networks of each group. A shuffle takes one network of every part before a
         second one of any, so that a group has networks of different parts as far as possible.
     """
-    generator, found = np.random.default_rng(seed), []
-    while len(found) < groups:
+    generator = np.random.default_rng(seed)
+    drawn: list[list[int]] = []
+    while len(drawn) < groups:
         order = generator.permutation(len(part))
         turn = pd.Series(part[order]).groupby(part[order]).cumcount().to_numpy()
         order = order[np.argsort(turn, kind="stable")]
-        found += [order[i : i + size].tolist() for i in range(0, len(part) - size + 1, size)]
-    return found[:groups]
+        drawn += [order[i : i + size].tolist() for i in range(0, len(part) - size + 1, size)]
+    return drawn[:groups]
 
 
 def measure(cell: MergingCell) -> pd.DataFrame:
@@ -187,51 +188,58 @@ def measure(cell: MergingCell) -> pd.DataFrame:
     population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
     rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == cell.train_parts)
+    part_of = table["network_id"].to_numpy()[rows] % cell.train_parts
+    groups = draw_groups(part_of, cell.size, cell.groups, cell.seed)
     train, test = load_parts(population)
     parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
     matching = Matching(population.architecture, parts["train"], cell.num_restarts, cell.seed)
-    groups = draw_groups(
-        table["network_id"].to_numpy()[rows] % cell.train_parts,
-        cell.size,
-        cell.groups,
-        cell.seed,
-    )
-    found = []
+    lines = []
     for number, group in enumerate(groups):
-        ids = torch.from_numpy(rows[group])
-        own = {name: tensor[ids] for name, tensor in params.items()}
-        merged = merge_all(population.space, own, matching)
-        if cell.repair:
-            merged = {
-                way: reset_statistics(population.architecture, p, parts["train"].x)
-                for way, p in merged.items()
-            }
-        values = {
-            way: {n: evaluate(population.architecture, p, part) for n, part in parts.items()}
-            for way, p in merged.items()
-        }
-        values["single"] = {
-            name: evaluate(population.architecture, own, part) for name, part in parts.items()
-        }
-        values["ensemble"] = {
-            name: evaluate_ensemble(population.architecture, own, part)
-            for name, part in parts.items()
-        }
-        key = {
+        networks = select(params, torch.from_numpy(rows[group]))
+        line = {
             "population": cell.population,
             "train_parts": cell.train_parts,
             "size": cell.size,
             "group": number,
+            "disjoint": len(groups) * cell.size <= len(rows),
         }
-        key["disjoint"] = len(groups) * cell.size <= len(rows)
-        for way, scores in values.items():
-            means = {
-                f"{n}_{kind}": v[k].mean()
-                for n, v in scores.items()
-                for k, kind in enumerate(("loss", "accuracy"))
-            }
-            found.append({**key, "way": way, **means})
-    return pd.DataFrame(found)
+        ways = score_ways(population.space, networks, parts, matching, cell.repair)
+        lines += [{**line, "way": way, **scores} for way, scores in ways.items()]
+    return pd.DataFrame(lines)
+
+
+def score_ways(
+    space: WeightSpace,
+    networks: Mapping[str, Tensor],
+    parts: Mapping[str, Part],
+    matching: Matching,
+    repair: bool,
+) -> dict[str, dict[str, float]]:
+    """Loss and accuracy of a group of networks: merged, each alone, and as an ensemble.
+
+    Args:
+        space: Their weight space.
+        networks: At least two networks `[k, *shape]`.
+        parts: Images to evaluate on, by name, those of training among them.
+        matching: What computes, and how weights are matched.
+        repair: Whether running statistics of merged networks are reset.
+
+    Returns:
+        `<part>_loss` and `<part>_accuracy` of each way.
+    """
+    architecture = matching.architecture
+    merged = merge_all(space, networks, matching)
+    if repair:
+        images = parts["train"].x
+        merged = {way: reset_statistics(architecture, p, images) for way, p in merged.items()}
+    ways = {way: partial(evaluate, architecture, p) for way, p in merged.items()}
+    ways["single"] = partial(evaluate, architecture, networks)
+    ways["ensemble"] = partial(evaluate_ensemble, architecture, networks)
+    scores = {}
+    for way, score in ways.items():
+        columns = metric_columns({name: score(part) for name, part in parts.items()})
+        scores[way] = {name: values.mean() for name, values in columns.items()}
+    return scores
 
 
 def merge_all(
@@ -250,16 +258,8 @@ def merge_all(
     """
     merged = {"average": average(params)}
     if can_move(space):
-        networks = [
-            {name: tensor[i] for name, tensor in params.items()}
-            for i in range(len(next(iter(params.values()))))
-        ]
-        first = networks[0]
-        moved = [
-            first,
-            *(act(space, match_weights(space, p, first, matching), p) for p in networks[1:]),
-        ]
-        merged["aligned to first"] = average(stack(moved))
+        networks = [select(params, i) for i in range(num_networks(params))]
+        merged["aligned to first"] = average(stack(align_to_first(space, networks, matching)))
         merged["aligned to mean"] = average(stack(align_to_mean(space, networks, matching)))
     return merged
 
