@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from metanet.metrics import Estimate
 from studies.common.rows import split_by
 
 WIDTH = 10.5  # inches, a laptop's text width
@@ -198,9 +197,8 @@ def draw_shares(panel: Axes, values: Any, number: int, **style: Any) -> Line2D:
     return line
 
 
-def bar_lengths(estimate: Estimate) -> Any:
+def bar_lengths(value: Any, low: Any, high: Any) -> Any:
     """Lengths of error bars below and above values."""
-    value, low, high = estimate
     return np.stack([value - low, high - value]).clip(0)
 
 

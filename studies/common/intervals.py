@@ -25,7 +25,9 @@ def estimate_of(row: Any, name: str) -> Estimate:
 
 
 def interval_text(estimate: Sequence[float], digits: str) -> str:
-    """`0.84 [0.80, 0.88]`, every number formatted as `digits` says."""
+    """`0.84 [0.80, 0.88]`, every number formatted as `digits` says; `n/a` without a value."""
+    if not math.isfinite(estimate[0]):
+        return "n/a"
     value, low, high = (f"{number:{digits}}" for number in estimate)
     return f"{value} [{low}, {high}]"
 

@@ -15,7 +15,7 @@ from data_gen.training.memory import running_bytes
 from data_gen.training.runs import DataView
 from studies.common.segments import between
 from zoo.architectures.base import Architecture
-from zoo.params import Params
+from zoo.params import Params, select
 
 MEMORY = 64 * 2**20
 """Bytes for the params and activations of all points of the networks that run together."""
@@ -25,7 +25,7 @@ MAX_IMAGES = 256
 def segment_losses(
     architecture: Architecture,
     task: Task,
-    seen: DataView,
+    shown: DataView,
     ends: tuple[Params, Params],
     size: Int64[Tensor, " N"],
     smoothing: Float[Tensor, " N"],
@@ -40,7 +40,7 @@ def segment_losses(
     Args:
         architecture: Their architecture, in the dtype of the task.
         task: What they were trained on.
-        seen: What each network saw of the training part.
+        shown: What each network saw of the training part.
         ends: Effective parameters `[N, *shape]` of the start and of the end.
         size: How many of the images that a network saw count, at least 1 each; the first ones.
         smoothing: Label smoothing of each network's loss; 0 for the cross-entropy.
@@ -64,11 +64,9 @@ def segment_losses(
     losses = torch.zeros(len(size), num_points, dtype=torch.float64)
     with torch.no_grad():
         for rows in torch.arange(len(size)).split(num_networks):
-            start, end = (
-                {name: tensor[rows] for name, tensor in params.items()} for params in ends
-            )
+            start, end = (select(params, rows) for params in ends)
             params = between(start, end, np.linspace(0, 1, num_points))
-            for x, y, counted in _images(task, seen, rows, size[rows], num_images):
+            for x, y, counted in _images(task, shown, rows, size[rows], num_images):
                 image_losses = _cross_entropy(apply(params, x), y, smoothing[rows])
                 losses[rows] += torch.where(counted[:, None], image_losses, 0).sum(-1)
     return losses / size[:, None]
@@ -108,11 +106,11 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
 
 
 def _images(
-    task: Task, seen: DataView, rows: Int64[Tensor, " n"], size: Int64[Tensor, " n"], at_once: int
+    task: Task, shown: DataView, rows: Int64[Tensor, " n"], size: Int64[Tensor, " n"], at_once: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Inputs `[n, B, ...]`, labels and which count `[n, B]`, until all have seen theirs."""
-    labels = seen.labels if len(seen.labels) == 1 else seen.labels[rows]
-    chosen = DataView(None if seen.subset is None else seen.subset[rows], labels)
+    labels = shown.labels if len(shown.labels) == 1 else shown.labels[rows]
+    chosen = DataView(None if shown.subset is None else shown.subset[rows], labels)
     for position in torch.arange(int(size.max())).split(at_once):
         image, y = chosen.batch(position.expand(len(rows), -1))
         x = task.inputs(task.train.x[image.reshape(-1)])

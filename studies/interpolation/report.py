@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,19 @@ from matplotlib.figure import Figure
 
 from studies.common.figures import (
     WIDTH,
+    bar_lengths,
     draw_band,
+    draw_shares,
     finish,
     line_style,
+    lines_by,
     panels,
+    panels_by,
     plain_ticks,
     words,
 )
-from studies.common.page import Report, figure, heading, paragraph, quiet, section
+from studies.common.page import Report, figure, heading, paragraph, quiet, section, sections
+from studies.common.rows import numbers, split_by
 from studies.interpolation.config import Interpolation
 from studies.interpolation.tables import bin_shares, make_tables, varied
 
@@ -51,7 +57,7 @@ def make_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Report:
         quiet(f"Diverged networks, counted and left out of all means and curves: {counts}."),
         *section(first),
         *_first_figures(config, rows),
-        *(part for table in others for part in section(table)),
+        *sections(others),
         *_hyperparameters(config, rows),
     ]
     facts = {
@@ -61,11 +67,8 @@ def make_report(config: Interpolation, rows: pd.DataFrame, out: Path) -> Report:
     return Report(f"Interpolation: {config.zoo.name}", parts, facts)
 
 
-def _diverged(rows: pd.DataFrame) -> dict[str, int]:
-    return {
-        str(name): int(here["diverged"].to_numpy(bool).sum())
-        for name, here in rows.groupby("population", sort=False)
-    }
+def _diverged(rows: pd.DataFrame) -> dict[Any, int]:
+    return pd.Series(rows.groupby("population", sort=False)["diverged"].sum()).to_dict()
 
 
 def _images(config: Interpolation) -> str:
@@ -117,15 +120,13 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
     Returns:
         The figure.
     """
-    usable = rows.loc[~rows["diverged"]]
-    names = list(rows["population"].unique())
-    drawn, axes = panels(len(names), 5, margin=0.5, height=2.5)
     quartiles = {
         name: np.quantile(np.stack(here["losses"].to_list()), [0.25, 0.5, 0.75], axis=0)
-        for name, here in usable.groupby("population", sort=False)
+        for name, here in split_by(rows.loc[~rows["diverged"]], "population")
     }
-    for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
-        panel.set_title(f"{name}\n{int((usable['population'] == name).sum())} networks", fontsize=8)
+    drawn, places = panels_by(rows, "population", 5, margin=0.5, height=2.5)
+    for i, (panel, name, here) in enumerate(places):
+        panel.set_title(f"{name}\n{(~here['diverged']).sum()} networks", fontsize=8)
         if name in quartiles:
             low, middle, high = quartiles[name]
             position = np.linspace(0, 1, len(middle))
@@ -133,8 +134,9 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
             draw_band(panel, position, (middle, low, high), alpha=0.2, color=color, lw=1.6)
             if name != baseline and baseline in quartiles:
                 panel.plot(position, quartiles[baseline][1], color="#555", lw=0.9, ls=(0, (4, 2)))
-    axes[0].set_yscale("log")
-    plain_ticks(axes[0].yaxis)
+    first = places[0][0]
+    first.set_yscale("log")
+    plain_ticks(first.yaxis)
     position = "position on the segment (0 initialization, 1 trained)"
     return finish(drawn, position, "training loss (nats)")
 
@@ -150,11 +152,8 @@ def plot_rises(rows: pd.DataFrame) -> Figure:
     """
     drawn = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
     panel = drawn.subplots()
-    for i, (name, here) in enumerate(rows.loc[~rows["diverged"]].groupby("population", sort=False)):
-        values = np.sort(here["largest_rise"].to_numpy(np.float64))
-        shares = np.arange(1, len(values) + 1) / len(values)
-        color, dashes = line_style(i)["color"], line_style(i)["ls"]
-        panel.step(values, shares, where="post", color=color, ls=dashes, lw=1.4, label=name)
+    for i, (name, here) in enumerate(split_by(rows.loc[~rows["diverged"]], "population")):
+        draw_shares(panel, numbers(here, "largest_rise"), i, label=name)
     panel.axvline(0, color="#888", lw=0.8)
     panel.set_xscale("symlog", linthresh=1e-3)
     low, high = panel.get_xlim()
@@ -185,9 +184,8 @@ def plot_shares(rows: pd.DataFrame, hyperparameters: Sequence[str], num_bins: in
     legend = {}
     for panel, hyperparameter in zip(axes, hyperparameters, strict=True):
         shares = bin_shares(rows, hyperparameter, num_bins)
-        for i, name in enumerate(rows["population"].unique()):
-            here = shares.loc[shares["population"] == name]
-            bars = np.stack([here["value"] - here["low"], here["high"] - here["value"]]).clip(0)
+        for i, name, here in lines_by(shares, "population", rows["population"].unique()):
+            bars = bar_lengths(here["value"], here["low"], here["high"])
             style = line_style(i, lw=1.2, elinewidth=0.8, capsize=2)
             legend[name] = panel.errorbar(here["center"], here["value"], yerr=bars, **style)
         _dress(panel, hyperparameter, shares)
@@ -195,8 +193,8 @@ def plot_shares(rows: pd.DataFrame, hyperparameters: Sequence[str], num_bins: in
 
 
 def _dress(panel: Axes, hyperparameter: str, shares: pd.DataFrame) -> None:
-    centers = shares.drop_duplicates("bin")["center"].to_numpy(np.float64)
-    labels = shares.drop_duplicates("bin")["label"].to_list()
+    bins = shares.drop_duplicates("bin")
+    centers, labels = numbers(bins, "center"), bins["label"].to_list()
     panel.set(xlabel=words(hyperparameter), ylim=(-0.04, 1.04))
     if centers.min() > 0 and centers.max() > LOG_RATIO * centers.min():
         panel.set_xscale("log")

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float64
 
 from data_gen.config import Job
 from data_gen.sampling import as_tensor
@@ -31,6 +32,7 @@ from studies.interpolation.config import Interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
 from studies.interpolation.report import make_report
 from studies.interpolation.tables import make_tables
+from zoo.architectures import Architecture
 from zoo.params import Params
 from zoo.store.zoo import Zoo, load
 
@@ -129,31 +131,43 @@ def measure(cell: InterpolationCell) -> pd.DataFrame:
         if diverged) and `losses`, the curve.
     """
     zoo = load(cell.zoo)
-    population, dtype = zoo[cell.population], getattr(torch, cell.dtype)
+    population = zoo[cell.population]
     table = population.table(cell.split).iloc[cell.start : cell.stop].reset_index(drop=True)
-    job = Job.model_validate(zoo.manifest.config)
-    task = _task(job.task.model_dump_json(), dtype)
-    seen_size = as_tensor(table["train_size"].to_numpy(copy=True), torch.int64)
-    size = seen_size if cell.num_images is None else seen_size.clamp(max=cell.num_images)
-    seen = draw_view(_networks(table, seen_size), task, job.seed)
-    smoothing = as_tensor(table["label_smoothing"].to_numpy() * cell.label_smoothing, torch.float64)
-    ends = _ends(cell.zoo, cell.population, cell.split, cell.fingerprint)
-    start, end = (
-        {name: tensor[cell.start : cell.stop].to(dtype) for name, tensor in part.items()}
-        for part in ends
-    )
-    architecture = population.architecture.to("cpu", dtype)
-    losses = segment_losses(
-        architecture, task, seen, (start, end), size, smoothing, cell.num_points
-    ).numpy()
+    losses = _losses(cell, population.architecture, Job.model_validate(zoo.manifest.config), table)
     diverged = table["diverged"].to_numpy(bool) | ~np.isfinite(losses).all(1)
-    rows = table[["network_id", *population.hyperparameters]].copy()
-    rows.insert(0, "population", cell.population)
-    rows["diverged"] = diverged
-    for name, values in measure_curves(losses).items():
-        rows[name] = np.where(diverged, np.nan, values)
-    rows["losses"] = list(losses)
-    return rows
+    shapes = measure_curves(losses)
+    columns = {
+        "population": cell.population,
+        **table[["network_id", *population.hyperparameters]],
+        "diverged": diverged,
+        **{name: np.where(diverged, np.nan, values) for name, values in shapes.items()},
+        "losses": list(losses),
+    }
+    return pd.DataFrame(columns)
+
+
+def _losses(
+    cell: InterpolationCell, architecture: Architecture, job: Job, table: pd.DataFrame
+) -> Float64[np.ndarray, "N T"]:
+    """Loss curves of the networks of a table."""
+    dtype = getattr(torch, cell.dtype)
+    task = _task(job.task.model_dump_json(), dtype)
+    train_size = _column(table, "train_size", torch.int64)
+    size = train_size if cell.num_images is None else train_size.clamp(max=cell.num_images)
+    shown = draw_view(_networks(table, train_size), task, job.seed)
+    smoothing = _column(table, "label_smoothing", torch.float64) * cell.label_smoothing
+    start, end = (
+        {name: tensor[cell.start : cell.stop].to(dtype) for name, tensor in params.items()}
+        for params in _ends(cell.zoo, cell.population, cell.split, cell.fingerprint)
+    )
+    curves = segment_losses(
+        architecture.to("cpu", dtype), task, shown, (start, end), size, smoothing, cell.num_points
+    )
+    return curves.numpy()
+
+
+def _column(table: pd.DataFrame, name: str, dtype: torch.dtype) -> torch.Tensor:
+    return as_tensor(table[name].to_numpy(copy=True), dtype)
 
 
 @lru_cache(maxsize=1)
@@ -174,11 +188,9 @@ def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Pa
 def _networks(table: pd.DataFrame, train_size: torch.Tensor) -> TrainingRuns:
     """What `draw_view` has to know of networks."""
     # Who trained them and how does not matter to what they saw.
-    ids, steps = (
-        as_tensor(table[name].to_numpy(copy=True), torch.int64) for name in ("network_id", "steps")
-    )
+    ids, steps = (_column(table, name, torch.int64) for name in ("network_id", "steps"))
     # In the type of training, on which the draws depend.
-    noise = as_tensor(table["label_noise"].to_numpy(copy=True), torch.float32)
+    noise = _column(table, "label_noise", torch.float32)
     parts = torch.from_numpy(parts_of(table.get("train_parts"), len(table)))
     first = table.iloc[0]
     shared = (str(first["optimizer"]), str(first["schedule"]), int(first["batch_size"]))

@@ -1,16 +1,17 @@
 """Tables of the study of linear interpolation: populations, paired differences, hyperparameters."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Shaped
+from jaxtyping import Float64, Int64, Shaped
+from pandas.api.types import is_numeric_dtype
 
 from metanet.metrics import Estimate, bootstrap
-from studies.common.intervals import bootstrap_mean
+from studies.common.intervals import bootstrap_mean, columns_of, estimate_of, interval_text
 from studies.common.page import Table
+from studies.common.rows import numbers, split_by
 from studies.interpolation.config import Interpolation
 
 MEASURES = {
@@ -58,9 +59,8 @@ def share_interval(hits: Shaped[np.ndarray, " n"]) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     n, p, z = len(hits), float(np.mean(hits)), LEVEL_Z
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return Estimate(
-        p, *(max(0.0, min(1.0, (middle + side * half) / (1 + z**2 / n))) for side in (-1, 1))
-    )
+    ends = ((middle + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return Estimate(p, *(max(0.0, min(1.0, end)) for end in ends))
 
 
 def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
@@ -76,25 +76,21 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         both ends), `n` and `diverged`.
     """
     lines = []
-    for name, here in rows.groupby("population", sort=False):
+    for name, here in split_by(rows, "population"):
         usable = here.loc[~here["diverged"]]
         line: dict[str, Any] = {"population": name}
         for measure in MEASURES:
-            values = usable[measure].to_numpy(np.float64)
-            found = (
-                share_interval(values)
-                if measure == "monotonic"
-                else bootstrap_mean(values, num_bootstrap)
-            )
-            line |= _columns(measure, found)
+            line |= columns_of(measure, _mean(measure, numbers(usable, measure), num_bootstrap))
+        curves = usable["losses"].to_list() or [[np.nan]]
         for end, place in (("start", 0), ("end", -1)):
-            line[end] = (
-                float(np.median([losses[place] for losses in usable["losses"]]))
-                if len(usable)
-                else np.nan
-            )
+            line[end] = float(np.median([losses[place] for losses in curves]))
         lines.append({**line, "n": len(usable), "diverged": len(here) - len(usable)})
     return pd.DataFrame(lines)
+
+
+def _mean(measure: str, values: Float64[np.ndarray, " n"], num_bootstrap: int) -> Estimate:
+    is_share = measure == "monotonic"
+    return share_interval(values) if is_share else bootstrap_mean(values, num_bootstrap)
 
 
 def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.DataFrame:
@@ -109,21 +105,19 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
         One line for every other population: `population`, each measure with `_low` and `_high`, and
             `n`, the number of pairs.
     """
-    usable = rows.loc[~rows["diverged"]]
-    measures = list(MEASURES)
-    reference = usable.loc[usable["population"] == baseline, ["network_id", *measures]]
+    usable = rows.loc[~rows["diverged"]].set_index("network_id")
+    measures = {name: here[list(MEASURES)] for name, here in split_by(usable, "population")}
     lines = []
     for name in rows["population"].unique():
         if name != baseline:
-            own = usable.loc[usable["population"] == name, ["network_id", *measures]]
-            pairs = own.merge(reference, on="network_id", suffixes=("", "_reference"))
+            here, there = (measures.get(n, usable[list(MEASURES)][:0]) for n in (name, baseline))
+            both = here.index.intersection(there.index, sort=False)
+            changes = here.loc[both] - there.loc[both]
             line: dict[str, Any] = {"population": name}
-            for measure in measures:
-                change = pairs[measure].to_numpy(np.float64) - pairs[
-                    f"{measure}_reference"
-                ].to_numpy(np.float64)
-                line |= _columns(measure, bootstrap_mean(change, num_bootstrap))
-            lines.append({**line, "n": len(pairs)})
+            for measure in MEASURES:
+                change = bootstrap_mean(numbers(changes, measure), num_bootstrap)
+                line |= columns_of(measure, change)
+            lines.append({**line, "n": len(both)})
     return pd.DataFrame(lines)
 
 
@@ -145,17 +139,14 @@ def correlate(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         One line for each hyperparameter and population: `hyperparameter`, `population`, `spearman`,
         `spearman_low`, `spearman_high`, `n`.
     """
+    usable = rows.loc[~rows["diverged"]]
     lines = []
-    for hyperparameter in varied(rows):
-        if not pd.api.types.is_numeric_dtype(rows[hyperparameter]):
-            continue
-        for name, here in rows.loc[~rows["diverged"]].groupby("population", sort=False):
-            values, rise = (
-                here[column].to_numpy(np.float64) for column in (hyperparameter, "largest_rise")
-            )
-            found = bootstrap(values, rise, num_bootstrap)["spearman"]
+    for hyperparameter in filter(lambda name: is_numeric_dtype(rows[name]), varied(rows)):
+        for name, here in split_by(usable, "population"):
+            values, rises = numbers(here, hyperparameter), numbers(here, "largest_rise")
+            correlation = bootstrap(values, rises, num_bootstrap)["spearman"]
             line = {"hyperparameter": hyperparameter, "population": name, "n": len(here)}
-            lines.append({**line, **_columns("spearman", found)})
+            lines.append({**line, **columns_of("spearman", correlation)})
     return pd.DataFrame(lines)
 
 
@@ -173,41 +164,41 @@ def bin_shares(rows: pd.DataFrame, hyperparameter: str, num_bins: int) -> pd.Dat
             (median of the bin's values, its
         number if they are no numbers), `value`, `low`, `high`, `n`.
     """
-    values = rows[hyperparameter]
-    numeric = pd.api.types.is_numeric_dtype(values)
-    if numeric and _num_distinct(values) > num_bins:
-        edges = np.unique(np.quantile(values.to_numpy(np.float64), np.linspace(0, 1, num_bins + 1)))
-        bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    else:
-        bins = np.unique(values.astype(str) if not numeric else values, return_inverse=True)[1]
-    binned = rows.assign(bin=bins)
+    numeric = is_numeric_dtype(rows[hyperparameter])
     lines = []
-    for number in np.unique(bins).tolist():
-        everyone = binned.loc[binned["bin"] == number]
-        own = everyone[hyperparameter]
-        label = (
-            f"{own.min():.3g} to {own.max():.3g}"
-            if numeric and _num_distinct(own) > 1
-            else str(own.iloc[0])
-        )
-        center = float(np.median(own.to_numpy(np.float64))) if numeric else float(number)
-        for name, here in everyone.loc[~everyone["diverged"]].groupby("population", sort=False):
-            found = share_interval(here["monotonic"].to_numpy(np.float64))
-            place = {"population": name, "bin": number, "label": label, "center": center}
-            lines.append({**place, **found._asdict(), "n": len(here)})
+    binned = rows.assign(bin=_bins_of(rows[hyperparameter], num_bins))
+    for number, inside in split_by(binned.sort_values("bin", kind="stable"), "bin"):
+        values = inside[hyperparameter]
+        is_range = numeric and _num_distinct(values) > 1
+        span = f"{values.min():.3g} to {values.max():.3g}" if is_range else str(values.iloc[0])
+        center = float(np.median(numbers(inside, hyperparameter)) if numeric else number)
+        place = {"bin": number, "label": span, "center": center}
+        for name, here in split_by(inside.loc[~inside["diverged"]], "population"):
+            share = share_interval(numbers(here, "monotonic"))
+            lines.append({"population": name, **place, **share._asdict(), "n": len(here)})
     return pd.DataFrame(lines)
+
+
+def _bins_of(values: Any, num_bins: int) -> Int64[np.ndarray, " n"]:
+    """The number of the bin of each value."""
+    if not is_numeric_dtype(values):
+        return np.unique(values.astype(str), return_inverse=True)[1]
+    if _num_distinct(values) <= num_bins:
+        return np.unique(values, return_inverse=True)[1]
+    edges = np.unique(np.quantile(values.to_numpy(np.float64), np.linspace(0, 1, num_bins + 1)))
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
 
 
 def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
     """What `summarize` or `differences` returns, as text."""
     cells = pd.DataFrame({"population": lines["population"].astype(str)})
+    records, sign = lines.to_dict("records"), "+" if signed else ""
     for measure, title in MEASURES.items():
-        digits = 4 if measure == "largest_rise" else 3
-        cells[title] = [_text(line, measure, digits, signed) for line in lines.to_dict("records")]
+        digits = f"{sign}.{4 if measure == 'largest_rise' else 3}f"
+        cells[title] = [interval_text(estimate_of(line, measure), digits) for line in records]
     if "start" in lines:
-        cells["median loss at both ends"] = [
-            f"{line['start']:.3g}, {line['end']:.3g}" for line in lines.to_dict("records")
-        ]
+        ends = [f"{line['start']:.3g}, {line['end']:.3g}" for line in records]
+        cells["median loss at both ends"] = ends
     for name in ("n", "diverged"):
         if name in lines:
             cells[name] = lines[name].astype(str)
@@ -217,14 +208,12 @@ def summary_cells(lines: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
 def correlation_cells(lines: pd.DataFrame) -> pd.DataFrame:
     """What `correlate` returns, as text."""
     # A line for each hyperparameter, a column for each population.
-    cells = lines.assign(
-        text=[_text(line, "spearman", 2, True) for line in lines.to_dict("records")]
-    )
-    order = [lines[name].unique() for name in ("hyperparameter", "population")]
-    wide = cells.pivot(index="hyperparameter", columns="population", values="text").loc[
-        order[0], order[1]
-    ]
-    return wide.reset_index().rename_axis(columns=None).astype(str)
+    records = lines.to_dict("records")
+    texts = [interval_text(estimate_of(line, "spearman"), "+.2f") for line in records]
+    keys = ["hyperparameter", "population"]
+    rows, columns = (lines[key].unique() for key in keys)
+    wide = lines.assign(text=texts).pivot(index=keys[0], columns=keys[1], values="text")
+    return wide.loc[rows, columns].reset_index().rename_axis(columns=None).astype(str)
 
 
 def make_tables(config: Interpolation, rows: pd.DataFrame, out: Path) -> list[Table]:
@@ -254,15 +243,3 @@ def make_tables(config: Interpolation, rows: pd.DataFrame, out: Path) -> list[Ta
 
 def _num_distinct(values: Any) -> int:
     return len(np.unique(values.to_numpy()))
-
-
-def _columns(name: str, found: Estimate) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _text(line: Mapping[Any, Any], name: str, digits: int, signed: bool) -> str:
-    if not np.isfinite(line[name]):
-        return "n/a"
-    sign = "+" if signed else ""
-    value, low, high = (f"{line[f'{name}{end}']:{sign}.{digits}f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
