@@ -15,7 +15,8 @@ from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
 from studies.common.evaluation import evaluate, load_parts
 from studies.common.grid import PLACE
-from zoo.params import Params
+from studies.common.intervals import columns_of
+from zoo.params import Params, select
 from zoo.store.population import Population
 from zoo.store.zoo import load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -71,31 +72,16 @@ def measure(cell: PredictionCell) -> pd.DataFrame:
     left_out = tables["test"]["diverged"].to_numpy(bool)
     for bridge in cell.bridges:
         predictor = shown(population, bridge, tables)
-        metanet = Metanet(
-            "hparams" if bridge == "hyperparameters" else "gbm",
-            target=cell.target,
-            seed=cell.seed,
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*networks that diverged and have no finite"
-            )  # they are counted below
-            found = metanet.fit(predictor).evaluate(
-                predictor, "test", num_bootstrap=cell.num_bootstrap
-            )
-        metrics = {
-            f"{name}{end}": getattr(found[name], part)
-            for name in ("kendall_tau", "r2")
-            for end, part in ENDS.items()
-        }
-        rows.append(
-            {
-                "bridge": bridge,
-                **metrics,
-                "n": int((~left_out).sum()),
-                "dropped": int(left_out.sum()),
-            }
-        )
+        name = "hparams" if bridge == "hyperparameters" else "gbm"
+        metanet = Metanet(name, target=cell.target, seed=cell.seed)
+        with warnings.catch_warnings():  # networks that are left out are counted below
+            warnings.filterwarnings("ignore", message=".*networks that diverged and have no finite")
+            fitted = metanet.fit(predictor)
+            scores = fitted.evaluate(predictor, "test", num_bootstrap=cell.num_bootstrap)
+        row = {"bridge": bridge}
+        for metric in ("kendall_tau", "r2"):
+            row |= columns_of(metric, scores[metric])
+        rows.append({**row, "n": int((~left_out).sum()), "dropped": int(left_out.sum())})
     return pd.DataFrame(rows).assign(population=cell.population, target=cell.target, part="bridges")
 
 
@@ -117,12 +103,7 @@ def table_of(cell: PredictionCell, population: Population, split: str) -> pd.Dat
         return table
     reached = half_times(population, split, cell.num_train)
     # metanets leave out networks that are marked so, and count them
-    return table.assign(
-        half_time=reached, diverged=table["diverged"].to_numpy(bool) | np.isnan(reached)
-    )
-
-
-ENDS = {"": "value", "_low": "low", "_high": "high"}
+    return table.assign(half_time=reached, diverged=table["diverged"] | np.isnan(reached))
 
 
 def shown(
@@ -159,7 +140,7 @@ def initial_quantities(population: Population, split: str) -> Params:
 
 def initial_params(population: Population, split: str) -> Params:
     """Parameters `[N, *shape]` of the initialization."""
-    return {name: tensor[:, 0] for name, tensor in population.trajectory(split)[1].items()}
+    return select(population.trajectory(split)[1], (slice(None), 0))
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:
@@ -174,14 +155,10 @@ def half_times(population: Population, split: str, num_train: int) -> Float[np.n
         Steps; NaN of networks that do not get there, or diverged.
     """
     steps, params = population.trajectory(split)
-    count, moments = steps.shape
+    networks = {name: tensor.flatten(0, 1) for name, tensor in params.items()}
     part = load_parts(population)[0].first(num_train)
-    losses, _ = evaluate(
-        population.architecture,
-        {name: tensor.flatten(0, 1) for name, tensor in params.items()},
-        part,
-    )
-    return first_crossings(steps.astype(np.float64), losses.reshape(count, moments))
+    losses, _ = evaluate(population.architecture, networks, part)
+    return first_crossings(steps.astype(np.float64), losses.reshape(steps.shape))
 
 
 def first_crossings(

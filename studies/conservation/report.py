@@ -1,14 +1,25 @@
 """The report of a study of conserved quantities."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.common.figures import finish, line_style, panels, plain_ticks, words
-from studies.common.intervals import mean_interval, split_by
+from studies.common.figures import (
+    bar_lengths,
+    finish,
+    line_style,
+    lines_by,
+    panels_by,
+    plain_ticks,
+    words,
+)
+from studies.common.intervals import estimate_of, mean_interval
 from studies.common.page import Report, figure, heading, paragraph, section
+from studies.common.rows import numbers, split_by
 from studies.conservation.config import Conservation
 from studies.conservation.tables import ROUNDING, bridges_of, make_tables, network_means, paths_of
 
@@ -45,7 +56,7 @@ def make_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Report:
         Its parts.
     """
     paths = paths_of(rows)
-    laws, *told = make_tables(config, rows, out)
+    laws, *predictions = make_tables(config, rows, out)
     parts = [
         heading("Conserved quantities", 1),
         paragraph(LEAD),
@@ -53,7 +64,7 @@ def make_report(config: Conservation, rows: pd.DataFrame, out: Path) -> Report:
         figure(plot_residuals(paths), RESIDUALS_CAPTION),
         figure(plot_steps(paths), STEPS_CAPTION),
     ]
-    for table in told:
+    for table in predictions:
         caption = "Kendall's tau on the test networks; bars: 95% bootstrap interval."
         parts += [*section(table), figure(plot_bridges(bridges_of(rows)), caption)]
     facts = {
@@ -74,19 +85,14 @@ def plot_residuals(rows: pd.DataFrame) -> Figure:
     """
     first = rows.loc[rows["descent"] == rows["descent"].iloc[0]]
     first = first.loc[first["lr"] == first["lr"].min()]
-    kinds = first["kind"].unique()
-    drawn, axes = panels(len(kinds), len(kinds), margin=0, height=3.4)
+    drawn, places = panels_by(first, "kind", margin=0, height=3.4)
     legend = {}
-    for panel, kind in zip(axes, kinds, strict=True):
-        for i, (name, own) in enumerate(
-            first.loc[first["kind"] == kind].groupby("population", sort=False)
-        ):
-            curve = own.groupby("step")["residual"].mean().clip(lower=FLOOR)
+    for panel, _, inside in places:
+        for i, (name, here) in enumerate(split_by(inside, "population")):
+            curve = pd.Series(here.groupby("step")["residual"].mean()).clip(lower=FLOOR)
             (legend[name],) = panel.plot(curve.index, curve.to_numpy(), **line_style(i))
-        panel.set_title(str(kind))
         panel.axhline(ROUNDING, color="#aaa", lw=0.8)
-    axes[0].set_yscale("log")
-    plain_ticks(axes[0].yaxis)
+    _log_scale(places[0][0])
     return finish(drawn, "step", "mean residual", legend)
 
 
@@ -100,34 +106,39 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
         The figure.
     """
     last = rows.loc[rows["step"] == rows.groupby(["descent", "lr"])["step"].transform("max")]
-    last = last.loc[last["kind"] == BALANCE]
-    descents = last["descent"].unique()
-    drawn, axes = panels(len(descents), len(descents), margin=0, height=3.4, sharex=False)
+    balances = last.loc[last["kind"] == BALANCE]
+    drawn, places = panels_by(balances, "descent", margin=0, height=3.4, sharex=False)
     legend = {}
-    for panel, descent in zip(axes, descents, strict=True):
-        here = last.loc[last["descent"] == descent]
-        lrs = np.sort(here["lr"].unique())
-        for i, (name, own) in enumerate(here.groupby("population", sort=False)):
-            curve = []
-            for (lr,), runs in split_by(own, ["lr"]):
-                change = mean_interval(network_means(runs, runs["step_drift"].to_numpy(np.float64)))
-                curve.append((lr, change.mean, change.mean - change.low, change.high - change.mean))
-            lr, mean, below, above = np.nan_to_num(np.array(sorted(curve))).T
-            bars = np.stack([np.minimum(below, 0.99 * mean), above])
-            style = line_style(i, capsize=2)
-            legend[name] = panel.errorbar(lr, np.maximum(mean, FLOOR), yerr=bars, **style)
-            if i == 0:
-                for slope in (1, 2):
-                    panel.plot(
-                        lr, mean[-1] * (lr / lr[-1]) ** slope, color="#aaa", lw=0.8, zorder=0
-                    )
-        panel.set_title(str(descent))
+    for panel, _, inside in places:
+        for i, (name, here) in enumerate(split_by(inside, "population")):
+            legend[name] = _plot_changes(panel, here, i)
+        lrs = sorted(inside["lr"].unique())
         panel.set_xscale("log")
         panel.set_xticks(lrs, [f"{rate:g}" for rate in lrs])
         panel.xaxis.set_tick_params(which="minor", bottom=False, labelbottom=False)
-    axes[0].set_yscale("log")
-    plain_ticks(axes[0].yaxis)
+    _log_scale(places[0][0])
     return finish(drawn, "step size", "mean change of a balance in one step", legend)
+
+
+def _plot_changes(panel: Axes, rows: pd.DataFrame, number: int) -> object:
+    """Mean change in a step by step size; the first line has lines of slopes 1 and 2 beside it."""
+    changes = {
+        lr: mean_interval(network_means(runs, numbers(runs, "step_drift")))
+        for lr, runs in rows.groupby("lr")
+    }
+    lr, curves = np.array(list(changes)), np.array(list(changes.values())).T[:3]
+    mean = np.nan_to_num(curves[0])
+    bars = np.nan_to_num(bar_lengths(*curves))
+    bars[0] = np.minimum(bars[0], 0.99 * mean)
+    style = line_style(number, capsize=2)
+    for slope in (1, 2) if number == 0 else ():
+        panel.plot(lr, mean[-1] * (lr / lr[-1]) ** slope, color="#aaa", lw=0.8, zorder=0)
+    return panel.errorbar(lr, np.maximum(mean, FLOOR), yerr=bars, **style)
+
+
+def _log_scale(panel: Axes) -> None:
+    panel.set_yscale("log")
+    plain_ticks(panel.yaxis)
 
 
 def plot_bridges(rows: pd.DataFrame) -> Figure:
@@ -139,26 +150,24 @@ def plot_bridges(rows: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    targets, bridges, names = (
-        rows[column].unique() for column in ("target", "bridge", "population")
-    )
+    bridges, names = rows["bridge"].unique(), rows["population"].unique()
     height = 0.3 * len(names) * len(bridges) / 2
-    drawn, axes = panels(len(targets), len(targets), margin=0.9, height=height)
+    drawn, places = panels_by(rows, "target", margin=0.9, height=height)
     legend = {}
-    for panel, target in zip(axes, targets, strict=True):
-        for i, bridge in enumerate(bridges):
-            own = (
-                rows.loc[(rows["target"] == target) & (rows["bridge"] == bridge)]
-                .set_index("population")
-                .loc[names]
-            )
-            tau = own["kendall_tau"].to_numpy(np.float64)
-            ends = np.stack([tau - own["kendall_tau_low"], own["kendall_tau_high"] - tau]).clip(0)
-            place = np.arange(len(names)) + 0.16 * (i - (len(bridges) - 1) / 2)
-            style = line_style(i, ls="none", ms=5, capsize=2, lw=1.5)
-            legend[bridge] = panel.errorbar(tau, place, xerr=ends, **style)
-        panel.set_title(f"predicting {words(str(target))}")
-        panel.set_yticks(np.arange(len(names)), names)
+    middles = np.arange(len(names))
+    for panel, target, inside in places:
+        for i, bridge, here in lines_by(inside, "bridge", bridges):
+            scores = here.set_index("population").loc[names]
+            beside = middles + 0.16 * (i - (len(bridges) - 1) / 2)
+            legend[bridge] = _plot_scores(panel, scores, beside, i)
+        panel.set_title(f"predicting {words(target)}")
+        panel.set_yticks(middles, names)
         panel.axvline(0, color="#aaa", lw=0.8)
-    axes[0].invert_yaxis()
+    places[0][0].invert_yaxis()
     return finish(drawn, "Kendall's tau", legend=legend, handlelength=2)
+
+
+def _plot_scores(panel: Axes, scores: pd.DataFrame, places: Any, number: int) -> object:
+    tau = estimate_of(scores, "kendall_tau")
+    style = line_style(number, ls="none", ms=5, capsize=2, lw=1.5)
+    return panel.errorbar(tau.value, places, xerr=bar_lengths(*tau), **style)

@@ -12,11 +12,12 @@ References:
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 from studies.common.base import Study
 from studies.common.computed_targets import DERIVED
-from studies.common.grid import Measurement, plan_cells
+from studies.common.grid import Measurement, plan_cells, population_cells
 from studies.conservation import prediction, trajectories
 from studies.conservation.config import Conservation
 from studies.conservation.prediction import HALF_TIME, PredictionCell
@@ -24,7 +25,6 @@ from studies.conservation.report import make_report
 from studies.conservation.tables import make_tables
 from studies.conservation.trajectories import TrainingCell
 from zoo.store.population import Population
-from zoo.store.zoo import load
 
 MODULES = ("metanet", "studies.common.computed_targets", "studies.common.evaluation")
 
@@ -43,12 +43,10 @@ def plan(config: Conservation, out: Path) -> list[Measurement]:
         ValueError: If a population or target is unknown, or a population has no recorded quantities
             and there is something to predict.
     """
-    populations = load(config.zoo).choose(config.populations).values()
-    trained = [cell for population in populations for cell in runs(config, population)]
-    planned = plan_cells(trajectories.measure, trained, out)
+    planned = plan_cells(trajectories.measure, population_cells(config, runs), out)
     if config.bridges:
-        told = [cell for population in populations for cell in bridges(config, population, out)]
-        planned += plan_cells(prediction.measure, told, out, MODULES)
+        predicted = population_cells(config, partial(bridges, out=out))
+        planned += plan_cells(prediction.measure, predicted, out, MODULES)
     return planned
 
 
@@ -62,14 +60,14 @@ def runs(config: Conservation, population: Population) -> list[TrainingCell]:
     Returns:
         A cell for each way to train and step size.
     """
-    told = json.dumps(population.manifest.config, sort_keys=True)
+    job = json.dumps(population.manifest.config, sort_keys=True)
     common = (config.batch_size, config.records, config.networks)
     cells = []
     for name, descent in config.descents.items():
         for lr in descent.lrs:
             steps = max(config.records, round(config.steps * min(descent.lrs) / lr))
             how = (name, descent.optimizer, lr, descent.momentum, descent.weight_decay)
-            cells.append(TrainingCell(told, population.name, *how, steps, *common))
+            cells.append(TrainingCell(job, population.name, *how, steps, *common))
     return cells
 
 
@@ -98,13 +96,7 @@ def bridges(config: Conservation, population: Population, out: Path) -> list[Pre
             f"targets: unknown target {unknown[0]!r} of population {population.name!r}; known are "
             f"{known}"
         )
-    options = (
-        config.bridges,
-        config.num_train,
-        config.seed,
-        config.num_bootstrap,
-        out / "targets",
-    )
+    options = config.bridges, config.num_train, config.seed, config.num_bootstrap, out / "targets"
     return [
         PredictionCell(config.zoo, population.fingerprint, population.name, target, *options)
         for target in config.targets

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from studies.common.intervals import Interval, mean_interval, split_by
+from studies.common.intervals import Interval, estimate_of, interval_text, mean_interval
 from studies.common.page import Table
+from studies.common.rows import numbers, split_by
 from studies.conservation.config import Conservation
 from studies.conservation.trajectories import TERMS
 
@@ -40,8 +41,8 @@ def kind_of(law: str) -> str:
 
 def paths_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the training runs, with the kind of each law."""
-    found = rows.loc[rows["part"] == "paths"]
-    return found.assign(kind=found["law"].map(kind_of))
+    paths = rows.loc[rows["part"] == "paths"]
+    return paths.assign(kind=paths["law"].map(kind_of))
 
 
 def bridges_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -59,31 +60,25 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
         The table.
     """
     lines = []
-    for (population, descent, kind), own in split_by(
-        paths_of(rows), ["population", "descent", "kind"]
-    ):
-        smallest = own.loc[own["lr"] == own["lr"].min()]
+    for names, runs in split_by(paths_of(rows), ["population", "descent", "kind"]):
+        line = dict(zip(("population", "descent", "law"), map(str, names), strict=True))
+        smallest = runs.loc[runs["lr"] == runs["lr"].min()]
         ends = smallest.loc[smallest["step"] == smallest["step"].max()]
-        shares = {name: relative(ends, name) for name in ("drift", *TERMS)}
-        line = {"population": str(population), "descent": str(descent), "law": str(kind)}
+        drift, slope = relative(ends, "drift"), slopes(runs)
         line |= {
-            "lr": f"{own['lr'].min():g}",
+            "lr": f"{runs['lr'].min():g}",
             "residual": f"{smallest['residual_max'].max():.1e}",
-            "drift": _text(shares["drift"]),
+            "drift": interval_text(drift[:3], ".1e") if drift.n > 1 else f"{drift.mean:.1e}",
         }
-        line |= {term: f"{shares[term].mean:.1e}" for term in TERMS}
-        slope = slopes(own)
-        line["slope"] = "-" if slope is None else str(slope)
-        lines.append(line)
+        line |= {term: f"{relative(ends, term).mean:.1e}" for term in TERMS}
+        lines.append(line | {"slope": "-" if slope is None else str(slope)})
     return pd.DataFrame(lines)
 
 
 def relative(ends: pd.DataFrame, column: str) -> Interval:
     """A column over the size of the quantities, networks by networks."""
     # Mean over laws, then the interval over networks.
-    return mean_interval(
-        network_means(ends, ends[column].to_numpy(np.float64) / ends["size"].to_numpy(np.float64))
-    )
+    return mean_interval(network_means(ends, numbers(ends, column) / numbers(ends, "size")))
 
 
 def network_means(rows: pd.DataFrame, values: Float[np.ndarray, " R"]) -> Float[np.ndarray, " N"]:
@@ -146,17 +141,12 @@ def bridge_cells(rows: pd.DataFrame) -> pd.DataFrame:
         The table.
     """
     lines = []
-    for (target, population), own in split_by(bridges_of(rows), ["target", "population"]):
-        line = {
-            "target": str(target),
-            "population": str(population),
-            "n": f"{own['n'].iloc[0]:g}",
-            "left out": f"{own['dropped'].iloc[0]:g}",
-        }
-        for row in own.to_dict("records"):
-            line[str(row["bridge"])] = (
-                "{kendall_tau:.2f} [{kendall_tau_low:.2f}, {kendall_tau_high:.2f}]".format(**row)
-            )
+    for (target, population), scores in split_by(bridges_of(rows), ["target", "population"]):
+        counts = scores.iloc[0]
+        line = {"target": str(target), "population": str(population)}
+        line |= {"n": f"{counts['n']:g}", "left out": f"{counts['dropped']:g}"}
+        for row in scores.to_dict("records"):
+            line[str(row["bridge"])] = interval_text(estimate_of(row, "kendall_tau"), ".2f")
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -175,14 +165,6 @@ def make_tables(config: Conservation, rows: pd.DataFrame, out: Path) -> list[Tab
     del out
     tables = [Table("Laws along training", path_cells(rows), EXPLAIN)]
     if config.bridges:
-        told = Table("What the initialization tells", bridge_cells(rows), EXPLAIN_BRIDGES)
-        tables.append(told)
+        cells = bridge_cells(rows)
+        tables.append(Table("What the initialization tells", cells, EXPLAIN_BRIDGES))
     return tables
-
-
-def _text(interval: Interval) -> str:
-    return (
-        f"{interval.mean:.1e} [{interval.low:.1e}, {interval.high:.1e}]"
-        if interval.n > 1
-        else f"{interval.mean:.1e}"
-    )

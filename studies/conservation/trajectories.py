@@ -26,6 +26,7 @@ from zoo.conservation.laws import Law
 from zoo.conservation.quantities import measure as measure_laws
 from zoo.params import Params
 
+STEP_DRIFT = "step_drift"
 TERMS = ("discretization", "decay", "optimizer", "broken")
 
 
@@ -85,34 +86,31 @@ def measure(cell: TrainingCell) -> pd.DataFrame:
     worker = ShardWorker(
         job, Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
-    trainer, table = (
-        worker.trainer(cell.population),
-        full_table(job, worker.task, torch.arange(cell.networks)),
-    )
+    trainer = worker.trainer(cell.population)
+    table = full_table(job, worker.task, torch.arange(cell.networks))
     networks, state = worker.start(trainer, table)
     watch = Watch(trainer, networks, worker.laws(cell.population), cell)
     trainer.run(networks, state, watch)
-    names = {name: getattr(cell, name) for name in ("population", "descent", "lr")}
-    return pd.DataFrame(watch.rows).assign(**names, part="paths")
+    return pd.DataFrame(watch.rows).assign(
+        population=cell.population, descent=cell.descent, lr=cell.lr, part="paths"
+    )
 
 
 def job_of(cell: TrainingCell) -> Job:
     """The job of a run."""
     # Task, populations and seed of the zoo's, equal hyperparameters for all networks.
     config = json.loads(cell.job)
-    told = {
-        name: getattr(cell, name)
-        for name in ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")
-    }
-    populations = {cell.population: config["populations"][cell.population]}
-    fixed = {
-        "populations": populations,
-        "hyperparameters": told,
+    names = ("optimizer", "lr", "momentum", "weight_decay", "steps", "batch_size")
+    job = {
+        "task": config["task"],
+        "seed": config["seed"],
+        "populations": {cell.population: config["populations"][cell.population]},
+        "hyperparameters": {name: vars(cell)[name] for name in names},
         "count": cell.networks,
         "checkpoints": 2,
         "laws": "found",
     }
-    return Job.model_validate({"task": config["task"], "seed": config["seed"], **fixed})
+    return Job.model_validate(job)
 
 
 class Watch:
@@ -132,14 +130,12 @@ class Watch:
         self, trainer: Trainer, networks: TrainingRuns, laws: Sequence[Law], cell: TrainingCell
     ):
         self._trainer, self._networks, self._laws, self._cell = trainer, networks, laws, cell
-        self._seen = draw_view(networks, trainer.task, trainer.seed)
-        self._kept = set(
-            np.round(np.linspace(0, cell.steps, cell.records + 1)).astype(int).tolist()
-        )
+        self._view = draw_view(networks, trainer.task, trainer.seed)
+        self._kept = set(np.round(np.linspace(0, cell.steps, cell.records + 1)).tolist())
         self._start: Params = {}
         self._before: tuple[Params, Params] = ({}, {})
-        self._terms: dict[str, dict[str, Tensor]] = {}
-        self._step_drift: dict[str, Tensor] = {}
+        # by law: each term of the drift and the change of a step, summed over the steps
+        self._sums: dict[str, dict[str, Tensor]] = {}
         self._next = 0
         self.rows: list[dict[str, Any]] = []
 
@@ -159,51 +155,49 @@ class Watch:
             )
         self._next += 1
         params = {name: tensor.clone() for name, tensor in state.params.items()}
-        batch = batch_of(self._trainer, self._networks, self._seen, step)
+        batch = batch_of(self._trainer, self._networks, self._view, step)
         gradients = gradients_of(self._trainer, self._networks, params, batch)
         values, residuals = measure_laws(self._laws, params, gradients)
         if step == 0:
-            self._start = values
-            self._terms = {
-                law: {term: torch.zeros_like(value) for term in TERMS}
-                for law, value in values.items()
-            }
-            self._step_drift = {law: torch.zeros_like(value) for law, value in values.items()}
+            self._begin(values)
         else:
             self._add(params)
         self._before = params, gradients
         if step in self._kept:
-            self.rows += [
-                row for law in values for row in self._rows(step, law, values[law], residuals[law])
-            ]
+            for law, value in values.items():
+                self.rows += self._rows(step, law, value, residuals[law])
+
+    def _begin(self, values: Params) -> None:
+        self._start = values
+        for law, value in values.items():
+            self._sums[law] = {name: torch.zeros_like(value) for name in (*TERMS, STEP_DRIFT)}
 
     def _add(self, params: Params) -> None:
         before, gradients = self._before
         rate = torch.full((len(self._networks.ids),), self._cell.lr, dtype=torch.float64)
-        for law, drift in split_drift(
-            self._laws, before, params, gradients, rate, self._cell.weight_decay
-        ).items():
-            self._step_drift[law] += drift.total.abs()
+        decay = self._cell.weight_decay
+        drifts = split_drift(self._laws, before, params, gradients, rate, decay)
+        for law, drift in drifts.items():
+            self._sums[law][STEP_DRIFT] += drift.total.abs()
             for term in TERMS:
-                self._terms[law][term] += getattr(drift, term)
+                self._sums[law][term] += vars(drift)[term]
 
     def _rows(self, step: int, law: str, value: Tensor, residual: Tensor) -> list[dict[str, Any]]:
-        drift, terms = value - self._start[law], self._terms[law]
+        drift = value - self._start[law]
+        terms = {term: self._sums[law][term] for term in TERMS}
         gap = (drift - sum(terms.values(), start=torch.zeros_like(drift))).abs()
         columns = {
             "residual": _mean(residual),
             "residual_max": residual.flatten(1).amax(1),
             "size": _mean(self._start[law].abs()),
             "drift": _mean(drift.abs()),
-            "step_drift": _mean(self._step_drift[law]) / max(step, 1),
+            STEP_DRIFT: _mean(self._sums[law][STEP_DRIFT]) / max(step, 1),
             **{term: _mean(total.abs()) for term, total in terms.items()},
             "gap": gap.flatten(1).amax(1),
         }
-        ids = self._networks.ids.tolist()
-        return [
-            {"network": i, "law": law, "step": step, **{n: float(c[i]) for n, c in columns.items()}}
-            for i in ids
-        ]
+        table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+        where = {"network": self._networks.ids.numpy(), "law": law, "step": step}
+        return pd.DataFrame({**where, **table}).to_dict("records")
 
 
 def _mean(values: Tensor) -> Tensor:
