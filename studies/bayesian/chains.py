@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.func import vmap
 
 from data_gen.config import PopulationConfig
-from data_gen.rng import generator, key
+from data_gen.rng import generator
 from studies.bayesian.hmc import sample_chains
+from studies.bayesian.networks import with_asymmetry
 from studies.bayesian.posterior import support_of
 from studies.bayesian.rhat import rank_normalized_rhat
 from studies.common.alignments import can_move
 from zoo.architectures.base import Architecture
-from zoo.architectures.table import build_architecture, make_asymmetric
-from zoo.params import flatten, stack, unflatten
+from zoo.architectures.table import build_architecture
+from zoo.params import flatten, select, stack, unflatten
 from zoo.symmetry.action import act
 from zoo.symmetry.alignment import align
 from zoo.weight_space import WeightSpace
@@ -29,6 +30,7 @@ from zoo.weight_space import WeightSpace
 HELPERS = (
     "studies.common.alignments",
     "studies.bayesian.hmc",
+    "studies.bayesian.networks",
     "studies.bayesian.posterior",
     "studies.bayesian.rhat",
 )
@@ -83,39 +85,37 @@ def measure(cell: ChainCell) -> pd.DataFrame:
         to the last of the first chain (`aligned`). Acceptance and accuracy of the whole cell on
         every row.
     """
-    options = dict(cell.population.architecture)
-    architecture = build_architecture(options.pop("name"), options, (2,), 2).to(
-        "cpu", torch.float64
-    )
-    if cell.population.asymmetry is not None:
-        options = dict(cell.population.asymmetry)
-        constants_seed = key(0, "bayesian constants")
-        architecture = make_asymmetric(
-            architecture, options.pop("kind"), options, constants_seed
-        ).to("cpu", torch.float64)
-    free = support_of(architecture).free
+    architecture = _build(cell.population)
     weights, accepted = run_chains(cell, architecture)
     x, y = two_moons(cell.test_points, cell.noise, generator(0, "test moons"))
-    apply = vmap(
-        vmap(
-            lambda flat: F.softmax(architecture.apply(unflatten(architecture.space, flat), x), -1)[
-                :, 1
-            ]
-        )
+    space = architecture.space
+    logits = vmap(vmap(lambda flat: architecture.apply(unflatten(space, flat), x)))
+    probability = F.softmax(logits(weights), -1)[..., 1]
+    correct = (probability.mean((0, 1)) > 0.5) == y.bool()
+    return _rhats(architecture, weights, probability).assign(
+        asymmetry=cell.asymmetry,
+        acceptance=float(accepted.mean()),
+        test_accuracy=float(correct.double().mean()),
+        part="chains",
     )
-    probability = apply(weights)
+
+
+def _build(population: PopulationConfig) -> Architecture:
+    options = dict(population.architecture)
+    plain = build_architecture(options.pop("name"), options, (2,), 2).to("cpu", torch.float64)
+    return with_asymmetry(plain, population.asymmetry).to("cpu", torch.float64)
+
+
+def _rhats(architecture: Architecture, weights: Tensor, probability: Tensor) -> pd.DataFrame:
+    space, free = architecture.space, support_of(architecture).free
     compared = {WEIGHTS: weights[..., free], FUNCTION: probability}
-    if can_move(architecture.space):
-        compared[ALIGNED] = aligned(architecture.space, weights)[..., free]
-    found = [
+    if can_move(space):
+        compared[ALIGNED] = aligned(space, weights)[..., free]
+    tables = [
         pd.DataFrame({"space": name, "rhat": rank_normalized_rhat(draws).numpy()})
         for name, draws in compared.items()
     ]
-    accuracy = float(((probability.mean((0, 1)) > 0.5) == y.bool()).double().mean())
-    shares = {"acceptance": float(accepted.mean()), "test_accuracy": accuracy}
-    return pd.concat(found, ignore_index=True).assign(
-        asymmetry=cell.asymmetry, **shares, part="chains"
-    )
+    return pd.concat(tables, ignore_index=True)
 
 
 def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, "M C P"]:
@@ -135,7 +135,7 @@ def aligned(space: WeightSpace, draws: Float[Tensor, "M C P"]) -> Float[Tensor, 
         Stephens 2000, "Dealing with label switching in mixture models", JRSS B 62.
     """
     params = unflatten(space, draws)
-    reference = {name: tensor[-1, 0] for name, tensor in params.items()}
+    reference = select(params, (-1, 0))
     return flatten(space, act(space, align(space, params, reference), params))
 
 
@@ -160,22 +160,19 @@ def run_chains(
         return misfit + (free * flat**2).sum() / (2 * cell.prior_std**2)
 
     # init gives the fixed entries their values; the free ones are drawn from the prior
-    fixed = stack([architecture.init(generator(chain, "chain")) for chain in range(cell.chains)])
-    random = generator(0, "chains")
-    flat = flatten(space, fixed).double()
-    start = torch.where(
-        free, cell.prior_std * torch.randn(flat.shape, generator=random, dtype=flat.dtype), flat
-    )
-    found = sample_chains(
+    starts = [architecture.init(generator(chain, "chain")) for chain in range(cell.chains)]
+    fixed, random = flatten(space, stack(starts)).double(), generator(0, "chains")
+    drawn = cell.prior_std * torch.randn(fixed.shape, generator=random, dtype=fixed.dtype)
+    chains = sample_chains(
         potential,
-        start,
+        torch.where(free, drawn, fixed),
         random,
         draws=cell.warmup + cell.draws,
         leapfrog_steps=cell.leapfrog,
         step_size=cell.step_size,
         free=free,
     )
-    return found.position[cell.warmup :], found.accepted[cell.warmup :].double()
+    return chains.position[cell.warmup :], chains.accepted[cell.warmup :].double()
 
 
 def two_moons(

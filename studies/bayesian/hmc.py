@@ -64,21 +64,11 @@ def sample_chains(
     """
     gradient = vmap(grad_and_value(potential))
     moving = torch.ones_like(start[0]) if free is None else free.to(start.dtype)
-    state = _State(start, *gradient(start))
-    positions, accepted = [], []
+    chains = _Chains(gradient, _State(start, *gradient(start)), generator, moving)
+    accepted, positions = [], []
     for _ in range(draws):
-        momentum = moving * torch.randn(start.shape, generator=generator, dtype=start.dtype)
-        uniform = torch.rand(len(start), 1, generator=generator, dtype=start.dtype)
-        step = step_size * (1 + STEP_JITTER * (2 * uniform - 1))
-        q, p, slope, energy = leapfrog(
-            gradient, state.position, momentum, state.slope, moving, step, leapfrog_steps
-        )
-        log_ratio = state.energy + (momentum**2).sum(1) / 2 - energy - (p**2).sum(1) / 2
-        coin = torch.rand(len(start), generator=generator, dtype=start.dtype)
-        accept = coin.log() < log_ratio  # nan is no acceptance
-        state = state.replaced(accept, _State(q, slope, energy))
-        positions.append(state.position)
-        accepted.append(accept)
+        accepted.append(chains.propose(step_size, leapfrog_steps))
+        positions.append(chains.state.position)
     return Draws(torch.stack(positions), torch.stack(accepted))
 
 
@@ -97,6 +87,32 @@ class _State(NamedTuple):
             torch.where(rows, proposal.slope, self.slope),
             torch.where(accept, proposal.energy, self.energy),
         )
+
+
+@dataclass
+class _Chains:
+    """Chains on their way; `moving` is 1 for entries that move, 0 for others."""
+
+    gradient: Callable[[Tensor], tuple[Tensor, Tensor]]
+    state: _State
+    generator: torch.Generator
+    moving: Tensor
+
+    def propose(self, step_size: int | float, leapfrog_steps: int) -> Tensor:
+        """Make a proposal to each chain; which were accepted."""
+        state = self.state
+        noise = {"generator": self.generator, "dtype": state.position.dtype}
+        momentum = self.moving * torch.randn(state.position.shape, **noise)
+        jitter = 2 * torch.rand(len(momentum), 1, **noise) - 1
+        step = step_size * (1 + STEP_JITTER * jitter)
+        q, p, slope, energy = leapfrog(
+            self.gradient, state.position, momentum, state.slope, self.moving, step, leapfrog_steps
+        )
+        log_ratio = state.energy + (momentum**2).sum(1) / 2 - energy - (p**2).sum(1) / 2
+        coin = torch.rand(len(momentum), **noise)
+        accept = coin.log() < log_ratio  # nan is no acceptance
+        self.state = state.replaced(accept, _State(q, slope, energy))
+        return accept
 
 
 def leapfrog(

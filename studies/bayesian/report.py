@@ -1,7 +1,6 @@
 """The report of a study of Bayesian networks."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +8,10 @@ from matplotlib.figure import Figure
 
 from studies.bayesian.config import Bayesian
 from studies.bayesian.tables import RESAMPLES, SPACES, make_tables
-from studies.common.figures import draw_band, finish, line_style, panels
+from studies.common.figures import draw_band, draw_shares, finish, line_style, lines_by, panels
 from studies.common.intervals import bootstrap_mean
 from studies.common.page import Report, figure, heading, paragraph, section
+from studies.common.rows import numbers, split_by
 
 LEAD = (
     "Variational inference of deep networks, and Markov chains on small ones, with and without the "
@@ -79,22 +79,19 @@ def plot_records(rows: pd.DataFrame, metric: str, unit: str, num_bootstrap: int)
     Returns:
         The figure.
     """
-    groups: Any = list(rows.groupby(["architecture", "init_scale", "rank"], sort=False))
-    kinds = rows["asymmetry"].unique()
+    groups = split_by(rows, ["architecture", "init_scale", "rank"])
     drawn, axes = panels(len(groups), 4, margin=0.8, height=2.6)
     legend = {}
-    for panel, (names, group) in zip(axes, groups, strict=True):
-        for i, kind in enumerate(kinds):
-            own = group.loc[group["asymmetry"] == kind]
-            epochs = np.sort(own["epoch"].unique())[int(metric == "elbo") :]
-            values = [
-                own.loc[own["epoch"] == epoch, metric].to_numpy(np.float64) for epoch in epochs
-            ]
-            curves = np.array(
-                [bootstrap_mean(value, num_bootstrap, RESAMPLES) for value in values]
-            ).T
-            legend[kind] = draw_band(panel, epochs, curves, alpha=0.13, **line_style(i))
-        panel.set_title(f"{names[0]}, init scale {names[1]:g}, rank {names[2]:g}")
+    for panel, ((name, init_scale, rank), inside) in zip(axes, groups, strict=True):
+        for i, kind, here in lines_by(inside, "asymmetry", rows["asymmetry"].unique()):
+            means = {
+                epoch: bootstrap_mean(numbers(networks, metric), num_bootstrap, RESAMPLES)
+                for epoch, networks in here.groupby("epoch")
+                if metric != "elbo" or epoch != here["epoch"].min()
+            }
+            curves = np.array(list(means.values())).T
+            legend[kind] = draw_band(panel, list(means), curves, alpha=0.13, **line_style(i))
+        panel.set_title(f"{name}, init scale {init_scale:g}, rank {rank:g}")
     return finish(drawn, "epoch", unit, legend)
 
 
@@ -110,19 +107,9 @@ def plot_rhat(rows: pd.DataFrame) -> Figure:
     drawn, axes = panels(len(SPACES), len(SPACES), margin=0, height=3.4)
     legend = {}
     for panel, (space, title) in zip(axes, SPACES.items(), strict=True):
-        for i, kind in enumerate(rows["asymmetry"].unique()):
-            values = np.sort(
-                rows.loc[(rows["space"] == space) & (rows["asymmetry"] == kind), "rhat"].to_numpy(
-                    np.float64
-                )
-            )
-            if not len(values):
-                continue
-            share = np.arange(1, len(values) + 1) / len(values)
-            color, dashes = line_style(i)["color"], line_style(i)["ls"]
-            (legend[kind],) = panel.step(
-                values, share, where="post", color=color, ls=dashes, lw=1.4
-            )
+        inside = rows.loc[rows["space"] == space]
+        for i, kind, here in lines_by(inside, "asymmetry", rows["asymmetry"].unique()):
+            legend[kind] = draw_shares(panel, numbers(here, "rhat"), i)
         panel.axvline(1.01, color="#aaa", lw=0.8)
         panel.set_title(title)
     return finish(drawn, "rank-normalized R-hat (grey line: 1.01)", "cumulative share", legend)

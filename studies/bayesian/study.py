@@ -19,6 +19,19 @@ from studies.bayesian.tables import make_tables
 from studies.common.base import Study
 from studies.common.grid import Measurement, plan_cells
 
+COMMON = (
+    "task",
+    "prior_std",
+    "initial_std",
+    "lr",
+    "batch_size",
+    "epochs",
+    "records",
+    "samples",
+    "train_images",
+)
+"""What a cell of the variational part has from the config as it is."""
+
 
 def plan(config: Bayesian, out: Path) -> list[Measurement]:
     """The cells of both parts, those of the variational part first."""
@@ -37,6 +50,7 @@ def inferences(config: Bayesian) -> list[variational.InferenceCell]:
     Returns:
         The cells, in the order of the config.
     """
+    common = {name: vars(config)[name] for name in COMMON}
     cells = []
     for architecture, init_scale, rank, asymmetry in product(
         config.architectures, config.init_scales, config.ranks, config.asymmetries
@@ -47,19 +61,11 @@ def inferences(config: Bayesian) -> list[variational.InferenceCell]:
         cell = variational.InferenceCell(
             architecture=architecture,
             asymmetry=asymmetry,
-            task=config.task,
             population=population,
             rank=rank,
             init_scale=init_scale,
-            prior_std=config.prior_std,
-            initial_std=config.initial_std,
-            lr=config.lr,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            records=config.records,
             seeds=tuple(range(config.seeds)),
-            samples=config.samples,
-            train_images=config.train_images,
+            **common,
         )
         cells.append(cell)
     return cells

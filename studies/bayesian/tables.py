@@ -1,15 +1,15 @@
 """Tables of a study of Bayesian networks."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_gen.rng import key
 from studies.bayesian.config import Bayesian, Chains
-from studies.common.intervals import bootstrap_mean
+from studies.common.intervals import bootstrap_mean, interval_text
 from studies.common.page import Table
+from studies.common.rows import numbers, split_by
 
 RESAMPLES = key(0, "bayesian interval")
 KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
@@ -26,8 +26,8 @@ METRICS = {
 
 def last_records(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the variational part at the last epoch."""
-    found = rows.loc[rows["part"] == "variational"]
-    return found.loc[found["epoch"] == found["epoch"].max()]
+    inferred = rows.loc[rows["part"] == "variational"]
+    return inferred.loc[inferred["epoch"] == inferred["epoch"].max()]
 
 
 def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,20 +41,13 @@ def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
         Table of mean and interval of each metric.
     """
     lines = []
-    groups: Any = last_records(rows).groupby(KEYS, sort=False)
-    for (architecture, init_scale, rank, kind), own in groups:
-        line = {
-            "networks": str(architecture),
-            "init scale": f"{init_scale:g}",
-            "rank": f"{rank:g}",
-            "kind": str(kind),
-        }
-        line["n"] = str(len(own))
+    for (architecture, init_scale, rank, kind), networks in split_by(last_records(rows), KEYS):
+        line = {"networks": str(architecture), "init scale": f"{init_scale:g}", "rank": f"{rank:g}"}
+        line |= {"kind": str(kind), "n": str(len(networks))}
         for metric, title in METRICS.items():
-            found = bootstrap_mean(
-                own[metric].to_numpy(np.float64), config.num_bootstrap, RESAMPLES
-            )
-            line[title] = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
+            values = numbers(networks, metric)
+            mean = bootstrap_mean(values, config.num_bootstrap, RESAMPLES)
+            line[title] = interval_text(mean, ".3f")
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -69,21 +62,16 @@ def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
         Table; empty if there are no chains.
     """
     lines = []
-    for kind, own in rows.loc[rows["part"] == "chains"].groupby("asymmetry", sort=False):
+    for kind, chains in split_by(rows.loc[rows["part"] == "chains"], "asymmetry"):
+        spaces = {str(space): numbers(here, "rhat") for space, here in split_by(chains, "space")}
         line = {"kind": str(kind)}
         for space, title in SPACES.items():
-            values = own.loc[own["space"] == space, "rhat"].to_numpy(np.float64)
-            text = (
-                "{:.3f}, {:.3f}".format(*np.quantile(values, [0.5, 0.95])) if len(values) else "-"
-            )
-            line[f"R-hat of {title}"] = text
-        counts = own["space"].value_counts()
-        line |= {"entries": str(counts["weights"]), "points": str(counts["function"])}
-        line |= {
-            "acceptance": f"{own['acceptance'].iloc[0]:.2f}",
-            "test accuracy": f"{own['test_accuracy'].iloc[0]:.3f}",
-        }
-        lines.append(line)
+            ends = np.quantile(spaces[space], [0.5, 0.95]) if space in spaces else ()
+            line[f"R-hat of {title}"] = ", ".join(f"{end:.3f}" for end in ends) or "-"
+        line |= {"entries": str(len(spaces["weights"])), "points": str(len(spaces["function"]))}
+        first = chains.iloc[0]
+        line["acceptance"] = f"{first['acceptance']:.2f}"
+        lines.append(line | {"test accuracy": f"{first['test_accuracy']:.3f}"})
     return pd.DataFrame(lines)
 
 

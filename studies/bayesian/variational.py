@@ -3,8 +3,9 @@
 One step of Adam for all, each with its own start, order and noise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from data_gen.config import PopulationConfig
-from data_gen.populations import build_standard
 from data_gen.rng import fold, generator, key
-from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.order import shuffled
 from studies.bayesian.calibration import brier_score, calibration_error
 from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian.networks import build
 from studies.bayesian.posterior import (
     Posterior,
     initial_posterior,
@@ -29,12 +30,12 @@ from studies.bayesian.posterior import (
     weight_noise_size,
 )
 from zoo.architectures.base import Architecture
-from zoo.architectures.table import make_asymmetric
 from zoo.params import Params, unflatten
 
 HELPERS = (
     "studies.bayesian.local_reparametrization",
     "studies.bayesian.calibration",
+    "studies.bayesian.networks",
     "studies.bayesian.posterior",
 )
 _IMAGES_AT_ONCE = 512
@@ -99,39 +100,17 @@ def measure(cell: InferenceCell) -> pd.DataFrame:
     architecture = build(cell.population, task)
     rows = []
     for epoch, posterior in infer(cell, architecture, task):
-        found = evaluate(cell, architecture, task, posterior, epoch)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "seed": cell.seeds,
-                    "epoch": epoch,
-                    **{name: value.cpu() for name, value in found.items()},
-                }
-            )
-        )
-    names = {
-        name: getattr(cell, name) for name in ("architecture", "asymmetry", "rank", "init_scale")
-    }
+        scores = evaluate(cell, architecture, task, posterior, epoch)
+        columns = {name: value.cpu() for name, value in scores.items()}
+        rows.append(pd.DataFrame({"seed": cell.seeds, "epoch": epoch, **columns}))
     return pd.concat(rows, ignore_index=True).assign(
-        **names, num_free=architecture.num_free, part="variational"
+        architecture=cell.architecture,
+        asymmetry=cell.asymmetry,
+        rank=cell.rank,
+        init_scale=cell.init_scale,
+        num_free=architecture.num_free,
+        part="variational",
     )
-
-
-def build(population: PopulationConfig, task: Task) -> Architecture:
-    """The architecture of a population; its constants are the same for all seeds.
-
-    Args:
-        population: Architecture and asymmetry.
-        task: Gives the shapes of inputs and outputs.
-
-    Returns:
-        The architecture.
-    """
-    architecture = build_standard(population, task)
-    if population.asymmetry is None:
-        return architecture
-    options = dict(population.asymmetry)
-    return make_asymmetric(architecture, options.pop("kind"), options, key(0, "bayesian constants"))
 
 
 def infer(
@@ -155,51 +134,66 @@ def infer(
         Epoch and the posteriors of all seeds, every tensor `[S, ...]`, changed in place by going
         on.
     """
-    dtype = task.mean.dtype
-    starts = [
-        initial_posterior(
-            architecture,
-            generator(seed, "init"),
-            rank=cell.rank,
-            std=cell.initial_std,
-            init_scale=cell.init_scale,
-        )
-        for seed in cell.seeds
-    ]
-    posterior = Posterior(*(torch.stack(parts).to(dtype) for parts in zip(*starts, strict=True)))
+    train, dtype = task.train, task.mean.dtype
+    posterior = _start(cell, architecture, dtype)
     optimizer = torch.optim.Adam(posterior, lr=cell.lr)
-    noise = [generator(seed, "noise") for seed in cell.seeds]
-    support, local = support_of(architecture), is_mlp(architecture)
-    size = (
-        (cell.batch_size, output_noise_size(architecture, cell.rank))
-        if local
-        else (weight_noise_size(support, cell.rank),)
-    )
-
-    def loss(posterior: Posterior, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        if local:
-            logits = sample_outputs(architecture, posterior, x, noise)
-        else:
-            logits = architecture.apply(sample_weights(support, posterior, noise), x)
-        return F.cross_entropy(logits, y) + kl_divergence(support, posterior, cell.prior_std) / len(
-            task.train.y
-        )
-
+    random = [generator(seed, "noise") for seed in cell.seeds]
+    loss, noise_shape = _loss(cell, architecture, len(train.y))
     gradients = vmap(grad(loss))
     yield 0, posterior
     step = 0
-    for record in range(1, cell.records + 1):
-        epoch = round(record * cell.epochs / cell.records)
-        while step < max(1, round(epoch * len(task.train.y) / cell.batch_size)):
-            index = batches(cell, step, len(task.train.y))
-            drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
-            images = task.inputs(task.train.x[index.flatten()]).unflatten(0, index.shape)
-            found = gradients(posterior, images, task.train.y[index], drawn)
-            for tensor, gradient in zip(posterior, found, strict=True):
-                tensor.grad = gradient
+    for epoch, end in _records(cell, len(train.y)):
+        while step < end:
+            index = batches(cell, step, len(train.y))
+            noise = _draw(random, noise_shape, dtype)
+            x = task.inputs(train.x[index.flatten()]).unflatten(0, index.shape)
+            slopes = gradients(posterior, x, train.y[index], noise)
+            for tensor, slope in zip(posterior, slopes, strict=True):
+                tensor.grad = slope
             optimizer.step()
             step += 1
         yield epoch, posterior
+
+
+def _records(cell: InferenceCell, num_images: int) -> Iterator[tuple[int, int]]:
+    """Epoch of each record after the start, and the number of steps until then."""
+    for record in range(1, cell.records + 1):
+        epoch = round(record * cell.epochs / cell.records)
+        yield epoch, max(1, round(epoch * num_images / cell.batch_size))
+
+
+def _start(cell: InferenceCell, architecture: Architecture, dtype: torch.dtype) -> Posterior:
+    """The posteriors of all seeds before training."""
+    shape = {"rank": cell.rank, "std": cell.initial_std, "init_scale": cell.init_scale}
+    starts = [
+        initial_posterior(architecture, generator(seed, "init"), **shape) for seed in cell.seeds
+    ]
+    return Posterior(*(torch.stack(parts).to(dtype) for parts in zip(*starts, strict=True)))
+
+
+def _loss(
+    cell: InferenceCell, architecture: Architecture, num_images: int
+) -> tuple[Callable[..., Tensor], tuple[int, ...]]:
+    """Negative ELBO an image of one network, and the shape of the noise that it uses up."""
+    support = support_of(architecture)
+    logits: Callable[..., Tensor] = partial(sample_outputs, architecture)
+    shape = cell.batch_size, output_noise_size(architecture, cell.rank)
+    if not is_mlp(architecture):
+        shape = (weight_noise_size(support, cell.rank),)
+        logits = lambda posterior, x, noise: architecture.apply(  # noqa: E731
+            sample_weights(support, posterior, noise), x
+        )
+
+    def loss(posterior: Posterior, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+        misfit = F.cross_entropy(logits(posterior, x, noise), y)
+        return misfit + kl_divergence(support, posterior, cell.prior_std) / num_images
+
+    return loss, shape
+
+
+def _draw(random: Sequence[torch.Generator], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Standard normal noise of each network from its generator, `[S, *shape]`."""
+    return torch.stack([torch.randn(shape, generator=source, dtype=dtype) for source in random])
 
 
 def batches(cell: InferenceCell, step: int, num_images: int) -> Int64[Tensor, "S B"]:
@@ -236,41 +230,42 @@ def evaluate(
         draws; `mean_test_loss` and `mean_test_accuracy` of the network at the posterior's mean.
         Losses in nats.
     """
-    train = Images(task.train.x[: cell.train_images], task.train.y[: cell.train_images])
-    noise = [generator(seed, "evaluation", epoch) for seed in cell.seeds]
-    support, dtype = support_of(architecture), task.mean.dtype
-    size = weight_noise_size(support, cell.rank)
-    train_loss, average = torch.zeros(len(noise), dtype=dtype), torch.zeros((), dtype=dtype)
+    train_loss, average, mean = _predict(cell, architecture, task, posterior, epoch)
+    support, test = support_of(architecture), task.test.y
     with torch.no_grad():
-        kl = vmap(lambda own: kl_divergence(support, own, cell.prior_std))(posterior) / len(
-            task.train.y
-        )
-        for _ in range(cell.samples):
-            drawn = torch.stack([torch.randn(size, generator=own, dtype=dtype) for own in noise])
-            params = vmap(lambda own, e: sample_weights(support, own, e))(posterior, drawn)
-            train_loss += (
-                _cross_entropy(_log_probabilities(architecture, task, params, train.x), train.y)
-                / cell.samples
-            )
-            average = (
-                average
-                + _log_probabilities(architecture, task, params, task.test.x).exp() / cell.samples
-            )
-        mean = _log_probabilities(
-            architecture, task, unflatten(support.space, posterior.mean), task.test.x
-        )
-    test = task.test.y
+        kl = vmap(partial(kl_divergence, support, prior_std=cell.prior_std))(posterior)
+    kl = kl / len(task.train.y)
     return {
         "train_loss": train_loss,
         "kl": kl,
         "elbo": -train_loss - kl,
-        "test_loss": _cross_entropy(average.clamp_min(torch.finfo(dtype).tiny).log(), test),
+        "test_loss": _cross_entropy(average.clamp_min(torch.finfo(kl.dtype).tiny).log(), test),
         "test_accuracy": _accuracy(average, test),
         "ece": calibration_error(average, test),
         "brier": brier_score(average, test),
         "mean_test_loss": _cross_entropy(mean, test),
         "mean_test_accuracy": _accuracy(mean, test),
     }
+
+
+def _predict(
+    cell: InferenceCell, architecture: Architecture, task: Task, posterior: Posterior, epoch: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Training loss and test probabilities, mean over draws; test log-probabilities of the mean."""
+    x, y = (part[: cell.train_images] for part in (task.train.x, task.train.y))
+    random = [generator(seed, "evaluation", epoch) for seed in cell.seeds]
+    support, dtype = support_of(architecture), task.mean.dtype
+    shape = (weight_noise_size(support, cell.rank),)
+    log_probabilities = partial(_log_probabilities, architecture, task)
+    train_loss, average = torch.zeros(len(random), dtype=dtype), torch.zeros((), dtype=dtype)
+    with torch.no_grad():
+        for _ in range(cell.samples):
+            noise = _draw(random, shape, dtype)
+            params = vmap(partial(sample_weights, support))(posterior, noise)
+            train_loss += _cross_entropy(log_probabilities(params, x), y) / cell.samples
+            average = average + log_probabilities(params, task.test.x).exp() / cell.samples
+        mean = log_probabilities(unflatten(support.space, posterior.mean), task.test.x)
+    return train_loss, average, mean
 
 
 def _log_probabilities(architecture: Architecture, task: Task, params: Params, x: Tensor) -> Tensor:
@@ -283,9 +278,8 @@ def _log_probabilities(architecture: Architecture, task: Task, params: Params, x
 
 
 def _cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    return -log_probabilities.gather(-1, labels.expand(len(log_probabilities), -1)[..., None])[
-        ..., 0
-    ].mean(-1)
+    index = labels.expand(len(log_probabilities), -1)[..., None]
+    return -log_probabilities.gather(-1, index)[..., 0].mean(-1)
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from studies.bayesian import chains, variational
 from studies.bayesian.calibration import brier_score, calibration_error
 from studies.bayesian.config import Bayesian
 from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs
+from studies.bayesian.networks import build
 from studies.bayesian.posterior import (
     Posterior,
     initial_posterior,
@@ -30,7 +31,7 @@ from studies.bayesian.posterior import (
 )
 from studies.bayesian.posterior import kl_divergence as our_kl
 from studies.bayesian.study import STUDY, inferences
-from studies.bayesian.variational import InferenceCell, build, evaluate, infer
+from studies.bayesian.variational import InferenceCell, evaluate, infer
 from studies.common import runner
 from studies.common.base import PlainConfig, StudyConfig
 from studies.common.intervals import bootstrap_mean
