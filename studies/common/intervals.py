@@ -67,6 +67,12 @@ def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def percentiles(value: Any, resampled: Float[np.ndarray, " n"]) -> Estimate:
+    """A value with the 95% percentile interval of its resamples."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
+
+
 def bootstrap_mean(values: Float[np.ndarray, " n"], num_bootstrap: int, seed: int = 0) -> Estimate:
     """Mean with a 95% percentile bootstrap interval.
 
@@ -81,5 +87,4 @@ def bootstrap_mean(values: Float[np.ndarray, " n"], num_bootstrap: int, seed: in
     if not len(values):
         return Estimate(math.nan, math.nan, math.nan)
     picked = np.random.default_rng(seed).integers(len(values), size=(num_bootstrap, len(values)))
-    low, high = np.quantile(values[picked].mean(1), [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high))
+    return percentiles(values.mean(), values[picked].mean(1))

@@ -26,16 +26,19 @@ from jaxtyping import Bool, Float, Int
 
 from metanet.contract import declared
 from metanet.inputs.treatments import NONE
-from metanet.metrics import METRICS
+from metanet.metrics import METRICS, Estimate
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
+from studies.common.intervals import columns_of, estimate_of, interval_text, percentiles
+from studies.common.rows import numbers
 from studies.learnability.config import Learnability
 from studies.learnability.plugins import Plugin, why_only_here
 from studies.learnability.scores import MATCHED, ScoreCell
-from studies.learnability.summary import title
+from studies.learnability.summary import largest, title
 
 FLAT = "mlp"
 STANDARD = "standard"
+COMBINED = ["metanet", "treatment", "population"]
 COMPARED = ("r2", "kendall_tau")
 Samples = dict[str, Float[np.ndarray, "_"]]
 
@@ -136,55 +139,50 @@ def ablate(cell: AblationCell, *predictions: pd.DataFrame) -> pd.DataFrame:
     """
     for plugin in cell.plugins:
         plugin.register()
-    seeds: dict[Handling, list[_Scored]] = {}
+    seeds: dict[str, dict[Handling, list[_Scored]]] = {}
     for line, ids, table in zip(cell.lines, cell.matched, predictions, strict=True):
         here = table.loc[table["test_population"] == line.population]
         matched = np.isin(here["network_id"].to_numpy(), ids)
         matched &= matched.sum() >= cell.match_minimum
-        seeds.setdefault(line, []).append(_Scored(here, matched))
-    rows = []
-    for target in dict.fromkeys(line.target for line in seeds):
-        ours = {line: scored for line, scored in seeds.items() if line.target == target}
-        rows += _compare(ours, cell.num_bootstrap)
-    return pd.DataFrame(rows)
+        of_target = seeds.setdefault(line.target, {})
+        of_target.setdefault(line, []).append(_Scored(here, matched))
+    return pd.DataFrame(
+        [row for lines in seeds.values() for row in _compare(lines, cell.num_bootstrap)]
+    )
 
 
 def _compare(lines: Mapping[Handling, list[_Scored]], num_bootstrap: int) -> list[dict[str, Any]]:
     """The rows of one target."""
     populations = [line.population for line in lines]
     baseline = STANDARD if STANDARD in populations else populations[0]
-    shown = _largest(lines)
-    plain = {line: replace(line, treatment=NONE, population=baseline) for line in shown}
-    flat = {line: replace(plain[line], metanet=FLAT) for line in shown}
-    wanted = {*shown, *plain.values(), *flat.values()}
-    samples = _samples(
-        {line: scored for line, scored in lines.items() if line in wanted}, num_bootstrap
-    )
+    compared = _comparisons(lines, baseline)
+    wanted = {*compared, *(line for pair in compared.values() for line in pair.values())}
+    samples = _samples({line: lines[line] for line in lines if line in wanted}, num_bootstrap)
     rows = []
-    for line in shown:
-        told = {
+    for line, others in compared.items():
+        row = {
             **vars(line),
             "invariant": declared(METANETS[line.metanet]).invariant,
             "num_seeds": len(lines[line]),
             "baseline": baseline,
         }
-        others = samples.get(plain[line]), samples.get(flat[line])
-        rows.append(told | _estimates(samples[line], *others))
+        for metric, values in samples[line].items():
+            row |= columns_of(metric, _estimate(values))
+            for name, other in others.items():
+                there = samples[other][metric] if other in samples else np.nan
+                row |= columns_of(f"{metric}_{name}", _estimate(values - there))
+        rows.append(row)
     return rows
 
 
-def _largest(lines: Iterable[Handling]) -> list[Handling]:
-    """Each combination at its largest number of networks, by metanet, treatment, population."""
-    best: dict[tuple[str, str, str], Handling] = {}
-    for line in lines:
-        key = (line.metanet, line.treatment, line.population)
-        if key not in best or line.num_train > best[key].num_train:
-            best[key] = line
-    ranks = [list(dict.fromkeys(names)) for names in zip(*best, strict=True)]
-    order = sorted(
-        best, key=lambda key: [names.index(name) for names, name in zip(ranks, key, strict=True)]
-    )
-    return [best[key] for key in order]
+def _comparisons(lines: Iterable[Handling], baseline: str) -> dict[Handling, dict[str, Handling]]:
+    """Each combination at its largest number of networks, with its plain and its flat line."""
+    table = largest(pd.DataFrame([vars(line) for line in lines]), COMBINED)
+    compared = {}
+    for line in (Handling(**values) for values in table.to_dict("records")):
+        plain = replace(line, treatment=NONE, population=baseline)
+        compared[line] = {"gain": plain, "over_flat": replace(plain, metanet=FLAT)}
+    return compared
 
 
 def _samples(
@@ -209,12 +207,9 @@ def _metrics_of_seed(
 ) -> Samples:
     """Metrics of one fit on all and on its matched networks under each row of counts of ids."""
     here = counts[:, np.searchsorted(ids, scored.predictions["network_id"].to_numpy())]
-    kept = {"": np.ones_like(scored.matched), MATCHED: scored.matched}
-    return {
-        prefix + name: values
-        for prefix, chosen in kept.items()
-        for name, values in _metrics(scored.predictions, here, chosen).items()
-    }
+    values = _metrics(scored.predictions, here, np.ones_like(scored.matched))
+    on_matched = _metrics(scored.predictions, here, scored.matched)
+    return values | {MATCHED + name: scores for name, scores in on_matched.items()}
 
 
 def _metrics(
@@ -230,25 +225,11 @@ def _metrics(
     return values
 
 
-def _estimates(samples: Samples, plain: Samples | None, flat: Samples | None) -> dict[str, float]:
-    """Each metric of a line, and its differences to the plain and to the flat line."""
-    columns = {}
-    for metric, values in samples.items():
-        absent = np.full_like(values, np.nan)
-        columns |= _estimate(metric, values)
-        columns |= _estimate(f"{metric}_gain", values - plain[metric] if plain else absent)
-        columns |= _estimate(f"{metric}_over_flat", values - flat[metric] if flat else absent)
-    return columns
-
-
-def _estimate(name: str, values: Float[np.ndarray, "_"]) -> dict[str, float]:
+def _estimate(values: Float[np.ndarray, "_"]) -> Estimate:
     resampled = values[1:][np.isfinite(values[1:])]
-    low, high = (
-        np.quantile(resampled, [0.025, 0.975])
-        if np.isfinite(values[0]) and resampled.size
-        else (np.nan, np.nan)
-    )
-    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    if not (np.isfinite(values[0]) and resampled.size):
+        return Estimate(float(values[0]), np.nan, np.nan)
+    return percentiles(values[0], resampled)
 
 
 def ablation_cells(lines: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
@@ -272,13 +253,13 @@ def ablation_cells(lines: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
         cells[f"\u0394{shown} to plain"] = [
             _difference(record, f"{name}_gain", _is_plain(record)) for record in records
         ]
-        if np.isfinite(lines[f"{name}_over_flat"].to_numpy()).any():
-            flat = [_is_plain(record) and record["metanet"] == FLAT for record in records]
-            over = [
-                _difference(record, f"{name}_over_flat", own)
-                for record, own in zip(records, flat, strict=True)
+        if np.isfinite(numbers(lines, f"{name}_over_flat")).any():
+            cells[f"\u0394{shown} to {FLAT}"] = [
+                _difference(
+                    record, f"{name}_over_flat", _is_plain(record) and record["metanet"] == FLAT
+                )
+                for record in records
             ]
-            cells[f"\u0394{shown} to {FLAT}"] = over
     return cells
 
 
@@ -315,9 +296,8 @@ def _number(value: int | float) -> str:
 
 
 def _difference(record: Mapping[Hashable, Any], name: str, is_itself: bool) -> str:
-    value, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if is_itself:
         return "-"
-    if not np.isfinite(value):
-        return "n/a"
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]{'*' if low > 0 or high < 0 else ''}"
+    difference = estimate_of(record, name)
+    is_clear = difference.low > 0 or difference.high < 0
+    return interval_text(difference, "+.2f") + "*" * is_clear

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from metanet.inputs.treatments import NONE
+from studies.common.rows import numbers, split_by
 from studies.learnability.summary import GROUP, shown_name
 
 
@@ -55,29 +56,17 @@ def efficiency_lines(
             gives them, and `smallest` and
         `largest`, the ends of the curve.
     """
-    found: list[dict[str, Any]] = []
-    for key, group in averages.groupby(GROUP, sort=False):
+    ends = {"networks": metric, "low": f"{metric}_high", "high": f"{metric}_low"}
+    lines = []
+    for names, group in split_by(averages, GROUP):
         curve = group.sort_values("num_train")
-        sizes = curve["num_train"].to_numpy(np.float64)
-        if len(sizes) < 2:
-            continue
-        ends = {"networks": metric, "low": f"{metric}_high", "high": f"{metric}_low"}
-        for level in reach:
-            needed = {
-                name: networks_needed(sizes, curve[column].to_numpy(np.float64), level)
-                for name, column in ends.items()
-            }
-            line = dict(zip(GROUP, key if isinstance(key, tuple) else (key,), strict=True))
-            found.append(
-                {
-                    **line,
-                    "level": level,
-                    **needed,
-                    "smallest": int(sizes[0]),
-                    "largest": int(sizes[-1]),
-                }
-            )
-    return pd.DataFrame(found)
+        sizes = numbers(curve, "num_train")
+        for level in reach if len(sizes) > 1 else ():
+            line = dict(zip(GROUP, names, strict=True)) | {"level": level}
+            for name, column in ends.items():
+                line[name] = networks_needed(sizes, numbers(curve, column), level)
+            lines.append({**line, "smallest": int(sizes[0]), "largest": int(sizes[-1])})
+    return pd.DataFrame(lines)
 
 
 def efficiency_cells(lines: pd.DataFrame) -> pd.DataFrame:
@@ -91,21 +80,17 @@ def efficiency_cells(lines: pd.DataFrame) -> pd.DataFrame:
         where the smallest number is enough, `not reached` or, as an end, `>400` where the largest
         is not.
     """
-    keys = ["metanet", "treatment", "population"]
+    keys = ["metanet", "treatment"]
     records = []
-    for _, group in lines.groupby(GROUP, sort=False):
+    for _, group in split_by(lines, GROUP):
         first = group.iloc[0]
-        record = {
-            "metanet": shown_name(first),
-            "treatment": first["treatment"],
-            "population": first["population"],
-        }
+        record = {"metanet": shown_name(first), "treatment": first["treatment"]}
+        record["population"] = first["population"]
         for line in group.to_dict("records"):
             record[f"R\u00b2 = {line['level']:g}"] = _text(line)
         records.append(record)
-    cells = pd.DataFrame(records).sort_values(
-        keys[:2], key=lambda names: pd.factorize(names)[0], kind="stable"
-    )
+    rank = lambda names: pd.factorize(names)[0]  # noqa: E731
+    cells = pd.DataFrame(records).sort_values(keys, key=rank, kind="stable")
     return cells if set(cells["treatment"]) != {NONE} else cells.drop(columns="treatment")
 
 
@@ -131,11 +116,8 @@ def _text(line: Any) -> str:
     low, value, high = (_number(line[name], line) for name in ("low", "networks", "high"))
     if not math.isfinite(line["networks"]):
         value = "not reached"
-    return (
-        value
-        if low == value == high or not math.isfinite(line["low"])
-        else f"{value} [{low}, {high}]"
-    )
+    is_exact = low == value == high or not math.isfinite(line["low"])
+    return value if is_exact else f"{value} [{low}, {high}]"
 
 
 def _number(value: int | float, line: Any) -> str:

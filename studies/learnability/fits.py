@@ -103,23 +103,29 @@ def fit(cell: FitCell) -> pd.DataFrame:
         plugin.register()
     start = time.perf_counter()
     population = open_population(cell.zoo, cell.population, cell.target, cell.folder)
-    shuffled = with_shuffled_labels(population, cell.target, cell.seed)
+    if cell.shuffled:
+        population = with_shuffled_labels(population, cell.target, cell.seed)
     settings = {"target": cell.target, "treatment": cell.treatment, "seed": cell.seed}
     model = Metanet(cell.metanet, **settings, **cell.options)
     tables = []
     with warnings.catch_warnings():
         _ignore_dropped()
-        model.fit(shuffled if cell.shuffled else population, num_train=cell.num_train)
+        model.fit(population, num_train=cell.num_train)
         for place in cell.places:
-            there = open_population(place.zoo, place.population, cell.target, cell.folder)
-            test = read_labels(there, "test", cell.target)
-            truth, prediction = model.predict_examples(there, "test")
-            dropped = model.num_dropped_ + test.num_dropped
-            now = time.perf_counter()
-            taken = {"num_train": model.num_train_, "num_dropped": dropped, "seconds": now - start}
-            tables.append(predictions_of(place.name, test.network_id, truth, prediction, **taken))
+            table, now = _predict(model, cell, place), time.perf_counter()
+            tables.append(table.assign(seconds=now - start))
             start = now
     return pd.concat(tables, ignore_index=True)
+
+
+def _predict(model: Metanet, cell: FitCell, place: Place) -> pd.DataFrame:
+    """What a fitted metanet says about the test networks of a place; the seconds are to be set."""
+    there = open_population(place.zoo, place.population, cell.target, cell.folder)
+    test = read_labels(there, "test", cell.target)
+    truth, prediction = model.predict_examples(there, "test")
+    dropped = model.num_dropped_ + test.num_dropped
+    taken = {"num_train": model.num_train_, "num_dropped": dropped, "seconds": 0.0}
+    return predictions_of(place.name, test.network_id, truth, prediction, **taken)
 
 
 def predictions_of(

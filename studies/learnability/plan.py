@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationLike
@@ -90,14 +89,15 @@ def _plan_metanet(scope: _Scope, population: Population, metanet: str) -> list[M
     _match_elsewhere(scope, places)
     planned = []
     for treatment in treatments_of(config, metanet):
+        cell = _fit_cell(scope, population, metanet, config.chains[treatment])
+        cell = replace(cell, elsewhere=places)
         counts = sizes(config, population, metanet, treatment)
         for num_train, seed in product(counts, config.seeds):
-            cell = _fit_cell(scope, population, metanet, config.chains[treatment])
-            cell = replace(cell, num_train=num_train, seed=seed, elsewhere=places)
-            planned.append(_plan_fit(scope, cell, treatment))
+            one = replace(cell, num_train=num_train, seed=seed)
+            planned.append(_plan_fit(scope, one, treatment))
     if metanet == shuffled_metanet(config):
-        num_train = sizes(config, population, metanet, NONE)[-1]
         cell = _fit_cell(scope, population, metanet, NONE)
+        num_train = sizes(config, population, metanet, NONE)[-1]
         cell = replace(cell, num_train=num_train, seed=config.seeds[0], shuffled=True)
         planned.append(_plan_fit(scope, cell, NONE))
     return planned
@@ -157,12 +157,12 @@ def match_test_networks(
     Returns:
         Increasing network ids for each population, equally many.
     """
-    found = {
-        name: read_labels(population, "test", target) for name, population in populations.items()
-    }
-    labels = {name: examples.y.numpy() for name, examples in found.items()}
+    ids, labels = {}, {}
+    for name, population in populations.items():
+        examples = read_labels(population, "test", target)
+        ids[name], labels[name] = examples.network_id, examples.y.numpy()
     chosen = match_labels(labels, num_bins=config.match_bins, seed=0)
-    return {name: tuple(found[name].network_id[chosen[name]].tolist()) for name in populations}
+    return {name: tuple(ids[name][chosen[name]].tolist()) for name in populations}
 
 
 def treatments_of(config: Learnability, metanet: str) -> list[str]:
@@ -179,11 +179,9 @@ def shuffled_metanet(config: Learnability) -> str | None:
     """The metanet that is fitted on shuffled labels too, None for none."""
     if isinstance(config.shuffled, str):
         return config.shuffled
-    return (
-        next((name for name in config.metanets if name != FLOOR), FLOOR)
-        if config.shuffled
-        else None
-    )
+    if not config.shuffled:
+        return None
+    return next((name for name in config.metanets if name != FLOOR), FLOOR)
 
 
 def sizes(config: Learnability, population: Population, metanet: str, treatment: str) -> list[int]:
@@ -205,20 +203,19 @@ def sizes(config: Learnability, population: Population, metanet: str, treatment:
         ValueError: If the population has not that many.
     """
     available = population.manifest.split["train"]
-    asked = {"num_train": config.num_train} if treatment == NONE else {}
+    wanted = {"num_train": config.num_train} if treatment == NONE else {}
     if treatment != NONE or len(treatments_of(config, metanet)) > 1:
-        asked["treated_num_train"] = config.treated_num_train or config.num_train
-    for key, counts in asked.items():
-        for count in counts:
-            if count != "all" and count > available:
+        wanted["treated_num_train"] = config.treated_num_train or config.num_train
+    chosen = set()
+    for key, counts in wanted.items():
+        for count in (available if count == "all" else count for count in counts):
+            if count > available:
                 raise ValueError(
                     f"{key}: {count} is more than the {available} training networks of population "
-                    f"{population.name!r}; "
-                    f"use a smaller number, or 'all'"
+                    f"{population.name!r}; use a smaller number, or 'all'"
                 )
-    return sorted(
-        {available if count == "all" else count for counts in asked.values() for count in counts}
-    )
+            chosen.add(count)
+    return sorted(chosen)
 
 
 def _steps(spec: Steps) -> list[str]:
@@ -251,15 +248,10 @@ def check(config: Learnability) -> None:
 
 
 def _check_treatments(config: Learnability) -> None:
-    chains: list[tuple[str, Any]] = []
-    for label, spec in config.chains.items():
-        parsed = parse_treatment(spec)
-        same = [other for other, chain in chains if chain == parsed]
-        if same:
-            raise ValueError(
-                f"treatments {same[0]!r} and {label!r} are the same; name each one once"
-            )
-        chains.append((label, parsed))
+    parsed = {label: parse_treatment(spec) for label, spec in config.chains.items()}
+    for label, other in combinations(parsed, 2):
+        if parsed[label] == parsed[other]:
+            raise ValueError(f"treatments {label!r} and {other!r} are the same; name each one once")
     if config.treated == "all":
         return
     _check_names("metanet of the study", config.treated, config.metanets)

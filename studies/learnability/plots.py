@@ -1,6 +1,7 @@
 """Figures of a learnability study; readable without color."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,19 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.common.figures import WIDTH, draw_band, finish, line_style, panels, words
+from studies.common.figures import (
+    WIDTH,
+    draw_band,
+    finish,
+    line_style,
+    lines_by,
+    panels,
+    panels_by,
+    words,
+)
 from studies.common.grid import cell_path, read_cell
+from studies.common.intervals import estimate_of
+from studies.common.rows import numbers
 from studies.learnability.config import FLOOR
 from studies.learnability.summary import title
 
@@ -40,28 +52,23 @@ def plot_curves(
     Returns:
         The figure.
     """
-    titles, names = averages[by].unique(), averages[lines].unique()
-    columns = len(titles) if len(titles) <= 4 else 3
-    drawn, axes = panels(len(titles), columns, margin=0.8, height=2.6)
+    count, names = len(averages[by].unique()), averages[lines].unique()
+    columns = count if count <= 4 else 3
+    drawn, places = panels_by(averages, by, columns, margin=0.8, height=2.6)
     legend, faint = {}, 0.5 / max(len(names), 5)
-    ends = [metric, f"{metric}_low", f"{metric}_high"]
-    for panel, name in zip(axes, titles, strict=True):
-        inside = averages.loc[averages[by] == name].sort_values("num_train")
-        for i, line in enumerate(names):
-            here = inside.loc[inside[lines] == line]
-            if not here.empty:
-                curves = [here[end] for end in ends]
-                legend[line] = draw_band(panel, here["num_train"], curves, faint, **line_style(i))
-        panel.set_title(f"{name} (floor)" if name == FLOOR else name)
-    _dress_curves(axes, columns, averages, metric)
+    for panel, name, inside in places:
+        for i, line, here in lines_by(inside.sort_values("num_train"), lines, names):
+            curves = estimate_of(here, metric)
+            legend[line] = draw_band(panel, here["num_train"], curves, faint, **line_style(i))
+        if name == FLOOR:
+            panel.set_title(f"{name} (floor)")
+    _dress_curves([panel for panel, _, _ in places], columns, averages, metric)
     return finish(drawn, legend=legend, ncols=5 if len(names) <= 5 else 4)
 
 
 def _dress_curves(axes: Sequence[Axes], columns: int, averages: pd.DataFrame, metric: str) -> None:
     counts = sorted(averages["num_train"].unique())
-    low, high = (
-        np.nan_to_num(averages[f"{metric}_{end}"].to_numpy(np.float64)) for end in ("low", "high")
-    )
+    low, high = (np.nan_to_num(numbers(averages, metric + end)) for end in ("_low", "_high"))
     first = axes[0]
     first.set_xscale("log")
     first.set_xticks(counts, [str(count) for count in counts])
@@ -91,17 +98,13 @@ def plot_predictions(rows: pd.DataFrame, metanets: Sequence[str], target: str, o
         A figure with one panel for each metanet and population.
     """
     populations = rows["population"].unique()
+    places = list(product(metanets, populations))
     height = WIDTH / max(len(populations), 4)
-    count = len(metanets) * len(populations)
-    drawn, axes = panels(count, len(populations), margin=0.5, height=height)
-    shown = rows.loc[rows["seed"] == rows["seed"].iloc[0]]
-    last = shown.sort_values("num_train", kind="stable").groupby(["metanet", "population"]).last()
-    places = [(metanet, population) for metanet in metanets for population in populations]
-    truths = [
-        _scatter(panel, place, last.loc[place], out)
-        for panel, place in zip(axes, places, strict=True)
-    ]
-    low, high = np.concatenate(truths).min(), np.concatenate(truths).max()
+    drawn, axes = panels(len(places), len(populations), margin=0.5, height=height)
+    shown = rows.loc[rows["seed"] == rows["seed"].iloc[0]].sort_values("num_train", kind="stable")
+    last = shown.groupby(["metanet", "population"]).last()
+    truths = [_scatter(*pair, last.loc[pair[1]], out) for pair in zip(axes, places, strict=True)]
+    low, high = np.min(np.concatenate(truths)), np.max(np.concatenate(truths))
     margin = 0.05 * (high - low) or 1.0
     ends = (low - margin, high + margin)
     for panel in axes:

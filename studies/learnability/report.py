@@ -9,6 +9,7 @@ from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE
 from studies.common.figures import words
 from studies.common.page import Report, Table, figure, heading, paragraph, quiet, section, table
+from studies.common.rows import numbers, split_by
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import FLOOR, Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
@@ -84,9 +85,8 @@ def _scores(
     parts = [heading(f"Predicting {words(target)}"), table(table_cells(best, METRICS))]
     parts += [quiet(text) for text in (" ".join(explain(best)), *notes(home(rows)))]
     populations = _open_populations(config, target, out).values()
-    if target in NOT_FUNCTIONS or any(
-        target in population.hyperparameters for population in populations
-    ):
+    is_hyperparameter = any(target in population.hyperparameters for population in populations)
+    if target in NOT_FUNCTIONS or is_hyperparameter:
         parts.append(quiet(NOT_A_FUNCTION.format(words(target).capitalize())))
     return parts
 
@@ -117,11 +117,8 @@ def _predictions(
         f"{words(target).capitalize()} of all networks with a finite value, by population; "
         f"dashed: the median."
     )
-    return [
-        *parts,
-        heading("What there is to predict"),
-        figure(plot_labels(labels, target), caption),
-    ]
+    drawn = figure(plot_labels(labels, target), caption)
+    return [*parts, heading("What there is to predict"), drawn]
 
 
 def _matched(averages: pd.DataFrame) -> list[str]:
@@ -142,34 +139,24 @@ def _curves(averages: pd.DataFrame) -> list[str]:
             f"interval over test networks, mean over seeds. Scores below {LOWEST} are cut off."
         )
         parts.append(figure(plot_curves(plain, metric), caption))
-    for metanet in learned.loc[learned["treatment"] != NONE, "metanet"].unique():
-        curves = learned.loc[learned["metanet"] == metanet]
-        sizes = curves.loc[curves["treatment"] != NONE, "num_train"].unique()
+    treated = learned.loc[learned["treatment"] != NONE]
+    for metanet, lines in split_by(treated, "metanet"):
+        sizes = lines["num_train"].unique()
         if len(sizes) > 1:
-            shown = plot_curves(
-                curves.loc[curves["num_train"].isin(sizes)], "r2", "population", "treatment"
-            )
-            parts.append(
-                figure(
-                    shown,
-                    f"{metanet}: {title('r2')} with each treatment, one panel a population; as "
-                    "above.",
-                )
-            )
+            here = learned["metanet"].eq(metanet) & learned["num_train"].isin(sizes)
+            drawn = plot_curves(learned.loc[here], "r2", "population", "treatment")
+            told = f"{title('r2')} with each treatment, one panel a population; as above."
+            parts.append(figure(drawn, f"{metanet}: {told}"))
     return parts
 
 
 def _ablation(ablation: pd.DataFrame) -> list[str]:
-    parts = [
-        heading("What each way to handle symmetry buys"),
-        paragraph(explain_ablation(ablation)),
-    ]
+    parts = [heading("What each way to handle symmetry buys")]
+    parts.append(paragraph(explain_ablation(ablation)))
     parts += [heading("All test networks", 3), table(ablation_cells(ablation))]
-    if np.isfinite(ablation[f"{MATCHED}r2"].to_numpy()).any():
-        parts += [
-            heading("Label-matched test networks", 3),
-            table(ablation_cells(ablation, MATCHED)),
-        ]
+    if np.isfinite(numbers(ablation, f"{MATCHED}r2")).any():
+        parts.append(heading("Label-matched test networks", 3))
+        parts.append(table(ablation_cells(ablation, MATCHED)))
     return parts
 
 
@@ -196,10 +183,10 @@ def main_metanets(best: pd.DataFrame) -> list[str]:
     # The flat `mlp`, if there, and the best one but the floor, by mean R^2.
     plain = best.query("labels == @TRUE and treatment == @NONE")
     means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
-    ranked = sorted(
-        (name for name in means if name != FLOOR or len(means) == 1), key=lambda name: -means[name]
-    )
-    return list(dict.fromkeys([*(["mlp"] if "mlp" in ranked else []), ranked[0]]))
+    if len(means) > 1:
+        means.pop(FLOOR, None)
+    best_name = max(means, key=lambda name: means[name])
+    return list(dict.fromkeys([*(["mlp"] if "mlp" in means else []), best_name]))
 
 
 def _facts(config: Learnability, rows: pd.DataFrame) -> dict[str, str]:

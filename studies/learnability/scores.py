@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from metanet.metrics import METRICS, bootstrap
+from studies.common.intervals import ENDS, columns_of
 from studies.learnability.fits import FitCell
 
 MATCHED = "matched_"
@@ -54,7 +55,7 @@ def score(cell: ScoreCell, predictions: pd.DataFrame) -> pd.DataFrame:
         label-matched twin is `matched_m`.
     """
     fit = cell.fit
-    told = {
+    names = {
         "population": fit.population,
         "metanet": fit.metanet,
         "treatment": cell.treatment,
@@ -66,7 +67,7 @@ def score(cell: ScoreCell, predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for place, here in predictions.groupby("test_population", sort=False):
         scores = _scores(cell, str(place), here)
-        rows.append({**told, "test_population": place, **scores, "cell": cell.fit_key})
+        rows.append({**names, "test_population": place, **scores, "cell": cell.fit_key})
     return pd.DataFrame(rows)
 
 
@@ -95,12 +96,8 @@ def _metrics(
 ) -> dict[str, float]:
     """Each metric and its interval; NaN without bootstrap samples or with one network."""
     if not num_bootstrap or truth.size < 2:
-        return {f"{metric}{end}": math.nan for metric in METRICS for end in ("", "_low", "_high")}
+        return {f"{metric}{end}": math.nan for metric in METRICS for end in ENDS}
     values = {}
     for metric, estimate in bootstrap(truth, prediction, num_bootstrap=num_bootstrap).items():
-        values |= {
-            metric: estimate.value,
-            f"{metric}_low": estimate.low,
-            f"{metric}_high": estimate.high,
-        }
+        values |= columns_of(metric, estimate)
     return values

@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from metanet.inputs.treatments import NONE
+from studies.common.intervals import estimate_of, interval_text
 from studies.common.rows import span_text
 from studies.learnability.scores import TRUE
 
@@ -70,17 +71,18 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return means.join(spread).assign(num_seeds=grouped.size()).reset_index()
 
 
-def largest(averages: pd.DataFrame) -> pd.DataFrame:
-    """Of each combination of the columns `GROUP` the line with the most training networks.
+def largest(averages: pd.DataFrame, keys: list[str] = GROUP) -> pd.DataFrame:
+    """Of each combination of some columns the line with the most training networks.
 
     Args:
-        averages: What `average_seeds` returns.
+        averages: What `average_seeds` returns, or other lines with a `num_train`.
+        keys: The columns.
 
     Returns:
-        Those lines, by target, labels, metanet and so on, each in order of appearance.
+        Those lines, by the first column, the second and so on, each in order of appearance.
     """
-    best = averages.loc[averages.groupby(GROUP, sort=False)["num_train"].idxmax().to_list()]
-    order = [pd.factorize(best[name])[0] for name in reversed(GROUP)]
+    best = averages.loc[averages.groupby(keys, sort=False)["num_train"].idxmax().to_list()]
+    order = [pd.factorize(best[name])[0] for name in reversed(keys)]
     return best.iloc[np.lexsort(order)].reset_index(drop=True)
 
 
@@ -94,13 +96,10 @@ def format_interval(line: Mapping[str, Any], metric: str) -> str:
     Returns:
         The text, `n/a` if the metric was not scored.
     """
-    value, low, high = line[metric], line[f"{metric}_low"], line[f"{metric}_high"]
-    if not np.isfinite(value):
-        return "n/a"
     spread = line[f"{metric}_seed_std"]
-    digits = 2 if metric.removeprefix("matched_") != "mae" else 4
-    seeds = f" \u00b1{spread:.{digits}f}" if np.isfinite(spread) else ""
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{seeds}"
+    digits = ".2f" if metric.removeprefix("matched_") != "mae" else ".4f"
+    seeds = f" \u00b1{spread:{digits}}" if np.isfinite(spread) else ""
+    return interval_text(estimate_of(line, metric), digits) + seeds
 
 
 def table_cells(lines: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -158,9 +157,9 @@ def notes(rows: pd.DataFrame) -> list[str]:
     Returns:
         One sentence each.
     """
-    found = [f"Matched metrics n/a: {note}." for note in sorted(set(rows["note"]) - {""})]
+    sentences = [f"Matched metrics n/a: {note}." for note in sorted(set(rows["note"]) - {""})]
     dropped = pd.Series(rows.groupby("population", sort=False)["num_dropped"].max()).to_dict()
     counts = ", ".join(f"{name} {count}" for name, count in dropped.items() if count)
-    return found + [f"Diverged networks without a finite target, left out: {counts}."] * bool(
-        counts
-    )
+    if counts:
+        sentences.append(f"Diverged networks without a finite target, left out: {counts}.")
+    return sentences

@@ -20,7 +20,7 @@ def reads_weights(metanet: str) -> bool:
     return declared(METANETS[metanet]).reads == "params"
 
 
-def candidates(
+def other_populations(
     config: Learnability, populations: Mapping[str, Population], fitted_on: str
 ) -> dict[str, Population]:
     """Where a metanet might be scored besides its own population.
@@ -36,18 +36,15 @@ def candidates(
     Raises:
         ValueError: If two zoos have the same name.
     """
-    found = {
-        name: population
-        for name, population in populations.items()
-        if config.transfer and name != fitted_on
-    }
     names = [directory.name for directory in config.transfer_zoos]
     if len(set(names)) < len(names):
         raise ValueError(f"transfer_zoos: expected folders of different names, got {names}")
+    others = dict(populations) if config.transfer else {}
+    others.pop(fitted_on, None)
     for directory in config.transfer_zoos:
         if fitted_on in (zoo := load(directory)):
-            found[f"{directory.name}/{fitted_on}"] = zoo[fitted_on]
-    return found
+            others[f"{directory.name}/{fitted_on}"] = zoo[fitted_on]
+    return others
 
 
 def why_not(metanet: str, fitted_on: Population, other: Population) -> str:
@@ -100,10 +97,10 @@ def find_places(
     Returns:
         The places.
     """
-    found = candidates(config, populations, fitted_on)
+    others = other_populations(config, populations, fitted_on)
     return tuple(
         Place(Path(other.directory), other.name, other.fingerprint, name)
-        for name, other in found.items()
+        for name, other in others.items()
         if not why_not(metanet, populations[fitted_on], other)
     )
 
@@ -118,26 +115,29 @@ def impossible(config: Learnability, populations: Mapping[str, Population]) -> l
     Returns:
         One sentence for each population and reason.
     """
-    found = []
+    sentences = []
     for fitted_on, population in populations.items():
-        reasons: dict[tuple[str, ...], dict[str, list[str]]] = {}
-        for name, other in candidates(config, populations, fitted_on).items():
-            refused = {metanet: why_not(metanet, population, other) for metanet in config.metanets}
-            for reason in dict.fromkeys(refused.values()):
-                metanets = tuple(
-                    metanet for metanet in config.metanets if refused[metanet] == reason
-                )
-                if reason:
-                    reasons.setdefault(metanets, {}).setdefault(reason, []).append(name)
-        for metanets, by_reason in reasons.items():
-            words = "; ".join(
-                f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()
-            )
-            found.append(
-                f"{', '.join(metanets)} fitted on {fitted_on} cannot be scored on {words}."
-            )
-        missing = [
-            directory.name for directory in config.transfer_zoos if fitted_on not in load(directory)
-        ]
-        found += [f"The zoo {name} has no population {fitted_on}." for name in missing]
-    return found
+        others = other_populations(config, populations, fitted_on)
+        for metanets, reasons in _refusals(config, population, others).items():
+            told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+            who = f"{', '.join(metanets)} fitted on {fitted_on}"
+            sentences.append(f"{who} cannot be scored on {told}.")
+        for directory in config.transfer_zoos:
+            if fitted_on not in load(directory):
+                sentences.append(f"The zoo {directory.name} has no population {fitted_on}.")
+    return sentences
+
+
+def _refusals(
+    config: Learnability, fitted_on: Population, others: Mapping[str, Population]
+) -> dict[tuple[str, ...], dict[str, list[str]]]:
+    """By the metanets that share it: each reason, and the populations that it is for."""
+    refusals: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for name, other in others.items():
+        metanets_of: dict[str, list[str]] = {}
+        for metanet in config.metanets:
+            metanets_of.setdefault(why_not(metanet, fitted_on, other), []).append(metanet)
+        metanets_of.pop("", None)
+        for reason, metanets in metanets_of.items():
+            refusals.setdefault(tuple(metanets), {}).setdefault(reason, []).append(name)
+    return refusals

@@ -13,7 +13,7 @@ from studies.common.runner import format_study, write_report
 from studies.learnability.plan import plan_study
 from studies.learnability.shuffled import with_shuffled_labels
 from studies.learnability.study import STUDY
-from studies.learnability.transfer import candidates, impossible, why_not
+from studies.learnability.transfer import impossible, other_populations, why_not
 from tests.studies.test_learnability import config_for, run
 from tests.studies.zoos import write_zoo
 from zoo.store.zoo import load
@@ -213,7 +213,7 @@ def test_why_not_agrees_with_what_a_metanet_accepts(demo_populations, metanet, k
 
 def test_zoos_of_one_name_are_refused(tiny_zoo, tmp_path):
     with pytest.raises(ValueError, match="different names"):
-        candidates(
+        other_populations(
             config_for(tiny_zoo, transfer_zoos=[tmp_path / "a" / "z", tmp_path / "b" / "z"]),
             {},
             "standard",
