@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.func import vmap
 
@@ -152,27 +152,34 @@ def run_chains(
         Effective parameters, flat, without the warm-up, and whether the proposals were accepted (0
         or 1).
     """
-    space, free = architecture.space, support_of(architecture).free
+    space, free, random = architecture.space, support_of(architecture).free, generator(0, "chains")
     x, y = two_moons(cell.points, cell.noise, generator(0, "train moons"))
 
     def potential(flat: Tensor) -> Tensor:
         misfit = F.cross_entropy(architecture.apply(unflatten(space, flat), x), y, reduction="sum")
         return misfit + (free * flat**2).sum() / (2 * cell.prior_std**2)
 
-    # init gives the fixed entries their values; the free ones are drawn from the prior
-    starts = [architecture.init(generator(chain, "chain")) for chain in range(cell.chains)]
-    fixed, random = flatten(space, stack(starts)).double(), generator(0, "chains")
-    drawn = cell.prior_std * torch.randn(fixed.shape, generator=random, dtype=fixed.dtype)
     chains = sample_chains(
         potential,
-        torch.where(free, drawn, fixed),
+        _starts(cell, architecture, random),
         random,
         draws=cell.warmup + cell.draws,
         leapfrog_steps=cell.leapfrog,
         step_size=cell.step_size,
         free=free,
     )
-    return chains.position[cell.warmup :], chains.accepted[cell.warmup :].double()
+    kept = slice(cell.warmup, None)
+    return chains.position[kept], chains.accepted[kept].double()
+
+
+def _starts(
+    cell: ChainCell, architecture: Architecture, random: torch.Generator
+) -> Float64[Tensor, "C P"]:
+    """`init` gives the fixed entries their values; the free ones are drawn from the prior."""
+    networks = [architecture.init(generator(chain, "chain")) for chain in range(cell.chains)]
+    fixed = flatten(architecture.space, stack(networks)).double()
+    drawn = cell.prior_std * torch.randn(fixed.shape, generator=random, dtype=fixed.dtype)
+    return torch.where(support_of(architecture).free, drawn, fixed)
 
 
 def two_moons(

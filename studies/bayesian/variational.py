@@ -135,16 +135,17 @@ def infer(
         on.
     """
     train, dtype = task.train, task.mean.dtype
+    num_images = len(train.y)
     posterior = _start(cell, architecture, dtype)
     optimizer = torch.optim.Adam(posterior, lr=cell.lr)
     random = [generator(seed, "noise") for seed in cell.seeds]
-    loss, noise_shape = _loss(cell, architecture, len(train.y))
+    loss, noise_shape = _loss(cell, architecture, num_images)
     gradients = vmap(grad(loss))
     yield 0, posterior
     step = 0
-    for epoch, end in _records(cell, len(train.y)):
+    for epoch, end in _records(cell, num_images):
         while step < end:
-            index = batches(cell, step, len(train.y))
+            index = batches(cell, step, num_images)
             noise = _draw(random, noise_shape, dtype)
             x = task.inputs(train.x[index.flatten()]).unflatten(0, index.shape)
             slopes = gradients(posterior, x, train.y[index], noise)
@@ -230,9 +231,11 @@ def evaluate(
         draws; `mean_test_loss` and `mean_test_accuracy` of the network at the posterior's mean.
         Losses in nats.
     """
-    train_loss, average, mean = _predict(cell, architecture, task, posterior, epoch)
     support, test = support_of(architecture), task.test.y
     with torch.no_grad():
+        train_loss, average = _predict(cell, architecture, task, posterior, epoch)
+        params = unflatten(support.space, posterior.mean)
+        mean = _log_probabilities(architecture, task, params, task.test.x)
         kl = vmap(partial(kl_divergence, support, prior_std=cell.prior_std))(posterior)
     kl = kl / len(task.train.y)
     return {
@@ -250,22 +253,19 @@ def evaluate(
 
 def _predict(
     cell: InferenceCell, architecture: Architecture, task: Task, posterior: Posterior, epoch: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Training loss and test probabilities, mean over draws; test log-probabilities of the mean."""
-    x, y = (part[: cell.train_images] for part in (task.train.x, task.train.y))
+) -> tuple[Tensor, Tensor]:
+    """Training loss `[S]` and test probabilities `[S, X, K]`, mean over draws of the posterior."""
+    x, y = task.train.x[: cell.train_images], task.train.y[: cell.train_images]
     random = [generator(seed, "evaluation", epoch) for seed in cell.seeds]
     support, dtype = support_of(architecture), task.mean.dtype
     shape = (weight_noise_size(support, cell.rank),)
     log_probabilities = partial(_log_probabilities, architecture, task)
     train_loss, average = torch.zeros(len(random), dtype=dtype), torch.zeros((), dtype=dtype)
-    with torch.no_grad():
-        for _ in range(cell.samples):
-            noise = _draw(random, shape, dtype)
-            params = vmap(partial(sample_weights, support))(posterior, noise)
-            train_loss += _cross_entropy(log_probabilities(params, x), y) / cell.samples
-            average = average + log_probabilities(params, task.test.x).exp() / cell.samples
-        mean = log_probabilities(unflatten(support.space, posterior.mean), task.test.x)
-    return train_loss, average, mean
+    for _ in range(cell.samples):
+        params = vmap(partial(sample_weights, support))(posterior, _draw(random, shape, dtype))
+        train_loss += _cross_entropy(log_probabilities(params, x), y) / cell.samples
+        average = average + log_probabilities(params, task.test.x).exp() / cell.samples
+    return train_loss, average
 
 
 def _log_probabilities(architecture: Architecture, task: Task, params: Params, x: Tensor) -> Tensor:

@@ -62,24 +62,31 @@ def describe_column(
         ValueError: If a population or the column is unknown, or the column holds text.
     """
     tables = {
-        name: pd.concat([population.table(split) for split in population.splits])
-        for name, population in zoo.choose(populations or None).items()
+        name: _table(population) for name, population in zoo.choose(populations or None).items()
     }
     first = next(iter(tables.values()))
     numeric = [str(name) for name in first if pd.api.types.is_numeric_dtype(first[name])]
     if column not in numeric:
         raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
-    values = {name: table[column].to_numpy(np.float64) for name, table in tables.items()}
-    diverged = {name: table["diverged"].to_numpy(bool) for name, table in tables.items()}
-    shown = {name: values[name][~diverged[name]] for name in tables}
-    finite = np.concatenate([known[np.isfinite(known)] for known in shown.values()])
-    bounds = (float(finite.min()), float(finite.max())) if finite.size else None
+    converged = {
+        name: table.loc[~table["diverged"].to_numpy(bool), column].to_numpy(np.float64)
+        for name, table in tables.items()
+    }
+    bounds = _bounds(np.concatenate(list(converged.values())))
     histograms = []
-    for name, of_population in shown.items():
-        head = f"{name}: {column} of {_counts(of_population, int(diverged[name].sum()))}"
-        lines = histogram_lines(of_population, bins, width, bounds, blocks)
-        histograms.append("\n".join([head, *lines]))
+    for name, values in converged.items():
+        head = f"{name}: {column} of {_counts(values, len(tables[name]) - len(values))}"
+        histograms.append("\n".join([head, *histogram_lines(values, bins, width, bounds, blocks)]))
     return "\n\n".join(histograms)
+
+
+def _bounds(values: Float[np.ndarray, " N"]) -> tuple[float, float] | None:
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _table(population: Population) -> pd.DataFrame:
+    return pd.concat([population.table(split) for split in population.splits])
 
 
 def _counts(values: Float[np.ndarray, " N"], diverged: int) -> str:
@@ -106,18 +113,15 @@ def size_on_disk(directory: Path) -> int:
 
 
 def _describe(population: Population, entry: PopulationEntry) -> str:
-    tables = [population.table(split) for split in population.splits]
-    accuracy = np.concatenate([table["test_accuracy"].to_numpy(np.float64) for table in tables])
-    diverged = sum(int(table["diverged"].to_numpy().sum()) for table in tables)
+    table = _table(population)
+    accuracy = table["test_accuracy"].to_numpy(np.float64)
     finite = accuracy[np.isfinite(accuracy)]
-    quantiles = (
-        " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES))
-        if finite.size
-        else "none finite"
-    )
+    quantiles = "none finite"
+    if finite.size:
+        quantiles = " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES))
     kind = json.dumps(entry.asymmetry) if entry.asymmetry else "none"
     lines = {
-        "networks": f"{len(population)}, {diverged} diverged",
+        "networks": f"{len(population)}, {int(table['diverged'].to_numpy().sum())} diverged",
         "architecture": json.dumps(entry.architecture),
         "asymmetry": kind,
         "parameters": f"{population.space.num_params}, {population.num_free} free",

@@ -25,7 +25,6 @@ from metanet.inputs.population import PopulationLike, view
 from zoo.params import Params, flatten, unflatten
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
-from zoo.weight_space import WeightSpace
 
 NUM_IMAGES = 512
 NETWORKS_AT_ONCE = 8
@@ -33,6 +32,8 @@ MAX_STEPS, STEPS_BETWEEN_CHECKS = 200, 5
 TOLERANCE = 1e-3
 """Of the largest eigenvalue: bound of its error."""
 
+ALL = torch.tensor(True)
+"""Mask of a tensor without fixed entries."""
 Loss = Callable[[Tensor], Tensor]
 
 
@@ -94,7 +95,7 @@ def squared_weight_norm(population: Population, params: Params) -> Float[np.ndar
         `[N]`, NaN where it is not finite.
     """
     squares = flatten(population.space, params)[:, trained(population)].double().square().sum(1)
-    return _finite(squares).numpy()
+    return torch.where(squares.isfinite(), squares, torch.nan).numpy()
 
 
 def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
@@ -134,11 +135,11 @@ DERIVED: dict[str, Derived] = {
 
 def trained(population: Population) -> Bool[Tensor, "P"]:
     """Which entries of flat params are trained: neither fixed nor running statistics."""
-    space: WeightSpace = population.space
+    space, statistics = population.space, population.architecture.statistics
     masks = {
-        name: torch.ones(shape, dtype=torch.bool) for name, shape in space.shapes.items()
-    } | dict(population.free)
-    masks |= {name: torch.zeros_like(masks[name]) for name in population.architecture.statistics}
+        name: torch.full(shape, name not in statistics) & population.free.get(name, ALL)
+        for name, shape in space.shapes.items()
+    }
     return flatten(space, masks)
 
 
@@ -235,10 +236,6 @@ def _ritz(
     values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0))
     ritz = torch.stack([values[:, -1], off_diagonal[:, -1] * vectors[:, -1, -1].abs()])
     return torch.where(finite, ritz, torch.nan)
-
-
-def _finite(values: Tensor) -> Tensor:
-    return torch.where(values.isfinite(), values, torch.nan)
 
 
 def _save(path: Path, values: Float[np.ndarray, "N"]) -> None:

@@ -46,18 +46,24 @@ class Part:
         return Part(self.x.to(dtype), self.y)
 
 
-def load_parts(population: Population) -> tuple[Part, Part]:
-    """The training and test images that the networks of a population were made for.
+def first_images(
+    population: Population, num_train: int | None, num_test: int | None
+) -> dict[str, Part]:
+    """The first of the training and test images that the networks of a population were made for.
 
     Args:
         population: The population; its zoo's manifest says which task it is.
+        num_train: Number of training images, all if None.
+        num_test: Number of test images, all if None.
 
     Returns:
-        Training and test part, all images of the task.
+        The images `train` and `test`.
     """
     task = _task(TaskConfig.model_validate(population.manifest.config["task"]).model_dump_json())
-    train, test = (Part(task.inputs(part.x), part.y) for part in (task.train, task.test))
-    return train, test
+    return {
+        "train": Part(task.inputs(task.train.x[:num_train]), task.train.y[:num_train]),
+        "test": Part(task.inputs(task.test.x[:num_test]), task.test.y[:num_test]),
+    }
 
 
 @lru_cache(maxsize=1)

@@ -1,16 +1,17 @@
 """Tables, figures and the report of mode connectivity."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.common.base import StudyConfig, one_table
 from studies.common.figures import (
-    COLORS,
-    MARKERS,
     WIDTH,
     draw_band,
     finish,
@@ -160,17 +161,24 @@ def plot_barriers(pairs: pd.DataFrame) -> Figure:
     drawn = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(groups)), layout="constrained")
     panel = drawn.subplots()
     for i, ((_, way), here) in enumerate(groups):
-        values, place = numbers(here, "test_loss_barrier"), np.full(len(here), i)
-        mean, low, high, _ = mean_interval(values)
-        color, marker = COLORS[ways.index(way)], MARKERS[ways.index(way)]
-        panel.plot(values, place, ls="", marker="|", ms=7, color=color, alpha=0.45)
-        panel.plot([low, high], [i, i], color=color, lw=1.6)
-        panel.plot([mean], [i], marker=marker, ms=6, color=color)
+        _plot_pairs(panel, i, numbers(here, "test_loss_barrier"), line_style(ways.index(way)))
     panel.axvline(0, color="#444", lw=0.8)
     panel.set_yticks(range(len(groups)), [", ".join(names) for names, _ in groups])
     panel.invert_yaxis()
     panel.set_xlabel("barrier at the middle of the segment, test loss (nats)")
     return drawn
+
+
+def _plot_pairs(
+    panel: Axes, place: int, values: Float64[np.ndarray, " n"], style: Mapping[str, Any]
+) -> None:
+    """A mark for each pair, and their mean with its interval."""
+    color = style["color"]
+    mean, low, high, _ = mean_interval(values)
+    places = np.full(len(values), place)
+    panel.plot(values, places, ls="", marker="|", ms=7, color=color, alpha=0.45)
+    panel.plot([low, high], [place, place], color=color, lw=1.6)
+    panel.plot([mean], [place], marker=style["marker"], ms=6, color=color)
 
 
 def plot_segments(rows: pd.DataFrame, metric: str) -> Figure:

@@ -36,7 +36,7 @@ from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import (
     Part,
     all_networks,
-    load_parts,
+    first_images,
     metric_columns,
     rms_distance,
 )
@@ -168,9 +168,8 @@ def measure(cell: ConnectivityCell) -> pd.DataFrame:
     population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
     ids = table["network_id"].to_numpy()
-    train, test = load_parts(population)
-    parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
-    images = train.first(cell.match_images)
+    parts = first_images(population, cell.num_train, cell.num_test)
+    images = first_images(population, cell.match_images, 0)["train"]
     matching = Matching(population.architecture, images, cell.num_restarts, cell.seed)
     rows = []
     for pair in pairs_of(ids, cell.pairs):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
-from studies.common.evaluation import evaluate, load_parts
+from studies.common.evaluation import evaluate, first_images
 from studies.common.grid import PLACE
 from studies.common.intervals import columns_of
 from zoo.params import Params, select
@@ -156,7 +156,7 @@ def half_times(population: Population, split: str, num_train: int) -> Float[np.n
     """
     steps, params = population.trajectory(split)
     networks = {name: tensor.flatten(0, 1) for name, tensor in params.items()}
-    part = load_parts(population)[0].first(num_train)
+    part = first_images(population, num_train, 0)["train"]
     losses, _ = evaluate(population.architecture, networks, part)
     return first_crossings(steps.astype(np.float64), losses.reshape(steps.shape))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -128,17 +129,25 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
     for i, (panel, name, here) in enumerate(places):
         panel.set_title(f"{name}\n{(~here['diverged']).sum()} networks", fontsize=8)
         if name in quartiles:
-            low, middle, high = quartiles[name]
-            position = np.linspace(0, 1, len(middle))
-            color = line_style(i)["color"]
-            draw_band(panel, position, (middle, low, high), alpha=0.2, color=color, lw=1.6)
-            if name != baseline and baseline in quartiles:
-                panel.plot(position, quartiles[baseline][1], color="#555", lw=0.9, ls=(0, (4, 2)))
-    first = places[0][0]
-    first.set_yscale("log")
-    plain_ticks(first.yaxis)
+            middles = [quartiles[baseline][1]] * (name != baseline and baseline in quartiles)
+            _plot_quartiles(panel, quartiles[name], i, middles)
+    places[0][0].set_yscale("log")
+    plain_ticks(places[0][0].yaxis)
     position = "position on the segment (0 initialization, 1 trained)"
     return finish(drawn, position, "training loss (nats)")
+
+
+def _plot_quartiles(
+    panel: Axes,
+    quartiles: Float64[np.ndarray, "3 T"],
+    number: int,
+    references: Sequence[Float64[np.ndarray, " T"]],
+) -> None:
+    low, middle, high = quartiles
+    color, position = line_style(number)["color"], np.linspace(0, 1, len(middle))
+    draw_band(panel, position, (middle, low, high), alpha=0.2, color=color, lw=1.6)
+    for reference in references:
+        panel.plot(position, reference, color="#555", lw=0.9, ls=(0, (4, 2)))
 
 
 def plot_rises(rows: pd.DataFrame) -> Figure:

@@ -156,7 +156,7 @@ def _compare(lines: Mapping[Handling, list[_Scored]], num_bootstrap: int) -> lis
     populations = [line.population for line in lines]
     baseline = STANDARD if STANDARD in populations else populations[0]
     compared = _comparisons(lines, baseline)
-    wanted = {*compared, *(line for pair in compared.values() for line in pair.values())}
+    wanted = set(compared).union(*(others.values() for others in compared.values()))
     samples = _samples({line: lines[line] for line in lines if line in wanted}, num_bootstrap)
     rows = []
     for line, others in compared.items():

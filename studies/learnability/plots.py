@@ -104,13 +104,18 @@ def plot_predictions(rows: pd.DataFrame, metanets: Sequence[str], target: str, o
     shown = rows.loc[rows["seed"] == rows["seed"].iloc[0]].sort_values("num_train", kind="stable")
     last = shown.groupby(["metanet", "population"]).last()
     truths = [_scatter(*pair, last.loc[pair[1]], out) for pair in zip(axes, places, strict=True)]
-    low, high = np.min(np.concatenate(truths)), np.max(np.concatenate(truths))
+    _draw_diagonals(axes, np.concatenate(truths))
+    return finish(drawn, f"true {_unit(target)}", f"predicted {_unit(target)}")
+
+
+def _draw_diagonals(axes: Sequence[Axes], truths: Float[np.ndarray, "_"]) -> None:
+    """Where predictions are exact, in all panels over the same range."""
+    low, high = truths.min(), truths.max()
     margin = 0.05 * (high - low) or 1.0
     ends = (low - margin, high + margin)
     for panel in axes:
         panel.plot([low, high], [low, high], color="#444", lw=0.8, ls="--")
         panel.set(xlim=ends, ylim=ends, aspect="equal")
-    return finish(drawn, f"true {_unit(target)}", f"predicted {_unit(target)}")
 
 
 def _scatter(

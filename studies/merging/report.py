@@ -1,5 +1,6 @@
 """Tables, figures and the report of merging."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,22 +95,25 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    populations, train_parts = rows["population"].unique(), rows["train_parts"].unique()
-    drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * len(train_parts)), layout="constrained")
-    grid = drawn.subplots(
-        len(train_parts), len(populations), sharex=True, sharey=True, squeeze=False
-    )
+    shape = {name: rows[name].unique().tolist() for name in ("train_parts", "population")}
+    lines, columns = map(len, shape.values())
+    drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
+    grid = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     sizes = sorted(rows["size"].unique())
     legend = {}
     for (parts, population), inside in split_by(rows, ["train_parts", "population"]):
-        panel = grid[train_parts.tolist().index(parts), populations.tolist().index(population)]
+        panel = grid[shape["train_parts"].index(parts), shape["population"].index(population)]
         for i, way, here in lines_by(inside, "way", rows["way"].unique()):
             legend[way] = _plot_means(panel, here, metric, i)
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(sizes, [str(size) for size in sizes])
+        _log_ticks(panel, sizes)
         images = "all images" if parts == 1 else f"one of {parts} parts each"
         panel.set_title(f"{population}, {images}")
     return finish(drawn, "networks merged, k", WORDS[metric], legend)
+
+
+def _log_ticks(panel: Axes, sizes: Sequence[int]) -> None:
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(sizes, [str(size) for size in sizes])
 
 
 def _plot_means(panel: Axes, rows: pd.DataFrame, metric: str, number: int) -> Line2D:

@@ -32,7 +32,7 @@ from studies.common.evaluation import (
     Part,
     all_networks,
     evaluate,
-    load_parts,
+    first_images,
     log_probabilities,
     metric_columns,
     num_networks,
@@ -187,25 +187,30 @@ def measure(cell: MergingCell) -> pd.DataFrame:
     """
     population = load(cell.zoo)[cell.population]
     table, params = all_networks(population)
-    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == cell.train_parts)
-    part_of = table["network_id"].to_numpy()[rows] % cell.train_parts
-    groups = draw_groups(part_of, cell.size, cell.groups, cell.seed)
-    train, test = load_parts(population)
-    parts = {"train": train.first(cell.num_train), "test": test.first(cell.num_test)}
+    groups, is_disjoint = _groups(cell, table)
+    parts = first_images(population, cell.num_train, cell.num_test)
     matching = Matching(population.architecture, parts["train"], cell.num_restarts, cell.seed)
     lines = []
     for number, group in enumerate(groups):
-        networks = select(params, torch.from_numpy(rows[group]))
         line = {
             "population": cell.population,
             "train_parts": cell.train_parts,
             "size": cell.size,
             "group": number,
-            "disjoint": len(groups) * cell.size <= len(rows),
+            "disjoint": is_disjoint,
         }
+        networks = select(params, torch.from_numpy(group))
         ways = score_ways(population.space, networks, parts, matching, cell.repair)
         lines += [{**line, "way": way, **scores} for way, scores in ways.items()]
     return pd.DataFrame(lines)
+
+
+def _groups(cell: MergingCell, table: pd.DataFrame) -> tuple[list[Int64[np.ndarray, " k"]], bool]:
+    """Rows of the networks of each group, and whether no two groups share one."""
+    rows = np.flatnonzero(parts_of(table.get("train_parts"), len(table)) == cell.train_parts)
+    part = table["network_id"].to_numpy()[rows] % cell.train_parts
+    groups = draw_groups(part, cell.size, cell.groups, cell.seed)
+    return [rows[group] for group in groups], len(groups) * cell.size <= len(rows)
 
 
 def score_ways(
