@@ -33,12 +33,12 @@ def curves(study: Path, metric: str) -> str:
         f"|---|{'---|' * len(sizes)}",
     ]
     for name in order:
-        own = {
+        at_size = {
             line["num_train"]: line
             for line in averages.loc[averages["metanet"] == name].to_dict("records")
         }
         lines.append(
-            f"| `{name}` | {' | '.join(format_interval(own[size], metric) for size in sizes)} |"
+            f"| `{name}` | {' | '.join(format_interval(at_size[size], metric) for size in sizes)} |"
         )
     return "\n".join(lines)
 
@@ -73,9 +73,9 @@ def paired(study: Path, best: str, against: str, resamples: int = 1000) -> str:
                     axis=0,
                 )
             )
-        found = sides[0] - sides[1]
-        low, high = np.quantile(found[1:], [0.025, 0.975])
-        lines.append(f"| {size:,} | {found[0]:.3f} [{low:.3f}, {high:.3f}] |")
+        gains = sides[0] - sides[1]
+        low, high = np.quantile(gains[1:], [0.025, 0.975])
+        lines.append(f"| {size:,} | {gains[0]:.3f} [{low:.3f}, {high:.3f}] |")
     return "\n".join(
         [f"| n | Kendall τ of `{best}` less that of `{against}` |", "|---|---|", *lines]
     )
@@ -137,12 +137,12 @@ def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None
     for panel, study in zip(panels, studies, strict=True):
         averages = average_seeds(pd.read_parquet(study / "rows.parquet"))
         for i, name in enumerate(averages["metanet"].unique()):
-            own = averages.loc[averages["metanet"] == name].sort_values("num_train")
+            curve = averages.loc[averages["metanet"] == name].sort_values("num_train")
             color, marker, dashes = (cycle[i % len(cycle)] for cycle in (COLORS, MARKERS, LINES))
             panel.fill_between(
-                own["num_train"],
-                own[f"{metric}_low"],
-                own[f"{metric}_high"],
+                curve["num_train"],
+                curve[f"{metric}_low"],
+                curve[f"{metric}_high"],
                 color=color,
                 alpha=0.06,
                 lw=0,
@@ -156,7 +156,7 @@ def draw(studies: list[Path], target: Path, metric: str = "kendall_tau") -> None
                 "ms": 4.5,
                 "lw": 1.3,
             }
-            (legend[name],) = panel.plot(own["num_train"], own[metric], **style)
+            (legend[name],) = panel.plot(curve["num_train"], curve[metric], **style)
         sizes = sorted(averages["num_train"].unique())
         panel.set_xscale("log")
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])

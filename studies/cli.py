@@ -259,15 +259,15 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
 
     fitted, networks = load(metanet_file), _population(zoo, population)
     table = networks.table(split)
-    found = table[["network_id"]].assign(prediction=fitted.predict(networks, split=split))
+    predicted = table[["network_id"]].assign(prediction=fitted.predict(networks, split=split))
     if fitted.target in table:
-        found[fitted.target] = table[fitted.target]
+        predicted[fitted.target] = table[fitted.target]
     if out is None:
-        click.echo(found.to_csv(index=False), nl=False)
+        click.echo(predicted.to_csv(index=False), nl=False)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(out, index=False)
-    click.echo(f"saved {out}: {len(found)} networks")
+    predicted.to_csv(out, index=False)
+    click.echo(f"saved {out}: {len(predicted)} networks")
 
 
 @main.command()

@@ -110,7 +110,9 @@ def _code_of(entry: Any, module: str, path: str) -> str:
     if not path or file is None or not Path(file).is_file():
         return _THIS_PROCESS
     try:
-        found = _resolve(module, path)
+        defined = _resolve(module, path)
     except AttributeError:  # defined inside a function
         return _THIS_PROCESS
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if found is entry else _THIS_PROCESS
+    return (
+        hashlib.sha256(Path(file).read_bytes()).hexdigest() if defined is entry else _THIS_PROCESS
+    )

@@ -90,7 +90,7 @@ def slow_difference(fitted, metric, ours, other, matched):
 @pytest.mark.parametrize("matched", [False, True])
 @pytest.mark.parametrize("metric", ["r2", "kendall_tau"])
 def test_differences_are_those_of_plain_loops(fitted, metric, matched):
-    found = ablate(fitted[0], *fitted[1]).set_index(["metanet", "treatment", "population"])
+    table = ablate(fitted[0], *fitted[1]).set_index(["metanet", "treatment", "population"])
     name = f"matched_{metric}" if matched else metric
     for line in [
         ("mlp", "augment", "standard"),
@@ -99,12 +99,12 @@ def test_differences_are_those_of_plain_loops(fitted, metric, matched):
     ]:
         expected = slow_difference(fitted, metric, line, ("mlp", "none", "standard"), matched)
         np.testing.assert_allclose(
-            [found.loc[line, f"{name}_gain{end}"] for end in ("", "_low", "_high")], expected
+            [table.loc[line, f"{name}_gain{end}"] for end in ("", "_low", "_high")], expected
         )
     line = ("hparams", "none", "w_asymmetric")
     expected = slow_difference(fitted, metric, line, ("mlp", "none", "standard"), matched)
     np.testing.assert_allclose(
-        [found.loc[line, f"{name}_over_flat{end}"] for end in ("", "_low", "_high")], expected
+        [table.loc[line, f"{name}_over_flat{end}"] for end in ("", "_low", "_high")], expected
     )
 
 
@@ -119,8 +119,8 @@ def test_pairing_makes_the_interval_of_equal_lines_nothing(fitted):
 
 
 def test_lines_come_by_metanet_treatment_population(fitted):
-    found = ablate(fitted[0], *fitted[1])
-    assert found[["metanet", "treatment", "population"]].to_numpy().tolist() == [
+    table = ablate(fitted[0], *fitted[1])
+    assert table[["metanet", "treatment", "population"]].to_numpy().tolist() == [
         ["hparams", "none", "w_asymmetric"],
         ["hparams", "none", "standard"],
         ["mlp", "none", "w_asymmetric"],
@@ -128,13 +128,13 @@ def test_lines_come_by_metanet_treatment_population(fitted):
         ["mlp", "augment", "w_asymmetric"],
         ["mlp", "augment", "standard"],
     ]
-    cells = ablation_cells(found)
+    cells = ablation_cells(table)
     assert cells.iloc[3]["\u0394R\u00b2 to plain"] == "-"
-    gain = found.iloc[5]
+    gain = table.iloc[5]
     mark = "*" if gain["r2_gain_low"] > 0 or gain["r2_gain_high"] < 0 else ""
     text = f"{gain['r2_gain']:+.2f} [{gain['r2_gain_low']:+.2f}, {gain['r2_gain_high']:+.2f}]{mark}"
     assert cells.iloc[5]["\u0394R\u00b2 to plain"] == text
-    assert "population standard" in explain_ablation(found)
+    assert "population standard" in explain_ablation(table)
 
 
 def test_without_a_comparable_line_there_is_no_difference(tiny_zoo, tmp_path, counted_fit):
@@ -146,13 +146,13 @@ def test_without_a_comparable_line_there_is_no_difference(tiny_zoo, tmp_path, co
         match_minimum=30,
     )
     run(config, tmp_path, quiet=True)
-    found = pd.read_parquet(tmp_path / "ablation.parquet")
-    assert (found["baseline"] == "w_asymmetric").all(), (
+    table = pd.read_parquet(tmp_path / "ablation.parquet")
+    assert (table["baseline"] == "w_asymmetric").all(), (
         "without a standard population the first one is the baseline"
     )
-    assert found[["r2_over_flat", "matched_r2", "matched_r2_gain"]].isna().all(axis=None)
-    assert not any("to mlp" in name for name in ablation_cells(found).columns)
-    assert "mlp" not in explain_ablation(found)
+    assert table[["r2_over_flat", "matched_r2", "matched_r2_gain"]].isna().all(axis=None)
+    assert not any("to mlp" in name for name in ablation_cells(table).columns)
+    assert "mlp" not in explain_ablation(table)
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ def dense_covariance(support, posterior):
     start = 0
     for name, shape in support.space.shapes.items():
         stop = start + math.prod(shape)
-        own = factor[:, start:stop]
-        covariance[start:stop, start:stop] += own.T @ own
+        block = factor[:, start:stop]
+        covariance[start:stop, start:stop] += block.T @ block
         start = stop
-        assert name in support.weights or not own.any()
+        assert name in support.weights or not block.any()
     return covariance
 
 
@@ -145,16 +145,16 @@ def test_one_local_layer_has_exactly_the_moments_of_sampled_weights(kind, rank):
     def global_(noise):
         return architecture.apply(sample_weights(support, posterior, noise), x)[0]
 
-    found = []
+    moments = []
     for function, size in (
         (local, output_noise_size(architecture, rank)),
         (global_, weight_noise_size(support, rank)),
     ):
         zero = torch.zeros(size, dtype=torch.float64)
         jacobian = torch.func.jacrev(function)(zero)
-        found.append((function(zero), jacobian @ jacobian.T))
-    torch.testing.assert_close(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+        moments.append((function(zero), jacobian @ jacobian.T))
+    torch.testing.assert_close(moments[0][0], moments[1][0])
+    torch.testing.assert_close(moments[0][1], moments[1][1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,10 +272,10 @@ def test_lock_step_of_seeds_is_what_each_does_alone(kind, local, monkeypatch):
         for (_, many), (_, one) in zip(together, alone, strict=True):
             for a, b in zip(many, one, strict=True):
                 torch.testing.assert_close(a[i], b[0], rtol=1e-9, atol=1e-9)
-        found = evaluate(cell, architecture, task, together[-1][1], 2)
+        scores = evaluate(cell, architecture, task, together[-1][1], 2)
         single = evaluate(alone_cell, architecture, task, alone[-1][1], 2)
         for name, value in single.items():
-            torch.testing.assert_close(found[name][i], value[0], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(scores[name][i], value[0], rtol=1e-9, atol=1e-9)
 
 
 def test_fixed_entries_never_move_and_free_ones_do():
@@ -310,8 +310,10 @@ def test_a_step_is_adam_on_the_negative_elbo():
         dtype=torch.float64,
     )
     loss = torch.zeros((), dtype=torch.float64)
-    for image, own in zip(index.tolist(), noise, strict=True):
-        logits = sample_outputs(architecture, posterior, task.train.x[image : image + 1], own[None])
+    for image, noise_of_image in zip(index.tolist(), noise, strict=True):
+        logits = sample_outputs(
+            architecture, posterior, task.train.x[image : image + 1], noise_of_image[None]
+        )
         loss = loss + F.cross_entropy(logits, task.train.y[image : image + 1]) / 50
     free = support.free
     dense = MultivariateNormal(
@@ -334,7 +336,7 @@ def test_evaluation_is_a_loop_over_draws():
     architecture = build(cell.population, task).to("cpu", torch.float64)
     support = support_of(architecture)
     posterior = end_of(cell, architecture, task)[-1][1]
-    found, one = (
+    scores, one = (
         evaluate(cell, architecture, task, posterior, 2),
         Posterior(*(part[0] for part in posterior)),
     )
@@ -348,9 +350,9 @@ def test_evaluation_is_a_loop_over_draws():
         probabilities.append(F.softmax(architecture.apply(params, task.test.x), -1))
     average, kl = sum(probabilities) / 3, float(our_kl(support, one, 1.0)) / 50
     picked = [float(average[i, label]) for i, label in enumerate(task.test.y.tolist())]
-    assert float(found["elbo"]) == pytest.approx(-np.mean(losses) - kl)
-    assert float(found["test_loss"]) == pytest.approx(-np.mean(np.log(picked)))
-    assert float(found["test_accuracy"]) == pytest.approx(
+    assert float(scores["elbo"]) == pytest.approx(-np.mean(losses) - kl)
+    assert float(scores["test_loss"]) == pytest.approx(-np.mean(np.log(picked)))
+    assert float(scores["test_accuracy"]) == pytest.approx(
         float((average.argmax(-1) == task.test.y).double().mean())
     )
 

@@ -98,20 +98,20 @@ def test_leapfrog_keeps_volume_and_its_error_is_of_second_order():
 
 def test_large_steps_are_rejected_and_leave_the_chain_where_it_was():
     start = draw((3, 3))
-    found = sample_chains(rough, start, generator(0), draws=5, leapfrog_steps=10, step_size=50.0)
-    assert not found.accepted.any()
-    torch.testing.assert_close(found.position, start.expand(5, 3, 3), rtol=0, atol=0)
+    chains = sample_chains(rough, start, generator(0), draws=5, leapfrog_steps=10, step_size=50.0)
+    assert not chains.accepted.any()
+    torch.testing.assert_close(chains.position, start.expand(5, 3, 3), rtol=0, atol=0)
 
 
 def test_fixed_entries_have_no_momentum():
     free = torch.tensor([True, False, True])
     start = draw((4, 3))
-    found = sample_chains(
+    chains = sample_chains(
         gaussian, start, generator(0), draws=20, leapfrog_steps=5, step_size=0.2, free=free
     )
-    assert (found.position[..., 1] == start[:, 1]).all()
-    assert found.accepted.any()
-    assert (found.position[-1][:, free] != start[:, free]).any()
+    assert (chains.position[..., 1] == start[:, 1]).all()
+    assert chains.accepted.any()
+    assert (chains.position[-1][:, free] != start[:, free]).any()
 
 
 def loop_rhat(draws):
@@ -200,8 +200,8 @@ def test_chains_of_an_asymmetric_network_keep_what_is_fixed():
     assert (weights[..., ~free] == weights[:1, :1, ~free]).all()
     assert len(weights[0, :, free].unique(dim=0)) == 3
     assert 0 <= float(accepted.mean()) <= 1
-    found = measure(sampling(W))
-    assert found["space"].value_counts().to_dict() == {"weights": int(free.sum()), "function": 6}
+    rows = measure(sampling(W))
+    assert rows["space"].value_counts().to_dict() == {"weights": int(free.sum()), "function": 6}
 
 
 def test_without_data_chains_sample_the_prior():
@@ -241,10 +241,10 @@ def test_alignment_undoes_the_order_of_neurons_and_nothing_else():
 
 
 def test_chains_of_permutable_networks_are_compared_after_alignment_too():
-    found = measure(sampling())
-    counts = found["space"].value_counts().to_dict()
+    rows = measure(sampling())
+    counts = rows["space"].value_counts().to_dict()
     assert counts["aligned"] == counts["weights"]
     assert not np.allclose(
-        found.loc[found["space"] == "aligned", "rhat"],
-        found.loc[found["space"] == "weights", "rhat"],
+        rows.loc[rows["space"] == "aligned", "rhat"],
+        rows.loc[rows["space"] == "weights", "rhat"],
     )

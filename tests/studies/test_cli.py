@@ -37,8 +37,10 @@ def fail(*arguments) -> str:
 
 def test_help_imports_nothing_heavy():
     code = f"import sys, studies.cli; print([name for name in {LAZY} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -295,9 +297,9 @@ def test_train_evaluate_predict(tiny_zoo, tmp_path):
     scores = run("evaluate", model, tiny_zoo, "w_asymmetric", "--num-bootstrap", 20).splitlines()
     assert [line.split()[0] for line in scores] == ["r2", "kendall_tau", "spearman", "mae"]
     assert "24 networks" in run("predict", model, tiny_zoo, "standard", "--out", table)
-    found = pd.read_csv(table)
-    assert list(found.columns) == ["network_id", "prediction", "test_accuracy"]
-    assert found.to_csv(index=False) == run("predict", model, tiny_zoo, "standard")
+    predictions = pd.read_csv(table)
+    assert list(predictions.columns) == ["network_id", "prediction", "test_accuracy"]
+    assert predictions.to_csv(index=False) == run("predict", model, tiny_zoo, "standard")
 
 
 def test_settings_are_json_or_text():

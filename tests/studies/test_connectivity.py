@@ -80,23 +80,23 @@ def test_a_segment_equals_a_plain_loop_over_modules(name):
     network, params = make(name, 4)
     start, end = ({n: t[rows] for n, t in params.items()} for rows in ([0, 1], [2, 3]))
     part = images(name)
-    found = evaluate_segment(network, start, end, POINTS, {"part": part})["part"]
+    values = evaluate_segment(network, start, end, POINTS, {"part": part})["part"]
     for i in range(2):
         for k, t in enumerate(POINTS):
             twin = module(name, {n: (1 - t) * start[n][i] + t * end[n][i] for n in params})
             with torch.no_grad():
                 logits = twin(part.x)
-            assert found[0][i, k] == pytest.approx(
+            assert values[0][i, k] == pytest.approx(
                 float(F.cross_entropy(logits, part.y)), abs=1e-10
             )
-            assert found[1][i, k] == float((logits.argmax(1) == part.y).double().mean())
+            assert values[1][i, k] == float((logits.argmax(1) == part.y).double().mean())
 
 
 def test_statistics_are_reset_as_by_a_cumulative_average_of_batch_norm(monkeypatch):
     monkeypatch.setattr(evaluation, "_IMAGES_AT_ONCE", 16)
     network, params = make("resnet", 3)
     x = images("resnet", 40).x  # two full batches; the 8 images that remain are left out
-    found = reset_statistics(network, params, x)
+    reset = reset_statistics(network, params, x)
     for i in range(3):
         twin = module("resnet", {n: t[i] for n, t in params.items()}).train()
         for layer in twin.modules():
@@ -109,8 +109,8 @@ def test_statistics_are_reset_as_by_a_cumulative_average_of_batch_norm(monkeypat
                 twin(batch)
         for n, expected in twin.state_dict().items():
             if not n.endswith("num_batches_tracked"):
-                torch.testing.assert_close(found[n][i], expected, rtol=0, atol=1e-12)
-    changed = [n for n in params if not torch.equal(found[n], params[n])]
+                torch.testing.assert_close(reset[n][i], expected, rtol=0, atol=1e-12)
+    changed = [n for n in params if not torch.equal(reset[n], params[n])]
     assert sorted(changed) == sorted(network.statistics)
 
 
@@ -118,12 +118,12 @@ def test_a_repaired_segment_has_the_statistics_of_its_own_points():
     network, params = make("resnet", 2)
     part = images("resnet")
     start, end = ({n: t[i : i + 1] for n, t in params.items()} for i in range(2))
-    found = evaluate_segment(network, start, end, POINTS, {"part": part}, repair=part)["part"]
+    values = evaluate_segment(network, start, end, POINTS, {"part": part}, repair=part)["part"]
     middle = reset_statistics(network, {n: (start[n] + end[n]) / 2 for n in start}, part.x)
-    assert found[0][0, 2] == pytest.approx(evaluate(network, middle, part)[0][0], abs=1e-12)
+    assert values[0][0, 2] == pytest.approx(evaluate(network, middle, part)[0][0], abs=1e-12)
     assert (
         abs(
-            found[0][0, 2]
+            values[0][0, 2]
             - evaluate_segment(network, start, end, POINTS, {"part": part})["part"][0][0, 2]
         )
         > 1e-3
@@ -132,8 +132,8 @@ def test_a_repaired_segment_has_the_statistics_of_its_own_points():
 
 def test_networks_without_running_statistics_stay_as_they_are():
     network, params = make("mlp", 2)
-    found = reset_statistics(network, params, images("mlp").x)
-    assert all(torch.equal(found[n], params[n]) for n in params)
+    reset = reset_statistics(network, params, images("mlp").x)
+    assert all(torch.equal(reset[n], params[n]) for n in params)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -237,12 +237,12 @@ def test_barriers_of_pairs_by_hand():
         named = {"population": "p", "alignment": "weights", "repaired": False, "pair": pair}
         rows.append(pd.DataFrame({**named, **told, "point": points, **metrics}))
     shuffled = pd.concat(rows).sample(frac=1, random_state=0)
-    found = pair_barriers(shuffled).sort_values("pair")
-    np.testing.assert_allclose(found["train_loss_barrier"], [1, 3])
-    np.testing.assert_allclose(found["test_loss_highest"], [4, 12])
-    np.testing.assert_allclose(found["test_accuracy_barrier"], [0.05, 0.15])
-    np.testing.assert_allclose(found["train_accuracy_highest"], [0.2, 0.6])
-    np.testing.assert_allclose(found["end_loss"], [1.5, 1.5])
+    barriers = pair_barriers(shuffled).sort_values("pair")
+    np.testing.assert_allclose(barriers["train_loss_barrier"], [1, 3])
+    np.testing.assert_allclose(barriers["test_loss_highest"], [4, 12])
+    np.testing.assert_allclose(barriers["test_accuracy_barrier"], [0.05, 0.15])
+    np.testing.assert_allclose(barriers["train_accuracy_highest"], [0.2, 0.6])
+    np.testing.assert_allclose(barriers["end_loss"], [1.5, 1.5])
 
 
 @pytest.fixture(scope="module")
@@ -277,15 +277,15 @@ def test_the_ends_are_the_networks_of_the_zoo_as_it_measured_them(study):
         table = pd.concat([population.table(split) for split in population.splits]).set_index(
             "network_id"
         )
-        own = rows.loc[(rows["population"] == name) & ~rows["repaired"]]
+        here = rows.loc[(rows["population"] == name) & ~rows["repaired"]]
         for point, column in ((0.0, "first_id"), (1.0, "second_id")):
-            ends = own.loc[own["point"] == point]
+            ends = here.loc[here["point"] == point]
             for metric in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
                 expected = table.loc[ends[column], metric].to_numpy()
                 np.testing.assert_allclose(
                     ends[metric], expected, rtol=0, atol=1e-5 if "loss" in metric else 0
                 )
-        assert own[["pair", "first_id", "second_id"]].drop_duplicates().to_numpy().tolist() == [
+        assert here[["pair", "first_id", "second_id"]].drop_duplicates().to_numpy().tolist() == [
             [0, 0, 1],
             [1, 2, 3],
         ]
@@ -294,8 +294,8 @@ def test_the_ends_are_the_networks_of_the_zoo_as_it_measured_them(study):
 def test_every_population_has_the_ways_that_its_space_and_norms_allow(study):
     _, rows, out = study
     ways = {
-        name: set(zip(own["alignment"], own["repaired"], strict=True))
-        for name, own in rows.groupby("population")
+        name: set(zip(here["alignment"], here["repaired"], strict=True))
+        for name, here in rows.groupby("population")
     }
     three = {"none", "weights", "activations"}
     assert ways == {
@@ -309,10 +309,10 @@ def test_every_population_has_the_ways_that_its_space_and_norms_allow(study):
 
 def test_weight_matching_shortens_the_way_and_no_other_does_without_need(study):
     rows = study[1]
-    own = rows.loc[rows["alignment"] == "weights"]
-    assert (own["distance"] < own["distance_before"]).all()
-    assert (own["moved"] > 0).all()
-    np.testing.assert_array_equal(own["moved"], own["misordered_share"])
+    here = rows.loc[rows["alignment"] == "weights"]
+    assert (here["distance"] < here["distance_before"]).all()
+    assert (here["moved"] > 0).all()
+    np.testing.assert_array_equal(here["moved"], here["misordered_share"])
     plain = rows.loc[rows["alignment"] == "none"]
     np.testing.assert_array_equal(plain["distance"], plain["distance_before"])
     assert (plain["moved"] == 0).all()

@@ -89,10 +89,10 @@ def test_laws_hold_where_their_symmetry_is_and_nowhere_else(study):
 
 def test_the_terms_of_the_drift_add_up_and_say_what_moved(study):
     _, rows, _ = study
-    found = paths_of(rows)
-    assert float(found["gap"].max()) < 1e-11
-    ends = found.loc[
-        (found["population"] == "standard") & (found["kind"] == "balance") & (found["step"] == 16)
+    paths = paths_of(rows)
+    assert float(paths["gap"].max()) < 1e-11
+    ends = paths.loc[
+        (paths["population"] == "standard") & (paths["kind"] == "balance") & (paths["step"] == 16)
     ]
     largest = ends.groupby("descent")[list(TERMS)].mean().idxmax(axis=1)
     assert largest.to_dict() == {
@@ -101,8 +101,8 @@ def test_the_terms_of_the_drift_add_up_and_say_what_moved(study):
         "decay": "decay",
         "adamw": "optimizer",
     }
-    broken = found.loc[
-        (found["population"] == "w_asymmetric") & (found["descent"] == "sgd") & (found["step"] > 0)
+    broken = paths.loc[
+        (paths["population"] == "w_asymmetric") & (paths["descent"] == "sgd") & (paths["step"] > 0)
     ]
     assert (broken["broken"] > broken["discretization"]).all()
 
@@ -131,11 +131,11 @@ def test_runs_are_the_training_of_zoos(folder, study, descent):
         job_of(run), Path(), torch.device("cpu"), dtype=torch.float64, store_dtype=torch.float64
     )
     _, _, trajectory = worker.train("standard", torch.arange(2), lambda _: None)
-    found = paths_of(rows).set_index(["population", "descent", "step", "law", "network"])
+    paths = paths_of(rows).set_index(["population", "descent", "step", "law", "network"])
     for law in ("h1.balance", "h2.balance"):
         quantity = trajectory[f"quantity.{law}"]
         for network in range(2):
-            row = found.loc[("standard", descent, 16, law, network)]
+            row = paths.loc[("standard", descent, 16, law, network)]
             assert row["drift"] == pytest.approx(
                 float((quantity[network, -1] - quantity[network, 0]).abs().mean()), rel=1e-9
             )
@@ -160,9 +160,9 @@ def test_slopes_are_those_of_powers():
 def test_half_times_are_crossings_of_lines():
     steps = np.array([[0.0, 10, 20, 30]] * 4)
     losses = np.array([[4.0, 3, 1, 0.5], [4, 2, 1, 1], [4, 3.5, 3, 2.5], [4, 1, 3, np.nan]])
-    found = first_crossings(steps, losses)
-    assert found[:2] == pytest.approx([15, 10])
-    assert np.isnan(found[2:]).all()
+    places = first_crossings(steps, losses)
+    assert places[:2] == pytest.approx([15, 10])
+    assert np.isnan(places[2:]).all()
 
 
 def test_what_a_bridge_shows(folder):
@@ -179,15 +179,15 @@ def test_what_a_bridge_shows(folder):
         50,
         Path("unused"),
     )
-    seen = shown(population, "conserved", {"test": table_of(cell, population, "test")})
-    assert set(seen.space.tensors) == set(seen.params("test")) == set(quantities)
-    assert torch.equal(seen.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
+    predictor = shown(population, "conserved", {"test": table_of(cell, population, "test")})
+    assert set(predictor.space.tensors) == set(predictor.params("test")) == set(quantities)
+    assert torch.equal(predictor.params("test")["h1.balance"], quantities["h1.balance"][:, 0])
     initial = shown(population, "initial", {})
     assert torch.equal(
         initial.params("test")["layers.0.weight"],
         population.trajectory("test")[1]["layers.0.weight"][:, 0],
     )
-    table = seen.table("test")
+    table = predictor.table("test")
     assert (table["diverged"] == ~np.isfinite(table["half_time"])).all()
     reached = table["half_time"].dropna()
     assert ((reached > 0) & (reached <= 70)).all()

@@ -95,8 +95,8 @@ def test_it_is_the_largest_and_not_the_largest_in_absolute_value(eigenvalues):
         return point[:4] @ matrix @ point[:4] / 2 + 100 * point[4] ** 2
 
     entries = torch.tensor([True] * 4 + [False])
-    found = largest_eigenvalue(loss, torch.zeros(2, 5, dtype=torch.float64), entries)
-    assert found.tolist() == pytest.approx([max(eigenvalues)] * 2, abs=1e-9)
+    largest = largest_eigenvalue(loss, torch.zeros(2, 5, dtype=torch.float64), entries)
+    assert largest.tolist() == pytest.approx([max(eigenvalues)] * 2, abs=1e-9)
 
 
 def test_what_does_not_converge_is_said(monkeypatch):
@@ -163,9 +163,9 @@ def test_diverged_networks_have_none(populations):
     first, second = (params[f"layers.{layer}.weight"] for layer in (0, 1))
     first[1] = second[1] = 1e30
     first[2, 0, 0] = torch.nan
-    found = sharpness(populations["relu"], params)
-    assert np.isfinite(found).tolist() == [True, False, False, True]
-    assert found[[0, 3]] == pytest.approx(
+    values = sharpness(populations["relu"], params)
+    assert np.isfinite(values).tolist() == [True, False, False, True]
+    assert values[[0, 3]] == pytest.approx(
         sharpness(populations["relu"], networks(populations["relu"]))[[0, 3]], rel=1e-4
     )
     assert np.isfinite(squared_weight_norm(populations["relu"], params)).tolist() == [

@@ -103,10 +103,10 @@ def slow_losses(
     network = interpolation._networks(
         population.table(split), torch.tensor(population.table(split)["train_size"].to_list())
     )
-    seen = draw_view(network, task, job.seed)
-    images = range(len(task.train.y)) if seen.subset is None else seen.subset[row].tolist()
+    view = draw_view(network, task, job.seed)
+    images = range(len(task.train.y)) if view.subset is None else view.subset[row].tolist()
     images = list(images)[: table["train_size"]]
-    labels = seen.labels[row] if len(seen.labels) > 1 else seen.labels[0]
+    labels = view.labels[row] if len(view.labels) > 1 else view.labels[0]
     _, params = population.trajectory(split)
     losses = []
     for t in range(num_points):
@@ -133,7 +133,7 @@ def test_losses_are_those_of_a_plain_loop_over_modules(name, smoothed, config, t
     config = config.model_copy(
         update={"label_smoothing": smoothed, "populations": (name,), "baseline": name}
     )
-    found = run(config, tmp_path, quiet=True)
+    measured = run(config, tmp_path, quiet=True)
     job, population = Job.model_validate(JOB), load(config.zoo)[name]
     for network, split, row in (
         (0, "train", 0),
@@ -142,7 +142,7 @@ def test_losses_are_those_of_a_plain_loop_over_modules(name, smoothed, config, t
         (11, "test", 2),
     ):
         slow = slow_losses(population, job, split, row, smoothed, config.num_points)
-        np.testing.assert_allclose(found["losses"][network], slow, rtol=1e-12)
+        np.testing.assert_allclose(measured["losses"][network], slow, rtol=1e-12)
 
 
 def test_the_end_of_the_segment_is_the_training_loss_in_the_zoo(rows, zoo_folder):
@@ -150,8 +150,8 @@ def test_the_end_of_the_segment_is_the_training_loss_in_the_zoo(rows, zoo_folder
         stored = np.concatenate(
             [population.table(split)["train_loss"] for split in population.splits]
         )
-        found = [losses[-1] for losses in rows.loc[rows["population"] == name, "losses"]]
-        np.testing.assert_allclose(found, stored, rtol=1e-5)
+        ends = [losses[-1] for losses in rows.loc[rows["population"] == name, "losses"]]
+        np.testing.assert_allclose(ends, stored, rtol=1e-5)
 
 
 def test_rows_do_not_depend_on_blocks_or_memory(config, rows, tmp_path, monkeypatch):
@@ -170,10 +170,10 @@ def test_a_second_run_measures_nothing(config, rows, tmp_path, monkeypatch):
 
 def test_first_networks_and_first_images(config, rows, tmp_path):
     config = config.model_copy(update={"num_networks": 7, "num_images": 1})
-    found = run(config, tmp_path, quiet=True)
-    assert found["network_id"].to_list() == list(range(7)) * 2
+    measured = run(config, tmp_path, quiet=True)
+    assert measured["network_id"].to_list() == list(range(7)) * 2
     assert not np.allclose(
-        np.stack(found["losses"]), np.stack(rows.loc[rows["network_id"] < 7, "losses"])
+        np.stack(measured["losses"]), np.stack(rows.loc[rows["network_id"] < 7, "losses"])
     )
 
 
@@ -195,10 +195,10 @@ def bowl_losses(start: float, end: float, num_points: int = 5) -> np.ndarray:
     images = Images(torch.zeros(3, 1, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
     one = torch.ones(1, 1, dtype=torch.float64)
     ends = tuple({"w": torch.tensor([[value]], dtype=torch.float64)} for value in (start, end))
-    seen = DataView(None, images.y[None])
+    view = DataView(None, images.y[None])
     size, smoothing = torch.tensor([2]), torch.zeros(1, dtype=torch.float64)
     return segment_losses(
-        bowl(), Task(images, images, 2, one, one), seen, ends, size, smoothing, num_points
+        bowl(), Task(images, images, 2, one, one), view, ends, size, smoothing, num_points
     ).numpy()
 
 
@@ -206,10 +206,10 @@ def test_a_segment_through_the_middle_of_a_bowl():
     w = np.linspace(-1, 3, 5)
     losses = bowl_losses(-1.0, 3.0)
     np.testing.assert_allclose(losses[0], np.log1p(np.exp(-(w**2))), rtol=1e-10)
-    found = measure_curves(losses)
-    assert found["largest_rise"][0] == pytest.approx(np.log(2) - np.log1p(np.exp(-1)))
+    shapes = measure_curves(losses)
+    assert shapes["largest_rise"][0] == pytest.approx(np.log(2) - np.log1p(np.exp(-1)))
     # the peak at w = 0 is not convex; it and w = 1 are above the chord from 0.31 to 0
-    assert {name: values[0] for name, values in found.items() if name != "largest_rise"} == {
+    assert {name: values[0] for name, values in shapes.items() if name != "largest_rise"} == {
         "monotonic": 0.0,
         "convex": pytest.approx(2 / 3),
         "below_chord": pytest.approx(1 / 3),
@@ -217,11 +217,11 @@ def test_a_segment_through_the_middle_of_a_bowl():
 
 
 def test_a_segment_down_one_side_is_monotonic_and_a_still_one_too():
-    found = measure_curves(np.concatenate([bowl_losses(1.0, 3.0), bowl_losses(2.0, 2.0)]))
-    assert found["monotonic"].tolist() == [1.0, 1.0]
-    assert found["largest_rise"][0] < 0
-    assert found["largest_rise"][1] == 0
-    assert found["convex"].tolist() == found["below_chord"].tolist() == [1.0, 1.0]
+    shapes = measure_curves(np.concatenate([bowl_losses(1.0, 3.0), bowl_losses(2.0, 2.0)]))
+    assert shapes["monotonic"].tolist() == [1.0, 1.0]
+    assert shapes["largest_rise"][0] < 0
+    assert shapes["largest_rise"][1] == 0
+    assert shapes["convex"].tolist() == shapes["below_chord"].tolist() == [1.0, 1.0]
 
 
 PARABOLA = [(4 - t) ** 2 for t in range(5)]
@@ -245,9 +245,9 @@ PARABOLA = [(4 - t) ** 2 for t in range(5)]
     ],
 )
 def test_curves_by_hand(curve, rise, monotonic, convex, below):
-    found = measure_curves(np.array([curve], dtype=np.float64))
+    shapes = measure_curves(np.array([curve], dtype=np.float64))
     wanted = {"largest_rise": rise, "monotonic": monotonic, "convex": convex, "below_chord": below}
-    assert {name: float(values[0]) for name, values in found.items()} == pytest.approx(wanted)
+    assert {name: float(values[0]) for name, values in shapes.items()} == pytest.approx(wanted)
 
 
 def test_points_are_exact_at_both_ends():
@@ -298,14 +298,14 @@ def test_diverged_networks_are_counted_and_left_out():
         ["other", 26, 4],
     ]
     for line in lines.to_dict("records"):
-        own = rows[(rows["population"] == line["population"]) & ~rows["diverged"]]
+        here = rows[(rows["population"] == line["population"]) & ~rows["diverged"]]
         for measure in MEASURES:
             assert line[measure] == pytest.approx(
-                np.mean([value for value in own[measure] if np.isfinite(value)])
+                np.mean([value for value in here[measure] if np.isfinite(value)])
             )
             assert line[f"{measure}_low"] <= line[measure] <= line[f"{measure}_high"]
         assert (line["start"], line["end"]) == tuple(
-            np.median(np.stack(own["losses"]), axis=0)[[0, -1]]
+            np.median(np.stack(here["losses"]), axis=0)[[0, -1]]
         )
 
 
@@ -351,9 +351,9 @@ def test_intervals_cover():
     random = np.random.default_rng(2)
     samples = [random.random(40) for _ in range(200)]
     means = [bootstrap_mean(values, 200) for values in samples]
-    assert np.mean([found.low <= 0.5 <= found.high for found in means]) > 0.88
+    assert np.mean([interval.low <= 0.5 <= interval.high for interval in means]) > 0.88
     shares = [share_interval(values < 0.9) for values in samples]
-    assert np.mean([found.low <= 0.9 <= found.high for found in shares]) > 0.88
+    assert np.mean([interval.low <= 0.9 <= interval.high for interval in shares]) > 0.88
     sure = share_interval(np.ones(40))
     assert (sure.value, sure.high) == (1.0, 1.0)
     # the share for which 40 of 40 is as rare as 1.96 standard deviations: (1 - p) / sqrt(p (1 - p)
@@ -383,8 +383,8 @@ def test_correlations_are_of_ranks():
     assert lines["hyperparameter"].unique().tolist() == [
         "lr"
     ]  # the steps do not vary, the optimizer has no order
-    own = rows[(rows["population"] == "other") & ~rows["diverged"]]
-    ranks = own[["lr", "largest_rise"]].rank()
+    here = rows[(rows["population"] == "other") & ~rows["diverged"]]
+    ranks = here[["lr", "largest_rise"]].rank()
     assert lines["spearman"].iloc[1] == pytest.approx(
         np.corrcoef(ranks["lr"], ranks["largest_rise"])[0, 1]
     )

@@ -184,9 +184,9 @@ def test_single_networks_are_as_the_zoo_measured_them(study):
             [population.table(split) for split in population.splits], ignore_index=True
         )
         for parts in (1, 2):
-            own = table.loc[table["train_parts"] == parts].reset_index(drop=True)
+            table_of_part = table.loc[table["train_parts"] == parts].reset_index(drop=True)
             for number, group in enumerate(
-                draw_groups(own["network_id"].to_numpy() % parts, 2, 2, config.seed)
+                draw_groups(table_of_part["network_id"].to_numpy() % parts, 2, 2, config.seed)
             ):
                 key = {
                     "population": name,
@@ -197,16 +197,16 @@ def test_single_networks_are_as_the_zoo_measured_them(study):
                 }
                 single = rows.loc[(rows[list(key)] == list(key.values())).all(axis=1)].iloc[0]
                 assert single["test_loss"] == pytest.approx(
-                    own.loc[group, "test_loss"].mean(), abs=1e-5
+                    table_of_part.loc[group, "test_loss"].mean(), abs=1e-5
                 )
                 assert single["test_accuracy"] == pytest.approx(
-                    own.loc[group, "test_accuracy"].mean(), abs=1e-12
+                    table_of_part.loc[group, "test_accuracy"].mean(), abs=1e-12
                 )
 
 
 def test_ways_groups_and_whether_they_are_disjoint(study):
     config, rows, out = study
-    ways = {name: set(own["way"]) for name, own in rows.groupby("population")}
+    ways = {name: set(here["way"]) for name, here in rows.groupby("population")}
     both = {"average", "single", "ensemble"}
     assert ways == {
         "standard": both | {"aligned to first", "aligned to mean"},
@@ -215,9 +215,9 @@ def test_ways_groups_and_whether_they_are_disjoint(study):
     table = pd.concat(
         [load(config.zoo)["standard"].table(split) for split in ("train", "validation", "test")]
     )
-    for (parts, size), own in rows.groupby(["train_parts", "size"]):
-        assert (own["disjoint"] == (2 * size <= int((table["train_parts"] == parts).sum()))).all()
-        assert set(own["group"]) == {0, 1}
+    for (parts, size), here in rows.groupby(["train_parts", "size"]):
+        assert (here["disjoint"] == (2 * size <= int((table["train_parts"] == parts).sum()))).all()
+        assert set(here["group"]) == {0, 1}
     pd.testing.assert_frame_equal(rows, pd.read_parquet(out / "rows.parquet"))
 
 

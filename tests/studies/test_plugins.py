@@ -44,10 +44,10 @@ def module(tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_text(SPEC)
     monkeypatch.syspath_prepend(str(path.parent))
-    import my_metanets_for_a_test as found  # pyright: ignore[reportMissingImports]
+    import my_metanets_for_a_test as plugins  # pyright: ignore[reportMissingImports]
 
-    monkeypatch.setitem(METANETS, "mine", found.mine)
-    monkeypatch.setitem(TREATMENTS, "halve", found.Halve)
+    monkeypatch.setitem(METANETS, "mine", plugins.mine)
+    monkeypatch.setitem(TREATMENTS, "halve", plugins.Halve)
     yield path
     del sys.modules["my_metanets_for_a_test"]
 
@@ -102,9 +102,9 @@ def test_entries_of_this_package_are_no_plugins_but_a_new_one_under_their_name_i
     assert all(find_plugin("metanet", name) is None for name in METANETS)
     assert all(find_plugin("treatment", name) is None for name in TREATMENTS)
     monkeypatch.setitem(METANETS, "mlp", lambda spec: None)
-    found = find_plugin("metanet", "mlp")
-    assert found is not None
-    assert "'mlp'" in why_only_here([found])
+    plugin = find_plugin("metanet", "mlp")
+    assert plugin is not None
+    assert "'mlp'" in why_only_here([plugin])
 
 
 def test_a_zoo_that_is_not_there_is_generated_and_then_used_as_it_is(

@@ -32,8 +32,8 @@ def test_treatments_apply_to_metanets_that_read_weights(tiny_zoo, tmp_path, coun
         tiny_zoo, treatments=["augment", "canonicalize"], num_train=["all"], seeds=[0]
     )
     rows = run(config, tmp_path, quiet=True)
-    found = rows.groupby("metanet")["treatment"].unique().map(list).to_dict()
-    assert found == {"hparams": ["none"], "mlp": ["none", "augment", "canonicalize"]}
+    treatments = rows.groupby("metanet")["treatment"].unique().map(list).to_dict()
+    assert treatments == {"hparams": ["none"], "mlp": ["none", "augment", "canonicalize"]}
     counted_fit.cells.clear()
     again = run(config, tmp_path, quiet=True)
     assert counted_fit.cells == []
@@ -46,11 +46,11 @@ def test_treated_names_metanets_and_their_treatments_and_sizes(tiny_zoo, tmp_pat
         tiny_zoo, metanets=["mlp", "statnn"], treatments=labels, seeds=[0], populations=["standard"]
     )
     chosen = config.model_copy(update={"treated": {"mlp": ("noisy",)}, "treated_num_train": (20,)})
-    found = {line[1:] for line in lines_of(chosen, tmp_path)}
+    lines = {line[1:] for line in lines_of(chosen, tmp_path)}
     plain = {
         (metanet, "none", size) for metanet in ("hparams", "mlp", "statnn") for size in (10, 40)
     }
-    assert found == plain | {("mlp", "noisy", 20), ("mlp", "none", 20)}, (
+    assert lines == plain | {("mlp", "noisy", 20), ("mlp", "none", 20)}, (
         "what a treatment is compared with is there"
     )
     everywhere = {line[1:3] for line in lines_of(config, tmp_path)}
