@@ -11,7 +11,7 @@ from studies.bayesian.tables import RESAMPLES, SPACES, make_tables
 from studies.common.figures import draw_band, draw_shares, finish, line_style, lines_by, panels
 from studies.common.intervals import bootstrap_mean
 from studies.common.page import Report, figure, heading, paragraph, section
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 
 LEAD = (
     "Variational inference of deep networks, and Markov chains on small ones, with and without the "
@@ -47,7 +47,7 @@ def make_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Report:
     Returns:
         Its parts.
     """
-    inferred = rows.loc[rows["part"] == "variational"]
+    inferred = where(rows, part="variational")
     first, *others = make_tables(config, rows, out)
     parts = [heading("Bayesian networks", 1), paragraph(LEAD), *section(first), paragraph(SIGNAL)]
     for metric, unit in UNITS.items():
@@ -58,7 +58,7 @@ def make_report(config: Bayesian, rows: pd.DataFrame, out: Path) -> Report:
         drawn = plot_records(inferred, metric, unit, config.num_bootstrap)
         parts.append(figure(drawn, caption))
     for table in others:
-        drawn = plot_rhat(rows.loc[rows["part"] == "chains"])
+        drawn = plot_rhat(where(rows, part="chains"))
         parts += [*section(table), figure(drawn, RHAT_CAPTION)]
     kinds = inferred.groupby(["architecture", "asymmetry", "rank", "init_scale"])
     facts = {"networks in lock step": str(config.seeds), "cells": str(kinds.ngroups)}
@@ -107,7 +107,7 @@ def plot_rhat(rows: pd.DataFrame) -> Figure:
     drawn, axes = panels(len(SPACES), len(SPACES), margin=0, height=3.4)
     legend = {}
     for panel, (space, title) in zip(axes, SPACES.items(), strict=True):
-        inside = rows.loc[rows["space"] == space]
+        inside = where(rows, space=space)
         for i, kind, here in lines_by(inside, "asymmetry", rows["asymmetry"].unique()):
             legend[kind] = draw_shares(panel, numbers(here, "rhat"), i)
         panel.axvline(1.01, color="#aaa", lw=0.8)

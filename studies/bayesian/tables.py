@@ -9,7 +9,7 @@ from data_gen.rng import key
 from studies.bayesian.config import Bayesian, Chains
 from studies.common.intervals import bootstrap_mean, interval_text
 from studies.common.page import Table
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 
 RESAMPLES = key(0, "bayesian interval")
 KEYS = ["architecture", "init_scale", "rank", "asymmetry"]
@@ -26,8 +26,8 @@ METRICS = {
 
 def last_records(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the variational part at the last epoch."""
-    inferred = rows.loc[rows["part"] == "variational"]
-    return inferred.loc[inferred["epoch"] == inferred["epoch"].max()]
+    inferred = where(rows, part="variational")
+    return where(inferred, epoch=inferred["epoch"].max())
 
 
 def inference_cells(config: Bayesian, rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def chain_cells(rows: pd.DataFrame) -> pd.DataFrame:
         Table; empty if there are no chains.
     """
     lines = []
-    for kind, chains in split_by(rows.loc[rows["part"] == "chains"], "asymmetry"):
+    for kind, chains in split_by(where(rows, part="chains"), "asymmetry"):
         spaces = {str(space): numbers(here, "rhat") for space, here in split_by(chains, "space")}
         line = {"kind": str(kind)}
         for space, title in SPACES.items():

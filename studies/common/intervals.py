@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 
 from metanet.metrics import Estimate
 
+NOT_MEASURED = Estimate(math.nan, math.nan, math.nan)
 ENDS = ("", "_low", "_high")
 """Endings of the columns of a value and of the ends of its interval."""
 
@@ -85,6 +86,6 @@ def bootstrap_mean(values: Float[np.ndarray, " n"], num_bootstrap: int, seed: in
         The estimate; NaN if there are no values, or one is NaN.
     """
     if not len(values):
-        return Estimate(math.nan, math.nan, math.nan)
+        return NOT_MEASURED
     picked = np.random.default_rng(seed).integers(len(values), size=(num_bootstrap, len(values)))
     return percentiles(values.mean(), values[picked].mean(1))

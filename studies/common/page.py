@@ -185,19 +185,14 @@ def details(name: str, out: Path, facts: Mapping[str, str], config: str) -> str:
     Returns:
         HTML.
     """
+    command = ["symzoo", "study", name, "--config", str(out / "config.yaml"), "--out", str(out)]
+    python = f"Python {platform.python_version()}"
+    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
     told = {
-        "command": shlex.join(
-            ["symzoo", "study", name, "--config", str(out / "config.yaml"), "--out", str(out)]
-        ),
+        "command": shlex.join(command),
         **facts,
-        "versions": ", ".join(
-            [
-                f"Python {platform.python_version()}",
-                *(f"{name} {_version(name)}" for name in PACKAGES),
-            ]
-        ),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} "
-        "(where this page was written)",
+        "versions": ", ".join([python, *(f"{name} {_version(name)}" for name in PACKAGES)]),
+        "hardware": f"{machine} (where this page was written)",
     }
     lines = "".join(
         f'<tr><td>{name}</td><td class="long">{escape(text)}</td></tr>'
@@ -222,11 +217,7 @@ def _version(package: str) -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.is_file()
-        else []
-    )
-    return (
-        names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
-    )
+    for line in info.read_text().splitlines() if info.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

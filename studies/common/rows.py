@@ -7,6 +7,13 @@ import pandas as pd
 from jaxtyping import Float64
 
 
+def where(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows in which each named column has the given value, one for all or one for each."""
+    for column, value in values.items():
+        rows = rows.loc[rows[column] == value]
+    return rows
+
+
 def numbers(rows: pd.DataFrame, column: str) -> Float64[np.ndarray, " n"]:
     """A column as an array of floating numbers."""
     return rows[column].to_numpy(np.float64)

@@ -19,7 +19,7 @@ from studies.common.figures import (
 )
 from studies.common.intervals import estimate_of, mean_interval
 from studies.common.page import Report, figure, heading, paragraph, section
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 from studies.conservation.config import Conservation
 from studies.conservation.tables import ROUNDING, bridges_of, make_tables, network_means, paths_of
 
@@ -83,8 +83,8 @@ def plot_residuals(rows: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    first = rows.loc[rows["descent"] == rows["descent"].iloc[0]]
-    first = first.loc[first["lr"] == first["lr"].min()]
+    first = where(rows, descent=rows["descent"].iloc[0])
+    first = where(first, lr=first["lr"].min())
     drawn, places = panels_by(first, "kind", margin=0, height=3.4)
     legend = {}
     for panel, _, inside in places:
@@ -105,8 +105,8 @@ def plot_steps(rows: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    last = rows.loc[rows["step"] == rows.groupby(["descent", "lr"])["step"].transform("max")]
-    balances = last.loc[last["kind"] == BALANCE]
+    last = where(rows, step=rows.groupby(["descent", "lr"])["step"].transform("max"))
+    balances = where(last, kind=BALANCE)
     drawn, places = panels_by(balances, "descent", margin=0, height=3.4, sharex=False)
     legend = {}
     for panel, _, inside in places:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from studies.common.intervals import Interval, estimate_of, interval_text, mean_interval
 from studies.common.page import Table
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 from studies.conservation.config import Conservation
 from studies.conservation.trajectories import TERMS
 
@@ -41,13 +41,13 @@ def kind_of(law: str) -> str:
 
 def paths_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the training runs, with the kind of each law."""
-    paths = rows.loc[rows["part"] == "paths"]
+    paths = where(rows, part="paths")
     return paths.assign(kind=paths["law"].map(kind_of))
 
 
 def bridges_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the predictions."""
-    return rows.loc[rows["part"] == "bridges"]
+    return where(rows, part="bridges")
 
 
 def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,8 +62,8 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for names, runs in split_by(paths_of(rows), ["population", "descent", "kind"]):
         line = dict(zip(("population", "descent", "law"), map(str, names), strict=True))
-        smallest = runs.loc[runs["lr"] == runs["lr"].min()]
-        ends = smallest.loc[smallest["step"] == smallest["step"].max()]
+        smallest = where(runs, lr=runs["lr"].min())
+        ends = where(smallest, step=smallest["step"].max())
         drift, slope = relative(ends, "drift"), slopes(runs)
         line |= {
             "lr": f"{runs['lr'].min():g}",
@@ -105,14 +105,14 @@ def slopes(rows: pd.DataFrame) -> Interval | None:
         Mean slope with its interval over networks; None with one step size, or if nothing changes
         but by rounding.
     """
-    last = rows.loc[rows["step"] == rows.groupby("lr")["step"].transform("max")]
-    curves = last.groupby(["network", "lr"])[["step_drift", "size"]].mean()
-    change = curves["step_drift"].unstack()
-    if change.shape[1] < 2 or float((curves["step_drift"] / curves["size"]).min()) < ROUNDING:
+    last = where(rows, step=rows.groupby("lr")["step"].transform("max"))
+    curves = pd.DataFrame(last.groupby(["network", "lr"])[["step_drift", "size"]].mean())
+    relative_change = numbers(curves, "step_drift") / numbers(curves, "size")
+    if last["lr"].nunique() < 2 or np.nanmin(relative_change) < ROUNDING:
         return None
-    return mean_interval(
-        fit_slopes(change.columns.to_numpy(np.float64), change.to_numpy(np.float64))
-    )
+    changes = curves["step_drift"].unstack()
+    lrs = changes.columns.to_numpy(np.float64)
+    return mean_interval(fit_slopes(lrs, changes.to_numpy(np.float64)))
 
 
 def fit_slopes(

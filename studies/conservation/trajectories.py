@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +90,7 @@ def measure(cell: TrainingCell) -> pd.DataFrame:
     networks, state = worker.start(trainer, table)
     watch = Watch(trainer, networks, worker.laws(cell.population), cell)
     trainer.run(networks, state, watch)
-    return pd.DataFrame(watch.rows).assign(
+    return pd.concat(watch.rows, ignore_index=True).assign(
         population=cell.population, descent=cell.descent, lr=cell.lr, part="paths"
     )
 
@@ -137,7 +136,7 @@ class Watch:
         # by law: each term of the drift and the change of a step, summed over the steps
         self._sums: dict[str, dict[str, Tensor]] = {}
         self._next = 0
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[pd.DataFrame] = []
 
     def __call__(self, state: State) -> None:
         """Look at the networks.
@@ -165,7 +164,7 @@ class Watch:
         self._before = params, gradients
         if step in self._kept:
             for law, value in values.items():
-                self.rows += self._rows(step, law, value, residuals[law])
+                self.rows.append(self._rows(step, law, value, residuals[law]))
 
     def _begin(self, values: Params) -> None:
         self._start = values
@@ -182,7 +181,7 @@ class Watch:
             for term in TERMS:
                 self._sums[law][term] += vars(drift)[term]
 
-    def _rows(self, step: int, law: str, value: Tensor, residual: Tensor) -> list[dict[str, Any]]:
+    def _rows(self, step: int, law: str, value: Tensor, residual: Tensor) -> pd.DataFrame:
         drift = value - self._start[law]
         terms = {term: self._sums[law][term] for term in TERMS}
         gap = (drift - sum(terms.values(), start=torch.zeros_like(drift))).abs()
@@ -195,9 +194,8 @@ class Watch:
             **{term: _mean(total.abs()) for term, total in terms.items()},
             "gap": gap.flatten(1).amax(1),
         }
-        table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
-        where = {"network": self._networks.ids.numpy(), "law": law, "step": step}
-        return pd.DataFrame({**where, **table}).to_dict("records")
+        place = {"network": self._networks.ids.numpy(), "law": law, "step": step}
+        return pd.DataFrame(place | {name: means.numpy() for name, means in columns.items()})
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from studies.common.figures import (
     words,
 )
 from studies.common.page import Report, figure, heading, paragraph, quiet, section, sections
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 from studies.interpolation.config import Interpolation
 from studies.interpolation.tables import bin_shares, make_tables, varied
 
@@ -123,7 +123,7 @@ def plot_segments(rows: pd.DataFrame, baseline: str) -> Figure:
     """
     quartiles = {
         name: np.quantile(np.stack(here["losses"].to_list()), [0.25, 0.5, 0.75], axis=0)
-        for name, here in split_by(rows.loc[~rows["diverged"]], "population")
+        for name, here in split_by(where(rows, diverged=False), "population")
     }
     drawn, places = panels_by(rows, "population", 5, margin=0.5, height=2.5)
     for i, (panel, name, here) in enumerate(places):
@@ -161,7 +161,7 @@ def plot_rises(rows: pd.DataFrame) -> Figure:
     """
     drawn = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
     panel = drawn.subplots()
-    for i, (name, here) in enumerate(split_by(rows.loc[~rows["diverged"]], "population")):
+    for i, (name, here) in enumerate(split_by(where(rows, diverged=False), "population")):
         draw_shares(panel, numbers(here, "largest_rise"), i, label=name)
     panel.axvline(0, color="#888", lw=0.8)
     panel.set_xscale("symlog", linthresh=1e-3)

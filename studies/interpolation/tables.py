@@ -9,9 +9,15 @@ from jaxtyping import Float64, Int64, Shaped
 from pandas.api.types import is_numeric_dtype
 
 from metanet.metrics import Estimate, bootstrap
-from studies.common.intervals import bootstrap_mean, columns_of, estimate_of, interval_text
+from studies.common.intervals import (
+    NOT_MEASURED,
+    bootstrap_mean,
+    columns_of,
+    estimate_of,
+    interval_text,
+)
 from studies.common.page import Table
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 from studies.interpolation.config import Interpolation
 
 MEASURES = {
@@ -56,7 +62,7 @@ def share_interval(hits: Shaped[np.ndarray, " n"]) -> Estimate:
         22.
     """
     if not len(hits):
-        return Estimate(np.nan, np.nan, np.nan)
+        return NOT_MEASURED
     n, p, z = len(hits), float(np.mean(hits)), LEVEL_Z
     middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
     ends = ((middle + side * half) / (1 + z**2 / n) for side in (-1, 1))
@@ -77,7 +83,7 @@ def summarize(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
     """
     lines = []
     for name, here in split_by(rows, "population"):
-        usable = here.loc[~here["diverged"]]
+        usable = where(here, diverged=False)
         line: dict[str, Any] = {"population": name}
         for measure in MEASURES:
             line |= columns_of(measure, _mean(measure, numbers(usable, measure), num_bootstrap))
@@ -105,7 +111,7 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
         One line for every other population: `population`, each measure with `_low` and `_high`, and
             `n`, the number of pairs.
     """
-    usable = rows.loc[~rows["diverged"]].set_index("network_id")
+    usable = where(rows, diverged=False).set_index("network_id")
     measures = {name: here[list(MEASURES)] for name, here in split_by(usable, "population")}
     lines = []
     for name in rows["population"].unique():
@@ -139,7 +145,7 @@ def correlate(rows: pd.DataFrame, num_bootstrap: int) -> pd.DataFrame:
         One line for each hyperparameter and population: `hyperparameter`, `population`, `spearman`,
         `spearman_low`, `spearman_high`, `n`.
     """
-    usable = rows.loc[~rows["diverged"]]
+    usable = where(rows, diverged=False)
     lines = []
     for hyperparameter in filter(lambda name: is_numeric_dtype(rows[name]), varied(rows)):
         for name, here in split_by(usable, "population"):
@@ -173,7 +179,7 @@ def bin_shares(rows: pd.DataFrame, hyperparameter: str, num_bins: int) -> pd.Dat
         span = f"{values.min():.3g} to {values.max():.3g}" if is_range else str(values.iloc[0])
         center = float(np.median(numbers(inside, hyperparameter)) if numeric else number)
         place = {"bin": number, "label": span, "center": center}
-        for name, here in split_by(inside.loc[~inside["diverged"]], "population"):
+        for name, here in split_by(where(inside, diverged=False), "population"):
             share = share_interval(numbers(here, "monotonic"))
             lines.append({"population": name, **place, **share._asdict(), "n": len(here)})
     return pd.DataFrame(lines)

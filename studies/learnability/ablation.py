@@ -29,8 +29,14 @@ from metanet.inputs.treatments import NONE
 from metanet.metrics import METRICS, Estimate
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
-from studies.common.intervals import columns_of, estimate_of, interval_text, percentiles
-from studies.common.rows import numbers
+from studies.common.intervals import (
+    NOT_MEASURED,
+    columns_of,
+    estimate_of,
+    interval_text,
+    percentiles,
+)
+from studies.common.rows import numbers, where
 from studies.learnability.config import Learnability
 from studies.learnability.plugins import Plugin, why_only_here
 from studies.learnability.scores import MATCHED, ScoreCell
@@ -141,7 +147,7 @@ def ablate(cell: AblationCell, *predictions: pd.DataFrame) -> pd.DataFrame:
         plugin.register()
     seeds: dict[str, dict[Handling, list[_Scored]]] = {}
     for line, ids, table in zip(cell.lines, cell.matched, predictions, strict=True):
-        here = table.loc[table["test_population"] == line.population]
+        here = where(table, test_population=line.population)
         matched = np.isin(here["network_id"].to_numpy(), ids)
         matched &= matched.sum() >= cell.match_minimum
         of_target = seeds.setdefault(line.target, {})
@@ -228,7 +234,7 @@ def _metrics(
 def _estimate(values: Float[np.ndarray, "_"]) -> Estimate:
     resampled = values[1:][np.isfinite(values[1:])]
     if not (np.isfinite(values[0]) and resampled.size):
-        return Estimate(float(values[0]), np.nan, np.nan)
+        return NOT_MEASURED._replace(value=float(values[0]))
     return percentiles(values[0], resampled)
 
 

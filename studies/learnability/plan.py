@@ -11,7 +11,7 @@ from metanet.inputs.treatments import NONE, parse_treatment
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
 from studies.learnability.config import FLOOR, Learnability, Steps
-from studies.learnability.fits import FitCell, Place, fit, open_population, read_labels
+from studies.learnability.fits import FitCell, fit, open_population, read_labels
 from studies.learnability.matching import match_labels
 from studies.learnability.plugins import find_plugin, why_only_here
 from studies.learnability.scores import ScoreCell, score
@@ -73,10 +73,7 @@ def plan_study(config: Learnability, out: Path) -> list[Measurement]:
     planned = []
     for target in config.targets:
         scope = _Scope(config, out, populations, target, codes, {})
-        opened = {
-            name: open_population(config.zoo, name, target, scope.folder) for name in populations
-        }
-        scope.matched.update(match_test_networks(config, opened, target))
+        _match(scope, {name: (config.zoo, name) for name in populations})
         for name, metanet in product(populations, config.metanets):
             planned += _plan_metanet(scope, populations[name], metanet)
     return planned
@@ -86,7 +83,9 @@ def _plan_metanet(scope: _Scope, population: Population, metanet: str) -> list[M
     """All fits of one metanet on one population."""
     config = scope.config
     places = find_places(config, scope.populations, metanet, population.name)
-    _match_elsewhere(scope, places)
+    for place in places:  # those of other zoos by themselves
+        if place.name not in scope.matched:
+            _match(scope, {place.name: (place.zoo, place.population)})
     planned = []
     for treatment in treatments_of(config, metanet):
         cell = _fit_cell(scope, population, metanet, config.chains[treatment])
@@ -103,13 +102,12 @@ def _plan_metanet(scope: _Scope, population: Population, metanet: str) -> list[M
     return planned
 
 
-def _match_elsewhere(scope: _Scope, places: Iterable[Place]) -> None:
-    """Match populations of other zoos by themselves; those of this zoo are matched already."""
-    for place in places:
-        if place.name not in scope.matched:
-            there = open_population(place.zoo, place.population, scope.target, scope.folder)
-            chosen = match_test_networks(scope.config, {place.name: there}, scope.target)
-            scope.matched.update(chosen)
+def _match(scope: _Scope, places: Mapping[str, tuple[Path, str]]) -> None:
+    """Match the labels of populations, zoo and name by name of the place, with each other."""
+    opened = {
+        name: open_population(*place, scope.target, scope.folder) for name, place in places.items()
+    }
+    scope.matched.update(match_test_networks(scope.config, opened, scope.target))
 
 
 def _fit_cell(scope: _Scope, population: Population, metanet: str, spec: Steps) -> FitCell:

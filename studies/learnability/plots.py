@@ -22,7 +22,7 @@ from studies.common.figures import (
 )
 from studies.common.grid import cell_path, read_cell
 from studies.common.intervals import estimate_of
-from studies.common.rows import numbers
+from studies.common.rows import numbers, where
 from studies.learnability.config import FLOOR
 from studies.learnability.summary import title
 
@@ -101,7 +101,7 @@ def plot_predictions(rows: pd.DataFrame, metanets: Sequence[str], target: str, o
     places = list(product(metanets, populations))
     height = WIDTH / max(len(populations), 4)
     drawn, axes = panels(len(places), len(populations), margin=0.5, height=height)
-    shown = rows.loc[rows["seed"] == rows["seed"].iloc[0]].sort_values("num_train", kind="stable")
+    shown = where(rows, seed=rows["seed"].iloc[0]).sort_values("num_train", kind="stable")
     last = shown.groupby(["metanet", "population"]).last()
     truths = [_scatter(*pair, last.loc[pair[1]], out) for pair in zip(axes, places, strict=True)]
     _draw_diagonals(axes, np.concatenate(truths))
@@ -124,7 +124,7 @@ def _scatter(
     """Draw the predictions of one cell; their true targets."""
     metanet, population = place
     table = read_cell(cell_path(out, str(row["cell"])))
-    here = table.loc[table["test_population"] == population]
+    here = where(table, test_population=population)
     style = {"s": 7, "color": BLUE, "alpha": 0.45, "lw": 0, "rasterized": True}
     panel.scatter(here["truth"].to_numpy(), here["prediction"].to_numpy(), **style)
     scores = f"{title('r2')} {row['r2']:.2f}, \u03c4 {row['kendall_tau']:.2f}"

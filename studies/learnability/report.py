@@ -9,7 +9,7 @@ from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE
 from studies.common.figures import words
 from studies.common.page import Report, Table, figure, heading, paragraph, quiet, section, table
-from studies.common.rows import numbers, split_by
+from studies.common.rows import numbers, split_by, where
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import FLOOR, Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
@@ -66,11 +66,11 @@ def make_report(config: Learnability, rows: pd.DataFrame, out: Path) -> Report:
     )
     parts = [heading("Learnability", 1), paragraph(lead)]
     for target in config.targets:
-        here = rows.loc[rows["target"] == target]
+        here = where(rows, target=target)
         averages = average_seeds(home(here))
         parts += _scores(config, here, averages, target, out)
         parts += _curves(averages)
-        parts += _ablation(ablation.loc[ablation["target"] == target])
+        parts += _ablation(where(ablation, target=target))
         parts += _efficiency(averages, config)
         parts += _predictions(config, here, averages, target, out)
         parts += _matched(averages)
@@ -100,7 +100,7 @@ def _predictions(
     config: Learnability, rows: pd.DataFrame, averages: pd.DataFrame, target: str, out: Path
 ) -> list[str]:
     """Predicted against true targets, then the true ones."""
-    plain = home(rows).query("labels == @TRUE and treatment == @NONE")
+    plain = where(home(rows), labels=TRUE, treatment=NONE)
     scatter = plot_predictions(plain, main_metanets(largest(averages)), target, out)
     caption = (
         f"Predicted against true {words(target)} of the test networks, seed "
@@ -129,8 +129,8 @@ def _matched(averages: pd.DataFrame) -> list[str]:
 
 def _curves(averages: pd.DataFrame) -> list[str]:
     """Learning curves without treatment, then those of each treated metanet."""
-    learned = averages.loc[averages["labels"] == TRUE]
-    plain = learned.loc[learned["treatment"] == NONE]
+    learned = where(averages, labels=TRUE)
+    plain = where(learned, treatment=NONE)
     parts = [heading("Learning curves")]
     for metric in ("r2", "kendall_tau"):
         caption = (
@@ -141,7 +141,7 @@ def _curves(averages: pd.DataFrame) -> list[str]:
         parts.append(figure(plot_curves(plain, metric), caption))
     treated = learned.loc[learned["treatment"] != NONE]
     for metanet, lines in split_by(treated, "metanet"):
-        sizes = lines["num_train"].unique()
+        sizes = lines["num_train"].unique().tolist()
         if len(sizes) > 1:
             here = learned["metanet"].eq(metanet) & learned["num_train"].isin(sizes)
             drawn = plot_curves(learned.loc[here], "r2", "population", "treatment")
@@ -161,7 +161,7 @@ def _ablation(ablation: pd.DataFrame) -> list[str]:
 
 
 def _efficiency(averages: pd.DataFrame, config: Learnability) -> list[str]:
-    lines = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
+    lines = efficiency_lines(where(averages, labels=TRUE), config.reach)
     if lines.empty:
         return []
     cells, note = efficiency_cells(lines), explain_efficiency(lines)
@@ -181,7 +181,7 @@ def _transfer(config: Learnability, rows: pd.DataFrame) -> list[str]:
 def main_metanets(best: pd.DataFrame) -> list[str]:
     """The metanets whose predictions are shown."""
     # The flat `mlp`, if there, and the best one but the floor, by mean R^2.
-    plain = best.query("labels == @TRUE and treatment == @NONE")
+    plain = where(best, labels=TRUE, treatment=NONE)
     means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
     if len(means) > 1:
         means.pop(FLOOR, None)

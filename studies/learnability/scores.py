@@ -1,6 +1,5 @@
 """Second stage: metrics of predictions, on all test networks and on the label-matched ones."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from metanet.metrics import METRICS, bootstrap
-from studies.common.intervals import ENDS, columns_of
+from studies.common.intervals import NOT_MEASURED, columns_of
 from studies.learnability.fits import FitCell
 
 MATCHED = "matched_"
@@ -95,9 +94,10 @@ def _metrics(
     truth: Float[np.ndarray, "n"], prediction: Float[np.ndarray, "n"], num_bootstrap: int
 ) -> dict[str, float]:
     """Each metric and its interval; NaN without bootstrap samples or with one network."""
-    if not num_bootstrap or truth.size < 2:
-        return {f"{metric}{end}": math.nan for metric in METRICS for end in ENDS}
+    estimates = dict.fromkeys(METRICS, NOT_MEASURED)
+    if num_bootstrap and truth.size > 1:
+        estimates = bootstrap(truth, prediction, num_bootstrap=num_bootstrap)
     values = {}
-    for metric, estimate in bootstrap(truth, prediction, num_bootstrap=num_bootstrap).items():
+    for metric, estimate in estimates.items():
         values |= columns_of(metric, estimate)
     return values

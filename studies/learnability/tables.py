@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from studies.common.page import Table
+from studies.common.rows import where
 from studies.learnability.ablation import ablation_cells, explain_ablation
 from studies.learnability.config import Learnability
 from studies.learnability.efficiency import efficiency_cells, efficiency_lines, explain_efficiency
@@ -40,7 +41,7 @@ def make_tables(config: Learnability, rows: pd.DataFrame, out: Path) -> list[Tab
         title = f"What each way to handle symmetry buys, predicting {target}"
         tables.append(Table(title, ablation_cells(lines), explain_ablation(lines)))
     averages = average_seeds(home(rows))
-    needed = efficiency_lines(averages.loc[averages["labels"] == TRUE], config.reach)
+    needed = efficiency_lines(where(averages, labels=TRUE), config.reach)
     for target, lines in needed.groupby("target", sort=False) if len(needed) else ():
         title = f"Networks needed, predicting {target}"
         tables.append(Table(title, efficiency_cells(lines), explain_efficiency(lines)))
@@ -61,6 +62,6 @@ def score_tables(rows: pd.DataFrame) -> list[Table]:
     """
     tables, here = [], home(rows)
     for target, lines in largest(average_seeds(here)).groupby("target", sort=False):
-        note = "\n".join([*explain(lines), *notes(here.loc[here["target"] == target])])
+        note = "\n".join([*explain(lines), *notes(where(here, target=target))])
         tables.append(Table(f"Predicting {target}", table_cells(lines, SHOWN), note))
     return tables
