@@ -108,7 +108,7 @@ def slopes(rows: pd.DataFrame) -> Interval | None:
     last = where(rows, step=rows.groupby("lr")["step"].transform("max"))
     curves = pd.DataFrame(last.groupby(["network", "lr"])[["step_drift", "size"]].mean())
     relative_change = numbers(curves, "step_drift") / numbers(curves, "size")
-    if last["lr"].nunique() < 2 or np.nanmin(relative_change) < ROUNDING:
+    if len(last["lr"].unique()) < 2 or np.nanmin(relative_change) < ROUNDING:
         return None
     changes = curves["step_drift"].unstack()
     lrs = changes.columns.to_numpy(np.float64)
