@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from zoo.weight_space import WeightSpace
@@ -175,6 +175,11 @@ def expand_right(values: Shaped[Tensor, "*batch"], like: Tensor) -> Tensor:
         A view ``[*batch, 1, ..., 1]`` that broadcasts against `like`.
     """
     return values.reshape((*values.shape, *(1,) * (like.dim() - values.dim())))
+
+
+def norms(values: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
+    """The Euclidean norm of all entries of each network."""
+    return values.flatten(1).norm(dim=1)
 
 
 def perturb(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:

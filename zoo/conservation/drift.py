@@ -130,11 +130,11 @@ def _split(
     weight_decay: Rate,
 ) -> Drift:
     """What moved the quantity of one law."""
-    update = {
-        name: after[name] - _kept(lr, weight_decay, params[name]) * params[name]
-        for name in law.tensors
-    }
-    extra = {name: u + _like(lr, u) * gradients[name] for name, u in update.items()}
+    update, extra = {}, {}
+    for name in law.tensors:
+        before = params[name]
+        update[name] = after[name] - _kept(lr, weight_decay, before) * before
+        extra[name] = update[name] + _like(lr, before) * gradients[name]
     now = bilinear(law, params, params)
     step, kept = _like(lr, now), _kept(lr, weight_decay, now)
     decay = _decay(law, now, lr, weight_decay)

@@ -68,16 +68,14 @@ def find_laws(
     gradients = [_gradient(loss, point, free or {}) for point in points]
     used = {name for name in space.tensors if all(bool(g[name].any()) for g in gradients)}
     kept: list[Law] = []
-    scaled: set[str] = set()
     for alternatives in possible_laws(space, used):
+        scaled = {name for law in kept if law.kind == "scale" for name in law.tensors}
         for law in alternatives:
             implied = law.kind == "scale" and not scaled.isdisjoint(law.tensors)
             if used.isdisjoint(law.tensors) or implied:
                 continue
             if _worst_residual(law, points, gradients) < tolerance:
                 kept.append(law)
-                if law.kind == "scale":
-                    scaled.update(law.tensors)
                 break
     return tuple(kept)
 

@@ -1,6 +1,6 @@
 """Conserved quantities along the training of a plain PyTorch module, with any optimizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.conservation.laws import Law
 from zoo.conservation.quantities import measure
+from zoo.params import Params
 
 
 class Tracker:
@@ -22,9 +23,6 @@ class Tracker:
             module's parameters are.
         every: Record one call in so many, the first one among them. A record costs up to as much as
             a training step of a perceptron (`benchmarks/tracker_cost.py`).
-
-    Attributes:
-        steps: Number of the call, from 0, of each record.
 
     Raises:
         ValueError: If `every` is below 1.
@@ -44,10 +42,7 @@ class Tracker:
         if every < 1:
             raise ValueError(f"Tracker: expected every >= 1, got {every}")
         self._laws, self._every, self._calls = tuple(laws), every, 0
-        self._quantities: list[Mapping[str, Tensor]] = []
-        self._residuals: list[Mapping[str, Tensor]] = []
-        self._losses: list[Tensor] = []
-        self.steps: list[int] = []
+        self._records: list[tuple[int, Tensor, Params, Params]] = []
 
     @torch.no_grad()
     def step(self, model: nn.Module, loss: Tensor) -> None:
@@ -66,28 +61,31 @@ class Tracker:
         parameters = dict(model.named_parameters())
         params = {name: parameter.detach() for name, parameter in parameters.items()}
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
-        quantities, residuals = measure(self._laws, params, gradients)
-        self._quantities.append(quantities)
-        self._residuals.append(residuals)
-        self._losses.append(loss.detach().clone())
-        self.steps.append(self._calls - 1)
+        measured = measure(self._laws, params, gradients)
+        self._records.append((self._calls - 1, loss.detach().clone(), *measured))
+
+    @property
+    def steps(self) -> list[int]:
+        """Number of the call, from 0, of each record."""
+        return [call for call, *_ in self._records]
 
     @property
     def quantities(self) -> dict[str, Float[Tensor, "T ..."]]:
         """For each law by name `[T, *law.shape]`."""
-        return _stacked(self._quantities)
+        return _stacked([quantities for *_, quantities, _ in self._records])
 
     @property
     def residuals(self) -> dict[str, Float[Tensor, "T ..."]]:
         """For each law by name `[T, *law.shape]`, of a matrix law `[T, *heads]`."""
-        return _stacked(self._residuals)
+        return _stacked([residuals for *_, residuals in self._records])
 
     @property
     def losses(self) -> Float[Tensor, " T"]:
         """The losses."""
-        return torch.stack(self._losses) if self._losses else torch.zeros(0)
+        losses = [loss for _, loss, *_ in self._records]
+        return torch.stack(losses) if losses else torch.zeros(0)
 
 
-def _stacked(records: list[Mapping[str, Tensor]]) -> dict[str, Float[Tensor, "T ..."]]:
+def _stacked(records: list[Params]) -> dict[str, Float[Tensor, "T ..."]]:
     names = records[0] if records else ()
     return {name: torch.stack([record[name] for record in records]) for name in names}

@@ -40,6 +40,7 @@ References:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from zoo.params import Params
+from zoo.params import Params, norms
 
 
 def rotation_generator(size: int, plane: tuple[int, int] = (0, 1)) -> Float[Tensor, "d d"]:
@@ -89,15 +90,14 @@ def translation_generator(shape: Sequence[int], axis: int) -> Float[Tensor, "d d
             f"translation generator: expected an axis of odd length, "
             f"got {length} in shape {tuple(shape)}"
         )
+    eye = partial(torch.eye, dtype=torch.float64)
     places = torch.arange(length, dtype=torch.float64)
-    offset = places[:, None] - places
-    frequencies = torch.arange(1, length // 2 + 1, dtype=torch.float64)
+    offset, frequencies = places[:, None] - places, places[1 : length // 2 + 1]
     # d/dt of sum over k of cos(k (2 pi offset / n - t)), the Dirichlet kernel
     waves = frequencies * torch.sin(2 * math.pi / length * offset[..., None] * frequencies)
-    before, after = math.prod(shape[:axis]), math.prod(shape[axis:][1:])
     along = 2 / length * waves.sum(-1)
-    outer = torch.kron(torch.eye(before, dtype=torch.float64), along)
-    return torch.kron(outer, torch.eye(after, dtype=torch.float64))
+    before, after = math.prod(shape[:axis]), math.prod(shape[axis:][1:])
+    return torch.kron(torch.kron(eye(before), along), eye(after))
 
 
 def one_parameter_orbit(generator: Float[Tensor, "d d"], count: int) -> Float[Tensor, "G d d"]:
@@ -222,7 +222,7 @@ def angular_momentum_residual(
     References:
         Gluch and Urbanke 2021, arXiv 2104.05508.
     """
-    size = _norms(velocity) * _norms(weight @ generator.to(weight))
+    size = norms(velocity) * norms(weight @ generator.to(weight))
     return angular_momentum(velocity, weight, generator).abs() / torch.where(size > 0, size, 1)
 
 
@@ -258,9 +258,5 @@ def equivariance_residual(
     for element in elements.to(gradient):
         turned = {**params, weight: params[weight] @ element}
         moved = orbit_gradient(apply, turned, batch, elements, weight, loss)
-        residuals.append(_norms(moved - gradient @ element) / _norms(gradient))
+        residuals.append(norms(moved - gradient @ element) / norms(gradient))
     return torch.stack(residuals, dim=1)
-
-
-def _norms(values: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
-    return values.flatten(1).norm(dim=1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from zoo.dynamics.finite_width import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
+from zoo.params import norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ def kernel_distance(
     >>> kernel_distance(torch.eye(2)[None] * 3, torch.eye(2)[None])
     tensor([2.])
     """
-    return _norms(kernel - reference) / _norms(reference)
+    return norms(kernel - reference) / norms(reference)
 
 
 def kernel_alignment(
@@ -72,11 +73,7 @@ def kernel_alignment(
     tensor([1.])
     """
     product = (kernel * reference).flatten(1).sum(1)
-    return product / (_norms(kernel) * _norms(reference))
-
-
-def _norms(values: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
-    return values.flatten(1).norm(dim=1)
+    return product / (norms(kernel) * norms(reference))
 
 
 def kernel_drift(
@@ -179,7 +176,7 @@ def prediction_error(
         for params in (before, after)
     )
     predicted = linearized_outputs(kernel, start, targets, kernel.new_tensor([time]))[:, 0]
-    return _norms(predicted - end) / _norms(end - start)
+    return norms(predicted - end) / norms(end - start)
 
 
 def first_order_change(

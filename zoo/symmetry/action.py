@@ -8,7 +8,7 @@ An element moves neuron `permutations[g][i]` of group `g` to place `i` and then 
 writes it by `scales[g][i]`, what reads it by the reciprocal.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -185,13 +185,26 @@ def orbit_ids(space: WeightSpace) -> dict[str, Int64[Tensor, " _"]]:
     return ids
 
 
+def tensorwise(function: Callable[..., Tensor], *elements: GroupElement) -> GroupElement:
+    """One element, each tensor of which is made of those of some elements with the same groups.
+
+    Args:
+        function: From one tensor of each element to one tensor.
+        *elements: At least one element.
+
+    Returns:
+        The element.
+    """
+    first = elements[0]
+    return GroupElement(
+        {n: function(*(each.permutations[n] for each in elements)) for n in first.permutations},
+        {n: function(*(each.scales[n] for each in elements)) for n in first.scales},
+    )
+
+
 def with_batch(element: GroupElement, batch: Sequence[int]) -> GroupElement:
     """The element with other leading axes, of the same number of places."""
-    permutations, scales = element.permutations, element.scales
-    return GroupElement(
-        {name: p.reshape(*batch, p.shape[-1]) for name, p in permutations.items()},
-        {name: s.reshape(*batch, s.shape[-1]) for name, s in scales.items()},
-    )
+    return tensorwise(lambda values: values.reshape(*batch, values.shape[-1]), element)
 
 
 def restricted(element: GroupElement, groups: Collection[str]) -> GroupElement:

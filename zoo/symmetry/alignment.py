@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.params import batch_shape
-from zoo.symmetry.action import GroupElement, act, compose, inverse, with_batch
+from zoo.symmetry.action import GroupElement, act, compose, inverse, tensorwise, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
 from zoo.symmetry.balance import balancing_scales
-from zoo.symmetry.rows import as_rows, in_chunks, joined
+from zoo.symmetry.rows import as_rows, in_chunks
 from zoo.weight_space import WeightSpace
 
 _CHUNK_ENTRIES = 2**23
@@ -68,8 +68,7 @@ def align(
     seeds = torch.randint(2**62, (num_restarts,), generator=source, device=source.device).tolist()
     match = partial(_match_scaled if scales else _match, space, reference=reference, seeds=seeds)
     parts = in_chunks(match, space, _CHUNK_ENTRIES, networks)
-    permutations = joined([part.permutations for part in parts])
-    return with_batch(GroupElement(permutations, joined([part.scales for part in parts])), lead)
+    return with_batch(tensorwise(lambda *rows: torch.cat(rows), *parts), lead)
 
 
 def _match_scaled(
@@ -97,7 +96,7 @@ def _match(
     ends = (_climb(space, params, reference, signs, s, i > 0) for i, s in enumerate(seeds))
     best, highest = next(ends)
     for end, objective in ends:
-        best = _where(objective > highest, end, best)
+        best = tensorwise(partial(torch.where, (objective > highest)[:, None]), end, best)
         highest = torch.maximum(objective, highest)
     return best
 
@@ -117,15 +116,6 @@ def _climb(
     for _ in ascend(state, generator):
         pass
     return GroupElement(state.permutations, state.signs), state.objective()
-
-
-def _where(chosen: Bool[Tensor, " N"], one: GroupElement, other: GroupElement) -> GroupElement:
-    """One element for some networks, the other for the rest."""
-    rows = chosen[:, None]
-    return GroupElement(
-        {n: torch.where(rows, p, other.permutations[n]) for n, p in one.permutations.items()},
-        {n: torch.where(rows, s, other.scales[n]) for n, s in one.scales.items()},
-    )
 
 
 def align_activations(

@@ -128,25 +128,6 @@ def along(vector: Shaped[Tensor, "*batch n"], axis: int, rank: int) -> Shaped[Te
     return vector.reshape(*batch, *(1,) * axis, size, *(1,) * (rank - axis - 1))
 
 
-def kept_first(
-    values: Shaped[Tensor, "..."], kept: Sequence[int], rank: int
-) -> Shaped[Tensor, "..."]:
-    """A tensor with some axes first and all others flattened to one, of length 1 if there are none.
-
-    Args:
-        values: `[*batch, ...]` with `rank` axes after the leading ones.
-        kept: The axes that stay, in the order that they get.
-        rank: Axes of `values` that are not leading.
-
-    Returns:
-        `[*batch, *kept, rest]`.
-    """
-    lead = values.dim() - rank
-    others = [i for i in range(rank) if i not in kept]
-    moved = values.permute(*range(lead), *(lead + i for i in (*kept, *others)))
-    return moved.flatten(lead + len(kept)) if others else moved[..., None]
-
-
 def take(
     tensor: Shaped[Tensor, "..."], index: Int64[Tensor, "*batch n"], dim: int, rank: int
 ) -> Shaped[Tensor, "..."]:

@@ -263,4 +263,4 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
 
 def _quotient(along: Tensor, size: Tensor) -> Tensor:
     """`along / size`, 0 where both are 0; rounding may not lift it over 1."""
-    return torch.where(size > 0, along / torch.where(size > 0, size, 1), along).clamp(max=1)
+    return (along / torch.where(size > 0, size, 1)).clamp(max=1)

@@ -7,7 +7,6 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from zoo.pattern import Axis, Factor, Label, Sum
-from zoo.symmetry.axes import kept_first
 from zoo.weight_space import WeightSpace
 
 Step = tuple[int, tuple[int, ...]] | tuple[int, int, int]
@@ -83,7 +82,11 @@ class Block:
         Returns:
             `[*batch, *kept, rest]`; the rest is of length 1 if all stay.
         """
-        return kept_first(self.view(tensor), kept, len(self.dims))
+        block = self.view(tensor)
+        lead = block.dim() - len(self.dims)
+        others = [i for i in range(len(self.dims)) if i not in kept]
+        moved = block.permute(*range(lead), *(lead + i for i in (*kept, *others)))
+        return moved.flatten(lead + len(kept)) if others else moved[..., None]
 
 
 def cut_blocks(space: WeightSpace) -> list[Block]:

@@ -212,10 +212,14 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})
-    wrongly = "apply_training: a declared symmetry moves {} wrongly,"
-    _expect_close(wrongly.format("the logits"), logits, moved_logits)
+    _expect_unmoved("the logits", logits, moved_logits)
     for name in statistics:
-        _expect_close(wrongly.format(name), expected[name], moved[name])
+        _expect_unmoved(name, expected[name], moved[name])
+
+
+def _expect_unmoved(what: str, expected: Tensor, got: Tensor) -> None:
+    wrongly = f"apply_training: a declared symmetry moves {what} wrongly,"
+    _expect_close(wrongly, expected, got)
 
 
 def flattening_loses_nothing(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
