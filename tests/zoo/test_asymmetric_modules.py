@@ -424,6 +424,24 @@ def test_tied_weights_stay_tied():
     ]
 
 
+def test_a_parameter_with_two_names_in_one_module_is_offset_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = self.down = nn.Parameter(randn(4, 4))
+
+        def forward(self, x):
+            return torch.relu(x @ self.up.T) @ self.down.T
+
+    module, x = Tied(), randn(3, 4)
+    twin = zoo.asymmetric(module, "syre", std=1.0)
+    torch.testing.assert_close(twin(x), module(x))
+    assert len(list(twin.parameters())) == 1
+    with torch.no_grad():
+        next(twin.parameters()).add_(1)
+    assert torch.equal(twin.up, twin.down)
+
+
 def test_embeddings_are_an_option():
     module = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 3))
     assert list(free_masks(zoo.asymmetric(module))) == ["1.weight"]

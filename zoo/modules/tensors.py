@@ -55,12 +55,13 @@ def parameters_of(module: nn.Module, skip: Sequence[str]) -> list[Owned]:
     """
     check_open(module, skip)
     tensors: dict[int, Owned] = {}
-    for prefix, owner in module.named_modules(remove_duplicate=False):
-        for attribute, tensor in owner.named_parameters(recurse=False):
-            owned = tensors.setdefault(id(tensor), Owned(tensor, [], []))
-            owned.names.append(f"{prefix}.{attribute}".removeprefix("."))
-            if (owner, attribute) not in owned.owners:
-                owned.owners.append((owner, attribute))
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        prefix, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(prefix)
+        owned = tensors.setdefault(id(tensor), Owned(tensor, [], []))
+        owned.names.append(name)
+        if (owner, attribute) not in owned.owners:
+            owned.owners.append((owner, attribute))
     kept = [owned for owned in tensors.values() if not fit_any(skip, owned.names)]
     lazy = [owned.name for owned in kept if is_lazy(owned.tensor) or owned.tensor.is_meta]
     if lazy:

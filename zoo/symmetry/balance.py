@@ -87,8 +87,8 @@ def _solve(
 
 def _accuracy(params: Mapping[str, Tensor]) -> float:
     """How far from the balanced point the search may end."""
-    floating = [tensor.dtype for tensor in params.values() if tensor.is_floating_point()]
-    return max([1e-13, *(torch.finfo(dtype).eps / 100 for dtype in floating)])
+    types = {tensor.dtype for tensor in params.values() if tensor.is_floating_point()}
+    return max([1e-13, *(torch.finfo(dtype).eps / 100 for dtype in types)])
 
 
 def _places(space: WeightSpace) -> dict[str, slice]:
