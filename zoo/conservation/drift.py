@@ -201,10 +201,8 @@ def _norm(
 ) -> Float[Tensor, "*batch"]:
     """The bound on a tensor from those on its blocks, if they are all that it has."""
     blocks = [block for block in squares if block.tensor == name]
-    rank = blocks[0].rank
-    entries = sum(math.prod(dim.size for dim in block.dims) for block in blocks)
     total = torch.stack([squares[block] for block in blocks]).sum(0).sqrt()
-    if entries < math.prod(tensor.shape[tensor.dim() - rank :]):
+    if sum(block.view(tensor).numel() for block in blocks) < tensor.numel():
         total = torch.full_like(total, math.inf)
     return torch.minimum(total, norms[name]) if name in norms else total
 

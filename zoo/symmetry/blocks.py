@@ -160,7 +160,7 @@ def _parts(
 
 def _resolved(
     space: WeightSpace, at: int, axis: Axis | Sum
-) -> Iterator[tuple[tuple[Step, ...], Axis]]:
+) -> Iterator[tuple[tuple[Step, ...], tuple[Axis | Factor, ...]]]:
     """The parts of a product, which is one, or of a direct sum: how to get there, what it is."""
     if isinstance(axis, tuple):
         sizes = tuple(space.size((factor,)) for factor in axis)

@@ -133,10 +133,12 @@ def _signs(space: WeightSpace, params: Params, scales: Params) -> Params:
         name = _next_group(pieces, pending, signs)
         if name is None:
             return signs | _joint_signs(pieces, pending, weights)
-        total = zeros(params, pending.pop(name))
-        for groups, values in pieces:
-            if _is_known(name, groups, signs):
-                total = total + _onto([groups.index(name)], groups, values, weights)
+        parts = [
+            _onto([groups.index(name)], groups, values, weights)
+            for groups, values in pieces
+            if _is_known(name, groups, signs)
+        ]
+        total = sum(parts, zeros(params, pending.pop(name)))
         signs[name] = torch.where(total < 0, -1.0, 1.0).double()
         weights[name] = signs[name] * _spread(sizes[name]).to(total.device)
     return signs
@@ -169,8 +171,9 @@ def _joint_signs(pieces: list[_Piece], pending: Mapping[str, int], weights: Para
     # Neurons without an equation of their own keep their signs.
     for last, (neurons, negative) in sorted(equations.items()):
         flip[:, last] = negative
-        for i in _set_bits(neurons ^ (1 << last)):
-            flip[:, last] ^= flip[:, i]
+        for i in range(last):
+            if neurons >> i & 1:
+                flip[:, last] ^= flip[:, i]
     parts = flip.split(list(pending.values()), dim=1)
     return {name: 1.0 - 2.0 * part.double() for name, part in zip(pending, parts, strict=True)}
 
@@ -213,12 +216,6 @@ def _entries(
             for i, index in zip(axes, place, strict=True):
                 neurons ^= 1 << (starts[groups[i]] + index)
             yield neurons, summed[(slice(None), *place)]
-
-
-def _set_bits(mask: int) -> Iterator[int]:
-    while mask:
-        yield (mask & -mask).bit_length() - 1
-        mask &= mask - 1
 
 
 def _pieces(
