@@ -191,7 +191,9 @@ def test_the_scalars_of_a_graph_network_flow_too():
     assert params["layers.0.eps"].shape == (2,)
     x = torch.randn(12, 4, 6, generator=generator(1), dtype=torch.float64)
     y = torch.arange(12) % 3
-    along = flow(lambda network: F.cross_entropy(architecture.apply(network, x), y), params, 1, 50)
+    along = flow(
+        lambda network: F.cross_entropy(architecture.apply(network, x), y), params, 1.0, 50
+    )
     assert largest(along.params["layers.0.eps"] - params["layers.0.eps"]) > 1e-6
     assert largest(along.difference) < 1e-6
 
