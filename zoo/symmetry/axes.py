@@ -105,10 +105,10 @@ def _of_product(
 
 
 def outer(
-    one: Shaped[Tensor, "*batch n"],
-    other: Shaped[Tensor, "*batch m"],
+    one: Shaped[Tensor, "*#batch n"],
+    other: Shaped[Tensor, "*#batch m"],
     combined: Callable[[Tensor, Tensor], Tensor] = torch.mul,
-) -> Shaped[Tensor, "*batch k"]:
+) -> Shaped[Tensor, "..."]:
     """All pairs of two vectors, `[*batch, n m]`: their products, or combined in another way."""
     return combined(one[..., :, None], other[..., None, :]).flatten(-2)
 
