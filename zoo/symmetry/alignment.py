@@ -17,7 +17,7 @@ from zoo.params import batch_shape
 from zoo.symmetry.action import GroupElement, act, compose, inverse, tensorwise, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
-from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.balance import balancing_scales, balancing_scales_of_rows
 from zoo.symmetry.rows import as_rows, in_chunks
 from zoo.weight_space import WeightSpace
 
@@ -78,7 +78,7 @@ def _match_scaled(
     seeds: list[int],
 ) -> GroupElement:
     """Align some networks `[N, *shape]` at the balanced points of both, signs too."""
-    balanced = GroupElement({}, balancing_scales(space, params))
+    balanced = GroupElement({}, balancing_scales_of_rows(space, params))
     target = GroupElement({}, balancing_scales(space, reference))
     params, reference = act(space, balanced, params), act(space, target, reference)
     best = _match(space, params, reference, seeds, signs=True)

@@ -67,13 +67,18 @@ def balancing_scales(
         not finite.
     """
     lead, networks = as_rows(space, params)
+    scales = balancing_scales_of_rows(space, networks)
+    return {name: scale.reshape(*lead, scale.shape[1]) for name, scale in scales.items()}
+
+
+def balancing_scales_of_rows(
+    space: WeightSpace, networks: Mapping[str, Tensor]
+) -> dict[str, Float[Tensor, "N h"]]:
+    """`balancing_scales` of networks `[N, *shape]`, of one network if there are no tensors."""
     places = _places(space)
     solve = partial(_solve, space, places, _accuracy(networks))
     z = torch.cat(in_chunks(solve, space, _CHUNK_ENTRIES, networks))
-    return {
-        name: (z[:, place] / 2).exp().reshape(*lead, space.groups[name].size)
-        for name, place in places.items()
-    }
+    return {name: (z[:, place] / 2).exp() for name, place in places.items()}
 
 
 def _solve(

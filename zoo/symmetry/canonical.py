@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, compose, with_batch
 from zoo.symmetry.axes import along, outer, summed_to
-from zoo.symmetry.balance import balancing_scales
+from zoo.symmetry.balance import balancing_scales_of_rows
 from zoo.symmetry.blocks import Dim, cut_blocks
 from zoo.symmetry.rows import as_rows, in_chunks, joined, zeros
 from zoo.weight_space import WeightSpace
@@ -72,7 +72,7 @@ def canonical_element(space: WeightSpace, params: Mapping[str, Tensor]) -> Group
         The element `[*batch]`, with permutations and scales for every group that may have them.
     """
     lead, networks = as_rows(space, params)
-    balance = GroupElement({}, balancing_scales(space, networks))
+    balance = GroupElement({}, balancing_scales_of_rows(space, networks))
     order = _in_chunks(_order, space, networks, balance.scales)
     element = compose(GroupElement(order, {}), balance)
     if _signed_groups(space):
