@@ -58,9 +58,8 @@ class Training:
         Raises:
             ValueError: If one is out of range.
         """
-        counts = {"epochs": self.epochs, "batch_size": self.batch_size, "patience": self.patience}
-        for name, count in counts.items():
-            if count < 1:
+        for name in ("epochs", "batch_size", "patience"):
+            if (count := vars(self)[name]) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {count}")
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise ValueError(

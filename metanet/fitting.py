@@ -66,11 +66,12 @@ def fit_module(
         _refuse_what_needs_all(reader)
     reader = reader.fit(learn.networks)
     most = block_size(reader.num_params)
-    see = reader.learned(torch.Generator().manual_seed(how.seed))
-    seen = Drawn(learn.networks, see, most, how.workers)
-    checked = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, how.workers)
+    read = reader.learned(torch.Generator().manual_seed(how.seed))
+    training = Drawn(learn.networks, read, most, how.workers)
+    validation = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, how.workers)
+    labeled = DrawnLabeled(training, learn.y), DrawnLabeled(validation, held_out.y)
     fit = _fit_in_passes if reader.module.has_gradients else _fit_at_once
-    return reader, fit(reader, DrawnLabeled(seen, learn.y), DrawnLabeled(checked, held_out.y), how)
+    return reader, fit(reader, *labeled, how)
 
 
 def _fit_in_passes(

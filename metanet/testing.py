@@ -23,7 +23,7 @@ from torch import Tensor
 
 from metanet.contract import seeded
 from metanet.estimator import Metanet, load
-from metanet.feature_rows import rows
+from metanet.feature_rows import count_rows, rows
 from metanet.inputs.population import PopulationLike, PopulationView, in_memory, view
 from zoo.params import Params, expand_right
 from zoo.store.manifest import rebuild
@@ -277,8 +277,8 @@ def _moved(space: WeightSpace, params: Params) -> dict[str, Params]:
     generator = torch.Generator().manual_seed(1)
     moved = {"permutations": permute_neurons(space, params, generator)}
     if any(group.scaling != "none" for group in space.groups.values()):
-        count = len(next(iter(params.values())))
-        moved["symmetries"] = act(space, sample(space, generator, (count,)), params)
+        element = sample(space, generator, (count_rows(params),))
+        moved["symmetries"] = act(space, element, params)
     return moved
 
 

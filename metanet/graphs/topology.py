@@ -61,6 +61,11 @@ class ParameterGraph:
     orbit: Int64[Tensor, " V"]
 
     @property
+    def tensors(self) -> list[EdgePart]:
+        """Parts of `edges` that hold parameters."""
+        return [part for part in self.edges if isinstance(part, EdgePart)]
+
+    @property
     def edge_type(self) -> Int64[Tensor, " E"]:
         """Kind of each edge's part."""
         return _repeated(self.kinds, [prod(part.shape[:2]) for part in self.edges])

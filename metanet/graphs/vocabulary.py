@@ -13,11 +13,12 @@ which is the middle of a 5 x 5 one. A vector is known by the power of its scale 
 among the vectors of that power on its nodes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from math import inf, log
+from math import inf, log, prod
 
 import torch
 from jaxtyping import Float, Int64
@@ -103,9 +104,8 @@ def _role(graph: ParameterGraph, node_set: int) -> str:
         return "virtual"
     if any(graph.space.groups[group].permutable for group in axis):
         return "hidden"
-    parts = [part for part in graph.edges if isinstance(part, EdgePart)]
-    is_written = any(part.written == node_set for part in parts)
-    is_read = any(part.read == node_set for part in parts)
+    is_written = node_set in {part.written for part in graph.tensors}
+    is_read = node_set in {part.read for part in graph.tensors}
     if is_written == is_read:
         return "fixed"
     return "input" if is_read else "output"
@@ -122,11 +122,11 @@ def _outward(plain: Sequence[int]) -> list[int]:
 
 
 def _slots(graph: ParameterGraph) -> Iterator[tuple[Slot, ...]]:
-    counts: dict[tuple[int, int], int] = {}
+    counts = Counter[tuple[int, int]]()
     for part in graph.vectors:
         power = next((dim.power for dim in part.block.dims if dim.group is not None), 0)
-        place = counts.get((part.node_set, power), 0)
-        counts[part.node_set, power] = place + 1
+        place = counts[part.node_set, power]
+        counts[part.node_set, power] += 1
         yield tuple((power, place, channel) for channel in range(part.shape[-1]))
 
 
@@ -150,11 +150,8 @@ def _place(depth: float) -> Float[Tensor, "4"]:
 
 def _log_sizes(graph: ParameterGraph, node_set: int) -> Float[Tensor, "5"]:
     """Logs of sizes: of a node set, of what its nodes read and send, of graph and network."""
-    reads, sends = 1, 1
-    for part in graph.edges:
-        written, read, channels = part.shape
-        reads += read * channels if part.written == node_set else 0
-        sends += written * channels if part.read == node_set else 0
+    reads = 1 + sum(prod(part.shape[1:]) for part in graph.edges if part.written == node_set)
+    sends = 1 + sum(prod(part.shape[::2]) for part in graph.edges if part.read == node_set)
     size = graph.node_sets[node_set].size
     sizes = torch.tensor([size, reads, sends, len(graph.orbit), graph.space.num_params])
     return sizes.log() / log(1000)
@@ -266,10 +263,10 @@ def vocabulary_of(spaces: Sequence[WeightSpace]) -> Vocabulary:
     """
     roles: set[str] = set()
     slots: set[Slot] = set()
-    edges: dict[str, int] = {}
+    edges = Counter[str]()
     for description in map(describe, spaces):
         roles.update(description.roles)
         slots.update(*description.slots)
         for kind, part in zip(description.edges, description.graph.edges, strict=True):
-            edges[kind] = max(edges.get(kind, 0), part.shape[-1])
+            edges[kind] = max(edges[kind], part.shape[-1])
     return Vocabulary(tuple(sorted(roles)), dict(sorted(edges.items())), tuple(sorted(slots)))

@@ -43,7 +43,7 @@ class ParamsInMemory:
     networks: Params
 
     def __len__(self) -> int:
-        return len(next(iter(self.networks.values())))
+        return count_rows(self.networks)
 
     def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
         """Networks of each group of rows; see `NetworkSet`."""

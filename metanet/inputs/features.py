@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -128,8 +129,8 @@ def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor
     encoded = []
     for name, values in spec.hyperparameters.items():
         if values is None:
-            encoded.append(torch.tensor(table[name].to_numpy(dtype="float64")))
+            encoded.append(table[name].to_numpy(dtype="float64"))
         else:
             column = table[name].astype(str).to_numpy()
-            encoded += [torch.tensor((column == value).astype("float64")) for value in values]
-    return torch.stack(encoded, dim=1)
+            encoded += [column == value for value in values]
+    return torch.from_numpy(np.stack(encoded, axis=1).astype("float64"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
@@ -122,10 +123,8 @@ def in_memory(
     Returns:
         The population.
     """
-    places, start = {}, 0
-    for split, size in sizes.items():
-        places[split] = slice(start, start + size)
-        start += size
+    ends = zip(sizes, accumulate(sizes.values()), strict=True)
+    places = {split: slice(end - sizes[split], end) for split, end in ends}
 
     def params_of(split: str) -> Params:
         return {tensor: values[places[split]] for tensor, values in params.items()}

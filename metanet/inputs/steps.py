@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metanet.contract import InputSpec
+from metanet.feature_rows import count_rows
 from zoo.params import Params, expand_right
 from zoo.symmetry.action import GroupElement, act, identity, sample
 from zoo.symmetry.alignment import align
@@ -117,17 +118,14 @@ class Augment(Step):
 
     def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
         """Another point of each orbit, disturbed."""
-        count = len(next(iter(params.values())))
-        drawn = sample(spec.space, generator, (count,))
+        drawn = sample(spec.space, generator, (count_rows(params),))
         element = _restricted(drawn, self.permutations, self.signs, self.scale)
         moved = act(spec.space, element, params)
-        whole = {
-            name: torch.ones(shape, dtype=torch.bool) for name, shape in spec.space.shapes.items()
-        }
-        free = whole | dict(spec.free)
-        return {
-            name: self._disturb(tensor, free[name], generator) for name, tensor in moved.items()
-        }
+        disturbed = {}
+        for name, tensor in moved.items():
+            free = spec.free.get(name, torch.ones(tensor.shape[1:], dtype=torch.bool))
+            disturbed[name] = self._disturb(tensor, free, generator)
+        return disturbed
 
     @property
     def num_copies(self) -> int:
@@ -260,11 +258,10 @@ class OrbitAverage(Step):
     def views(self, spec: InputSpec, params: Params) -> list[Params]:
         """Points of the orbits."""
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = [sample(spec.space, generator) for _ in range(self.samples - 1)]
-        points = [
-            identity(spec.space),
-            *(_restricted(element, True, self.signs, self.scale) for element in drawn),
-        ]
+        points = [identity(spec.space)]
+        for _ in range(self.samples - 1):
+            drawn = sample(spec.space, generator)
+            points.append(_restricted(drawn, True, self.signs, self.scale))
         return [act(spec.space, element, params) for element in points]
 
 
@@ -273,10 +270,9 @@ def _restricted(
 ) -> GroupElement:
     """A drawn element with the chosen kinds of symmetry only."""
     # Positive scales that were drawn are uniform in [-1, 1] as logarithms.
-    scales = {}
-    for name, values in element.scales.items():
-        sign = values.sign() if signs else torch.ones_like(values)
-        scales[name] = sign * values.abs().pow(scale)
+    scales = {name: values.abs().pow(scale) for name, values in element.scales.items()}
+    if signs:
+        scales = {name: element.scales[name].sign() * size for name, size in scales.items()}
     return GroupElement(element.permutations if permutations else {}, scales)
 
 

@@ -31,7 +31,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.graphs.parts import EdgePart
 from metanet.graphs.topology import ParameterGraph
 from metanet.layers.entry_kernel import pointwise
 
@@ -71,17 +70,17 @@ class Incidence:
             graph: Topology.
         """
         self.graph = graph
-        self.parts = [part for part in graph.edges if isinstance(part, EdgePart)]
-        written: list[list[int]] = [[] for _ in graph.node_sets]
-        read: list[list[int]] = [[] for _ in graph.node_sets]
-        for index, part in enumerate(self.parts):
-            written[part.written].append(2 * index)
-            read[part.read].append(2 * index + 1)
-        self.ends = [rows + columns for rows, columns in zip(written, read, strict=True)]
+        self.parts = graph.tensors
+        places = range(len(graph.node_sets))
+        self.ends = [self._ends(place) for place in places]
         self.counts = [1 + len(ends) for ends in self.ends]
-        self.exchanges = [(None, list(range(len(self.ends)))), *_shared_groups(graph)]
+        self.exchanges = [(None, list(places)), *_shared_groups(graph)]
         orbits = graph.orbit.split([node_set.size for node_set in graph.node_sets])
         self.orbits = [orbit - orbit.min() for orbit in orbits]
+
+    def _ends(self, place: int) -> list[int]:
+        rows = [2 * at for at, part in enumerate(self.parts) if part.written == place]
+        return rows + [2 * at + 1 for at, part in enumerate(self.parts) if part.read == place]
 
     def pool(
         self, values: Float[Tensor, "B S C"], place: int, group: str | None

@@ -67,13 +67,13 @@ class _Halves(NamedTuple):
 
     def times(self, values: Tensor) -> Tensor:
         """Products of the even part with the first channels, of the odd part with the last."""
-        width = num_even(values)
-        return torch.cat([self.even @ values[..., :width], self.odd @ values[..., width:]], dim=-1)
+        even, odd = even_and_odd(values)
+        return torch.cat([self.even @ even, self.odd @ odd], dim=-1)
 
 
-def num_even(values: Tensor) -> int:
-    """Of `1 + 2 H / K` channels, how many go with the even part of the activations."""
-    return (values.shape[-1] + 1) // 2
+def even_and_odd(values: Float[Tensor, "*batch D"]) -> tuple[Tensor, ...]:
+    """The `1 + H / K` channels that go with the even part of activations, and the others."""
+    return values.tensor_split([(values.shape[-1] + 1) // 2], dim=-1)
 
 
 def _pair(edges: Edges, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,15 +90,16 @@ def _halves(plus: Tensor, minus: Tensor) -> _Halves:
 
 def _gradient_of_halves(edges: Edges, of: Messages) -> _Halves:
     """Gradients of even and odd part: one product each, of both ends' factors side by side."""
-    width = num_even(of.received)
-    gradients = []
-    for channels in (slice(None, width), slice(width, None)):
-        left = torch.cat([of.received[..., channels], edges.backward[..., channels]], dim=-1)
-        right = torch.cat([edges.forward[..., channels], of.sent[..., channels]], dim=-1)
-        gradients.append(left @ right.mT)
+    values = of.received, edges.backward, edges.forward, of.sent
+    halves = _Halves(
+        *(
+            torch.cat([received, backward], dim=-1) @ torch.cat([forward, sent], dim=-1).mT
+            for received, backward, forward, sent in zip(*map(even_and_odd, values), strict=True)
+        )
+    )
     if of.change is not None:
-        gradients[1].add_(of.change)
-    return _Halves(*gradients)
+        halves.odd.add_(of.change)
+    return halves
 
 
 def _gradient_of_pair(halves: _Halves, plus: Tensor, minus: Tensor) -> tuple[Tensor, Tensor]:

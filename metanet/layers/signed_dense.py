@@ -11,7 +11,7 @@ from metanet.graphs.topology import ParameterGraph
 from metanet.layers.dense import DenseGraph, ends_of
 from metanet.layers.edge_kernel import edge_messages
 from metanet.layers.message_passing import Projections
-from metanet.layers.odd_edge_kernel import num_even, odd_edge_messages
+from metanet.layers.odd_edge_kernel import even_and_odd, odd_edge_messages
 from metanet.layers.signed import SignedGraphNetwork
 
 FLIPS: dict[Parity, tuple[bool, bool]] = {
@@ -110,11 +110,9 @@ class SignedDenseGraph(nn.Module):
         self, kind: int, weight: Tensor, shift: Tensor, e: Tensor, ends: Projections, keep: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """New edges of one part, and messages at both ends: even channels, then odd ones if any."""
-        width = num_even(ends.forward)
         if self.parities[kind] not in FLIPS:
-            even = Projections(
-                ends.written, ends.read, ends.forward[..., :width], ends.backward[..., :width]
-            )
+            (forward, _), (backward, _) = even_and_odd(ends.forward), even_and_odd(ends.backward)
+            even = Projections(ends.written, ends.read, forward, backward)
             return edge_messages(e, weight, even, keep)
         flips_written, flips_read = FLIPS[self.parities[kind]]
         with_odd = Projections(
@@ -134,13 +132,11 @@ class SignedDenseGraph(nn.Module):
         self, like: Tensor, inboxes: list[list[Tensor]], count: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Means of the even and of the odd messages of all nodes."""
-        width = num_even(like)
+        like_even, like_odd = even_and_odd(like)
+        width = like_even.shape[-1]
         even = [[sums[..., :width] for sums in inbox] for inbox in inboxes]
         odd = [[sums[..., width:] for sums in inbox if sums.shape[-1] > width] for inbox in inboxes]
-        return (
-            self.dense.mean(like[..., :width], even, count),
-            self.dense.mean(like[..., width:], odd, count),
-        )
+        return self.dense.mean(like_even, even, count), self.dense.mean(like_odd, odd, count)
 
 
 def _joined(even: Projections, forward: Tensor, backward: Tensor) -> Projections:
@@ -154,11 +150,11 @@ def _joined(even: Projections, forward: Tensor, backward: Tensor) -> Projections
 
 def _even_twice(sent: Tensor) -> Tensor:
     """What nodes send that flips with no sign, in the place of odd channels."""
-    even = sent[..., : num_even(sent)]
+    even, _ = even_and_odd(sent)
     return torch.cat([even, even[..., 1:]], dim=-1)
 
 
 def _all_even(sums: Tensor) -> Tensor:
     """Sums at nodes that edges do not flip with: all their channels are even."""
-    width = num_even(sums)
-    return torch.cat([sums[..., :1], sums[..., 1:width] + sums[..., width:]], dim=-1)
+    even, odd = even_and_odd(sums)
+    return torch.cat([even[..., :1], even[..., 1:] + odd], dim=-1)

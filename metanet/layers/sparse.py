@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.utils import scatter
 
 from metanet.layers.message_passing import GraphNetwork, MessageLayer
@@ -25,16 +25,17 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
     Returns:
         One number a network.
     """
+    if data.batch is None:
+        data = cast(Data, Batch.from_data_list([data]))
     x = network.node_encoder(data.x, data.orbit)
     e = network.edge_encoder(data.edge_attr, data.edge_type)
     for layer in network.layers:
         x, e = _layer(cast(MessageLayer, layer), x, e, data["edge_index"])
-    graph_of = torch.zeros_like(data.orbit) if data.batch is None else data.batch
-    count = 1 if data.batch is None else data.num_graphs
     num_sets = int(data.node_set.max()) + 1
-    set_of = graph_of * num_sets + data.node_set
-    means = scatter(network.norm(x), set_of, dim_size=count * num_sets, reduce="mean")
-    return network.decode(means.unflatten(0, (count, num_sets)))
+    set_of = data["batch"] * num_sets + data.node_set
+    num_means = data.num_graphs * num_sets
+    means = scatter(network.norm(x), set_of, dim_size=num_means, reduce="mean")
+    return network.decode(means.unflatten(0, (data.num_graphs, num_sets)))
 
 
 def _layer(layer: MessageLayer, x: Tensor, e: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:

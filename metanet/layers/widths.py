@@ -15,6 +15,7 @@ part each, as in an MLP, this is `gmn` but for the units of the weights.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ def fan_in(space: WeightSpace) -> dict[str, Float[Tensor, "..."]]:
             for dim, axis in zip(block.dims, block.axes, strict=True)
             if dim.group and powers[axis] < 0
         ]
-        block.view(counts[block.tensor]).mul_(torch.tensor(read).prod())
+        block.view(counts[block.tensor]).mul_(prod(read))
     return counts
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Options, Training
-from metanet.graphs.parts import EdgePart
 from metanet.graphs.topology import ParameterGraph, node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from zoo.params import Params
@@ -171,8 +170,7 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
 
 def _written(graph: ParameterGraph) -> list[tuple]:
     """Each node set and the parts that write it."""
-    parts = [part for part in graph.edges if isinstance(part, EdgePart)]
     return [
-        (node_set, [part for part in parts if part.written == at])
+        (node_set, [part for part in graph.tensors if part.written == at])
         for at, node_set in enumerate(graph.node_sets)
     ]

@@ -80,9 +80,9 @@ def test_networks_of_different_architectures_share_a_batch():
     ]
     close(together, torch.cat(alone))
     for at, (graph, params) in enumerate(parts):
-        own = dense.DenseGraph(graph).double()
+        alone = dense.DenseGraph(graph).double()
         nodes, edges = graphs.node_features(graph, params), graphs.edge_features(graph, params)
-        close(together[COUNT * at : COUNT * (at + 1)], own(network, nodes, edges))
+        close(together[COUNT * at : COUNT * (at + 1)], alone(network, nodes, edges))
 
 
 def test_autocast_changes_little():

@@ -35,7 +35,7 @@ def networks(space, count=2):
 
 def as_entries(graph, params):
     """What a graph says of one network, in the words of the slow twin."""
-    found, one = {}, {name: tensor[:1] for name, tensor in params.items()}
+    values, one = {}, {name: tensor[:1] for name, tensor in params.items()}
     edges, nodes = (
         flat_edges(graph, one, graph.sizes.edge_channels)[0],
         node_features(graph, one)[0],
@@ -50,13 +50,13 @@ def as_entries(graph, params):
     ):
         part = graph.edges[kind]
         if not isinstance(part, Relation):
-            found[part.block.tensor, labels[written], labels[read]] = edges[
+            values[part.block.tensor, labels[written], labels[read]] = edges[
                 at, : part.shape[-1]
             ].tolist()
     for part in graph.vectors:
         for node in range(*graph.node_sets[part.node_set].nodes.indices(len(labels))):
-            found[part.block.tensor, labels[node], ()] = nodes[node, part.channels].tolist()
-    return found
+            values[part.block.tensor, labels[node], ()] = nodes[node, part.channels].tolist()
+    return values
 
 
 SPACES = {name: instance(name).space for name in ARCHITECTURES if name != "resnet"}

@@ -58,11 +58,11 @@ def test_weights_of_a_node_sum_to_one_over_all_tensors_that_write_it():
     x = torch.randn(
         COUNT, len(module.graph.orbit), width, generator=generator(), dtype=torch.float64
     )
-    seen = []
-    layer.update = lambda own, forward, backward: seen.extend([forward, backward]) or own
+    received = []
+    layer.update = lambda x, forward, backward: received.extend([forward, backward]) or x
     edges = graphs.edge_features(module.graph, module.norm(params))
     module.dense.run_layer(layer, x, module.dense.encode(module.network, edges), last=True)
-    for got, nodes, side in zip(seen, (written, read), (0, 4 * width), strict=True):
+    for got, nodes, side in zip(received, (written, read), (0, 4 * width), strict=True):
         reached = torch.zeros(x.shape[1], dtype=torch.float64)
         reached[nodes] = 1
         expected = reached[:, None] * (torch.arange(width, dtype=torch.float64) + side)

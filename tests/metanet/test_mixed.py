@@ -69,11 +69,11 @@ def metanet_of(names, **options):
 
 
 def features_of(module, names):
-    found = concatenate(
+    features = concatenate(
         [module.features_in(NETWORKS[name], InputSpec(SPACES[name])) for name in names]
     )
-    assert isinstance(found, Mixed)
-    return found
+    assert isinstance(features, Mixed)
+    return features
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +168,22 @@ def test_neither_the_order_of_populations_nor_that_of_networks_matters(module):
 
 
 def test_roles_and_kinds_follow_from_the_space():
-    found = describe(SPACES["cnn"])
-    assert dict(zip([own.axis for own in found.graph.node_sets], found.roles, strict=True)) == {
+    description = describe(SPACES["cnn"])
+    assert dict(
+        zip(
+            [node_set.axis for node_set in description.graph.node_sets],
+            description.roles,
+            strict=True,
+        )
+    ) == {
         ("c1",): "hidden",
         ("x",): "input",
         ("c2",): "hidden",
         ("y",): "output",
     }
-    assert found.edges == ("hidden <- input 2", "hidden <- hidden 2", "output <- hidden 0")
-    assert found.orders[0] == [4, 0, 1, 2, 3, 5, 6, 7, 8]
-    assert found.orders[2] == [0]
+    assert description.edges == ("hidden <- input 2", "hidden <- hidden 2", "output <- hidden 0")
+    assert description.orders[0] == [4, 0, 1, 2, 3, 5, 6, 7, 8]
+    assert description.orders[2] == [0]
 
 
 def test_a_kernel_is_the_middle_of_a_wider_one():
@@ -206,8 +212,10 @@ def test_normalization_makes_kinds_of_order_one(module):
     features = features_of(module, SPACES)
     squares = {}
     for key, flat in features.parts.items():
-        own = module.spaces[key]
-        for name, part in zip(own.kinds.edges, own.inputs(module, flat)[1], strict=True):
+        space_graph = module.spaces[key]
+        for name, part in zip(
+            space_graph.kinds.edges, space_graph.inputs(module, flat)[1], strict=True
+        ):
             if not name.endswith("shared"):
                 squares.setdefault(name, []).append(part.square().mean((1, 2, 3)).sqrt())
     for name, sizes in squares.items():
@@ -228,8 +236,8 @@ def test_networks_of_new_architectures_are_predicted(fitted):
 
 
 def test_populations_and_params_of_fitted_spaces_agree(fitted):
-    for own in POPULATIONS:
-        np.testing.assert_array_equal(fitted.predict(own), fitted.predict(own.params("test")))
+    for each in POPULATIONS:
+        np.testing.assert_array_equal(fitted.predict(each), fitted.predict(each.params("test")))
     with pytest.raises(
         ValueError, match="params fit 0 of the weight spaces that the metanet was fitted on"
     ):
@@ -239,8 +247,8 @@ def test_populations_and_params_of_fitted_spaces_agree(fitted):
 def test_saving_changes_nothing(fitted, tmp_path):
     fitted.save(tmp_path / "m")
     again = metanet.load(tmp_path / "m")
-    for own in [*POPULATIONS, population(NEW["deeper"], 10), population(NEW["wider"], 11)]:
-        np.testing.assert_array_equal(fitted.predict(own), again.predict(own))
+    for each in [*POPULATIONS, population(NEW["deeper"], 10), population(NEW["wider"], 11)]:
+        np.testing.assert_array_equal(fitted.predict(each), again.predict(each))
     assert again.get_params() == fitted.get_params()
     assert (again.population_, again.num_train_) == ("a, b", 32)
 
@@ -263,8 +271,8 @@ def test_masks_survive_saving_and_fixed_entries_are_not_read(tmp_path):
 
 def test_a_population_is_a_list_of_one():
     alone, listed = (
-        Metanet("gmn", epochs=1, width=8, edge_width=4, layers=1).fit(own)
-        for own in (POPULATIONS[0], POPULATIONS[:1])
+        Metanet("gmn", epochs=1, width=8, edge_width=4, layers=1).fit(populations)
+        for populations in (POPULATIONS[0], POPULATIONS[:1])
     )
     np.testing.assert_array_equal(alone.predict(POPULATIONS[0]), listed.predict(POPULATIONS[0]))
     with pytest.raises(ValueError, match="is of another weight space"):
@@ -272,10 +280,10 @@ def test_a_population_is_a_list_of_one():
 
 
 def test_eight_networks_of_two_architectures_are_learned_by_heart():
-    eight = [first_networks(own, 4) for own in POPULATIONS]
+    eight = [first_networks(each, 4) for each in POPULATIONS]
     model = Metanet("gmn", epochs=80, patience=80, batch_size=8).fit(eight)
     y, predicted = map(
-        np.concatenate, zip(*(model.predict_examples(own) for own in eight), strict=True)
+        np.concatenate, zip(*(model.predict_examples(each) for each in eight), strict=True)
     )
     assert r2(y, predicted) > 0.9
 

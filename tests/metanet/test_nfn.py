@@ -43,7 +43,10 @@ def layer_of(space, slope=0.0, width=WIDTH, inputs=None):
 
 def feature_space(incidence):
     """The space whose params with channels `[B, C, *shape]` are the nodes and edges of a layer."""
-    axes = [f"({' '.join(own.axis)})" if own.axis else "1" for own in incidence.graph.node_sets]
+    axes = [
+        f"({' '.join(node_set.axis)})" if node_set.axis else "1"
+        for node_set in incidence.graph.node_sets
+    ]
     tensors = {f"v{at}": axis for at, axis in enumerate(axes)}
     tensors |= {
         f"e{at}": f"{axes[part.written]} <- {axes[part.read]}"
@@ -92,7 +95,7 @@ def test_the_layer_equals_its_slow_twin(name, inputs):
     layer = layer_of(SPACES[name], inputs=inputs)
     graph, parts = layer.incidence.graph, layer.incidence.parts
     draw = partial(torch.randn, generator=generator(), dtype=torch.float64)
-    nodes = [draw(2, own.size, WIDTH) for own in graph.node_sets]
+    nodes = [draw(2, node_set.size, WIDTH) for node_set in graph.node_sets]
     sizes = [
         (graph.node_sets[part.written].size, graph.node_sets[part.read].size) for part in parts
     ]
@@ -133,7 +136,7 @@ def test_the_matrix_of_an_affine_layer_commutes_with_every_permutation(name):
     ours = matrix(on_params(layer), space, 2)
     for seed in range(5):
         element = GroupElement(sample(space, generator(seed)).permutations, {})
-        moved = matrix(lambda params, own=element: act(space, own, params), space, 2)
+        moved = matrix(lambda params, element=element: act(space, element, params), space, 2)
         close(ours @ moved, moved @ ours)
         assert not torch.equal(moved, torch.eye(len(moved), dtype=torch.float64))
 
@@ -147,8 +150,8 @@ def test_a_tensor_between_two_groups_is_mapped_to_itself_in_four_ways():
                 Incidence(parameter_graph(SPACES["pair"])), [1, 1], 1, slope=1.0
             ).double()
         space = feature_space(layer.incidence)
-        own = slice(*(space.num_params - 12 + at for at in (0, 6)))
-        maps.append(matrix(on_params(layer), space, 1)[own, own])
+        of_tensor = slice(*(space.num_params - 12 + at for at in (0, 6)))
+        maps.append(matrix(on_params(layer), space, 1)[of_tensor, of_tensor])
     size = {"a": 2, "b": 3}
     identity, ones = (lambda n: torch.eye(n).double()), (lambda n: torch.ones(n, n).double())
     nfn = [

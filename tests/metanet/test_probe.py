@@ -81,7 +81,7 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
     function = of.to("cpu", torch.float64)
     codes, first, second = module.codes, *(layer.weight for layer in module.generator)
     bias = module.generator[1].bias
-    found = module(params)
+    together = module(params)
     for at in range(10):
         answers = []
         for code in codes:
@@ -92,7 +92,7 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
                 for logit in logits
             ]
         expected = module.perceptron(torch.stack(answers))
-        torch.testing.assert_close(found[at : at + 1], expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together[at : at + 1], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -130,12 +130,12 @@ def test_parities_are_what_flipping_signs_shows(name):
 
 
 def test_every_parity_occurs():
-    found = {
+    parities = {
         parity(graph, part)
         for graph in map(parameter_graph, SPACES.values())
         for part in graph.edges
     }
-    assert {"odd", "even", "written", "read"} <= found
+    assert {"odd", "even", "written", "read"} <= parities
     groups = {
         "a": NeuronGroup(2, scaling="sign"),
         "b": NeuronGroup(3, scaling="any"),
@@ -165,24 +165,26 @@ def test_features_of_nodes_move_as_declared(name):
     module = metanet(space, params)
     powers = {"even": "^0", "odd": ""}
     axes = {
-        f"{at} {kind}": f"({' '.join(group + power for group in own.axis)})" if own.axis else ""
+        f"{at} {kind}": f"({' '.join(group + power for group in node_set.axis)})"
+        if node_set.axis
+        else ""
         for kind, power in powers.items()
-        for at, own in enumerate(module.graph.node_sets)
+        for at, node_set in enumerate(module.graph.node_sets)
     }
     features = WeightSpace(space.groups, axes)
 
     @torch.no_grad()
-    def nodes(own):
-        full = module.norm(module.features(own))
+    def nodes(values):
+        full = module.norm(module.features(values))
         both = module.dense.features(
             module.network, node_features(module.graph, full), edge_features(module.graph, full)
         )
         return {
-            f"{at} {kind}": values[:, own.nodes].mT.reshape(
+            f"{at} {kind}": values[:, node_set.nodes].mT.reshape(
                 COUNT, 8, *features.shapes[f"{at} {kind}"]
             )
             for kind, values in zip(powers, both, strict=True)
-            for at, own in enumerate(module.graph.node_sets)
+            for at, node_set in enumerate(module.graph.node_sets)
         }
 
     before, after = nodes(params), nodes(act(space, element, params))
@@ -241,13 +243,13 @@ def dead(params, kind):
 def test_dead_neurons_are_read_and_remain_invariant(name, kind):
     space = SPACES[name]
     params = networks(space)
-    module, own = metanet(space, params), dead(params, kind)
+    module, weak = metanet(space, params), dead(params, kind)
     before, after = (
-        module(module.features(values)) for values in (own, act(space, wide(space), own))
+        module(module.features(values)) for values in (weak, act(space, wide(space), weak))
     )
     close(before, after, rtol=1e-8, atol=1e-8)
-    module.calibrate([module.features(own)])
-    out = module.float()(module.features({name: tensor.float() for name, tensor in own.items()}))
+    module.calibrate([module.features(weak)])
+    out = module.float()(module.features({name: tensor.float() for name, tensor in weak.items()}))
     out.square().sum().backward()
     assert out.isfinite().all()
     assert all(weight.grad.isfinite().all() for weight in module.parameters())

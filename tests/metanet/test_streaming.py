@@ -57,13 +57,13 @@ def fitted(model, population, **options):
 
 
 def assert_same(streamed, kept, population, model=""):
-    found, expected = (own.predict(population) for own in (streamed, kept))
+    predictions, expected = (metanet.predict(population) for metanet in (streamed, kept))
     assert len(expected) == 21
     assert expected.std() > 0
     if model == BALANCED:
-        np.testing.assert_allclose(found, expected, rtol=1e-3)
+        np.testing.assert_allclose(predictions, expected, rtol=1e-3)
     else:
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(predictions, expected)
         assert streamed.history_ == kept.history_
 
 
@@ -150,11 +150,11 @@ def test_networks_of_several_populations_come_in_the_order_of_the_index(opened):
 
 
 def test_the_number_of_workers_and_subsets_change_nothing(opened):
-    found = [
+    fits = [
         fitted("mlp", opened["standard"], stream=True, workers=workers) for workers in (0, 1, 3)
     ]
-    for streamed in found[1:]:
-        assert_same(streamed, found[0], opened["standard"])
+    for streamed in fits[1:]:
+        assert_same(streamed, fits[0], opened["standard"])
     subsets = [
         Metanet("mlp", **CHEAP, stream=stream).fit(opened["standard"], 17, 6)
         for stream in (True, False)
@@ -180,14 +180,14 @@ def test_auto_streams_what_would_take_more_than_a_third_of_the_free_memory(opene
         assert streams("auto", [population], ("train", "validation"), "params") is expected
         assert not streams("auto", [population], ("train", "validation"), "hyperparameters")
         assert not streams("auto", [random_population()], ("train",), "params")
-    seen = []
+    reads = []
     monkeypatch.setattr(
         StoredParams,
         "read",
-        lambda self, index, read=StoredParams.read: seen.append(1) or read(self, index),
+        lambda self, index, read=StoredParams.read: reads.append(1) or read(self, index),
     )
     fitted("mlp", population)
-    assert seen
+    assert reads
 
 
 def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):

@@ -54,8 +54,8 @@ def same(one, other, tolerance=1e-9):
     return all(torch.allclose(one[name], other[name], rtol=0, atol=tolerance) for name in one)
 
 
-def networks(own, count=COUNT):
-    return random_params(own, generator(), batch=(count,))
+def networks(space, count=COUNT):
+    return random_params(space, generator(), batch=(count,))
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_every_step_keeps_the_function(name, scaling, activation):
     params = networks(spec.space)
     options = {"scale": 1.0} if name in ("augment", "orbit_average") else {"scales": True}
     treatment = parse_treatment({name: options}).fit(spec, params)
-    seen = [treatment.train(spec, params, generator(1)), *treatment.predict(spec, params)]
-    assert all(same_function(params, view, activation) for view in seen)
-    assert not all(same(params, view) for view in seen)
+    views = [treatment.train(spec, params, generator(1)), *treatment.predict(spec, params)]
+    assert all(same_function(params, view, activation) for view in views)
+    assert not all(same(params, view) for view in views)
 
 
 def test_canonical_networks_of_one_orbit_are_the_same():
@@ -249,19 +249,19 @@ def test_augmented_training_differs_and_trees_see_copies():
         Metanet("mlp", treatment=t, epochs=3, lr=1e-2).fit(POPULATION) for t in ("none", "augment")
     )
     assert not np.allclose(plain.predict(POPULATION), augmented.predict(POPULATION))
-    seen = []
+    counts = []
 
     @dataclass(frozen=True)
     class Counted(Augment):
         def augment(self, spec, params, generator):
-            seen.append(count_rows(params))
+            counts.append(count_rows(params))
             return super().augment(spec, params, generator)
 
     TREATMENTS["counted"] = Counted
     try:
         Metanet("gbm", treatment={"counted": {"copies": 3}}).fit(POPULATION)
-        assert seen == [24] * 3
-        seen.clear()
+        assert counts == [24] * 3
+        counts.clear()
         Metanet("statnn", treatment="counted", epochs=4, patience=4).fit(POPULATION)
         assert seen == [24] * 5  # the first for the normalization
     finally:

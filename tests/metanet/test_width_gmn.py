@@ -69,7 +69,7 @@ def test_copies_of_neurons_change_neither_function_nor_prediction(name):
     factors = factors or everywhere(small.space)
     space, wide = widen(small.space, params, factors)
     wider_options = {
-        key: [own * factor for own, factor in zip(value, factors.values(), strict=True)]
+        key: [size * factor for size, factor in zip(value, factors.values(), strict=True)]
         if isinstance(value, list)
         else value
         for key, value in options.items()
@@ -79,14 +79,14 @@ def test_copies_of_neurons_change_neither_function_nor_prediction(name):
     x = torch.randn(7, 1, 6, 6, generator=generator(), dtype=torch.float64)
     close(
         *(
-            torch.func.vmap(own.apply, (0, None))(p, x)
-            for own, p in ((small, params), (large, wide))
+            torch.func.vmap(architecture.apply, (0, None))(p, x)
+            for architecture, p in ((small, params), (large, wide))
         )
     )
     module = metanet(small.space, params)
     assert change(module, module.transfer(InputSpec(space)), params, wide) < 1e-10
     # The control: a graph metanet with the same weights at both widths.
-    plain, wider = (metanet(own, params, builder=GraphMetanet) for own in (small.space, space))
+    plain, wider = (metanet(each, params, builder=GraphMetanet) for each in (small.space, space))
     assert change(plain, wider, params, wide) > 1e-2
 
 

@@ -76,7 +76,9 @@ def having(incidence, place, group, neuron):
     axis = incidence.graph.node_sets[place].axis
     positions = list(product(*(range(incidence.graph.space.groups[name].size) for name in axis)))
     return [
-        at for at, own in enumerate(positions) if group is None or own[axis.index(group)] == neuron
+        at
+        for at, position in enumerate(positions)
+        if group is None or position[axis.index(group)] == neuron
     ]
 
 

@@ -10,7 +10,7 @@ def entries(space, params):
 
     A neuron is `(group, place)`.
     """
-    found = {}
+    values = {}
     for name, shape in space.shapes.items():
         pattern = space.pattern(name)
         for index in product(*map(range, shape)):
@@ -18,15 +18,15 @@ def entries(space, params):
             for axis, sign, place in zip(pattern.axes, pattern.powers, index, strict=True):
                 ends[sign] += neurons(space, axis, place)
             key = (name, tuple(ends[1]), tuple(ends[-1]))
-            found.setdefault(key, []).append(float(params[name][index]))
-    return found
+            values.setdefault(key, []).append(float(params[name][index]))
+    return values
 
 
 def neurons(space, axis, place):
     """The neurons that one position of a product of factors stands for."""
-    found = []
+    factors = []
     for factor in reversed(axis):
-        place, own = divmod(place, space.size((factor,)))
+        place, neuron = divmod(place, space.size((factor,)))
         if isinstance(factor, Label):
-            found.append((factor.group, own))
-    return found[::-1]
+            factors.append((factor.group, neuron))
+    return factors[::-1]

@@ -14,10 +14,10 @@ def predict(module: MixedGraphMetanet, features: Mixed) -> torch.Tensor:
     width = len(module.network.edge_encoder.weight)
     graphs = []
     for key, flat in features.parts.items():
-        own = module.spaces[key]
-        nodes, edges = own.inputs(module, flat)
+        space_graph = module.spaces[key]
+        nodes, edges = space_graph.inputs(module, flat)
         flat_edges = [pad(part.flatten(1, 2), (0, width - part.shape[-1])) for part in edges]
-        graph = own.dense.graph
+        graph = space_graph.dense.graph
         shared = {
             name: getattr(graph, name) for name in ("edge_index", "edge_type", "node_set", "orbit")
         }

@@ -27,12 +27,12 @@ def sign_element(space, count):
 def node_signs(graph, element, count):
     """The sign of each node, `[count, V]`."""
     signs = []
-    for own in graph.node_sets:
+    for node_set in graph.node_sets:
         space = WeightSpace(
-            graph.space.groups, {"node": f"({' '.join(own.axis)})" if own.axis else ""}
+            graph.space.groups, {"node": f"({' '.join(node_set.axis)})" if node_set.axis else ""}
         )
         ones = {"node": torch.ones(count, *space.shapes["node"])}
-        signs.append(act(space, element, ones)["node"].reshape(count, own.size))
+        signs.append(act(space, element, ones)["node"].reshape(count, node_set.size))
     return torch.cat(signs, dim=1)
 
 
@@ -53,19 +53,21 @@ def kinds(space, count=12):
     for part, features in zip(graph.edges, edge_features(graph, moved), strict=True):
         written, read = (signs[:, graph.node_sets[at].nodes] for at in (part.written, part.read))
         flips = torch.where(features[..., 0] < 0, -1.0, 1.0)
-        candidates = {
+        patterns = {
             "even": torch.ones_like(flips),
             "odd": written[:, :, None] * read[:, None],
             "written": written[:, :, None].expand_as(flips),
             "read": read[:, None].expand_as(flips),
         }
         edges.append(
-            next((kind for kind, own in candidates.items() if torch.equal(flips, own)), "mixed")
+            next(
+                (kind for kind, pattern in patterns.items() if torch.equal(flips, pattern)), "mixed"
+            )
         )
     for part in graph.vectors:
-        own, flips = signs[:, graph.node_sets[part.node_set].nodes], part.view(moved)[..., 0]
-        plain = torch.ones_like(own)
-        nodes.append((torch.equal(flips, plain), torch.equal(flips, own)))
+        of_nodes, flips = signs[:, graph.node_sets[part.node_set].nodes], part.view(moved)[..., 0]
+        plain = torch.ones_like(of_nodes)
+        nodes.append((torch.equal(flips, plain), torch.equal(flips, of_nodes)))
     return edges, nodes
 
 
@@ -74,8 +76,8 @@ def run(network, graph, params):
     count, part_kinds = len(next(iter(params.values()))), kinds(graph.space)
     signed = torch.tensor(
         [
-            any(graph.space.groups[name].scaling in ("sign", "any") for name in own.axis)
-            for own in graph.node_sets
+            any(graph.space.groups[name].scaling in ("sign", "any") for name in node_set.axis)
+            for node_set in graph.node_sets
         ]
     )[graph.node_set]
     nodes = node_features(graph, params)
@@ -97,7 +99,7 @@ def run(network, graph, params):
 
     kind = [part_kinds[0][int(at)] for at in graph.edge_type]
     flips, to_odd, from_odd, mixed = (
-        torch.tensor([own in names for own in kind])[:, None]
+        torch.tensor([name in names for name in kind])[:, None]
         for names in (FLIPPING, ("odd", "written"), ("odd", "read"), ("mixed",))
     )
     raw = flat_edges(graph, params, graph.sizes.edge_channels)
@@ -114,8 +116,8 @@ def run(network, graph, params):
         return total / index.bincount(minlength=len(signed)).clamp(min=1)[:, None, None]
 
     for layer, odd_layer in zip(network.even.layers, network.odd_layers, strict=True):
-        own, sent = layer.projections(x), odd_layer.messages(z)
-        base = own.written[:, written] + own.read[:, read] + torch.where(flips, shift, 0.0)
+        even, sent = layer.projections(x), odd_layer.messages(z)
+        base = even.written[:, written] + even.read[:, read] + torch.where(flips, shift, 0.0)
         plus, minus = torch.relu(base + layer.edge(e)), torch.relu(base - layer.edge(e))
         both, difference = (
             torch.where(flips, (plus + minus) / 2, plus),
@@ -123,8 +125,8 @@ def run(network, graph, params):
         )
         e = e + torch.where(flips, difference, plus)
         ways = (
-            (written, read, to_odd, from_odd, own.forward, sent[0]),
-            (read, written, from_odd, to_odd, own.backward, sent[1]),
+            (written, read, to_odd, from_odd, even.forward, sent[0]),
+            (read, written, from_odd, to_odd, even.backward, sent[1]),
         )
         means = []
         for target, source, target_odd, source_odd, values, odd_values in ways:
@@ -154,5 +156,5 @@ def run(network, graph, params):
         )
     final = network.even.norm(x + network.invariant(network.odd_norm(z)))
     return network.even.decode(
-        torch.stack([final[:, own.nodes].mean(1) for own in graph.node_sets], dim=1)
+        torch.stack([final[:, node_set.nodes].mean(1) for node_set in graph.node_sets], dim=1)
     )

@@ -5,7 +5,7 @@ from tests.reference.metanet_graph import entries
 
 def rows(space, params):
     """For each neuron (or position of several groups) of a network, the entries that write it."""
-    found = {}
+    rows = {}
     for (_, written, read), values in entries(space, params).items():
-        found.setdefault(written or read, []).extend(values)
-    return list(found.values())
+        rows.setdefault(written or read, []).extend(values)
+    return list(rows.values())

@@ -43,8 +43,8 @@ def mean_of_means(messages, end, kind, joined, count):
         torch.zeros(count, *messages.shape[1:], dtype=messages.dtype),
         torch.zeros(count, dtype=messages.dtype),
     )
-    for own in range(int(kind.max()) + 1 if len(kind) else 0):
-        chosen = joined & (kind == own)
+    for one in range(int(kind.max()) + 1 if len(kind) else 0):
+        chosen = joined & (kind == one)
         total = total + scatter(messages[chosen], end[chosen], dim_size=count, reduce="mean")
         parts[end[chosen].unique()] += 1
     return total / parts.clamp(min=1)[:, None, None]
