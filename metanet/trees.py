@@ -79,16 +79,17 @@ class BoostedTrees(nn.Module):
         Returns:
             Validation loss (mean squared error) by number of trees, and the best number.
         """
-        settings: dict[str, Any] = {
-            "learning_rate": training.lr,
-            "max_iter": training.epochs,
-            "max_leaf_nodes": self.max_leaf_nodes,
-            "min_samples_leaf": min(self.min_samples_leaf, max(1, len(learn[1]) // 8)),
-            "max_features": self.max_features,
-            "l2_regularization": training.weight_decay,
-            "n_iter_no_change": training.patience,
-        }
-        booster = HistGradientBoostingRegressor(**settings, **_STOPPING, random_state=seed)
+        booster = HistGradientBoostingRegressor(
+            learning_rate=training.lr,
+            max_iter=training.epochs,
+            max_leaf_nodes=self.max_leaf_nodes,
+            min_samples_leaf=min(self.min_samples_leaf, max(1, len(learn[1]) // 8)),
+            max_features=self.max_features,
+            l2_regularization=training.weight_decay,
+            n_iter_no_change=training.patience,
+            random_state=seed,
+            **_STOPPING,
+        )
         x, y = _arrays(learn)
         x_validation, y_validation = _arrays(held_out)
         booster.fit(x, y, X_val=x_validation, y_val=y_validation)
@@ -179,12 +180,14 @@ def _columns(nodes: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
     offset = np.repeat(starts[:-1], np.diff(starts))
     places = np.arange(len(nodes))
     leaf = nodes["is_leaf"].astype(bool)
-    return {
+    children = {
+        side: np.where(leaf, places, nodes[side].astype(np.int64) + offset)
+        for side in ("left", "right")
+    }
+    return children | {
         "feature": np.where(leaf, 0, nodes["feature_idx"]),
         "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
         "missing_left": nodes["missing_go_to_left"].astype(bool),
-        "left": np.where(leaf, places, nodes["left"].astype(np.int64) + offset),
-        "right": np.where(leaf, places, nodes["right"].astype(np.int64) + offset),
         "value": np.where(leaf, nodes["value"], 0.0),
     }
 

@@ -126,10 +126,11 @@ def in_memory(
     ends = zip(sizes, accumulate(sizes.values()), strict=True)
     places = {split: slice(end - sizes[split], end) for split, end in ends}
 
-    def params_of(split: str) -> Params:
-        return {tensor: values[places[split]] for tensor, values in params.items()}
-
-    def table_of(split: str) -> pd.DataFrame:
-        return rows.iloc[places[split]].reset_index(drop=True)
-
-    return PopulationView(name, space, params_of, table_of, tuple(sizes), **parts)
+    return PopulationView(
+        name,
+        space,
+        params=lambda split: {tensor: params[tensor][places[split]] for tensor in params},
+        table=lambda split: rows.iloc[places[split]].reset_index(drop=True),
+        splits=tuple(sizes),
+        **parts,
+    )

@@ -59,9 +59,8 @@ class Treatment:
     @property
     def num_fit(self) -> int | None:
         """Training networks, the first ones, that `fit` needs; None for all."""
-        counts = [step.num_fit for step in self.learning]
-        known = [count for count in counts if count is not None]
-        return None if len(known) < len(counts) else max(known, default=0)
+        counts = {step.num_fit for step in self.steps}
+        return None if None in counts else max((count or 0 for count in counts), default=0)
 
     def fit(self, spec: InputSpec, params: Params) -> "Treatment":
         """Learn from training networks; every step sees them as those before it leave them."""

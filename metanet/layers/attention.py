@@ -14,6 +14,7 @@ without any receives zeros. The edge enters as a bias of the logits, and as a sc
 the values.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -113,24 +114,27 @@ class DenseAttention(Runner):
         """One round of attention."""
         written, read, forward, backward = layer.projections(x)
         written, read = written.transpose(1, 2), read.transpose(1, 2)
-        entering, leaving = self.inboxes(), self.inboxes()
-        for index, part in enumerate(self.graph.edges):
-            to, of = self.nodes_of(part)
-            ends = written[:, :, to, None] + read[:, :, None, of]
-            e[index] = e[index] + torch.relu(_mix(layer.edge, e[index]) + ends)
-            along, against = _seen_from_ends(layer, e[index], to, of)
-            entering[part.written].append(along)
-            leaving[part.read].append(against)
+        entering, leaving = self.exchange(e, partial(self._new_edges, layer, written, read))
         return layer.update(x, self._attend(forward, entering), self._attend(backward, leaving))
+
+    def _new_edges(
+        self, layer: AttentionLayer, written: Tensor, read: Tensor, place: int, e: Tensor
+    ) -> tuple[Tensor, "_Edges", "_Edges"]:
+        """New edges of one part, and how they look from the nodes that they write and read."""
+        to, of = self.nodes_of(place)
+        ends = written[:, :, to, None] + read[:, :, None, of]
+        e = e + torch.relu(_mix(layer.edge, e) + ends)
+        return e, *_seen_from_ends(layer, e, to, of)
 
     def _attend(self, side: Side, inboxes: list[list["_Edges"]]) -> Float[Tensor, "B V A D"]:
         """What every node receives from its edges."""
         of_nodes = Side(*(values.transpose(1, 2) for values in side))
-
-        def attended(nodes: slice, edges: list[_Edges]) -> Tensor:
-            return _attended(of_nodes, of_nodes.query[:, :, nodes], edges)
-
-        return self.collect(inboxes, attended, of_nodes.value).transpose(1, 2)
+        received = self.collect(
+            inboxes,
+            lambda nodes, edges: _attended(of_nodes, of_nodes.query[:, :, nodes], edges),
+            of_nodes.value,
+        )
+        return received.transpose(1, 2)
 
 
 class _Edges(NamedTuple):

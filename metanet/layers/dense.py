@@ -73,14 +73,16 @@ class MessageRunner(Runner):
     ) -> Float[Tensor, "B V H"]:
         """One round of messages."""
         of_nodes = Projections(*(values.transpose(1, 2) for values in layer.projections(x)))
-        received, sent = self.inboxes(), self.inboxes()
-        for index, part in enumerate(self.graph.edges):
-            ends = ends_of(of_nodes, *self.nodes_of(part))
-            e[index], forward, backward = self.messages(
-                part, e[index], layer.edge.weight, ends, not last
-            )
-            received[part.written].append(forward)
-            sent[part.read].append(backward)
+        received, sent = self.exchange(
+            e,
+            lambda place, edges: self.messages(
+                self.graph.edges[place],
+                edges,
+                layer.edge.weight,
+                ends_of(of_nodes, *self.nodes_of(place)),
+                not last,
+            ),
+        )
         forward = self.mean(of_nodes.forward, received, self.num_received)
         backward = self.mean(of_nodes.forward, sent, self.num_sent)
         return layer.update(x, forward, backward)

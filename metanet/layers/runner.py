@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metanet.graphs.parts import EdgePart, Relation
 from metanet.graphs.topology import ParameterGraph
 from metanet.layers.message_passing import GraphNetwork
 
@@ -63,9 +62,26 @@ class Runner(nn.Module):
             for kind, part in zip(self.graph.kinds, edges, strict=True)
         ]
 
-    def inboxes(self) -> list[list[Any]]:
-        """For each node set, what arrives at its nodes, to be appended part by part."""
-        return [[] for _ in self.graph.node_sets]
+    def exchange(
+        self, e: list[Tensor], messages: Callable[[int, Tensor], tuple[Tensor, Any, Any]]
+    ) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Go through the edges part by part.
+
+        Args:
+            e: Features of edges; replaced by new ones.
+            messages: For the place of a part and its edges: new ones, what arrives at the nodes
+                that it writes, and what arrives at those that it reads.
+
+        Returns:
+            For each node set, what arrives at its nodes from parts that write it, and from parts
+            that read it.
+        """
+        received, sent = ([[] for _ in self.graph.node_sets] for _ in range(2))
+        for place, part in enumerate(self.graph.edges):
+            e[place], at_written, at_read = messages(place, e[place])
+            received[part.written].append(at_written)
+            sent[part.read].append(at_read)
+        return received, sent
 
     def collect(
         self,
@@ -90,9 +106,9 @@ class Runner(nn.Module):
         ]
         return torch.cat(arrived, dim=2)
 
-    def nodes_of(self, part: EdgePart | Relation) -> tuple[slice, slice]:
+    def nodes_of(self, place: int) -> tuple[slice, slice]:
         """Nodes that a part of the edges writes, and nodes that it reads."""
-        sets = self.graph.node_sets
+        sets, part = self.graph.node_sets, self.graph.edges[place]
         return sets[part.written].nodes, sets[part.read].nodes
 
     @abstractmethod

@@ -94,14 +94,17 @@ class SignedDenseGraph(nn.Module):
         self, weight: Tensor, shifts: Tensor, e: list[Tensor], of_nodes: Projections, keep: bool
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Means of even messages forward and backward, and of odd ones; replaces the edges."""
-        received, sent = self.dense.inboxes(), self.dense.inboxes()
-        for kind, part in enumerate(self.graph.edges):
-            ends = ends_of(of_nodes, *self.dense.nodes_of(part))
-            e[kind], at_written, at_read = self._messages(
-                kind, weight, shifts[kind], e[kind], ends, keep
-            )
-            received[part.written].append(at_written)
-            sent[part.read].append(at_read)
+        received, sent = self.dense.exchange(
+            e,
+            lambda kind, edges: self._messages(
+                kind,
+                weight,
+                shifts[kind],
+                edges,
+                ends_of(of_nodes, *self.dense.nodes_of(kind)),
+                keep,
+            ),
+        )
         forward, odd_forward = self._means(of_nodes.forward, received, self.dense.num_received)
         backward, odd_backward = self._means(of_nodes.forward, sent, self.dense.num_sent)
         return (forward, backward), (odd_forward, odd_backward)
