@@ -18,7 +18,19 @@ LIMIT = 20.0
 """Largest absolute value of a normalized entry."""
 
 
-class TensorNorm(nn.Module):
+class _Norm(nn.Module):
+    """A center and a scale, or several, in buffers; the identity at the start."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
+
+
+class TensorNorm(_Norm):
     """One center and one scale per parameter tensor, so that permuting neurons commutes with it.
 
         z = clamp((x - center_t) / scale_t, -LIMIT, LIMIT)
@@ -28,19 +40,14 @@ class TensorNorm(nn.Module):
     even for the flat MLP, which has none to break.)
     """
 
-    center: Tensor
-    scale: Tensor
-
     def __init__(self, sizes: Sequence[int]):
         """Start as the identity.
 
         Args:
             sizes: Number of columns of each tensor, in order.
         """
-        super().__init__()
+        super().__init__(sum(sizes))
         self.sizes = list(sizes)
-        self.register_buffer("center", torch.zeros(sum(sizes)))
-        self.register_buffer("scale", torch.ones(sum(sizes)))
 
     def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
         """Mean and variance of each tensor of networks.
@@ -64,7 +71,7 @@ class TensorNorm(nn.Module):
         return ((x - self.center) / self.scale).clamp(-LIMIT, LIMIT)
 
 
-class ParamsNorm(nn.Module):
+class ParamsNorm(_Norm):
     """The same for params that stay tensors.
 
     A center and a scale per tensor are all that it keeps, so it fits other sizes too.
@@ -73,9 +80,6 @@ class ParamsNorm(nn.Module):
 
     Fixed entries become zero.
     """
-
-    center: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -91,12 +95,10 @@ class ParamsNorm(nn.Module):
             centered: Whether there is a center; without one, flipping signs of neurons commutes
                 with it, too.
         """
-        super().__init__()
+        super().__init__(len(spec.space.tensors))
         self.centered, self.names = centered, list(spec.space.tensors)
         masks = {name: mask.bool() for name, mask in spec.free.items()}
         self.factors, self.masks = TensorsByName(factors or {}), TensorsByName(masks)
-        self.register_buffer("center", torch.zeros(len(self.names)))
-        self.register_buffer("scale", torch.ones(len(self.names)))
 
     def summarize(self, features: Any) -> Float[Tensor, "N T 2"]:
         """Mean and variance of the free entries of each tensor of networks.
@@ -157,7 +159,7 @@ class TensorsByName(nn.Module):
         return dict(zip(self.names, self.buffers(), strict=True))
 
 
-class ColumnNorm(nn.Module):
+class ColumnNorm(_Norm):
     """One center and one scale per column, for features that are statistics already.
 
         z = asinh((x - median) / (interquartile range / 1.349))
@@ -165,19 +167,6 @@ class ColumnNorm(nn.Module):
     The inverse hyperbolic sine is the identity near 0 and a logarithm far out: variances span many
     decades.
     """
-
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, columns: int):
-        """Start as asinh.
-
-        Args:
-            columns: Number of columns.
-        """
-        super().__init__()
-        self.register_buffer("center", torch.zeros(columns))
-        self.register_buffer("scale", torch.ones(columns))
 
     def calibrate(self, x: Float[Tensor, "N S"]) -> None:
         """Set center and scale.

@@ -14,7 +14,7 @@ without any receives zeros. The edge enters as a bias of the logits, and as a sc
 the values.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -164,7 +164,7 @@ def _attended(side: Side, query: Tensor, edges: list[_Edges]) -> Tensor:
     for part, weight in zip(edges, weights, strict=True):
         plain, scaled = side.value[:, :, part.others].tensor_split([num_plain], dim=-1)
         values.append(torch.cat([weight @ plain, (weight * part.scale) @ scaled], dim=-1))
-    return sum(values[1:], values[0])
+    return reduce(torch.add, values)
 
 
 def _mix(linear: nn.Linear, e: Tensor) -> Tensor:

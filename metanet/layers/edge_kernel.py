@@ -62,10 +62,6 @@ class Edges(NamedTuple):
         """Those of some networks."""
         return Edges(*(values[networks] for values in self))
 
-    def empty_like(self) -> "Edges":
-        """Tensors of the same shapes, to be written."""
-        return Edges(*(torch.empty_like(values) for values in self))
-
 
 class Messages(NamedTuple):
     """What a kernel computes, or the gradients of it.
@@ -128,7 +124,7 @@ class _Run(torch.autograd.Function):
         edges = Edges(*saved)
         of_new, received, sent = grad_outputs
         received, sent = or_zeros(received, edges.backward), or_zeros(sent, edges.forward)
-        gradients, total = edges.empty_like(), torch.zeros_like(weight)
+        gradients, total = Edges(*map(torch.empty_like, edges)), torch.zeros_like(weight)
         for networks in chunks(edges.e, edges.e[0].numel()):
             change = None if of_new is None else of_new[networks]
             of = Messages(change, received[networks], sent[networks])

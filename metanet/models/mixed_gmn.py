@@ -3,7 +3,7 @@
 It reads unseen weight spaces, too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -106,14 +106,18 @@ class MixedGraphMetanet(MetanetModule):
 
     def _moments(self, features: Mixed) -> Float[Tensor, "N kinds 2"]:
         """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
-        num_kinds, parts = len(self.center), features.parts.items()
-        by_space = [self._graph(key).moments(flat, num_kinds) for key, flat in parts]
-        return torch.cat(by_space)[features.order]
+        return self._each(features, lambda graph, flat: graph.moments(flat, len(self.center)))
 
     def forward(self, features: Mixed) -> Float[Tensor, "B"]:
         """Raw predictions."""
-        raw = [self._graph(key).predict(self, flat) for key, flat in features.parts.items()]
-        return torch.cat(raw)[features.order]
+        return self._each(features, lambda graph, flat: graph.predict(self, flat))
+
+    def _each(
+        self, features: Mixed, compute: Callable[["SpaceGraph", Tensor], Tensor]
+    ) -> Float[Tensor, "N *rest"]:
+        """What is computed of the networks of each weight space, in the order of the networks."""
+        by_space = [compute(self._graph(key), flat) for key, flat in features.parts.items()]
+        return torch.cat(by_space)[features.order]
 
 
 class SpaceGraph(nn.Module):
