@@ -4,7 +4,7 @@
 backward pass. `run` is what it shares with `metanet.layers.odd_edge_kernel`.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -77,6 +77,7 @@ class Messages(NamedTuple):
     sent: Tensor
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """What happens to edges, some networks at a time."""
 
