@@ -1,7 +1,7 @@
 """Constructor arguments of a metanet, as scikit-learn asks: stored as they are, not checked."""
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from sklearn.base import BaseEstimator
 
@@ -80,7 +80,7 @@ class Arguments(BaseEstimator):
         """All constructor arguments, options of the metanet included."""
         return {**super().get_params(deep), **self.options}
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: Any) -> "Arguments":
         """Change constructor arguments; unknown names are taken as options of the metanet."""
         arguments = super().get_params()
         options = {name: value for name, value in params.items() if name not in arguments}
