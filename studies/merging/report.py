@@ -99,7 +99,7 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
     lines, columns = map(len, shape.values())
     drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
     grid = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    sizes = sorted(rows["size"].unique())
+    sizes = sorted(rows["size"].unique().tolist())
     legend = {}
     for (parts, population), inside in split_by(rows, ["train_parts", "population"]):
         panel = grid[shape["train_parts"].index(parts), shape["population"].index(population)]
