@@ -263,7 +263,7 @@ def test_augmented_training_differs_and_trees_see_copies():
         assert counts == [24] * 3
         counts.clear()
         Metanet("statnn", treatment="counted", epochs=4, patience=4).fit(POPULATION)
-        assert seen == [24] * 5  # the first for the normalization
+        assert counts == [24] * 5  # the first for the normalization
     finally:
         del TREATMENTS["counted"]
 
