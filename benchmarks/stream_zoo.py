@@ -30,11 +30,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_gen.columns import job_columns
 from data_gen.config import Job
 from zoo.architectures import build_architecture
 from zoo.store.atomic import sha256, write_text
+from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
 from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry
 from zoo.store.zoo import load
 
 HIDDEN, INPUT_SHAPE, CLASSES = [128, 64], (1, 8, 8), 10
@@ -85,16 +87,16 @@ def make_zoo(folder: Path, gigabytes: float) -> None:
         architecture=job.populations["standard"].architecture,
         asymmetry=None,
         space=json.loads(architecture.space.to_json()),
-        hyperparameters=tuple(job.hyperparameters),
+        splittings={DEFAULT: default_splitting(split)},
         constants=None,
         shards=shards,
     )
     manifest = Manifest(
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
-        input_shape=INPUT_SHAPE,
-        num_classes=CLASSES,
-        split=split,
+        task=TaskEntry(kind="classification", input_shape=INPUT_SHAPE, output_shape=(CLASSES,)),
+        columns=job_columns(job, random_networks({}, 0, 1, generator)),
+        paired=True,
         environment={"python": platform.python_version()},
         populations={"standard": entry},
     )

@@ -16,7 +16,8 @@ from data_gen.training.optim import OPTIMIZERS, SCHEDULES
 from data_gen.training.precision import Precision
 from zoo.architectures.table import check_architecture, check_asymmetry
 from zoo.config import ConfigError, StrictModel, read_config
-from zoo.store.manifest import SPLITS, check_population_names
+from zoo.store.entries import SPLITS
+from zoo.store.manifest import check_population_names
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "optimizer": Hyperparameter("sgd", options=OPTIMIZERS),
@@ -110,6 +111,7 @@ class Job(StrictModel):
             ends included; 0 for none.
         laws: Conservation laws whose quantities and residuals are recorded at each checkpoint:
             `"declared"` by the weight space, or `"found"` on gradients as well; None for none.
+        checkpoint_metrics: Whether losses and accuracies are measured at each checkpoint, too.
         precision: Products of the training step in `"tf32"` or `"bfloat16"`; float32 if None.
     """
 
@@ -122,6 +124,7 @@ class Job(StrictModel):
     shard_size: int = Field(500, ge=1)
     checkpoints: int = Field(default=0, ge=0)
     laws: Literal["declared", "found"] | None = None
+    checkpoint_metrics: bool = False
     precision: Precision | None = None
 
     _names = field_validator("populations")(check_population_names)
@@ -155,12 +158,14 @@ class Job(StrictModel):
         return value
 
     @model_validator(mode="after")
-    def _laws_have_checkpoints(self) -> "Job":
-        if self.laws and not self.checkpoints:
-            raise ValueError(
-                f"laws: {self.laws!r} are recorded at checkpoints; "
-                "expected checkpoints >= 2, found 0"
-            )
+    def _checkpoints_to_measure(self) -> "Job":
+        measured = {"laws": self.laws, "checkpoint_metrics": self.checkpoint_metrics}
+        for name, value in measured.items():
+            if value and not self.checkpoints:
+                raise ValueError(
+                    f"{name}: {value!r} is recorded at checkpoints; "
+                    "expected checkpoints >= 2, found 0"
+                )
         return self
 
     def as_json(self) -> str:

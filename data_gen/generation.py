@@ -9,8 +9,10 @@ from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from data_gen.columns import job_columns
 from data_gen.config import Job
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
@@ -25,8 +27,9 @@ from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
 from zoo.store.atomic import sha256, write_text
 from zoo.store.card import render_card
+from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
 from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry
 
 _MAX_SHARD_BYTES = 256 * 10**6
 
@@ -274,9 +277,14 @@ def finish(
     manifest = Manifest(
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
-        input_shape=task.input_shape,
-        num_classes=task.num_classes,
-        split=job.split.counts(job.count),
+        task=TaskEntry(
+            kind="classification",
+            input_shape=task.input_shape,
+            output_shape=(task.num_classes,),
+            loss="cross_entropy",
+        ),
+        columns=job_columns(job, full_table(job, task, torch.arange(1))),
+        paired=True,
         environment={
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -304,7 +312,7 @@ def _population_entry(
         architecture=job.populations[name].architecture,
         asymmetry=job.populations[name].asymmetry,
         space=json.loads(architecture.space.to_json()),
-        hyperparameters=tuple(job.hyperparameters),
+        splittings={DEFAULT: default_splitting(job.split.counts(job.count))},
         constants=constants,
         shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
         trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in trajectories},
@@ -312,7 +320,9 @@ def _population_entry(
 
 
 def _write_constants(path: Path, population: str, architecture: Architecture, job: Job) -> None:
-    arrays = {name: tensor.numpy() for name, tensor in architecture.constants.items()}
+    arrays = {
+        name: np.atleast_1d(tensor.numpy()) for name, tensor in architecture.constants.items()
+    }
     attributes = {"population": population, "config_sha256": job.sha256}
     write_columns(path, arrays, attributes, equal_rows=False)
 

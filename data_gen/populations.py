@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig
 from data_gen.rng import key
 from data_gen.tasks.task import Task
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
-from zoo.store.schema import METRIC_COLUMNS
 
 
 def build_standard(config: PopulationConfig, task: Task) -> Architecture:
@@ -52,7 +52,7 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
             architecture = _without_symmetry(architecture, config.asymmetry, job.seed)
     except ValueError as error:
         raise ValueError(f"population {name!r}: {error}") from error
-    columns = {"network_id", "seed", "checkpoint_steps", *job.hyperparameters, *METRIC_COLUMNS}
+    columns = {"checkpoint_steps", *job.hyperparameters, *COLUMNS}
     clash = columns & set(architecture.space.tensors)
     if clash:
         raise ValueError(

@@ -117,6 +117,12 @@ class Hyperparameter:
     integer: bool = False
     options: Collection[str] = ()
 
+    @property
+    def range(self) -> tuple[float | None, float | None]:
+        """Smallest and largest valid value, None where there is no bound."""
+        low, high = (float(b) if math.isfinite(b) else None for b in (self.low, self.high))
+        return low, high
+
     def check(self, name: str, distribution: Distribution) -> None:
         """Refuse a distribution that can draw an invalid value.
 

@@ -16,7 +16,7 @@ from data_gen.table import Table, full_table, runs_of
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compilation_pays
 from data_gen.training.conservation import laws_of, measure_conservation
-from data_gen.training.evaluate import evaluate_networks
+from data_gen.training.evaluate import evaluate_checkpoints, evaluate_networks
 from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits, training_bytes
 from data_gen.training.recorder import Recorder, checkpoint_steps
@@ -216,13 +216,17 @@ class ShardWorker:
         final, diverged_at = Lanes(trainer, runs, initial, size, recorder, report).run()
         metrics = evaluate_networks(trainer, runs, final, size)
         metrics |= _divergence(metrics, diverged_at, runs.steps)
-        trajectory = {} if recorder is None else recorder.params
+        kept = {} if recorder is None else recorder.params
+        trajectory = kept
         if laws:
-            trajectory |= measure_conservation(trainer, runs, laws, trajectory, size)
+            trajectory = kept | measure_conservation(trainer, runs, laws, kept, size)
+        trajectory = {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()}
+        if self.job.checkpoint_metrics:
+            trajectory |= evaluate_checkpoints(trainer, runs, kept, size)
         return (
             {name: tensor.cpu() for name, tensor in metrics.items()},
             {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},
-            {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()},
+            trajectory,
         )
 
     def _recorder(self, table: Table, initial: Params) -> Recorder | None:

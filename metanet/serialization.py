@@ -27,7 +27,7 @@ from torch import Tensor
 from metanet.contract import History, InputSpec, Training
 from metanet.inputs.targets import Target
 from zoo.store.atomic import atomic_write
-from zoo.store.manifest import rebuild
+from zoo.store.bounds import rebuild
 from zoo.weight_space import WeightSpace
 
 FORMAT = 2

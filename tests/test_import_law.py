@@ -43,7 +43,14 @@ LAW = {
     "data_gen.tasks": {"data_gen.rng", "zoo"},
     "data_gen.training": {"data_gen.tasks", "data_gen.rng", "zoo"},
     "data_gen.config": {"data_gen.sampling", "data_gen.tasks", "data_gen.training", "zoo"},
-    "data_gen.populations": {"data_gen.config", "data_gen.rng", "data_gen.tasks", "zoo"},
+    "data_gen.columns": {"data_gen.config", "zoo"},
+    "data_gen.populations": {
+        "data_gen.columns",
+        "data_gen.config",
+        "data_gen.rng",
+        "data_gen.tasks",
+        "zoo",
+    },
     "data_gen.table": {
         "data_gen.config",
         "data_gen.rng",
@@ -63,6 +70,7 @@ LAW = {
     "data_gen.folder": {"data_gen.config", "data_gen.shard", "zoo"},
     "data_gen.executors": set(),
     "data_gen.generation": {
+        "data_gen.columns",
         "data_gen.config",
         "data_gen.executors",
         "data_gen.folder",

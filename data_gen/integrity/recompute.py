@@ -15,7 +15,7 @@ from data_gen.training.trainer import Trainer
 from zoo.store.columns import read_tensors
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import StoreError, open_mapped
-from zoo.store.schema import METRIC_COLUMNS
+from zoo.store.schema import check_constants
 
 DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", "mnist1d", "sbm")
@@ -129,7 +129,8 @@ def recompute_metrics(
         File and difference, for each network whose row is wrong.
     """
     entry = manifest.populations[population]
-    if task.input_shape != manifest.input_shape or task.num_classes != manifest.num_classes:
+    told = (manifest.task.input_shape, manifest.task.output_shape)
+    if (task.input_shape, (task.num_classes,)) != told:
         yield (
             "zoo.json",
             f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes",
@@ -137,16 +138,16 @@ def recompute_metrics(
         return
     constants = {}
     if entry.constants is not None:
-        stored = open_mapped(directory / "constants" / f"{population}.h5")
-        constants = {name: torch.from_numpy(stored.array(name)) for name in stored.columns}
+        arrays = check_constants(directory, population, entry.constants, entry.weight_space())
+        constants = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        architecture = entry.build(manifest.input_shape, manifest.num_classes, constants)
+        architecture = entry.build(manifest.task, constants)
     except StoreError as error:
         yield "zoo.json", str(error)
         return
     trainer = Trainer(architecture, task, job.seed)
-    total = sum(manifest.split.values())
-    chosen = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
+    draw = np.random.default_rng(seed).choice(entry.count, min(count, entry.count), replace=False)
+    chosen = np.sort(draw)
     for file in manifest.files(population):
         rows = chosen[(chosen >= file.first) & (chosen < file.first + file.entry.rows)] - file.first
         if len(rows):
@@ -195,7 +196,7 @@ def _compare(
         "train_accuracy": table["train_size"],
         "test_accuracy": np.full(len(rows), len(trainer.task.test.y)),
     }
-    for name in (n for n in METRIC_COLUMNS if n in sizes):
+    for name in sizes:
         for network, stored, computed, size in zip(
             table["network_id"], table[name], found[name].tolist(), sizes[name], strict=True
         ):

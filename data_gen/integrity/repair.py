@@ -14,12 +14,14 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.folder import JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generation import generate
+from data_gen.integrity.population_files import Fault
 from data_gen.integrity.recompute import described, needs_files
-from data_gen.integrity.verify import Fault, verify_zoo
+from data_gen.integrity.verify import verify_zoo
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_file, inside
 from zoo.store.card import render_card
-from zoo.store.manifest import CARD_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.entries import ShardEntry
+from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
 
 STAGE = ".repair"
@@ -31,6 +33,10 @@ _NO_JOB = (
     LookupError,
     RecursionError,
 )  # what validators say to any JSON
+
+
+class NoJob(ValueError):
+    """A zoo that no job made."""
 
 
 def repair_zoo(
@@ -166,6 +172,11 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
     """The manifest, if it can be read; its job, or else that of the generator's record."""
     try:
         manifest = read_manifest(directory)
+        if manifest.config is None:
+            raise NoJob(
+                f"{directory}: no job made this zoo, so that no file of it can be made again; "
+                "get it anew from where it came"
+            )
         job = Job.model_validate_json(json.dumps(manifest.config))
         if job.sha256 == manifest.config_sha256:
             in_order = {
@@ -174,6 +185,8 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
                 if name in job.populations
             }
             return manifest, job.model_copy(update={"populations": in_order | job.populations})
+    except NoJob:
+        raise
     except _NO_JOB:
         manifest = None
     try:

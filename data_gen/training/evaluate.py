@@ -7,6 +7,7 @@ from torch import Tensor
 from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.trainer import Trainer
 from zoo.params import Params
+from zoo.store.schema import METRIC
 
 _IMAGES_AT_ONCE = 256
 
@@ -40,6 +41,31 @@ def evaluate_networks(
         metrics = _evaluate_together(trainer, runs.take(padded), some)
         parts.append({name: values[: len(rows)] for name, values in metrics.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def evaluate_checkpoints(
+    trainer: Trainer, runs: TrainingRuns, trajectory: Params, size: int
+) -> dict[str, Float64[Tensor, "N T"]]:
+    """Metrics of networks at their checkpoints.
+
+    Args:
+        trainer: Who trained them.
+        runs: The networks.
+        trajectory: Effective parameters `[N, T, *shape]`.
+        size: Networks to evaluate together.
+
+    Returns:
+        As `evaluate_networks`, `[N, T]`, on the CPU, by the names that trajectories have for them.
+    """
+    device, dtype = runs.ids.device, trainer.task.mean.dtype
+    moments = []
+    for moment in range(next(iter(trajectory.values())).shape[1]):
+        params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
+        moments.append(evaluate_networks(trainer, runs, params, size))
+    return {
+        f"{METRIC}{name}": torch.stack([moment[name].cpu() for moment in moments], dim=1)
+        for name in moments[0]
+    }
 
 
 def _evaluate_together(

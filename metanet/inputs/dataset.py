@@ -29,7 +29,7 @@ class Examples:
         networks: What the metanet reads, population by population.
         y: Targets ``[N]``, finite, float64.
         network_id: Identity of each network ``[N]``.
-        num_dropped: Diverged networks that were left out because their target is not finite.
+        num_dropped: Networks that were left out because their target is not finite.
     """
 
     networks: JoinedNetworks
@@ -99,12 +99,14 @@ def read_examples(
             f"{where}: expected a number of networks from 1 to {len(order)}, got {count}"
         )
     wanted = order[:count]
-    _check_dropped(where, table.iloc[wanted], target, y[wanted])
+    is_nullable = target in population.columns and population.columns[target].nullable
+    _check_dropped(where, table.iloc[wanted], target, y[wanted], is_nullable)
     kept = wanted[np.isfinite(y[wanted])]
     if dropped := len(wanted) - len(kept):
+        why = "" if is_nullable else "diverged and "
         warnings.warn(
             f"{where}: dropped {dropped} of {len(wanted)} networks that "
-            f"diverged and have no finite {target!r}",
+            f"{why}have no finite {target!r}",
             stacklevel=2,
         )
     networks = _networks(population, split, reads, stream, kept)
@@ -212,9 +214,11 @@ def _target_column(where: str, table: pd.DataFrame, target: str) -> np.ndarray:
     return table[target].to_numpy(dtype="float64")
 
 
-def _check_dropped(where: str, table: pd.DataFrame, target: str, y: np.ndarray) -> None:
-    """Only networks that diverged may have no target."""
-    unexplained = ~np.isfinite(y)
+def _check_dropped(
+    where: str, table: pd.DataFrame, target: str, y: np.ndarray, is_nullable: bool
+) -> None:
+    """Only networks that diverged may have no target, if not every network may."""
+    unexplained = ~np.isfinite(y) & (not is_nullable)
     if "diverged" in table.columns:
         unexplained &= ~table["diverged"].to_numpy(dtype=bool)
     if count := int(unexplained.sum()):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.params import Params
+from zoo.store.entries import ColumnEntry
 from zoo.store.streaming import StoredParams
 from zoo.weight_space import WeightSpace
 
@@ -34,7 +35,13 @@ class PopulationLike(Protocol):
     def splits(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
+    def has_architecture(self) -> bool: ...  # noqa: D102
+
+    @property
     def architecture(self) -> Architecture | None: ...  # noqa: D102
+
+    @property
+    def columns(self) -> Mapping[str, ColumnEntry]: ...  # noqa: D102
 
     @property
     def params(self) -> Callable[[str], Params]: ...  # noqa: D102
@@ -64,6 +71,7 @@ class PopulationView:
         hyperparameters: Hyperparameter columns.
         free: Masks of the tensors with fixed entries.
         architecture: What the networks compute, None if it is not known.
+        columns: What columns of `table` hold, as far as it is known.
         stored: Params of a split on disk, None if they are in memory.
     """
 
@@ -75,7 +83,13 @@ class PopulationView:
     hyperparameters: tuple[str, ...] = ()
     free: Mapping[str, Tensor] = field(default_factory=dict)
     architecture: Architecture | None = None
+    columns: Mapping[str, ColumnEntry] = field(default_factory=dict)
     stored: Callable[[str], StoredParams | None] = not_stored
+
+    @property
+    def has_architecture(self) -> bool:
+        """Whether it is known what the networks compute."""
+        return self.architecture is not None
 
 
 def view(population: PopulationLike, **parts: Any) -> PopulationView:
@@ -96,7 +110,8 @@ def view(population: PopulationLike, **parts: Any) -> PopulationView:
         "splits": population.splits,
         "hyperparameters": population.hyperparameters,
         "free": population.free,
-        "architecture": population.architecture,
+        "architecture": population.architecture if population.has_architecture else None,
+        "columns": population.columns,
         "stored": not_stored if "params" in parts else population.stored,
     }
     return PopulationView(**(whole | parts))

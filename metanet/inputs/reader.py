@@ -159,7 +159,9 @@ class Reader:
         if self.module.transfers and (len(self.specs) > 1 or spec.space != fitted.space):
             return self._transferred(spec, what)
         check_spec(fitted, spec.space, spec.free, what)
-        check_architecture(fitted, population.architecture, what)
+        if fitted.architecture is not None:
+            known = population.architecture if population.has_architecture else None
+            check_architecture(fitted, known, what)
         return self
 
     def _transferred(self, spec: InputSpec, what: str) -> "Reader":

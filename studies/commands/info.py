@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from zoo.store.histogram import histogram_lines
+from zoo.sharing.histogram import histogram_lines
 from zoo.store.manifest import PopulationEntry
 from zoo.store.population import Population
 from zoo.store.zoo import Zoo
@@ -25,11 +25,11 @@ def describe_zoo(zoo: Zoo) -> str:
     Returns:
         Lines of text.
     """
-    split = ", ".join(f"{name} {count}" for name, count in zoo.manifest.split.items())
+    task = zoo.manifest.task
     head = [
         f"{zoo.directory}: {len(zoo)} populations, {size_on_disk(zoo.directory) / 1e6:.1f} MB",
-        f"input {list(zoo.manifest.input_shape)}, {zoo.manifest.num_classes} classes; "
-        f"networks a population: {split}",
+        f"{task.kind}, input {task.input_shape}, output {task.output_shape}",
+        *(f"view {name}: {', '.join(members)}" for name, members in zoo.manifest.views.items()),
     ]
     blocks = [
         _describe(population, zoo.manifest.populations[name]) for name, population in zoo.items()
@@ -69,7 +69,7 @@ def describe_column(
     if column not in numeric:
         raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
     converged = {
-        name: table.loc[~table["diverged"].to_numpy(bool), column].to_numpy(np.float64)
+        name: table.loc[~_diverged(table), column].to_numpy(np.float64)
         for name, table in tables.items()
     }
     bounds = _bounds(np.concatenate(list(converged.values())))
@@ -114,18 +114,29 @@ def size_on_disk(directory: Path) -> int:
 
 def _describe(population: Population, entry: PopulationEntry) -> str:
     table = _table(population)
-    accuracy = table["test_accuracy"].to_numpy(np.float64)
-    finite = accuracy[np.isfinite(accuracy)]
-    quantiles = "none finite"
-    if finite.size:
-        quantiles = " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES))
-    kind = json.dumps(entry.asymmetry) if entry.asymmetry else "none"
     lines = {
-        "networks": f"{len(population)}, {int(table['diverged'].to_numpy().sum())} diverged",
-        "architecture": json.dumps(entry.architecture),
-        "asymmetry": kind,
+        "networks": f"{len(population)}, {int(_diverged(table).sum())} diverged",
+        "splits": ", ".join(f"{name} {count}" for name, count in population.sizes.items()),
+        "architecture": json.dumps(entry.architecture) if entry.architecture else "not known",
+        "asymmetry": json.dumps(entry.asymmetry) if entry.asymmetry else "none",
         "parameters": f"{population.space.num_params}, {population.num_free} free",
-        "test accuracy": f"{quantiles}  (minimum, quartiles, maximum)",
-        "hyperparameters": ", ".join(population.hyperparameters),
     }
+    metrics = population.manifest.columns_of("metric")
+    for name in ["test_accuracy"] if "test_accuracy" in metrics else metrics:
+        spread = _quantiles(table[name].to_numpy(np.float64))
+        lines[name.replace("_", " ")] = f"{spread}  (minimum, quartiles, maximum)"
+    lines["hyperparameters"] = ", ".join(population.hyperparameters)
     return "\n".join([population.name, *(f"  {name:<16}{text}" for name, text in lines.items())])
+
+
+def _diverged(table: pd.DataFrame) -> Bool[np.ndarray, " N"]:
+    if "diverged" not in table:
+        return np.zeros(len(table), bool)
+    return table["diverged"].to_numpy(bool)
+
+
+def _quantiles(values: Float[np.ndarray, " N"]) -> str:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return "none finite"
+    return " ".join(f"{value:.3f}" for value in np.quantile(finite, QUANTILES))

@@ -115,7 +115,7 @@ def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
     Returns:
         `[N]`, NaN for networks whose loss is not finite.
     """
-    task = load_task(TaskConfig.model_validate(population.manifest.config["task"]))
+    task = load_task(TaskConfig.model_validate(population.manifest.job["task"]))
     x, y = task.inputs(task.train.x[:NUM_IMAGES]), task.train.y[:NUM_IMAGES]
     apply, space, entries = population.architecture.apply, population.space, trained(population)
 

@@ -59,7 +59,7 @@ def first_images(
     Returns:
         The images `train` and `test`.
     """
-    task = _task(TaskConfig.model_validate(population.manifest.config["task"]).model_dump_json())
+    task = _task(TaskConfig.model_validate(population.manifest.job["task"]).model_dump_json())
     return {
         "train": Part(task.inputs(task.train.x[:num_train]), task.train.y[:num_train]),
         "test": Part(task.inputs(task.test.x[:num_test]), task.test.y[:num_test]),

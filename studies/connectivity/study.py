@@ -142,7 +142,7 @@ def cells_of(config: Connectivity, population: Population) -> list[ConnectivityC
     moving = can_move(population.space)
     repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
     common = config.model_dump(exclude={"zoo", "job", "populations", "alignments", "repair"})
-    task = json.dumps(population.manifest.config["task"], sort_keys=True)
+    task = json.dumps(population.manifest.job["task"], sort_keys=True)
     return [
         ConnectivityCell(
             config.zoo, population.fingerprint, task, population.name, alignment, repaired, **common

@@ -60,7 +60,7 @@ def runs(config: Conservation, population: Population) -> list[TrainingCell]:
     Returns:
         A cell for each way to train and step size.
     """
-    job = json.dumps(population.manifest.config, sort_keys=True)
+    job = json.dumps(population.manifest.job, sort_keys=True)
     common = (config.batch_size, config.records, config.networks)
     cells = []
     for name, descent in config.descents.items():
@@ -85,7 +85,7 @@ def bridges(config: Conservation, population: Population, out: Path) -> list[Pre
     Raises:
         ValueError: If the population has no recorded quantities, or a target is unknown.
     """
-    if not population.manifest.config.get("laws"):
+    if not population.manifest.job.get("laws"):
         raise ValueError(
             f"{config.zoo}: no conserved quantities; expected the zoo of a job with `checkpoints` "
             "and `laws`"

@@ -98,6 +98,7 @@ def plan_networks(config: Interpolation, zoo: Zoo) -> list[InterpolationCell]:
         raise ValueError(
             f"population {config.baseline!r}: expected one of the populations {list(chosen)}"
         )
+    Job.model_validate(zoo.manifest.job)  # cells load its task
     for name in chosen:
         if not zoo.manifest.populations[name].trajectory:
             raise ValueError(
@@ -112,7 +113,7 @@ def _cells(config: Interpolation, zoo: Zoo, name: str) -> Iterator[Interpolation
     told = config.model_dump(include={"num_points", "num_images", "label_smoothing", "dtype"})
     of = {"job": zoo.manifest.config_sha256, "fingerprint": population.fingerprint}
     for split in population.splits:
-        count = zoo.manifest.split[split]
+        count = population.sizes[split]
         last = count if config.num_networks is None else min(count, config.num_networks - taken)
         for start in range(0, last, config.block):
             rows = {"split": split, "start": start, "stop": min(last, start + config.block)}
@@ -133,7 +134,7 @@ def measure(cell: InterpolationCell) -> pd.DataFrame:
     zoo = load(cell.zoo)
     population = zoo[cell.population]
     table = population.table(cell.split).iloc[cell.start : cell.stop].reset_index(drop=True)
-    losses = _losses(cell, population.architecture, Job.model_validate(zoo.manifest.config), table)
+    losses = _losses(cell, population.architecture, Job.model_validate(zoo.manifest.job), table)
     diverged = table["diverged"].to_numpy(bool) | ~np.isfinite(losses).all(1)
     shapes = measure_curves(losses)
     columns = {

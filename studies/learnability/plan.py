@@ -200,7 +200,7 @@ def sizes(config: Learnability, population: Population, metanet: str, treatment:
     Raises:
         ValueError: If the population has not that many.
     """
-    available = population.manifest.split["train"]
+    available = population.sizes["train"]
     wanted = {"num_train": config.num_train} if treatment == NONE else {}
     if treatment != NONE or len(treatments_of(config, metanet)) > 1:
         wanted["treated_num_train"] = config.treated_num_train or config.num_train

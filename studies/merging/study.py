@@ -131,7 +131,7 @@ def cells_of(config: Merging, population: Population) -> list[MergingCell]:
     table = table_of_all(population)
     alive = table.loc[~table["diverged"].astype(bool)]
     parts = parts_of(alive.get("train_parts"), len(alive))
-    task = json.dumps(population.manifest.config["task"], sort_keys=True)
+    task = json.dumps(population.manifest.job["task"], sort_keys=True)
     common = config.model_dump(exclude={"zoo", "job", "populations", "sizes"})
     cells = [
         MergingCell(

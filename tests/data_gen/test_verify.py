@@ -120,7 +120,7 @@ CHANGES = {
     "metric": (
         at(("test_loss", 1), np.nan),
         SHARD,
-        "'test_loss' has values that are not finite or out of range",
+        "'test_loss' has values that are not finite, or not from 0 to inf",
     ),
     "accuracy": (at(("test_accuracy", 1), 1.5), SHARD, "'test_accuracy' has values"),
     "diverged": (
@@ -196,7 +196,7 @@ MANIFESTS = {
         "populations: not those of the job",
     ),
     "input": (
-        lambda d: d.update(input_shape=[1, 8, 9]),
+        lambda d: d["task"].update(input_shape=[1, 8, 9]),
         "the stored weight space is not that of architecture",
     ),
     "unreadable": (lambda d: d.update(other=1), "other: Extra inputs are not permitted"),

@@ -8,14 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from data_gen.columns import COLUMNS
 from zoo.architectures import build_architecture
 from zoo.params import Params, stack
 from zoo.store.atomic import sha256, write_text
+from zoo.store.entries import DEFAULT, ColumnEntry, ShardEntry, TaskEntry, default_splitting
 from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import Manifest, PopulationEntry
 
 INPUT_SHAPE, NUM_CLASSES = (3,), 2
-HYPERPARAMETERS = ("lr", "optimizer")
+TABLE = {
+    **{name: COLUMNS[name] for name in ("network_id", "seed")},
+    "lr": ColumnEntry(role="hyperparameter", dtype="float64"),
+    "optimizer": ColumnEntry(role="hyperparameter", dtype="text"),
+    **{name: column for name, column in COLUMNS.items() if name not in ("network_id", "seed")},
+}
 
 
 def write_zoo(
@@ -44,16 +51,16 @@ def write_zoo(
             architecture={"name": "mlp", "hidden": [4]},
             asymmetry=None,
             space=json.loads(space.to_json()),
-            hyperparameters=HYPERPARAMETERS,
+            splittings={DEFAULT: default_splitting(split)},
             constants=None,
             shards=shards,
         )
     manifest = Manifest(
-        config={},
-        config_sha256="0" * 64,
-        input_shape=INPUT_SHAPE,
-        num_classes=NUM_CLASSES,
-        split=split,
+        config=None,
+        config_sha256=None,
+        task=TaskEntry(kind="classification", input_shape=INPUT_SHAPE, output_shape=(NUM_CLASSES,)),
+        columns=TABLE,
+        paired=True,
         environment={},
         populations=entries,
     )

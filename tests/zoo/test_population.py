@@ -546,13 +546,17 @@ def test_a_population_cannot_lead_out_of_the_folder_by_its_name(copy, name):
             "written by a newer symzoo (format 3; this one reads 2): upgrade symzoo",
         ),
         (lambda d: d.update(format="other"), "format: Input should be 'symzoo', found 'other'"),
-        (lambda d: d.pop("split"), "split: Field required"),
+        (lambda d: d.pop("columns"), "columns: Field required"),
+        (lambda d: d["task"].pop("kind"), "task.kind: Field required"),
         (lambda d: d.update(extra=1), "extra: Extra inputs are not permitted, found 1"),
         (
             lambda d: d["populations"]["standard"].pop("space"),
             "populations.standard.space: Field required",
         ),
-        (lambda d: d["split"].update(dev=3), "split: "),
+        (
+            lambda d: d["populations"]["standard"]["splittings"]["default"]["sizes"].update(dev=3),
+            "populations.standard.splittings.default.sizes: ",
+        ),
     ],
 )
 def test_an_edited_manifest_names_the_key(copy, change, part):

@@ -54,6 +54,18 @@ def tensor(data, pattern):
     standard(data)["space"]["tensors"]["layers.0.weight"] = pattern
 
 
+def sizes(data: dict) -> dict:
+    """Networks of each split of the files of the standard population."""
+    return standard(data)["splittings"]["default"]["sizes"]
+
+
+def shrink(data: dict, name: str) -> None:
+    """Leave the test networks of a population out."""
+    entry = data["populations"][name]
+    entry["splittings"]["default"]["sizes"]["test"] = 0
+    entry["shards"] = {path: e for path, e in entry["shards"].items() if "/test-" not in path}
+
+
 REFUSED = {
     "newer, of another schema": (
         lambda d: d.update(version=3, other={}),
@@ -94,16 +106,36 @@ REFUSED = {
         "String should match pattern",
     ),
     "negative split": (
-        lambda d: d["split"].update(test=-2),
-        "expected a number of networks for each of",
+        lambda d: sizes(d).update(test=-2),
+        "greater than or equal to 0",
     ),
     "empty": (
-        lambda d: d["split"].update(dict.fromkeys(d["split"], 0)),
-        "expected a number of networks for each of",
+        lambda d: sizes(d).update(dict.fromkeys(sizes(d), 0)),
+        "expected numbers of networks of",
+    ),
+    "other splits": (
+        lambda d: sizes(d).update(dev=sizes(d).pop("validation")),
+        "expected numbers of networks of",
     ),
     "split of other counts": (
-        lambda d: d["split"].update(train=5),
+        lambda d: sizes(d).update(train=5),
         "of 4 train networks; expected all shards of a row, of 5 networks",
+    ),
+    "paired populations of other sizes": (
+        lambda d: shrink(d, "w_asymmetric"),
+        "paired: expected populations of one size",
+    ),
+    "hash of a splitting": (
+        lambda d: standard(d)["splittings"]["default"].update(sha256="0"),
+        "String should match pattern",
+    ),
+    "splitting without a column": (
+        lambda d: standard(d)["splittings"].update(other=standard(d)["splittings"]["default"]),
+        r"population 'standard': expected splittings \['default'\], found \['default', 'other'\]",
+    ),
+    "column of a splitting that nobody describes": (
+        lambda d: d["columns"].update(other={"role": "splitting", "dtype": "text"}),
+        r"expected splittings \['default', 'other'\]",
     ),
     "shard of another population": (
         lambda d: rename(d, "w_asymmetric/train-00000-of-00001.h5"),
@@ -143,15 +175,71 @@ REFUSED = {
         "population name 'constants'",
     ),
     "no populations": (lambda d: d.update(populations={}), "at least 1 item"),
-    "input": (lambda d: d.update(input_shape=[10**5, 10**5]), "expected an input of at most"),
-    "negative input": (lambda d: d.update(input_shape=[-3]), "greater than or equal to 1"),
-    "no input": (lambda d: d.update(input_shape=[]), "at least 1 item"),
-    "classes": (lambda d: d.update(num_classes=10**12), "less than or equal"),
-    "hyperparameter": (
-        lambda d: standard(d).update(hyperparameters=["../lr"]),
-        "hyperparameter '../lr': expected lower-case",
+    "input": (
+        lambda d: d["task"].update(input_shape=[10**5, 10**5]),
+        "expected an input of at most",
     ),
-    "twice": (lambda d: standard(d).update(hyperparameters=["lr", "lr"]), "each name once"),
+    "negative input": (lambda d: d["task"].update(input_shape=[-3]), "greater than or equal to 1"),
+    "no input": (lambda d: d["task"].update(input_shape=[]), "at least 1 item"),
+    "unknown input": (
+        lambda d: d["task"].update(input_shape=None),
+        "expected input_shape and output_shape",
+    ),
+    "classes": (lambda d: d["task"].update(output_shape=[10**12]), "less than or equal"),
+    "kind of task": (lambda d: d["task"].update(kind="cooking"), "task.kind: Input should be"),
+    "loss": (lambda d: d["task"].update(loss="\x1b[2J"), "printable characters"),
+    "name of a column": (
+        lambda d: d["columns"].update({"../lr": d["columns"]["lr"]}),
+        "column '../lr': expected up to 64 of",
+    ),
+    "column that is a tensor": (
+        lambda d: d["columns"].update({"layers.0.bias": d["columns"]["lr"]}),
+        "'layers.0.bias' is a column and a tensor",
+    ),
+    "no ids": (lambda d: d["columns"].pop("network_id"), "expected a column 'network_id'"),
+    "ids of another role": (
+        lambda d: d["columns"]["network_id"].update(role="info"),
+        "expected a column 'network_id' of role 'id'",
+    ),
+    "role": (lambda d: d["columns"]["lr"].update(role="king"), "columns.lr.role: Input should be"),
+    "group of numbers": (
+        lambda d: d["columns"]["lr"].update(role="group"),
+        "expected a type of",
+    ),
+    "nullable integer": (
+        lambda d: d["columns"]["seed"].update(nullable=True),
+        "no way to hold nothing",
+    ),
+    "range of text": (
+        lambda d: d["columns"]["lr"].update(dtype="text", range=[0, 1]),
+        "has no range",
+    ),
+    "range that is upside down": (
+        lambda d: d["columns"]["lr"].update(range=[1, 0]),
+        "expected least <= largest",
+    ),
+    "unit": (lambda d: d["columns"]["lr"].update(unit="\x07"), "printable characters"),
+    "diverged as text": (lambda d: d["columns"]["diverged"].update(dtype="text"), "'bool'"),
+    "many columns": (
+        lambda d: d["columns"].update({f"c{i}": d["columns"]["lr"] for i in range(300)}),
+        "at most 256 items",
+    ),
+    "view of nothing": (lambda d: d.update(views={"all": []}), "view 'all': expected a name"),
+    "view of strangers": (lambda d: d.update(views={"all": ["../x"]}), "names of populations"),
+    "view named like a population": (
+        lambda d: d.update(views={"standard": ["standard"]}),
+        "view 'standard': expected a name of its own",
+    ),
+    "name of a view": (lambda d: d.update(views={"\x1b": ["standard"]}), "population name"),
+    "job without a hash": (lambda d: d.update(config={}), "expected both or neither"),
+    "source": (
+        lambda d: d.update(source={"importer": "x", "version": "1", "url": "\x1b]8;;evil"}),
+        "source.url: expected at most",
+    ),
+    "source that is long": (
+        lambda d: d.update(source={"importer": "x", "version": "1", "citation": "x" * 10**5}),
+        "source.citation: expected at most 10000",
+    ),
     "environment": (lambda d: d["environment"].update(torch="\x1b[31m2"), "printable characters"),
     "space without tensors": (
         lambda d: standard(d).update(space={"groups": {}, "tensors": {}}),
@@ -345,7 +433,7 @@ SCHEMA = {
     "no column": (lambda c: c.pop("lr"), "no column 'lr'"),
     "type": (
         lambda c: c.update(lr=c["lr"] > 0),
-        "'lr': expected shape .4. float64 or int64 or text, found .4. bool",
+        "'lr': expected shape .4. float64, found .4. bool",
     ),
     "float32 metric": (
         lambda c: c.update(test_loss=c["test_loss"].astype("f4")),

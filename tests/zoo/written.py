@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_gen.columns import job_columns
 from data_gen.config import Job
 from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import stack
 from zoo.store.atomic import sha256, write_text
+from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
 from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry, ShardEntry
+from zoo.store.manifest import MANIFEST_NAME, Manifest, PopulationEntry
 
 SPLIT = {"train": 40, "validation": 13, "test": 21}
 SHARD = 9
@@ -50,9 +52,9 @@ def write_zoo(folder: Path) -> Path:
     manifest = Manifest(
         config=json.loads(JOB.as_json()),
         config_sha256=JOB.sha256,
-        input_shape=INPUT,
-        num_classes=CLASSES,
-        split=SPLIT,
+        task=TaskEntry(kind="classification", input_shape=INPUT, output_shape=(CLASSES,)),
+        columns=job_columns(JOB, columns(1, np.ones(1))),
+        paired=True,
         environment={"python": "3"},
         populations=populations,
     )
@@ -112,7 +114,7 @@ def write_population(folder: Path, name: str) -> PopulationEntry:
         architecture=config.architecture,
         asymmetry=config.asymmetry,
         space=json.loads(architecture.space.to_json()),
-        hyperparameters=tuple(JOB.hyperparameters),
+        splittings={DEFAULT: default_splitting(SPLIT)},
         constants=constants,
         shards=shards,
     )

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from zoo.params import Params
 from zoo.store.atomic import atomic_write, check_new
-from zoo.store.manifest import SPLITS
+from zoo.store.entries import SPLITS
 from zoo.store.population import Population
 from zoo.store.streaming import BLOCK_BYTES
 from zoo.store.zoo import Zoo
@@ -92,7 +92,7 @@ def _record(population: Population, split: str | None, **more: Any) -> str:
         "architecture": entry.architecture,
         "asymmetry": entry.asymmetry,
         "space": entry.space,
-        "hyperparameters": list(entry.hyperparameters),
+        "hyperparameters": list(population.hyperparameters),
         "shapes": {name: list(shape) for name, shape in population.space.shapes.items()},
         "config_sha256": population.manifest.config_sha256,
     }

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.store.atomic import check_new, publish, sha256
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from zoo.store.entries import ShardEntry
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError
 
 MAX_TEXT = 10**8

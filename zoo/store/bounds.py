@@ -6,16 +6,22 @@ Its length, its depth, and the memory of what it describes.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
+from zoo.architectures.base import MODULE
+from zoo.params import Params
 from zoo.pattern import labels
 from zoo.store.file_map import MAX_JSON, bounded_json, check_name, check_version
-from zoo.store.mapped import StoreError, map_file, refusals
+from zoo.store.mapped import StoreError, escape, map_file, refusals
 from zoo.weight_space import WeightSpace
 
 MANIFEST_NAME = "zoo.json"
-MAX_VALUES = 2**18
+MAX_VALUES = 2**20
 """Numbers, texts, lists and objects in a manifest."""
 MAX_TENSORS = 4000
 _LONGEST_PATTERN = 512
@@ -142,7 +148,64 @@ def check_space(space: Mapping[str, Any]) -> None:
         raise ValueError(f"neuron group {unused[0]!r:.100} is no axis of a tensor")
 
 
-def check_options_fit(
+def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Architecture:
+    """Build an architecture again from what was stored of it.
+
+    What was asymmetric is so by its space and constants.
+
+    Args:
+        description: As `Architecture.description` gives it.
+        space: Weight space as stored.
+        constants: Constants as stored.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        StoreError: If it was a module, or the stored weight space is not that of the named
+            architecture.
+    """
+    architecture, input_shape = description["architecture"], description["input_shape"]
+    num_classes = description["num_classes"]
+    options = {name: value for name, value in architecture.items() if name != "name"}
+    _check_options_fit(architecture, input_shape, space)
+    name = architecture.get("name")
+    if name == MODULE:
+        raise StoreError(
+            f"the networks are torch modules, {options!r:.300}, which no description can build: "
+            "trace such a module again and use what that gives"
+        )
+    builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    ours = builder is not None and builder.__module__.startswith("zoo.")
+    try:
+        if ours:  # without memory first: what does not fit the stored space is never allocated
+            with torch.device("meta"):
+                _same_shapes(
+                    build_architecture(str(name), options, input_shape, num_classes),
+                    space,
+                    architecture,
+                )
+        standard = build_architecture(str(name), options, input_shape, num_classes)
+        _same_shapes(standard, space, architecture)
+        return replace(standard, space=space, constants=constants)
+    except StoreError:
+        raise
+    except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
+        raise StoreError(
+            f"architecture {dict(architecture)!r:.300} cannot be built: {escape(str(error)):.300}"
+        ) from error
+
+
+def _same_shapes(
+    standard: Architecture, space: WeightSpace, architecture: Mapping[str, Any]
+) -> None:
+    if space.shapes != standard.space.shapes:
+        raise StoreError(
+            f"the stored weight space is not that of architecture {dict(architecture)!r:.300}"
+        )
+
+
+def _check_options_fit(
     architecture: Mapping[str, Any], input_shape: Sequence[int], space: WeightSpace
 ) -> None:
     """Check that options of an architecture do not ask for more than its stored space holds.

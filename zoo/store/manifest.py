@@ -4,62 +4,65 @@ What a zoo holds, written last, so that a folder with a manifest is a complete z
 """
 
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
-from zoo.architectures.base import MODULE
+from zoo.architectures import Architecture
 from zoo.config import StrictModel
 from zoo.params import Params
 from zoo.store.bounds import (
     MANIFEST_NAME,
-    check_options_fit,
     check_space,
     inside,
     read_json,
+    rebuild,
+)
+from zoo.store.entries import (
+    DEFAULT,
+    SHA256,
+    SHARD_NAME,
+    SPLITS,
+    ColumnEntry,
+    Role,
+    ShardEntry,
+    SourceEntry,
+    SplittingEntry,
+    TaskEntry,
+    check_complete,
+    check_line,
 )
 from zoo.store.file_map import FORMAT_VERSION
 from zoo.store.mapped import StoreError, escape
 from zoo.weight_space import WeightSpace
 
 CARD_NAME = "README.md"
-SPLITS = ("train", "validation", "test")
-_POPULATION_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_FILE = re.compile(
-    r"(?P<folder>[a-z][a-z0-9_]*(\.trajectory)?)/(?P<split>train|validation|test)-(?P<number>[0-9]{5})-of-(?P<of>[0-9]{5})\.h5"
-)
-_HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_MOST_HYPERPARAMETERS = 256
-_SHA256 = r"^[0-9a-f]{64}$"
-_LARGEST_INPUT = 2**24
-_LONGEST_TEXT = 1000
-
-
-class ShardEntry(StrictModel):
-    """One file: how many networks it holds, how long it is, and the hash of its bytes."""
-
-    rows: int = Field(ge=1, le=2**40)
-    bytes: int = Field(ge=1, le=2**50)
-    sha256: str = Field(pattern=_SHA256)
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
+_MOST_COLUMNS = 256
+_ID = "network_id"
 
 
 class PopulationEntry(StrictModel):
-    """One population.
+    """One population: its architecture, its weight space, its splits and its files.
 
-    Its architecture, its weight space and its files (paths relative to the zoo).
+    Attributes:
+        architecture: Name and options; None if only the weight space is known.
+        asymmetry: Kind and options; None for standard networks.
+        space: The weight space, as `WeightSpace.to_json` gives it.
+        splittings: `default`, which the files follow, and one for each column of role `splitting`.
+        constants: File of masks, fixed entries and the like, if there are any.
+        shards: Files by path relative to the zoo.
+        trajectory: Files of checkpoints likewise.
     """
 
-    architecture: dict[str, Any]
+    architecture: dict[str, Any] | None
     asymmetry: dict[str, Any] | None
     space: dict[str, Any]
-    hyperparameters: tuple[str, ...]
+    splittings: dict[str, SplittingEntry]
     constants: ShardEntry | None
     shards: dict[str, ShardEntry]
     trajectory: dict[str, ShardEntry] = Field(default_factory=dict)
@@ -68,24 +71,9 @@ class PopulationEntry(StrictModel):
     @classmethod
     def _paths_stay_inside(cls, files: dict[str, ShardEntry]) -> dict[str, ShardEntry]:
         for path in files:
-            if not _FILE.fullmatch(path):
+            if not SHARD_NAME.fullmatch(path):
                 raise ValueError(f"{path!r} is not the name of a shard")
         return files
-
-    @field_validator("hyperparameters")
-    @classmethod
-    def _columns(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if (
-                not _HYPERPARAMETER.fullmatch(name)
-                or names.count(name) > 1
-                or len(names) > _MOST_HYPERPARAMETERS
-            ):
-                raise ValueError(
-                    f"hyperparameter {name!r}: expected lower-case letters, digits and '_', each "
-                    "name once"
-                )
-        return names
 
     @model_validator(mode="after")
     def _files_hold_the_parameters(self) -> "PopulationEntry":
@@ -99,6 +87,16 @@ class PopulationEntry(StrictModel):
                 )
         return self
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Networks of each split of the files."""
+        return self.splittings[DEFAULT].sizes
+
+    @property
+    def count(self) -> int:
+        """Number of networks."""
+        return sum(self.sizes.values())
+
     def configurations(self, name: str) -> dict[str, dict[str, ShardEntry]]:
         """Shards by the configuration of the data set that has them.
 
@@ -108,89 +106,38 @@ class PopulationEntry(StrictModel):
         Returns:
             Final networks under that name, checkpoints, if there are any, under another one.
         """
-        found = {name: self.shards, f"{name}.trajectory": self.trajectory}
-        return {folder: files for folder, files in found.items() if files}
+        folders = {name: self.shards, f"{name}.trajectory": self.trajectory}
+        return {folder: files for folder, files in folders.items() if files}
 
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
         return WeightSpace.from_json(json.dumps(self.space))
 
-    def build(
-        self, input_shape: Sequence[int], num_classes: int, constants: Params
-    ) -> Architecture:
+    def build(self, task: TaskEntry, constants: Params) -> Architecture:
         """The architecture with its stored constants.
 
         Args:
-            input_shape: Shape of one input of the task.
-            num_classes: Number of classes of the task.
+            task: What the networks do.
             constants: Constants as stored.
 
         Returns:
             The architecture.
+
+        Raises:
+            StoreError: If it is not known, or cannot be built.
         """
+        outputs = task.output_shape or ()
+        if self.architecture is None or task.input_shape is None or len(outputs) != 1:
+            raise StoreError(
+                "the zoo does not say what its networks compute, only their parameters and weight "
+                "space"
+            )
         described = {
             "architecture": self.architecture,
-            "input_shape": list(input_shape),
-            "num_classes": num_classes,
+            "input_shape": list(task.input_shape),
+            "num_classes": outputs[0],
         }
         return rebuild(described, self.weight_space(), constants)
-
-
-def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Architecture:
-    """Build an architecture again from what was stored of it.
-
-    What was asymmetric is so by its space and constants.
-
-    Args:
-        description: As `Architecture.description` gives it.
-        space: Weight space as stored.
-        constants: Constants as stored.
-
-    Returns:
-        The architecture.
-
-    Raises:
-        StoreError: If it was a module, or the stored weight space is not that of the named
-            architecture.
-    """
-    architecture, input_shape = description["architecture"], description["input_shape"]
-    num_classes = description["num_classes"]
-    options = {name: value for name, value in architecture.items() if name != "name"}
-    check_options_fit(architecture, input_shape, space)
-    name = architecture.get("name")
-    if name == MODULE:
-        raise StoreError(
-            f"the networks are torch modules, {options!r:.300}, which no description can build: "
-            "trace such a module again and use what that gives"
-        )
-    builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    ours = builder is not None and builder.__module__.startswith("zoo.")
-    try:
-        if ours:  # without memory first: what does not fit the stored space is never allocated
-            with torch.device("meta"):
-                _same_shapes(
-                    build_architecture(str(name), options, input_shape, num_classes),
-                    space,
-                    architecture,
-                )
-        standard = build_architecture(str(name), options, input_shape, num_classes)
-        _same_shapes(standard, space, architecture)
-        return replace(standard, space=space, constants=constants)
-    except StoreError:
-        raise
-    except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
-        raise StoreError(
-            f"architecture {dict(architecture)!r:.300} cannot be built: {escape(str(error)):.300}"
-        ) from error
-
-
-def _same_shapes(
-    standard: Architecture, space: WeightSpace, architecture: Mapping[str, Any]
-) -> None:
-    if space.shapes != standard.space.shapes:
-        raise StoreError(
-            f"the stored weight space is not that of architecture {dict(architecture)!r:.300}"
-        )
 
 
 _Entry = TypeVar("_Entry")
@@ -209,7 +156,7 @@ def check_population_names(populations: dict[str, _Entry]) -> dict[str, _Entry]:
         ValueError: If a name is not one.
     """
     for name in populations:
-        if not _POPULATION_NAME.fullmatch(name) or name == "constants":
+        if not _NAME.fullmatch(name) or name == "constants":
             raise ValueError(
                 f"population name {name!r}: expected lower-case letters, digits and '_'"
             )
@@ -217,51 +164,102 @@ def check_population_names(populations: dict[str, _Entry]) -> dict[str, _Entry]:
 
 
 class Manifest(StrictModel):
-    """The whole of `zoo.json`."""
+    """The whole of `zoo.json`.
+
+    Attributes:
+        format: What it is.
+        version: Version of the format.
+        config: The job that made the zoo, defaults filled in; None if none did.
+        config_sha256: Its hash.
+        task: What the networks do.
+        columns: Columns of the tables of all populations, in order.
+        paired: Whether network `i` has the same seed and hyperparameters in every population and is
+            in the same split.
+        environment: Versions and machine that wrote the manifest.
+        source: Where networks come from that no job made.
+        populations: By name.
+        views: Names of several populations that are one set of networks, by the name of the set.
+    """
 
     format: Literal["symzoo"] = "symzoo"
     version: Literal[2] = FORMAT_VERSION
-    config: dict[str, Any]
-    config_sha256: str = Field(pattern=_SHA256)
-    input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=6)
-    num_classes: int = Field(ge=1, le=2**20)
-    split: dict[str, int]
+    config: dict[str, Any] | None
+    config_sha256: str | None = Field(pattern=SHA256)
+    task: TaskEntry
+    columns: dict[str, ColumnEntry] = Field(max_length=_MOST_COLUMNS)
+    paired: bool
     environment: dict[str, str]
+    source: SourceEntry | None = None
     populations: dict[str, PopulationEntry] = Field(min_length=1)
+    views: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
-    @field_validator("input_shape")
+    @field_validator("columns")
     @classmethod
-    def _inputs_are_small(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if math.prod(shape) > _LARGEST_INPUT:
-            raise ValueError(f"expected an input of at most {_LARGEST_INPUT} numbers")
-        return shape
-
-    @field_validator("split")
-    @classmethod
-    def _splits(cls, split: dict[str, int]) -> dict[str, int]:
-        if set(split) != set(SPLITS) or min(split.values()) < 0 or sum(split.values()) < 1:
-            raise ValueError(f"expected a number of networks for each of {SPLITS}")
-        return split
+    def _have_ids(cls, columns: dict[str, ColumnEntry]) -> dict[str, ColumnEntry]:
+        if _ID not in columns or columns[_ID].role != "id":
+            raise ValueError(f"expected a column {_ID!r} of role 'id'")
+        if "diverged" in columns and columns["diverged"].dtype != "bool":
+            raise ValueError("'diverged': expected the type 'bool'")
+        for name, column in columns.items():
+            if not _COLUMN.fullmatch(name) or (column.role == "splitting" and name == DEFAULT):
+                raise ValueError(f"column {name!r:.100}: expected up to 64 of A-Z a-z 0-9 _ . : -")
+        return columns
 
     @field_validator("environment")
     @classmethod
     def _printable(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, text in environment.items():
-            if not (name + text).isprintable() or len(name + text) > _LONGEST_TEXT:
-                raise ValueError(
-                    f"{name!r:.80}: expected at most {_LONGEST_TEXT} printable characters"
-                )
+            check_line(name + text)
         return environment
 
-    _names = field_validator("populations")(check_population_names)
+    _names = field_validator("populations", "views")(check_population_names)
 
     @model_validator(mode="after")
-    def _files_are_those_of_the_split(self) -> "Manifest":
+    def _parts_fit(self) -> "Manifest":
+        if (self.config is None) != (self.config_sha256 is None):
+            raise ValueError("config and config_sha256: expected both or neither")
         for name, population in self.populations.items():
-            _check_files(name, population.shards, self.split)
-            if population.trajectory:
-                _check_files(f"{name}.trajectory", population.trajectory, self.split)
+            self._check_population(name, population)
+        first = next(iter(self.populations.values()))
+        if self.paired and any(p.sizes != first.sizes for p in self.populations.values()):
+            raise ValueError("paired: expected populations of one size, split in one way")
+        for name, members in self.views.items():
+            if name in self.populations or not members or not set(members) <= set(self.populations):
+                raise ValueError(
+                    f"view {name!r}: expected a name of its own and names of populations, found "
+                    f"{members!r:.200}"
+                )
         return self
+
+    def _check_population(self, name: str, population: PopulationEntry) -> None:
+        splittings = [DEFAULT, *self.columns_of("splitting")]
+        if list(population.splittings) != splittings:
+            found = list(population.splittings)
+            raise ValueError(
+                f"population {name!r}: expected splittings {splittings}, found {found!r:.200}"
+            )
+        if clash := sorted(set(self.columns) & set(population.space["tensors"])):
+            raise ValueError(f"population {name!r}: {clash[0]!r:.100} is a column and a tensor")
+        check_complete(name, population.shards, population.sizes)
+        if population.trajectory:
+            check_complete(f"{name}.trajectory", population.trajectory, population.sizes)
+
+    def columns_of(self, role: Role) -> tuple[str, ...]:
+        """Names of the columns of a role."""
+        return tuple(name for name, column in self.columns.items() if column.role == role)
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The job that made the zoo, defaults filled in.
+
+        Raises:
+            StoreError: If none did.
+        """
+        if self.config is None:
+            raise StoreError(
+                "the zoo was not made by a job of generate-zoo, so its task cannot be loaded"
+            )
+        return self.config
 
     def entries(self) -> dict[str, ShardEntry]:
         """All files of the zoo besides manifest and card: what each must be, by its path."""
@@ -301,28 +299,6 @@ class PlannedFile(NamedTuple):
     entry: ShardEntry
     split: str
     first: int
-
-
-def _check_files(folder: str, files: Mapping[str, ShardEntry], split: Mapping[str, int]) -> None:
-    """Check that the files of a folder are all shards of all splits, with all their networks."""
-    found: dict[str, list[tuple[int, int]]] = {name: [] for name in split}
-    rows = dict.fromkeys(split, 0)
-    for path, file in files.items():
-        parts = _FILE.fullmatch(path)
-        if parts is None or parts["folder"] != folder:
-            raise ValueError(f"populations: {path!r} is not a file of {folder!r}")
-        found[parts["split"]].append((int(parts["number"]), int(parts["of"])))
-        rows[parts["split"]] += file.rows
-    for name, shards in found.items():
-        if (
-            sorted(shards) != [(number, len(shards)) for number in range(len(shards))]
-            or rows[name] != split[name]
-        ):
-            raise ValueError(
-                f"populations: {folder!r} has shards {sorted(shards)[:5]} of {rows[name]} {name} "
-                "networks; "
-                f"expected all shards of a row, of {split[name]} networks"
-            )
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -1,8 +1,8 @@
 """A population of a zoo on disk, read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import Architecture
-from zoo.architectures.base import constants_of, count_free
+from zoo.architectures.base import MODULE, constants_of, count_free
 from zoo.params import Params, free_entries
-from zoo.store.columns import read_columns, read_flat, read_tensors
-from zoo.store.manifest import SPLITS, Manifest, PopulationEntry
+from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry, splitting_digest
+from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError
-from zoo.store.schema import QUANTITY, RESIDUAL, check_constants, open_shards, scalar_columns
-from zoo.store.streaming import Batch, StoredParams, in_batches, open_stored, shuffled
+from zoo.store.schema import METRIC, QUANTITY, RESIDUAL, check_constants, open_shards
+from zoo.store.split_files import SplitFiles
+from zoo.store.streaming import Batch, StoredParams, in_batches, shuffled
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
@@ -34,14 +35,16 @@ class Population:
         name: Its name, a configuration of the Hugging Face data set.
         directory: Folder of the zoo.
         manifest: Manifest of the zoo.
+        splitting: How its networks are divided into splits, one of `splittings`.
     """
 
     name: str
     directory: Path
     manifest: Manifest
+    splitting: str = DEFAULT
 
     def __len__(self) -> int:
-        return sum(shard.rows for shard in self._entry.shards.values())
+        return sum(self.sizes.values())
 
     def __repr__(self) -> str:
         return (
@@ -71,15 +74,22 @@ class Population:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @property
+    def has_architecture(self) -> bool:
+        """Whether the zoo says what its networks compute, in a way that can be built."""
+        return (self._entry.architecture or {}).get("name", MODULE) != MODULE
+
+    @property
     def architecture(self) -> Architecture:
-        """The architecture with its constants; `architecture.apply(params, x)` runs a network."""
+        """The architecture with its constants; `architecture.apply(params, x)` runs a network.
+
+        Raises:
+            StoreError: If `has_architecture` is False.
+        """
         return self._architecture
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return self._entry.build(
-            self.manifest.input_shape, self.manifest.num_classes, self.constants
-        )
+        return self._entry.build(self.manifest.task, self.constants)
 
     @property
     def free(self) -> Params:
@@ -92,22 +102,57 @@ class Population:
         return count_free(self.space, self.constants)
 
     @property
+    def columns(self) -> dict[str, ColumnEntry]:
+        """What the columns of `table` hold: role, type, unit, range, which direction is better."""
+        return self.manifest.columns
+
+    @property
     def hyperparameters(self) -> tuple[str, ...]:
         """Names of the columns of `table` that are hyperparameters."""
-        return self._entry.hyperparameters
+        return self.manifest.columns_of("hyperparameter")
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have networks."""
-        return tuple(split for split in SPLITS if self.manifest.split.get(split, 0))
+        return tuple(split for split in SPLITS if self.sizes[split])
+
+    @property
+    def splittings(self) -> dict[str, SplittingEntry]:
+        """How networks are divided into splits, by name: who decided it, sizes, hash of the ids."""
+        return self._entry.splittings
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Networks of each split."""
+        return self.splittings[self.splitting].sizes
+
+    def split_as(self, splitting: str) -> "Population":
+        """The same networks, divided into splits in another way.
+
+        Args:
+            splitting: Name of a splitting.
+
+        Returns:
+            The population.
+
+        Raises:
+            ValueError: If there is no such splitting.
+        """
+        if splitting not in self.splittings:
+            raise ValueError(
+                f"population {self.name!r}: no splitting {splitting!r}; splittings are "
+                f"{list(self.splittings)}"
+            )
+        return replace(self, splitting=splitting)
 
     @property
     def fingerprint(self) -> str:
         """Identity of the content, hexadecimal.
 
-        Changes when a byte of a shard or of a constant, or the architecture does.
+        Changes when a byte of a shard or of a constant, the architecture or the splitting does.
         """
-        return hashlib.sha256(self._entry.model_dump_json().encode()).hexdigest()
+        content = self._entry.model_dump_json() + self.splitting
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def params(self, split: str, view: View = "full") -> Params:
         """Final parameters of the networks of a split, ordered by network id.
@@ -124,7 +169,7 @@ class Population:
             ValueError: If the view is unknown.
         """
         masks = self._masks(view)
-        params = read_tensors(list(self._shards(split)), dict(self.space.shapes))
+        params = self._open(split).tensors(self.space.shapes)
         return free_entries(params, masks) if masks else params
 
     def _masks(self, view: View) -> Params:
@@ -142,7 +187,8 @@ class Population:
         Returns:
             What reads any of them, in the order of `params(split)`.
         """
-        return open_stored(self._shards(split), dict(self.space.shapes), self._masks(view))
+        masks = self._masks(view)
+        return self._open(split).stored(dict(self.space.shapes), masks)
 
     def batches(
         self,
@@ -191,15 +237,14 @@ class Population:
                 "0 and num_networks from 1 to "
                 f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
             )
-        if unknown := [name for name in columns if name not in self._scalar_columns]:
+        if unknown := [name for name in columns if name not in self.columns]:
             raise ValueError(
-                f"population {self.name!r}: no columns {unknown}; columns are "
-                f"{self._scalar_columns}"
+                f"population {self.name!r}: no columns {unknown}; columns are {list(self.columns)}"
             )
         order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
         kept = count - count % batch_size if drop_last else count
-        found = read_columns(self._shards(split), columns) if columns else {}
-        return in_batches(stored, found, order[:kept].split(batch_size) if kept else [], workers)
+        table = self._open(split).columns(columns) if columns else {}
+        return in_batches(stored, table, order[:kept].split(batch_size) if kept else [], workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
         """Final parameters of the networks of a split as one tensor.
@@ -212,7 +257,7 @@ class Population:
         Returns:
             `[N, P]`, float32: the same as `zoo.params.flatten(space, params(split))`, read at once.
         """
-        return read_flat(list(self._shards(split)), dict(self.space.shapes))
+        return self._open(split).flat(self.space.shapes)
 
     def trajectory(self, split: str) -> tuple[np.ndarray, Params]:
         """Checkpoints along training.
@@ -227,10 +272,9 @@ class Population:
         Raises:
             StoreError: If the zoo was generated without checkpoints.
         """
-        steps, files = self._checkpoints(split)
-        return steps, read_tensors(
-            files, {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
-        )
+        files, steps = self._open_trajectory(split)
+        shapes = {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
+        return steps, files.tensors(shapes)
 
     def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
         """Conserved quantities along training, and how far gradients were from conserving them.
@@ -246,31 +290,45 @@ class Population:
         Raises:
             StoreError: If the zoo was generated without checkpoints or without `laws`.
         """
-        steps, files = self._checkpoints(split)
-        names = [name for name in files[0].columns if name.startswith((QUANTITY, RESIDUAL))]
-        if not names:
+        files, steps = self._open_trajectory(split)
+        quantities, residuals = _beginning(QUANTITY, files), _beginning(RESIDUAL, files)
+        if not quantities:
             raise StoreError(
                 f"population {self.name!r}: no conserved quantities; the job asked for no laws"
             )
-        columns = {
-            name: torch.from_numpy(array) for name, array in read_columns(files, names).items()
-        }
-        first, second = (
-            {n.removeprefix(k): t for n, t in columns.items() if n.startswith(k)}
-            for k in (QUANTITY, RESIDUAL)
-        )
-        return steps, first, second
+        return steps, _as_tensors(quantities), _as_tensors(residuals)
 
-    def _checkpoints(self, split: str) -> tuple[np.ndarray, list[MappedFile]]:
+    def checkpoint_metrics(self, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Metrics along training.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            Steps `[N, T]`, and metrics `[N, T]` by name.
+
+        Raises:
+            StoreError: If the zoo has no checkpoints, or no metrics of them.
+        """
+        files, steps = self._open_trajectory(split)
+        metrics = _beginning(METRIC, files)
+        if not metrics:
+            raise StoreError(
+                f"population {self.name!r}: no metrics of checkpoints; the job asked for no "
+                "checkpoint_metrics"
+            )
+        return steps, metrics
+
+    def _open_trajectory(self, split: str) -> tuple[SplitFiles, np.ndarray]:
         if not self._entry.trajectory:
             raise StoreError(
                 f"population {self.name!r}: no trajectory; the job asked for no checkpoints"
             )
-        files = list(self._shards(split, trajectory=True))
-        return read_columns(files, ["checkpoint_steps"])["checkpoint_steps"], files
+        files = self._open(split, trajectory=True)
+        return files, files.columns(["checkpoint_steps"])["checkpoint_steps"]
 
     def table(self, split: str) -> pd.DataFrame:
-        """Hyperparameters and metrics of the networks of a split, ordered by network id.
+        """Hyperparameters, metrics and labels of the networks of a split, ordered by network id.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
@@ -278,15 +336,38 @@ class Population:
         Returns:
             One row a network, in the order of `params`.
         """
-        return pd.DataFrame(read_columns(self._shards(split), self._scalar_columns))
+        return pd.DataFrame(self._open(split).columns(list(self.columns)))
 
-    @cached_property
-    def _scalar_columns(self) -> list[str]:
-        return list(scalar_columns(self.hyperparameters))
-
-    def _shards(self, split: str, trajectory: bool = False) -> Iterator[MappedFile]:
+    def _open(self, split: str, trajectory: bool = False) -> SplitFiles:
         if split not in self.splits:
             raise ValueError(
                 f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
             )
-        return open_shards(self.directory, self.manifest, self.name, split, trajectory)
+        if self.splitting == DEFAULT:
+            return SplitFiles(self._files(split, trajectory))
+        return SplitFiles(self._files(None, trajectory), self._rows[split])
+
+    def _files(self, split: str | None, trajectory: bool = False) -> list[MappedFile]:
+        return list(open_shards(self.directory, self.manifest, self.name, split, trajectory))
+
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Networks of each split of a splitting that the files do not follow."""
+        split_of = SplitFiles(self._files(None)).columns([self.splitting])[self.splitting]
+        rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
+        if splitting_digest(rows) != self.splittings[self.splitting].sha256:
+            raise StoreError(
+                f"population {self.name!r}: column {self.splitting!r} is not the splitting that "
+                "the manifest describes"
+            )
+        return rows
+
+
+def _beginning(prefix: str, files: SplitFiles) -> dict[str, np.ndarray]:
+    """Columns that begin with a prefix, by the rest of their names."""
+    names = [name for name in files.files[0].columns if name.startswith(prefix)]
+    return {name.removeprefix(prefix): array for name, array in files.columns(names).items()}
+
+
+def _as_tensors(columns: Mapping[str, np.ndarray]) -> Params:
+    return {name: torch.from_numpy(array) for name, array in columns.items()}

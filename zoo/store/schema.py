@@ -9,48 +9,27 @@ from pathlib import Path
 import numpy as np
 
 from zoo.store.bounds import check_file
-from zoo.store.manifest import Manifest, PlannedFile, ShardEntry
+from zoo.store.entries import ColumnEntry, ShardEntry
+from zoo.store.file_map import TEXT
+from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
 from zoo.weight_space import WeightSpace
 
 QUANTITY, RESIDUAL = "quantity.", "residual."
 """What names of columns of conserved quantities, and of the residuals of their laws, begin with."""
-ID_COLUMNS = ("network_id", "seed")
-METRIC_COLUMNS = (
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "generalization_gap",
-    "steps",
-    "train_size",
-    "diverged",
-    "diverged_at",
-)
-_TYPES = {
-    **dict.fromkeys((*ID_COLUMNS, "steps", "train_size", "diverged_at"), ("<i8",)),
-    **dict.fromkeys(METRIC_COLUMNS[:5], ("<f8",)),
-    "diverged": ("|b1",),
-}
-_HYPERPARAMETER_TYPES = ("<f8", "<i8", "text")
+METRIC = "metric."
+"""What names of columns of metrics at checkpoints begin with."""
+STORED = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "text": TEXT}
+"""How columns of the tables are stored."""
 _CONSTANTS = {"free": "|b1", "fixed": "<f4", "mixing": "<f4", "offset": "<f4", "statistic": "|b1"}
 
 
-def scalar_columns(hyperparameters: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The columns of a shard that are one number or text for each network.
-
-    Args:
-        hyperparameters: Names of the hyperparameters.
-
-    Returns:
-        Allowed types by name, in the order in which a table shows them.
-    """
-    names = dict.fromkeys([*ID_COLUMNS, *hyperparameters, *METRIC_COLUMNS])
-    return {name: _TYPES.get(name, _HYPERPARAMETER_TYPES) for name in names}
-
-
 def open_shards(
-    directory: Path, manifest: Manifest, population: str, split: str, trajectory: bool = False
+    directory: Path,
+    manifest: Manifest,
+    population: str,
+    split: str | None,
+    trajectory: bool = False,
 ) -> Iterator[MappedFile]:
     """Open the files of a split, each checked: place, length, map and schema.
 
@@ -58,14 +37,14 @@ def open_shards(
         directory: The zoo.
         manifest: Its manifest.
         population: Name of the population.
-        split: Name of the split.
+        split: Name of the split, None for all.
         trajectory: Whether the files of trajectories are wanted.
 
     Yields:
         Open files, in the order of their networks.
     """
     for file in manifest.files(population, trajectory):
-        if file.split == split:
+        if split in (None, file.split):
             yield check_shard(directory, manifest, population, file, trajectory)
 
 
@@ -93,12 +72,11 @@ def check_shard(
     """
     path = check_file(directory, file.path, file.entry.bytes)
     checked = open_mapped(path)
-    entry, rows = manifest.populations[population], file.entry.rows
-    space = entry.weight_space()
+    space, rows = manifest.populations[population].weight_space(), file.entry.rows
     if trajectory:
-        _check_trajectory(checked, space, rows)
+        _check_trajectory(checked, space, rows, manifest.columns_of("metric"))
     else:
-        _check_final(checked, space, rows, entry.hyperparameters)
+        _check_final(checked, space, rows, manifest.columns)
     if (checked.array("network_id") != np.arange(file.first, file.first + rows)).any():
         raise StoreError(
             f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order"
@@ -107,40 +85,41 @@ def check_shard(
 
 
 def _check_final(
-    checked: MappedFile, space: WeightSpace, rows: int, hyperparameters: tuple[str, ...]
+    checked: MappedFile, space: WeightSpace, rows: int, columns: Mapping[str, ColumnEntry]
 ) -> None:
-    expected = {name: (types, (rows,)) for name, types in scalar_columns(hyperparameters).items()}
-    expected |= {name: (("<f4",), (rows, *shape)) for name, shape in space.shapes.items()}
+    expected = {name: (STORED[column.dtype], (rows,)) for name, column in columns.items()}
+    expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
     _check_columns(checked, expected)
 
 
-def _check_trajectory(checked: MappedFile, space: WeightSpace, rows: int) -> None:
+def _check_trajectory(
+    checked: MappedFile, space: WeightSpace, rows: int, metrics: tuple[str, ...]
+) -> None:
     shape = checked.column("checkpoint_steps").shape
     if len(shape) != 2 or shape[0] != rows:
         raise StoreError(
             f"{checked.path}: 'checkpoint_steps': expected shape [{rows}, T], found {list(shape)}"
         )
-    expected = {"network_id": (("<i8",), (rows,)), "checkpoint_steps": (("<i8",), shape)}
-    expected |= {name: (("<f4",), (*shape, *own)) for name, own in space.shapes.items()}
-    laws = [
-        name
-        for name in checked.columns
-        if name.startswith((QUANTITY, RESIDUAL)) and name not in expected
-    ]
-    expected |= {name: (("<f4",), (*shape, *checked.columns[name].shape[2:])) for name in laws}
+    expected = {"network_id": ("<i8", (rows,)), "checkpoint_steps": ("<i8", shape)}
+    expected |= {name: ("<f4", (*shape, *of_one)) for name, of_one in space.shapes.items()}
+    optional = [name for name in checked.columns if name not in expected]
+    for name in optional:
+        if name.startswith((QUANTITY, RESIDUAL)):
+            expected[name] = ("<f4", (*shape, *checked.columns[name].shape[2:]))
+        elif name.removeprefix(METRIC) in metrics and name.startswith(METRIC):
+            expected[name] = ("<f8", shape)
     _check_columns(checked, expected)
 
 
 def _check_columns(
-    checked: MappedFile, expected: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    checked: MappedFile, expected: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
-    for name, (types, shape) in expected.items():
+    for name, (dtype, shape) in expected.items():
         column = checked.column(name)
-        if column.dtype not in types or column.shape != shape:
-            wanted, found = " or ".join(map(_type_name, types)), _type_name(column.dtype)
+        if (column.dtype, column.shape) != (dtype, shape):
             raise StoreError(
-                f"{checked.path}: {name!r}: expected shape {list(shape)} {wanted}, found "
-                f"{list(column.shape)} {found}"
+                f"{checked.path}: {name!r}: expected shape {list(shape)} {_type_name(dtype)}, "
+                f"found {list(column.shape)} {_type_name(column.dtype)}"
             )
     unknown = [name for name in checked.columns if name not in expected]
     if unknown:
@@ -151,7 +130,7 @@ def _check_columns(
 
 
 def _type_name(code: str) -> str:
-    return code if code == "text" else np.dtype(code).name
+    return code if code == TEXT else np.dtype(code).name
 
 
 def check_constants(
@@ -182,7 +161,7 @@ def check_constants(
         fits = (
             square and of in space.groups
             if kind == "mixing"
-            else space.shapes.get(of) == column.shape
+            else of in space.shapes and (space.shapes[of] or (1,)) == column.shape
         )
         if _CONSTANTS.get(kind) != column.dtype or not fits:
             raise StoreError(
@@ -193,7 +172,9 @@ def check_constants(
         _tensor(name) for name in _of("fixed", checked)
     }:
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
-    return {name: checked.array(name) for name in checked.columns}
+    arrays = {name: checked.array(name) for name in checked.columns}
+    scalars = {name for name in arrays if space.shapes.get(_tensor(name)) == ()}
+    return arrays | {name: arrays[name].reshape(()) for name in scalars}
 
 
 def _of(kind: str, checked: MappedFile) -> Iterator[str]:

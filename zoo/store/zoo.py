@@ -37,11 +37,19 @@ class Zoo(Mapping[str, Population]):
     def __len__(self) -> int:
         return len(self._populations)
 
+    @property
+    def views(self) -> dict[str, tuple[Population, ...]]:
+        """Populations that are one set of networks of several architectures, by its name."""
+        return {
+            name: tuple(self[member] for member in members)
+            for name, members in self.manifest.views.items()
+        }
+
     def choose(self, names: Sequence[str] | None) -> dict[str, Population]:
         """Populations by name.
 
         Args:
-            names: Their names, all if None.
+            names: Their names, or names of views, all populations if None.
 
         Returns:
             The populations, in the order of the names.
@@ -49,12 +57,13 @@ class Zoo(Mapping[str, Population]):
         Raises:
             ValueError: If there is no such population.
         """
+        views = self.manifest.views
         chosen = list(self) if names is None else list(names)
-        if unknown := [name for name in chosen if name not in self]:
+        if unknown := [name for name in chosen if name not in self and name not in views]:
             raise ValueError(
-                f"no populations {unknown} in {self.directory}; populations are {list(self)}"
+                f"no populations {unknown} in {self.directory}; populations are {[*self, *views]}"
             )
-        return {name: self[name] for name in chosen}
+        return {member: self[member] for name in chosen for member in views.get(name, (name,))}
 
     def __repr__(self) -> str:
         return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"

@@ -1,0 +1,234 @@
+"""Are the files of a population what the manifest says, and do they agree with one another?"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+
+from zoo.store.atomic import sha256
+from zoo.store.bounds import MANIFEST_NAME, check_file
+from zoo.store.entries import DEFAULT, SPLITS, ShardEntry, splitting_digest
+from zoo.store.manifest import Manifest, PlannedFile, PopulationEntry
+from zoo.store.mapped import MappedFile, StoreError, escape
+from zoo.store.schema import METRIC, QUANTITY, RESIDUAL, check_constants, check_shard
+
+Columns = dict[str, Shaped[np.ndarray, "..."]]
+_ROLES_KEPT = ("id", "hyperparameter", "group", "splitting")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong with a zoo.
+
+    Attributes:
+        path: The file, relative to the zoo.
+        reason: What was expected and what was found.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def fault_of(directory: Path, path: str, error: Exception) -> Fault:
+    """An error as a fault, its text without the path that it begins with."""
+    text = escape(str(error))
+    return Fault(path, text.removeprefix(f"{directory / path}: ").removeprefix(f"{directory}: "))
+
+
+@dataclass
+class PopulationCheck:
+    """A check of the files of one population.
+
+    Attributes:
+        directory: The zoo.
+        manifest: Its manifest.
+        name: The population.
+        constants: Its constants, once they have been read.
+        table: Columns that are compared across shards and populations, of all networks; empty if a
+            shard is wrong.
+    """
+
+    directory: Path
+    manifest: Manifest
+    name: str
+    constants: Columns
+    table: Columns
+
+    @property
+    def entry(self) -> PopulationEntry:
+        """What the manifest says of it."""
+        return self.manifest.populations[self.name]
+
+    def run(self) -> Iterator[Fault]:
+        """Check all files.
+
+        Yields:
+            What is wrong.
+        """
+        yield from self._check_constants()
+        parts: list[Columns] = []
+        finals: dict[str, MappedFile] = {}
+        for file in self.manifest.files(self.name):
+            checked, faults = self._check(file, trajectory=False)
+            yield from faults
+            if checked is not None and not faults:
+                finals[Path(file.path).name] = checked
+                parts.append({name: checked.array(name) for name in self._kept_columns})
+        for file in self.manifest.files(self.name, trajectory=True):
+            checked, faults = self._check(file, trajectory=True)
+            yield from faults
+            last = finals.get(Path(file.path).name)
+            if checked is not None and last is not None and not faults:
+                yield from (Fault(file.path, why) for why in self._check_ends(checked, last))
+        if len(parts) == len(self.entry.shards):
+            self.table = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+            yield from (Fault(MANIFEST_NAME, why) for why in self._check_splittings())
+
+    @property
+    def _kept_columns(self) -> list[str]:
+        columns = self.manifest.columns.items()
+        return [name for name, c in columns if c.role in _ROLES_KEPT or name == "seed"]
+
+    def _check_constants(self) -> Iterator[Fault]:
+        entry = self.entry
+        if entry.constants is not None:
+            path = f"constants/{self.name}.h5"
+            try:
+                self.constants = check_constants(
+                    self.directory, self.name, entry.constants, entry.weight_space()
+                )
+                yield from self._check_hash(path, entry.constants)
+            except StoreError as error:
+                yield fault_of(self.directory, path, error)
+        if entry.architecture is None:
+            return
+        try:
+            tensors = {key: torch.from_numpy(array) for key, array in self.constants.items()}
+            entry.build(self.manifest.task, tensors)
+        except ValueError as error:
+            yield Fault(MANIFEST_NAME, f"population {self.name!r}: {escape(str(error))}")
+
+    def _check(self, file: PlannedFile, trajectory: bool) -> tuple[MappedFile | None, list[Fault]]:
+        """A shard, if it can be read, and what is wrong with it by itself."""
+        try:
+            checked = check_shard(self.directory, self.manifest, self.name, file, trajectory)
+            faults = list(self._check_hash(file.path, file.entry))
+        except StoreError as error:
+            return None, [fault_of(self.directory, file.path, error)]
+        try:
+            reasons = [*self._check_attributes(checked, file), *self._check_order(checked)]
+            reasons += self._check_parameters(checked)
+            if not trajectory:
+                reasons += self._check_table(checked)
+        except StoreError as error:
+            return None, [*faults, fault_of(self.directory, file.path, error)]
+        return checked, faults + [Fault(file.path, reason) for reason in reasons]
+
+    def _check_hash(self, path: str, entry: ShardEntry) -> Iterator[Fault]:
+        found = sha256(check_file(self.directory, path, entry.bytes))
+        if found != entry.sha256:
+            yield Fault(path, f"expected sha256 {entry.sha256}, found {found}")
+
+    def _check_attributes(self, checked: MappedFile, file: PlannedFile) -> Iterator[str]:
+        shard, shards = map(int, re.findall(r"\d{5}", file.path))
+        expected: dict[str, str | int] = {"population": self.name, "split": file.split}
+        if self.manifest.config_sha256 is not None:
+            expected["config_sha256"] = self.manifest.config_sha256
+        expected |= {"shard": shard, "shards": shards}
+        for key, value in expected.items():
+            found = checked.map.attributes.get(key)
+            if found != value:
+                yield f"attribute {key!r}: expected {value!r}, found {found!r:.200}"
+
+    def _check_order(self, checked: MappedFile) -> Iterator[str]:
+        """Columns of the table first, then parameters, then what was measured at checkpoints."""
+        tensors, names = self.entry.space["tensors"], list(checked.columns)
+        measured = [name for name in names if name.startswith((QUANTITY, RESIDUAL, METRIC))]
+        table = [name for name in names if name not in tensors and name not in measured]
+        if names != [*table, *tensors, *measured]:
+            yield "columns are not in the order of the format"
+
+    def _check_parameters(self, checked: MappedFile) -> Iterator[str]:
+        """Parameters are finite; fixed entries are those of the constants, bit for bit."""
+        for name in self.entry.space["tensors"]:
+            values = checked.array(name)
+            if not np.isfinite(values).all():
+                yield f"{name!r} has parameters that are not finite"
+            if f"free.{name}" in self.constants:
+                fixed = ~self.constants[f"free.{name}"]
+                expected = self.constants[f"fixed.{name}"].view(np.int32)[fixed]
+                if (values.view(np.int32)[..., fixed] != expected).any():
+                    yield f"{name!r} has fixed entries that are not those of the constants"
+
+    def _check_table(self, checked: MappedFile) -> Iterator[str]:
+        """Values are there and in their ranges, but metrics of networks that diverged."""
+        diverged = np.zeros(checked.columns["network_id"].shape, bool)
+        if "diverged" in self.manifest.columns:
+            diverged = checked.array("diverged")
+        ended_at = checked.array("diverged_at") if "diverged_at" in self.manifest.columns else None
+        if ended_at is not None and (diverged != (ended_at >= 0)).any():
+            yield "'diverged' and 'diverged_at' contradict each other"
+        for name, column in self.manifest.columns.items():
+            values = checked.array(name)
+            if column.dtype == "text":
+                if not column.nullable and column.role != "splitting" and (values == "").any():
+                    yield f"{name!r} has empty texts"
+                continue
+            needed = ~diverged if column.role == "metric" else np.ones_like(diverged)
+            if column.nullable:
+                needed = needed & ~np.isnan(values)
+            low, high = column.bounds
+            values = values[needed]
+            if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
+                yield f"{name!r} has values that are not finite, or not from {low:g} to {high:g}"
+
+    def _check_ends(self, checked: MappedFile, last: MappedFile) -> Iterator[str]:
+        """Checkpoints never go back, and end with what the final networks are."""
+        steps = checked.array("checkpoint_steps")
+        wrong = (np.diff(steps) < 0).any()
+        if "steps" in self.manifest.columns:
+            wrong |= (steps[:, 0] != 0).any() or (steps[:, -1] != last.array("steps")).any()
+        if wrong:
+            yield "'checkpoint_steps' do not go from 0 to the last step"
+        for name in self.entry.space["tensors"]:
+            if checked.array(name)[:, -1].tobytes() != last.array(name).tobytes():
+                yield f"{name!r} does not end at the final parameters"
+        for name in self.manifest.columns_of("metric"):
+            if f"{METRIC}{name}" in checked.columns:
+                end, final = checked.array(f"{METRIC}{name}")[:, -1], last.array(name)
+                if not np.array_equal(end, final, equal_nan=True):
+                    yield f"{METRIC}{name!r} does not end at the final metric"
+
+    def _check_splittings(self) -> Iterator[str]:
+        """Splittings are those that the manifest describes; no group lies in two splits."""
+        bounds = np.cumsum([self.entry.sizes[split] for split in SPLITS])
+        place = np.array(SPLITS)[np.searchsorted(bounds, self.table["network_id"], side="right")]
+        for name, splitting in self.entry.splittings.items():
+            split_of = place if name == DEFAULT else self.table[name]
+            rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
+            sizes = {split: len(ids) for split, ids in rows.items()}
+            where = f"population {self.name!r}, splitting {name!r}"
+            if (sizes, splitting_digest(rows)) != (splitting.sizes, splitting.sha256):
+                yield f"{where}: its networks have other splits than the manifest says"
+            if unknown := set(split_of.tolist()) - {*SPLITS, ""}:
+                yield f"{where}: {min(unknown)!r:.100} is no split"
+            for group in self.manifest.columns_of("group"):
+                if torn := _groups_in_two(self.table[group], rows):
+                    yield f"{where}: group {group!r} {torn!r:.100} lies in two splits"
+
+
+def _groups_in_two(groups: np.ndarray, rows: dict[str, np.ndarray]) -> object:
+    """A group with networks in more than one split, None if there is none."""
+    split_of_group: dict[object, str] = {}
+    for split, ids in rows.items():
+        for group in np.unique(groups[ids]).tolist():
+            if split_of_group.setdefault(group, split) != split:
+                return group
+    return None

@@ -1,0 +1,81 @@
+"""The networks of one split: the files that have them, and which rows of these files they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from zoo.params import Params
+from zoo.store.columns import read_columns, read_flat, read_tensors
+from zoo.store.mapped import MappedFile
+from zoo.store.streaming import StoredParams, open_stored
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Where the networks of a split are.
+
+    Attributes:
+        files: Checked files; rows of one after those of the one before it.
+        rows: Row of each network, counted over all files; None if they are all rows.
+    """
+
+    files: Sequence[MappedFile]
+    rows: Int64[np.ndarray, " N"] | None = None
+
+    def columns(self, names: Sequence[str]) -> dict[str, Shaped[np.ndarray, "N ..."]]:
+        """Read columns.
+
+        Args:
+            names: Their names.
+
+        Returns:
+            Arrays by name; text has object dtype.
+        """
+        columns = read_columns(self.files, names)
+        if self.rows is None:
+            return columns
+        return {name: array[self.rows] for name, array in columns.items()}
+
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> Params:
+        """Read float32 columns.
+
+        Args:
+            shapes: Shape of each column without its rows.
+
+        Returns:
+            Tensors `[N, *shape]`.
+        """
+        tensors = read_tensors(self.files, shapes)
+        if self.rows is None:
+            return tensors
+        return {name: tensor[self.rows] for name, tensor in tensors.items()}
+
+    def flat(self, shapes: Mapping[str, tuple[int, ...]]) -> Float[Tensor, "N P"]:
+        """Read float32 columns into one tensor.
+
+        Args:
+            shapes: Shape of each column without its rows.
+
+        Returns:
+            All columns of a network in turn.
+        """
+        flat = read_flat(self.files, shapes)
+        return flat if self.rows is None else flat[self.rows]
+
+    def stored(
+        self, shapes: Mapping[str, tuple[int, ...]], free: Mapping[str, Tensor]
+    ) -> StoredParams:
+        """The networks without reading them.
+
+        Args:
+            shapes: Shape of each tensor of one network.
+            free: Masks of tensors of which only the free entries are wanted.
+
+        Returns:
+            What reads any of them.
+        """
+        stored = open_stored(self.files, shapes, free)
+        return stored if self.rows is None else stored.select(self.rows)
