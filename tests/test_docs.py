@@ -23,7 +23,16 @@ from data_gen.tasks.task import TASKS, TaskConfig, load_task
 from metanet.inputs.treatments import TREATMENTS
 from studies.cli import main as symzoo
 from zoo.architectures import ASYMMETRIES
-from zoo.store.manifest import Manifest, PopulationEntry, ShardEntry
+from zoo.store.entries import (
+    ColumnEntry,
+    DroppedRows,
+    ShardEntry,
+    SourceEntry,
+    SourceFile,
+    SplittingEntry,
+    TaskEntry,
+)
+from zoo.store.manifest import Manifest, PopulationEntry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -196,7 +205,16 @@ def test_every_key_of_a_job_is_listed():
 
 def test_every_key_of_the_manifest_is_listed():
     text = (ROOT / "docs" / "store_format.md").read_text(encoding="utf-8")
-    for model in (Manifest, PopulationEntry, ShardEntry):
+    parts = (
+        ShardEntry,
+        ColumnEntry,
+        SplittingEntry,
+        TaskEntry,
+        SourceEntry,
+        SourceFile,
+        DroppedRows,
+    )
+    for model in (Manifest, PopulationEntry, *parts):
         assert [name for name in model.model_fields if f"`{name}`" not in text] == []
 
 

@@ -204,7 +204,7 @@ class PopulationCheck:
             if f"{METRIC}{name}" in checked.columns:
                 end, final = checked.array(f"{METRIC}{name}")[:, -1], last.array(name)
                 if not np.array_equal(end, final, equal_nan=True):
-                    yield f"{METRIC}{name!r} does not end at the final metric"
+                    yield f"{METRIC + name!r} does not end at the final metric"
 
     def _check_splittings(self) -> Iterator[str]:
         """Splittings are those that the manifest describes; no group lies in two splits."""

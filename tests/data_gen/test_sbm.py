@@ -6,6 +6,8 @@ from sklearn.linear_model import LogisticRegression
 
 from data_gen.config import load_job
 from data_gen.generation import generate
+from data_gen.integrity.verify import verify_zoo
+from data_gen.populations import build_population
 from data_gen.rng import generator
 from data_gen.tasks.graphs import NUM_NODES
 from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
@@ -140,3 +142,29 @@ def test_networks_of_the_recipe_learn(tmp_path):
         accuracy = population.table("train").test_accuracy
         assert accuracy.min() > 2 / NUM_BLOCKS
     assert zoo["w_asymmetric"].num_free < zoo["standard"].num_free
+
+
+def test_scalars_of_asymmetric_networks_are_stored(tmp_path):
+    job = load_job(
+        "sbm-gin",
+        [
+            "task.train_size=100",
+            "task.test_size=40",
+            "count=4",
+            "hyperparameters.steps=3",
+            "populations={syre: {architecture: {name: gin}, asymmetry: {kind: syre}}}",
+        ],
+    )
+    folder = generate(job, tmp_path / "zoo", device="cpu", compile=False, quiet=True)
+    assert verify_zoo(folder) == []
+    population = load(folder)["syre"]
+    made = build_population(job, "syre", load_task(job.task))
+    scalars = {name for name, constant in made.constants.items() if not constant.dim()}
+    assert scalars
+    assert set(population.constants) == set(made.constants)
+    for name, constant in made.constants.items():
+        assert population.constants[name].shape == constant.shape
+        assert torch.equal(population.constants[name], constant)
+    x = load_task(job.task).test.x[:5].float()
+    params = {name: tensor[0] for name, tensor in population.params("train").items()}
+    assert population.architecture.apply(params, x).isfinite().all()
