@@ -25,8 +25,8 @@ from data_gen.table import full_table
 from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
 from zoo.architectures.base import Architecture
+from zoo.sharing.card import render_card
 from zoo.store.atomic import sha256, write_text
-from zoo.store.card import render_card
 from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
 from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry
@@ -224,8 +224,7 @@ def make_plan(job: Job) -> Plan:
     """
     task = load_task(job.task)
     architectures = {name: build_population(job, name, task) for name in job.populations}
-    # a row that does not fit the task is refused before anything is made
-    full_table(job, task, torch.arange(job.count))
+    full_table(job, task, torch.arange(job.count))  # refuses rows that do not fit the task
     return Plan(task, architectures, plan(job, architectures))
 
 

@@ -156,7 +156,7 @@ LAW = {
 OWNERS = {
     "h5py": {"zoo/store/hdf5.py"},
     "datasets": {"data_gen/tasks/images.py"},
-    "yaml": {"zoo/config.py", "zoo/store/card.py"},
+    "yaml": {"zoo/config.py", "zoo/sharing/card.py"},
     "huggingface_hub": {"zoo/sharing/hub.py"},
     "pyarrow": {"zoo/sharing/export.py"},
     "matplotlib": {"studies"},

@@ -15,8 +15,6 @@ MEDIAN_NODES, NINTH_DECILE_NODES, MAX_TOTAL_NODES = 61, 194, 167298
 MAX_TYPE_IGNORES = 5
 
 STILL_LONG = {
-    "data_gen/integrity/verify.py": 373,
-    "zoo/store/manifest.py": 356,
 }
 STILL_DENSE = {
     "data_gen/integrity/recompute.py": 2,

@@ -17,9 +17,9 @@ from data_gen.generation import generate
 from data_gen.integrity.population_files import Fault
 from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import verify_zoo
+from zoo.sharing.card import render_card
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_file, inside
-from zoo.store.card import render_card
 from zoo.store.entries import ShardEntry
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file

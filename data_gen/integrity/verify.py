@@ -13,8 +13,8 @@ import numpy as np
 from data_gen.config import Job
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
+from zoo.sharing.card import digest_of
 from zoo.store.bounds import MANIFEST_NAME, inside
-from zoo.store.card import digest_of
 from zoo.store.entries import DEFAULT, SPLITS, default_splitting
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file

@@ -20,7 +20,7 @@ from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
 from tests import fuzz_store
 from tests.stored import read_attributes, read_columns
-from zoo.store.card import digest_of
+from zoo.sharing.card import digest_of
 from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import read_manifest
 from zoo.store.mapped import StoreError

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from zoo.architectures import build_architecture
+from zoo.sharing.card import render_card
 from zoo.store.atomic import sha256, write_text
-from zoo.store.card import render_card
 from zoo.store.entries import (
     DEFAULT,
     SPLITS,

@@ -14,8 +14,8 @@ import yaml
 import zoo
 from data_gen.config import load_job
 from tests.zoo.written import JOB, write_zoo
-from zoo.store.card import render_card
-from zoo.store.histogram import histogram_lines
+from zoo.sharing.card import render_card
+from zoo.sharing.histogram import histogram_lines
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from huggingface_hub import errors
 
 import zoo
 from tests.zoo.written import write_zoo
+from zoo.sharing.card import render_card
 from zoo.sharing.hub import HubError, pull, push
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.card import render_card
 from zoo.store.mapped import StoreError
 
 REPO = "someone/small-zoo"

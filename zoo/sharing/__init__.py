@@ -1,1 +1,1 @@
-"""A zoo for others: in the formats of other programs, and on the Hugging Face Hub."""
+"""A zoo for others: its card, formats of other programs, the Hugging Face Hub."""

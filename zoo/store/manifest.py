@@ -256,9 +256,7 @@ class Manifest(StrictModel):
             StoreError: If none did.
         """
         if self.config is None:
-            raise StoreError(
-                "the zoo was not made by a job of generate-zoo, so its task cannot be loaded"
-            )
+            raise StoreError("no job of generate-zoo made the zoo: its task cannot be loaded")
         return self.config
 
     def entries(self) -> dict[str, ShardEntry]:

@@ -1,7 +1,7 @@
 """A population of a zoo on disk, read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,13 @@ from torch import Tensor
 from zoo.architectures import Architecture
 from zoo.architectures.base import MODULE, constants_of, count_free
 from zoo.params import Params, free_entries
-from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry, splitting_digest
+from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry
 from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError
-from zoo.store.schema import METRIC, QUANTITY, RESIDUAL, check_constants, open_shards
-from zoo.store.split_files import SplitFiles
+from zoo.store.schema import check_constants, open_shards
+from zoo.store.split_files import SplitFiles, rows_of_splitting
 from zoo.store.streaming import Batch, StoredParams, in_batches, shuffled
+from zoo.store.trajectory import read_laws, read_metrics, read_params, read_steps
 from zoo.weight_space import WeightSpace
 
 View = Literal["full", "free"]
@@ -147,12 +148,8 @@ class Population:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the content, hexadecimal.
-
-        Changes when a byte of a shard or of a constant, the architecture or the splitting does.
-        """
-        content = self._entry.model_dump_json() + self.splitting
-        return hashlib.sha256(content.encode()).hexdigest()
+        """Identity of files, architecture and splitting, hexadecimal."""
+        return hashlib.sha256((self._entry.model_dump_json() + self.splitting).encode()).hexdigest()
 
     def params(self, split: str, view: View = "full") -> Params:
         """Final parameters of the networks of a split, ordered by network id.
@@ -203,25 +200,18 @@ class Population:
         drop_last: bool = False,
         workers: int = 0,
     ) -> Iterator[Batch]:
-        """One pass over the networks of a split, read while it goes.
-
-        Memory holds a few batches, not the split.
-
-            for params, columns in population.batches("train", 64, seed=0, epoch=epoch,
-            columns=["test_accuracy"]): ...
+        """One pass over the networks of a split, read while it goes: memory holds a few batches.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
             batch_size: Networks in a batch; the last has what is left.
-            seed: Of the order, a uniformly random one: that of `zoo.store.streaming.shuffled`. None
-                for the order of network ids.
+            seed: Of the order, a uniformly random one; None for the order of network ids.
             epoch: Number of the pass; under one seed each has an order of its own.
             columns: Columns of `table(split)` that are wanted, too.
             view: As for `params`.
             num_networks: Only the first networks by id, all if None.
             drop_last: Whether to leave out a last batch that is not full.
-            workers: Threads that read ahead; they change neither content nor order. 0 reads in this
-                thread.
+            workers: Threads that read ahead, which changes nothing else; 0 reads in this thread.
 
         Returns:
             Batches of params `[B, *shape]` and columns `[B]`.
@@ -234,22 +224,20 @@ class Population:
         if batch_size < 1 or workers < 0 or not 1 <= count <= len(stored):
             raise ValueError(
                 f"population {self.name!r}, split {split!r}: expected batch_size >= 1, workers >= "
-                "0 and num_networks from 1 to "
-                f"{len(stored)}, got {batch_size}, {workers} and {num_networks}"
+                f"0 and num_networks from 1 to {len(stored)}, got {batch_size}, {workers} and "
+                f"{num_networks}"
             )
         if unknown := [name for name in columns if name not in self.columns]:
             raise ValueError(
                 f"population {self.name!r}: no columns {unknown}; columns are {list(self.columns)}"
             )
         order = torch.arange(count) if seed is None else shuffled(count, seed, epoch)
-        kept = count - count % batch_size if drop_last else count
+        batches = [b for b in order.split(batch_size) if len(b) == batch_size or not drop_last]
         table = self._open(split).columns(columns) if columns else {}
-        return in_batches(stored, table, order[:kept].split(batch_size) if kept else [], workers)
+        return in_batches(stored, table, batches, workers)
 
     def flat(self, split: str) -> Float[Tensor, "N P"]:
-        """Final parameters of the networks of a split as one tensor.
-
-        `zoo.params.unflatten` turns it back.
+        """Final parameters as one tensor, which `zoo.params.unflatten` turns back.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
@@ -266,20 +254,16 @@ class Population:
             split: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            Steps `[N, T]`, evenly spaced from 0 (initialization) to each network's end, and tensors
-            `[N, T, *shape]`.
+            Steps `[N, T]` and tensors `[N, T, *shape]`.
 
         Raises:
             StoreError: If the zoo was generated without checkpoints.
         """
-        files, steps = self._open_trajectory(split)
-        shapes = {name: (steps.shape[1], *shape) for name, shape in self.space.shapes.items()}
-        return steps, files.tensors(shapes)
+        files = self._open_trajectory(split)
+        return read_steps(files), read_params(files, self.space)
 
     def conservation(self, split: str) -> tuple[np.ndarray, Params, Params]:
         """Conserved quantities along training, and how far gradients were from conserving them.
-
-        See `zoo.conservation`.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
@@ -288,15 +272,10 @@ class Population:
             Steps `[N, T]`, quantities `[N, T, *law.shape]` and residuals by the name of the law.
 
         Raises:
-            StoreError: If the zoo was generated without checkpoints or without `laws`.
+            StoreError: If the zoo has no checkpoints, or no conserved quantities.
         """
-        files, steps = self._open_trajectory(split)
-        quantities, residuals = _beginning(QUANTITY, files), _beginning(RESIDUAL, files)
-        if not quantities:
-            raise StoreError(
-                f"population {self.name!r}: no conserved quantities; the job asked for no laws"
-            )
-        return steps, _as_tensors(quantities), _as_tensors(residuals)
+        files = self._open_trajectory(split)
+        return read_steps(files), *read_laws(files)
 
     def checkpoint_metrics(self, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Metrics along training.
@@ -310,22 +289,15 @@ class Population:
         Raises:
             StoreError: If the zoo has no checkpoints, or no metrics of them.
         """
-        files, steps = self._open_trajectory(split)
-        metrics = _beginning(METRIC, files)
-        if not metrics:
-            raise StoreError(
-                f"population {self.name!r}: no metrics of checkpoints; the job asked for no "
-                "checkpoint_metrics"
-            )
-        return steps, metrics
+        files = self._open_trajectory(split)
+        return read_steps(files), read_metrics(files)
 
-    def _open_trajectory(self, split: str) -> tuple[SplitFiles, np.ndarray]:
+    def _open_trajectory(self, split: str) -> SplitFiles:
         if not self._entry.trajectory:
             raise StoreError(
                 f"population {self.name!r}: no trajectory; the job asked for no checkpoints"
             )
-        files = self._open(split, trajectory=True)
-        return files, files.columns(["checkpoint_steps"])["checkpoint_steps"]
+        return self._open(split, trajectory=True)
 
     def table(self, split: str) -> pd.DataFrame:
         """Hyperparameters, metrics and labels of the networks of a split, ordered by network id.
@@ -354,20 +326,4 @@ class Population:
     def _rows(self) -> dict[str, np.ndarray]:
         """Networks of each split of a splitting that the files do not follow."""
         split_of = SplitFiles(self._files(None)).columns([self.splitting])[self.splitting]
-        rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
-        if splitting_digest(rows) != self.splittings[self.splitting].sha256:
-            raise StoreError(
-                f"population {self.name!r}: column {self.splitting!r} is not the splitting that "
-                "the manifest describes"
-            )
-        return rows
-
-
-def _beginning(prefix: str, files: SplitFiles) -> dict[str, np.ndarray]:
-    """Columns that begin with a prefix, by the rest of their names."""
-    names = [name for name in files.files[0].columns if name.startswith(prefix)]
-    return {name.removeprefix(prefix): array for name, array in files.columns(names).items()}
-
-
-def _as_tensors(columns: Mapping[str, np.ndarray]) -> Params:
-    return {name: torch.from_numpy(array) for name, array in columns.items()}
+        return rows_of_splitting(split_of, self.splitting, self.splittings[self.splitting])

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from zoo.params import Params
 from zoo.store.columns import read_columns, read_flat, read_tensors
-from zoo.store.mapped import MappedFile
+from zoo.store.entries import SPLITS, SplittingEntry, splitting_digest
+from zoo.store.mapped import MappedFile, StoreError
 from zoo.store.streaming import StoredParams, open_stored
 
 
@@ -79,3 +80,25 @@ class SplitFiles:
         """
         stored = open_stored(self.files, shapes, free)
         return stored if self.rows is None else stored.select(self.rows)
+
+
+def rows_of_splitting(
+    split_of: Shaped[np.ndarray, " N"], name: str, described: SplittingEntry
+) -> dict[str, Int64[np.ndarray, "_"]]:
+    """Rows of each split of a splitting that files do not follow.
+
+    Args:
+        split_of: Name of the split of each network, as its column has it.
+        name: Name of the splitting.
+        described: What the manifest says of it.
+
+    Returns:
+        Rows, counted over all files.
+
+    Raises:
+        StoreError: If the column is another splitting.
+    """
+    rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
+    if splitting_digest(rows) != described.sha256:
+        raise StoreError(f"column {name!r} is not the splitting that the manifest describes")
+    return rows

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from zoo.sharing.histogram import histogram_lines
 from zoo.store.entries import DEFAULT, SPLITS, ShardEntry
-from zoo.store.histogram import histogram_lines
 from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.population import Population
 
