@@ -12,7 +12,7 @@ no type.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,14 +107,8 @@ def _columns(population: Population, split: str) -> Table:
 
 def _write_parquet(population: Population, split: str, folder: Path) -> None:
     table, shapes = _columns(population, split), population.space.shapes
-    fields = [
-        pa.field(name, pa.string() if _is_text(array) else pa.from_numpy_dtype(array.dtype))
-        for name, array in table.items()
-    ]
-    for name, shape in shapes.items():
-        of = pa.list_(pa.float32(), int(np.prod(shape)))
-        fields.append(pa.field(name, of, metadata={"shape": json.dumps(list(shape))}))
-    schema = pa.schema(fields, metadata={KEY: _record(population, split)})
+    record = {KEY: _record(population, split)}
+    schema = pa.schema([*_scalars(table), *_tensors(shapes)], metadata=record)
     stored = population.stored(split)
     step = max(1, BLOCK_BYTES // (4 * stored.num_params))
     texts = [name for name in table if _is_text(table[name])]
@@ -129,6 +123,18 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
             ]
             columns += [_lists(params[name], schema.field(name).type) for name in shapes]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _scalars(table: Table) -> Iterator[pa.Field]:
+    for name, array in table.items():
+        yield pa.field(name, pa.string() if _is_text(array) else pa.from_numpy_dtype(array.dtype))
+
+
+def _tensors(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[pa.Field]:
+    """Tensors as lists of fixed length; Parquet keeps their shapes beside."""
+    for name, shape in shapes.items():
+        of = pa.list_(pa.float32(), int(np.prod(shape)))
+        yield pa.field(name, of, metadata={"shape": json.dumps(list(shape))})
 
 
 def _lists(tensor: torch.Tensor, of: pa.DataType) -> pa.Array:

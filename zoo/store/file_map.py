@@ -10,7 +10,7 @@ up to `start`, and from there plain HDF5, which the map describes and no reader 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,6 +31,7 @@ _HEAD = len(MAGIC) + 8
 _SMALLEST_BLOCK = 512
 _CODE = np.dtype("<u4")
 _COLUMN_KEYS = {"dtype", "shape", "offset"}
+_TEXT_KEYS = {*_COLUMN_KEYS, "values"}
 _MAP_KEYS = {"format_version", "start", "length", "attributes", "columns"}
 
 
@@ -120,17 +121,16 @@ def place(
     Returns:
         Where HDF5 starts, a power of two, and the columns, those of text with their offsets.
     """
-    far = FileMap(attributes, {n: _moved(c, 2**62) for n, c in columns.items()}, 2**62, 2**62)
+    far = FileMap(
+        attributes, {n: replace(c, offset=2**62) for n, c in columns.items()}, 2**62, 2**62
+    )
     at = _HEAD + len(_as_json(far))
     placed = {}
     for name, column in columns.items():
-        placed[name] = _moved(column, at) if column.dtype == TEXT else column
-        at += column.length if column.dtype == TEXT else 0
+        is_text = column.dtype == TEXT
+        placed[name] = replace(column, offset=at) if is_text else column
+        at += column.length if is_text else 0
     return max(_SMALLEST_BLOCK, 1 << (at - 1).bit_length()), placed
-
-
-def _moved(column: Column, offset: int) -> Column:
-    return Column(column.dtype, column.shape, offset, column.values)
 
 
 def _as_json(described: FileMap) -> bytes:
@@ -165,6 +165,28 @@ def decode(data: memoryview) -> FileMap:
     Raises:
         FormatError: If it is anything but what the format allows.
     """
+    text = _map_text(data)
+    end, content = _HEAD + len(text), bounded_json(text, _MAX_MAP_VALUES, "a map")
+    if not isinstance(content, dict) or type(content.get("format_version")) is not int:
+        refuse("the map has no integer format_version: not a file of a zoo")
+    check_version(content["format_version"])
+    if set(content) != _MAP_KEYS or content["length"] != len(data):
+        size = content.get("length")
+        refuse(f"not a complete file: the map expects {size!r:.50} bytes, found {len(data)}")
+    start = content["start"]
+    if type(start) is not int or not end <= start <= len(data):
+        refuse(f"the map says that HDF5 starts at {start!r:.50}")
+    attributes, columns = content["attributes"], content["columns"]
+    if not isinstance(columns, dict) or not 1 <= len(columns) <= MAX_COLUMNS:
+        refuse(f"the map has no columns, or more than {MAX_COLUMNS}")
+    checked = {name: _column(name, column) for name, column in columns.items()}
+    described = FileMap(_attributes(attributes), checked, start, len(data))
+    _check_places(described, end)
+    return described
+
+
+def _map_text(data: memoryview) -> bytes:
+    """The JSON at the start of a file."""
     if bytes(data[: len(MAGIC)]) != MAGIC:
         refuse(
             "no map at its start: damaged, no file of a zoo, or of format 1, which this symzoo "
@@ -173,27 +195,7 @@ def decode(data: memoryview) -> FileMap:
     length = int.from_bytes(data[len(MAGIC) : _HEAD], "little")
     if length > min(MAX_JSON, len(data) - _HEAD):
         refuse(f"a map of {length} bytes; expected at most {MAX_JSON}, inside the file")
-    content = bounded_json(bytes(data[_HEAD : _HEAD + length]), _MAX_MAP_VALUES, "a map")
-    if not isinstance(content, dict) or type(content.get("format_version")) is not int:
-        refuse("the map has no integer format_version: not a file of a zoo")
-    check_version(content["format_version"])
-    if set(content) != _MAP_KEYS or content["length"] != len(data):
-        size = content.get("length")
-        refuse(f"not a complete file: the map expects {size!r:.50} bytes, found {len(data)}")
-    start = content["start"]
-    if type(start) is not int or not _HEAD + length <= start <= len(data):
-        refuse(f"the map says that HDF5 starts at {start!r:.50}")
-    attributes, columns = content["attributes"], content["columns"]
-    if not isinstance(columns, dict) or not 1 <= len(columns) <= MAX_COLUMNS:
-        refuse(f"the map has no columns, or more than {MAX_COLUMNS}")
-    found = FileMap(
-        _attributes(attributes),
-        {name: _column(name, column) for name, column in columns.items()},
-        start,
-        len(data),
-    )
-    _check_places(found, _HEAD + length)
-    return found
+    return bytes(data[_HEAD : _HEAD + length])
 
 
 def bounded_json(raw: bytes, most: int, what: str) -> object:
@@ -279,12 +281,12 @@ def _attributes(content: object) -> dict[str, str | int]:
 
 def _column(name: str, content: object) -> Column:
     check_name(name, "column")
-    is_text = isinstance(content, dict) and content.get("dtype") == TEXT
-    if not isinstance(content, dict) or set(content) != _COLUMN_KEYS | (
-        {"values"} if is_text else set()
-    ):
+    if not isinstance(content, dict) or not _COLUMN_KEYS <= set(content) <= _TEXT_KEYS:
         refuse(f"{name!r}: expected {sorted(_COLUMN_KEYS)}, of text also 'values'")
     dtype, offset = content["dtype"], content["offset"]
+    is_text = dtype == TEXT
+    if is_text != ("values" in content):
+        refuse(f"{name!r}: expected 'values' of text, and of nothing else")
     if dtype not in DTYPES:
         refuse(f"{name!r} has type {dtype!r:.80}; expected one of {list(DTYPES)}")
     if type(offset) is not int or offset < 0:

@@ -9,11 +9,13 @@ was not made for files of strangers. `differences` runs it on one, in a process 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 from jaxtyping import Shaped
 
 from zoo.store.atomic import atomic_write
@@ -59,27 +61,35 @@ def write_columns(
             f"{path}: expected columns with equally many rows, at least one, got {rows}"
         )
     arrays = {name: _storable(name, array) for name, array in columns.items()}
-    codes: dict[str, Shaped[np.ndarray, "N"]] = {}
-    described: dict[str, Column] = {}
-    for name, array in arrays.items():
-        values: tuple[str, ...] = ()
-        if array.dtype.kind == "O":
-            numbers = {text: code for code, text in enumerate(dict.fromkeys(array.tolist()))}
-            codes[name] = np.array([numbers[text] for text in array.tolist()], "<u4")
-            values = tuple(numbers)
-        described[name] = Column(TEXT if values else array.dtype.str, array.shape, 0, values)
+    codes = {name: _coded(array) for name, array in arrays.items() if array.dtype.kind == "O"}
+    described = {
+        name: Column(TEXT, array.shape, 0, codes[name].texts)
+        if name in codes
+        else Column(array.dtype.str, array.shape, 0)
+        for name, array in arrays.items()
+    }
     start, described = place(attributes, described)
     with atomic_write(path) as temporary:
         content, offsets = _image(arrays, attributes, start)
         for name, column in described.items():
             if column.dtype != TEXT:
-                described[name] = Column(column.dtype, column.shape, offsets[name])
-        total = start + len(content)
-        head = head_of(FileMap(attributes, described, start, total), codes)
-        with temporary.open("wb") as file:
-            file.write(head)
-            file.write(content)
+                described[name] = replace(column, offset=offsets[name])
+        whole = FileMap(attributes, described, start, start + len(content))
+        head = head_of(whole, {name: coded.codes for name, coded in codes.items()})
+        temporary.write_bytes(head + content)
         _check_written(open_mapped(temporary), arrays)
+
+
+class _Coded(NamedTuple):
+    """A column of text: its different texts, and the code of each row."""
+
+    texts: tuple[str, ...]
+    codes: Shaped[np.ndarray, "N"]
+
+
+def _coded(array: Shaped[np.ndarray, "N"]) -> _Coded:
+    codes, texts = pd.factorize(array)
+    return _Coded(tuple(texts.tolist()), codes.astype("<u4"))
 
 
 def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) -> bytearray:
@@ -207,12 +217,7 @@ def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[s
     if not is_plain:
         yield f"{name!r} must be contiguous, without filters, inside the file"
         return
-    if dataset.id.get_type().committed():
-        yield f"{name!r} has a named type"
-    if h5py.h5a.get_num_attrs(dataset.id) or properties.get_obj_track_times():
-        yield f"{name!r} has attributes or times"
-    if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
-        yield f"{name!r} has a fill value"
+    yield from (f"{name!r} has {extra}" for extra in _extras(dataset, properties))
     if dataset.shape != column.shape or dataset.maxshape != column.shape:
         shapes = f"{dataset.shape}, at most {dataset.maxshape}"
         yield f"{name!r} has shape {shapes}, the map says {column.shape}"
@@ -226,6 +231,16 @@ def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[s
         return
     if not _same_values(mapped, name, column, dataset):
         yield f"{name!r} has other values in HDF5 than in the map"
+
+
+def _extras(dataset: h5py.Dataset, properties: h5py.h5p.PropDCID) -> Iterator[str]:
+    """What a dataset has besides shape, type and values."""
+    if dataset.id.get_type().committed():
+        yield "a named type"
+    if h5py.h5a.get_num_attrs(dataset.id) or properties.get_obj_track_times():
+        yield "attributes or times"
+    if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
+        yield "a fill value"
 
 
 def _kind(dataset: h5py.Dataset) -> str:

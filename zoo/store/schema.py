@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.store.bounds import check_file
 from zoo.store.entries import ColumnEntry, ShardEntry
-from zoo.store.file_map import TEXT
+from zoo.store.file_map import TEXT, Column
 from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
 from zoo.weight_space import WeightSpace
@@ -156,14 +156,7 @@ def check_constants(
     if len(checked.columns) != entry.rows:
         raise StoreError(f"{path}: expected {entry.rows} columns, found {len(checked.columns)}")
     for name, column in checked.columns.items():
-        kind, _, of = name.partition(".")
-        square = column.shape[0] == column.shape[-1] and len(column.shape) == 2
-        fits = (
-            square and of in space.groups
-            if kind == "mixing"
-            else of in space.shapes and (space.shapes[of] or (1,)) == column.shape
-        )
-        if _CONSTANTS.get(kind) != column.dtype or not fits:
+        if not _is_constant(name, column, space):
             raise StoreError(
                 f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no "
                 "constant"
@@ -175,6 +168,17 @@ def check_constants(
     arrays = {name: checked.array(name) for name in checked.columns}
     scalars = {name for name in arrays if space.shapes.get(_tensor(name)) == ()}
     return arrays | {name: arrays[name].reshape(()) for name in scalars}
+
+
+def _is_constant(name: str, column: Column, space: WeightSpace) -> bool:
+    """Whether a column may be a constant of networks of a weight space."""
+    kind, _, of = name.partition(".")
+    if _CONSTANTS.get(kind) != column.dtype:
+        return False
+    if kind == "mixing":
+        is_square = len(column.shape) == 2 and column.shape[0] == column.shape[1]
+        return is_square and of in space.groups
+    return of in space.shapes and (space.shapes[of] or (1,)) == column.shape
 
 
 def _of(kind: str, checked: MappedFile) -> Iterator[str]:

@@ -248,17 +248,19 @@ def _read_rows(
             size = 4 * target.shape[1]
             cuts = np.flatnonzero((np.diff(rows) - 1) * size > GAP) + 1
             for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
-                first, last = int(rows[start]), int(rows[stop - 1])
-                at = file.offsets[name] + first * size
-                own = places[start:stop]
-                if last - first == stop - start - 1 == int(own[-1] - own[0]) and bool(
-                    (np.diff(own) == 1).all()
-                ):
-                    _fill(file.path, descriptor, target[own[0] : own[0] + len(own)], at)
+                piece, into = rows[start:stop], places[start:stop]
+                at = file.offsets[name] + int(piece[0]) * size
+                if _is_range(piece) and _is_range(into):
+                    _fill(file.path, descriptor, target[into[0] : into[-1] + 1], at)
                 else:
-                    piece = np.empty((last - first + 1, target.shape[1]), np.float32)
-                    _fill(file.path, descriptor, piece, at)
-                    target[own] = piece[rows[start:stop] - first]
+                    read = np.empty((piece[-1] - piece[0] + 1, target.shape[1]), np.float32)
+                    _fill(file.path, descriptor, read, at)
+                    target[into] = read[piece - piece[0]]
+
+
+def _is_range(numbers: Int64[np.ndarray, "R"]) -> bool:
+    """Whether each number is the one before it plus 1."""
+    return bool((np.diff(numbers) == 1).all())
 
 
 def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:
