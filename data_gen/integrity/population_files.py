@@ -11,7 +11,8 @@ from jaxtyping import Shaped
 
 from zoo.store.atomic import sha256
 from zoo.store.bounds import MANIFEST_NAME, check_file
-from zoo.store.entries import DEFAULT, SPLITS, ShardEntry, splitting_digest
+from zoo.store.columns import read_columns
+from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, ShardEntry, splitting_digest
 from zoo.store.manifest import Manifest, PlannedFile, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError, escape
 from zoo.store.schema import METRIC, QUANTITY, RESIDUAL, check_constants, check_shard
@@ -73,22 +74,20 @@ class PopulationCheck:
             What is wrong.
         """
         yield from self._check_constants()
-        parts: list[Columns] = []
         finals: dict[str, MappedFile] = {}
         for file in self.manifest.files(self.name):
             checked, faults = self._check(file, trajectory=False)
             yield from faults
             if checked is not None and not faults:
                 finals[Path(file.path).name] = checked
-                parts.append({name: checked.array(name) for name in self._kept_columns})
         for file in self.manifest.files(self.name, trajectory=True):
             checked, faults = self._check(file, trajectory=True)
             yield from faults
             last = finals.get(Path(file.path).name)
             if checked is not None and last is not None and not faults:
                 yield from (Fault(file.path, why) for why in self._check_ends(checked, last))
-        if len(parts) == len(self.entry.shards):
-            self.table = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+        if len(finals) == len(self.entry.shards):
+            self.table = read_columns(finals.values(), self._kept_columns)
             yield from (Fault(MANIFEST_NAME, why) for why in self._check_splittings())
 
     @property
@@ -177,17 +176,10 @@ class PopulationCheck:
             yield "'diverged' and 'diverged_at' contradict each other"
         for name, column in self.manifest.columns.items():
             values = checked.array(name)
-            if column.dtype == "text":
-                if not column.nullable and column.role != "splitting" and (values == "").any():
-                    yield f"{name!r} has empty texts"
-                continue
-            needed = ~diverged if column.role == "metric" else np.ones_like(diverged)
-            if column.nullable:
-                needed = needed & ~np.isnan(values)
-            low, high = column.bounds
-            values = values[needed]
-            if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
-                yield f"{name!r} has values that are not finite, or not from {low:g} to {high:g}"
+            if column.role == "metric":
+                values = values[~diverged]
+            if why := _wrong_values(values, column):
+                yield f"{name!r} has {why}"
 
     def _check_ends(self, checked: MappedFile, last: MappedFile) -> Iterator[str]:
         """Checkpoints never go back, and end with what the final networks are."""
@@ -208,8 +200,7 @@ class PopulationCheck:
 
     def _check_splittings(self) -> Iterator[str]:
         """Splittings are those that the manifest describes; no group lies in two splits."""
-        bounds = np.cumsum([self.entry.sizes[split] for split in SPLITS])
-        place = np.array(SPLITS)[np.searchsorted(bounds, self.table["network_id"], side="right")]
+        place = np.repeat(SPLITS, [self.entry.sizes[split] for split in SPLITS])
         for name, splitting in self.entry.splittings.items():
             split_of = place if name == DEFAULT else self.table[name]
             rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
@@ -222,6 +213,19 @@ class PopulationCheck:
             for group in self.manifest.columns_of("group"):
                 if torn := _groups_in_two(self.table[group], rows):
                     yield f"{where}: group {group!r} {torn!r:.100} lies in two splits"
+
+
+def _wrong_values(values: np.ndarray, column: ColumnEntry) -> str | None:
+    """What is wrong with values of a column, None if nothing is."""
+    if column.dtype == "text":
+        may_be_empty = column.nullable or column.role == "splitting"
+        return "empty texts" if not may_be_empty and (values == "").any() else None
+    if column.nullable:
+        values = values[~np.isnan(values)]
+    low, high = column.bounds
+    if (np.isfinite(values) & (values >= low) & (values <= high)).all():
+        return None
+    return f"values that are not finite, or not from {low:g} to {high:g}"
 
 
 def _groups_in_two(groups: np.ndarray, rows: dict[str, np.ndarray]) -> object:

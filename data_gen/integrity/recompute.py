@@ -5,21 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from data_gen.config import Job
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
-from zoo.store.columns import read_tensors
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import StoreError, open_mapped
-from zoo.store.schema import check_constants
+from zoo.store.population import Population
+from zoo.store.split_files import SplitFiles
 
 DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", "mnist1d", "sbm")
 _MOST_IMAGES = 10**5
+Table = dict[str, Shaped[np.ndarray, "K ..."]]
 _KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}
 _TOGETHER = 16
 _IMAGES_OFF = 2
@@ -136,12 +137,8 @@ def recompute_metrics(
             f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes",
         )
         return
-    constants = {}
-    if entry.constants is not None:
-        arrays = check_constants(directory, population, entry.constants, entry.weight_space())
-        constants = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        architecture = entry.build(manifest.task, constants)
+        architecture = Population(population, directory, manifest).architecture
     except StoreError as error:
         yield "zoo.json", str(error)
         return
@@ -151,37 +148,46 @@ def recompute_metrics(
     for file in manifest.files(population):
         rows = chosen[(chosen >= file.first) & (chosen < file.first + file.entry.rows)] - file.first
         if len(rows):
-            path = directory / file.path
-            yield from (
-                (file.path, reason)
-                for reason in _compare(path, rows, trainer, dict(architecture.space.shapes))
-            )
+            reasons = _compare(directory / file.path, rows, trainer)
+            yield from ((file.path, reason) for reason in reasons)
 
 
-def _compare(
-    path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer, shapes: dict[str, tuple[int, ...]]
-) -> Iterator[str]:
-    file = open_mapped(path)
-    table = {name: file.array(name)[rows] for name in file.columns if name not in shapes}
-    params = {
-        name: tensor[torch.from_numpy(rows)]
-        for name, tensor in read_tensors([file], shapes).items()
-    }
-    if wrong := [name for name, kinds in _KINDS.items() if table[name].dtype.kind not in kinds]:
-        yield f"{wrong[0]!r} is not of the type that training wants"
+def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Iterator[str]:
+    """Networks whose stored accuracies are not those of their weights."""
+    file, task = open_mapped(path), trainer.task
+    shapes, networks = trainer.architecture.space.shapes, SplitFiles([file], rows)
+    table = networks.columns([name for name in file.columns if name not in shapes])
+    if why := _unusable(table, len(task.train.y)):
+        yield why
         return
-    parts = parts_of(table.get("train_parts"), len(rows))
-    if (
-        (table["train_size"] < 1).any()
-        or (table["train_size"] > len(trainer.task.train.y)).any()
-        or (parts < 1).any()
-    ):
-        yield (
-            f"'train_size' or 'train_parts' do not fit the {len(trainer.task.train.y)} training "
-            "images of the task"
+    params = networks.tensors(shapes)
+    metrics = evaluate_networks(trainer, _runs(table), params, min(len(rows), _TOGETHER))
+    num_test = np.full(len(rows), len(task.test.y))
+    for name, sizes in (("train_accuracy", table["train_size"]), ("test_accuracy", num_test)):
+        computed = metrics[name].numpy()
+        allowed = np.maximum(_IMAGES_OFF / sizes, 0.005) + 1e-12
+        for row in np.flatnonzero(~(np.abs(table[name] - computed) <= allowed)):
+            told = f"{name} is {table[name][row]:.4f}, its weights give {computed[row]:.4f}"
+            yield f"network {table['network_id'][row]}: {told}"
+
+
+def _unusable(table: Table, num_train: int) -> str | None:
+    """Why networks cannot be evaluated as they were trained, None if they can."""
+    for name, kinds in _KINDS.items():
+        if table[name].dtype.kind not in kinds:
+            return f"{name!r} is not of the type that training wants"
+    seen, parts = table["train_size"], parts_of(table.get("train_parts"), len(table["train_size"]))
+    if (seen < 1).any() or (seen > num_train).any() or (parts < 1).any():
+        return (
+            f"'train_size' or 'train_parts' do not fit the {num_train} training images of the task"
         )
-        return
-    networks = TrainingRuns(
+    return None
+
+
+def _runs(table: Table) -> TrainingRuns:
+    """What networks saw in training."""
+    parts = parts_of(table.get("train_parts"), len(table["network_id"]))
+    return TrainingRuns(
         ids=torch.from_numpy(table["network_id"]),
         hparams={"label_noise": torch.from_numpy(table["label_noise"].astype(np.float64))},
         steps=torch.from_numpy(table["steps"]),
@@ -191,14 +197,3 @@ def _compare(
         schedule=str(table["schedule"][0]),
         batch_size=int(table["batch_size"][0]),
     )
-    found = evaluate_networks(trainer, networks, params, min(len(rows), _TOGETHER))
-    sizes = {
-        "train_accuracy": table["train_size"],
-        "test_accuracy": np.full(len(rows), len(trainer.task.test.y)),
-    }
-    for name in sizes:
-        for network, stored, computed, size in zip(
-            table["network_id"], table[name], found[name].tolist(), sizes[name], strict=True
-        ):
-            if not abs(stored - computed) <= max(_IMAGES_OFF / size, 0.005) + 1e-12:
-                yield f"network {network}: {name} is {stored:.4f}, its weights give {computed:.4f}"

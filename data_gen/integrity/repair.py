@@ -16,7 +16,7 @@ from data_gen.folder import JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generation import generate
 from data_gen.integrity.population_files import Fault
 from data_gen.integrity.recompute import described, needs_files
-from data_gen.integrity.verify import verify_zoo
+from data_gen.integrity.verify import NO_JOB, verify_zoo
 from zoo.sharing.card import render_card
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_file, inside
@@ -26,13 +26,6 @@ from zoo.store.mapped import StoreError, escape, map_file
 
 STAGE = ".repair"
 _LARGEST_JOB = 2**20
-_NO_JOB = (
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    RecursionError,
-)  # what validators say to any JSON
 
 
 class NoJob(ValueError):
@@ -187,11 +180,11 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
             return manifest, job.model_copy(update={"populations": in_order | job.populations})
     except NoJob:
         raise
-    except _NO_JOB:
+    except NO_JOB:
         manifest = None
     try:
         job = Job.model_validate_json(bytes(map_file(directory / JOB_NAME)[:_LARGEST_JOB]))
-    except _NO_JOB as error:
+    except NO_JOB as error:
         raise ValueError(
             f"{directory}: the job is lost: neither {MANIFEST_NAME} nor {JOB_NAME} holds it "
             f"({escape(str(error)):.200}); generate the zoo again"

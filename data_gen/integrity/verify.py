@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_gen.columns import COLUMNS
 from data_gen.config import Job
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
@@ -20,6 +21,8 @@ from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
 from zoo.store.proof import prove
 
+NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
+"""What validators of jobs say to JSON that is none."""
 _LARGEST_CARD = 2**20
 
 
@@ -54,70 +57,75 @@ def verify_zoo(
         manifest = read_manifest(directory)
     except StoreError as error:
         return [fault_of(directory, MANIFEST_NAME, error)]
-    job, faults = _check_job(manifest)
+    tables, faults = _check_files(directory, manifest)
+    num_files, num_populations = len(manifest.entries()), len(manifest.populations)
+    report(
+        f"{num_files} files of {num_populations} populations: hashes, schema, ids, pairing, fixed "
+        "entries, HDF5"
+    )
+    if manifest.config is None:
+        report("accuracies not computed again: no job made the zoo")
+        return faults
+    job, wrong = _check_job(manifest)
+    faults = [*wrong, *faults]
+    if job is None or any(fault.path == MANIFEST_NAME for fault in faults):
+        return faults
+    task, count, why = task_to_sample(job, sample, trust_task, task_path)
+    report(why)
+    if task is not None:
+        for name in tables:
+            differences = recompute_metrics(directory, manifest, name, job, task, count, seed)
+            faults += [Fault(path, reason) for path, reason in differences]
+    return faults
+
+
+def _check_files(directory: Path, manifest: Manifest) -> tuple[dict[str, Columns], list[Fault]]:
+    """Tables of the populations whose files are sound, and what is wrong with all files."""
     tables: dict[str, Columns] = {}
+    faults: list[Fault] = []
     for name in manifest.populations:
         check = PopulationCheck(directory, manifest, name, {}, {})
         wrong = list(check.run())
         faults += wrong
         if not wrong:
             tables[name] = check.table
-    faults += [
-        *(_check_pairs(manifest, tables) if manifest.paired else ()),
-        *_check_card(directory, manifest),
-        *_strays(directory, manifest),
-    ]
+    if manifest.paired:
+        faults += _check_pairs(manifest, tables)
+    faults += [*_check_card(directory, manifest), *_strays(directory, manifest)]
     faulty = {fault.path for fault in faults}
     sound = [path for path in manifest.entries() if path not in faulty]
     faults += [Fault(path, escape(reason)) for path, reason in prove(directory, sound)]
-    report(
-        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, "
-        "schema, ids, pairing, fixed entries, HDF5"
-    )
-    if manifest.config is None:
-        report("accuracies not computed again: no job made the zoo")
-    if job is not None and not any(fault.path == MANIFEST_NAME for fault in faults):
-        task, count, why = task_to_sample(job, sample, trust_task, task_path)
-        report(why)
-        if task is not None:
-            for name in tables:
-                faults += [
-                    Fault(path, reason)
-                    for path, reason in recompute_metrics(
-                        directory, manifest, name, job, task, count, seed
-                    )
-                ]
-    return faults
+    return tables, faults
 
 
 def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
     """The job of a zoo, and whether the manifest is what it would have made."""
-    if manifest.config is None:
-        return None, []
     text = json.dumps(manifest.config, sort_keys=True)
-    faults = []
+    wrong = []
     if hashlib.sha256(text.encode()).hexdigest() != manifest.config_sha256:
-        faults.append(Fault(MANIFEST_NAME, "config_sha256 is not the hash of config"))
+        wrong.append("config_sha256 is not the hash of config")
     try:
         job = Job.model_validate_json(text)
-    except (
-        ValueError,
-        TypeError,
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-    ) as error:  # validators meet any JSON here
-        why = f"config is not a job: {escape(str(error)):.300}"
-        return None, [*faults, Fault(MANIFEST_NAME, why)]
+    except NO_JOB as error:
+        wrong.append(f"config is not a job: {escape(str(error)):.300}")
+        return None, [Fault(MANIFEST_NAME, why) for why in wrong]
+    return job, [Fault(MANIFEST_NAME, why) for why in [*wrong, *_unlike(job, manifest)]]
+
+
+def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
+    """What a manifest says otherwise than its job."""
     promised = {name: (p.architecture, p.asymmetry) for name, p in job.populations.items()}
     stored = {name: (p.architecture, p.asymmetry) for name, p in manifest.populations.items()}
-    hyperparameters = manifest.columns_of("hyperparameter")
-    if (promised, tuple(job.hyperparameters)) != (stored, hyperparameters):
-        faults.append(Fault(MANIFEST_NAME, "populations: not those of the job in config"))
+    if promised != stored or not manifest.paired:
+        yield "populations: not those of the job in config"
     splitting = default_splitting(job.split.counts(job.count))
     if any(p.splittings != {DEFAULT: splitting} for p in manifest.populations.values()):
-        faults.append(Fault(MANIFEST_NAME, "splittings: not those of the job in config"))
-    return job, faults
+        yield "splittings: not those of the job in config"
+    hyperparameters = manifest.columns_of("hyperparameter")
+    others = {n: c for n, c in manifest.columns.items() if n not in hyperparameters}
+    expected = {n: c for n, c in COLUMNS.items() if n not in job.hyperparameters}
+    if (hyperparameters, others) != (tuple(job.hyperparameters), expected):
+        yield "columns: not those of the job in config"
 
 
 def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -> Iterator[Fault]:

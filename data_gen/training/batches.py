@@ -65,11 +65,7 @@ def draw_batches(
     position = _positions(steps, runs.batch_size)
     order_keys = fold(key(seed, "order"), runs.ids)
     index, target = view.batch(shuffled(order_keys, position, runs.train_size, kernels))
-    moves = None
-    if task.augmentation is not None:
-        size = task.input_shape[1], task.input_shape[2]
-        moves = draw_moves(task.augmentation, seed, runs.ids, position, size)
-        moves = _steps_first(moves, length)
+    moves = _draw_moves(task, seed, runs, position)
     lr, dtype = runs.hparams["lr"], runs.hparams["lr"].dtype
     factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
     return Batches(
@@ -78,8 +74,18 @@ def draw_batches(
         lr=(lr * factor).to(dtype),
         active=(steps < runs.steps) & (state.diverged_at < 0),
         count=(steps + 1).to(dtype),
-        moves=moves,
+        moves=None if moves is None else _steps_first(moves, length),
     )
+
+
+def _draw_moves(
+    task: Task, seed: int, runs: TrainingRuns, position: Int64[Tensor, "N M"]
+) -> Int64[Tensor, "N M draws"] | None:
+    """What augmentation does to each image, None without augmentation."""
+    if task.augmentation is None:
+        return None
+    size = task.input_shape[1], task.input_shape[2]
+    return draw_moves(task.augmentation, seed, runs.ids, position, size)
 
 
 def _positions(steps: Int64[Tensor, "S N"], batch_size: int) -> Int64[Tensor, "N M"]:

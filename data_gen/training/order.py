@@ -53,15 +53,20 @@ def shuffled(
     a, b = _factors(length)
     epoch, x = divide(position, length[:, None])
     first = epoch.amin(1, keepdim=True)  # networks may be at different places of their training
-    passes = first + torch.arange(int((epoch - first).max()) + 1, device=device)
-    arguments = torch.arange(int(torch.maximum(a, b).max()), device=device)
-    rounds = torch.arange(_ROUNDS, device=device)
+    since = epoch - first
+    passes = first + _up_to(int(since.max()) + 1, device)
+    width = int(torch.maximum(a, b).max())
+    arguments, rounds = _up_to(width, device), _up_to(_ROUNDS, device)
     tables = kernels.round_tables(keys, passes, rounds, arguments, a, b)
-    width, row = len(arguments), torch.arange(len(keys), device=device)[:, None]
-    start = (row * passes.shape[1] + (epoch - first)) * (_ROUNDS * width)
+    row = _up_to(len(keys), device)[:, None]
+    start = (row * passes.shape[1] + since) * (_ROUNDS * width)
     index = kernels.feistel(tables, width, start, x, a[:, None], b[:, None])
     _walk(index, tables, width, start, length, a, b)
     return index
+
+
+def _up_to(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device)
 
 
 def _factors(length: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,13 +116,9 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
     with pq.ParquetWriter(folder / f"{split}.parquet", schema, **options) as writer:
         parts = torch.arange(len(stored)).split(step)
         for part, params in zip(parts, stored.stream(parts), strict=True):
-            rows = slice(int(part[0]), int(part[-1]) + 1)
-            columns = [
-                pa.array(array[rows], field.type)
-                for array, field in zip(table.values(), schema, strict=False)
-            ]
-            columns += [_lists(params[name], schema.field(name).type) for name in shapes]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            columns = {name: pa.array(array[part.numpy()]) for name, array in table.items()}
+            columns |= {name: _lists(params[name]) for name in shapes}
+            writer.write_table(pa.Table.from_pydict(columns, schema))
 
 
 def _scalars(table: Table) -> Iterator[pa.Field]:
@@ -137,8 +133,9 @@ def _tensors(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[pa.Field]:
         yield pa.field(name, of, metadata={"shape": json.dumps(list(shape))})
 
 
-def _lists(tensor: torch.Tensor, of: pa.DataType) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(tensor.flatten().numpy()), type=of)
+def _lists(tensor: torch.Tensor) -> pa.Array:
+    flat = tensor.flatten(1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.flatten().numpy()), flat.shape[1])
 
 
 def _write_safetensors(population: Population, split: str, folder: Path) -> None:

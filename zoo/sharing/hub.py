@@ -109,32 +109,29 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
     api, temporary = HfApi(), out.with_name(f".{out.name}.pull")
     with _clear_errors(repo, revision):
         info = api.dataset_info(repo, revision=revision, files_metadata=True)
-    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
     def download(names: list[str]) -> None:
         with _clear_errors(repo, revision):
-            api.snapshot_download(
-                repo,
-                repo_type="dataset",
-                revision=info.sha,
-                local_dir=temporary,
-                allow_patterns=names,
-                max_workers=4,
-            )
+            options = {"revision": info.sha, "local_dir": temporary, "max_workers": 4}
+            api.snapshot_download(repo, repo_type="dataset", allow_patterns=names, **options)
 
-    if not 0 < (sizes.get(MANIFEST_NAME) or 0) <= MAX_TEXT:
+    if not 0 < sizes.get(MANIFEST_NAME, 0) <= MAX_TEXT:
         raise StoreError(
             f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes"
         )
     download([MANIFEST_NAME])
     files = _manifest_of(temporary, repo).entries()
-    for name, entry in files.items():
-        if sizes.get(name) != entry.bytes:
-            raise StoreError(
-                f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has "
-                f"{sizes.get(name, 'no such file')}"
-            )
-    download([*files, *([CARD_NAME] if (sizes.get(CARD_NAME) or 0) <= MAX_TEXT else [])])
+    _check_sizes(repo, files, sizes)
+    download([*files, *([CARD_NAME] if sizes.get(CARD_NAME, 0) <= MAX_TEXT else [])])
+    _check_downloaded(repo, temporary, files)
+    _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
+    publish(temporary, out)
+    return out
+
+
+def _check_downloaded(repo: str, temporary: Path, files: Mapping[str, ShardEntry]) -> None:
+    """Compare hashes; a download with a wrong one is removed."""
     try:
         check_files(temporary, files)
     except StoreError as error:
@@ -142,9 +139,14 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
         raise StoreError(
             f"{repo}: {error}; nothing was kept: the data set itself is damaged, or try again"
         ) from error
-    _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
-    publish(temporary, out)
-    return out
+
+
+def _check_sizes(repo: str, files: Mapping[str, ShardEntry], sizes: Mapping[str, int]) -> None:
+    """Refuse files of other lengths than the manifest says before they are downloaded."""
+    for name, entry in files.items():
+        if sizes.get(name) != entry.bytes:
+            there = sizes.get(name, "no such file")
+            raise StoreError(f"{repo}: {name}: expected {entry.bytes} bytes, the Hub has {there}")
 
 
 def _checked_name(repo: str) -> str:

@@ -176,11 +176,8 @@ def decode(data: memoryview) -> FileMap:
     start = content["start"]
     if type(start) is not int or not end <= start <= len(data):
         refuse(f"the map says that HDF5 starts at {start!r:.50}")
-    attributes, columns = content["attributes"], content["columns"]
-    if not isinstance(columns, dict) or not 1 <= len(columns) <= MAX_COLUMNS:
-        refuse(f"the map has no columns, or more than {MAX_COLUMNS}")
-    checked = {name: _column(name, column) for name, column in columns.items()}
-    described = FileMap(_attributes(attributes), checked, start, len(data))
+    attributes, columns = _attributes(content["attributes"]), _columns(content["columns"])
+    described = FileMap(attributes, columns, start, len(data))
     _check_places(described, end)
     return described
 
@@ -279,6 +276,12 @@ def _attributes(content: object) -> dict[str, str | int]:
     return content
 
 
+def _columns(content: object) -> dict[str, Column]:
+    if not isinstance(content, dict) or not 1 <= len(content) <= MAX_COLUMNS:
+        refuse(f"the map has no columns, or more than {MAX_COLUMNS}")
+    return {name: _column(name, column) for name, column in content.items()}
+
+
 def _column(name: str, content: object) -> Column:
     check_name(name, "column")
     if not isinstance(content, dict) or not _COLUMN_KEYS <= set(content) <= _TEXT_KEYS:
@@ -294,11 +297,14 @@ def _column(name: str, content: object) -> Column:
     shape = _shape(name, content["shape"])
     if not is_text:
         return Column(dtype, shape, offset)
-    values = content["values"]
-    if len(shape) != 1 or not isinstance(values, list) or len(values) > shape[0]:
+    return Column(dtype, shape, offset, _texts(name, content["values"], shape))
+
+
+def _texts(name: str, content: object, shape: tuple[int, ...]) -> tuple[str, ...]:
+    if len(shape) != 1 or not isinstance(content, list) or len(content) > shape[0]:
         refuse(f"{name!r}: text has rank 1, and a list of at most as many values as rows")
-    check_texts(values, f"{name!r}")
-    return Column(dtype, shape, offset, tuple(values))
+    check_texts(content, f"{name!r}")
+    return tuple(content)
 
 
 def _shape(name: str, sizes: object) -> tuple[int, ...]:

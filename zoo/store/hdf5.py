@@ -55,19 +55,10 @@ def write_columns(
         OSError: If the disk is full or the folder cannot be written; no file is left under the
             name.
     """
-    rows = {name: len(array) if array.ndim else 0 for name, array in columns.items()}
-    if not columns or 0 in rows.values() or (equal_rows and len(set(rows.values())) != 1):
-        raise ValueError(
-            f"{path}: expected columns with equally many rows, at least one, got {rows}"
-        )
+    _check_rows(path, columns, equal_rows)
     arrays = {name: _storable(name, array) for name, array in columns.items()}
     codes = {name: _coded(array) for name, array in arrays.items() if array.dtype.kind == "O"}
-    described = {
-        name: Column(TEXT, array.shape, 0, codes[name].texts)
-        if name in codes
-        else Column(array.dtype.str, array.shape, 0)
-        for name, array in arrays.items()
-    }
+    described = {name: _described(array, codes.get(name)) for name, array in arrays.items()}
     start, described = place(attributes, described)
     with atomic_write(path) as temporary:
         content, offsets = _image(arrays, attributes, start)
@@ -80,11 +71,26 @@ def write_columns(
         _check_written(open_mapped(temporary), arrays)
 
 
+def _check_rows(path: Path, columns: Columns, equal: bool) -> None:
+    rows = {name: len(array) if array.ndim else 0 for name, array in columns.items()}
+    if not columns or 0 in rows.values() or (equal and len(set(rows.values())) != 1):
+        raise ValueError(
+            f"{path}: expected columns with equally many rows, at least one, got {rows}"
+        )
+
+
 class _Coded(NamedTuple):
     """A column of text: its different texts, and the code of each row."""
 
     texts: tuple[str, ...]
     codes: Shaped[np.ndarray, "N"]
+
+
+def _described(array: Shaped[np.ndarray, "..."], coded: _Coded | None) -> Column:
+    """A column of which it is not known yet where it will lie."""
+    if coded is None:
+        return Column(array.dtype.str, array.shape, 0)
+    return Column(TEXT, array.shape, 0, coded.texts)
 
 
 def _coded(array: Shaped[np.ndarray, "N"]) -> _Coded:

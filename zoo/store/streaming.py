@@ -246,9 +246,7 @@ def _read_rows(
             raise StoreError(f"{file.path}: the file changed since it was checked")
         for name, target in targets.items():
             size = 4 * target.shape[1]
-            cuts = np.flatnonzero((np.diff(rows) - 1) * size > GAP) + 1
-            for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
-                piece, into = rows[start:stop], places[start:stop]
+            for piece, into in _pieces(rows, places, size):
                 at = file.offsets[name] + int(piece[0]) * size
                 if _is_range(piece) and _is_range(into):
                     _fill(file.path, descriptor, target[into[0] : into[-1] + 1], at)
@@ -256,6 +254,14 @@ def _read_rows(
                     read = np.empty((piece[-1] - piece[0] + 1, target.shape[1]), np.float32)
                     _fill(file.path, descriptor, read, at)
                     target[into] = read[piece - piece[0]]
+
+
+def _pieces(
+    rows: Int64[np.ndarray, "R"], places: Int64[np.ndarray, "R"], size: int
+) -> Iterator[tuple[Int64[np.ndarray, "_"], Int64[np.ndarray, "_"]]]:
+    """Rows that are read together, and where they go: no more than `GAP` bytes between two."""
+    cuts = np.flatnonzero((np.diff(rows) - 1) * size > GAP) + 1
+    return zip(np.split(rows, cuts), np.split(places, cuts), strict=True)
 
 
 def _is_range(numbers: Int64[np.ndarray, "R"]) -> bool:
