@@ -35,10 +35,7 @@ class PopulationLike(Protocol):
     def splits(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def has_architecture(self) -> bool: ...  # noqa: D102
-
-    @property
-    def architecture(self) -> Architecture | None: ...  # noqa: D102
+    def known_architecture(self) -> Callable[[], Architecture | None]: ...  # noqa: D102
 
     @property
     def columns(self) -> Mapping[str, ColumnEntry]: ...  # noqa: D102
@@ -86,10 +83,9 @@ class PopulationView:
     columns: Mapping[str, ColumnEntry] = field(default_factory=dict)
     stored: Callable[[str], StoredParams | None] = not_stored
 
-    @property
-    def has_architecture(self) -> bool:
-        """Whether it is known what the networks compute."""
-        return self.architecture is not None
+    def known_architecture(self) -> Architecture | None:
+        """What the networks compute, None if it is not known."""
+        return self.architecture
 
 
 def view(population: PopulationLike, **parts: Any) -> PopulationView:
@@ -110,7 +106,7 @@ def view(population: PopulationLike, **parts: Any) -> PopulationView:
         "splits": population.splits,
         "hyperparameters": population.hyperparameters,
         "free": population.free,
-        "architecture": population.architecture if population.has_architecture else None,
+        "architecture": population.known_architecture(),
         "columns": population.columns,
         "stored": not_stored if "params" in parts else population.stored,
     }

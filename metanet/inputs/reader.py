@@ -29,7 +29,7 @@ def spec_of(population: PopulationLike, with_network: bool = False) -> InputSpec
     return replace(
         _space_of(population),
         hyperparameters=categories(population.table("train"), population.hyperparameters),
-        architecture=population.architecture if with_network else None,
+        architecture=population.known_architecture() if with_network else None,
     )
 
 
@@ -160,8 +160,7 @@ class Reader:
             return self._transferred(spec, what)
         check_spec(fitted, spec.space, spec.free, what)
         if fitted.architecture is not None:
-            known = population.architecture if population.has_architecture else None
-            check_architecture(fitted, known, what)
+            check_architecture(fitted, population.known_architecture(), what)
         return self
 
     def _transferred(self, spec: InputSpec, what: str) -> "Reader":

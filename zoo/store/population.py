@@ -74,17 +74,17 @@ class Population:
         arrays = check_constants(self.directory, self.name, self._entry.constants, self.space)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    @property
-    def has_architecture(self) -> bool:
-        """Whether the zoo says what its networks compute, in a way that can be built."""
-        return (self._entry.architecture or {}).get("name", MODULE) != MODULE
+    def known_architecture(self) -> Architecture | None:
+        """The architecture, None if the zoo does not say what its networks compute."""
+        named = (self._entry.architecture or {}).get("name", MODULE)
+        return None if named == MODULE else self.architecture
 
     @property
     def architecture(self) -> Architecture:
         """The architecture with its constants; `architecture.apply(params, x)` runs a network.
 
         Raises:
-            StoreError: If `has_architecture` is False.
+            StoreError: If the zoo does not say what its networks compute.
         """
         return self._architecture
 
