@@ -82,6 +82,7 @@ LAW = {
         "zoo",
     },
     "data_gen.integrity": {
+        "data_gen.columns",
         "data_gen.config",
         "data_gen.executors",
         "data_gen.folder",
@@ -171,6 +172,7 @@ OWNERS = {
     "pydantic": {
         "zoo/architectures/table.py",
         "zoo/config.py",
+        "zoo/store/entries.py",
         "zoo/store/manifest.py",
         "data_gen",
         "studies",

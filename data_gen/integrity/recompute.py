@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from data_gen.config import Job
 from data_gen.tasks.task import Task, TaskConfig, load_task
@@ -154,8 +154,10 @@ def recompute_metrics(
 
 def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Iterator[str]:
     """Networks whose stored accuracies are not those of their weights."""
-    file, task = open_mapped(path), trainer.task
-    shapes, networks = trainer.architecture.space.shapes, SplitFiles([file], rows)
+    file = open_mapped(path)
+    task = trainer.task
+    shapes = trainer.architecture.space.shapes
+    networks = SplitFiles([file], rows)
     table = networks.columns([name for name in file.columns if name not in shapes])
     if why := _unusable(table, len(task.train.y)):
         yield why
@@ -165,10 +167,19 @@ def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Ite
     num_test = np.full(len(rows), len(task.test.y))
     for name, sizes in (("train_accuracy", table["train_size"]), ("test_accuracy", num_test)):
         computed = metrics[name].numpy()
-        allowed = np.maximum(_IMAGES_OFF / sizes, 0.005) + 1e-12
-        for row in np.flatnonzero(~(np.abs(table[name] - computed) <= allowed)):
+        for row in np.flatnonzero(_differ(table[name], computed, sizes)):
             told = f"{name} is {table[name][row]:.4f}, its weights give {computed[row]:.4f}"
             yield f"network {table['network_id'][row]}: {told}"
+
+
+def _differ(
+    stored: Float64[np.ndarray, " K"],
+    computed: Float64[np.ndarray, " K"],
+    sizes: Int64[np.ndarray, " K"],
+) -> Bool[np.ndarray, " K"]:
+    """Whether accuracies over so many images differ by more than rounding explains."""
+    allowed = np.maximum(_IMAGES_OFF / sizes, 0.005) + 1e-12
+    return ~(np.abs(stored - computed) <= allowed)
 
 
 def _unusable(table: Table, num_train: int) -> str | None:

@@ -93,26 +93,17 @@ def read_examples(
     table = population.table(split)
     y = _target_column(where, table, target)
     ids = table["network_id"].to_numpy()
-    order = np.argsort(ids, kind="stable")
-    if count is not None and not 1 <= count <= len(order):
-        raise ValueError(
-            f"{where}: expected a number of networks from 1 to {len(order)}, got {count}"
-        )
-    wanted = order[:count]
+    wanted = _first(where, ids, count)
     is_nullable = target in population.columns and population.columns[target].nullable
     _check_dropped(where, table.iloc[wanted], target, y[wanted], is_nullable)
     kept = wanted[np.isfinite(y[wanted])]
-    if dropped := len(wanted) - len(kept):
+    dropped = len(wanted) - len(kept)
+    if dropped:
         why = "" if is_nullable else "diverged and "
-        warnings.warn(
-            f"{where}: dropped {dropped} of {len(wanted)} networks that "
-            f"{why}have no finite {target!r}",
-            stacklevel=2,
-        )
-    networks = _networks(population, split, reads, stream, kept)
-    return Examples(
-        JoinedNetworks((networks,), stream), torch.from_numpy(y[kept]), ids[kept], dropped
-    )
+        lost = f"dropped {dropped} of {len(wanted)} networks that {why}have no finite {target!r}"
+        warnings.warn(f"{where}: {lost}", stacklevel=2)
+    networks = JoinedNetworks((_networks(population, split, reads, stream, kept),), stream)
+    return Examples(networks, torch.from_numpy(y[kept]), ids[kept], dropped)
 
 
 def read_networks(
@@ -204,6 +195,15 @@ def _take(params: Params, rows: np.ndarray) -> Params:
         return {name: tensor[: len(rows)] for name, tensor in params.items()}
     index = torch.from_numpy(rows)
     return {name: tensor[index] for name, tensor in params.items()}
+
+
+def _first(where: str, ids: np.ndarray, count: int | None) -> np.ndarray:
+    """Rows of the first networks by id, of all if the count is None."""
+    if count is not None and not 1 <= count <= len(ids):
+        raise ValueError(
+            f"{where}: expected a number of networks from 1 to {len(ids)}, got {count}"
+        )
+    return np.argsort(ids, kind="stable")[:count]
 
 
 def _target_column(where: str, table: pd.DataFrame, target: str) -> np.ndarray:

@@ -26,7 +26,7 @@ from zoo.params import Params
 from zoo.store.atomic import atomic_write, check_new
 from zoo.store.entries import SPLITS
 from zoo.store.population import Population
-from zoo.store.streaming import BLOCK_BYTES
+from zoo.store.streaming import BLOCK_BYTES, StoredParams
 from zoo.store.zoo import Zoo
 
 KEY = "symzoo"
@@ -106,19 +106,25 @@ def _columns(population: Population, split: str) -> Table:
 
 
 def _write_parquet(population: Population, split: str, folder: Path) -> None:
-    table, shapes = _columns(population, split), population.space.shapes
+    table = _columns(population, split)
+    shapes = population.space.shapes
     record = {KEY: _record(population, split)}
     schema = pa.schema([*_scalars(table), *_tensors(shapes)], metadata=record)
     stored = population.stored(split)
-    step = max(1, BLOCK_BYTES // (4 * stored.num_params))
-    texts = [name for name in table if _is_text(table[name])]
-    options: Any = {"use_dictionary": texts, "write_statistics": list(table)}
-    with pq.ParquetWriter(folder / f"{split}.parquet", schema, **options) as writer:
-        parts = torch.arange(len(stored)).split(step)
+    texts: Any = [name for name in table if _is_text(table[name])]
+    scalars: Any = list(table)
+    path = folder / f"{split}.parquet"
+    with pq.ParquetWriter(path, schema, use_dictionary=texts, write_statistics=scalars) as writer:
+        parts = _blocks(stored)
         for part, params in zip(parts, stored.stream(parts), strict=True):
             columns = {name: pa.array(array[part.numpy()]) for name, array in table.items()}
             columns |= {name: _lists(params[name]) for name in shapes}
             writer.write_table(pa.Table.from_pydict(columns, schema))
+
+
+def _blocks(stored: StoredParams) -> Sequence[torch.Tensor]:
+    """Networks that are in memory together."""
+    return torch.arange(len(stored)).split(max(1, BLOCK_BYTES // (4 * stored.num_params)))
 
 
 def _scalars(table: Table) -> Iterator[pa.Field]:

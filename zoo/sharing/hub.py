@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from zoo.store.atomic import check_new, publish, sha256
 from zoo.store.entries import ShardEntry
@@ -104,30 +105,49 @@ def pull(repo: str, out: str | Path, revision: str | None = None) -> Path:
     """
     from huggingface_hub import HfApi
 
-    out, repo = Path(out), _checked_name(repo)
+    out = Path(out)
+    repo = _checked_name(repo)
     check_new(out)
-    api, temporary = HfApi(), out.with_name(f".{out.name}.pull")
+    temporary = out.with_name(f".{out.name}.pull")
     with _clear_errors(repo, revision):
-        info = api.dataset_info(repo, revision=revision, files_metadata=True)
+        info = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-
-    def download(names: list[str]) -> None:
-        with _clear_errors(repo, revision):
-            options = {"revision": info.sha, "local_dir": temporary, "max_workers": 4}
-            api.snapshot_download(repo, repo_type="dataset", allow_patterns=names, **options)
-
     if not 0 < sizes.get(MANIFEST_NAME, 0) <= MAX_TEXT:
         raise StoreError(
             f"{repo}: not a zoo, expected a {MANIFEST_NAME} of at most {MAX_TEXT} bytes"
         )
-    download([MANIFEST_NAME])
+    at = _Snapshot(repo, revision, info.sha, temporary)
+    at.download([MANIFEST_NAME])
     files = _manifest_of(temporary, repo).entries()
     _check_sizes(repo, files, sizes)
-    download([*files, *([CARD_NAME] if sizes.get(CARD_NAME, 0) <= MAX_TEXT else [])])
+    at.download([*files, *([CARD_NAME] if sizes.get(CARD_NAME, 0) <= MAX_TEXT else [])])
     _check_downloaded(repo, temporary, files)
     _keep_only(temporary, {MANIFEST_NAME, CARD_NAME, *files})
     publish(temporary, out)
     return out
+
+
+class _Snapshot(NamedTuple):
+    """One commit of a data set on the Hub, and the folder that its files go to."""
+
+    repo: str
+    revision: str | None
+    commit: str | None
+    folder: Path
+
+    def download(self, names: list[str]) -> None:
+        """Download files."""
+        from huggingface_hub import HfApi
+
+        with _clear_errors(self.repo, self.revision):
+            HfApi().snapshot_download(
+                self.repo,
+                repo_type="dataset",
+                revision=self.commit,
+                local_dir=self.folder,
+                allow_patterns=names,
+                max_workers=4,
+            )
 
 
 def _check_downloaded(repo: str, temporary: Path, files: Mapping[str, ShardEntry]) -> None:
