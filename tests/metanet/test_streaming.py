@@ -49,7 +49,7 @@ def on_disk(monkeypatch):
     def refuse(*args, **kwargs):
         raise RuntimeError("all networks were read at once")
 
-    return lambda: monkeypatch.setattr("zoo.store.population.read_tensors", refuse)
+    return lambda: monkeypatch.setattr("zoo.store.split_files.read_tensors", refuse)
 
 
 def fitted(model, population, **options):
