@@ -439,6 +439,7 @@ def prove_in_forks(directory: Path, paths: Iterable[str]) -> Iterator[tuple[str,
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
             os.write(writing, json.dumps(faults_of(path)).encode())
             os._exit(0)
         os.close(writing)
