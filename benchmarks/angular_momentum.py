@@ -38,7 +38,7 @@ def row(activation: str, loss: Callable[[Tensor, Tensor], Tensor], draws: int) -
     drawn = stack([architecture.init(torch.Generator().manual_seed(seed)) for seed in range(COUNT)])
     params, cells = {name: 3 * tensor.double() for name, tensor in drawn.items()}, []
     for angles in ANGLES:
-        found = []
+        residuals = []
         for draw in range(draws):
             source = torch.Generator().manual_seed(draw)
             batch = (
@@ -48,9 +48,11 @@ def row(activation: str, loss: Callable[[Tensor, Tensor], Tensor], draws: int) -
             gradient = orbit_gradient(
                 architecture.apply, params, batch, one_parameter_orbit(turns, angles), WEIGHT, loss
             )
-            found.append(angular_momentum_residual(gradient, params[WEIGHT], turns))
+            residuals.append(angular_momentum_residual(gradient, params[WEIGHT], turns))
         low, middle, high = (
-            torch.cat(found).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+            torch.cat(residuals)
+            .quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+            .tolist()
         )
         cells.append(f"{middle:.0e} ({low:.0e} to {high:.0e})")
     return " | ".join(cells)

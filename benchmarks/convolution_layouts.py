@@ -118,11 +118,11 @@ def main() -> None:
         x = torch.randn(networks, images, fan_in, size, size, device=options.device)
         weight = torch.randn(networks, fan_out, fan_in, 3, 3, device=options.device)
         steps = {name: compiled_step(name, stride) for name in LAYOUTS}
-        found = {name: step(x, weight) for name, step in steps.items()}
-        for name, gradients in found.items():
+        of_step = {name: step(x, weight) for name, step in steps.items()}
+        for name, gradients in of_step.items():
             torch.testing.assert_close(
                 gradients,
-                found["grouped"],
+                of_step["grouped"],
                 rtol=1e-3,
                 atol=1e-4,
                 msg=lambda text, n=name: f"{n}: {text}",

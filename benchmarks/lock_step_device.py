@@ -121,23 +121,23 @@ def row(
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     synchronized(loop, device)
-    own, ratios = [], []
+    times, ratios = [], []
     for _ in range(repeats):
-        own.append(1e6 * synchronized(lock_step.run, device) / STEPS / count)
-        ratios.append(1e6 * synchronized(loop, device) / STEPS / own[-1])
-    share = operations(case, spec["batch"]) / (sorted(own)[len(own) // 2] * 1e-6) / peak
+        times.append(1e6 * synchronized(lock_step.run, device) / STEPS / count)
+        ratios.append(1e6 * synchronized(loop, device) / STEPS / times[-1])
+    share = operations(case, spec["batch"]) / (sorted(times)[len(times) // 2] * 1e-6) / peak
     memory = f"{lock_step.predicted / 1e9:.2f}"
     if is_cuda:
         memory += f" / {(torch.cuda.max_memory_allocated() - before) / 1e9:.2f}"
     columns = [
         f"{count:,}",
-        spread(own, 2),
+        spread(times, 2),
         spread(ratios, 1),
         f"{share:.3f}",
         memory,
         f"{compiling:.0f}",
     ]
-    return f"| {' | '.join(columns)} |", sorted(own)[len(own) // 2]
+    return f"| {' | '.join(columns)} |", sorted(times)[len(times) // 2]
 
 
 def profile_of(spec: dict[str, Any], device: torch.device, count: int) -> list[str]:
@@ -187,12 +187,12 @@ def main() -> None:
         best = float("inf")
         for count in options.sizes:
             try:
-                line, own = row(case, spec, device, count, options.repeats, peak)
+                line, fastest = row(case, spec, device, count, options.repeats, peak)
             except torch.OutOfMemoryError:
                 lines.append(f"| {count:,} | does not fit | | | | |")
                 break
             lines.append(line)
-            best = min(best, own)
+            best = min(best, fastest)
         if case == PROJECTED:
             hours = best * 1e-6 * NETWORKS * MEAN_STEPS / 3600
             lines += [

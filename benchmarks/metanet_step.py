@@ -179,8 +179,8 @@ def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]
     rates: dict[bool, list[float]] = {False: [], True: []}
     gflop = {row: gflop_of(step) for row, step in steps.items()}
     for _ in range(repeats):
-        for kind, found in rates.items():
-            found.append(product_gflops(kind))
+        for kind, measured in rates.items():
+            measured.append(product_gflops(kind))
         for row, step in steps.items():
             times[row].append(seconds(step))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
@@ -191,7 +191,7 @@ def measure(case: str, rows: list[Row], threads: int, repeats: int) -> list[str]
         share = statistics.median(speeds) * gflop[row] / statistics.median(rates[row.bfloat16])
         graphs = times.get(replace(row, path="torch_geometric", bfloat16=False), [])
         ratio = (
-            spread([slow / own for slow, own in zip(graphs, times[row], strict=True)], 1)
+            spread([slow / fast for slow, fast in zip(graphs, times[row], strict=True)], 1)
             if graphs
             else ""
         )

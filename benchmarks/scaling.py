@@ -73,11 +73,11 @@ def main() -> None:
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.repeats):
         for processes in rates:
-            found = [
+            runs = [
                 future.result()
                 for future in [pool.submit(train, 1000) for pool in pools[:processes]]
             ]
-            rates[processes].append(sum(1000 / seconds for seconds, _ in found))
+            rates[processes].append(sum(1000 / seconds for seconds, _ in runs))
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     lines = [
         "## Scaling",

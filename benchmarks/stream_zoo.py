@@ -198,8 +198,8 @@ def measured(
     words += ["--predictions", str(predictions)] if predictions else []
     words += ["--limit", str(limit)] if limit else []
     # Arrow's own allocator reserves a GiB and uses little of it.
-    own = {"ARROW_DEFAULT_MEMORY_POOL": "system"} if limit else {}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | own)
+    allocator = {"ARROW_DEFAULT_MEMORY_POOL": "system"} if limit else {}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | allocator)
     peak = {"VmHWM": 0, "VmPeak": 0, "RssAnon": 0, "RssFile": 0}
     while process.poll() is None:
         try:
@@ -226,8 +226,8 @@ def baseline() -> dict[str, int]:
     text = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return {name: int(found[name].split()[0]) * 1024 for name in ("VmHWM", "VmPeak")}
+    status = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name: int(status[name].split()[0]) * 1024 for name in ("VmHWM", "VmPeak")}
 
 
 def loader_rates(folder: Path, cold: bool, most: int) -> dict[int, tuple[float, float]]:
@@ -348,22 +348,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--predictions", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        child(asked.child, asked.stream, asked.workers, asked.predictions, asked.limit)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.stream, options.workers, options.predictions, options.limit)
         return
-    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="stream-zoo-") as folder:
-        lines = report(Path(folder), asked.gigabytes, asked.small, asked.repeats)
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="stream-zoo-") as folder:
+        lines = report(Path(folder), options.gigabytes, options.small, options.repeats)
     machine = (
         f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch "
         f"{torch.__version__}, one thread"
     )
-    runs = f"{asked.repeats} runs of each row of the smaller zoo (median, range), one of the larger"
+    runs = (
+        f"{options.repeats} runs of each row of the smaller zoo (median, range), one of the larger"
+    )
     head = ["# Streaming", "", f"{datetime.date.today()}, {machine}; {runs}.", ""]
     text = "\n".join([*head, *lines, ""])
     print(text)
-    if asked.save:
-        asked.save.write_text(text, encoding="utf-8")
+    if options.save:
+        options.save.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,11 +84,11 @@ def loop(
                         for owner, place in axes[other]:
                             if owner == tensor and other != name:
                                 moved = moved.index_select(place, permutations[other])
-                    own, target = (
+                    moved, target = (
                         moved.movedim(axis, 0).reshape(size, -1),
                         reference[tensor].movedim(axis, 0).reshape(size, -1),
                     )
-                    gains += target @ own.T
+                    gains += target @ moved.T
                 rows, order = linear_sum_assignment(gains.numpy(), maximize=True)
                 order = torch.from_numpy(order)
                 new, old = gains[rows, order].sum(), gains[rows, permutations[name]].sum()

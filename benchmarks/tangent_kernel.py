@@ -49,12 +49,12 @@ FAMILIES = {
 def products(apply: Apply, params: Params, x: Tensor) -> Tensor:
     """The kernel column by column, `[N, Y, K, X, K]`."""
 
-    def one(own: Params) -> Tensor:
+    def one(params: Params) -> Tensor:
         def column(image: Tensor, output: Tensor) -> Tensor:
-            direction = vjp(lambda p: apply(p, image[None])[0], own)[1](output)[0]
-            return jvp(lambda p: apply(p, x), (own,), (direction,))[1]
+            direction = vjp(lambda p: apply(p, image[None])[0], params)[1](output)[0]
+            return jvp(lambda p: apply(p, x), (params,), (direction,))[1]
 
-        basis = torch.eye(apply(own, x[:1]).shape[1], dtype=x.dtype)
+        basis = torch.eye(apply(params, x[:1]).shape[1], dtype=x.dtype)
         return vmap(lambda image: vmap(lambda output: column(image, output))(basis))(x)
 
     return vmap(one)(params)
@@ -115,10 +115,13 @@ def by_width(activation: str, kernel_scaling: bool, draw: int) -> tuple[list[flo
         params = {name: tensor.double() for name, tensor in params.items()}
 
         def apply(
-            own: Params, x: Tensor, architecture: Architecture = architecture, scales: dict = scales
+            params: Params,
+            x: Tensor,
+            architecture: Architecture = architecture,
+            scales: dict = scales,
         ) -> Tensor:
             return architecture.apply(
-                {name: scales.get(name, 1.0) * tensor for name, tensor in own.items()}, x
+                {name: scales.get(name, 1.0) * tensor for name, tensor in params.items()}, x
             )
 
         before = tangent_kernel_trace(apply, params, x)
@@ -145,12 +148,12 @@ def widths(draws: int) -> list[str]:
     """Rows of the table of errors by width."""
     rows = []
     for name, (activation, kernel_scaling) in FAMILIES.items():
-        found = [by_width(activation, kernel_scaling, draw) for draw in range(draws)]
+        by_draw = [by_width(activation, kernel_scaling, draw) for draw in range(draws)]
         cells = [
-            f"{statistics.mean(errors[i] for errors, _ in found):.1e}" for i in range(len(WIDTHS))
+            f"{statistics.mean(errors[i] for errors, _ in by_draw):.1e}" for i in range(len(WIDTHS))
         ]
         for part in (0, 1):
-            slopes = [slope(pair[part]) for pair in found]
+            slopes = [slope(pair[part]) for pair in by_draw]
             cells.append(f"{statistics.mean(slopes):.2f} ({min(slopes):.2f} to {max(slopes):.2f})")
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows

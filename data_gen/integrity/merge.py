@@ -43,13 +43,13 @@ def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
             for shard in planned.shards
         }
         trajectory = job.checkpoints > 0
-        for shard, found in holders.items():
+        for shard, holding in holders.items():
             for path in shard.paths(trajectory):
-                _refuse_different_files([folder / path for folder in found])
-        for shard, found in holders.items():
-            if found and found[0] != out:
+                _refuse_different_files([folder / path for folder in holding])
+        for shard, holding in holders.items():
+            if holding and holding[0] != out:
                 for path in reversed(shard.paths(trajectory)):
-                    _copy(found[0] / path, out / path)
+                    _copy(holding[0] / path, out / path)
         missing = missing_shards(job, out, planned)
         if not missing:
             finish(out, job, planned.task, planned.architectures, planned.shards)

@@ -131,9 +131,9 @@ class PopulationCheck:
         return checked, faults + [Fault(file.path, reason) for reason in reasons]
 
     def _check_hash(self, path: str, entry: ShardEntry) -> Iterator[Fault]:
-        found = sha256(check_file(self.directory, path, entry.bytes))
-        if found != entry.sha256:
-            yield Fault(path, f"expected sha256 {entry.sha256}, found {found}")
+        digest = sha256(check_file(self.directory, path, entry.bytes))
+        if digest != entry.sha256:
+            yield Fault(path, f"expected sha256 {entry.sha256}, found {digest}")
 
     def _check_attributes(self, checked: MappedFile, file: PlannedFile) -> Iterator[str]:
         shard, shards = map(int, re.findall(r"\d{5}", file.path))
@@ -142,9 +142,9 @@ class PopulationCheck:
             expected["config_sha256"] = self.manifest.config_sha256
         expected |= {"shard": shard, "shards": shards}
         for key, value in expected.items():
-            found = checked.map.attributes.get(key)
-            if found != value:
-                yield f"attribute {key!r}: expected {value!r}, found {found!r:.200}"
+            stored = checked.map.attributes.get(key)
+            if stored != value:
+                yield f"attribute {key!r}: expected {value!r}, found {stored!r:.200}"
 
     def _check_order(self, checked: MappedFile) -> Iterator[str]:
         """Columns of the table first, then parameters, then what was measured at checkpoints."""

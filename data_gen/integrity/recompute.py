@@ -187,8 +187,8 @@ def _unusable(table: Table, num_train: int) -> str | None:
     for name, kinds in _KINDS.items():
         if table[name].dtype.kind not in kinds:
             return f"{name!r} is not of the type that training wants"
-    seen, parts = table["train_size"], parts_of(table.get("train_parts"), len(table["train_size"]))
-    if (seen < 1).any() or (seen > num_train).any() or (parts < 1).any():
+    sizes, parts = table["train_size"], parts_of(table.get("train_parts"), len(table["train_size"]))
+    if (sizes < 1).any() or (sizes > num_train).any() or (parts < 1).any():
         return (
             f"'train_size' or 'train_parts' do not fit the {num_train} training images of the task"
         )

@@ -72,10 +72,10 @@ def repair_zoo(
     for _ in range(
         2
     ):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
-        found = verify_zoo(directory, sample=0)
-        if not found:
+        wrong = verify_zoo(directory, sample=0)
+        if not wrong:
             return faults
-        faults += found
+        faults += wrong
         manifest, job = _job(directory)
         if needs_files(job.task) and not trust_task:
             raise ValueError(
@@ -92,7 +92,7 @@ def repair_zoo(
                 directory,
                 manifest,
                 job,
-                {fault.path for fault in found},
+                {fault.path for fault in wrong},
                 attempts,
                 accept_changed,
                 report,

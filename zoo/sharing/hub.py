@@ -41,8 +41,8 @@ def check_files(directory: Path, files: Mapping[str, ShardEntry]) -> None:
             raise StoreError(f"{path}: expected a file inside the zoo, found none")
         if path.stat().st_size != entry.bytes:
             raise StoreError(f"{path}: expected {entry.bytes} bytes, found {path.stat().st_size}")
-        if (found := sha256(path)) != entry.sha256:
-            raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {found}")
+        if (digest := sha256(path)) != entry.sha256:
+            raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {digest}")
 
 
 def push(directory: str | Path, repo: str, private: bool = False) -> str:

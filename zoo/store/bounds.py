@@ -96,9 +96,9 @@ def check_file(directory: Path, relative: str, size: int) -> Path:
         StoreError: If it leads out of the zoo, is missing or has another length.
     """
     path = inside(directory, relative)
-    found = path.stat().st_size if path.is_file() else None
-    if found != size:
-        state = "missing" if found is None else f"{found} bytes"
+    length = path.stat().st_size if path.is_file() else None
+    if length != size:
+        state = "missing" if length is None else f"{length} bytes"
         raise StoreError(
             f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to "
             "repair it"
@@ -136,11 +136,11 @@ def check_space(space: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"tensor {name!r}: expected a pattern of at most {_LONGEST_PATTERN} characters"
             )
-    found = WeightSpace.from_json(json.dumps(space))
+    described = WeightSpace.from_json(json.dumps(space))
     used = {
         label.group
-        for name in found.tensors
-        for axis in found.pattern(name).axes
+        for name in described.tensors
+        for axis in described.pattern(name).axes
         for label in labels(axis)
     }
     unused = [name for name in groups if name not in used]

@@ -203,12 +203,12 @@ def differences(mapped: MappedFile, stream: BinaryIO) -> Iterator[str]:
 
 
 def _attribute(file: h5py.File, name: str) -> object:
-    found = file.attrs.get_id(name)
-    plain = found.shape == () and found.get_type().get_class() in (
+    attribute = file.attrs.get_id(name)
+    plain = attribute.shape == () and attribute.get_type().get_class() in (
         h5py.h5t.INTEGER,
         h5py.h5t.STRING,
     )
-    value = file.attrs[name] if plain else found.dtype.str
+    value = file.attrs[name] if plain else attribute.dtype.str
     return int(value) if isinstance(value, np.integer) else value
 
 

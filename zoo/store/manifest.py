@@ -234,9 +234,9 @@ class Manifest(StrictModel):
     def _check_population(self, name: str, population: PopulationEntry) -> None:
         splittings = [DEFAULT, *self.columns_of("splitting")]
         if list(population.splittings) != splittings:
-            found = list(population.splittings)
+            names = list(population.splittings)
             raise ValueError(
-                f"population {name!r}: expected splittings {splittings}, found {found!r:.200}"
+                f"population {name!r}: expected splittings {splittings}, found {names!r:.200}"
             )
         if clash := sorted(set(self.columns) & set(population.space["tensors"])):
             raise ValueError(f"population {name!r}: {clash[0]!r:.100} is a column and a tensor")
@@ -325,6 +325,6 @@ def read_manifest(directory: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = "".join(f"{part}." for part in first["loc"])[:-1] + ": " if first["loc"] else ""
-        found = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
+        got = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
         why = first["msg"].removeprefix("Value error, ")
-        raise StoreError(f"{path}: {escape(key):.300}{escape(why):.1000}{found}") from error
+        raise StoreError(f"{path}: {escape(key):.300}{escape(why):.1000}{got}") from error

@@ -222,10 +222,12 @@ def in_batches(
     ):
         start = 0
         for batch in block:
-            own = {name: tensor[start : start + len(batch)] for name, tensor in params.items()}
+            params_of_batch = {
+                name: tensor[start : start + len(batch)] for name, tensor in params.items()
+            }
             chosen = {name: array[batch.numpy()] for name, array in columns.items()}
             yield Batch(
-                own,
+                params_of_batch,
                 {
                     n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a)
                     for n, a in chosen.items()
