@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metanet.contract import History, Training, device_of
 from metanet.feature_rows import concatenate, to_device
-from metanet.inputs.batches import Drawn, FeatureSet, JoinedNetworks, Kept, block_size
+from metanet.inputs.batches import Drawn, FeatureSet, JoinedNetworks, Kept, networks_in_memory
 from metanet.inputs.dataset import Examples
 from metanet.inputs.reader import Reader
 from metanet.inputs.targets import Target
@@ -65,7 +65,7 @@ def fit_module(
     if learn.networks.are_stored:
         _refuse_what_needs_all(reader)
     reader = reader.fit(learn.networks)
-    most = block_size(reader.num_params)
+    most = networks_in_memory(reader.num_params)
     read = reader.learned(torch.Generator().manual_seed(how.seed))
     training = Drawn(learn.networks, read, most, how.workers)
     validation = Drawn(held_out.networks, lambda chosen: reader.views(chosen)[0], most, how.workers)
@@ -121,7 +121,7 @@ def predict_raw(reader: Reader, networks: JoinedNetworks, workers: int) -> Float
         Outputs, float64, on the device of the metanet.
     """
     device, at_once = device_of(reader.module), evaluation_batch(reader.num_params)
-    most = max(1, block_size(reader.num_params) // at_once) * at_once
+    most = max(1, networks_in_memory(reader.num_params) // at_once) * at_once
     raw = []
     for chosen in networks.stream(torch.arange(len(networks)).split(most), workers):
         views = [Kept(to_device(view, device)) for view in reader.views(chosen)]

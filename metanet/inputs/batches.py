@@ -13,7 +13,7 @@ from torch import Tensor
 from metanet.contract import Networks
 from metanet.feature_rows import Features, concatenate, count_rows, rows, to_device
 from zoo.params import Params
-from zoo.store.streaming import blocks_of
+from zoo.store.streaming import group_batches
 
 BLOCK_ENTRIES = 2**23
 """Scalars of networks that are read and treated together."""
@@ -210,7 +210,7 @@ class Drawn:
 
     def batches(self, parts: Sequence[Int64[Tensor, "_"]]) -> Iterator[Features]:
         """Features of each group of rows."""
-        blocks = blocks_of([part.cpu() for part in parts], self.most)
+        blocks = group_batches([part.cpu() for part in parts], self.most)
         read = self.networks.stream([torch.cat(block) for block in blocks], self.workers)
         for block, networks in zip(blocks, read, strict=True):
             features, start = to_device(self.compute(networks), self.device), 0
@@ -231,7 +231,7 @@ class Drawn:
         return Kept(concatenate(list(self.pieces(self.most))))
 
 
-def block_size(num_params: int) -> int:
+def networks_in_memory(num_params: int) -> int:
     """Networks that are read and treated together.
 
     Args:

@@ -75,7 +75,7 @@ class TokenTransformer(Normalized):
         self.position = nn.ParameterList(
             0.3 * torch.randn(int(ids.max()) + 1, width) for ids in places
         )
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
         self.readout = _perceptron(width, 2 * width, 1)
 
@@ -89,7 +89,7 @@ class TokenTransformer(Normalized):
         return self.readout(self.last_norm(x).mean(1)).squeeze(-1)
 
 
-class Block(nn.Module):
+class EncoderLayer(nn.Module):
     """Attention and a perceptron, each after its norm and added to what comes in."""
 
     def __init__(self, width: int, heads: int, dropout: float):

@@ -110,9 +110,9 @@ def evaluate(
         Losses in nats and accuracies in [0, 1].
     """
     sums = []
-    for block in blocks(architecture, params, part.x):
-        nll_correct = torch.zeros(2, num_networks(block), dtype=torch.float64)
-        for log_p, y in log_probabilities(architecture, block, part):
+    for portion in in_portions(architecture, params, part.x):
+        nll_correct = torch.zeros(2, num_networks(portion), dtype=torch.float64)
+        for log_p, y in log_probabilities(architecture, portion, part):
             nll_correct[0] -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
             nll_correct[1] += (log_p.argmax(-1) == y).sum(1)
         sums.append(nll_correct)
@@ -152,10 +152,10 @@ def log_probabilities(architecture: Architecture, params: Mapping[str, Tensor], 
         yield F.log_softmax(logits.double(), dim=-1), y
 
 
-def blocks(
+def in_portions(
     architecture: Architecture, params: Mapping[str, Tensor], x: Float[Tensor, "X C *size"]
 ) -> list[Params]:
-    """Cut networks into blocks whose parameters and activations fit into memory together.
+    """Cut networks into portions whose parameters and activations fit into memory together.
 
     Args:
         architecture: What they compute.
@@ -163,7 +163,7 @@ def blocks(
         x: Inputs that they will see.
 
     Returns:
-        Parameters of each block.
+        Parameters of each portion.
     """
     first = select(params, 0)
     with torch.no_grad():
@@ -202,10 +202,10 @@ def reset_statistics(
     batches = [batch for batch in x.split(_IMAGES_AT_ONCE) if len(batch) == full]
     run = vmap(architecture.apply_training, in_dims=(0, None))
     statistics = []
-    for block in blocks(architecture, params, x):
-        total = {name: torch.zeros_like(block[name]) for name in names}
-        from_zero = block | {name: torch.zeros_like(block[name]) for name in names}
-        share = _batch_weight(architecture, block, names, batches[0])
+    for portion in in_portions(architecture, params, x):
+        total = {name: torch.zeros_like(portion[name]) for name in names}
+        from_zero = portion | {name: torch.zeros_like(portion[name]) for name in names}
+        share = _batch_weight(architecture, portion, names, batches[0])
         for batch in batches:
             with torch.no_grad():
                 moved = run(from_zero, batch)[1]

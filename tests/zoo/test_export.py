@@ -29,7 +29,7 @@ def opened(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Row groups of eight networks."""
-    monkeypatch.setattr(zoo.sharing.export, "BLOCK_BYTES", 4 * 485 * 8)
+    monkeypatch.setattr(zoo.sharing.export, "READ_BYTES", 4 * 485 * 8)
 
 
 def bits(values):

@@ -16,7 +16,7 @@ import zoo.store.streaming
 from metanet.inputs.memory import free_memory
 from tests.zoo.written import SPLIT, write_zoo
 from zoo.store.mapped import StoreError
-from zoo.store.streaming import blocks_of, shuffled
+from zoo.store.streaming import group_batches, shuffled
 
 POPULATIONS = ("standard", "w_asymmetric")
 
@@ -67,7 +67,7 @@ def test_any_rows_are_those_of_memory(population, view, gap):
 def test_the_order_is_that_of_the_seed_with_any_number_of_workers(
     population, workers, block_bytes, monkeypatch
 ):
-    monkeypatch.setattr(zoo.store.streaming, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(zoo.store.streaming, "READ_BYTES", block_bytes)
     order = torch.randperm(40, generator=seeded_as_documented(seed=5, epoch=2))
     params, table = population.params("train"), population.table("train")
     wanted = ["optimizer", "test_accuracy", "diverged"]
@@ -131,7 +131,7 @@ def test_bad_arguments_are_refused_before_anything_is_read(folder, options, mess
 
 
 def test_a_pass_that_is_left_early_leaves_no_thread(population, monkeypatch):
-    monkeypatch.setattr(zoo.store.streaming, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(zoo.store.streaming, "READ_BYTES", 1)
     passing = population.batches("train", 2, workers=2)
     next(passing)
     assert any(thread.name.startswith("zoo-reader") for thread in threading.enumerate())
@@ -174,10 +174,10 @@ def test_a_file_that_changed_since_it_was_checked_is_an_error(tmp_path, workers,
 
 def test_blocks_keep_the_order_and_hold_no_more_than_asked_unless_a_batch_does():
     batches = list(torch.arange(20).split([3, 3, 9, 1, 1, 3]))
-    blocks = blocks_of(batches, 6)
+    blocks = group_batches(batches, 6)
     assert [[len(batch) for batch in block] for block in blocks] == [[3, 3], [9], [1, 1, 3]]
     assert torch.equal(torch.cat([batch for block in blocks for batch in block]), torch.arange(20))
-    assert blocks_of([], 6) == []
+    assert group_batches([], 6) == []
 
 
 def test_free_memory_is_a_number_of_bytes_that_a_limit_lowers(monkeypatch):

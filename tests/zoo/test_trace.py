@@ -9,7 +9,7 @@ from tests.reference.traced_modules import CASES, Function, draw
 from tests.reference.traced_programs import Program
 from tests.reference.zoo_equivalence import count_permuted, symmetry_of
 from zoo.symmetry.action import act, sample
-from zoo.tracing.tracer import TraceError, TraceWarning, module_params, trace, verify
+from zoo.tracing.tracer import TraceError, TraceWarning, module_params, trace, verify_space
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 
@@ -355,13 +355,13 @@ def test_verify_names_the_groups_that_are_wrong():
     params = module_params(traced.space, module)
     x = torch.randn(2, 4, dtype=torch.float64)
     apply = lambda params: traced.apply(params, x)  # noqa: E731
-    verify(traced.space, apply, params)
+    verify_space(traced.space, apply, params)
     wrong = {**traced.space.groups, "h2": NeuronGroup(5, True, "positive", "gelu")}
     with pytest.raises(
         TraceError,
         match=r"not one of this function: outputs change by .* change by neuron group: \{'h2'",
     ):
-        verify(WeightSpace(wrong, traced.space.tensors), apply, params)
+        verify_space(WeightSpace(wrong, traced.space.tensors), apply, params)
 
 
 # random programs

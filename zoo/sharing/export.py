@@ -26,7 +26,7 @@ from zoo.params import Params
 from zoo.store.atomic import atomic_write, check_new
 from zoo.store.entries import SPLITS
 from zoo.store.population import Population
-from zoo.store.streaming import BLOCK_BYTES, StoredParams
+from zoo.store.streaming import READ_BYTES, StoredParams
 from zoo.store.zoo import Zoo
 
 KEY = "symzoo"
@@ -115,16 +115,16 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
     scalars: Any = list(table)
     path = folder / f"{split}.parquet"
     with pq.ParquetWriter(path, schema, use_dictionary=texts, write_statistics=scalars) as writer:
-        parts = _blocks(stored)
+        parts = _parts(stored)
         for part, params in zip(parts, stored.stream(parts), strict=True):
             columns = {name: pa.array(array[part.numpy()]) for name, array in table.items()}
             columns |= {name: _lists(params[name]) for name in shapes}
             writer.write_table(pa.Table.from_pydict(columns, schema))
 
 
-def _blocks(stored: StoredParams) -> Sequence[torch.Tensor]:
+def _parts(stored: StoredParams) -> Sequence[torch.Tensor]:
     """Networks that are in memory together."""
-    return torch.arange(len(stored)).split(max(1, BLOCK_BYTES // (4 * stored.num_params)))
+    return torch.arange(len(stored)).split(max(1, READ_BYTES // (4 * stored.num_params)))
 
 
 def _scalars(table: Table) -> Iterator[pa.Field]:

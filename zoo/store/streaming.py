@@ -28,7 +28,7 @@ from zoo.store.mapped import Identity, MappedFile, StoreError, open_file
 
 GAP = 2**15
 """Bytes between two wanted pieces that are read too, since one longer read is faster than two."""
-BLOCK_BYTES = 2**25
+READ_BYTES = 2**25
 """Bytes of consecutive batches that are read together, in the order of the file."""
 
 
@@ -178,7 +178,7 @@ def shuffled(count: int, seed: int, epoch: int = 0) -> Int64[Tensor, "N"]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(state))
 
 
-def blocks_of(batches: Sequence[Tensor], most: int) -> list[list[Tensor]]:
+def group_batches(batches: Sequence[Tensor], most: int) -> list[list[Tensor]]:
     """Group consecutive batches.
 
     Args:
@@ -216,7 +216,7 @@ def in_batches(
     Yields:
         The batches, in order.
     """
-    blocks = blocks_of(batches, max(1, BLOCK_BYTES // (4 * stored.num_params)))
+    blocks = group_batches(batches, max(1, READ_BYTES // (4 * stored.num_params)))
     for block, params in zip(
         blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True
     ):

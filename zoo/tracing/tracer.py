@@ -22,7 +22,7 @@ from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
 from zoo.weight_space import WeightSpace
 
-__all__ = ["TraceError", "TraceWarning", "module_params", "trace", "verify"]
+__all__ = ["TraceError", "TraceWarning", "module_params", "trace", "verify_space"]
 
 
 def trace(
@@ -96,7 +96,7 @@ def _architecture(function: ModuleFunction, program: Program) -> Architecture:
     )
 
 
-def verify(
+def verify_space(
     space: WeightSpace,
     apply: Callable[[Params], Any],
     params: Mapping[str, Tensor],
@@ -136,4 +136,6 @@ def verify(
 def _prove(space: WeightSpace, program: Program, inputs: Sequence[Any]) -> None:
     generator = torch.Generator().manual_seed(0)
     for point in (program.params, perturb(program.params, generator)):
-        verify(space, lambda p: program.run_double(p, inputs), point, generator, num_samples=2)
+        verify_space(
+            space, lambda p: program.run_double(p, inputs), point, generator, num_samples=2
+        )
