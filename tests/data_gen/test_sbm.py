@@ -1,5 +1,7 @@
 """The task of a stochastic block model, and the networks that read a graph from each input."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -13,6 +15,7 @@ from data_gen.tasks.graphs import NUM_NODES
 from data_gen.tasks.sbm import ACROSS, NUM_BLOCKS, NUM_FEATURES, WITHIN, make_sbm
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_architecture
+from zoo.sharing.export import export_zoo
 from zoo.store.zoo import load
 from zoo.testing import check_architecture
 
@@ -168,3 +171,7 @@ def test_scalars_of_asymmetric_networks_are_stored(tmp_path):
     x = load_task(job.task).test.x[:5].float()
     params = {name: tensor[0] for name, tensor in population.params("train").items()}
     assert population.architecture.apply(params, x).isfinite().all()
+    exported = export_zoo(load(folder), tmp_path / "out", "parquet") / "syre" / "train.parquet"
+    for name, tensor in population.params("train").items():
+        values = np.stack(pd.read_parquet(exported)[name].tolist())
+        assert values.tobytes() == tensor.numpy().tobytes()

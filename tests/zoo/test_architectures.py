@@ -34,6 +34,7 @@ from zoo.architectures import (
 from zoo.architectures.base import constants_of
 from zoo.architectures.masks import distinct_rows
 from zoo.params import batch_shape, flatten, free_entries, stack
+from zoo.store.bounds import rebuild
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 INPUT, CLASSES = (1, 6, 6), 3
@@ -322,6 +323,16 @@ def test_networks_equal_plain_modules_with_the_same_state_dict(name, options):
     shape = (2, 9, 6) if name == "transformer" else (2, 9, 7)
     module = MODULES[name](shape, CLASSES, **options)
     assert_equals_module(build_architecture(name, options, shape, CLASSES), module, shape=shape)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_what_is_stored_of_an_architecture_builds_it_again(name, options):
+    shape = (2, 9, 6) if name == "transformer" else (2, 9, 7)
+    made = build_architecture(name, options, shape, CLASSES)
+    again = rebuild(made.description, made.space, made.constants)
+    assert again.is_like(made)
+    params, x = made.init(generator(0)), inputs(0, shape=shape).float()
+    assert torch.equal(again.apply(params, x), made.apply(params, x))
 
 
 @pytest.mark.parametrize(

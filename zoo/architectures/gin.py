@@ -141,7 +141,8 @@ def adjacency(
     [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     """
     if edges is None:
-        places = torch.ones(*positions).nonzero().double()
+        axes = torch.meshgrid(*(torch.arange(n) for n in positions), indexing="ij")
+        places = torch.stack(axes, -1).reshape(-1, len(positions)).double()
         return (torch.cdist(places, places, p=1) == 1).float()
     count = math.prod(positions)
     nodes = set(range(count))

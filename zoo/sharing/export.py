@@ -140,7 +140,7 @@ def _tensors(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[pa.Field]:
 
 
 def _lists(tensor: torch.Tensor) -> pa.Array:
-    flat = tensor.flatten(1)
+    flat = tensor.reshape(len(tensor), int(np.prod(tensor.shape[1:])))
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.flatten().numpy()), flat.shape[1])
 
 
