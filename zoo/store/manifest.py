@@ -109,6 +109,18 @@ class PopulationEntry(StrictModel):
         folders = {name: self.shards, f"{name}.trajectory": self.trajectory}
         return {folder: files for folder, files in folders.items() if files}
 
+    def files(self, name: str) -> dict[str, ShardEntry]:
+        """All files by path relative to the zoo.
+
+        Args:
+            name: Name of the population.
+
+        Returns:
+            What each must be.
+        """
+        constants = {f"constants/{name}.h5": self.constants} if self.constants else {}
+        return self.shards | self.trajectory | constants
+
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
         return WeightSpace.from_json(json.dumps(self.space))
@@ -263,9 +275,7 @@ class Manifest(StrictModel):
         """All files of the zoo besides manifest and card: what each must be, by its path."""
         files: dict[str, ShardEntry] = {}
         for name, population in self.populations.items():
-            files |= {**population.shards, **population.trajectory}
-            if population.constants is not None:
-                files[f"constants/{name}.h5"] = population.constants
+            files |= population.files(name)
         return files
 
     def files(self, population: str, trajectory: bool = False) -> Iterator["PlannedFile"]:
