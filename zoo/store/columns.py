@@ -108,17 +108,33 @@ def check_rows(file: MappedFile, shapes: Mapping[str, tuple[int, ...]]) -> int:
     Raises:
         StoreError: If a column is missing or has another shape or dtype.
     """
-    rows = None
-    for name, shape in shapes.items():
+    rows = file.column(next(iter(shapes))).shape[0]
+    check_columns(file, {name: ("<f4", (rows, *shape)) for name, shape in shapes.items()})
+    return rows
+
+
+def check_columns(file: MappedFile, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Check that a file has certain columns.
+
+    Args:
+        file: The file.
+        expected: Type and shape of each column.
+
+    Raises:
+        StoreError: If a column is missing or has another shape or dtype.
+    """
+    for name, (dtype, shape) in expected.items():
         column = file.column(name)
-        rows = column.shape[0] if rows is None else rows
-        if column.shape != (rows, *shape) or column.dtype != "<f4":
-            kind = TEXT if column.dtype == TEXT else column.stored.name
+        if (column.dtype, column.shape) != (dtype, shape):
             raise StoreError(
-                f"{file.path}: {name!r}: expected shape {[rows, *shape]} float32, "
-                f"found {list(column.shape)} {kind}"
+                f"{file.path}: {name!r}: expected shape {list(shape)} {type_name(dtype)}, "
+                f"found {list(column.shape)} {type_name(column.dtype)}"
             )
-    return rows or 0
+
+
+def type_name(dtype: str) -> str:
+    """A type of a column for a message."""
+    return dtype if dtype == TEXT else np.dtype(dtype).name
 
 
 def _copy(files: Iterable[MappedFile], targets: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:

@@ -10,7 +10,7 @@ up to `start`, and from there plain HDF5, which the map describes and no reader 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -136,13 +136,9 @@ def place(
 def _as_json(described: FileMap) -> bytes:
     columns = {}
     for name, column in described.columns.items():
-        columns[name] = {
-            "dtype": column.dtype,
-            "shape": list(column.shape),
-            "offset": column.offset,
-        }
-        if column.dtype == TEXT:
-            columns[name]["values"] = list(column.values)
+        columns[name] = asdict(column)
+        if column.dtype != TEXT:
+            del columns[name]["values"]
     content = {
         "format_version": FORMAT_VERSION,
         "start": described.start,

@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from zoo.params import Params, free_entries
+from zoo.params import Params, free_entries, select
 from zoo.store.columns import check_rows
 from zoo.store.mapped import Identity, MappedFile, StoreError, open_file
 
@@ -125,14 +125,12 @@ class StoredParams:
             yield from map(self.read, parts)
             return
         with ThreadPoolExecutor(workers, thread_name_prefix="zoo-reader") as pool:
-            todo = iter(parts)
-            ahead: deque[Future[Params]] = deque(
-                pool.submit(self.read, part) for part in islice(todo, workers + 1)
-            )
+            reads = (pool.submit(self.read, part) for part in parts)
+            ahead = deque(islice(reads, workers + 1))
             try:
                 while ahead:
                     params = ahead.popleft().result()
-                    ahead.extend(pool.submit(self.read, part) for part in islice(todo, 1))
+                    ahead.extend(islice(reads, 1))
                     yield params
             finally:
                 for future in ahead:
@@ -222,18 +220,14 @@ def in_batches(
     ):
         start = 0
         for batch in block:
-            params_of_batch = {
-                name: tensor[start : start + len(batch)] for name, tensor in params.items()
-            }
+            stop = start + len(batch)
             chosen = {name: array[batch.numpy()] for name, array in columns.items()}
-            yield Batch(
-                params_of_batch,
-                {
-                    n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a)
-                    for n, a in chosen.items()
-                },
-            )
-            start += len(batch)
+            values = {
+                name: array.tolist() if array.dtype.kind in "OU" else torch.from_numpy(array)
+                for name, array in chosen.items()
+            }
+            yield Batch(select(params, slice(start, stop)), values)
+            start = stop
 
 
 def _read_rows(
