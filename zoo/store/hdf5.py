@@ -11,7 +11,7 @@ was not made for files of strangers. `differences` runs it on one, in a process 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -57,8 +57,7 @@ def write_columns(
     """
     _check_rows(path, columns, equal_rows)
     arrays = {name: _storable(name, array) for name, array in columns.items()}
-    codes = {name: _coded(array) for name, array in arrays.items() if array.dtype.kind == "O"}
-    described = {name: _described(array, codes.get(name)) for name, array in arrays.items()}
+    described, codes = _described(arrays)
     start, described = place(attributes, described)
     with atomic_write(path) as temporary:
         content, offsets = _image(arrays, attributes, start)
@@ -66,8 +65,7 @@ def write_columns(
             if column.dtype != TEXT:
                 described[name] = replace(column, offset=offsets[name])
         whole = FileMap(attributes, described, start, start + len(content))
-        head = head_of(whole, {name: coded.codes for name, coded in codes.items()})
-        temporary.write_bytes(head + content)
+        temporary.write_bytes(head_of(whole, codes) + content)
         _check_written(open_mapped(temporary), arrays)
 
 
@@ -79,23 +77,16 @@ def _check_rows(path: Path, columns: Columns, equal: bool) -> None:
         )
 
 
-class _Coded(NamedTuple):
-    """A column of text: its different texts, and the code of each row."""
-
-    texts: tuple[str, ...]
-    codes: Shaped[np.ndarray, "N"]
-
-
-def _described(array: Shaped[np.ndarray, "..."], coded: _Coded | None) -> Column:
-    """A column of which it is not known yet where it will lie."""
-    if coded is None:
-        return Column(array.dtype.str, array.shape, 0)
-    return Column(TEXT, array.shape, 0, coded.texts)
-
-
-def _coded(array: Shaped[np.ndarray, "N"]) -> _Coded:
-    codes, texts = pd.factorize(array)
-    return _Coded(tuple(texts.tolist()), codes.astype("<u4"))
+def _described(arrays: Columns) -> tuple[dict[str, Column], dict[str, np.ndarray]]:
+    """Columns of which it is not known yet where they will lie, and codes of those of text."""
+    described, codes = {}, {}
+    for name, array in arrays.items():
+        described[name] = Column(array.dtype.str, array.shape, 0)
+        if array.dtype.kind == "O":
+            numbers, texts = pd.factorize(array)
+            described[name] = Column(TEXT, array.shape, 0, tuple(texts.tolist()))
+            codes[name] = numbers.astype("<u4")
+    return described, codes
 
 
 def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) -> bytearray:
@@ -135,13 +126,8 @@ def _storable(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray,
 
 def _check_written(written: MappedFile, arrays: Columns) -> None:
     """Refuse a file that does not hold what was given: libhdf5 may lay files out otherwise."""
-    same = list(written.columns) == list(arrays)
-    for name, array in arrays.items():
-        if array.dtype.kind == "O":
-            same = same and written.array(name).tolist() == array.tolist()
-        else:
-            same = same and written.view(name).tobytes() == array.tobytes()
-    if not same:
+    same = (_same_values(written, name, array) for name, array in arrays.items())
+    if list(written.columns) != list(arrays) or not all(same):
         raise StoreError(f"{written.path}: wrote columns that are not those that were given")
 
 
@@ -235,7 +221,7 @@ def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[s
     if column.dtype != TEXT and dataset.id.get_offset() != column.offset:
         yield f"{name!r} lies at {dataset.id.get_offset()}, the map says {column.offset}"
         return
-    if not _same_values(mapped, name, column, dataset):
+    if not _same_values(mapped, name, dataset.asstr() if column.dtype == TEXT else dataset):
         yield f"{name!r} has other values in HDF5 than in the map"
 
 
@@ -259,15 +245,16 @@ def _kind(dataset: h5py.Dataset) -> str:
     return dataset.dtype.str if dataset.dtype.names is None else "compound"
 
 
-def _same_values(mapped: MappedFile, name: str, column: Column, dataset: h5py.Dataset) -> bool:
-    expected = mapped.array(name) if column.dtype == TEXT else mapped.view(name)
+def _same_values(mapped: MappedFile, name: str, values: Any) -> bool:
+    """Whether a column holds the values of an array, or of something that slices give arrays of."""
+    column = mapped.columns[name]
+    is_text = column.dtype == TEXT
+    expected = mapped.array(name) if is_text else mapped.view(name)
     rows = max(1, _BLOCK_BYTES * column.shape[0] // column.length)
     for start in range(0, column.shape[0], rows):
-        part: Any = slice(start, start + rows)
-        if column.dtype == TEXT:
-            same = np.asarray(dataset.asstr()[part]).tolist() == expected[part].tolist()
-        else:
-            same = dataset[part].tobytes() == expected[part].tobytes()
-        if not same:
+        part = slice(start, start + rows)
+        pair = np.asarray(values[part]), expected[part]
+        first, second = (block.tolist() if is_text else block.tobytes() for block in pair)
+        if first != second:
             return False
     return True
