@@ -35,13 +35,12 @@ def read_columns(
         names = list(file.columns) if names is None else names
         for name in names:
             array = file.array(name)
-            first = parts.setdefault(name, [array])[0]
-            if (first.dtype, first.shape[1:]) != (array.dtype, array.shape[1:]):
+            arrays = parts.setdefault(name, [])
+            arrays.append(array)
+            if (arrays[0].dtype, arrays[0].shape[1:]) != (array.dtype, array.shape[1:]):
                 raise StoreError(
                     f"{file.path}: {name!r} has another type or shape than in the first file"
                 )
-            if first is not array:
-                parts[name].append(array)
     return {
         name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         for name, arrays in parts.items()

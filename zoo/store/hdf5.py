@@ -201,27 +201,20 @@ def _attribute(file: h5py.File, name: str) -> object:
 def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[str]:
     """Compare one column; its layout first, so that nothing outside the file is ever read."""
     column, properties = mapped.columns[name], dataset.id.get_create_plist()
-    is_plain = (
-        properties.get_layout() == h5py.h5d.CONTIGUOUS
-        and properties.get_nfilters() == 0
-        and properties.get_external_count() == 0
-    )
-    if not is_plain:
+    is_contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS
+    if not is_contiguous or properties.get_nfilters() or properties.get_external_count():
         yield f"{name!r} must be contiguous, without filters, inside the file"
         return
     yield from (f"{name!r} has {extra}" for extra in _extras(dataset, properties))
+    kind, is_text = _kind(dataset), column.dtype == TEXT
     if dataset.shape != column.shape or dataset.maxshape != column.shape:
         shapes = f"{dataset.shape}, at most {dataset.maxshape}"
         yield f"{name!r} has shape {shapes}, the map says {column.shape}"
-        return
-    kind = _kind(dataset)
-    if kind != column.dtype:
+    elif kind != column.dtype:
         yield f"{name!r} has type {kind!r}, the map says {column.dtype!r}"
-        return
-    if column.dtype != TEXT and dataset.id.get_offset() != column.offset:
-        yield f"{name!r} lies at {dataset.id.get_offset()}, the map says {column.offset}"
-        return
-    if not _same_values(mapped, name, dataset.asstr() if column.dtype == TEXT else dataset):
+    elif not is_text and (offset := dataset.id.get_offset()) != column.offset:
+        yield f"{name!r} lies at {offset}, the map says {column.offset}"
+    elif not _same_values(mapped, name, dataset.asstr() if is_text else dataset):
         yield f"{name!r} has other values in HDF5 than in the map"
 
 

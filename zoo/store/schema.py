@@ -3,7 +3,7 @@
 Columns, types, shapes, rows and network ids, checked when a file is first read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,30 +25,6 @@ STORED = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "text": TEXT}
 _CONSTANTS = {"free": "|b1", "fixed": "<f4", "mixing": "<f4", "offset": "<f4", "statistic": "|b1"}
 
 
-def open_shards(
-    directory: Path,
-    manifest: Manifest,
-    population: str,
-    split: str | None,
-    trajectory: bool = False,
-) -> Iterator[MappedFile]:
-    """Open the files of a split, each checked: place, length, map and schema.
-
-    Args:
-        directory: The zoo.
-        manifest: Its manifest.
-        population: Name of the population.
-        split: Name of the split, None for all.
-        trajectory: Whether the files of trajectories are wanted.
-
-    Yields:
-        Open files, in the order of their networks.
-    """
-    for file in manifest.files(population, trajectory):
-        if split in (None, file.split):
-            yield check_shard(directory, manifest, population, file, trajectory)
-
-
 def check_shard(
     directory: Path,
     manifest: Manifest,
@@ -56,7 +32,7 @@ def check_shard(
     file: PlannedFile,
     trajectory: bool = False,
 ) -> MappedFile:
-    """Check a shard.
+    """Open a shard and check it: place, length, map and schema.
 
     Args:
         directory: The zoo.

@@ -77,7 +77,7 @@ class StoredParams:
         """Scalars of one network on disk."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def select(self, index: Int64[np.ndarray, "M"]) -> "StoredParams":
+    def select(self, index: Int64[np.ndarray, "M"] | slice) -> "StoredParams":
         """Some of the networks, in the order of the index; nothing is read."""
         return replace(self, rows=self.rows[index])
 
@@ -140,7 +140,7 @@ class StoredParams:
 def open_stored(
     files: Iterable[MappedFile],
     shapes: Mapping[str, tuple[int, ...]],
-    free: Mapping[str, Tensor] | None = None,
+    free: Mapping[str, Tensor],
 ) -> StoredParams:
     """Find columns in files without reading them; the files need not stay open.
 
@@ -158,7 +158,7 @@ def open_stored(
         offsets = {name: file.columns[name].offset for name in shapes}
         stored.append(_File(file.path, file.identity, rows, offsets))
     count = sum(file.rows for file in stored)
-    return StoredParams(tuple(stored), shapes, np.arange(count), free or {})
+    return StoredParams(tuple(stored), shapes, np.arange(count), free)
 
 
 def shuffled(count: int, seed: int, epoch: int = 0) -> Int64[Tensor, "N"]:
