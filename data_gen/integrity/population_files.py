@@ -75,18 +75,19 @@ class PopulationCheck:
         """
         yield from self._check_constants()
         finals: dict[str, MappedFile] = {}
-        for file in self.manifest.files(self.name):
-            checked, faults = self._check(file, trajectory=False)
+        entry, files = self.entry, self.manifest.files
+        shards = [*files(self.name), *files(self.name, trajectory=True)]
+        for file in shards:
+            trajectory = file.path in entry.trajectory
+            checked, faults = self._check(file, trajectory)
             yield from faults
-            if checked is not None:
-                finals[Path(file.path).name] = checked
-        for file in self.manifest.files(self.name, trajectory=True):
-            checked, faults = self._check(file, trajectory=True)
-            yield from faults
-            last = finals.get(Path(file.path).name)
-            if checked is not None and last is not None:
-                yield from (Fault(file.path, why) for why in self._check_ends(checked, last))
-        if len(finals) == len(self.entry.shards):
+            name = Path(file.path).name
+            if checked is not None and not trajectory:
+                finals[name] = checked
+            elif checked is not None and name in finals:
+                reasons = self._check_ends(checked, finals[name])
+                yield from (Fault(file.path, why) for why in reasons)
+        if len(finals) == len(entry.shards):
             self.table = read_columns(finals.values(), self._kept_columns)
             yield from (Fault(MANIFEST_NAME, why) for why in self._check_splittings())
 

@@ -63,13 +63,9 @@ def read_tensors(
         StoreError: If a column is missing or has another shape or dtype.
     """
     rows = sum(check_rows(file, shapes) for file in files)
-    arrays = {
-        name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()
-    }
+    arrays = {name: np.empty((rows, *shape), np.float32) for name, shape in shapes.items()}
     _copy(files, arrays)
-    return {
-        name: torch.from_numpy(array).reshape(rows, *shapes[name]) for name, array in arrays.items()
-    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def read_flat(
@@ -148,5 +144,5 @@ def _copy(files: Iterable[MappedFile], targets: Mapping[str, Shaped[np.ndarray, 
         for name, target in targets.items():
             column = file.view(name)
             rows = len(column)
-            target[start : start + rows] = column.reshape(rows, -1)
+            target[start : start + rows] = column.reshape(rows, *target.shape[1:])
         start += rows

@@ -62,7 +62,7 @@ def write_columns(
     with atomic_write(path) as temporary:
         content, offsets = _image(arrays, attributes, start)
         for name, column in described.items():
-            if column.dtype != TEXT:
+            if not column.is_text:
                 described[name] = replace(column, offset=offsets[name])
         whole = FileMap(attributes, described, start, start + len(content))
         temporary.write_bytes(head_of(whole, codes) + content)
@@ -101,7 +101,7 @@ def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) ->
     """
     head = bytearray(encode(described))
     for name, column in described.columns.items():
-        if column.dtype == TEXT:
+        if column.is_text:
             numbers = codes.view(name) if isinstance(codes, MappedFile) else codes[name]
             head[column.offset : column.offset + column.length] = numbers.tobytes()
     return head
@@ -206,15 +206,15 @@ def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[s
         yield f"{name!r} must be contiguous, without filters, inside the file"
         return
     yield from (f"{name!r} has {extra}" for extra in _extras(dataset, properties))
-    kind, is_text = _kind(dataset), column.dtype == TEXT
+    kind = _kind(dataset)
     if dataset.shape != column.shape or dataset.maxshape != column.shape:
         shapes = f"{dataset.shape}, at most {dataset.maxshape}"
         yield f"{name!r} has shape {shapes}, the map says {column.shape}"
     elif kind != column.dtype:
         yield f"{name!r} has type {kind!r}, the map says {column.dtype!r}"
-    elif not is_text and (offset := dataset.id.get_offset()) != column.offset:
+    elif not column.is_text and (offset := dataset.id.get_offset()) != column.offset:
         yield f"{name!r} lies at {offset}, the map says {column.offset}"
-    elif not _same_values(mapped, name, dataset.asstr() if is_text else dataset):
+    elif not _same_values(mapped, name, dataset.asstr() if column.is_text else dataset):
         yield f"{name!r} has other values in HDF5 than in the map"
 
 
@@ -241,13 +241,12 @@ def _kind(dataset: h5py.Dataset) -> str:
 def _same_values(mapped: MappedFile, name: str, values: Any) -> bool:
     """Whether a column holds the values of an array, or of something that slices give arrays of."""
     column = mapped.columns[name]
-    is_text = column.dtype == TEXT
-    expected = mapped.array(name) if is_text else mapped.view(name)
+    expected = mapped.array(name) if column.is_text else mapped.view(name)
     rows = max(1, _BLOCK_BYTES * column.shape[0] // column.length)
     for start in range(0, column.shape[0], rows):
         part = slice(start, start + rows)
         pair = np.asarray(values[part]), expected[part]
-        first, second = (block.tolist() if is_text else block.tobytes() for block in pair)
+        first, second = (block.tolist() if column.is_text else block.tobytes() for block in pair)
         if first != second:
             return False
     return True

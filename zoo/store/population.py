@@ -158,8 +158,7 @@ class Population:
             ValueError: If the view is unknown.
         """
         masks = self._masks(view)
-        params = self._open(split).tensors(self.space.shapes)
-        return free_entries(params, masks) if masks else params
+        return free_entries(self._open(split).tensors(self.space.shapes), masks)
 
     def _masks(self, view: View) -> Params:
         if view not in ("full", "free"):

@@ -97,18 +97,13 @@ class StoredParams:
         order = np.argsort(wanted, kind="stable")
         starts = np.cumsum([0, *(file.rows for file in self.files)])
         bounds = np.searchsorted(wanted[order], starts)
-        targets = {
-            name: np.empty((len(wanted), math.prod(shape)), np.float32)
-            for name, shape in self.shapes.items()
-        }
+        shapes = self.shapes.items()
+        targets = {name: np.empty((len(wanted), *shape), np.float32) for name, shape in shapes}
         for file, start, (low, high) in zip(self.files, starts[:-1], pairwise(bounds), strict=True):
             if low < high:
                 _read_rows(file, wanted[order[low:high]] - start, order[low:high], targets)
-        params = {
-            name: torch.from_numpy(array).reshape(-1, *self.shapes[name])
-            for name, array in targets.items()
-        }
-        return free_entries(params, self.free) if self.free else params
+        params = {name: torch.from_numpy(array) for name, array in targets.items()}
+        return free_entries(params, self.free)
 
     def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
         """Read one group of networks after the other.
@@ -241,13 +236,13 @@ def _read_rows(
         if Identity.of(descriptor) != file.identity:
             raise StoreError(f"{file.path}: the file changed since it was checked")
         for name, target in targets.items():
-            size = 4 * target.shape[1]
+            size = 4 * math.prod(target.shape[1:])
             for piece, into in _pieces(rows, places, size):
                 at = file.offsets[name] + int(piece[0]) * size
                 if _is_range(piece) and _is_range(into):
                     _fill(file.path, descriptor, target[into[0] : into[-1] + 1], at)
                 else:
-                    read = np.empty((piece[-1] - piece[0] + 1, target.shape[1]), np.float32)
+                    read = np.empty((piece[-1] - piece[0] + 1, *target.shape[1:]), np.float32)
                     _fill(file.path, descriptor, read, at)
                     target[into] = read[piece - piece[0]]
 
@@ -265,7 +260,7 @@ def _is_range(numbers: Int64[np.ndarray, "R"]) -> bool:
     return bool((np.diff(numbers) == 1).all())
 
 
-def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:
+def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R ..."], offset: int) -> None:
     """Read bytes of a file until an array in C order is full."""
     view = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
     while view:
