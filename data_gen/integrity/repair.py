@@ -89,8 +89,7 @@ def repair_zoo(
             attempts = (partial(make, compile=compile), partial(make, compile=not compile))
             paths = {fault.path for fault in wrong}
             _repair_once(directory, manifest, job, paths, attempts, accept_changed, report)
-    left = verify_zoo(directory, sample=0)
-    if left:
+    if left := verify_zoo(directory, sample=0):
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
     return faults
 

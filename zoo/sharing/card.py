@@ -147,7 +147,7 @@ def _populations(
         diverged = table["diverged"].sum() if "diverged" in table else 0
         kind = _code(entry.asymmetry) if entry.asymmetry else "standard"
         sizes = population.space.num_params, population.num_free, diverged
-        megabytes = _megabytes(entry.files(name))
+        megabytes = _megabytes(entry.entries(name))
         rows.append((f"`{name}`", _code(entry.architecture), kind, *sizes, megabytes))
     head = (
         "| population | architecture | kind | parameters | free | diverged | MB |\n"

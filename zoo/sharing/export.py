@@ -25,7 +25,6 @@ from safetensors.torch import save_file
 from zoo.store.atomic import atomic_write, check_new
 from zoo.store.entries import SPLITS
 from zoo.store.population import Population
-from zoo.store.streaming import READ_BYTES
 from zoo.store.zoo import Zoo
 
 KEY = "symzoo"
@@ -109,7 +108,7 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
     scalars: Any = list(table)
     path = folder / f"{split}.parquet"
     with pq.ParquetWriter(path, schema, use_dictionary=texts, write_statistics=scalars) as writer:
-        parts = torch.arange(len(stored)).split(max(1, READ_BYTES // (4 * stored.num_params)))
+        parts = torch.arange(len(stored)).split(stored.most_together)
         for part, params in zip(parts, stored.stream(parts), strict=True):
             columns = {name: pa.array(array[part.numpy()]) for name, array in table.items()}
             columns |= {name: _lists(params[name]) for name in shapes}

@@ -89,12 +89,12 @@ def _described(arrays: Columns) -> tuple[dict[str, Column], dict[str, np.ndarray
     return described, codes
 
 
-def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) -> bytearray:
+def head_of(described: FileMap, codes: Mapping[str, np.ndarray]) -> bytearray:
     """All of a file before its HDF5.
 
     Args:
         described: Its map.
-        codes: Codes of text columns, or the file that has them.
+        codes: Codes of text columns by name.
 
     Returns:
         The bytes.
@@ -102,8 +102,7 @@ def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) ->
     head = bytearray(encode(described))
     for name, column in described.columns.items():
         if column.is_text:
-            numbers = codes.view(name) if isinstance(codes, MappedFile) else codes[name]
-            head[column.offset : column.offset + column.length] = numbers.tobytes()
+            head[column.offset : column.offset + column.length] = codes[name].tobytes()
     return head
 
 

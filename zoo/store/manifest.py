@@ -103,15 +103,8 @@ class PopulationEntry(StrictModel):
         folders = {name: self.shards, f"{name}.trajectory": self.trajectory}
         return {folder: files for folder, files in folders.items() if files}
 
-    def files(self, name: str) -> dict[str, ShardEntry]:
-        """All files by path relative to the zoo.
-
-        Args:
-            name: Name of the population.
-
-        Returns:
-            What each must be.
-        """
+    def entries(self, name: str) -> dict[str, ShardEntry]:
+        """All files of the population of that name: what each must be, by its path."""
         constants = {f"constants/{name}.h5": self.constants} if self.constants else {}
         return self.shards | self.trajectory | constants
 
@@ -267,7 +260,7 @@ class Manifest(StrictModel):
         """All files of the zoo besides manifest and card: what each must be, by its path."""
         files: dict[str, ShardEntry] = {}
         for name, population in self.populations.items():
-            files |= population.files(name)
+            files |= population.entries(name)
         return files
 
     def files(self, population: str, trajectory: bool = False) -> Iterator["PlannedFile"]:

@@ -3,7 +3,6 @@
 Columns, types, shapes, rows and network ids, checked when a file is first read.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,11 @@ def check_shard(
     else:
         expected = {name: (STORED[c.dtype], (rows,)) for name, c in manifest.columns.items()}
         expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
-    _check_columns(checked, expected)
+    check_columns(checked, expected)
+    if unknown := [name for name in checked.columns if name not in expected]:
+        raise StoreError(
+            f"{path}: column {unknown[0]!r} is none of the format; expected {list(expected)}"
+        )
     if (checked.array("network_id") != np.arange(file.first, file.first + rows)).any():
         raise StoreError(
             f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order"
@@ -82,18 +85,6 @@ def _of_trajectory(
         elif name in measured:
             expected[name] = ("<f8", shape)
     return expected
-
-
-def _check_columns(
-    checked: MappedFile, expected: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> None:
-    check_columns(checked, expected)
-    unknown = [name for name in checked.columns if name not in expected]
-    if unknown:
-        raise StoreError(
-            f"{checked.path}: column {unknown[0]!r} is none of the format; expected "
-            f"{list(expected)}"
-        )
 
 
 def check_constants(

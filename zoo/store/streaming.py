@@ -77,6 +77,11 @@ class StoredParams:
         """Scalars of one network on disk."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def most_together(self) -> int:
+        """Networks that are read together, at most."""
+        return max(1, READ_BYTES // (4 * self.num_params))
+
     def select(self, index: Int64[np.ndarray, "M"] | slice) -> "StoredParams":
         """Some of the networks, in the order of the index; nothing is read."""
         return replace(self, rows=self.rows[index])
@@ -209,7 +214,7 @@ def in_batches(
     Yields:
         The batches, in order.
     """
-    blocks = group_batches(batches, max(1, READ_BYTES // (4 * stored.num_params)))
+    blocks = group_batches(batches, stored.most_together)
     for block, params in zip(
         blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True
     ):
