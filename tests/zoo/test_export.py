@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 import zoo
+import zoo.sharing.export
 import zoo.store.streaming
 from tests.zoo.written import write_zoo
 from zoo.sharing.export import export_zoo
