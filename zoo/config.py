@@ -51,10 +51,7 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     data, lines = _parse(text, path)
-    set_by = {}
-    for override in overrides:
-        key = _apply_override(data, override)
-        set_by[key] = override
+    set_by = {_apply_override(data, override): override for override in overrides}
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -65,66 +62,67 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     """YAML text to plain data and the line of every key."""
-    try:
-        data = yaml.load(text, Loader=_Loader)
-        root = yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    data = _data(text, f"{path}: not valid YAML")
     if not isinstance(data, dict):
         raise ConfigError(
             f"{path}: expected a mapping of keys at the top, found {type(data).__name__}"
         )
     lines: dict[Loc, int] = {}
-    _collect_lines(root, (), lines, path)
+    _collect_lines(yaml.compose(text, Loader=_Loader), (), lines, path)
     return data, lines
+
+
+def _data(text: str, refusal: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
+        raise ConfigError(f"{refusal}: {error}") from error
 
 
 def _collect_lines(node: Any, loc: Loc, lines: dict[Loc, int], path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner, line = (*loc, key.value), key.start_mark.line + 1
-            if inner in lines:
-                raise ConfigError(
-                    f"{path}:{line}: key {key.value!r} stands twice (first: line {lines[inner]})"
-                )
-            lines[inner] = line
-            _collect_lines(value, inner, lines, path)
+        entries = [(key.value, key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[*loc, index] = value.start_mark.line + 1
-            _collect_lines(value, (*loc, index), lines, path)
+        entries = [(index, value, value) for index, value in enumerate(node.value)]
+    else:
+        return
+    for key, start, value in entries:
+        inner, line = (*loc, key), start.start_mark.line + 1
+        if inner in lines:
+            raise ConfigError(
+                f"{path}:{line}: key {key!r} stands twice (first: line {lines[inner]})"
+            )
+        lines[inner] = line
+        _collect_lines(value, inner, lines, path)
 
 
 def _apply_override(data: dict[str, Any], override: str) -> Loc:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example --set count=100")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
-    *parents, last = key.split(".")
+    value = _data(text, f"--set {override}: the value is not valid YAML")
+    *parents, last = loc = key.split(".")
     target = data
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override}: {parent!r} is not a mapping, it holds {target!r}")
     target[last] = value
-    return tuple(key.split("."))
+    return tuple(loc)
 
 
 def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, str]) -> str:
     """One pydantic error as one line: where, which key, what was expected, what was found."""
     loc: Loc = item["loc"]
-    key = ".".join(str(part) for part in loc) or "(top level)"
-    where = _place(loc, path, lines, set_by)
+    key = ".".join(map(str, loc)) or "(top level)"
+    what = f"{key}: {item['msg']}, found {item['input']!r}"
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key!r}, found {item['input']!r}"
-    if item["type"] == "missing":
-        return f"{where}: key {key!r} is missing"
-    if item["type"] == "value_error":
-        return f"{where}: {key}: {item['ctx']['error']}"
-    return f"{where}: {key}: {item['msg']}, found {item['input']!r}"
+        what = f"unknown key {key!r}, found {item['input']!r}"
+    elif item["type"] == "missing":
+        what = f"key {key!r} is missing"
+    elif item["type"] == "value_error":
+        what = f"{key}: {item['ctx']['error']}"
+    return f"{_place(loc, path, lines, set_by)}: {what}"
 
 
 def _place(loc: Loc, path: Path, lines: dict[Loc, int], set_by: dict[Loc, str]) -> str:

@@ -49,7 +49,7 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
                 f"got {list(lead)}"
             )
         batch = lead
-    return batch if batch is not None else ()
+    return batch or ()
 
 
 def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, "*batch P"]:

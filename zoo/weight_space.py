@@ -86,14 +86,16 @@ class WeightSpace:
             ValueError: If a pattern does not parse or names an unknown group.
         """
         object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
+        canonical = {}
         for name, text in self.tensors.items():
-            for label in parse_pattern(text).labels:
+            pattern = parse_pattern(text)
+            canonical[name] = str(pattern)
+            for label in pattern.labels:
                 if label.group not in self.groups:
                     raise ValueError(
                         f"axis {label.group!r} in pattern {text!r} of tensor {name!r} is not a "
                         f"neuron group; groups are {sorted(self.groups)}"
                     )
-        canonical = {name: str(parse_pattern(text)) for name, text in self.tensors.items()}
         object.__setattr__(self, "tensors", MappingProxyType(canonical))
 
     def pattern(self, tensor: str) -> Pattern:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -61,8 +62,7 @@ def _common_job(folders: Sequence[Path]) -> Job:
     first, *others = folders
     stored = read_job(first)
     for other in others:
-        keys = differing_keys(stored, read_job(other))
-        if keys:
+        if keys := differing_keys(stored, read_job(other)):
             raise ValueError(f"{first} and {other} hold different jobs, which differ in {keys}")
     try:
         job = Job.model_validate(stored)
@@ -71,8 +71,7 @@ def _common_job(folders: Sequence[Path]) -> Job:
         raise ValueError(
             f"{first}: not a job: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
         ) from error
-    keys = differing_keys(stored, json.loads(job.as_json()))
-    if keys:
+    if keys := differing_keys(stored, json.loads(job.as_json())):
         raise ValueError(
             f"{first}: this version of symzoo reads the job in another way, which differs in {keys}"
         )
@@ -81,12 +80,8 @@ def _common_job(folders: Sequence[Path]) -> Job:
 
 def _refuse_different_files(paths: Sequence[Path]) -> None:
     """Two files for one shard must be equal in all bytes."""
-    if len(paths) < 2:
-        return
-    first, *others = paths
-    expected = sha256(first)
-    for other in others:
-        if not first.samefile(other) and sha256(other) != expected:
+    for first, other in pairwise(paths):
+        if not first.samefile(other) and sha256(first) != sha256(other):
             raise ValueError(
                 f"{first} and {other} differ; find out which one is right and remove the other"
             )

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from zoo.store.atomic import sha256
-from zoo.store.bounds import MANIFEST_NAME, check_file
+from zoo.store.bounds import MANIFEST_NAME, check_bytes
 from zoo.store.columns import read_columns
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, ShardEntry, splitting_digest
 from zoo.store.manifest import Manifest, PlannedFile, PopulationEntry
@@ -75,18 +75,19 @@ class PopulationCheck:
         """
         yield from self._check_constants()
         finals: dict[str, MappedFile] = {}
-        for file in self.manifest.files(self.name):
-            checked, faults = self._check(file, trajectory=False)
+        entry, files = self.entry, self.manifest.files
+        shards = [*files(self.name), *files(self.name, trajectory=True)]
+        for file in shards:
+            trajectory = file.path in entry.trajectory
+            checked, faults = self._check(file, trajectory)
             yield from faults
-            if checked is not None and not faults:
-                finals[Path(file.path).name] = checked
-        for file in self.manifest.files(self.name, trajectory=True):
-            checked, faults = self._check(file, trajectory=True)
-            yield from faults
-            last = finals.get(Path(file.path).name)
-            if checked is not None and last is not None and not faults:
-                yield from (Fault(file.path, why) for why in self._check_ends(checked, last))
-        if len(finals) == len(self.entry.shards):
+            name = Path(file.path).name
+            if checked is not None and not trajectory:
+                finals[name] = checked
+            elif checked is not None and name in finals:
+                reasons = self._check_ends(checked, finals[name])
+                yield from (Fault(file.path, why) for why in reasons)
+        if len(finals) == len(entry.shards):
             self.table = read_columns(finals.values(), self._kept_columns)
             yield from (Fault(MANIFEST_NAME, why) for why in self._check_splittings())
 
@@ -115,35 +116,38 @@ class PopulationCheck:
             yield Fault(MANIFEST_NAME, f"population {self.name!r}: {escape(str(error))}")
 
     def _check(self, file: PlannedFile, trajectory: bool) -> tuple[MappedFile | None, list[Fault]]:
-        """A shard, if it can be read, and what is wrong with it by itself."""
+        """A shard, None if anything is wrong with it by itself, and what is."""
+        faults = []
         try:
             checked = check_shard(self.directory, self.manifest, self.name, file, trajectory)
-            faults = list(self._check_hash(file.path, file.entry))
-        except StoreError as error:
-            return None, [fault_of(self.directory, file.path, error)]
-        try:
+            faults += self._check_hash(file.path, file.entry)
             reasons = [*self._check_attributes(checked, file), *self._check_order(checked)]
             reasons += self._check_parameters(checked)
             if not trajectory:
                 reasons += self._check_table(checked)
         except StoreError as error:
             return None, [*faults, fault_of(self.directory, file.path, error)]
-        return checked, faults + [Fault(file.path, reason) for reason in reasons]
+        faults += [Fault(file.path, reason) for reason in reasons]
+        return None if faults else checked, faults
 
     def _check_hash(self, path: str, entry: ShardEntry) -> Iterator[Fault]:
-        digest = sha256(check_file(self.directory, path, entry.bytes))
-        if digest != entry.sha256:
-            yield Fault(path, f"expected sha256 {entry.sha256}, found {digest}")
+        try:
+            check_bytes(self.directory, path, entry)
+        except StoreError as error:
+            yield fault_of(self.directory, path, error)
 
     def _check_attributes(self, checked: MappedFile, file: PlannedFile) -> Iterator[str]:
         shard, shards = map(int, re.findall(r"\d{5}", file.path))
-        expected: dict[str, str | int] = {"population": self.name, "split": file.split}
-        if self.manifest.config_sha256 is not None:
-            expected["config_sha256"] = self.manifest.config_sha256
-        expected |= {"shard": shard, "shards": shards}
+        expected = {
+            "population": self.name,
+            "split": file.split,
+            "config_sha256": self.manifest.config_sha256,
+            "shard": shard,
+            "shards": shards,
+        }
         for key, value in expected.items():
             stored = checked.map.attributes.get(key)
-            if stored != value:
+            if value not in (None, stored):
                 yield f"attribute {key!r}: expected {value!r}, found {stored!r:.200}"
 
     def _check_order(self, checked: MappedFile) -> Iterator[str]:
@@ -168,14 +172,12 @@ class PopulationCheck:
 
     def _check_table(self, checked: MappedFile) -> Iterator[str]:
         """Values are there and in their ranges, but metrics of networks that diverged."""
-        diverged = np.zeros(checked.columns["network_id"].shape, bool)
-        if "diverged" in self.manifest.columns:
-            diverged = checked.array("diverged")
-        ended_at = checked.array("diverged_at") if "diverged_at" in self.manifest.columns else None
-        if ended_at is not None and (diverged != (ended_at >= 0)).any():
+        columns = {name: checked.array(name) for name in self.manifest.columns}
+        diverged = columns.get("diverged", np.zeros(len(columns["network_id"]), bool))
+        if "diverged_at" in columns and (diverged != (columns["diverged_at"] >= 0)).any():
             yield "'diverged' and 'diverged_at' contradict each other"
         for name, column in self.manifest.columns.items():
-            values = checked.array(name)
+            values = columns[name]
             if column.role == "metric":
                 values = values[~diverged]
             if why := _wrong_values(values, column):
@@ -230,9 +232,6 @@ def _wrong_values(values: np.ndarray, column: ColumnEntry) -> str | None:
 
 def _groups_in_two(groups: np.ndarray, rows: dict[str, np.ndarray]) -> object:
     """A group with networks in more than one split, None if there is none."""
-    split_of_group: dict[object, str] = {}
-    for split, ids in rows.items():
-        for group in np.unique(groups[ids]).tolist():
-            if split_of_group.setdefault(group, split) != split:
-                return group
-    return None
+    groups_of_splits = [set(groups[ids].tolist()) for ids in rows.values()]
+    torn = [min(a & b) for a, b in combinations(groups_of_splits, 2) if a & b]
+    return torn[0] if torn else None

@@ -47,12 +47,10 @@ def task_to_sample(
     """
     config = job.task if task_path is None else job.task.model_copy(update={"path": task_path})
     allowed = not needs_files(config) or trust_task or task_path is not None
-    if sample == 0 or (sample is None and not allowed):
-        why = (
-            "as asked"
-            if sample == 0
-            else f"the task is {described(config)}; give --task-path or --trust-task"
-        )
+    if sample == 0:
+        return None, 0, "accuracies not computed again: as asked"
+    if sample is None and not allowed:
+        why = f"the task is {described(config)}; give --task-path or --trust-task"
         return None, 0, f"accuracies not computed again: {why}"
     if not allowed:
         raise ValueError(
@@ -67,11 +65,8 @@ def task_to_sample(
             f"the data of the task is not on this machine ({error}); give --task-path, or --sample "
             "0"
         ) from error
-    return (
-        task,
-        count,
-        f"train and test accuracies of {count} networks of each population computed again",
-    )
+    told = f"train and test accuracies of {count} networks of each population computed again"
+    return task, count, told
 
 
 def needs_files(config: TaskConfig) -> bool:
@@ -187,8 +182,9 @@ def _unusable(table: Table, num_train: int) -> str | None:
     for name, kinds in _KINDS.items():
         if table[name].dtype.kind not in kinds:
             return f"{name!r} is not of the type that training wants"
-    sizes, parts = table["train_size"], parts_of(table.get("train_parts"), len(table["train_size"]))
-    if (sizes < 1).any() or (sizes > num_train).any() or (parts < 1).any():
+    sizes = table["train_size"]
+    parts = parts_of(table.get("train_parts"), len(sizes))
+    if sizes.min() < 1 or sizes.max() > num_train or parts.min() < 1:
         return (
             f"'train_size' or 'train_parts' do not fit the {num_train} training images of the task"
         )

@@ -19,7 +19,7 @@ from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import NO_JOB, verify_zoo
 from zoo.sharing.card import render_card
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.bounds import MANIFEST_NAME, check_file, inside
+from zoo.store.bounds import MANIFEST_NAME, check_bytes, inside
 from zoo.store.entries import ShardEntry
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
@@ -69,9 +69,8 @@ def repair_zoo(
     """
     directory = Path(directory)
     faults: list[Fault] = []
-    for _ in range(
-        2
-    ):  # of a zoo without a manifest, the first round makes one, and the second what it then finds
+    # Of a zoo without a manifest, the first round makes one, and the second what it then finds.
+    for _ in range(2):
         wrong = verify_zoo(directory, sample=0)
         if not wrong:
             return faults
@@ -88,17 +87,9 @@ def repair_zoo(
                 generate, job, directory / STAGE, device, workers, chunk_size, quiet=quiet
             )
             attempts = (partial(make, compile=compile), partial(make, compile=not compile))
-            _repair_once(
-                directory,
-                manifest,
-                job,
-                {fault.path for fault in wrong},
-                attempts,
-                accept_changed,
-                report,
-            )
-    left = verify_zoo(directory, sample=0)
-    if left:
+            paths = {fault.path for fault in wrong}
+            _repair_once(directory, manifest, job, paths, attempts, accept_changed, report)
+    if left := verify_zoo(directory, sample=0):
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
     return faults
 
@@ -137,9 +128,8 @@ def _repair_once(
         if misdescribed:
             wrong.add(MANIFEST_NAME)
         if manifest is not None and not changed:
-            write_text(
-                stage / CARD_NAME, render_card(stage, manifest)
-            )  # the same job may have been written in another order
+            # The same job may have been written in another order.
+            write_text(stage / CARD_NAME, render_card(stage, manifest))
         _install(directory, stage, _order(directory, wrong, made, bool(changed)), report)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -156,9 +146,10 @@ def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> l
 
 def _is(directory: Path, relative: str, entry: ShardEntry) -> bool:
     try:
-        return sha256(check_file(directory, relative, entry.bytes)) == entry.sha256
+        check_bytes(directory, relative, entry)
     except StoreError:
         return False
+    return True
 
 
 def _job(directory: Path) -> tuple[Manifest | None, Job]:
@@ -172,12 +163,9 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
             )
         job = Job.model_validate_json(json.dumps(manifest.config))
         if job.sha256 == manifest.config_sha256:
-            in_order = {
-                name: job.populations[name]
-                for name in manifest.populations
-                if name in job.populations
-            }
-            return manifest, job.model_copy(update={"populations": in_order | job.populations})
+            names = [name for name in manifest.populations if name in job.populations]
+            in_order = {name: job.populations[name] for name in names} | job.populations
+            return manifest, job.model_copy(update={"populations": in_order})
     except NoJob:
         raise
     except NO_JOB:
@@ -200,19 +188,14 @@ def _stage(directory: Path, stage: Path, job: Job, wrong: set[str]) -> None:
     claim(stage, job)
     for path in sorted(directory.glob("*/*.h5")):
         relative = str(path.relative_to(directory))
-        if (
-            path.name.startswith(".")
-            or relative.startswith(".")
-            or path.is_symlink()
-            or not path.is_file()
-        ):
+        is_hidden = "/." in f"/{relative}"
+        if is_hidden or path.is_symlink() or not path.is_file():
             continue
         inside(directory, relative)
-        if relative in wrong:
-            continue
-        target = stage / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _share(path, target)
+        if relative not in wrong:
+            target = stage / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _share(path, target)
 
 
 def _share(path: Path, target: Path) -> None:
@@ -237,14 +220,13 @@ def _compare(directory: Path, old: Manifest | None, new: Manifest) -> tuple[set[
         Paths of either kind.
     """
     expected = old.entries() if old is not None else {}
-    other = {
-        path: entry
-        for path, entry in new.entries().items()
-        if path in expected and expected[path] != entry
-    }
-    misdescribed = {path for path, entry in other.items() if _is(directory, path, entry)}
-    misdescribed |= {path for path, entry in other.items() if expected[path].sha256 == entry.sha256}
-    return set(other) - misdescribed, misdescribed
+    changed, misdescribed = set(), set()
+    for path, entry in new.entries().items():
+        before = expected.get(path, entry)
+        if before != entry:
+            is_right = before.sha256 == entry.sha256 or _is(directory, path, entry)
+            (misdescribed if is_right else changed).add(path)
+    return changed, misdescribed
 
 
 def _explain(changed: set[str], old: Manifest | None, new: Manifest) -> str:

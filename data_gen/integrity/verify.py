@@ -16,7 +16,7 @@ from data_gen.integrity.population_files import Columns, Fault, PopulationCheck,
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
 from zoo.sharing.card import digest_of
 from zoo.store.bounds import MANIFEST_NAME, inside
-from zoo.store.entries import DEFAULT, SPLITS, default_splitting
+from zoo.store.entries import DEFAULT, default_splitting
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
 from zoo.store.proof import prove
@@ -114,8 +114,10 @@ def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
 
 def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
     """What a manifest says otherwise than its job."""
-    promised = {name: (p.architecture, p.asymmetry) for name, p in job.populations.items()}
-    stored = {name: (p.architecture, p.asymmetry) for name, p in manifest.populations.items()}
+    promised, stored = (
+        {name: (p.architecture, p.asymmetry) for name, p in of.populations.items()}
+        for of in (job, manifest)
+    )
     if promised != stored or not manifest.paired:
         yield "populations: not those of the job in config"
     splitting = default_splitting(job.split.counts(job.count))
@@ -130,9 +132,7 @@ def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
 
 def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -> Iterator[Fault]:
     """Network `i` has the same hyperparameters and seed in every population."""
-    if not tables:
-        return
-    first = next(iter(tables))
+    first = next(iter(tables), "")
     for name, table in tables.items():
         for column, values in table.items():
             other = tables[first].get(column)
@@ -151,16 +151,15 @@ def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
     except StoreError as error:
         yield fault_of(directory, CARD_NAME, error)
         return
-    header = text.split("---\n")[1] if text.startswith("---\n") and text.count("---\n") > 1 else ""
+    before, *parts = text.split("---\n")
+    header = parts[0] if not before and len(parts) > 1 else ""
     lines = {line.strip().removeprefix("- ") for line in header.splitlines()}
     for name, entry in manifest.populations.items():
+        splits = [split for split, count in entry.sizes.items() if count]
         for folder, shards in entry.configurations(name).items():
             expected = [f"config_name: {folder}", f"description: {digest_of(shards)}"]
-            for split in SPLITS:
-                if entry.sizes[split]:
-                    expected.append(f"path: {folder}/{split}-*.h5")
-            missing = [line for line in expected if line not in lines]
-            if missing:
+            expected += [f"path: {folder}/{split}-*.h5" for split in splits]
+            if missing := [line for line in expected if line not in lines]:
                 yield Fault(CARD_NAME, f"the header has no line {missing[0]!r}")
 
 
@@ -170,11 +169,10 @@ def _strays(directory: Path, manifest: Manifest) -> Iterator[Fault]:
         known = {*entry.shards, *entry.trajectory}
         for folder in (name, f"{name}.trajectory"):
             try:
-                paths = sorted(inside(directory, folder).glob("*.h5"))
+                paths = sorted(inside(directory, folder).glob("[!.]*.h5"))
             except StoreError as error:
                 yield fault_of(directory, folder, error)
                 continue
-            for path in paths:
-                relative = f"{folder}/{path.name}"
-                if relative not in known and not path.name.startswith("."):
-                    yield Fault(escape(relative), "not in the manifest")
+            relative = [f"{folder}/{path.name}" for path in paths]
+            unknown = [path for path in relative if path not in known]
+            yield from (Fault(escape(path), "not in the manifest") for path in unknown)

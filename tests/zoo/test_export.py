@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 import zoo
 import zoo.sharing.export
+import zoo.store.streaming
 from tests.zoo.written import write_zoo
 from zoo.sharing.export import export_zoo
 
@@ -29,7 +30,7 @@ def opened(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Row groups of eight networks."""
-    monkeypatch.setattr(zoo.sharing.export, "READ_BYTES", 4 * 485 * 8)
+    monkeypatch.setattr(zoo.store.streaming, "READ_BYTES", 4 * 485 * 8)
 
 
 def bits(values):

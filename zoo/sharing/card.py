@@ -5,8 +5,9 @@ What it holds, how it was made, how to load it and how to make it again.
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pandas as pd
 import yaml
 
 from zoo.sharing.histogram import histogram_lines
-from zoo.store.entries import DEFAULT, SPLITS, ShardEntry
-from zoo.store.manifest import Manifest, PopulationEntry
+from zoo.store.entries import DEFAULT, ShardEntry
+from zoo.store.manifest import Manifest
 from zoo.store.population import Population
 
 _SIZES = (
@@ -26,6 +27,7 @@ _SIZES = (
     ("100K<n<1M", 1e6),
     ("1M<n<10M", 1e7),
     ("10M<n<100M", 1e8),
+    ("100M<n<1B", math.inf),
 )
 _LICENSE = "apache-2.0"
 
@@ -57,8 +59,8 @@ def render_card(directory: Path, manifest: Manifest) -> str:
         "A network that diverged has `diverged = True` and its last finite parameters. Masks, "
         "fixed entries and mixing\n"
         "matrices are in `constants/`.",
-        f"Task: {_task(manifest)}. Licence: {_plain(_license(manifest))}. {_megabytes(manifest)} "
-        "MB.",
+        f"Task: {_task(manifest)}. Licence: {_plain(_license(manifest))}. "
+        f"{_megabytes(manifest.entries())} MB.",
         f"## Columns\n\n{_columns(manifest)}",
         *_hyperparameters(manifest, tables[first]),
         *_histograms(manifest, tables),
@@ -81,9 +83,7 @@ def _origin(manifest: Manifest) -> str:
         lines += [f"{word} {_code(text)}." for word, text in told.items() if text]
         lines += [f"{part.rows} left out: {_code(part.reason)}." for part in source.dropped]
     if manifest.paired:
-        counts = ", ".join(
-            f"{first.sizes[split]} {split}" for split in SPLITS if first.sizes[split]
-        )
+        counts = ", ".join(f"{count} {split}" for split, count in first.sizes.items() if count)
         lines.append(
             f"Each population holds {first.count} networks ({counts}). Network `i` has the\n"
             "same hyperparameters, data order and initial draws in every population, "
@@ -123,77 +123,73 @@ def digest_of(files: Mapping[str, ShardEntry]) -> str:
 def _header(manifest: Manifest) -> str:
     configs = []
     for name, population in manifest.populations.items():
-        splits = [split for split in SPLITS if population.sizes[split]]
+        splits = [split for split, count in population.sizes.items() if count]
         for folder, shards in population.configurations(name).items():
             files = [{"split": split, "path": f"{folder}/{split}-*.h5"} for split in splits]
-            configs.append(
-                {
-                    "config_name": folder,
-                    "description": digest_of(shards),
-                    "data_files": files,
-                }
-            )
+            config = {"config_name": folder, "description": digest_of(shards), "data_files": files}
+            configs.append(config)
     count = sum(population.count for population in manifest.populations.values())
-    size = next((name for name, most in _SIZES if count < most), "100M<n<1B")
-    tags = ["symzoo", "weight-space-learning", "model-zoo"]
-    return yaml.safe_dump(
-        {
-            "license": _license(manifest),
-            "tags": tags,
-            "size_categories": [size],
-            "configs": configs,
-        },
-        sort_keys=False,
-    )
+    header = {
+        "license": _license(manifest),
+        "tags": ["symzoo", "weight-space-learning", "model-zoo"],
+        "size_categories": [next(name for name, most in _SIZES if count < most)],
+        "configs": configs,
+    }
+    return yaml.safe_dump(header, sort_keys=False)
 
 
 def _populations(
     populations: Mapping[str, Population], manifest: Manifest, tables: Mapping[str, pd.DataFrame]
 ) -> str:
-    rows = [
-        "| population | architecture | kind | parameters | free | diverged | MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, population in populations.items():
         entry, table = manifest.populations[name], tables[name]
-        diverged = int(table["diverged"].to_numpy().sum()) if "diverged" in table else 0
+        diverged = table["diverged"].sum() if "diverged" in table else 0
         kind = _code(entry.asymmetry) if entry.asymmetry else "standard"
-        numbers = (
-            f"{population.space.num_params} | {population.num_free} | {diverged} | "
-            f"{_bytes(entry) / 1e6:.1f}"
-        )
-        rows.append(f"| `{name}` | {_code(entry.architecture)} | {kind} | {numbers} |")
-    return "\n".join(rows)
+        sizes = population.space.num_params, population.num_free, diverged
+        megabytes = _megabytes(entry.entries(name))
+        rows.append((f"`{name}`", _code(entry.architecture), kind, *sizes, megabytes))
+    head = (
+        "| population | architecture | kind | parameters | free | diverged | MB |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    return _table(head, rows)
 
 
 def _columns(manifest: Manifest) -> str:
-    rows = ["| column | role | type | unit | range | better | may be empty |", "|" + "---|" * 7]
+    rows = []
     for name, column in manifest.columns.items():
         low, high = ("" if bound is None else f"{bound:g}" for bound in column.range)
         bounds = f"{low} to {high}".strip() if low or high else ""
-        cells = (
-            *(_code(name), column.role, column.dtype, _plain(column.unit or ""), bounds),
-            *(column.direction or "", "yes" if column.nullable else ""),
-        )
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        kind = _code(name), column.role, column.dtype, _plain(column.unit or "")
+        rows.append((*kind, bounds, column.direction or "", "yes" if column.nullable else ""))
+    head = (
+        "| column | role | type | unit | range | better | may be empty |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    return _table(head, rows)
 
 
 def _hyperparameters(manifest: Manifest, table: pd.DataFrame) -> list[str]:
     given = (manifest.config or {}).get("hyperparameters", {})
-    rows = ["| name | distribution | least | median | most |", "|---|---|---|---|---|"]
-    names = manifest.columns_of("hyperparameter")
-    for name in names:
+    rows = []
+    for name in manifest.columns_of("hyperparameter"):
         values = table[name].dropna()
         if len(values) and pd.api.types.is_numeric_dtype(values):
             known = values.to_numpy(np.float64)
             quantiles = np.quantile(known, (0, 0.5, 1), method="lower")
-            spread = " | ".join(f"{value:.4g}" for value in quantiles)
+            spread = [f"{value:.4g}" for value in quantiles]
         else:
             counts = values.astype(str).value_counts().sort_index()
-            spread = _code({str(value): int(count) for value, count in counts.items()}) + " | |"
-        rows.append(f"| {_code(name)} | {_code(given.get(name))} | {spread} |")
-    return ["## Hyperparameters\n\n" + "\n".join(rows)] if names else []
+            spread = [_code(counts.to_dict()) + " | |"]
+        rows.append((_code(name), _code(given.get(name)), *spread))
+    head = "| name | distribution | least | median | most |\n|---|---|---|---|---|"
+    return [f"## Hyperparameters\n\n{_table(head, rows)}"] if rows else []
+
+
+def _table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    """A table of Markdown with its first two lines as they are given."""
+    return "\n".join([head, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)])
 
 
 def _histograms(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -210,7 +206,7 @@ def _histograms(manifest: Manifest, tables: Mapping[str, pd.DataFrame]) -> list[
         lines = histogram_lines(values, bounds=edges, width=72)
         used = [at for at, line in enumerate(lines) if not line.endswith(" 0")]
         lines = lines[used[0] : used[-1] + 1] if used else lines
-        blocks.append("\n".join([f"{name}: {int(np.isfinite(values).sum())} networks", *lines]))
+        blocks.append("\n".join([f"{name}: {np.isfinite(values).sum()} networks", *lines]))
     title = _plain(shown.replace("_", " ").capitalize())
     return [f"## {title}\n\n```text\n" + "\n\n".join(blocks) + "\n```"]
 
@@ -224,7 +220,7 @@ def _sets(manifest: Manifest) -> list[str]:
     for population, entry in manifest.populations.items():
         for name, splitting in entry.splittings.items():
             if name != DEFAULT or splitting.origin != "symzoo":
-                sizes = ", ".join(f"{splitting.sizes[split]} {split}" for split in SPLITS)
+                sizes = ", ".join(f"{count} {split}" for split, count in splitting.sizes.items())
                 lines.append(f"- `{population}`, {_code(name)}: {sizes}; {splitting.origin}")
     return ["## Splits and views\n\n" + "\n".join(lines)] if lines else []
 
@@ -251,22 +247,18 @@ def _regeneration(manifest: Manifest) -> list[str]:
         return []
     # In the order of the zoo, where JSON sorted the keys: the same populations in another order are
     # another zoo.json.
-    populations = {
-        name: {"architecture": entry.architecture}
-        | ({"asymmetry": entry.asymmetry} if entry.asymmetry else {})
-        for name, entry in manifest.populations.items()
-    }
+    populations = {}
+    for name, entry in manifest.populations.items():
+        described = {"architecture": entry.architecture, "asymmetry": entry.asymmetry}
+        populations[name] = {key: value for key, value in described.items() if value}
     job = {"task": config["task"], **config}
     if populations == job["populations"]:
         job["populations"] = populations
-    job = json.loads(
-        json.dumps(job)
-    )  # a list that stands in two places is written twice, not as anchor and alias
+    # A list that stands in two places is written twice, not as anchor and alias.
+    job = json.loads(json.dumps(job))
     text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    versions = ", ".join(
-        f"{name} {version}" for name, version in sorted(manifest.environment.items())
-    )
+    versions = ", ".join(map(" ".join, sorted(manifest.environment.items())))
     return [
         "## Make it again\n\nWith the following text as `job.yaml`:\n\n```bash\ngenerate-zoo "
         "job.yaml --out zoo\n```\n\n"
@@ -283,14 +275,5 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "/").replace("`", "'").replace("<", "(")
 
 
-def _bytes(entry: PopulationEntry) -> int:
-    files = [
-        *entry.shards.values(),
-        *entry.trajectory.values(),
-        *([entry.constants] if entry.constants else []),
-    ]
-    return sum(file.bytes for file in files)
-
-
-def _megabytes(manifest: Manifest) -> str:
-    return f"{sum(map(_bytes, manifest.populations.values())) / 1e6:.1f}"
+def _megabytes(files: Mapping[str, ShardEntry]) -> str:
+    return f"{sum(file.bytes for file in files.values()) / 1e6:.1f}"

@@ -20,13 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
-from zoo.params import Params
 from zoo.store.atomic import atomic_write, check_new
 from zoo.store.entries import SPLITS
 from zoo.store.population import Population
-from zoo.store.streaming import READ_BYTES, StoredParams
 from zoo.store.zoo import Zoo
 
 KEY = "symzoo"
@@ -74,12 +72,8 @@ def export_zoo(
                 write(population, split, temporary / name)
             if population.constants:
                 (temporary / "constants").mkdir(parents=True, exist_ok=True)
-                arrays = {key: tensor.numpy() for key, tensor in population.constants.items()}
-                save_file(
-                    arrays,
-                    temporary / "constants" / f"{name}.safetensors",
-                    {KEY: _record(population, None)},
-                )
+                path = temporary / "constants" / f"{name}.safetensors"
+                save_file(population.constants, path, {KEY: _record(population, None)})
     return out
 
 
@@ -101,8 +95,7 @@ def _record(population: Population, split: str | None, **more: Any) -> str:
 
 def _columns(population: Population, split: str) -> Table:
     """The table of a split; text as objects."""
-    table = population.table(split)
-    return {str(name): np.asarray(table[name]) for name in table.columns}
+    return {str(name): column.to_numpy() for name, column in population.table(split).items()}
 
 
 def _write_parquet(population: Population, split: str, folder: Path) -> None:
@@ -115,16 +108,11 @@ def _write_parquet(population: Population, split: str, folder: Path) -> None:
     scalars: Any = list(table)
     path = folder / f"{split}.parquet"
     with pq.ParquetWriter(path, schema, use_dictionary=texts, write_statistics=scalars) as writer:
-        parts = _parts(stored)
+        parts = torch.arange(len(stored)).split(stored.most_together)
         for part, params in zip(parts, stored.stream(parts), strict=True):
             columns = {name: pa.array(array[part.numpy()]) for name, array in table.items()}
             columns |= {name: _lists(params[name]) for name in shapes}
             writer.write_table(pa.Table.from_pydict(columns, schema))
-
-
-def _parts(stored: StoredParams) -> Sequence[torch.Tensor]:
-    """Networks that are in memory together."""
-    return torch.arange(len(stored)).split(max(1, READ_BYTES // (4 * stored.num_params)))
 
 
 def _scalars(table: Table) -> Iterator[pa.Field]:
@@ -148,21 +136,14 @@ def _write_safetensors(population: Population, split: str, folder: Path) -> None
     table, stored = _columns(population, split), population.stored(split)
     start = 0
     for file in stored.files:
-        rows = slice(start, start + file.rows)
-        params: Params = stored.read(torch.arange(rows.start, rows.stop))
-        numbers = {
-            name: np.ascontiguousarray(array[rows])
-            for name, array in table.items()
-            if not _is_text(array)
-        }
-        texts = {name: array[rows].tolist() for name, array in table.items() if _is_text(array)}
-        arrays = numbers | {name: tensor.numpy() for name, tensor in params.items()}
-        save_file(
-            arrays,
-            folder / f"{file.path.stem}.safetensors",
-            {KEY: _record(population, split, text=texts)},
-        )
-        start = rows.stop
+        stop = start + file.rows
+        part = {name: array[start:stop] for name, array in table.items()}
+        texts = {name: part.pop(name).tolist() for name in table if _is_text(table[name])}
+        numbers = {name: torch.tensor(array) for name, array in part.items()}
+        params = stored.read(torch.arange(start, stop))
+        path = folder / f"{file.path.stem}.safetensors"
+        save_file(numbers | params, path, {KEY: _record(population, split, text=texts)})
+        start = stop
 
 
 def _is_text(array: np.ndarray) -> bool:

@@ -39,14 +39,13 @@ def histogram_lines(
         return ["no finite value"]
     low, high = bounds or (float(finite.min()), float(finite.max()))
     counts, edges = np.histogram(finite, bins=bins, range=(low, high))
-    labels, numbers = _labels(edges), [str(count) for count in counts]
-    room = max(1, width - len(labels[0]) - len(max(numbers, key=len)) - 2)
-    most = max(1, counts.max())
-    bars = [_bar(count / most * room, blocks).ljust(room) for count in counts]
-    return [
-        f"{label} {bar} {number}".rstrip()
-        for label, bar, number in zip(labels, bars, numbers, strict=True)
-    ]
+    labels, most = _labels(edges), counts.max()
+    room = max(1, width - len(labels[0]) - len(str(most)) - 2)
+    lines = []
+    for label, count in zip(labels, counts, strict=True):
+        bar = _bar(count / max(1, most) * room, blocks)
+        lines.append(f"{label} {bar:{room}} {count}")
+    return lines
 
 
 def _bar(length: float, blocks: bool) -> str:
@@ -57,22 +56,13 @@ def _bar(length: float, blocks: bool) -> str:
 
 
 def _labels(edges: Float[np.ndarray, "E"]) -> list[str]:
-    """Edges with as few digits as tell them apart."""
-    texts: list[str] = []
+    """Edges with as few digits as tell them apart, none off by more than a tenth of a bin."""
+    notation = "f" if 1e-3 <= np.abs(edges).max() < 1e6 else "g"
+    texts = []
     for digits in range(1, 18):
-        texts = [
-            f"{edge:.{digits}f}" if 1e-3 <= np.abs(edges).max() < 1e6 else f"{edge:.{digits}g}"
-            for edge in edges
-        ]
-        if len(set(texts)) == len(set(edges.tolist())) and _are_close(texts, edges):
+        texts = [f"{edge:.{digits}{notation}}" for edge in edges]
+        is_close = np.abs(np.array(texts, float) - edges) <= (edges[1] - edges[0]) / 10
+        if len(set(texts)) == len(set(edges)) and is_close.all():
             break
     longest = max(map(len, texts))
     return [f"{low:>{longest}} to {high:>{longest}}" for low, high in pairwise(texts)]
-
-
-def _are_close(texts: list[str], edges: Float[np.ndarray, "E"]) -> bool:
-    """Whether no text is off by more than a tenth of a bin."""
-    step = float(edges[1] - edges[0])
-    return all(
-        abs(float(text) - edge) <= step / 10 for text, edge in zip(texts, edges, strict=True)
-    )

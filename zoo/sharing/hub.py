@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.store.atomic import check_new, publish, sha256
+from zoo.store.atomic import check_new, publish
+from zoo.store.bounds import check_bytes
 from zoo.store.entries import ShardEntry
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError
@@ -39,10 +40,7 @@ def check_files(directory: Path, files: Mapping[str, ShardEntry]) -> None:
         path = directory / relative
         if not path.is_file() or path.resolve() != (directory.resolve() / relative):
             raise StoreError(f"{path}: expected a file inside the zoo, found none")
-        if path.stat().st_size != entry.bytes:
-            raise StoreError(f"{path}: expected {entry.bytes} bytes, found {path.stat().st_size}")
-        if (digest := sha256(path)) != entry.sha256:
-            raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {digest}")
+        check_bytes(directory, relative, entry)
 
 
 def push(directory: str | Path, repo: str, private: bool = False) -> str:
@@ -202,35 +200,28 @@ def _clear_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     from huggingface_hub import errors
 
     at = f"{repo} at revision {revision!r}" if revision else repo
+    unreachable = "the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is"
+    hints = {
+        errors.RevisionNotFoundError: "there is no such revision; give a branch, a tag or a whole "
+        "commit hash",
+        errors.GatedRepoError: "access must be asked for on the page of the data set, with the "
+        "account of your token",
+        errors.RepositoryNotFoundError: "no such data set, or your token may not see it; check the "
+        "name or run `hf auth login`",
+        errors.LocalTokenNotFoundError: "no token; run `hf auth login` or set HF_TOKEN",
+        errors.OfflineModeIsEnabled: unreachable,
+        errors.LocalEntryNotFoundError: unreachable,
+    }
     try:
         yield
-    except errors.RevisionNotFoundError as error:
-        raise HubError(
-            f"{at}: there is no such revision; give a branch, a tag or a whole commit hash"
-        ) from error
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"{at}: access must be asked for on the page of the data set, with the account of your "
-            "token"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise HubError(
-            f"{at}: no such data set, or your token may not see it; check the name or run `hf auth "
-            "login`"
-        ) from error
-    except errors.LocalTokenNotFoundError as error:
-        raise HubError(f"{at}: no token; run `hf auth login` or set HF_TOKEN") from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise HubError(
-            f"{at}: the Hub cannot be reached, or HF_HUB_OFFLINE is set; run again when it is"
-        ) from error
+    except tuple(hints) as error:
+        hint = next(text for kind, text in hints.items() if isinstance(error, kind))
+        raise HubError(f"{at}: {hint}") from error
     except errors.HfHubHTTPError as error:
         status = "unknown" if error.response is None else error.response.status_code
-        hint = (
-            "no token, or one that may not do this: run `hf auth login` or set HF_TOKEN"
-            if status in (401, 403)
-            else "try again"
-        )
+        hint = "try again"
+        if status in (401, 403):
+            hint = "no token, or one that may not do this: run `hf auth login` or set HF_TOKEN"
         raise HubError(f"{at}: the Hub answered with status {status}; {hint}") from error
     except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise HubError(

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from zoo.architectures import ARCHITECTURES, Architecture, build_architecture
 from zoo.architectures.base import MODULE
 from zoo.params import Params
-from zoo.pattern import labels
+from zoo.store.atomic import sha256
+from zoo.store.entries import ShardEntry
 from zoo.store.file_map import MAX_JSON, bounded_json, check_name, check_version
 from zoo.store.mapped import StoreError, escape, map_file, refusals
 from zoo.weight_space import WeightSpace
@@ -106,6 +108,23 @@ def check_file(directory: Path, relative: str, size: int) -> Path:
     return path
 
 
+def check_bytes(directory: Path, relative: str, entry: ShardEntry) -> None:
+    """Check place, length and hash of a file.
+
+    Args:
+        directory: The zoo.
+        relative: Path of the file in it, already checked.
+        entry: What the manifest says of it.
+
+    Raises:
+        StoreError: If it is not what the manifest says.
+    """
+    path = check_file(directory, relative, entry.bytes)
+    digest = sha256(path)
+    if digest != entry.sha256:
+        raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {digest}")
+
+
 def check_space(space: Mapping[str, Any]) -> None:
     """Check a weight space of unknown origin.
 
@@ -118,11 +137,7 @@ def check_space(space: Mapping[str, Any]) -> None:
         ValueError: If it is not a weight space, or too large.
     """
     groups, tensors = space.get("groups"), space.get("tensors")
-    if (
-        set(space) != {"groups", "tensors"}
-        or not isinstance(groups, dict)
-        or not isinstance(tensors, dict)
-    ):
+    if len(space) != 2 or not isinstance(groups, dict) or not isinstance(tensors, dict):
         raise ValueError("a weight space: expected the keys 'groups' and 'tensors'")
     if not 1 <= len(tensors) <= MAX_TENSORS:
         raise ValueError(f"a weight space of {len(tensors)} tensors; expected 1 to {MAX_TENSORS}")
@@ -137,12 +152,7 @@ def check_space(space: Mapping[str, Any]) -> None:
                 f"tensor {name!r}: expected a pattern of at most {_LONGEST_PATTERN} characters"
             )
     described = WeightSpace.from_json(json.dumps(space))
-    used = {
-        label.group
-        for name in described.tensors
-        for axis in described.pattern(name).axes
-        for label in labels(axis)
-    }
+    used = {label.group for name in tensors for label in described.pattern(name).labels}
     unused = [name for name in groups if name not in used]
     if unused:
         raise ValueError(f"neuron group {unused[0]!r:.100} is no axis of a tensor")
@@ -177,15 +187,12 @@ def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Param
         )
     builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
     ours = builder is not None and builder.__module__.startswith("zoo.")
+    build = partial(build_architecture, str(name), options, input_shape, num_classes)
     try:
         if ours:  # without memory first: what does not fit the stored space is never allocated
             with torch.device("meta"):
-                _same_shapes(
-                    build_architecture(str(name), options, input_shape, num_classes),
-                    space,
-                    architecture,
-                )
-        standard = build_architecture(str(name), options, input_shape, num_classes)
+                _same_shapes(build(), space, architecture)
+        standard = build()
         _same_shapes(standard, space, architecture)
         return replace(standard, space=space, constants=constants)
     except StoreError:
@@ -218,24 +225,17 @@ def _check_options_fit(
     Raises:
         StoreError: If it has more layers than the space has tensors, or a graph that is too large.
     """
+    tensors = len(space.tensors)
     for name, value in architecture.items():
-        layers = (
-            len(value)
-            if isinstance(value, list | tuple) and name != "edges"
-            else value
-            if name in _DEPTHS
-            else 0
-        )
-        if isinstance(layers, int | float) and not layers <= len(space.tensors):
-            tensors = len(space.tensors)
+        layers = value if name in _DEPTHS else 0
+        if isinstance(value, list | tuple) and name != "edges":
+            layers = len(value)
+        if isinstance(layers, int | float) and not layers <= tensors:
             raise StoreError(
                 f"architecture: {name!r}: {layers!r:.50} is more than the {tensors} tensors of the "
                 "weight space"
             )
     nodes = math.prod(input_shape[1:])
-    if (
-        architecture.get("name") == "gin"
-        and architecture.get("edges") != "input"
-        and nodes > _MOST_NODES
-    ):
+    draws_graph = architecture.get("name") == "gin" and architecture.get("edges") != "input"
+    if draws_graph and nodes > _MOST_NODES:
         raise StoreError(f"architecture: a graph of {nodes} nodes; expected at most {_MOST_NODES}")

@@ -35,13 +35,12 @@ def read_columns(
         names = list(file.columns) if names is None else names
         for name in names:
             array = file.array(name)
-            first = parts.setdefault(name, [array])[0]
-            if (first.dtype, first.shape[1:]) != (array.dtype, array.shape[1:]):
+            arrays = parts.setdefault(name, [])
+            arrays.append(array)
+            if (arrays[0].dtype, arrays[0].shape[1:]) != (array.dtype, array.shape[1:]):
                 raise StoreError(
                     f"{file.path}: {name!r} has another type or shape than in the first file"
                 )
-            if first is not array:
-                parts[name].append(array)
     return {
         name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         for name, arrays in parts.items()
@@ -64,13 +63,9 @@ def read_tensors(
         StoreError: If a column is missing or has another shape or dtype.
     """
     rows = sum(check_rows(file, shapes) for file in files)
-    arrays = {
-        name: np.empty((rows, math.prod(shape)), np.float32) for name, shape in shapes.items()
-    }
+    arrays = {name: np.empty((rows, *shape), np.float32) for name, shape in shapes.items()}
     _copy(files, arrays)
-    return {
-        name: torch.from_numpy(array).reshape(rows, *shapes[name]) for name, array in arrays.items()
-    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def read_flat(
@@ -108,17 +103,33 @@ def check_rows(file: MappedFile, shapes: Mapping[str, tuple[int, ...]]) -> int:
     Raises:
         StoreError: If a column is missing or has another shape or dtype.
     """
-    rows = None
-    for name, shape in shapes.items():
+    rows = file.column(next(iter(shapes))).shape[0]
+    check_columns(file, {name: ("<f4", (rows, *shape)) for name, shape in shapes.items()})
+    return rows
+
+
+def check_columns(file: MappedFile, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Check that a file has certain columns.
+
+    Args:
+        file: The file.
+        expected: Type and shape of each column.
+
+    Raises:
+        StoreError: If a column is missing or has another shape or dtype.
+    """
+    for name, (dtype, shape) in expected.items():
         column = file.column(name)
-        rows = column.shape[0] if rows is None else rows
-        if column.shape != (rows, *shape) or column.dtype != "<f4":
-            kind = TEXT if column.dtype == TEXT else column.stored.name
+        if (column.dtype, column.shape) != (dtype, shape):
             raise StoreError(
-                f"{file.path}: {name!r}: expected shape {[rows, *shape]} float32, "
-                f"found {list(column.shape)} {kind}"
+                f"{file.path}: {name!r}: expected shape {list(shape)} {type_name(dtype)}, "
+                f"found {list(column.shape)} {type_name(column.dtype)}"
             )
-    return rows or 0
+
+
+def type_name(dtype: str) -> str:
+    """A type of a column for a message."""
+    return dtype if dtype == TEXT else np.dtype(dtype).name
 
 
 def _copy(files: Iterable[MappedFile], targets: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
@@ -133,5 +144,5 @@ def _copy(files: Iterable[MappedFile], targets: Mapping[str, Shaped[np.ndarray, 
         for name, target in targets.items():
             column = file.view(name)
             rows = len(column)
-            target[start : start + rows] = column.reshape(rows, -1)
+            target[start : start + rows] = column.reshape(rows, *target.shape[1:])
         start += rows

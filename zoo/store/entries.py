@@ -18,7 +18,7 @@ DEFAULT = "default"
 """Name of the splitting that the files of a population follow."""
 LARGEST_INPUT = 2**24
 SHARD_NAME = re.compile(
-    r"(?P<folder>[a-z][a-z0-9_]*(\.trajectory)?)/(?P<split>train|validation|test)-(?P<number>[0-9]{5})-of-(?P<of>[0-9]{5})\.h5"
+    r"[a-z][a-z0-9_]*(\.trajectory)?/(train|validation|test)-[0-9]{5}-of-[0-9]{5}\.h5"
 )
 _LONGEST_LINE = 1000
 _LONGEST_TEXT = 10000
@@ -70,29 +70,24 @@ def check_complete(folder: str, files: Mapping[str, ShardEntry], split: Mapping[
 
     Args:
         folder: Name of the folder.
-        files: By path relative to the zoo.
+        files: By path relative to the zoo, each the name of a shard.
         split: Networks of each split.
 
     Raises:
         ValueError: If a shard is missing, is of another folder, or has other networks.
     """
-    numbers: dict[str, list[tuple[int, int]]] = {name: [] for name in split}
-    rows = dict.fromkeys(split, 0)
-    for path, file in files.items():
-        parts = SHARD_NAME.fullmatch(path)
-        if parts is None or parts["folder"] != folder:
+    for path in files:
+        if not path.startswith(f"{folder}/"):
             raise ValueError(f"populations: {path!r} is not a file of {folder!r}")
-        numbers[parts["split"]].append((int(parts["number"]), int(parts["of"])))
-        rows[parts["split"]] += file.rows
-    for name, shards in numbers.items():
-        if (
-            sorted(shards) != [(number, len(shards)) for number in range(len(shards))]
-            or rows[name] != split[name]
-        ):
+    for name, networks in split.items():
+        shards = sorted(path for path in files if f"/{name}-" in path)
+        of = len(shards)
+        whole = [f"{folder}/{name}-{number:05d}-of-{of:05d}.h5" for number in range(of)]
+        rows = sum(files[path].rows for path in shards)
+        if shards != whole or rows != networks:
             raise ValueError(
-                f"populations: {folder!r} has shards {sorted(shards)[:5]} of {rows[name]} {name} "
-                "networks; "
-                f"expected all shards of a row, of {split[name]} networks"
+                f"populations: {folder!r} has shards {shards[:5]} of {rows} {name} networks; "
+                f"expected all shards of a row, of {networks} networks"
             )
 
 

@@ -10,7 +10,7 @@ up to `start`, and from there plain HDF5, which the map describes and no reader 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -56,9 +56,14 @@ class Column:
     values: tuple[str, ...] = ()
 
     @property
+    def is_text(self) -> bool:
+        """Whether it holds text: codes, and what they stand for."""
+        return self.dtype == TEXT
+
+    @property
     def stored(self) -> np.dtype[Any]:
         """Type of its bytes; of text, that of its codes."""
-        return _CODE if self.dtype == TEXT else np.dtype(self.dtype)
+        return _CODE if self.is_text else np.dtype(self.dtype)
 
     @property
     def length(self) -> int:
@@ -127,22 +132,19 @@ def place(
     at = _HEAD + len(_as_json(far))
     placed = {}
     for name, column in columns.items():
-        is_text = column.dtype == TEXT
-        placed[name] = replace(column, offset=at) if is_text else column
-        at += column.length if is_text else 0
+        placed[name] = column
+        if column.is_text:
+            placed[name] = replace(column, offset=at)
+            at += column.length
     return max(_SMALLEST_BLOCK, 1 << (at - 1).bit_length()), placed
 
 
 def _as_json(described: FileMap) -> bytes:
     columns = {}
     for name, column in described.columns.items():
-        columns[name] = {
-            "dtype": column.dtype,
-            "shape": list(column.shape),
-            "offset": column.offset,
-        }
-        if column.dtype == TEXT:
-            columns[name]["values"] = list(column.values)
+        columns[name] = asdict(column)
+        if not column.is_text:
+            del columns[name]["values"]
     content = {
         "format_version": FORMAT_VERSION,
         "start": described.start,
@@ -224,15 +226,13 @@ def check_version(version: int) -> None:
     Args:
         version: Format version of a file.
     """
-    if version > FORMAT_VERSION:
-        refuse(
-            f"written by a newer symzoo (format {version}; this one reads {FORMAT_VERSION}): "
-            "upgrade symzoo"
-        )
+    writer, cure = "a newer", "upgrade symzoo"
     if version < FORMAT_VERSION:
+        writer, cure = "an older", "generate it again"
+    if version != FORMAT_VERSION:
         refuse(
-            f"written by an older symzoo (format {version}; this one reads {FORMAT_VERSION}): "
-            "generate it again"
+            f"written by {writer} symzoo (format {version}; this one reads {FORMAT_VERSION}): "
+            f"{cure}"
         )
 
 
@@ -319,11 +319,10 @@ def _check_places(described: FileMap, first: int) -> None:
     """Refuse columns outside their part of the file, and bytes that would count twice."""
     ends = {True: (first, "the map"), False: (described.start, "the map")}
     for name, column in sorted(described.columns.items(), key=lambda item: item[1].offset):
-        is_text = column.dtype == TEXT
-        end, before = ends[is_text]
+        end, before = ends[column.is_text]
         stop = column.offset + column.length
-        if stop > (described.start if is_text else described.length):
+        if stop > (described.start if column.is_text else described.length):
             refuse(f"{name!r} declares {column.length} bytes at {column.offset}: not in the file")
         if column.offset < end:
             refuse(f"{name!r} overlaps {before}")
-        ends[is_text] = (stop, repr(name))
+        ends[column.is_text] = (stop, repr(name))

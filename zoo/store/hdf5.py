@@ -11,7 +11,7 @@ was not made for files of strangers. `differences` runs it on one, in a process 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -57,17 +57,15 @@ def write_columns(
     """
     _check_rows(path, columns, equal_rows)
     arrays = {name: _storable(name, array) for name, array in columns.items()}
-    codes = {name: _coded(array) for name, array in arrays.items() if array.dtype.kind == "O"}
-    described = {name: _described(array, codes.get(name)) for name, array in arrays.items()}
+    described, codes = _described(arrays)
     start, described = place(attributes, described)
     with atomic_write(path) as temporary:
         content, offsets = _image(arrays, attributes, start)
         for name, column in described.items():
-            if column.dtype != TEXT:
+            if not column.is_text:
                 described[name] = replace(column, offset=offsets[name])
         whole = FileMap(attributes, described, start, start + len(content))
-        head = head_of(whole, {name: coded.codes for name, coded in codes.items()})
-        temporary.write_bytes(head + content)
+        temporary.write_bytes(head_of(whole, codes) + content)
         _check_written(open_mapped(temporary), arrays)
 
 
@@ -79,40 +77,32 @@ def _check_rows(path: Path, columns: Columns, equal: bool) -> None:
         )
 
 
-class _Coded(NamedTuple):
-    """A column of text: its different texts, and the code of each row."""
-
-    texts: tuple[str, ...]
-    codes: Shaped[np.ndarray, "N"]
-
-
-def _described(array: Shaped[np.ndarray, "..."], coded: _Coded | None) -> Column:
-    """A column of which it is not known yet where it will lie."""
-    if coded is None:
-        return Column(array.dtype.str, array.shape, 0)
-    return Column(TEXT, array.shape, 0, coded.texts)
+def _described(arrays: Columns) -> tuple[dict[str, Column], dict[str, np.ndarray]]:
+    """Columns of which it is not known yet where they will lie, and codes of those of text."""
+    described, codes = {}, {}
+    for name, array in arrays.items():
+        described[name] = Column(array.dtype.str, array.shape, 0)
+        if array.dtype.kind == "O":
+            numbers, texts = pd.factorize(array)
+            described[name] = Column(TEXT, array.shape, 0, tuple(texts.tolist()))
+            codes[name] = numbers.astype("<u4")
+    return described, codes
 
 
-def _coded(array: Shaped[np.ndarray, "N"]) -> _Coded:
-    codes, texts = pd.factorize(array)
-    return _Coded(tuple(texts.tolist()), codes.astype("<u4"))
-
-
-def head_of(described: FileMap, codes: Mapping[str, np.ndarray] | MappedFile) -> bytearray:
+def head_of(described: FileMap, codes: Mapping[str, np.ndarray]) -> bytearray:
     """All of a file before its HDF5.
 
     Args:
         described: Its map.
-        codes: Codes of text columns, or the file that has them.
+        codes: Codes of text columns by name.
 
     Returns:
         The bytes.
     """
     head = bytearray(encode(described))
     for name, column in described.columns.items():
-        if column.dtype == TEXT:
-            numbers = codes.view(name) if isinstance(codes, MappedFile) else codes[name]
-            head[column.offset : column.offset + column.length] = numbers.tobytes()
+        if column.is_text:
+            head[column.offset : column.offset + column.length] = codes[name].tobytes()
     return head
 
 
@@ -135,13 +125,8 @@ def _storable(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray,
 
 def _check_written(written: MappedFile, arrays: Columns) -> None:
     """Refuse a file that does not hold what was given: libhdf5 may lay files out otherwise."""
-    same = list(written.columns) == list(arrays)
-    for name, array in arrays.items():
-        if array.dtype.kind == "O":
-            same = same and written.array(name).tolist() == array.tolist()
-        else:
-            same = same and written.view(name).tobytes() == array.tobytes()
-    if not same:
+    same = (_same_values(written, name, array) for name, array in arrays.items())
+    if list(written.columns) != list(arrays) or not all(same):
         raise StoreError(f"{written.path}: wrote columns that are not those that were given")
 
 
@@ -215,27 +200,20 @@ def _attribute(file: h5py.File, name: str) -> object:
 def _compare(mapped: MappedFile, name: str, dataset: h5py.Dataset) -> Iterator[str]:
     """Compare one column; its layout first, so that nothing outside the file is ever read."""
     column, properties = mapped.columns[name], dataset.id.get_create_plist()
-    is_plain = (
-        properties.get_layout() == h5py.h5d.CONTIGUOUS
-        and properties.get_nfilters() == 0
-        and properties.get_external_count() == 0
-    )
-    if not is_plain:
+    is_contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS
+    if not is_contiguous or properties.get_nfilters() or properties.get_external_count():
         yield f"{name!r} must be contiguous, without filters, inside the file"
         return
     yield from (f"{name!r} has {extra}" for extra in _extras(dataset, properties))
+    kind = _kind(dataset)
     if dataset.shape != column.shape or dataset.maxshape != column.shape:
         shapes = f"{dataset.shape}, at most {dataset.maxshape}"
         yield f"{name!r} has shape {shapes}, the map says {column.shape}"
-        return
-    kind = _kind(dataset)
-    if kind != column.dtype:
+    elif kind != column.dtype:
         yield f"{name!r} has type {kind!r}, the map says {column.dtype!r}"
-        return
-    if column.dtype != TEXT and dataset.id.get_offset() != column.offset:
-        yield f"{name!r} lies at {dataset.id.get_offset()}, the map says {column.offset}"
-        return
-    if not _same_values(mapped, name, column, dataset):
+    elif not column.is_text and (offset := dataset.id.get_offset()) != column.offset:
+        yield f"{name!r} lies at {offset}, the map says {column.offset}"
+    elif not _same_values(mapped, name, dataset.asstr() if column.is_text else dataset):
         yield f"{name!r} has other values in HDF5 than in the map"
 
 
@@ -259,15 +237,15 @@ def _kind(dataset: h5py.Dataset) -> str:
     return dataset.dtype.str if dataset.dtype.names is None else "compound"
 
 
-def _same_values(mapped: MappedFile, name: str, column: Column, dataset: h5py.Dataset) -> bool:
-    expected = mapped.array(name) if column.dtype == TEXT else mapped.view(name)
+def _same_values(mapped: MappedFile, name: str, values: Any) -> bool:
+    """Whether a column holds the values of an array, or of something that slices give arrays of."""
+    column = mapped.columns[name]
+    expected = mapped.array(name) if column.is_text else mapped.view(name)
     rows = max(1, _BLOCK_BYTES * column.shape[0] // column.length)
     for start in range(0, column.shape[0], rows):
-        part: Any = slice(start, start + rows)
-        if column.dtype == TEXT:
-            same = np.asarray(dataset.asstr()[part]).tolist() == expected[part].tolist()
-        else:
-            same = dataset[part].tobytes() == expected[part].tobytes()
-        if not same:
+        part = slice(start, start + rows)
+        pair = np.asarray(values[part]), expected[part]
+        first, second = (block.tolist() if column.is_text else block.tobytes() for block in pair)
+        if first != second:
             return False
     return True

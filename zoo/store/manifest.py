@@ -14,13 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from zoo.architectures import Architecture
 from zoo.config import StrictModel
 from zoo.params import Params
-from zoo.store.bounds import (
-    MANIFEST_NAME,
-    check_space,
-    inside,
-    read_json,
-    rebuild,
-)
+from zoo.store.bounds import MANIFEST_NAME, check_space, inside, read_json, rebuild
 from zoo.store.entries import (
     DEFAULT,
     SHA256,
@@ -108,6 +102,11 @@ class PopulationEntry(StrictModel):
         """
         folders = {name: self.shards, f"{name}.trajectory": self.trajectory}
         return {folder: files for folder, files in folders.items() if files}
+
+    def entries(self, name: str) -> dict[str, ShardEntry]:
+        """All files of the population of that name: what each must be, by its path."""
+        constants = {f"constants/{name}.h5": self.constants} if self.constants else {}
+        return self.shards | self.trajectory | constants
 
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
@@ -232,17 +231,15 @@ class Manifest(StrictModel):
         return self
 
     def _check_population(self, name: str, population: PopulationEntry) -> None:
-        splittings = [DEFAULT, *self.columns_of("splitting")]
-        if list(population.splittings) != splittings:
-            names = list(population.splittings)
+        splittings, names = [DEFAULT, *self.columns_of("splitting")], [*population.splittings]
+        if names != splittings:
             raise ValueError(
                 f"population {name!r}: expected splittings {splittings}, found {names!r:.200}"
             )
         if clash := sorted(set(self.columns) & set(population.space["tensors"])):
             raise ValueError(f"population {name!r}: {clash[0]!r:.100} is a column and a tensor")
-        check_complete(name, population.shards, population.sizes)
-        if population.trajectory:
-            check_complete(f"{name}.trajectory", population.trajectory, population.sizes)
+        for folder, files in {name: population.shards, **population.configurations(name)}.items():
+            check_complete(folder, files, population.sizes)
 
     def columns_of(self, role: Role) -> tuple[str, ...]:
         """Names of the columns of a role."""
@@ -263,9 +260,7 @@ class Manifest(StrictModel):
         """All files of the zoo besides manifest and card: what each must be, by its path."""
         files: dict[str, ShardEntry] = {}
         for name, population in self.populations.items():
-            files |= {**population.shards, **population.trajectory}
-            if population.constants is not None:
-                files[f"constants/{name}.h5"] = population.constants
+            files |= population.entries(name)
         return files
 
     def files(self, population: str, trajectory: bool = False) -> Iterator["PlannedFile"]:
@@ -279,10 +274,11 @@ class Manifest(StrictModel):
             What each holds.
         """
         entry = self.populations[population]
+        shards = sorted((entry.trajectory if trajectory else entry.shards).items())
         first = 0
         for split in SPLITS:
-            for path, file in sorted((entry.trajectory if trajectory else entry.shards).items()):
-                if path.split("/")[1].startswith(f"{split}-"):
+            for path, file in shards:
+                if f"/{split}-" in path:
                     yield PlannedFile(path, file, split, first)
                     first += file.rows
 
@@ -324,7 +320,7 @@ def read_manifest(directory: Path) -> Manifest:
         return Manifest.model_validate_json(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = "".join(f"{part}." for part in first["loc"])[:-1] + ": " if first["loc"] else ""
+        key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         got = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
         why = first["msg"].removeprefix("Value error, ")
         raise StoreError(f"{path}: {escape(key):.300}{escape(why):.1000}{got}") from error

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from zoo.store.file_map import TEXT, Column, FileMap, FormatError, decode, refuse
+from zoo.store.file_map import Column, FileMap, FormatError, decode, refuse
 
 
 class StoreError(ValueError):
@@ -95,7 +95,7 @@ class MappedFile(NamedTuple):
         """
         column, stored = self.column(name), self.view(name)
         with refusals(self.path):
-            if column.dtype == TEXT:
+            if column.is_text:
                 if int(stored.max()) >= len(column.values):
                     refuse(f"{name!r} has a code that stands for no text")
                 return np.array(column.values, dtype=object)[stored]

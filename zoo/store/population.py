@@ -19,7 +19,7 @@ from zoo.params import Params, free_entries
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry
 from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError
-from zoo.store.schema import check_constants, open_shards
+from zoo.store.schema import check_constants, check_shard
 from zoo.store.split_files import SplitFiles, rows_of_splitting
 from zoo.store.streaming import Batch, StoredParams, in_batches, shuffled
 from zoo.store.trajectory import read_laws, read_metrics, read_params, read_steps
@@ -57,13 +57,9 @@ class Population:
     def _entry(self) -> PopulationEntry:
         return self.manifest.populations[self.name]
 
-    @property
+    @cached_property
     def space(self) -> WeightSpace:
         """Weight space of the effective parameters."""
-        return self._space
-
-    @cached_property
-    def _space(self) -> WeightSpace:
         return self._entry.weight_space()
 
     @cached_property
@@ -79,17 +75,13 @@ class Population:
         named = (self._entry.architecture or {}).get("name", MODULE)
         return None if named == MODULE else self.architecture
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """The architecture with its constants; `architecture.apply(params, x)` runs a network.
 
         Raises:
             StoreError: If the zoo does not say what its networks compute.
         """
-        return self._architecture
-
-    @cached_property
-    def _architecture(self) -> Architecture:
         return self._entry.build(self.manifest.task, self.constants)
 
     @property
@@ -166,8 +158,7 @@ class Population:
             ValueError: If the view is unknown.
         """
         masks = self._masks(view)
-        params = self._open(split).tensors(self.space.shapes)
-        return free_entries(params, masks) if masks else params
+        return free_entries(self._open(split).tensors(self.space.shapes), masks)
 
     def _masks(self, view: View) -> Params:
         if view not in ("full", "free"):
@@ -316,14 +307,20 @@ class Population:
                 f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
             )
         if self.splitting == DEFAULT:
-            return SplitFiles(self._files(split, trajectory))
+            return SplitFiles(self._files(split, trajectory), slice(None))
         return SplitFiles(self._files(None, trajectory), self._rows[split])
 
     def _files(self, split: str | None, trajectory: bool = False) -> list[MappedFile]:
-        return list(open_shards(self.directory, self.manifest, self.name, split, trajectory))
+        return [
+            check_shard(self.directory, self.manifest, self.name, file, trajectory)
+            for file in self.manifest.files(self.name, trajectory)
+            if split in (None, file.split)
+        ]
 
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         """Networks of each split of a splitting that the files do not follow."""
-        split_of = SplitFiles(self._files(None)).columns([self.splitting])[self.splitting]
+        split_of = SplitFiles(self._files(None), slice(None)).columns([self.splitting])[
+            self.splitting
+        ]
         return rows_of_splitting(split_of, self.splitting, self.splittings[self.splitting])

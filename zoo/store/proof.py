@@ -93,7 +93,8 @@ def faults_of(path: Path) -> list[str]:
     """
     try:
         mapped = open_mapped(path)
-        if head_of(mapped.map, mapped) != mapped.data[: mapped.map.start]:
+        codes = {name: mapped.view(name) for name in mapped.columns}
+        if head_of(mapped.map, codes) != mapped.data[: mapped.map.start]:
             return ["the map is not written as the format wants it"]
         with path.open("rb", buffering=0) as stream:
             if Identity.of(stream.fileno()) != mapped.identity:

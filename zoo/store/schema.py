@@ -3,13 +3,13 @@
 Columns, types, shapes, rows and network ids, checked when a file is first read.
 """
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from zoo.store.bounds import check_file
-from zoo.store.entries import ColumnEntry, ShardEntry
+from zoo.store.columns import check_columns, type_name
+from zoo.store.entries import ShardEntry
 from zoo.store.file_map import TEXT, Column
 from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
@@ -24,30 +24,6 @@ STORED = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "text": TEXT}
 _CONSTANTS = {"free": "|b1", "fixed": "<f4", "mixing": "<f4", "offset": "<f4", "statistic": "|b1"}
 
 
-def open_shards(
-    directory: Path,
-    manifest: Manifest,
-    population: str,
-    split: str | None,
-    trajectory: bool = False,
-) -> Iterator[MappedFile]:
-    """Open the files of a split, each checked: place, length, map and schema.
-
-    Args:
-        directory: The zoo.
-        manifest: Its manifest.
-        population: Name of the population.
-        split: Name of the split, None for all.
-        trajectory: Whether the files of trajectories are wanted.
-
-    Yields:
-        Open files, in the order of their networks.
-    """
-    for file in manifest.files(population, trajectory):
-        if split in (None, file.split):
-            yield check_shard(directory, manifest, population, file, trajectory)
-
-
 def check_shard(
     directory: Path,
     manifest: Manifest,
@@ -55,7 +31,7 @@ def check_shard(
     file: PlannedFile,
     trajectory: bool = False,
 ) -> MappedFile:
-    """Check a shard.
+    """Open a shard and check it: place, length, map and schema.
 
     Args:
         directory: The zoo.
@@ -74,9 +50,15 @@ def check_shard(
     checked = open_mapped(path)
     space, rows = manifest.populations[population].weight_space(), file.entry.rows
     if trajectory:
-        _check_trajectory(checked, space, rows, manifest.columns_of("metric"))
+        expected = _of_trajectory(checked, space, rows, manifest.columns_of("metric"))
     else:
-        _check_final(checked, space, rows, manifest.columns)
+        expected = {name: (STORED[c.dtype], (rows,)) for name, c in manifest.columns.items()}
+        expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
+    check_columns(checked, expected)
+    if unknown := [name for name in checked.columns if name not in expected]:
+        raise StoreError(
+            f"{path}: column {unknown[0]!r} is none of the format; expected {list(expected)}"
+        )
     if (checked.array("network_id") != np.arange(file.first, file.first + rows)).any():
         raise StoreError(
             f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order"
@@ -84,17 +66,10 @@ def check_shard(
     return checked
 
 
-def _check_final(
-    checked: MappedFile, space: WeightSpace, rows: int, columns: Mapping[str, ColumnEntry]
-) -> None:
-    expected = {name: (STORED[column.dtype], (rows,)) for name, column in columns.items()}
-    expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
-    _check_columns(checked, expected)
-
-
-def _check_trajectory(
+def _of_trajectory(
     checked: MappedFile, space: WeightSpace, rows: int, metrics: tuple[str, ...]
-) -> None:
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Columns that a file of trajectories must have, and those of its own that it may have."""
     shape = checked.column("checkpoint_steps").shape
     if len(shape) != 2 or shape[0] != rows:
         raise StoreError(
@@ -102,35 +77,14 @@ def _check_trajectory(
         )
     expected = {"network_id": ("<i8", (rows,)), "checkpoint_steps": ("<i8", shape)}
     expected |= {name: ("<f4", (*shape, *of_one)) for name, of_one in space.shapes.items()}
-    optional = [name for name in checked.columns if name not in expected]
-    for name in optional:
+    measured = {f"{METRIC}{name}" for name in metrics}
+    optional = {name: c for name, c in checked.columns.items() if name not in expected}
+    for name, column in optional.items():
         if name.startswith((QUANTITY, RESIDUAL)):
-            expected[name] = ("<f4", (*shape, *checked.columns[name].shape[2:]))
-        elif name.removeprefix(METRIC) in metrics and name.startswith(METRIC):
+            expected[name] = ("<f4", (*shape, *column.shape[2:]))
+        elif name in measured:
             expected[name] = ("<f8", shape)
-    _check_columns(checked, expected)
-
-
-def _check_columns(
-    checked: MappedFile, expected: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> None:
-    for name, (dtype, shape) in expected.items():
-        column = checked.column(name)
-        if (column.dtype, column.shape) != (dtype, shape):
-            raise StoreError(
-                f"{checked.path}: {name!r}: expected shape {list(shape)} {_type_name(dtype)}, "
-                f"found {list(column.shape)} {_type_name(column.dtype)}"
-            )
-    unknown = [name for name in checked.columns if name not in expected]
-    if unknown:
-        raise StoreError(
-            f"{checked.path}: column {unknown[0]!r} is none of the format; expected "
-            f"{list(expected)}"
-        )
-
-
-def _type_name(code: str) -> str:
-    return code if code == TEXT else np.dtype(code).name
+    return expected
 
 
 def check_constants(
@@ -158,16 +112,20 @@ def check_constants(
     for name, column in checked.columns.items():
         if not _is_constant(name, column, space):
             raise StoreError(
-                f"{path}: {name!r} of shape {list(column.shape)} {_type_name(column.dtype)} is no "
+                f"{path}: {name!r} of shape {list(column.shape)} {type_name(column.dtype)} is no "
                 "constant"
             )
-    if {_tensor(name) for name in _of("free", checked)} != {
-        _tensor(name) for name in _of("fixed", checked)
-    }:
+    free, fixed = (
+        {name.removeprefix(kind) for name in checked.columns if name.startswith(kind)}
+        for kind in ("free.", "fixed.")
+    )
+    if free != fixed:
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
-    arrays = {name: checked.array(name) for name in checked.columns}
-    scalars = {name for name in arrays if space.shapes.get(_tensor(name)) == ()}
-    return arrays | {name: arrays[name].reshape(()) for name in scalars}
+    arrays = {}
+    for name in checked.columns:
+        is_scalar = space.shapes.get(name.partition(".")[2]) == ()
+        arrays[name] = checked.array(name).reshape(()) if is_scalar else checked.array(name)
+    return arrays
 
 
 def _is_constant(name: str, column: Column, space: WeightSpace) -> bool:
@@ -179,11 +137,3 @@ def _is_constant(name: str, column: Column, space: WeightSpace) -> bool:
         is_square = len(column.shape) == 2 and column.shape[0] == column.shape[1]
         return is_square and of in space.groups
     return of in space.shapes and (space.shapes[of] or (1,)) == column.shape
-
-
-def _of(kind: str, checked: MappedFile) -> Iterator[str]:
-    return (name for name in checked.columns if name.startswith(f"{kind}."))
-
-
-def _tensor(name: str) -> str:
-    return name.partition(".")[2]

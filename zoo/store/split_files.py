@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from zoo.params import Params
+from zoo.params import Params, select
 from zoo.store.columns import read_columns, read_flat, read_tensors
 from zoo.store.entries import SPLITS, SplittingEntry, splitting_digest
 from zoo.store.mapped import MappedFile, StoreError
@@ -20,11 +20,11 @@ class SplitFiles:
 
     Attributes:
         files: Checked files; rows of one after those of the one before it.
-        rows: Row of each network, counted over all files; None if they are all rows.
+        rows: Row of each network, counted over all files, or a slice of all rows.
     """
 
     files: Sequence[MappedFile]
-    rows: Int64[np.ndarray, " N"] | None = None
+    rows: Int64[np.ndarray, " N"] | slice
 
     def columns(self, names: Sequence[str]) -> dict[str, Shaped[np.ndarray, "N ..."]]:
         """Read columns.
@@ -36,8 +36,6 @@ class SplitFiles:
             Arrays by name; text has object dtype.
         """
         columns = read_columns(self.files, names)
-        if self.rows is None:
-            return columns
         return {name: array[self.rows] for name, array in columns.items()}
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> Params:
@@ -49,10 +47,7 @@ class SplitFiles:
         Returns:
             Tensors `[N, *shape]`.
         """
-        tensors = read_tensors(self.files, shapes)
-        if self.rows is None:
-            return tensors
-        return {name: tensor[self.rows] for name, tensor in tensors.items()}
+        return select(read_tensors(self.files, shapes), self.rows)
 
     def flat(self, shapes: Mapping[str, tuple[int, ...]]) -> Float[Tensor, "N P"]:
         """Read float32 columns into one tensor.
@@ -63,8 +58,7 @@ class SplitFiles:
         Returns:
             All columns of a network in turn.
         """
-        flat = read_flat(self.files, shapes)
-        return flat if self.rows is None else flat[self.rows]
+        return read_flat(self.files, shapes)[self.rows]
 
     def stored(
         self, shapes: Mapping[str, tuple[int, ...]], free: Mapping[str, Tensor]
@@ -78,8 +72,7 @@ class SplitFiles:
         Returns:
             What reads any of them.
         """
-        stored = open_stored(self.files, shapes, free)
-        return stored if self.rows is None else stored.select(self.rows)
+        return open_stored(self.files, shapes, free).select(self.rows)
 
 
 def rows_of_splitting(

@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from zoo.params import Params, free_entries
+from zoo.params import Params, free_entries, select
 from zoo.store.columns import check_rows
 from zoo.store.mapped import Identity, MappedFile, StoreError, open_file
 
@@ -77,7 +77,12 @@ class StoredParams:
         """Scalars of one network on disk."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def select(self, index: Int64[np.ndarray, "M"]) -> "StoredParams":
+    @property
+    def most_together(self) -> int:
+        """Networks that are read together, at most."""
+        return max(1, READ_BYTES // (4 * self.num_params))
+
+    def select(self, index: Int64[np.ndarray, "M"] | slice) -> "StoredParams":
         """Some of the networks, in the order of the index; nothing is read."""
         return replace(self, rows=self.rows[index])
 
@@ -97,18 +102,13 @@ class StoredParams:
         order = np.argsort(wanted, kind="stable")
         starts = np.cumsum([0, *(file.rows for file in self.files)])
         bounds = np.searchsorted(wanted[order], starts)
-        targets = {
-            name: np.empty((len(wanted), math.prod(shape)), np.float32)
-            for name, shape in self.shapes.items()
-        }
+        shapes = self.shapes.items()
+        targets = {name: np.empty((len(wanted), *shape), np.float32) for name, shape in shapes}
         for file, start, (low, high) in zip(self.files, starts[:-1], pairwise(bounds), strict=True):
             if low < high:
                 _read_rows(file, wanted[order[low:high]] - start, order[low:high], targets)
-        params = {
-            name: torch.from_numpy(array).reshape(-1, *self.shapes[name])
-            for name, array in targets.items()
-        }
-        return free_entries(params, self.free) if self.free else params
+        params = {name: torch.from_numpy(array) for name, array in targets.items()}
+        return free_entries(params, self.free)
 
     def stream(self, parts: Sequence[Int64[Tensor, "_"]], workers: int = 0) -> Iterator[Params]:
         """Read one group of networks after the other.
@@ -125,14 +125,12 @@ class StoredParams:
             yield from map(self.read, parts)
             return
         with ThreadPoolExecutor(workers, thread_name_prefix="zoo-reader") as pool:
-            todo = iter(parts)
-            ahead: deque[Future[Params]] = deque(
-                pool.submit(self.read, part) for part in islice(todo, workers + 1)
-            )
+            reads = (pool.submit(self.read, part) for part in parts)
+            ahead = deque(islice(reads, workers + 1))
             try:
                 while ahead:
                     params = ahead.popleft().result()
-                    ahead.extend(pool.submit(self.read, part) for part in islice(todo, 1))
+                    ahead.extend(islice(reads, 1))
                     yield params
             finally:
                 for future in ahead:
@@ -142,7 +140,7 @@ class StoredParams:
 def open_stored(
     files: Iterable[MappedFile],
     shapes: Mapping[str, tuple[int, ...]],
-    free: Mapping[str, Tensor] | None = None,
+    free: Mapping[str, Tensor],
 ) -> StoredParams:
     """Find columns in files without reading them; the files need not stay open.
 
@@ -160,7 +158,7 @@ def open_stored(
         offsets = {name: file.columns[name].offset for name in shapes}
         stored.append(_File(file.path, file.identity, rows, offsets))
     count = sum(file.rows for file in stored)
-    return StoredParams(tuple(stored), shapes, np.arange(count), free or {})
+    return StoredParams(tuple(stored), shapes, np.arange(count), free)
 
 
 def shuffled(count: int, seed: int, epoch: int = 0) -> Int64[Tensor, "N"]:
@@ -216,24 +214,20 @@ def in_batches(
     Yields:
         The batches, in order.
     """
-    blocks = group_batches(batches, max(1, READ_BYTES // (4 * stored.num_params)))
+    blocks = group_batches(batches, stored.most_together)
     for block, params in zip(
         blocks, stored.stream([torch.cat(block) for block in blocks], workers), strict=True
     ):
         start = 0
         for batch in block:
-            params_of_batch = {
-                name: tensor[start : start + len(batch)] for name, tensor in params.items()
-            }
+            stop = start + len(batch)
             chosen = {name: array[batch.numpy()] for name, array in columns.items()}
-            yield Batch(
-                params_of_batch,
-                {
-                    n: a.tolist() if a.dtype.kind in "OU" else torch.from_numpy(a)
-                    for n, a in chosen.items()
-                },
-            )
-            start += len(batch)
+            values = {
+                name: array.tolist() if array.dtype.kind in "OU" else torch.from_numpy(array)
+                for name, array in chosen.items()
+            }
+            yield Batch(select(params, slice(start, stop)), values)
+            start = stop
 
 
 def _read_rows(
@@ -247,13 +241,13 @@ def _read_rows(
         if Identity.of(descriptor) != file.identity:
             raise StoreError(f"{file.path}: the file changed since it was checked")
         for name, target in targets.items():
-            size = 4 * target.shape[1]
+            size = 4 * math.prod(target.shape[1:])
             for piece, into in _pieces(rows, places, size):
                 at = file.offsets[name] + int(piece[0]) * size
                 if _is_range(piece) and _is_range(into):
                     _fill(file.path, descriptor, target[into[0] : into[-1] + 1], at)
                 else:
-                    read = np.empty((piece[-1] - piece[0] + 1, target.shape[1]), np.float32)
+                    read = np.empty((piece[-1] - piece[0] + 1, *target.shape[1:]), np.float32)
                     _fill(file.path, descriptor, read, at)
                     target[into] = read[piece - piece[0]]
 
@@ -271,7 +265,7 @@ def _is_range(numbers: Int64[np.ndarray, "R"]) -> bool:
     return bool((np.diff(numbers) == 1).all())
 
 
-def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R F"], offset: int) -> None:
+def _fill(path: Path, descriptor: int, array: Float32[np.ndarray, "R ..."], offset: int) -> None:
     """Read bytes of a file until an array in C order is full."""
     view = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
     while view:
