@@ -36,7 +36,7 @@ class Step:
         slots: dict[str, tuple[Tensor, ...]],
         hparams: Mapping[str, Tensor],
         batch: tuple[Tensor, Tensor, Tensor, Tensor],
-        moves: Tensor | None,
+        moves: Tensor,
         optimizer: str,
     ) -> None:
         """Change parameters and optimizer state by one step; networks that do not train stay.
@@ -46,7 +46,7 @@ class Step:
             slots: Optimizer state of each, changed in place.
             hparams: Numeric hyperparameters `[N]`, the learning rate after the schedule.
             batch: Stored images and labels of each network; whether it trains; number of its step.
-            moves: What augmentation does to each image; None without augmentation.
+            moves: What augmentation does to each image; no draws without augmentation.
             optimizer: Name in `OPTIMIZERS`.
         """
         stored, target, active, count = batch
@@ -95,19 +95,19 @@ class Step:
         return smoothed_cross_entropy(logits, target, smoothing), moved
 
     def augmented(
-        self, images: Shaped[Tensor, "*batch"], moves: Int64[Tensor, "*moves"] | None
+        self, images: Shaped[Tensor, "*batch"], moves: Int64[Tensor, "*moves"]
     ) -> Shaped[Tensor, "*batch"]:
         """Images of a batch as networks see them.
 
         Args:
             images: Images as they are stored.
-            moves: What happens to each, as `draw_moves` says; None for nothing.
+            moves: What happens to each, as `draw_moves` says.
 
         Returns:
             Images in the units in which they are stored.
         """
         augmentation = self._task.augmentation
-        if augmentation is None or moves is None:
+        if augmentation is None:
             return images
         return augment(augmentation, images, moves, self._task.mean)
 
