@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data_gen.rng import generator
 from data_gen.tasks.task import Task
+from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import DataView, TrainingRuns, draw_view
 from data_gen.training.state import State
 from data_gen.training.trainer import Trainer
@@ -14,7 +15,7 @@ from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
 from zoo.conservation.laws import Law, declared_laws
 from zoo.conservation.quantities import measure
-from zoo.params import Params
+from zoo.params import Params, select, trained_part
 from zoo.store.schema import QUANTITY, RESIDUAL
 
 TOLERANCE = 1e-3
@@ -70,7 +71,7 @@ def measure_conservation(
     """
     parts = []
     for rows in torch.arange(len(runs.ids)).split(size):
-        some = {name: tensor[rows] for name, tensor in trajectory.items()}
+        some = select(trajectory, rows)
         parts.append(_conservation_together(trainer, runs.take(rows), laws, some))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -78,18 +79,14 @@ def measure_conservation(
 def _conservation_together(
     trainer: Trainer, runs: TrainingRuns, laws: tuple[Law, ...], trajectory: Params
 ) -> Params:
-    view, moments = draw_view(runs, trainer.task, trainer.seed), []
-    batch = batch_of(trainer, runs, view, 0)
-    device, dtype = runs.ids.device, trainer.task.mean.dtype
-    for moment in range(next(iter(trajectory.values())).shape[1]):
-        params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
-        gradients = gradients_of(trainer, runs, params, batch)
-        now, off = measure(laws, params, gradients)
-        columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
-        moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
-    return {
-        name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]
-    }
+    batch = batch_of(trainer, runs, draw_view(runs, trainer.task, trainer.seed), 0)
+
+    def measure_now(params: Params) -> Params:
+        quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
+        columns = {f"{QUANTITY}{name}": value for name, value in quantities.items()}
+        return columns | {f"{RESIDUAL}{name}": value for name, value in residuals.items()}
+
+    return at_checkpoints(measure_now, trajectory, trainer.task.mean)
 
 
 def batch_of(
@@ -127,8 +124,4 @@ def gradients_of(
     """
     images, target = batch
     gradients, _ = trainer.step.gradients(params, images, target, runs.hparams["label_smoothing"])
-    free = trainer.architecture.free
-    return {
-        name: gradient * free[name] if name in free else gradient
-        for name, gradient in gradients.items()
-    }
+    return trained_part(gradients, trainer.architecture.free)
