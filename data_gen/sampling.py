@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, Shaped
 from pydantic import model_validator
 from torch import Tensor
@@ -49,28 +48,22 @@ class Distribution(StrictModel):
                 f"expected a value or exactly one of {list(type(self).model_fields)}, "
                 f"found {sorted(given) or 'none'}"
             )
-        for name in ("uniform", "log_uniform", "int_range"):
-            bounds = getattr(self, name)
-            if bounds is None:
-                continue
-            low, high = bounds
+        ((name, value),) = given.items()
+        if name == "choice" and not value:
+            raise ValueError("choice: expected at least one value")
+        if name in ("uniform", "log_uniform", "int_range"):
+            low, high = value
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"{name}: expected low <= high, found low = {low}, high = {high}")
             if name == "log_uniform" and low <= 0:
                 raise ValueError(f"log_uniform: expected low > 0, found {low}")
-        if self.choice is not None and not self.choice:
-            raise ValueError("choice: expected at least one value")
         return self
 
     @property
     def extremes(self) -> tuple[Value, ...]:
         """Values that bound all draws; for a choice, all of them."""
-        options: tuple[Sequence[Value] | None, ...]
-        options = (self.choice, self.uniform, self.log_uniform, self.int_range)
-        for option in options:
-            if option is not None:
-                return tuple(option)
-        return () if self.fixed is None else (self.fixed,)
+        ((name, value),) = self.model_dump(exclude_none=True).items()
+        return (value,) if name == "fixed" else value
 
     def sample(self, u: Tensor) -> Shaped[np.ndarray, " N"]:
         """Map uniform numbers to draws.
@@ -83,14 +76,15 @@ class Distribution(StrictModel):
         """
         draws = u.numpy()
         if self.uniform is not None:
-            return self.uniform[0] + draws * (self.uniform[1] - self.uniform[0])
+            low, high = self.uniform
+            return low + draws * (high - low)
         if self.log_uniform is not None:
             low, high = np.log(self.log_uniform)
             return np.exp(low + draws * (high - low))
         if self.int_range is not None:
             low, high = self.int_range
             return low + np.floor(draws * (high - low + 1)).astype(np.int64)
-        values = np.array(self.choice if self.choice is not None else (self.fixed,))
+        values = np.array(self.extremes)
         return values[np.floor(draws * len(values)).astype(np.int64)]
 
 
@@ -192,8 +186,3 @@ def group_rows(
     for row, values in enumerate(zip(*(table[name].tolist() for name in names), strict=True)):
         groups.setdefault(values, []).append(row)
     return dict(sorted(groups.items()))
-
-
-def as_tensor(column: Shaped[np.ndarray, " N"], dtype: torch.dtype) -> Tensor:
-    """A numeric column as a tensor `[N]`."""
-    return torch.from_numpy(np.ascontiguousarray(column)).to(dtype)
