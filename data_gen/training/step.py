@@ -56,8 +56,9 @@ class Step:
             _write(params[name], statistics[name], active)
         update = OPTIMIZERS[optimizer].update
         for name, gradient in grads.items():
-            param, center = params[name], self._centers.get(name)
-            new, new_slots = update(param, gradient, slots[name], center, hparams, count)
+            param = params[name]
+            deviation = param - self._centers[name] if name in self._centers else param
+            new, new_slots = update(param, gradient, slots[name], deviation, hparams, count)
             _write(param, new, active, self._free.get(name))
             for slot, value in zip(slots[name], new_slots, strict=True):
                 slot.copy_(value)
