@@ -184,15 +184,13 @@ def _remove_left_overs(out: Path, paths: Sequence[str] | None) -> None:
 
 def _is_alive(pid: int) -> bool:
     """Whether another process of this machine has this number."""
-    if pid == os.getpid():
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it is somebody else's
         return True
-    return True
+    return pid != os.getpid()
 
 
 def is_complete(out: Path, shard: Shard, job: Job) -> bool:
@@ -206,12 +204,7 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for it.
     """
-    expected = {
-        "population": shard.population,
-        "split": shard.split,
-        "shard": shard.number,
-        "config_sha256": job.sha256,
-    }
+    expected = shard.attributes(job)
     return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
 
 
