@@ -138,15 +138,13 @@ def claimed(
     )
     try:
         is_locked = _lock(descriptor, out, number)
-        mine = None if number is None else paths
+        removed = (None if number is None else paths) if is_locked else ()
         try:
-            if is_locked:
-                _remove_left_overs(out, mine)
+            _remove_left_overs(out, removed)
             claim(out, job)
             yield
         finally:
-            if is_locked:
-                _remove_left_overs(out, mine)
+            _remove_left_overs(out, removed)
     finally:
         os.close(descriptor)
 

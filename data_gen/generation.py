@@ -291,19 +291,15 @@ def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> Populati
             _write_constants(path, name, architecture, job)
         constants = _shard_entry(path, len(architecture.constants))
     shards = [shard for shard in planned.shards if shard.population == name]
-
-    def files(trajectory: bool) -> dict[str, ShardEntry]:
-        paths = {shard.path(trajectory): shard.count for shard in shards}
-        return {path: _shard_entry(out / path, count) for path, count in paths.items()}
-
+    kept = shards if job.checkpoints else []
     return PopulationEntry(
         architecture=job.populations[name].architecture,
         asymmetry=job.populations[name].asymmetry,
         space=json.loads(architecture.space.to_json()),
         splittings={DEFAULT: default_splitting(job.split.counts(job.count))},
         constants=constants,
-        shards=files(trajectory=False),
-        trajectory=files(trajectory=True) if job.checkpoints else {},
+        shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
+        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
     )
 
 

@@ -1,5 +1,7 @@
 """The table of a job: what each network is trained with; a row depends on job and id alone."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
@@ -62,17 +64,13 @@ def runs_of(table: Table, device: torch.device, dtype: torch.dtype) -> TrainingR
     Returns:
         The networks, on the device.
     """
-
-    def column(name: str, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.as_tensor(table[name], dtype=dtype, device=device)
-
-    parts = parts_of(table.get("train_parts"), len(table["network_id"]))
+    column = partial(torch.as_tensor, device=device)
     return TrainingRuns(
-        ids=column("network_id"),
-        hparams={name: column(name, dtype) for name in _NUMERIC},
-        steps=column("steps"),
-        train_size=column("train_size"),
-        parts=torch.from_numpy(parts).to(device),
+        ids=column(table["network_id"]),
+        hparams={name: column(table[name], dtype=dtype) for name in _NUMERIC},
+        steps=column(table["steps"]),
+        train_size=column(table["train_size"]),
+        parts=column(parts_of(table.get("train_parts"), len(table["network_id"]))),
         optimizer=str(table["optimizer"][0]),
         schedule=str(table["schedule"][0]),
         batch_size=int(table["batch_size"][0]),

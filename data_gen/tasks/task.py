@@ -87,6 +87,11 @@ class Images:
     x: Shaped[Tensor, "X C *size"]
     y: Int64[Tensor, " X"]
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Images":
+        """The same part on a device; inputs of a floating type get another one."""
+        x = self.x.to(device, dtype if self.x.is_floating_point() else None)
+        return Images(x, self.y.to(device))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -127,14 +132,9 @@ class Task:
         Returns:
             A copy.
         """
-
-        def move(part: Images) -> Images:
-            return Images(
-                part.x.to(device, dtype if part.x.is_floating_point() else None), part.y.to(device)
-            )
-
         mean, std = self.mean.to(device, dtype), self.std.to(device, dtype)
-        return replace(self, train=move(self.train), test=move(self.test), mean=mean, std=std)
+        train, test = self.train.to(device, dtype), self.test.to(device, dtype)
+        return replace(self, train=train, test=test, mean=mean, std=std)
 
 
 def load_task(config: TaskConfig) -> Task:
@@ -229,13 +229,15 @@ def _images(config: TaskConfig) -> tuple[Images, Images, int]:
 
 def _parts(x: Tensor, y: Tensor, train_size: int, test_size: int) -> tuple[Images, Images]:
     """The first images for training and the next ones for the test."""
-
-    def part(option: str, start: int, size: int) -> Images:
-        if start + size > len(x) or size < 1:
+    parts = []
+    start = 0
+    for option, size in (("train_size", train_size), ("test_size", test_size)):
+        stop = start + size
+        if stop > len(x) or size < 1:
             raise ValueError(f"task.{option}: expected 1 to {len(x) - start} images, found {size}")
-        return Images(x[start : start + size], y[start : start + size])
-
-    return part("train_size", 0, train_size), part("test_size", train_size, test_size)
+        parts.append(Images(x[start:stop], y[start:stop]))
+        start = stop
+    return parts[0], parts[1]
 
 
 TASKS: dict[str, Callable[[TaskConfig], tuple[Images, Images, int]]] = {

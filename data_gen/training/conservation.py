@@ -1,5 +1,7 @@
 """Conserved quantities of networks that train in lock step, and how far gradients break them."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
@@ -71,22 +73,23 @@ def measure_conservation(
     """
     parts = []
     for rows in torch.arange(len(runs.ids)).split(size):
-        some = select(trajectory, rows)
-        parts.append(_conservation_together(trainer, runs.take(rows), laws, some))
+        some = runs.take(rows)
+        batch = batch_of(trainer, some, draw_view(some, trainer.task, trainer.seed), 0)
+        measure_some = partial(_measure_together, trainer, some, laws, batch)
+        parts.append(at_checkpoints(measure_some, select(trajectory, rows), trainer.task.mean))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _conservation_together(
-    trainer: Trainer, runs: TrainingRuns, laws: tuple[Law, ...], trajectory: Params
+def _measure_together(
+    trainer: Trainer,
+    runs: TrainingRuns,
+    laws: tuple[Law, ...],
+    batch: tuple[Tensor, Tensor],
+    params: Params,
 ) -> Params:
-    batch = batch_of(trainer, runs, draw_view(runs, trainer.task, trainer.seed), 0)
-
-    def measure_now(params: Params) -> Params:
-        quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
-        columns = {f"{QUANTITY}{name}": value for name, value in quantities.items()}
-        return columns | {f"{RESIDUAL}{name}": value for name, value in residuals.items()}
-
-    return at_checkpoints(measure_now, trajectory, trainer.task.mean)
+    quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
+    columns = {f"{QUANTITY}{name}": value for name, value in quantities.items()}
+    return columns | {f"{RESIDUAL}{name}": value for name, value in residuals.items()}
 
 
 def batch_of(

@@ -1,5 +1,7 @@
 """Losses and accuracies of N networks on the whole training and test parts."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
@@ -55,12 +57,9 @@ def evaluate_checkpoints(
     Returns:
         As `evaluate_networks`, `[N, T]`, on the CPU, by the names that trajectories have for them.
     """
-
-    def measure(params: Params) -> Params:
-        metrics = evaluate_networks(trainer, runs, params, size)
-        return {f"{METRIC}{name}": values for name, values in metrics.items()}
-
-    return at_checkpoints(measure, trajectory, trainer.task.mean)
+    measure = partial(evaluate_networks, trainer, runs, size=size)
+    metrics = at_checkpoints(measure, trajectory, trainer.task.mean)
+    return {f"{METRIC}{name}": values for name, values in metrics.items()}
 
 
 def _evaluate_together(
@@ -71,13 +70,11 @@ def _evaluate_together(
     counted = torch.arange(len(task.train.y), device=runs.ids.device) < runs.train_size[:, None]
     if view.subset is not None:
         counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
-    train_loss, train_accuracy = _metrics(
-        trainer, params, task.train.x, view.labels.expand(count, -1), counted
-    )
-    every = torch.ones(count, len(task.test.y), dtype=torch.bool, device=counted.device)
-    test_loss, test_accuracy = _metrics(
-        trainer, params, task.test.x, task.test.y.expand(count, -1), every
-    )
+    labels = view.labels.expand(count, -1)
+    train_loss, train_accuracy = _metrics(trainer, params, task.train.x, labels, counted)
+    labels = task.test.y.expand(count, -1)
+    every = torch.ones_like(labels, dtype=torch.bool)
+    test_loss, test_accuracy = _metrics(trainer, params, task.test.x, labels, every)
     return {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,

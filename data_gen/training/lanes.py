@@ -102,14 +102,11 @@ class Lanes:
     def _replace(self, rows: list[int], state: State) -> tuple[list[int], State]:
         """Networks that still train, and those that take the place of the others."""
         trains = self._trains[rows]
-        stay, free = trains.nonzero()[:, 0].tolist(), (~trains).nonzero()[:, 0].tolist()
-        joining = min(len(free), len(self._waiting))
-        if self._trainer.compiled:
-            stay += free[joining:]
-        state, rows = (
-            state.take(torch.tensor(stay, dtype=torch.int64)),
-            [rows[lane] for lane in stay],
-        )
+        num_training = int(trains.sum())
+        joining = min(len(rows) - num_training, len(self._waiting))
+        num_staying = len(rows) - joining if self._trainer.compiled else num_training
+        stay = trains.argsort(descending=True, stable=True)[:num_staying]  # who trains comes first
+        state, rows = state.take(stay), [rows[lane] for lane in stay]
         if not joining:
             return rows, state
         new_rows, new_state = self._next(joining)
