@@ -141,9 +141,8 @@ class Hyperparameter:
                 raise ValueError(
                     f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
                 )
-            above = value > self.low if self.open_low else value >= self.low
-            below = value < self.high if self.open_high else value <= self.high
-            if not (above and below):
+            bounds = ((self.low, self.open_low), (self.high, self.open_high))
+            if not self.low <= value <= self.high or (value, True) in bounds:
                 left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
                 raise ValueError(
                     f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, "

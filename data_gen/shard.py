@@ -14,7 +14,7 @@ from data_gen.populations import build_population, build_standard
 from data_gen.sampling import group_rows
 from data_gen.table import Table, full_table, runs_of
 from data_gen.tasks.task import Task, load_task
-from data_gen.training.compilation import compilation_pays
+from data_gen.training.compilation import NETWORK_STEPS_WORTH_COMPILING
 from data_gen.training.conservation import laws_of, measure_conservation
 from data_gen.training.evaluate import evaluate_checkpoints, evaluate_networks
 from data_gen.training.lanes import Lanes
@@ -103,8 +103,8 @@ class ShardWorker:
     def compilation_pays(self) -> bool:
         """Whether the populations are large enough for compiled steps: the same for all shards."""
         table = full_table(self.job, self.task, torch.arange(self.job.count))
-        variants = group_rows(table, ("optimizer", "batch_size"))
-        return compilation_pays(float(table["steps"].sum()), len(variants))
+        variants = group_rows(table, ("optimizer", "batch_size"))  # each is compiled
+        return int(table["steps"].sum()) >= len(variants) * NETWORK_STEPS_WORTH_COMPILING
 
     def trainer(self, population: str) -> Trainer:
         """The trainer of a population, made once."""

@@ -164,7 +164,7 @@ class _Actors(Generic[Item]):
         try:
             answer = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            self._forget(rank)
+            self._calls = {other: of for other, of in self._calls.items() if of[0] != rank}
             return Died(rank, f"was lost: {self._reason(error)}")
         if method == "ready":
             return Ready(rank)
@@ -173,9 +173,6 @@ class _Actors(Generic[Item]):
         if (rank, "complete") in self._calls.values():
             self._call(rank, "done")
         return Advanced(rank, answer)
-
-    def _forget(self, rank: int) -> None:
-        self._calls = {call: names for call, names in self._calls.items() if names[0] != rank}
 
     def _reason(self, error: Exception) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -63,9 +63,8 @@ def draw_moves(
     span = 2 * augmentation.shift + 1
     bounds = torch.tensor([1 + augmentation.flip, span, span, *size], device=ids.device)
     draws = integers(keys[..., None], torch.arange(NUM_DRAWS, device=ids.device), bounds)
-    return draws - torch.tensor(
-        [0, augmentation.shift, augmentation.shift, 0, 0], device=ids.device
-    )
+    draws[..., 1:3] -= augmentation.shift
+    return draws
 
 
 def augment(

@@ -83,8 +83,8 @@ def _draw_moves(
     """What augmentation does to each image; no draws without augmentation."""
     if task.augmentation is None:
         return position.new_empty((*position.shape, 0))
-    size = task.input_shape[1], task.input_shape[2]
-    return draw_moves(task.augmentation, seed, runs.ids, position, size)
+    _, height, width = task.input_shape
+    return draw_moves(task.augmentation, seed, runs.ids, position, (height, width))
 
 
 def _positions(steps: Int64[Tensor, "S N"], batch_size: int) -> Int64[Tensor, "N M"]:

@@ -86,8 +86,7 @@ class Trainer:
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
             if self.architecture.space.pattern(name).read:
-                factor = expand_right(runs.hparams["init_scale"], tensor)
-                scaled[name] = factor * tensor
+                scaled[name] = expand_right(runs.hparams["init_scale"], tensor) * tensor
                 if name in free:
                     scaled[name] = torch.where(free[name], scaled[name], tensor)
             num_slots = 0 if name in statistics else OPTIMIZERS[runs.optimizer].num_slots
@@ -213,7 +212,7 @@ class Trainer:
 
     def _form(self, method: Any, *variant: object) -> Callable[..., Any]:
         """A method as it runs: itself, or compiled for arguments of one kind."""
-        if self._kernels is EAGER:
+        if not self.compiled:
             return method
         key = (method.__name__, *variant)
         if key not in self._forms:
