@@ -240,8 +240,11 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
         start = 0
         for split, count in job.split.counts(job.count).items():
             of = ceil(count / most)
-            bounds = [start + round(k * count / of) for k in range(of + 1)] if of else []
-            shards += [Shard(name, split, k, of, bounds[k], bounds[k + 1]) for k in range(of)]
+            first = start
+            for k in range(of):
+                stop = start + round((k + 1) * count / of)
+                shards.append(Shard(name, split, k, of, first, stop))
+                first = stop
             start += count
     return shards
 

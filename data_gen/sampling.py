@@ -60,9 +60,15 @@ class Distribution(StrictModel):
         return self
 
     @property
+    def _given(self) -> tuple[str, Any]:
+        """Name and value of the field that is given."""
+        ((name, value),) = self.model_dump(exclude_none=True).items()
+        return name, value
+
+    @property
     def extremes(self) -> tuple[Value, ...]:
         """Values that bound all draws; for a choice, all of them."""
-        ((name, value),) = self.model_dump(exclude_none=True).items()
+        name, value = self._given
         return (value,) if name == "fixed" else value
 
     def sample(self, u: Tensor) -> Shaped[np.ndarray, " N"]:
@@ -75,17 +81,15 @@ class Distribution(StrictModel):
             One value a network: float64, int64 or text.
         """
         draws = u.numpy()
-        if self.uniform is not None:
-            low, high = self.uniform
-            return low + draws * (high - low)
-        if self.log_uniform is not None:
-            low, high = np.log(self.log_uniform)
-            return np.exp(low + draws * (high - low))
-        if self.int_range is not None:
-            low, high = self.int_range
+        name, value = self._given
+        if name in ("fixed", "choice"):
+            values = np.array(self.extremes)
+            return values[np.floor(draws * len(values)).astype(np.int64)]
+        low, high = np.log(value) if name == "log_uniform" else value
+        if name == "int_range":
             return low + np.floor(draws * (high - low + 1)).astype(np.int64)
-        values = np.array(self.extremes)
-        return values[np.floor(draws * len(values)).astype(np.int64)]
+        between = low + draws * (high - low)
+        return np.exp(between) if name == "log_uniform" else between
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,8 @@ class Hyperparameter:
                         f"{name}: expected one of {list(self.options)}, found {value!r}"
                     )
                 continue
-            continuous = (
-                not isinstance(value, int) or distribution.uniform or distribution.log_uniform
-            )
-            if isinstance(value, (bool, str)) or (self.integer and continuous):
+            # the bounds of a continuous distribution are never of type int
+            if isinstance(value, (bool, str)) or (self.integer and not isinstance(value, int)):
                 raise ValueError(
                     f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
                 )

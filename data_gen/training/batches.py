@@ -65,14 +65,14 @@ def draw_batches(
     order_keys = fold(key(seed, "order"), runs.ids)
     index, target = view.batch(shuffled(order_keys, position, runs.train_size, kernels))
     moves = _draw_moves(task, seed, runs, position)
-    lr, dtype = runs.hparams["lr"], runs.hparams["lr"].dtype
+    lr = runs.hparams["lr"]
     factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
     return Batches(
         index=_steps_first(index, length),
         target=_steps_first(target, length),
-        lr=(lr * factor).to(dtype),
+        lr=(lr * factor).to(lr),
         trains=steps < runs.steps,
-        count=(steps + 1).to(dtype),
+        count=(steps + 1).to(lr),
         moves=_steps_first(moves, length),
     )
 
@@ -90,7 +90,7 @@ def _draw_moves(
 def _positions(steps: Int64[Tensor, "S N"], batch_size: int) -> Int64[Tensor, "N M"]:
     """Where the images of some steps are in the sequence of each network."""
     within = torch.arange(batch_size, device=steps.device)
-    return (steps.T[..., None] * batch_size + within).reshape(steps.shape[1], -1)
+    return (steps.T[..., None] * batch_size + within).flatten(1)
 
 
 def _steps_first(by_position: Tensor, length: int) -> Tensor:

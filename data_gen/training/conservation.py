@@ -42,11 +42,12 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
         return declared_laws(standard.space)
     exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
     x, y = images.inputs(images.train.x[:_NUM_IMAGES]), images.train.y[:_NUM_IMAGES]
+    loss, params = partial(_loss, exact, x, y), standard.init(generator(0, "laws"))
+    return find_laws(standard.space, loss, params, tolerance=TOLERANCE)
 
-    def loss(params: Params) -> Tensor:
-        return F.cross_entropy(exact.apply_training(params, x)[0], y)
 
-    return find_laws(standard.space, loss, standard.init(generator(0, "laws")), tolerance=TOLERANCE)
+def _loss(architecture: Architecture, x: Tensor, y: Tensor, params: Params) -> Tensor:
+    return F.cross_entropy(architecture.apply_training(params, x)[0], y)
 
 
 def measure_conservation(

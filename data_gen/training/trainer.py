@@ -66,8 +66,6 @@ class Trainer:
 
     def uncompiled(self) -> "Trainer":
         """One that does the same without a compiled step."""
-        if not self.compiled:
-            return self
         return Trainer(self.architecture, self.task, self.seed, precision=self._precision)
 
     def start(self, runs: TrainingRuns, params: Params) -> State:
