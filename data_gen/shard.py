@@ -21,10 +21,10 @@ from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits, training_bytes
 from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.training.runs import TrainingRuns
-from data_gen.training.state import State
+from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.conservation.laws import Law
-from zoo.params import Params, stack
+from zoo.params import Params, select, stack
 from zoo.store.hdf5 import write_columns
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
@@ -290,5 +290,4 @@ def _arrays(params: Params) -> Table:
 
 def _join(chunks: Sequence[Params], rows: list[int]) -> Params:
     """Put the networks of all chunks in the order of their rows."""
-    order = torch.tensor(rows).argsort()
-    return {name: torch.cat([chunk[name] for chunk in chunks])[order] for name in chunks[0]}
+    return select(concatenate(chunks), torch.tensor(rows).argsort())

@@ -109,10 +109,14 @@ def _connect(ray: ModuleType, address: str) -> None:
             socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address=address, **_QUIET)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"--address {address}: no Ray cluster can be reached there ({reason})"
+            f"--address {address}: no Ray cluster can be reached there ({_lines(error)[0]})"
         ) from error
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an error says; at least its type."""
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _room(ray: ModuleType, needs_gpu: bool, threads: int) -> int:
@@ -175,9 +179,8 @@ class _Actors(Generic[Item]):
         return Advanced(rank, answer)
 
     def _reason(self, error: Exception) -> str:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         is_trace = isinstance(error, self._ray.exceptions.RayTaskError)  # ends with the message
-        return lines[-1 if is_trace else 0]
+        return _lines(error)[-1 if is_trace else 0]
 
 
 class _Member:

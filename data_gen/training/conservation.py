@@ -11,7 +11,7 @@ from data_gen.rng import generator
 from data_gen.tasks.task import Task
 from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import DataView, TrainingRuns, draw_view
-from data_gen.training.state import State
+from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
@@ -78,7 +78,7 @@ def measure_conservation(
         batch = batch_of(trainer, some, draw_view(some, trainer.task, trainer.seed), 0)
         measure_some = partial(_measure_together, trainer, some, laws, batch)
         parts.append(at_checkpoints(measure_some, select(trajectory, rows), trainer.task.mean))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return concatenate(parts)
 
 
 def _measure_together(

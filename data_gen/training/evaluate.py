@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import TrainingRuns, draw_view
+from data_gen.training.state import concatenate
 from data_gen.training.trainer import Trainer
 from zoo.params import Params, select
 from zoo.store.schema import METRIC
@@ -40,7 +41,7 @@ def evaluate_networks(
         # repeats the last network: one shape, so one compilation
         rows = torch.arange(start, start + size, device=runs.ids.device).clamp(max=count - 1)
         parts.append(_evaluate_together(trainer, runs.take(rows), select(params, rows)))
-    return {name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]}
+    return select(concatenate(parts), slice(count))
 
 
 def evaluate_checkpoints(

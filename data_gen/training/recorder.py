@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from data_gen.training.state import State
 from zoo.params import Params
@@ -81,6 +82,4 @@ def at_checkpoints(
     for moment in range(next(iter(trajectory.values())).shape[1]):
         params = {name: tensor[:, moment].to(like) for name, tensor in trajectory.items()}
         moments.append(measure(params))
-    return {
-        name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]
-    }
+    return tree_map(lambda *values: torch.stack(values, dim=1).cpu(), *moments)

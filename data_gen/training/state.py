@@ -1,6 +1,6 @@
 """Where the training of a chunk of networks stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,3 +64,8 @@ def finite(params: Params) -> Bool[Tensor, " N"]:
     return torch.stack(
         [torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in params.values()]
     ).all(0)
+
+
+def concatenate(chunks: Sequence[Params]) -> Params:
+    """Networks of several chunks as one, in the order of the chunks."""
+    return tree_map(lambda *tensors: torch.cat(tensors), *chunks)
