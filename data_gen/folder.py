@@ -206,21 +206,23 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
 
 
-def has_constants(out: Path, population: str, job: Job) -> bool:
+def constants_attributes(population: str, job: Job) -> dict[str, str | int]:
+    """Metadata of the file with the constants of a population."""
+    return {"population": population, "config_sha256": job.sha256}
+
+
+def has_constants(path: Path, population: str, job: Job) -> bool:
     """Whether the constants of a population are on disk, whole and from this job.
 
     Args:
-        out: Folder of the zoo.
-        population: Its name.
+        path: Their file.
+        population: Name of the population.
         job: The job.
 
     Returns:
         Whether nothing has to be done for them.
     """
-    return _has_attributes(
-        out / "constants" / f"{population}.h5",
-        {"population": population, "config_sha256": job.sha256},
-    )
+    return _has_attributes(path, constants_attributes(population, job))
 
 
 def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:

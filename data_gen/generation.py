@@ -18,7 +18,7 @@ from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
-from data_gen.folder import check_owner, claimed, has_constants, is_complete
+from data_gen.folder import check_owner, claimed, constants_attributes, has_constants, is_complete
 from data_gen.populations import build_population
 from data_gen.shard import Shard, ShardWorker
 from data_gen.table import full_table
@@ -290,8 +290,10 @@ def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> Populati
     constants = None
     if architecture.constants:
         path = out / "constants" / f"{name}.h5"
-        if not has_constants(out, name, job):
-            _write_constants(path, name, architecture, job)
+        if not has_constants(path, name, job):
+            tensors = architecture.constants.items()
+            arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
+            write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
         constants = _shard_entry(path, len(architecture.constants))
     shards = [shard for shard in planned.shards if shard.population == name]
     kept = shards if job.checkpoints else []
@@ -304,14 +306,6 @@ def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> Populati
         shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
         trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
     )
-
-
-def _write_constants(path: Path, population: str, architecture: Architecture, job: Job) -> None:
-    arrays = {
-        name: np.atleast_1d(tensor.numpy()) for name, tensor in architecture.constants.items()
-    }
-    attributes = {"population": population, "config_sha256": job.sha256}
-    write_columns(path, arrays, attributes, equal_rows=False)
 
 
 def _shard_entry(path: Path, rows: int) -> ShardEntry:

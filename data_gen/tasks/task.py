@@ -156,7 +156,7 @@ def load_task(config: TaskConfig) -> Task:
             f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}"
         )
     values = train.x.double()
-    axes = [axis for axis in range(values.dim()) if axis != 1]
+    axes = (0, *range(2, values.dim()))
     mean, std = values.mean(axes, keepdim=True)[0], values.std(axes, keepdim=True)[0]
     std = torch.where(std > 0, std, 1)  # a channel that never varies in training stays as it is
     return Task(train, test, num_classes, mean.float(), std.float(), config.augment)
