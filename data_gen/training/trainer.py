@@ -210,7 +210,7 @@ class Trainer:
 
     def _form(self, method: Any, *variant: object) -> Callable[..., Any]:
         """A method as it runs: itself, or compiled for arguments of one kind."""
-        if not self.compiled:
+        if self._kernels is EAGER:
             return method
         key = (method.__name__, *variant)
         if key not in self._forms:
