@@ -287,14 +287,7 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
 def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> PopulationEntry:
     """What the manifest says of a population; constants that are missing are written."""
     architecture = planned.architectures[name]
-    constants = None
-    if architecture.constants:
-        path = out / "constants" / f"{name}.h5"
-        if not has_constants(path, name, job):
-            tensors = architecture.constants.items()
-            arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
-            write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
-        constants = _shard_entry(path, len(architecture.constants))
+    constants = _constants_entry(out, job, name, architecture)
     shards = [shard for shard in planned.shards if shard.population == name]
     kept = shards if job.checkpoints else []
     return PopulationEntry(
@@ -306,6 +299,20 @@ def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> Populati
         shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
         trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
     )
+
+
+def _constants_entry(
+    out: Path, job: Job, name: str, architecture: Architecture
+) -> ShardEntry | None:
+    """The constants of a population, None if it has none; they are written if they are missing."""
+    if not architecture.constants:
+        return None
+    path = out / "constants" / f"{name}.h5"
+    if not has_constants(path, name, job):
+        tensors = architecture.constants.items()
+        arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
+        write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
+    return _shard_entry(path, len(architecture.constants))
 
 
 def _shard_entry(path: Path, rows: int) -> ShardEntry:
