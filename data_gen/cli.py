@@ -77,20 +77,17 @@ def main(
     _check_shard(shard, executor, workers, list_shards)
     folder = out or Path("runs") / Path(job).stem
     with _errors_are_one_line(folder):
-        from data_gen.config import (
-            load_job,  # after the command line is parsed: --help must not import torch
-        )
-        from data_gen.generation import generate
+        # after the command line is parsed: --help must not import torch
+        from data_gen.config import load_job
+        from data_gen.generation import generate, generate_shard
 
         chosen = choose_executor(executor, address, workers, threads)
         checked = load_job(job, overrides)
         if list_shards:
             _list_shards(checked, folder)
-        elif shard is not None:
-            _generate_shard(
-                checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1
-            )
-        else:
+            return
+        missing = []
+        if shard is None:
             generate(
                 checked,
                 folder,
@@ -100,7 +97,12 @@ def main(
                 quiet=quiet,
                 executor=chosen,
             )
-            _say_complete(folder, quiet)
+        else:
+            missing = generate_shard(
+                checked, folder, shard, device, chunk_size, compiled, quiet, threads or 1
+            )
+        if not quiet:
+            _say(folder, len(missing), shard)
 
 
 def _check_shard(shard: int | None, executor: str, workers: int | None, list_shards: bool) -> None:
@@ -121,31 +123,13 @@ def _list_shards(job: "Job", folder: Path) -> None:
         click.echo(f"{number} {state} {shard.count} {shard.path()}")
 
 
-def _generate_shard(
-    job: "Job",
-    folder: Path,
-    number: int,
-    device: str,
-    chunk_size: int | None,
-    compiled: bool,
-    quiet: bool,
-    threads: int,
-) -> None:
-    from data_gen.generation import generate_shard
-
-    missing = generate_shard(job, folder, number, device, chunk_size, compiled, quiet, threads)
-    if not missing:
-        _say_complete(folder, quiet)
-    elif not quiet:
-        click.echo(
-            f"{folder}: shard {number} is complete, {len(missing)} others are still missing",
-            err=True,
-        )
-
-
-def _say_complete(folder: Path, quiet: bool) -> None:
-    if not quiet:
-        click.echo(f"{folder}: complete. Load it with zoo.load({str(folder)!r}).", err=True)
+def _say(folder: Path, missing: int, shard: int | None) -> None:
+    """What is there now: the zoo, or one shard while others are missing."""
+    if missing:
+        message = f"shard {shard} is complete, {missing} others are still missing"
+    else:
+        message = f"complete. Load it with zoo.load({str(folder)!r})."
+    click.echo(f"{folder}: {message}", err=True)
 
 
 @contextmanager

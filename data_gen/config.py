@@ -4,7 +4,7 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,17 +36,19 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 }
 
 
+def named(options: Mapping[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
+    """What a mapping names under a key, None if nothing, and its other entries as options."""
+    others = dict(options)
+    return others.pop(key, None), others
+
+
 def _known_architecture(value: dict[str, Any]) -> dict[str, Any]:
-    check_architecture(
-        value.get("name"), {name: option for name, option in value.items() if name != "name"}
-    )
+    check_architecture(*named(value, "name"))
     return value
 
 
 def _known_asymmetry(value: dict[str, Any]) -> dict[str, Any]:
-    check_asymmetry(
-        value.get("kind"), {name: option for name, option in value.items() if name != "kind"}
-    )
+    check_asymmetry(*named(value, "kind"))
     return value
 
 
@@ -141,14 +143,12 @@ class Job(StrictModel):
             raise ValueError("expected exactly one of 'steps' and 'epochs'")
         for name, distribution in given.items():
             HYPERPARAMETERS[name].check(name, distribution)
-        defaults = {
-            name: rule.default for name, rule in HYPERPARAMETERS.items() if rule.default is not None
-        }
-        return {
-            name: given[name] if name in given else Distribution(fixed=defaults[name])
-            for name in HYPERPARAMETERS
-            if name in given or name in defaults
-        }
+        full = {
+            name: Distribution(fixed=rule.default)
+            for name, rule in HYPERPARAMETERS.items()
+            if rule.default is not None
+        } | given
+        return {name: full[name] for name in HYPERPARAMETERS if name in full}
 
     @field_validator("checkpoints")
     @classmethod
@@ -202,8 +202,7 @@ def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
     if re.fullmatch(r"[a-z0-9-]+", job) and not Path(job).exists():
         if job not in recipe_names():
             raise ConfigError(f"no recipe {job!r} and no such file; recipes are {recipe_names()}")
-        with importlib.resources.as_file(
-            importlib.resources.files("data_gen.recipes") / f"{job}.yaml"
-        ) as path:
+        recipe = importlib.resources.files("data_gen.recipes") / f"{job}.yaml"
+        with importlib.resources.as_file(recipe) as path:
             return read_config(Job, path, overrides)
     return read_config(Job, Path(job), overrides)

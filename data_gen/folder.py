@@ -138,15 +138,13 @@ def claimed(
     )
     try:
         is_locked = _lock(descriptor, out, number)
-        mine = None if number is None else paths
+        removed = (None if number is None else paths) if is_locked else ()
         try:
-            if is_locked:
-                _remove_left_overs(out, mine)
+            _remove_left_overs(out, removed)
             claim(out, job)
             yield
         finally:
-            if is_locked:
-                _remove_left_overs(out, mine)
+            _remove_left_overs(out, removed)
     finally:
         os.close(descriptor)
 
@@ -184,15 +182,13 @@ def _remove_left_overs(out: Path, paths: Sequence[str] | None) -> None:
 
 def _is_alive(pid: int) -> bool:
     """Whether another process of this machine has this number."""
-    if pid == os.getpid():
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it is somebody else's
         return True
-    return True
+    return pid != os.getpid()
 
 
 def is_complete(out: Path, shard: Shard, job: Job) -> bool:
@@ -206,30 +202,27 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for it.
     """
-    expected = {
-        "population": shard.population,
-        "split": shard.split,
-        "shard": shard.number,
-        "config_sha256": job.sha256,
-    }
+    expected = shard.attributes(job)
     return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
 
 
-def has_constants(out: Path, population: str, job: Job) -> bool:
+def constants_attributes(population: str, job: Job) -> dict[str, str | int]:
+    """Metadata of the file with the constants of a population."""
+    return {"population": population, "config_sha256": job.sha256}
+
+
+def has_constants(path: Path, population: str, job: Job) -> bool:
     """Whether the constants of a population are on disk, whole and from this job.
 
     Args:
-        out: Folder of the zoo.
-        population: Its name.
+        path: Their file.
+        population: Name of the population.
         job: The job.
 
     Returns:
         Whether nothing has to be done for them.
     """
-    return _has_attributes(
-        out / "constants" / f"{population}.h5",
-        {"population": population, "config_sha256": job.sha256},
-    )
+    return _has_attributes(path, constants_attributes(population, job))
 
 
 def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:

@@ -18,7 +18,7 @@ from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
-from data_gen.folder import check_owner, claimed, has_constants, is_complete
+from data_gen.folder import check_owner, claimed, constants_attributes, has_constants, is_complete
 from data_gen.populations import build_population
 from data_gen.shard import Shard, ShardWorker
 from data_gen.table import full_table
@@ -82,12 +82,10 @@ def generate(
     """
     chosen = executor or (LocalProcesses(workers) if workers else InThisProcess())
     out, place, planned = Path(out), choose_device(device, chosen.elsewhere), make_plan(job)
+    worker = ShardWorker(job, out, place, chunk_size, allow_compile=compile)
     with writing_to(out), claimed(out, job):
-        missing = [shard for shard in planned.shards if not is_complete(out, shard, job)]
-        if missing:
-            worker = _worker(job, out, place, chunk_size, compile)
-            _run_shards(chosen, worker, planned, missing, quiet)
-        return finish(out, job, planned.task, planned.architectures, planned.shards)
+        _make_missing(chosen, worker, planned.shards, quiet)
+        return finish(out, job, planned)
 
 
 def generate_shard(
@@ -129,15 +127,12 @@ def generate_shard(
             f"--shard {number}: expected 0 to {total - 1}, this job has {total} shards"
         )
     shard = planned.shards[number]
+    worker = ShardWorker(job, out, place, chunk_size, allow_compile=compile)
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
-        if not is_complete(out, shard, job):
-            worker = _worker(job, out, place, chunk_size, compile)
-            _run_shards(
-                InThisProcess(threads), worker, planned._replace(shards=[shard]), [shard], quiet
-            )
-        missing = missing_shards(job, out, planned)
+        _make_missing(InThisProcess(threads), worker, [shard], quiet)
+        missing = _missing(job, out, planned.shards)
         if not missing:
-            finish(out, job, planned.task, planned.architectures, planned.shards)
+            finish(out, job, planned)
         return missing
 
 
@@ -156,37 +151,36 @@ def missing_shards(job: Job, out: Path, planned: Plan) -> list[Shard]:
         ValueError: If the folder holds another job, or anything else.
     """
     check_owner(out, job)
-    return [shard for shard in planned.shards if not is_complete(out, shard, job)]
+    return _missing(job, out, planned.shards)
 
 
-def _worker(
-    job: Job, out: Path, place: torch.device, chunk_size: int | None, compile: bool
-) -> ShardWorker:
-    compiled = (
-        compile
-        and ShardWorker(job, out, torch.device("cpu")).compilation_pays
-        and compiler_works(place)
-    )
-    return ShardWorker(job, out, place, chunk_size, allow_compile=compiled)
+def _missing(job: Job, out: Path, shards: Sequence[Shard]) -> list[Shard]:
+    return [shard for shard in shards if not is_complete(out, shard, job)]
 
 
-def _run_shards(
-    executor: Executor, worker: ShardWorker, planned: Plan, missing: Sequence[Shard], quiet: bool
+def _make_missing(
+    executor: Executor, worker: ShardWorker, shards: Sequence[Shard], quiet: bool
 ) -> None:
-    """Make shards; an error names those that are missing at the end."""
-    absolute = replace(worker, out=worker.out.absolute())  # another process may be elsewhere
-    with show_progress(
-        planned.shards,
-        missing,
-        size=attrgetter("count"),
-        label=methodcaller("path"),
-        unit="networks",
-        quiet=quiet,
-    ) as progress:
-        executor.run(absolute, missing, progress)
-    left = [shard.path() for shard in missing if not is_complete(worker.out, shard, worker.job)]
+    """Make those of some shards that are missing; an error names the ones that could not be made.
+
+    The worker may compile where it is allowed to, it pays, and it works.
+    """
+    missing = _missing(worker.job, worker.out, shards)
+    if not missing:
+        return
+    compiles = (
+        worker.allow_compile
+        and replace(worker, device=torch.device("cpu")).compilation_pays
+        and compiler_works(worker.device)
+    )
+    # absolute: another process may be elsewhere
+    ready = replace(worker, out=worker.out.absolute(), allow_compile=compiles)
+    size, label = attrgetter("count"), methodcaller("path")
+    with show_progress(shards, missing, size, label, "networks", quiet) as progress:
+        executor.run(ready, missing, progress)
+    left = [shard.path() for shard in _missing(worker.job, worker.out, missing)]
     failures = {shard.path(): failure for shard, failure in progress.failures.items()}
-    raise_for_missing(worker.out, len(planned.shards), left, failures)
+    raise_for_missing(worker.out, len(shards), left, failures)
 
 
 def choose_device(name: str, elsewhere: bool = False) -> torch.device:
@@ -246,33 +240,27 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
         start = 0
         for split, count in job.split.counts(job.count).items():
             of = ceil(count / most)
-            bounds = [start + round(k * count / of) for k in range(of + 1)] if of else []
-            shards += [Shard(name, split, k, of, bounds[k], bounds[k + 1]) for k in range(of)]
+            first = start
+            for k in range(of):
+                stop = start + round((k + 1) * count / of)
+                shards.append(Shard(name, split, k, of, first, stop))
+                first = stop
             start += count
     return shards
 
 
-def finish(
-    out: Path, job: Job, task: Task, architectures: dict[str, Architecture], shards: Sequence[Shard]
-) -> Path:
+def finish(out: Path, job: Job, planned: Plan) -> Path:
     """Write constants that are missing, the card and, last, the manifest.
 
     Args:
-        out: Folder of the zoo.
+        out: Folder of the zoo, with all shards.
         job: The job.
-        task: Its task.
-        architectures: Architecture of each population.
-        shards: All shards, complete.
+        planned: What the job comes to.
 
     Returns:
         The folder.
     """
-    populations = {
-        name: _population_entry(
-            out, job, name, architecture, [s for s in shards if s.population == name]
-        )
-        for name, architecture in architectures.items()
-    }
+    task = planned.task
     manifest = Manifest(
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
@@ -289,24 +277,19 @@ def finish(
             "torch": torch.__version__,
             "machine": platform.machine(),
         },
-        populations=populations,
+        populations={name: _population_entry(out, job, name, planned) for name in job.populations},
     )
     write_text(out / CARD_NAME, render_card(out, manifest))
     write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return out
 
 
-def _population_entry(
-    out: Path, job: Job, name: str, architecture: Architecture, shards: Sequence[Shard]
-) -> PopulationEntry:
+def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> PopulationEntry:
     """What the manifest says of a population; constants that are missing are written."""
-    constants = None
-    if architecture.constants:
-        path = out / "constants" / f"{name}.h5"
-        if not has_constants(out, name, job):
-            _write_constants(path, name, architecture, job)
-        constants = _shard_entry(path, len(architecture.constants))
-    trajectories = shards if job.checkpoints else ()
+    architecture = planned.architectures[name]
+    constants = _constants_entry(out, job, name, architecture)
+    shards = [shard for shard in planned.shards if shard.population == name]
+    kept = shards if job.checkpoints else []
     return PopulationEntry(
         architecture=job.populations[name].architecture,
         asymmetry=job.populations[name].asymmetry,
@@ -314,16 +297,22 @@ def _population_entry(
         splittings={DEFAULT: default_splitting(job.split.counts(job.count))},
         constants=constants,
         shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
-        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in trajectories},
+        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
     )
 
 
-def _write_constants(path: Path, population: str, architecture: Architecture, job: Job) -> None:
-    arrays = {
-        name: np.atleast_1d(tensor.numpy()) for name, tensor in architecture.constants.items()
-    }
-    attributes = {"population": population, "config_sha256": job.sha256}
-    write_columns(path, arrays, attributes, equal_rows=False)
+def _constants_entry(
+    out: Path, job: Job, name: str, architecture: Architecture
+) -> ShardEntry | None:
+    """The constants of a population, None if it has none; they are written if they are missing."""
+    if not architecture.constants:
+        return None
+    path = out / "constants" / f"{name}.h5"
+    if not has_constants(path, name, job):
+        tensors = architecture.constants.items()
+        arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
+        write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
+    return _shard_entry(path, len(architecture.constants))
 
 
 def _shard_entry(path: Path, rows: int) -> ShardEntry:

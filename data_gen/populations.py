@@ -1,10 +1,7 @@
 """The architectures of a job's populations."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from data_gen.columns import COLUMNS
-from data_gen.config import Job, PopulationConfig
+from data_gen.config import Job, PopulationConfig, named
 from data_gen.rng import key
 from data_gen.tasks.task import Task
 from zoo.architectures.base import Architecture
@@ -24,10 +21,8 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
     Raises:
         ValueError: If the architecture does not fit the task.
     """
-    options = {option: value for option, value in config.architecture.items() if option != "name"}
-    return build_architecture(
-        config.architecture["name"], options, task.input_shape, task.num_classes
-    )
+    name, options = named(config.architecture, "name")
+    return build_architecture(name, options, task.input_shape, task.num_classes)
 
 
 def build_population(job: Job, name: str, task: Task) -> Architecture:
@@ -49,22 +44,16 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
     try:
         architecture = build_standard(config, task)
         if config.asymmetry is not None:
-            architecture = _without_symmetry(architecture, config.asymmetry, job.seed)
+            kind, options = named(config.asymmetry, "kind")
+            seed = key(job.seed, "constants", kind)
+            architecture = make_asymmetric(architecture, kind, options, seed)
     except ValueError as error:
         raise ValueError(f"population {name!r}: {error}") from error
     columns = {"checkpoint_steps", *job.hyperparameters, *COLUMNS}
-    clash = columns & set(architecture.space.tensors)
+    clash = columns.intersection(architecture.space.tensors)
     if clash:
         raise ValueError(
             f"population {name!r}: tensors {sorted(clash)} are named like columns of the table; "
             "rename them"
         )
     return architecture
-
-
-def _without_symmetry(
-    architecture: Architecture, asymmetry: Mapping[str, Any], seed: int
-) -> Architecture:
-    kind = asymmetry["kind"]
-    options = {option: value for option, value in asymmetry.items() if option != "kind"}
-    return make_asymmetric(architecture, kind, options, key(seed, "constants", kind))

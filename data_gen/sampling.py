@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, Shaped
 from pydantic import model_validator
 from torch import Tensor
@@ -49,28 +48,28 @@ class Distribution(StrictModel):
                 f"expected a value or exactly one of {list(type(self).model_fields)}, "
                 f"found {sorted(given) or 'none'}"
             )
-        for name in ("uniform", "log_uniform", "int_range"):
-            bounds = getattr(self, name)
-            if bounds is None:
-                continue
-            low, high = bounds
+        ((name, value),) = given.items()
+        if name == "choice" and not value:
+            raise ValueError("choice: expected at least one value")
+        if name in ("uniform", "log_uniform", "int_range"):
+            low, high = value
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"{name}: expected low <= high, found low = {low}, high = {high}")
             if name == "log_uniform" and low <= 0:
                 raise ValueError(f"log_uniform: expected low > 0, found {low}")
-        if self.choice is not None and not self.choice:
-            raise ValueError("choice: expected at least one value")
         return self
+
+    @property
+    def _given(self) -> tuple[str, Any]:
+        """Name and value of the field that is given."""
+        ((name, value),) = self.model_dump(exclude_none=True).items()
+        return name, value
 
     @property
     def extremes(self) -> tuple[Value, ...]:
         """Values that bound all draws; for a choice, all of them."""
-        options: tuple[Sequence[Value] | None, ...]
-        options = (self.choice, self.uniform, self.log_uniform, self.int_range)
-        for option in options:
-            if option is not None:
-                return tuple(option)
-        return () if self.fixed is None else (self.fixed,)
+        name, value = self._given
+        return (value,) if name == "fixed" else value
 
     def sample(self, u: Tensor) -> Shaped[np.ndarray, " N"]:
         """Map uniform numbers to draws.
@@ -82,16 +81,15 @@ class Distribution(StrictModel):
             One value a network: float64, int64 or text.
         """
         draws = u.numpy()
-        if self.uniform is not None:
-            return self.uniform[0] + draws * (self.uniform[1] - self.uniform[0])
-        if self.log_uniform is not None:
-            low, high = np.log(self.log_uniform)
-            return np.exp(low + draws * (high - low))
-        if self.int_range is not None:
-            low, high = self.int_range
+        name, value = self._given
+        if name in ("fixed", "choice"):
+            values = np.array(self.extremes)
+            return values[np.floor(draws * len(values)).astype(np.int64)]
+        low, high = np.log(value) if name == "log_uniform" else value
+        if name == "int_range":
             return low + np.floor(draws * (high - low + 1)).astype(np.int64)
-        values = np.array(self.choice if self.choice is not None else (self.fixed,))
-        return values[np.floor(draws * len(values)).astype(np.int64)]
+        between = low + draws * (high - low)
+        return np.exp(between) if name == "log_uniform" else between
 
 
 @dataclass(frozen=True)
@@ -140,16 +138,13 @@ class Hyperparameter:
                         f"{name}: expected one of {list(self.options)}, found {value!r}"
                     )
                 continue
-            continuous = (
-                not isinstance(value, int) or distribution.uniform or distribution.log_uniform
-            )
-            if isinstance(value, (bool, str)) or (self.integer and continuous):
+            # the bounds of a continuous distribution are never of type int
+            if isinstance(value, (bool, str)) or (self.integer and not isinstance(value, int)):
                 raise ValueError(
                     f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
                 )
-            above = value > self.low if self.open_low else value >= self.low
-            below = value < self.high if self.open_high else value <= self.high
-            if not (above and below):
+            bounds = ((self.low, self.open_low), (self.high, self.open_high))
+            if not self.low <= value <= self.high or (value, True) in bounds:
                 left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
                 raise ValueError(
                     f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, "
@@ -192,8 +187,3 @@ def group_rows(
     for row, values in enumerate(zip(*(table[name].tolist() for name in names), strict=True)):
         groups.setdefault(values, []).append(row)
     return dict(sorted(groups.items()))
-
-
-def as_tensor(column: Shaped[np.ndarray, " N"], dtype: torch.dtype) -> Tensor:
-    """A numeric column as a tensor `[N]`."""
-    return torch.from_numpy(np.ascontiguousarray(column)).to(dtype)

@@ -14,17 +14,17 @@ from data_gen.populations import build_population, build_standard
 from data_gen.sampling import group_rows
 from data_gen.table import Table, full_table, runs_of
 from data_gen.tasks.task import Task, load_task
-from data_gen.training.compilation import compilation_pays
+from data_gen.training.compilation import NETWORK_STEPS_WORTH_COMPILING
 from data_gen.training.conservation import laws_of, measure_conservation
 from data_gen.training.evaluate import evaluate_checkpoints, evaluate_networks
 from data_gen.training.lanes import Lanes
 from data_gen.training.memory import chunk_size, halve_until_it_fits, training_bytes
 from data_gen.training.recorder import Recorder, checkpoint_steps
 from data_gen.training.runs import TrainingRuns
-from data_gen.training.state import State
+from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.conservation.laws import Law
-from zoo.params import Params, stack
+from zoo.params import Params, select, stack
 from zoo.store.hdf5 import write_columns
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
@@ -58,6 +58,16 @@ class Shard:
     def paths(self, trajectory: bool) -> tuple[str, ...]:
         """Paths of all its files relative to the zoo, with or without checkpoints."""
         return (self.path(), self.path(True)) if trajectory else (self.path(),)
+
+    def attributes(self, job: Job) -> dict[str, str | int]:
+        """Metadata of its files."""
+        return {
+            "population": self.population,
+            "split": self.split,
+            "shard": self.number,
+            "shards": self.of,
+            "config_sha256": job.sha256,
+        }
 
 
 @dataclass
@@ -93,8 +103,8 @@ class ShardWorker:
     def compilation_pays(self) -> bool:
         """Whether the populations are large enough for compiled steps: the same for all shards."""
         table = full_table(self.job, self.task, torch.arange(self.job.count))
-        variants = group_rows(table, ("optimizer", "batch_size"))
-        return compilation_pays(float(table["steps"].sum()), len(variants))
+        variants = group_rows(table, ("optimizer", "batch_size"))  # each is compiled
+        return int(table["steps"].sum()) >= len(variants) * NETWORK_STEPS_WORTH_COMPILING
 
     def trainer(self, population: str) -> Trainer:
         """The trainer of a population, made once."""
@@ -141,20 +151,13 @@ class ShardWorker:
         """
         ids = torch.arange(shard.start, shard.stop)
         table, params, trajectory = self.train(shard.population, ids, report)
-        attributes = {
-            "population": shard.population,
-            "split": shard.split,
-            "shard": shard.number,
-            "shards": shard.of,
-            "config_sha256": self.job.sha256,
-        }
+        attributes = shard.attributes(self.job)
         if trajectory:
             steps = checkpoint_steps(self.job.checkpoints, table["steps"])
             moments = {"network_id": table["network_id"], "checkpoint_steps": steps}
-            moments |= {name: tensor.numpy() for name, tensor in trajectory.items()}
-            write_columns(self.out / shard.path(trajectory=True), moments, attributes)
-        columns = table | {name: tensor.numpy() for name, tensor in params.items()}
-        write_columns(self.out / shard.path(), columns, attributes)
+            path = self.out / shard.path(trajectory=True)
+            write_columns(path, moments | _arrays(trajectory), attributes)
+        write_columns(self.out / shard.path(), table | _arrays(params), attributes)
 
     def train(
         self, population: str, ids: Int64[Tensor, " N"], report: Callable[[int], object]
@@ -181,8 +184,7 @@ class ShardWorker:
             train = partial(self._train_alike, trainer, self.laws(population), alike, report)
             results.append(halve_until_it_fits(train, self.chunk_size(population, alike)))
         metrics, params, trajectory = (_join(parts, order) for parts in zip(*results, strict=True))
-        table |= {name: tensor.numpy() for name, tensor in metrics.items()}
-        return table, params, trajectory
+        return table | _arrays(metrics), params, trajectory
 
     def chunk_size(self, population: str, table: Table) -> int:
         """How many networks of a population train in lock step.
@@ -194,12 +196,10 @@ class ShardWorker:
         Returns:
             Number of networks, at least 1.
         """
-        trainer = self.trainer(population).uncompiled()
+        trainer = self.trainer(population)
         one = {name: column[:1] for name, column in table.items()}
-        needed = training_bytes(trainer, self.runs(one), self.initial(trainer, one))
-        size = chunk_size(
-            needed, self.device, len(table["network_id"]), self.trainer(population).compiled
-        )
+        needed = training_bytes(trainer.uncompiled(), self.runs(one), self.initial(trainer, one))
+        size = chunk_size(needed, self.device, len(table["network_id"]), trainer.compiled)
         return min(size, self.max_chunk or size)
 
     def _train_alike(
@@ -217,17 +217,17 @@ class ShardWorker:
         metrics = evaluate_networks(trainer, runs, final, size)
         metrics |= _divergence(metrics, diverged_at, runs.steps)
         kept = {} if recorder is None else recorder.params
-        trajectory = kept
+        trajectory = dict(kept)
         if laws:
-            trajectory = kept | measure_conservation(trainer, runs, laws, kept, size)
-        trajectory = {name: tensor.to(self.store_dtype) for name, tensor in trajectory.items()}
+            trajectory |= self._stored(measure_conservation(trainer, runs, laws, kept, size))
         if self.job.checkpoint_metrics:
             trajectory |= evaluate_checkpoints(trainer, runs, kept, size)
-        return (
-            {name: tensor.cpu() for name, tensor in metrics.items()},
-            {name: tensor.cpu().to(self.store_dtype) for name, tensor in final.items()},
-            trajectory,
-        )
+        metrics = {name: tensor.cpu() for name, tensor in metrics.items()}
+        return metrics, self._stored(final), trajectory
+
+    def _stored(self, params: Params) -> Params:
+        """Tensors on the CPU, as they are stored."""
+        return {name: tensor.cpu().to(self.store_dtype) for name, tensor in params.items()}
 
     def _recorder(self, table: Table, initial: Params) -> Recorder | None:
         """What keeps the checkpoints that the job asks for."""
@@ -284,7 +284,10 @@ def _divergence(
     return {"diverged": diverged_at >= 0, "diverged_at": diverged_at}
 
 
+def _arrays(params: Params) -> Table:
+    return {name: tensor.numpy() for name, tensor in params.items()}
+
+
 def _join(chunks: Sequence[Params], rows: list[int]) -> Params:
     """Put the networks of all chunks in the order of their rows."""
-    order = torch.tensor(rows).argsort()
-    return {name: torch.cat([chunk[name] for chunk in chunks])[order] for name in chunks[0]}
+    return select(concatenate(chunks), torch.tensor(rows).argsort())

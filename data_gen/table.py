@@ -1,5 +1,7 @@
 """The table of a job: what each network is trained with; a row depends on job and id alone."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from data_gen.config import Job
 from data_gen.rng import key
-from data_gen.sampling import as_tensor, sample_table
+from data_gen.sampling import sample_table
 from data_gen.tasks.task import Task
 from data_gen.training.runs import TrainingRuns, part_bounds, parts_of
 
@@ -41,10 +43,10 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
 def _train_sizes(table: Table, ids: Int64[Tensor, " N"], total: int) -> Int64[np.ndarray, " N"]:
     """Training images of each network: a fraction of its part, at least one."""
     parts = torch.from_numpy(parts_of(table.get("train_parts"), len(ids)))
-    if int(parts.max()) > total:
+    most = int(parts.max())
+    if most > total:
         raise ValueError(
-            f"train_parts: expected at most {total}, the number of training images, "
-            f"found {int(parts.max())}"
+            f"train_parts: expected at most {total}, the number of training images, found {most}"
         )
     start, stop = part_bounds(ids, parts, total)
     wanted = table["train_fraction"].astype(float) * (stop - start).numpy()
@@ -62,13 +64,13 @@ def runs_of(table: Table, device: torch.device, dtype: torch.dtype) -> TrainingR
     Returns:
         The networks, on the device.
     """
-    parts = parts_of(table.get("train_parts"), len(table["network_id"]))
+    column = partial(torch.as_tensor, device=device)
     return TrainingRuns(
-        ids=as_tensor(table["network_id"], torch.int64).to(device),
-        hparams={name: as_tensor(table[name], dtype).to(device) for name in _NUMERIC},
-        steps=as_tensor(table["steps"], torch.int64).to(device),
-        train_size=as_tensor(table["train_size"], torch.int64).to(device),
-        parts=torch.from_numpy(parts).to(device),
+        ids=column(table["network_id"]),
+        hparams={name: column(table[name], dtype=dtype) for name in _NUMERIC},
+        steps=column(table["steps"]),
+        train_size=column(table["train_size"]),
+        parts=column(parts_of(table.get("train_parts"), len(table["network_id"]))),
         optimizer=str(table["optimizer"][0]),
         schedule=str(table["schedule"][0]),
         batch_size=int(table["batch_size"][0]),

@@ -109,16 +109,12 @@ def raise_for_missing(
     for failure in failures.values():
         if failure.errno:
             raise FolderError(f"{out}: {failure.reason} ({count}, the others are kept)")
-    named = [
-        f"  {path}: {failures[path].reason if path in failures else 'not made'}"
-        for path in missing[:_MOST_NAMED]
-    ]
-    more = [f"  and {len(missing) - _MOST_NAMED} more"] if len(missing) > _MOST_NAMED else []
-    error = MissingShards(
-        "\n".join(
-            [f"{out}: {count}; the others are kept, run the same command again:", *named, *more]
-        )
-    )
+    lines = [f"{out}: {count}; the others are kept, run the same command again:"]
+    for path in missing[:_MOST_NAMED]:
+        lines.append(f"  {path}: {failures[path].reason if path in failures else 'not made'}")
+    if len(missing) > _MOST_NAMED:
+        lines.append(f"  and {len(missing) - _MOST_NAMED} more")
+    error = MissingShards("\n".join(lines))
     for trace in dict.fromkeys(failure.trace for failure in failures.values() if failure.trace):
         error.add_note(trace)
     raise error

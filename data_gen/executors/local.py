@@ -129,12 +129,9 @@ def _serve(connection: Connection, worker: Worker[Any], threads: int, rank: int)
     keep_locks_to_threads()
     prepare_process(threads)
     worker.set_up(rank)
-
-    def report(count: int) -> None:
-        connection.send(Advanced(rank, count))
-
     with suppress(EOFError, OSError):  # the parent needs no more, or is no more
         connection.send(Ready(rank))
         while True:
             item = connection.recv()
-            connection.send(Ended(rank, attempt(worker, item, report)))
+            failure = attempt(worker, item, lambda count: connection.send(Advanced(rank, count)))
+            connection.send(Ended(rank, failure))

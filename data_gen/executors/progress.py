@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, NoReturn
@@ -33,12 +34,12 @@ class Progress(Generic[Item]):
         self._bar = bar
         self._size = size
         self._label = label
-        self._done: dict[Item, int] = {}
+        self._done = Counter[Item]()
         self._retries = 0
 
     def advance(self, item: Item, count: int) -> None:
         """Some units of an item have just been done."""
-        self._set(item, min(self._done.get(item, 0) + count, self._size(item)))
+        self._set(item, min(self._done[item] + count, self._size(item)))
 
     def complete(self, item: Item) -> None:
         """An item is done."""
@@ -57,7 +58,7 @@ class Progress(Generic[Item]):
         self._tell(f"{self._label(item)}: {failure.reason}; going on with the others")
 
     def _set(self, item: Item, count: int) -> None:
-        before = self._done.get(item, 0)
+        before = self._done[item]
         if count != before:
             self._bar.update(count - before)
             self._done[item] = count

@@ -109,10 +109,14 @@ def _connect(ray: ModuleType, address: str) -> None:
             socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address=address, **_QUIET)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"--address {address}: no Ray cluster can be reached there ({reason})"
+            f"--address {address}: no Ray cluster can be reached there ({_lines(error)[0]})"
         ) from error
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an error says; at least its type."""
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _room(ray: ModuleType, needs_gpu: bool, threads: int) -> int:
@@ -164,7 +168,7 @@ class _Actors(Generic[Item]):
         try:
             answer = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            self._forget(rank)
+            self._calls = {other: of for other, of in self._calls.items() if of[0] != rank}
             return Died(rank, f"was lost: {self._reason(error)}")
         if method == "ready":
             return Ready(rank)
@@ -174,13 +178,9 @@ class _Actors(Generic[Item]):
             self._call(rank, "done")
         return Advanced(rank, answer)
 
-    def _forget(self, rank: int) -> None:
-        self._calls = {call: names for call, names in self._calls.items() if names[0] != rank}
-
     def _reason(self, error: Exception) -> str:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         is_trace = isinstance(error, self._ray.exceptions.RayTaskError)  # ends with the message
-        return lines[-1 if is_trace else 0]
+        return _lines(error)[-1 if is_trace else 0]
 
 
 class _Member:

@@ -53,7 +53,7 @@ def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
                     _copy(holding[0] / path, out / path)
         missing = missing_shards(job, out, planned)
         if not missing:
-            finish(out, job, planned.task, planned.architectures, planned.shards)
+            finish(out, job, planned)
         return missing
 
 

@@ -63,9 +63,8 @@ def draw_moves(
     span = 2 * augmentation.shift + 1
     bounds = torch.tensor([1 + augmentation.flip, span, span, *size], device=ids.device)
     draws = integers(keys[..., None], torch.arange(NUM_DRAWS, device=ids.device), bounds)
-    return draws - torch.tensor(
-        [0, augmentation.shift, augmentation.shift, 0, 0], device=ids.device
-    )
+    draws[..., 1:3] -= augmentation.shift
+    return draws
 
 
 def augment(
@@ -100,8 +99,7 @@ def _flipped_and_shifted(images: Tensor, flip: Tensor, down: Tensor, right: Tens
     columns = torch.arange(width, device=images.device) - right[..., None]
     inside = _outer(_below(rows, height), _below(columns, width))
     columns = torch.where(flip[..., None] == 1, width - 1 - columns, columns)
-    row_starts = rows.clamp(0, height - 1)[..., :, None] * width
-    source = row_starts + columns.clamp(0, width - 1)[..., None, :]
+    source = (rows[..., :, None] * width + columns[..., None, :]).clamp(0, height * width - 1)
     index = source.flatten(-2)[..., None, :].expand(*images.shape[:-2], -1)
     moved = images.flatten(-2).gather(-1, index).reshape(images.shape)
     return torch.where(inside[..., None, :, :], moved, 0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -59,13 +60,10 @@ def _with_neighbors(
     """
     start = torch.searchsorted(keys, torch.arange(total + 1) * total)
     # so that looking past the last edge is allowed
-    neighbors = torch.cat([keys % total, keys.new_zeros(NUM_NODES)])
+    neighbors = F.pad(keys % total, (0, NUM_NODES))
     places = start[nodes, None] + torch.arange(NUM_NODES - 1)
-    itself = nodes[:, None]
-    exists = torch.cat(
-        [torch.ones_like(itself, dtype=torch.bool), places < start[nodes + 1, None]], 1
-    )
-    return torch.cat([itself, neighbors[places]], dim=1), exists
+    exists = F.pad(places < start[nodes + 1, None], (1, 0), value=True)
+    return torch.cat([nodes[:, None], neighbors[places]], dim=1), exists
 
 
 def load_graph(

@@ -63,18 +63,15 @@ def _load_split(path: str, split: str) -> Any:
 
 
 def _columns(dataset: Any, path: str) -> tuple[str, str]:
-    images = [
-        name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)
-    ]
-    labels = [
-        name
-        for name, feature in dataset.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    ]
+    features = dataset.features.items()
+    images, labels = (
+        [name for name, feature in features if isinstance(feature, kind)]
+        for kind in (datasets.Image, datasets.ClassLabel)
+    )
     if len(images) != 1 or not labels:
         raise ValueError(
             f"{path!r}: expected one Image column and a ClassLabel column, found "
-            f"{ {name: type(feature).__name__ for name, feature in dataset.features.items()} }"
+            f"{ {name: type(feature).__name__ for name, feature in features} }"
         )
     return images[0], labels[0]
 
@@ -83,5 +80,4 @@ def _as_array(image: Any, grey: bool, resize: int | None) -> UInt8[np.ndarray, "
     image = image.convert("L") if grey or image.mode in ("1", "L", "I;16") else image.convert("RGB")
     if resize is not None:
         image = image.resize((resize, resize))
-    array = np.asarray(image, dtype=np.uint8)
-    return array[..., None] if array.ndim == 2 else array
+    return np.atleast_3d(np.asarray(image, dtype=np.uint8))

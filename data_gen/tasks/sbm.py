@@ -61,8 +61,8 @@ def _draw_edges(sizes: list[int], generator: torch.Generator) -> Int64[Tensor, "
     """Edges of a graph with blocks of these sizes."""
     from torch_geometric.utils import stochastic_blockmodel_graph  # takes seconds to import
 
-    within = float(WITHIN * NUM_BLOCKS) / sum(sizes)
-    across = float(ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1)) / sum(sizes)
+    within = WITHIN * NUM_BLOCKS / sum(sizes)
+    across = ACROSS * NUM_BLOCKS / (NUM_BLOCKS - 1) / sum(sizes)
     odds = across + (within - across) * torch.eye(NUM_BLOCKS)
     # The library draws from the global state, which is lent the caller's generator and gets its own
     # back.

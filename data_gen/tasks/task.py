@@ -87,6 +87,11 @@ class Images:
     x: Shaped[Tensor, "X C *size"]
     y: Int64[Tensor, " X"]
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Images":
+        """The same part on a device; inputs of a floating type get another one."""
+        x = self.x.to(device, dtype if self.x.is_floating_point() else None)
+        return Images(x, self.y.to(device))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -127,14 +132,9 @@ class Task:
         Returns:
             A copy.
         """
-
-        def move(part: Images) -> Images:
-            return Images(
-                part.x.to(device, dtype if part.x.is_floating_point() else None), part.y.to(device)
-            )
-
         mean, std = self.mean.to(device, dtype), self.std.to(device, dtype)
-        return replace(self, train=move(self.train), test=move(self.test), mean=mean, std=std)
+        train, test = self.train.to(device, dtype), self.test.to(device, dtype)
+        return replace(self, train=train, test=test, mean=mean, std=std)
 
 
 def load_task(config: TaskConfig) -> Task:
@@ -156,18 +156,10 @@ def load_task(config: TaskConfig) -> Task:
             f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}"
         )
     values = train.x.double()
-    axes = [axis for axis in range(values.dim()) if axis != 1]
-    mean, std = values.mean(axes), values.std(axes)
+    axes = (0, *range(2, values.dim()))
+    mean, std = values.mean(axes, keepdim=True)[0], values.std(axes, keepdim=True)[0]
     std = torch.where(std > 0, std, 1)  # a channel that never varies in training stays as it is
-    ones = (-1, *(1 for _ in train.x.shape[2:]))
-    return Task(
-        train,
-        test,
-        num_classes,
-        mean.reshape(ones).float(),
-        std.reshape(ones).float(),
-        config.augment,
-    )
+    return Task(train, test, num_classes, mean.float(), std.float(), config.augment)
 
 
 def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
@@ -177,35 +169,29 @@ def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
     x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     y = torch.from_numpy(digits.target.astype(np.int64))
     order = torch.randperm(len(x), generator=generator(config.seed, "digits"))
-    train_size = 1200 if config.train_size is None else config.train_size
-    test_size = len(x) - train_size if config.test_size is None else config.test_size
-    return (
-        _subset(x, y, order, train_size, 0, "train_size"),
-        _subset(x, y, order, test_size, train_size, "test_size"),
-        10,
-    )
+    train_size = config.train_size or 1200
+    test_size = config.test_size or len(x) - train_size
+    return *_parts(x[order], y[order], train_size, test_size), 10
 
 
 def _mnist1d(config: TaskConfig) -> tuple[Images, Images, int]:
-    train_size, test_size = config.train_size or 4000, config.test_size or 1000
-    x, y = make_mnist1d(train_size + test_size, generator(config.seed, "mnist1d"))
-    order = torch.arange(len(x))
-    return (
-        _subset(x, y, order, train_size, 0, "train_size"),
-        _subset(x, y, order, test_size, train_size, "test_size"),
-        10,
-    )
+    return *_drawn(make_mnist1d, config, 4000, 1000), 10
 
 
 def _sbm(config: TaskConfig) -> tuple[Images, Images, int]:
-    train_size, test_size = config.train_size or 800, config.test_size or 400
-    x, y = make_sbm(train_size + test_size, generator(config.seed, "sbm"))
-    order = torch.arange(len(x))
-    return (
-        _subset(x, y, order, train_size, 0, "train_size"),
-        _subset(x, y, order, test_size, train_size, "test_size"),
-        NUM_BLOCKS,
-    )
+    return *_drawn(make_sbm, config, 800, 400), NUM_BLOCKS
+
+
+def _drawn(
+    make: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
+    config: TaskConfig,
+    train_size: int,
+    test_size: int,
+) -> tuple[Images, Images]:
+    """Both parts from a procedure, of these sizes where the configuration is silent."""
+    sizes = config.train_size or train_size, config.test_size or test_size
+    x, y = make(sum(sizes), generator(config.seed, config.name))
+    return _parts(x, y, *sizes)
 
 
 def _graph(config: TaskConfig) -> tuple[Images, Images, int]:
@@ -216,15 +202,10 @@ def _graph(config: TaskConfig) -> tuple[Images, Images, int]:
     edges, features, y = load_graph(
         config.dataset, config.options or {}, config.path, generator(config.seed, "graph")
     )
-    train_size = len(y) // 2 if config.train_size is None else config.train_size
-    test_size = len(y) - train_size if config.test_size is None else config.test_size
+    train_size = config.train_size or len(y) // 2
+    test_size = config.test_size or len(y) - train_size
     x = neighborhoods(edges, features, min(train_size + test_size, len(y)))
-    order = torch.arange(len(x))
-    train, test = (
-        _subset(x, y, order, *part)
-        for part in ((train_size, 0, "train_size"), (test_size, train_size, "test_size"))
-    )
-    return train, test, int(y.max()) + 1
+    return *_parts(x, y, train_size, test_size), int(y.max()) + 1
 
 
 def _images(config: TaskConfig) -> tuple[Images, Images, int]:
@@ -238,21 +219,25 @@ def _images(config: TaskConfig) -> tuple[Images, Images, int]:
     is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
     if is_folder and not Path(config.path).expanduser().is_dir():
         raise ValueError(f"task.path: no such folder: {config.path}")
+    sizes = {"train": config.train_size, "test": config.test_size}
+    train, test = (
+        load_images(config.path, split, size, config.seed, config.grey, config.resize)
+        for split, size in sizes.items()
+    )
+    return Images(*train[:2]), Images(*test[:2]), test[2]
+
+
+def _parts(x: Tensor, y: Tensor, train_size: int, test_size: int) -> tuple[Images, Images]:
+    """The first images for training and the next ones for the test."""
     parts = []
-    num_classes = 0
-    for split, size in (("train", config.train_size), ("test", config.test_size)):
-        x, y, num_classes = load_images(
-            config.path, split, size, config.seed, config.grey, config.resize
-        )
-        parts.append(Images(x, y))
-    return parts[0], parts[1], num_classes
-
-
-def _subset(x: Tensor, y: Tensor, order: Tensor, size: int, start: int, option: str) -> Images:
-    if start + size > len(x) or size < 1:
-        raise ValueError(f"task.{option}: expected 1 to {len(x) - start} images, found {size}")
-    rows = order[start : start + size]
-    return Images(x[rows], y[rows])
+    start = 0
+    for option, size in (("train_size", train_size), ("test_size", test_size)):
+        stop = start + size
+        if stop > len(x) or size < 1:
+            raise ValueError(f"task.{option}: expected 1 to {len(x) - start} images, found {size}")
+        parts.append(Images(x[start:stop], y[start:stop]))
+        start = stop
+    return parts[0], parts[1]
 
 
 TASKS: dict[str, Callable[[TaskConfig], tuple[Images, Images, int]]] = {

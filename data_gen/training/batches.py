@@ -23,18 +23,17 @@ class Batches:
         index: Images of each batch `[S, N, B]`.
         target: Labels of each batch, noise included, `[S, N, B]`.
         lr: Learning rate after the schedule `[S, N]`.
-        active: Whether a network still trains `[S, N]`.
+        trains: Whether a network has steps left, unless it diverges, `[S, N]`.
         count: Number of each step for each network, from 1, `[S, N]`.
-        moves: What augmentation does to each image, as `draw_moves` says; None without
-            augmentation.
+        moves: What augmentation does to each image, as `draw_moves` says; no draws without it.
     """
 
     index: Int64[Tensor, "S N B"]
     target: Int64[Tensor, "S N B"]
     lr: Float[Tensor, "S N"]
-    active: Bool[Tensor, "S N"]
+    trains: Bool[Tensor, "S N"]
     count: Float[Tensor, "S N"]
-    moves: Int64[Tensor, "S N B draws"] | None
+    moves: Int64[Tensor, "S N B draws"]
 
 
 def draw_batches(
@@ -66,32 +65,32 @@ def draw_batches(
     order_keys = fold(key(seed, "order"), runs.ids)
     index, target = view.batch(shuffled(order_keys, position, runs.train_size, kernels))
     moves = _draw_moves(task, seed, runs, position)
-    lr, dtype = runs.hparams["lr"], runs.hparams["lr"].dtype
+    lr = runs.hparams["lr"]
     factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
     return Batches(
         index=_steps_first(index, length),
         target=_steps_first(target, length),
-        lr=(lr * factor).to(dtype),
-        active=(steps < runs.steps) & (state.diverged_at < 0),
-        count=(steps + 1).to(dtype),
-        moves=None if moves is None else _steps_first(moves, length),
+        lr=(lr * factor).to(lr),
+        trains=steps < runs.steps,
+        count=(steps + 1).to(lr),
+        moves=_steps_first(moves, length),
     )
 
 
 def _draw_moves(
     task: Task, seed: int, runs: TrainingRuns, position: Int64[Tensor, "N M"]
-) -> Int64[Tensor, "N M draws"] | None:
-    """What augmentation does to each image, None without augmentation."""
+) -> Int64[Tensor, "N M draws"]:
+    """What augmentation does to each image; no draws without augmentation."""
     if task.augmentation is None:
-        return None
-    size = task.input_shape[1], task.input_shape[2]
-    return draw_moves(task.augmentation, seed, runs.ids, position, size)
+        return position.new_empty((*position.shape, 0))
+    _, height, width = task.input_shape
+    return draw_moves(task.augmentation, seed, runs.ids, position, (height, width))
 
 
 def _positions(steps: Int64[Tensor, "S N"], batch_size: int) -> Int64[Tensor, "N M"]:
     """Where the images of some steps are in the sequence of each network."""
     within = torch.arange(batch_size, device=steps.device)
-    return (steps.T[..., None] * batch_size + within).reshape(steps.shape[1], -1)
+    return (steps.T[..., None] * batch_size + within).flatten(1)
 
 
 def _steps_first(by_position: Tensor, length: int) -> Tensor:

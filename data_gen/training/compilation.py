@@ -10,7 +10,7 @@ import torch
 
 # A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to
 # compile.
-_NETWORK_STEPS_WORTH_COMPILING = 200_000
+NETWORK_STEPS_WORTH_COMPILING = 200_000
 
 
 def compile_apart(method: types.MethodType) -> Callable[..., Any]:
@@ -35,19 +35,6 @@ def compile_apart(method: types.MethodType) -> Callable[..., Any]:
         function.__closure__,
     )
     return torch.compile(types.MethodType(copy, method.__self__), dynamic=False, fullgraph=True)
-
-
-def compilation_pays(network_steps: float, variants: int) -> bool:
-    """Whether a population is large enough for compiled steps.
-
-    Args:
-        network_steps: Steps of all its networks together.
-        variants: Different steps to compile (optimizers times batch sizes).
-
-    Returns:
-        Whether it is.
-    """
-    return network_steps >= variants * _NETWORK_STEPS_WORTH_COMPILING
 
 
 def compiler_works(device: torch.device) -> bool:

@@ -1,5 +1,7 @@
 """Conserved quantities of networks that train in lock step, and how far gradients break them."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
@@ -7,14 +9,15 @@ from torch import Tensor
 
 from data_gen.rng import generator
 from data_gen.tasks.task import Task
+from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import DataView, TrainingRuns, draw_view
-from data_gen.training.state import State
+from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.architectures.base import Architecture
 from zoo.conservation.find import find_laws
 from zoo.conservation.laws import Law, declared_laws
 from zoo.conservation.quantities import measure
-from zoo.params import Params
+from zoo.params import Params, select, trained_part
 from zoo.store.schema import QUANTITY, RESIDUAL
 
 TOLERANCE = 1e-3
@@ -39,11 +42,12 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
         return declared_laws(standard.space)
     exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
     x, y = images.inputs(images.train.x[:_NUM_IMAGES]), images.train.y[:_NUM_IMAGES]
+    loss, params = partial(_loss, exact, x, y), standard.init(generator(0, "laws"))
+    return find_laws(standard.space, loss, params, tolerance=TOLERANCE)
 
-    def loss(params: Params) -> Tensor:
-        return F.cross_entropy(exact.apply_training(params, x)[0], y)
 
-    return find_laws(standard.space, loss, standard.init(generator(0, "laws")), tolerance=TOLERANCE)
+def _loss(architecture: Architecture, x: Tensor, y: Tensor, params: Params) -> Tensor:
+    return F.cross_entropy(architecture.apply_training(params, x)[0], y)
 
 
 def measure_conservation(
@@ -70,26 +74,23 @@ def measure_conservation(
     """
     parts = []
     for rows in torch.arange(len(runs.ids)).split(size):
-        some = {name: tensor[rows] for name, tensor in trajectory.items()}
-        parts.append(_conservation_together(trainer, runs.take(rows), laws, some))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        some = runs.take(rows)
+        batch = batch_of(trainer, some, draw_view(some, trainer.task, trainer.seed), 0)
+        measure_some = partial(_measure_together, trainer, some, laws, batch)
+        parts.append(at_checkpoints(measure_some, select(trajectory, rows), trainer.task.mean))
+    return concatenate(parts)
 
 
-def _conservation_together(
-    trainer: Trainer, runs: TrainingRuns, laws: tuple[Law, ...], trajectory: Params
+def _measure_together(
+    trainer: Trainer,
+    runs: TrainingRuns,
+    laws: tuple[Law, ...],
+    batch: tuple[Tensor, Tensor],
+    params: Params,
 ) -> Params:
-    view, moments = draw_view(runs, trainer.task, trainer.seed), []
-    batch = batch_of(trainer, runs, view, 0)
-    device, dtype = runs.ids.device, trainer.task.mean.dtype
-    for moment in range(next(iter(trajectory.values())).shape[1]):
-        params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
-        gradients = gradients_of(trainer, runs, params, batch)
-        now, off = measure(laws, params, gradients)
-        columns = {f"{QUANTITY}{name}": value for name, value in now.items()}
-        moments.append(columns | {f"{RESIDUAL}{name}": value for name, value in off.items()})
-    return {
-        name: torch.stack([moment[name].cpu() for moment in moments], dim=1) for name in moments[0]
-    }
+    quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
+    columns = {f"{QUANTITY}{name}": value for name, value in quantities.items()}
+    return columns | {f"{RESIDUAL}{name}": value for name, value in residuals.items()}
 
 
 def batch_of(
@@ -127,8 +128,4 @@ def gradients_of(
     """
     images, target = batch
     gradients, _ = trainer.step.gradients(params, images, target, runs.hparams["label_smoothing"])
-    free = trainer.architecture.free
-    return {
-        name: gradient * free[name] if name in free else gradient
-        for name, gradient in gradients.items()
-    }
+    return trained_part(gradients, trainer.architecture.free)

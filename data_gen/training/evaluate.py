@@ -1,12 +1,16 @@
 """Losses and accuracies of N networks on the whole training and test parts."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
+from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import TrainingRuns, draw_view
+from data_gen.training.state import concatenate
 from data_gen.training.trainer import Trainer
-from zoo.params import Params
+from zoo.params import Params, select
 from zoo.store.schema import METRIC
 
 _IMAGES_AT_ONCE = 256
@@ -31,16 +35,13 @@ def evaluate_networks(
         `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train
         minus test accuracy), `[N]`; losses in nats, accuracies in [0, 1].
     """
+    count = len(runs.ids)
     parts = []
-    for rows in torch.arange(len(runs.ids)).split(size):
-        padded = torch.cat(
-            [rows, rows[-1:].expand(size - len(rows))]
-        )  # one shape, so one compilation
-        there = padded.to(runs.ids.device)
-        some = {name: tensor[there] for name, tensor in params.items()}
-        metrics = _evaluate_together(trainer, runs.take(padded), some)
-        parts.append({name: values[: len(rows)] for name, values in metrics.items()})
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    for start in range(0, count, size):
+        # repeats the last network: one shape, so one compilation
+        rows = torch.arange(start, start + size, device=runs.ids.device).clamp(max=count - 1)
+        parts.append(_evaluate_together(trainer, runs.take(rows), select(params, rows)))
+    return select(concatenate(parts), slice(count))
 
 
 def evaluate_checkpoints(
@@ -57,15 +58,9 @@ def evaluate_checkpoints(
     Returns:
         As `evaluate_networks`, `[N, T]`, on the CPU, by the names that trajectories have for them.
     """
-    device, dtype = runs.ids.device, trainer.task.mean.dtype
-    moments = []
-    for moment in range(next(iter(trajectory.values())).shape[1]):
-        params = {name: tensor[:, moment].to(device, dtype) for name, tensor in trajectory.items()}
-        moments.append(evaluate_networks(trainer, runs, params, size))
-    return {
-        f"{METRIC}{name}": torch.stack([moment[name].cpu() for moment in moments], dim=1)
-        for name in moments[0]
-    }
+    measure = partial(evaluate_networks, trainer, runs, size=size)
+    metrics = at_checkpoints(measure, trajectory, trainer.task.mean)
+    return {f"{METRIC}{name}": values for name, values in metrics.items()}
 
 
 def _evaluate_together(
@@ -76,13 +71,11 @@ def _evaluate_together(
     counted = torch.arange(len(task.train.y), device=runs.ids.device) < runs.train_size[:, None]
     if view.subset is not None:
         counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
-    train_loss, train_accuracy = _metrics(
-        trainer, params, task.train.x, view.labels.expand(count, -1), counted
-    )
-    every = torch.ones(count, len(task.test.y), dtype=torch.bool, device=counted.device)
-    test_loss, test_accuracy = _metrics(
-        trainer, params, task.test.x, task.test.y.expand(count, -1), every
-    )
+    labels = view.labels.expand(count, -1)
+    train_loss, train_accuracy = _metrics(trainer, params, task.train.x, labels, counted)
+    labels = task.test.y.expand(count, -1)
+    every = torch.ones_like(labels, dtype=torch.bool)
+    test_loss, test_accuracy = _metrics(trainer, params, task.test.x, labels, every)
     return {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
@@ -105,12 +98,9 @@ def _metrics(
     together = min(_IMAGES_AT_ONCE, len(x))
     with torch.no_grad():
         for start in range(0, len(x), together):
-            images = torch.arange(start, start + together, device=y.device)
-            inside, images = (
-                images < len(x),
-                images.clamp(max=len(x) - 1),
-            )  # one shape, so one compilation
-            sums = trainer.score(params, x[images], y[:, images], counted[:, images] & inside)
+            image = torch.arange(start, start + together, device=y.device)
+            rows = image.clamp(max=len(x) - 1)  # one shape, so one compilation
+            sums = trainer.score(params, x[rows], y[:, rows], counted[:, rows] & (image < len(x)))
             loss += sums[0]
             correct += sums[1]
     total = counted.sum(1)

@@ -1,6 +1,7 @@
 """Any number of networks in a fixed number of lanes; one that stops makes room for the next."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Int64
@@ -10,7 +11,7 @@ from data_gen.training.recorder import Recorder
 from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import State
 from data_gen.training.trainer import STEPS_AHEAD, Trainer
-from zoo.params import Params
+from zoo.params import Params, select
 
 
 class Lanes:
@@ -63,17 +64,19 @@ class Lanes:
         """The networks whose turn it is, at their start."""
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
         chosen = torch.tensor(rows, dtype=torch.int64)
-        params = {name: tensor[chosen.to(tensor.device)] for name, tensor in self._params.items()}
+        params = select(self._params, chosen.to(self._runs.ids.device))
         state = self._trainer.start(self._runs.take(chosen), params)
+        self._see(rows, state)
+        return rows, state
+
+    def _see(self, rows: list[int], state: State) -> None:
         if self._recorder is not None:
             self._recorder.see(rows, state)
-        return rows, state
 
     def _train_until_one_ends(self, rows: list[int], state: State) -> None:
         runs = self._runs.take(torch.tensor(rows))
         view = draw_view(runs, self._trainer.task, self._trainer.seed)
-        recorder = self._recorder
-        watch = None if recorder is None else lambda state: recorder.see(rows, state)
+        watch = partial(self._see, rows)
         while not self._ended(rows, state).any():
             left = int((self._steps[rows] - state.step).max())
             self._trainer.advance(runs, view, state, min(left, STEPS_AHEAD), watch)
@@ -99,14 +102,11 @@ class Lanes:
     def _replace(self, rows: list[int], state: State) -> tuple[list[int], State]:
         """Networks that still train, and those that take the place of the others."""
         trains = self._trains[rows]
-        stay, free = trains.nonzero()[:, 0].tolist(), (~trains).nonzero()[:, 0].tolist()
-        joining = min(len(free), len(self._waiting))
-        if self._trainer.compiled:
-            stay += free[joining:]
-        state, rows = (
-            state.take(torch.tensor(stay, dtype=torch.int64)),
-            [rows[lane] for lane in stay],
-        )
+        num_training = int(trains.sum())
+        joining = min(len(rows) - num_training, len(self._waiting))
+        num_staying = len(rows) - joining if self._trainer.compiled else num_training
+        stay = trains.argsort(descending=True, stable=True)[:num_staying]  # who trains comes first
+        state, rows = state.take(stay), [rows[lane] for lane in stay]
         if not joining:
             return rows, state
         new_rows, new_state = self._next(joining)

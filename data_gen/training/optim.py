@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules in which every network has its own hyperparameters.
 
 An optimizer is two functions of single tensors `[N, *shape]`; hyperparameters arrive as `[N]`.
-Weight decay pulls to a center, 0 unless the architecture has offsets.
+Weight decay pulls to a center, 0 unless the architecture has offsets; `deviation` is from it.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +23,14 @@ class Optimizer:
 
     Attributes:
         num_slots: Tensors of state for each parameter, all zero at the start.
-        update: `update(param, grad, slots, center, hparams, step) -> (param, slots)`, with
+        update: `update(param, grad, slots, deviation, hparams, step) -> (param, slots)`, with
             `hparams` holding `lr` (after the schedule), `weight_decay` and `momentum` as `[N]`, and
             `step` `[N]` counting from 1.
     """
 
     num_slots: int
     update: Callable[
-        [Tensor, Tensor, Slots, Tensor | None, Mapping[str, Tensor], Tensor], tuple[Tensor, Slots]
+        [Tensor, Tensor, Slots, Tensor, Mapping[str, Tensor], Tensor], tuple[Tensor, Slots]
     ]
 
 
@@ -38,7 +38,7 @@ def sgd(
     param: Float[Tensor, "N ..."],
     grad: Float[Tensor, "N ..."],
     slots: Slots,
-    center: Float[Tensor, "..."] | None,
+    deviation: Float[Tensor, "N ..."],
     hparams: Mapping[str, Tensor],
     step: Float[Tensor, " N"],
     nesterov: bool = False,
@@ -49,7 +49,7 @@ def sgd(
         param: Parameters.
         grad: Gradients.
         slots: The momentum buffer.
-        center: What weight decay pulls to, 0 if None.
+        deviation: Parameters less what weight decay pulls them to.
         hparams: `lr`, `weight_decay`, `momentum`, each `[N]`.
         step: Number of this step for each network, from 1; not used.
         nesterov: Whether to look ahead.
@@ -61,7 +61,7 @@ def sgd(
     lr, decay, momentum = (
         expand_right(hparams[name], param) for name in ("lr", "weight_decay", "momentum")
     )
-    grad = grad + decay * (param if center is None else param - center)
+    grad = grad + decay * deviation
     velocity = momentum * slots[0] + grad
     return param - lr * (grad + momentum * velocity if nesterov else velocity), (velocity,)
 
@@ -70,19 +70,19 @@ def nesterov(
     param: Float[Tensor, "N ..."],
     grad: Float[Tensor, "N ..."],
     slots: Slots,
-    center: Float[Tensor, "..."] | None,
+    deviation: Float[Tensor, "N ..."],
     hparams: Mapping[str, Tensor],
     step: Float[Tensor, " N"],
 ) -> tuple[Tensor, Slots]:
     """`sgd` with Nesterov momentum; arguments and result are the same."""
-    return sgd(param, grad, slots, center, hparams, step, nesterov=True)
+    return sgd(param, grad, slots, deviation, hparams, step, nesterov=True)
 
 
 def adamw(
     param: Float[Tensor, "N ..."],
     grad: Float[Tensor, "N ..."],
     slots: Slots,
-    center: Float[Tensor, "..."] | None,
+    deviation: Float[Tensor, "N ..."],
     hparams: Mapping[str, Tensor],
     step: Float[Tensor, " N"],
 ) -> tuple[Tensor, Slots]:
@@ -94,7 +94,7 @@ def adamw(
         param: Parameters.
         grad: Gradients.
         slots: First and second moment.
-        center: What weight decay pulls to, 0 if None.
+        deviation: Parameters less what weight decay pulls them to.
         hparams: `lr` and `weight_decay`, each `[N]`.
         step: Number of this step for each network, from 1.
 
@@ -107,7 +107,7 @@ def adamw(
     lr, decay = (expand_right(hparams[name], param) for name in ("lr", "weight_decay"))
     first = BETA_1 * slots[0] + (1 - BETA_1) * grad
     second = BETA_2 * slots[1] + (1 - BETA_2) * grad * grad
-    param = param - lr * decay * (param if center is None else param - center)
+    param = param - lr * decay * deviation
     unbiased_1, unbiased_2 = (expand_right(1 - beta**step, param) for beta in (BETA_1, BETA_2))
     root = (second / unbiased_2).sqrt() + EPSILON
     return param - lr * (first / unbiased_1) / root, (first, second)

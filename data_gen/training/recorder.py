@@ -1,11 +1,12 @@
 """Checkpoints of networks that train in lock step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from data_gen.training.state import State
 from zoo.params import Params
@@ -45,7 +46,8 @@ class Recorder:
             rows: Which networks these are.
             state: Where they have ended.
         """
-        from_now_on = torch.where(state.diverged_at.cpu() < 0, state.step, state.diverged_at.cpu())
+        diverged_at = state.diverged_at.cpu()
+        from_now_on = torch.where(diverged_at < 0, state.step, diverged_at)
         self._record(rows, state, self._steps[rows] >= from_now_on[:, None])
 
     def _record(self, rows: Sequence[int], state: State, due: Bool[Tensor, "n T"]) -> None:
@@ -61,3 +63,23 @@ class Recorder:
 def checkpoint_steps(count: int, steps: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "N T"]:
     """Steps at which each network is kept: `count` of them, evenly spaced from 0 to its own end."""
     return np.round(np.linspace(0, 1, count)[None] * steps[:, None]).astype(np.int64)
+
+
+def at_checkpoints(
+    measure: Callable[[Params], Params], trajectory: Params, like: Tensor
+) -> dict[str, Shaped[Tensor, "N T ..."]]:
+    """What a function says of networks at each of their checkpoints.
+
+    Args:
+        measure: From parameters `[N, *shape]` to results `[N, ...]`.
+        trajectory: Parameters `[N, T, *shape]`.
+        like: Has the device and the floating type for which `measure` is made.
+
+    Returns:
+        Its results by name, on the CPU.
+    """
+    moments = []
+    for moment in range(next(iter(trajectory.values())).shape[1]):
+        params = {name: tensor[:, moment].to(like) for name, tensor in trajectory.items()}
+        moments.append(measure(params))
+    return tree_map(lambda *values: torch.stack(values, dim=1).cpu(), *moments)

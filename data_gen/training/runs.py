@@ -12,6 +12,7 @@ from torch import Tensor
 from data_gen.rng import fold, integers, key, uniform
 from data_gen.tasks.task import Task
 from data_gen.training.order import shuffled
+from zoo.params import select
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ class TrainingRuns:
             Those networks, in the order of `rows`.
         """
         rows = rows.to(self.ids.device)
-        hparams = {name: value[rows] for name, value in self.hparams.items()}
-        moved = {
-            name: getattr(self, name)[rows] for name in ("ids", "steps", "train_size", "parts")
-        }
-        return replace(self, hparams=hparams, **moved)
+        return replace(
+            self,
+            ids=self.ids[rows],
+            hparams=select(self.hparams, rows),
+            steps=self.steps[rows],
+            train_size=self.train_size[rows],
+            parts=self.parts[rows],
+        )
 
 
 @dataclass(frozen=True)

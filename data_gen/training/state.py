@@ -1,10 +1,12 @@
 """Where the training of a chunk of networks stands."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from zoo.params import Params
 
@@ -36,43 +38,25 @@ class State:
         Returns:
             Their state.
         """
-        here = rows.to(self.diverged_at.device)
-        slots = {name: tuple(slot[here] for slot in slots) for name, slots in self.slots.items()}
-        return State(
-            {n: p[here] for n, p in self.params.items()},
-            slots,
-            self.step[rows],
-            self.diverged_at[here],
-        )
+        return _each(lambda tensor: tensor[rows.to(tensor.device)], self)
 
     def join(self, other: "State") -> "State":
         """Both states as one, these networks first."""
-        slots = {
-            name: tuple(map(_cat, mine, other.slots[name])) for name, mine in self.slots.items()
-        }
-        params = {name: _cat(mine, other.params[name]) for name, mine in self.params.items()}
-        return State(
-            params, slots, _cat(self.step, other.step), _cat(self.diverged_at, other.diverged_at)
-        )
+        return _each(lambda *tensors: torch.cat(tensors), self, other)
 
     def copy(self) -> "State":
         """A copy that shares no memory."""
-        slots = {name: tuple(slot.clone() for slot in slots) for name, slots in self.slots.items()}
-        return State(
-            {n: p.clone() for n, p in self.params.items()},
-            slots,
-            self.step.clone(),
-            self.diverged_at.clone(),
-        )
+        return _each(torch.clone, self)
 
     def restore(self, saved: "State") -> None:
         """Go back to an earlier copy, in place."""
-        for name, tensor in saved.params.items():
-            self.params[name].copy_(tensor)
-            for slot, old in zip(self.slots[name], saved.slots[name], strict=True):
-                slot.copy_(old)
-        self.step.copy_(saved.step)
-        self.diverged_at.copy_(saved.diverged_at)
+        _each(Tensor.copy_, self, saved)
+
+
+def _each(function: Callable[..., Tensor], *states: State) -> State:
+    """The state of what a function makes of the same tensor of all states."""
+    trees = [(state.params, state.slots, state.step, state.diverged_at) for state in states]
+    return State(*tree_map(function, *trees))
 
 
 def finite(params: Params) -> Bool[Tensor, " N"]:
@@ -82,5 +66,6 @@ def finite(params: Params) -> Bool[Tensor, " N"]:
     ).all(0)
 
 
-def _cat(first: Tensor, second: Tensor) -> Tensor:
-    return torch.cat([first, second])
+def concatenate(chunks: Sequence[Params]) -> Params:
+    """Networks of several chunks as one, in the order of the chunks."""
+    return tree_map(lambda *tensors: torch.cat(tensors), *chunks)

@@ -36,7 +36,7 @@ class Step:
         slots: dict[str, tuple[Tensor, ...]],
         hparams: Mapping[str, Tensor],
         batch: tuple[Tensor, Tensor, Tensor, Tensor],
-        moves: Tensor | None,
+        moves: Tensor,
         optimizer: str,
     ) -> None:
         """Change parameters and optimizer state by one step; networks that do not train stay.
@@ -46,7 +46,7 @@ class Step:
             slots: Optimizer state of each, changed in place.
             hparams: Numeric hyperparameters `[N]`, the learning rate after the schedule.
             batch: Stored images and labels of each network; whether it trains; number of its step.
-            moves: What augmentation does to each image; None without augmentation.
+            moves: What augmentation does to each image; no draws without augmentation.
             optimizer: Name in `OPTIMIZERS`.
         """
         stored, target, active, count = batch
@@ -56,8 +56,9 @@ class Step:
             _write(params[name], statistics[name], active)
         update = OPTIMIZERS[optimizer].update
         for name, gradient in grads.items():
-            param, center = params[name], self._centers.get(name)
-            new, new_slots = update(param, gradient, slots[name], center, hparams, count)
+            param = params[name]
+            deviation = param - self._centers[name] if name in self._centers else param
+            new, new_slots = update(param, gradient, slots[name], deviation, hparams, count)
             _write(param, new, active, self._free.get(name))
             for slot, value in zip(slots[name], new_slots, strict=True):
                 slot.copy_(value)
@@ -95,19 +96,19 @@ class Step:
         return smoothed_cross_entropy(logits, target, smoothing), moved
 
     def augmented(
-        self, images: Shaped[Tensor, "*batch"], moves: Int64[Tensor, "*moves"] | None
+        self, images: Shaped[Tensor, "*batch"], moves: Int64[Tensor, "*moves"]
     ) -> Shaped[Tensor, "*batch"]:
         """Images of a batch as networks see them.
 
         Args:
             images: Images as they are stored.
-            moves: What happens to each, as `draw_moves` says; None for nothing.
+            moves: What happens to each, as `draw_moves` says.
 
         Returns:
             Images in the units in which they are stored.
         """
         augmentation = self._task.augmentation
-        if augmentation is None or moves is None:
+        if augmentation is None:
             return images
         return augment(augmentation, images, moves, self._task.mean)
 

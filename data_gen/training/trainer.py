@@ -66,8 +66,6 @@ class Trainer:
 
     def uncompiled(self) -> "Trainer":
         """One that does the same without a compiled step."""
-        if not self.compiled:
-            return self
         return Trainer(self.architecture, self.task, self.seed, precision=self._precision)
 
     def start(self, runs: TrainingRuns, params: Params) -> State:
@@ -86,8 +84,7 @@ class Trainer:
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
             if self.architecture.space.pattern(name).read:
-                factor = expand_right(runs.hparams["init_scale"], tensor)
-                scaled[name] = factor * tensor
+                scaled[name] = expand_right(runs.hparams["init_scale"], tensor) * tensor
                 if name in free:
                     scaled[name] = torch.where(free[name], scaled[name], tensor)
             num_slots = 0 if name in statistics else OPTIMIZERS[runs.optimizer].num_slots
@@ -96,7 +93,7 @@ class Trainer:
         return State(scaled, slots, step, diverged_at=torch.full_like(runs.ids, -1))
 
     def run(
-        self, runs: TrainingRuns, state: State, watch: Callable[[State], None] | None = None
+        self, runs: TrainingRuns, state: State, watch: Callable[[State], object] = lambda _: None
     ) -> None:
         """Train until every network has taken its steps.
 
@@ -106,7 +103,6 @@ class Trainer:
             watch: Called with the state before the first and after every step; steps that are run
                 again are shown again.
         """
-        watch = watch or _look_away
         watch(state)
         view, steps = draw_view(runs, self.task, self.seed), runs.steps.cpu()
         while (left := int((steps - state.step).max())) > 0:
@@ -118,7 +114,7 @@ class Trainer:
         view: DataView,
         state: State,
         length: int,
-        watch: Callable[[State], None] | None = None,
+        watch: Callable[[State], object] = lambda _: None,
     ) -> None:
         """Take some steps; networks that have stopped stay as they are.
 
@@ -133,7 +129,6 @@ class Trainer:
             watch: Called with the state after every step; the steps that are run again are shown
                 again.
         """
-        watch = watch or _look_away
         batches, before = self.batches(runs, view, state, length), state.copy()
         with products_in(self._precision, runs.ids.device):
             for i in range(length):
@@ -144,34 +139,24 @@ class Trainer:
                 self._run_checked(runs, state, batches, watch)
 
     def _run_checked(
-        self, runs: TrainingRuns, state: State, batches: Batches, watch: Callable[[State], None]
+        self, runs: TrainingRuns, state: State, batches: Batches, watch: Callable[[State], object]
     ) -> None:
         for i in range(len(batches.count)):
             before = state.copy()
-            self._take(runs, state, batches, i, allowed=state.diverged_at < 0)
+            self._take(runs, state, batches, i)
             bad = ~finite(state.params)
             for name, tensor in state.params.items():
                 tensor[bad] = before.params[name][bad]
             state.diverged_at[bad] = state.step.to(bad.device)[bad]
             watch(state)
 
-    def _take(
-        self,
-        runs: TrainingRuns,
-        state: State,
-        batches: Batches,
-        i: int,
-        allowed: Tensor | None = None,
-    ) -> None:
+    def _take(self, runs: TrainingRuns, state: State, batches: Batches, i: int) -> None:
         """One step of all networks, in place."""
-        active = batches.active[i] if allowed is None else batches.active[i] & allowed
-        names = ("weight_decay", "momentum", "label_smoothing")
-        hparams = {name: runs.hparams[name] for name in names}
-        hparams["lr"] = batches.lr[i]
+        active = batches.trains[i] & (state.diverged_at < 0)
+        hparams = {**runs.hparams, "lr": batches.lr[i]}
         batch = (self._stored(batches, i), batches.target[i], active, batches.count[i])
-        moves = None if batches.moves is None else batches.moves[i]
         step = self._form(self.step.take, runs.optimizer, runs.batch_size, len(runs.ids))
-        step(state.params, state.slots, hparams, batch, moves, runs.optimizer)
+        step(state.params, state.slots, hparams, batch, batches.moves[i], runs.optimizer)
         state.step += 1
 
     def _stored(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
@@ -189,8 +174,7 @@ class Trainer:
         Returns:
             Images after augmentation, in the units in which they are stored.
         """
-        moves = None if batches.moves is None else batches.moves[i]
-        return self.step.augmented(self._stored(batches, i), moves)
+        return self.step.augmented(self._stored(batches, i), batches.moves[i])
 
     def score(
         self,
@@ -246,7 +230,3 @@ class Trainer:
             The batches.
         """
         return draw_batches(runs, view, state, length, self.task, self.seed, self._kernels)
-
-
-def _look_away(_state: State) -> None:
-    """Watch nothing."""
