@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float64
 
 from data_gen.config import Job
-from data_gen.sampling import as_tensor
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.runs import TrainingRuns, draw_view, parts_of
 from studies.common.base import Study
@@ -168,7 +167,7 @@ def _losses(
 
 
 def _column(table: pd.DataFrame, name: str, dtype: torch.dtype) -> torch.Tensor:
-    return as_tensor(table[name].to_numpy(copy=True), dtype)
+    return torch.from_numpy(table[name].to_numpy(copy=True)).to(dtype)
 
 
 @lru_cache(maxsize=1)

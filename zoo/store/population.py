@@ -57,9 +57,13 @@ class Population:
     def _entry(self) -> PopulationEntry:
         return self.manifest.populations[self.name]
 
-    @cached_property
+    @property
     def space(self) -> WeightSpace:
         """Weight space of the effective parameters."""
+        return self._space
+
+    @cached_property
+    def _space(self) -> WeightSpace:
         return self._entry.weight_space()
 
     @cached_property
@@ -75,13 +79,17 @@ class Population:
         named = (self._entry.architecture or {}).get("name", MODULE)
         return None if named == MODULE else self.architecture
 
-    @cached_property
+    @property
     def architecture(self) -> Architecture:
         """The architecture with its constants; `architecture.apply(params, x)` runs a network.
 
         Raises:
             StoreError: If the zoo does not say what its networks compute.
         """
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
         return self._entry.build(self.manifest.task, self.constants)
 
     @property
@@ -320,7 +328,6 @@ class Population:
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         """Networks of each split of a splitting that the files do not follow."""
-        split_of = SplitFiles(self._files(None), slice(None)).columns([self.splitting])[
-            self.splitting
-        ]
+        files = SplitFiles(self._files(None), slice(None))
+        split_of = files.columns([self.splitting])[self.splitting]
         return rows_of_splitting(split_of, self.splitting, self.splittings[self.splitting])
