@@ -81,11 +81,7 @@ class Population:
 
     @property
     def architecture(self) -> Architecture:
-        """The architecture with its constants; `architecture.apply(params, x)` runs a network.
-
-        Raises:
-            StoreError: If the zoo does not say what its networks compute.
-        """
+        """The architecture with its constants; `architecture.apply(params, x)` runs a network."""
         return self._architecture
 
     @cached_property
