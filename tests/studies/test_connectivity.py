@@ -137,7 +137,7 @@ def test_networks_without_running_statistics_stay_as_they_are():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_small_blocks_change_nothing(name, monkeypatch):
+def test_small_portions_change_nothing(name, monkeypatch):
     network, params = make(name, 5)
     part = images(name)
     whole = evaluate(network, params, part), reset_statistics(network, params, part.x[:30])
@@ -146,7 +146,8 @@ def test_small_blocks_change_nothing(name, monkeypatch):
     )
     monkeypatch.setattr(evaluation, "_IMAGES_AT_ONCE", 30)
     assert [
-        len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)
+        len(next(iter(portion.values())))
+        for portion in evaluation.in_portions(network, params, part.x)
     ] == [2, 2, 1]
     cut = evaluate(network, params, part), reset_statistics(network, params, part.x[:30])
     np.testing.assert_allclose(cut[0][0], whole[0][0], atol=1e-12)
@@ -154,12 +155,13 @@ def test_small_blocks_change_nothing(name, monkeypatch):
     assert all(torch.allclose(cut[1][n], whole[1][n], rtol=0, atol=1e-12) for n in params)
 
 
-def test_activations_bound_the_blocks_too(monkeypatch):
+def test_activations_bound_the_portions_too(monkeypatch):
     network, params = make("mlp", 5)
     part = images("mlp")
     monkeypatch.setattr(evaluation, "_ACTIVATIONS_AT_ONCE", 3 * (16 + 9 + 7) * len(part.y))
     assert [
-        len(next(iter(block.values()))) for block in evaluation.blocks(network, params, part.x)
+        len(next(iter(portion.values())))
+        for portion in evaluation.in_portions(network, params, part.x)
     ] == [3, 2]
 
 
