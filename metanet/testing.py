@@ -3,10 +3,9 @@
     METANETS["mine"] = builder
     check_metanet("mine")
 
-The laws: a batch gives what its networks give one by one; gradients reach every weight; eight
-networks can be learned by heart; the same seed gives the same metanet and leaves the global random
-state alone; saving and loading changes nothing; another weight space is refused; and a metanet that
-declares itself `invariant` is, and one that does not, is not.
+A batch gives what its networks give one by one; gradients reach every weight; eight networks can be
+learned by heart; the same seed gives the same metanet and leaves the global random state alone;
+saving and loading changes nothing; another weight space is refused; what is declared is true.
 """
 
 import copy
@@ -160,11 +159,11 @@ def batch_is_loop(model: str, population: PopulationLike, options: Mapping[str, 
     """Networks together give what each gives alone, in float64."""
     metanet = _in_float64(_fitted(model, population, options))
     together: Any = population.table("test")
-    one_by_one = [slice(at, at + 1) for at in range(len(together))]
-    each: list[Any] = [together.iloc[place] for place in one_by_one]
+    places = [slice(at, at + 1) for at in range(len(together))]
+    each = [together.iloc[place] for place in places]
     if metanet.module_.reads == "params":
         together = _doubled(population.params("test"))
-        each = [rows(together, place) for place in one_by_one]
+        each = [rows(together, place) for place in places]
     alone = np.concatenate([metanet.predict(network) for network in each])
     change = _change(metanet.predict(together), alone)
     expect(change < EXACT, f"a batch and a loop over its networks disagree by {change:.2g} spreads")
