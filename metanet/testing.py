@@ -160,7 +160,7 @@ def batch_is_loop(model: str, population: PopulationLike, options: Mapping[str, 
     metanet = _in_float64(_fitted(model, population, options))
     together: Any = population.table("test")
     places = [slice(at, at + 1) for at in range(len(together))]
-    each = [together.iloc[place] for place in places]
+    each: list[Any] = [together.iloc[place] for place in places]
     if metanet.module_.reads == "params":
         together = _doubled(population.params("test"))
         each = [rows(together, place) for place in places]
