@@ -8,7 +8,7 @@ from torch import nn
 
 from metanet.contract import InputSpec, seeded
 from metanet.graphs.topology import parameter_graph
-from metanet.models.tokens import Block, TokenTransformer, positions, tokenize
+from metanet.models.tokens import EncoderLayer, TokenTransformer, positions, tokenize
 from tests.metanet.spaces import COUNT, SPACES, generator, networks, spreads
 from tests.reference import metanet_tokens as reference
 from zoo.architectures import ARCHITECTURES
@@ -70,7 +70,7 @@ def test_the_cut_of_a_row():
 
 def test_a_block_equals_that_of_torch():
     with seeded(0):
-        ours = Block(8, 2, 0.0).double()
+        ours = EncoderLayer(8, 2, 0.0).double()
         theirs = nn.TransformerEncoderLayer(
             8, 2, 32, 0.0, "gelu", batch_first=True, norm_first=True
         ).double()
