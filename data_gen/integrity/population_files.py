@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Shaped
 
 from zoo.store.bounds import MANIFEST_NAME, check_bytes
-from zoo.store.columns import read_columns
+from zoo.store.columns import has_diverged, read_columns
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, ShardEntry, splitting_digest
 from zoo.store.manifest import Manifest, PlannedFile, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError, escape
@@ -59,8 +59,8 @@ class PopulationCheck:
     directory: Path
     manifest: Manifest
     name: str
-    constants: Columns
-    table: Columns
+    constants: Columns = field(default_factory=dict)
+    table: Columns = field(default_factory=dict)
 
     @property
     def entry(self) -> PopulationEntry:
@@ -102,7 +102,7 @@ class PopulationCheck:
             path = f"constants/{self.name}.h5"
             try:
                 self.constants = check_constants(
-                    self.directory, self.name, entry.constants, entry.weight_space()
+                    self.directory, self.name, entry.constants, entry.weight_space
                 )
                 yield from self._check_hash(path, entry.constants)
             except StoreError as error:
@@ -173,7 +173,7 @@ class PopulationCheck:
     def _check_table(self, checked: MappedFile) -> Iterator[str]:
         """Values are there and in their ranges, but metrics of networks that diverged."""
         columns = {name: checked.array(name) for name in self.manifest.columns}
-        diverged = columns.get("diverged", np.zeros(len(columns["network_id"]), bool))
+        diverged = has_diverged(columns)
         if "diverged_at" in columns and (diverged != (columns["diverged_at"] >= 0)).any():
             yield "'diverged' and 'diverged_at' contradict each other"
         for name, column in self.manifest.columns.items():

@@ -84,7 +84,7 @@ def _check_files(directory: Path, manifest: Manifest) -> tuple[dict[str, Columns
     tables: dict[str, Columns] = {}
     faults: list[Fault] = []
     for name in manifest.populations:
-        check = PopulationCheck(directory, manifest, name, {}, {})
+        check = PopulationCheck(directory, manifest, name)
         wrong = list(check.run())
         faults += wrong
         if not wrong:

@@ -19,6 +19,7 @@ from metanet.inputs.batches import JoinedNetworks, NetworkSet, ParamsInMemory, T
 from metanet.inputs.memory import free_memory
 from metanet.inputs.population import PopulationLike
 from zoo.params import Params
+from zoo.store.columns import has_diverged
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,7 @@ def _check_dropped(
     where: str, table: pd.DataFrame, target: str, y: np.ndarray, is_nullable: bool
 ) -> None:
     """Only networks that diverged may have no target, if not every network may."""
-    unexplained = ~np.isfinite(y) & (not is_nullable)
-    if "diverged" in table.columns:
-        unexplained &= ~table["diverged"].to_numpy(dtype=bool)
+    unexplained = ~np.isfinite(y) & ~has_diverged(table) & (not is_nullable)
     if count := int(unexplained.sum()):
         ids = table["network_id"].to_numpy()[unexplained][:5].tolist()
         raise ValueError(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from zoo.sharing.histogram import histogram_lines
+from zoo.store.columns import has_diverged
 from zoo.store.manifest import PopulationEntry
 from zoo.store.population import Population
 from zoo.store.zoo import Zoo
@@ -69,7 +70,7 @@ def describe_column(
     if column not in numeric:
         raise ValueError(f"column {column!r}: expected a column of numbers, one of {numeric}")
     converged = {
-        name: table.loc[~_diverged(table), column].to_numpy(np.float64)
+        name: table.loc[~has_diverged(table), column].to_numpy(np.float64)
         for name, table in tables.items()
     }
     bounds = _bounds(np.concatenate(list(converged.values())))
@@ -115,7 +116,7 @@ def size_on_disk(directory: Path) -> int:
 def _describe(population: Population, entry: PopulationEntry) -> str:
     table = _table(population)
     lines = {
-        "networks": f"{len(population)}, {int(_diverged(table).sum())} diverged",
+        "networks": f"{len(population)}, {int(has_diverged(table).sum())} diverged",
         "splits": ", ".join(f"{name} {count}" for name, count in population.sizes.items()),
         "architecture": json.dumps(entry.architecture) if entry.architecture else "not known",
         "asymmetry": json.dumps(entry.asymmetry) if entry.asymmetry else "none",
@@ -127,12 +128,6 @@ def _describe(population: Population, entry: PopulationEntry) -> str:
         lines[name.replace("_", " ")] = f"{spread}  (minimum, quartiles, maximum)"
     lines["hyperparameters"] = ", ".join(population.hyperparameters)
     return "\n".join([population.name, *(f"  {name:<16}{text}" for name, text in lines.items())])
-
-
-def _diverged(table: pd.DataFrame) -> Bool[np.ndarray, " N"]:
-    if "diverged" not in table:
-        return np.zeros(len(table), bool)
-    return table["diverged"].to_numpy(bool)
 
 
 def _quantiles(values: Float[np.ndarray, " N"]) -> str:

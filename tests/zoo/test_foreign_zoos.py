@@ -148,21 +148,22 @@ def test_it_is_whole(folder):
     assert "no job made the zoo" in told[-1]
 
 
-def change(folder: Path, column: str, row: int, value: object, name: str = "known") -> None:
-    """Change a value of the first test file of a population, under right hashes."""
+def change(folder: Path, column: str, at: object, value: object, files: str = "shards") -> str:
+    """Change a value of the first test file of a population, under right hashes.
+
+    Returns:
+        Path of the file.
+    """
     data = json.loads((folder / "zoo.json").read_text())
-    path = next(p for p in data["populations"][name]["shards"] if "/test-" in p)
+    entries = data["populations"]["known"][files]
+    path = next(p for p in entries if "/test-" in p)
     checked = open_mapped(folder / path)
     columns = {key: np.array(checked.array(key)) for key in checked.columns}
-    columns[column][row] = value
-    attributes = dict(checked.map.attributes)
-    write_columns(folder / path, columns, attributes)
-    size = (folder / path).stat().st_size
-    data["populations"][name]["shards"][path] |= {
-        "bytes": size,
-        "sha256": sha256(folder / path),
-    }
+    columns[column][at] = value
+    write_columns(folder / path, columns, dict(checked.map.attributes))
+    entries[path] |= {"bytes": (folder / path).stat().st_size, "sha256": sha256(folder / path)}
     (folder / "zoo.json").write_text(json.dumps(data))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -201,14 +202,7 @@ def test_a_splitting_that_was_altered_is_refused_when_it_is_read(copy):
 
 
 def test_a_wrong_last_metric_is_found(copy):
-    data = json.loads((copy / "zoo.json").read_text())
-    path = next(iter(data["populations"]["known"]["trajectory"]))
-    checked = open_mapped(copy / path)
-    columns = {key: np.array(checked.array(key)) for key in checked.columns}
-    columns["metric.reward"][0, -1] += 1
-    write_columns(copy / path, columns, dict(checked.map.attributes))
-    data["populations"]["known"]["trajectory"][path]["sha256"] = sha256(copy / path)
-    (copy / "zoo.json").write_text(json.dumps(data))
+    path = change(copy, "metric.reward", (0, -1), 12.5, "trajectory")
     found = [fault for fault in verify_zoo(copy) if fault.path == path]
     assert [fault.reason for fault in found] == ["'metric.reward' does not end at the final metric"]
 

@@ -17,7 +17,7 @@ import zoo
 from tests.studies.zoos import write_zoo
 from zoo.architectures import build_architecture
 from zoo.store.atomic import sha256
-from zoo.store.bounds import MAX_JSON, MAX_VALUES, check_space
+from zoo.store.bounds import MAX_JSON, MAX_VALUES, checked_space
 from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import Manifest, rebuild
 from zoo.store.mapped import StoreError, escape
@@ -407,7 +407,7 @@ def test_an_architecture_is_built_without_memory_before_it_is_built(monkeypatch)
 def test_groups_that_are_no_axis_are_refused():
     space = WeightSpace({"x": NeuronGroup(3), "z": NeuronGroup(10**15)}, {"w": "x"})
     with pytest.raises(ValueError, match="'z' is no axis"):
-        check_space(json.loads(space.to_json()))
+        checked_space(json.loads(space.to_json()))
 
 
 # what the files hold

@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from zoo.sharing.histogram import histogram_lines
+from zoo.store.columns import has_diverged
 from zoo.store.entries import DEFAULT, ShardEntry
 from zoo.store.manifest import Manifest
 from zoo.store.population import Population
@@ -143,8 +144,7 @@ def _populations(
 ) -> str:
     rows = []
     for name, population in populations.items():
-        entry, table = manifest.populations[name], tables[name]
-        diverged = table["diverged"].sum() if "diverged" in table else 0
+        entry, diverged = manifest.populations[name], has_diverged(tables[name]).sum()
         kind = _code(entry.asymmetry) if entry.asymmetry else "standard"
         sizes = population.space.num_params, population.num_free, diverged
         megabytes = _megabytes(entry.entries(name))

@@ -125,13 +125,16 @@ def check_bytes(directory: Path, relative: str, entry: ShardEntry) -> None:
         raise StoreError(f"{path}: expected sha256 {entry.sha256}, found {digest}")
 
 
-def check_space(space: Mapping[str, Any]) -> None:
-    """Check a weight space of unknown origin.
+def checked_space(space: Mapping[str, Any]) -> WeightSpace:
+    """Read a weight space of unknown origin.
 
     Its patterns are short, and its groups are not larger than its tensors.
 
     Args:
         space: What the manifest holds, JSON as Python has it.
+
+    Returns:
+        The weight space.
 
     Raises:
         ValueError: If it is not a weight space, or too large.
@@ -156,6 +159,7 @@ def check_space(space: Mapping[str, Any]) -> None:
     unused = [name for name in groups if name not in used]
     if unused:
         raise ValueError(f"neuron group {unused[0]!r:.100} is no axis of a tensor")
+    return described
 
 
 def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Params) -> Architecture:

@@ -5,10 +5,11 @@ A bulk read is one copy of mapped files.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from zoo.store.file_map import TEXT
@@ -125,6 +126,20 @@ def check_columns(file: MappedFile, expected: Mapping[str, tuple[str, tuple[int,
                 f"{file.path}: {name!r}: expected shape {list(shape)} {type_name(dtype)}, "
                 f"found {list(column.shape)} {type_name(column.dtype)}"
             )
+
+
+def has_diverged(table: Any) -> Bool[np.ndarray, " N"]:
+    """Which networks of a table have diverged; none where the zoo does not say.
+
+    Args:
+        table: A DataFrame, or columns by name.
+
+    Returns:
+        One value a network.
+    """
+    if "diverged" in table:
+        return np.asarray(table["diverged"], bool)
+    return np.zeros(len(table["network_id"]), bool)
 
 
 def type_name(dtype: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-import pandas as pd
 from jaxtyping import Shaped
 
 from zoo.store.atomic import atomic_write
@@ -65,7 +64,9 @@ def write_columns(
             if not column.is_text:
                 described[name] = replace(column, offset=offsets[name])
         whole = FileMap(attributes, described, start, start + len(content))
-        temporary.write_bytes(head_of(whole, codes) + content)
+        with temporary.open("wb") as file:
+            file.write(head_of(whole, codes))
+            file.write(content)
         _check_written(open_mapped(temporary), arrays)
 
 
@@ -83,9 +84,10 @@ def _described(arrays: Columns) -> tuple[dict[str, Column], dict[str, np.ndarray
     for name, array in arrays.items():
         described[name] = Column(array.dtype.str, array.shape, 0)
         if array.dtype.kind == "O":
-            numbers, texts = pd.factorize(array)
-            described[name] = Column(TEXT, array.shape, 0, tuple(texts.tolist()))
-            codes[name] = numbers.astype("<u4")
+            texts = array.tolist()
+            numbers = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+            described[name] = Column(TEXT, array.shape, 0, tuple(numbers))
+            codes[name] = np.array([numbers[text] for text in texts], "<u4")
     return described, codes
 
 

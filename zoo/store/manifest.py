@@ -3,9 +3,9 @@
 What a zoo holds, written last, so that a folder with a manifest is a complete zoo.
 """
 
-import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from zoo.architectures import Architecture
 from zoo.config import StrictModel
 from zoo.params import Params
-from zoo.store.bounds import MANIFEST_NAME, check_space, inside, read_json, rebuild
+from zoo.store.bounds import MANIFEST_NAME, checked_space, inside, read_json, rebuild
 from zoo.store.entries import (
     DEFAULT,
     SHA256,
@@ -71,8 +71,7 @@ class PopulationEntry(StrictModel):
 
     @model_validator(mode="after")
     def _files_hold_the_parameters(self) -> "PopulationEntry":
-        check_space(self.space)
-        num_params = self.weight_space().num_params
+        num_params = self.weight_space.num_params
         for path, file in (*self.shards.items(), *self.trajectory.items()):
             if 4 * num_params * file.rows > file.bytes:
                 raise ValueError(
@@ -108,9 +107,10 @@ class PopulationEntry(StrictModel):
         constants = {f"constants/{name}.h5": self.constants} if self.constants else {}
         return self.shards | self.trajectory | constants
 
+    @cached_property
     def weight_space(self) -> WeightSpace:
         """The weight space of the effective parameters."""
-        return WeightSpace.from_json(json.dumps(self.space))
+        return checked_space(self.space)
 
     def build(self, task: TaskEntry, constants: Params) -> Architecture:
         """The architecture with its stored constants.
@@ -136,7 +136,7 @@ class PopulationEntry(StrictModel):
             "input_shape": list(task.input_shape),
             "num_classes": outputs[0],
         }
-        return rebuild(described, self.weight_space(), constants)
+        return rebuild(described, self.weight_space, constants)
 
 
 _Entry = TypeVar("_Entry")

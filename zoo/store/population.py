@@ -60,11 +60,7 @@ class Population:
     @property
     def space(self) -> WeightSpace:
         """Weight space of the effective parameters."""
-        return self._space
-
-    @cached_property
-    def _space(self) -> WeightSpace:
-        return self._entry.weight_space()
+        return self._entry.weight_space
 
     @cached_property
     def constants(self) -> Params:

@@ -48,7 +48,7 @@ def check_shard(
     """
     path = check_file(directory, file.path, file.entry.bytes)
     checked = open_mapped(path)
-    space, rows = manifest.populations[population].weight_space(), file.entry.rows
+    space, rows = manifest.populations[population].weight_space, file.entry.rows
     if trajectory:
         expected = _of_trajectory(checked, space, rows, manifest.columns_of("metric"))
     else:
