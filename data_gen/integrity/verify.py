@@ -6,6 +6,7 @@ Is every file of a zoo what its manifest says, and do its networks do what their
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from data_gen.columns import COLUMNS
 from data_gen.config import Job
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
-from zoo.sharing.card import digest_of
+from zoo.sharing.card import render_header
 from zoo.store.bounds import MANIFEST_NAME, inside
 from zoo.store.entries import DEFAULT, default_splitting
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
@@ -23,7 +24,6 @@ from zoo.store.proof import prove
 
 NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 """What validators of jobs say to JSON that is none."""
-_LARGEST_CARD = 2**20
 
 
 def verify_zoo(
@@ -144,23 +144,19 @@ def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -
 
 
 def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
-    """The card names configurations of each population, digests of their files, globs of splits."""
+    """The header of the card is what we would write: it alone decides what `load_dataset` reads."""
     try:
         data = map_file(inside(directory, CARD_NAME))
-        text = bytes(data[:_LARGEST_CARD]).decode("utf-8", errors="replace")
     except StoreError as error:
         yield fault_of(directory, CARD_NAME, error)
         return
-    before, *parts = text.split("---\n")
-    header = parts[0] if not before and len(parts) > 1 else ""
-    lines = {line.strip().removeprefix("- ") for line in header.splitlines()}
-    for name, entry in manifest.populations.items():
-        splits = [split for split, count in entry.sizes.items() if count]
-        for folder, shards in entry.configurations(name).items():
-            expected = [f"config_name: {folder}", f"description: {digest_of(shards)}"]
-            expected += [f"path: {folder}/{split}-*.h5" for split in splits]
-            if missing := [line for line in expected if line not in lines]:
-                yield Fault(CARD_NAME, f"the header has no line {missing[0]!r}")
+    header = render_header(manifest)
+    stored = bytes(data[: len(header.encode())]).decode("utf-8", errors="replace")
+    pairs = zip_longest(header.split("\n"), stored.split("\n"))
+    for number, (expected, line) in enumerate(pairs, start=1):
+        if line != expected:
+            yield Fault(CARD_NAME, f"line {number} of the header is not {expected!r}")
+            return
 
 
 def _strays(directory: Path, manifest: Manifest) -> Iterator[Fault]:

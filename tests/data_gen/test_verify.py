@@ -4,6 +4,7 @@ harm.
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -231,7 +232,36 @@ def test_a_card_of_other_shards_is_a_fault(copy):
     card.write_text(f"{text[:start]}{'0' * 64}{text[start + 64 :]}")
     (fault,) = verify_zoo(copy, sample=0)
     assert fault.path == "README.md"
-    assert "the header has no line 'description: sha256:" in fault.reason
+    assert re.fullmatch(
+        r"line 1\d of the header is not '  description: sha256:\w{64}'", fault.reason
+    )
+
+
+HEADERS = {
+    "a second list of configurations": lambda text: text.replace(
+        "---\n#", "configs: []\n---\n#", 1
+    ),
+    "another configuration": lambda text: text.replace(
+        "configs:\n", "configs:\n- config_name: more\n  data_files: /etc/passwd\n", 1
+    ),
+    "the right lines as text": lambda text: text.replace("configs:", "other: |\n configs:", 1),
+    "a path outside": lambda text: text.replace("path: ", "path: /tmp/", 1),
+    "an address": lambda text: text.replace("path: ", "path: https://example.org/", 1),
+    "no header": lambda text: text.removeprefix("---\n"),
+    "an end too early": lambda text: text[:40],
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS)
+def test_a_card_whose_header_is_not_ours_is_a_fault(copy, change):
+    """`load_dataset` would read what it names; all lines of ours are there in most of these."""
+    card = copy / "README.md"
+    text = card.read_text()
+    assert change(text) != text
+    card.write_text(change(text))
+    (fault,) = verify_zoo(copy, sample=0)
+    assert fault.path == "README.md"
+    assert "of the header is not" in fault.reason
 
 
 def test_accuracies_are_those_of_the_weights(copy):

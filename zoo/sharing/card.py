@@ -52,7 +52,7 @@ def render_card(directory: Path, manifest: Manifest) -> str:
     }
     first = next(iter(populations))
     parts = [
-        f"---\n{_header(manifest)}---\n# A zoo of {len(populations)} populations of small networks",
+        f"{render_header(manifest)}# A zoo of {len(populations)} populations of small networks",
         _origin(manifest),
         _populations(populations, manifest, tables),
         "Each row is one network: its effective parameters (one column for each tensor) and the "
@@ -121,7 +121,15 @@ def digest_of(files: Mapping[str, ShardEntry]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-def _header(manifest: Manifest) -> str:
+def render_header(manifest: Manifest) -> str:
+    """The YAML header of a card, which alone decides what `load_dataset` reads.
+
+    Args:
+        manifest: Manifest of the zoo.
+
+    Returns:
+        The header between its two lines of dashes.
+    """
     configs = []
     for name, population in manifest.populations.items():
         splits = [split for split, count in population.sizes.items() if count]
@@ -136,7 +144,7 @@ def _header(manifest: Manifest) -> str:
         "size_categories": [next(name for name, most in _SIZES if count < most)],
         "configs": configs,
     }
-    return yaml.safe_dump(header, sort_keys=False)
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n"
 
 
 def _populations(
