@@ -126,7 +126,7 @@ def by_width(activation: str, kernel_scaling: bool, draw: int) -> tuple[list[flo
 
         before = tangent_kernel_trace(apply, params, x)
         duration = 4 / float(before.diagonal(dim1=1, dim2=2).mean())
-        loss = lambda own, apply=apply: (apply(own, x) - y).square().sum() / 2  # noqa: E731
+        loss = lambda network, apply=apply: (apply(network, x) - y).square().sum() / 2  # noqa: E731
         after = flow(loss, params, duration, 40).params
         errors.append(float(prediction_error(apply, params, after, x, y, duration).median()))
         drifts.append(

@@ -241,7 +241,7 @@ STRUCTURED = [
 # mutations of the manifest, the card and the folder
 
 
-def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+def places(value: Any, matches: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """All containers of a JSON value with their keys."""
     items = (
         value.items()
@@ -251,9 +251,9 @@ def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         else ()
     )
     for key, inner in items:
-        found.append((value, key))
-        places(inner, found)
-    return found
+        matches.append((value, key))
+        places(inner, matches)
+    return matches
 
 
 def manifest(rng: random.Random, data: bytearray) -> None:

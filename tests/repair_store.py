@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--repaired", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = mended = 0
+    damaged = mended = 0
     with tempfile.TemporaryDirectory() as scratch:
         original = base(Path(scratch) / "original")
         expected = content(original)
@@ -76,7 +76,7 @@ def main() -> None:
             shutil.copytree(original, folder)
             name, done = damage(random.Random(options.seed + case), folder)
             faults = verify_zoo(folder, sample=0)
-            found += bool(faults)
+            damaged += bool(faults)
             if not faults:
                 print(f"case {case}: {name}, {done}: not found", flush=True)
             if case < options.repaired:
@@ -88,8 +88,8 @@ def main() -> None:
                     "zoo.json"
                 } == set(expected)
                 mended += same and not verify_zoo(folder, sample=0)
-    print(f"found {found} of {options.cases}, mended {mended} of {options.repaired}")
-    sys.exit(found < options.cases or mended < options.repaired)
+    print(f"found {damaged} of {options.cases}, mended {mended} of {options.repaired}")
+    sys.exit(damaged < options.cases or mended < options.repaired)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,12 @@ def name_of(path: Path) -> str:
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     """Line number and code of the blocks of a page, without those marked as not run."""
     text = page.read_text(encoding="utf-8")
-    found = [
+    matches = [
         match
         for match in BLOCK.finditer(text)
         if match["language"] == language and NOT_RUN not in match["before"]
     ]
-    return [(text.count("\n", 0, match.start("code")) + 1, match["code"]) for match in found]
+    return [(text.count("\n", 0, match.start("code")) + 1, match["code"]) for match in matches]
 
 
 def prose(page: Path) -> str:

@@ -216,24 +216,24 @@ def within(name, prefix):
 
 
 def violations(root):
-    found = []
+    errors = []
     for name, path in modules(root):
         relative = str(path.relative_to(root))
         for imported in imports(path, root):
             top = imported.split(".")[0]
             if imported.startswith("."):
-                found.append(f"{relative}: relative import {imported!r}")
+                errors.append(f"{relative}: relative import {imported!r}")
             elif top in OWNERS and not any(
                 relative == owner or relative.startswith(f"{owner}/") for owner in OWNERS[top]
             ):
-                found.append(f"{relative}: {top} belongs to {sorted(OWNERS[top])}")
+                errors.append(f"{relative}: {top} belongs to {sorted(OWNERS[top])}")
             elif top in PACKAGES and path.name != "__init__.py":
                 rule = max((rule for rule in LAW if within(name, rule)), key=len, default=None)
                 if rule is None or not any(
                     within(imported, allowed) for allowed in LAW[rule] | {rule}
                 ):
-                    found.append(f"{relative}: may not import {imported}")
-    return found
+                    errors.append(f"{relative}: may not import {imported}")
+    return errors
 
 
 def test_the_law_holds():
@@ -259,9 +259,9 @@ def test_a_planted_violation_is_caught(case, tmp_path):
     relative, line = PLANTED[case]
     target = tmp_path / relative
     target.write_text(f"{target.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
-    found = violations(tmp_path)
-    assert len(found) == 1
-    assert found[0].startswith(relative)
+    errors = violations(tmp_path)
+    assert len(errors) == 1
+    assert errors[0].startswith(relative)
 
 
 def test_there_are_no_cycles():

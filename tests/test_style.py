@@ -87,24 +87,24 @@ def test_contracts_are_declared_and_not_sniffed(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_banned_constructs(path):
-    found = []
+    errors = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Assert):
-            found.append(f"line {node.lineno}: assert; raise ValueError for what a user can cause")
+            errors.append(f"line {node.lineno}: assert; raise ValueError for what a user can cause")
         elif isinstance(node, ast.ImportFrom) and node.module == "__future__":
-            found.append(f"line {node.lineno}: from __future__ hides the types from the checker")
+            errors.append(f"line {node.lineno}: from __future__ hides the types from the checker")
         elif isinstance(node, ast.ExceptHandler) and all(
             isinstance(n, ast.Pass) for n in node.body
         ):
-            found.append(f"line {node.lineno}: an exception is swallowed")
+            errors.append(f"line {node.lineno}: an exception is swallowed")
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BANNED_CALLS:
-            found.append(
+            errors.append(
                 f"line {node.lineno}: {ast.unparse(node.func)}: "
                 f"{BANNED_CALLS[ast.unparse(node.func)]}"
             )
         elif isinstance(node, ast.Import | ast.ImportFrom) and "pickle" in ast.unparse(node):
-            found.append(f"line {node.lineno}: no pickle anywhere")
-    assert found == []
+            errors.append(f"line {node.lineno}: no pickle anywhere")
+    assert errors == []
 
 
 BANNED_CALLS = {

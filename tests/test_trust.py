@@ -38,7 +38,7 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "job
 
 
 def found_in(tree: ast.AST) -> list[str]:
-    found = []
+    errors = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = (
@@ -46,7 +46,7 @@ def found_in(tree: ast.AST) -> list[str]:
                 if isinstance(node, ast.Import)
                 else [node.module or ""]
             )
-            found += [
+            errors += [
                 f"line {node.lineno}: import {name}"
                 for name in names
                 if name.split(".")[0] in MODULES
@@ -67,8 +67,8 @@ def found_in(tree: ast.AST) -> list[str]:
             or _formats_a_variable(node)
         )
         if unsafe:
-            found.append(f"line {node.lineno}: {name}")
-    return found
+            errors.append(f"line {node.lineno}: {name}")
+    return errors
 
 
 def _formats_a_variable(call: ast.Call) -> bool:

@@ -157,10 +157,10 @@ def descendants(pid):
 
 
 def workers_of(driver, executor):
-    found = descendants(driver.pid)
+    processes = descendants(driver.pid)
     return [
         pid
-        for pid, command in found.items()
+        for pid, command in processes.items()
         if executor == "local" or command.startswith(b"ray::_Member")
     ]
 
@@ -183,13 +183,13 @@ def check_visible(folder, reference):
 
     A manifest means that all of them are there.
     """
-    found = contents(folder, hidden=False) if folder.is_dir() else {}
-    for path, data in found.items():
+    visible = contents(folder, hidden=False) if folder.is_dir() else {}
+    for path, data in visible.items():
         assert data == reference[path], f"{path} is not the file of an uninterrupted run"
         if path.endswith(".h5"):
             open_mapped(folder / path)  # after all of the file has been checked
-    if "zoo.json" in found:
-        assert set(found) == {path for path in reference if not path.startswith(".")}, (
+    if "zoo.json" in visible:
+        assert set(visible) == {path for path in reference if not path.startswith(".")}, (
             "a manifest without all files"
         )
 
@@ -204,12 +204,12 @@ def wait_for_moment(driver, folder, rng, duration):
         while driver.is_running() and time.monotonic() < until:
             time.sleep(0.002)
         return driver.is_running()
-    seen, left = set(folder.rglob("*")), rng.randint(1, 12)
+    known, left = set(folder.rglob("*")), rng.randint(1, 12)
     while driver.is_running():
         names = set(folder.rglob("*"))
         time.sleep(0.001)
-        left -= len(names - seen)
-        seen |= names
+        left -= len(names - known)
+        known |= names
         if left <= 0:
             time.sleep(rng.uniform(0, 0.02) if rng.random() < 0.5 else 0)
             return driver.is_running()

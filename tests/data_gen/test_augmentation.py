@@ -25,14 +25,14 @@ def test_augmentation_is_that_of_a_loop(augmentation, dtype):
     part = Images(x, torch.zeros(40, dtype=torch.int64))
     task = Task(part, part, 2, mean, torch.ones(3, 1, 1), augmentation)
     moves = draw_moves(augmentation, 0, torch.arange(2), torch.arange(20).expand(2, -1), (7, 5))
-    found = augment(augmentation, x.reshape(2, 20, 3, 7, 5), moves, mean)
+    augmented = augment(augmentation, x.reshape(2, 20, 3, 7, 5), moves, mean)
     expected = [
         moved(image, *move, task)
         for image, move in zip(x, moves.flatten(0, 1).tolist(), strict=True)
     ]
-    assert found.dtype == dtype
-    assert torch.equal(found.flatten(0, 1), torch.stack(expected))
-    assert (found.flatten(0, 1) != x).any()
+    assert augmented.dtype == dtype
+    assert torch.equal(augmented.flatten(0, 1), torch.stack(expected))
+    assert (augmented.flatten(0, 1) != x).any()
 
 
 def test_draws_cover_their_ranges_evenly_and_differ_between_networks_and_positions():

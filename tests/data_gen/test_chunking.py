@@ -34,12 +34,12 @@ def test_chunks_share_the_networks_evenly():
 
 
 def test_compiled_chunks_have_few_sizes_and_waste_little():
-    found = {
+    sizes = {
         rows: chunk_size(6 * 2**20 // 35, torch.device("cpu"), rows, compiled=True)
         for rows in range(1, 500)
     }
-    assert len(set(found.values())) <= 10
-    for rows, size in found.items():
+    assert len(set(sizes.values())) <= 10
+    for rows, size in sizes.items():
         lanes = -(-rows // size) * size
         assert 1 <= size <= min(rows, 36)
         assert lanes <= 1.5 * rows

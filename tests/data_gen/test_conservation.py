@@ -39,7 +39,7 @@ def by_hand(params, gradients):
 
     `gradients` are 0 at fixed entries.
     """
-    found = {}
+    pairs_of_laws = {}
     for i in range(2):
         for neuron in range(len(params[f"layers.{i}.bias"])):
             (out, inside), gradient = (
@@ -47,18 +47,18 @@ def by_hand(params, gradients):
                 torch.cat(around(gradients, i, neuron)),
             )
             pair = out @ out - inside @ inside, cosine(torch.cat([out, -inside]), gradient)
-            found.setdefault(f"h{i + 1}.balance", []).append(pair)
+            pairs_of_laws.setdefault(f"h{i + 1}.balance", []).append(pair)
     for name in ("layers.2.weight", "layers.2.bias"):
         columns = zip(
             params[name].reshape(10, -1).T, gradients[name].reshape(10, -1).T, strict=True
         )
-        found[f"{name}.shift"] = [
+        pairs_of_laws[f"{name}.shift"] = [
             (column.sum(), cosine(torch.ones_like(column), gradient))
             for column, gradient in columns
         ]
     return {
         name: [torch.stack(part) for part in zip(*pairs, strict=True)]
-        for name, pairs in found.items()
+        for name, pairs in pairs_of_laws.items()
     }
 
 

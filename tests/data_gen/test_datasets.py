@@ -21,11 +21,11 @@ import datasets
 
 datasets.disable_progress_bars()
 folder, cache, *names = sys.argv[1:]
-found = {}
+rows_of = {}
 for name in names:
     splits = datasets.load_dataset(folder, name, cache_dir=cache)
-    found[name] = {split: rows.to_dict() for split, rows in splits.items()}
-print(json.dumps(found))
+    rows_of[name] = {split: rows.to_dict() for split, rows in splits.items()}
+print(json.dumps(rows_of))
 """
 
 
@@ -44,7 +44,7 @@ def loaded(folder: Path, cache: Path, names: list[str]) -> dict:
 
 def expected(folder: Path) -> dict:
     """The same as symzoo reads it."""
-    found = {}
+    rows = {}
     for name, population in zoo.load(folder).items():
         final, along = {}, {}
         for split in population.splits:
@@ -54,8 +54,8 @@ def expected(folder: Path) -> dict:
             along[split] = {key: tensor.tolist() for key, tensor in checkpoints.items()}
             along[split]["checkpoint_steps"] = steps.tolist()
             along[split]["network_id"] = final[split]["network_id"]
-        found |= {name: final, f"{name}.trajectory": along}
-    return found
+        rows |= {name: final, f"{name}.trajectory": along}
+    return rows
 
 
 @pytest.mark.filterwarnings("ignore")

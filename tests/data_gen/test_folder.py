@@ -196,9 +196,9 @@ def test_a_full_disk_at_any_point(tmp_path, finished):
             except FolderError as error:
                 messages.add(str(error).split(" (")[0])
                 assert len(str(error).splitlines()) == 1
-            found = visible(disk / "zoo")
-            assert found.items() <= reference.items(), "a file is visible that is not whole"
-            assert "zoo.json" not in found
+            files = visible(disk / "zoo")
+            assert files.items() <= reference.items(), "a file is visible that is not whole"
+            assert "zoo.json" not in files
             size += 4096 * max(1, size // 6144)
             resize(disk, size)
         assert contents(disk / "zoo") == contents(finished)

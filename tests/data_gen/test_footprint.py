@@ -66,8 +66,8 @@ def test_memory_is_predicted_within_a_fifth(architecture, optimizer, counts):
     output = subprocess.run(
         words, env=os.environ | EXACT, capture_output=True, text=True, check=True
     ).stdout
-    found = json.loads(output)
-    assert found["predicted"] == pytest.approx(found["measured"], rel=0.2)
+    report = json.loads(output)
+    assert report["predicted"] == pytest.approx(report["measured"], rel=0.2)
 
 
 def test_what_was_freed_does_not_count():

@@ -55,10 +55,12 @@ def test_plan_covers_every_network_once_and_in_order():
     task = load_task(job.task)
     shards = plan(job, {name: build_population(job, name, task) for name in job.populations})
     for name in job.populations:
-        own = [shard for shard in shards if shard.population == name]
-        assert [i for shard in own for i in range(shard.start, shard.stop)] == list(range(1003))
-        assert max(shard.stop - shard.start for shard in own) <= 100
-        assert {shard.split for shard in own} == {"train", "validation", "test"}
+        of_population = [shard for shard in shards if shard.population == name]
+        assert [i for shard in of_population for i in range(shard.start, shard.stop)] == list(
+            range(1003)
+        )
+        assert max(shard.stop - shard.start for shard in of_population) <= 100
+        assert {shard.split for shard in of_population} == {"train", "validation", "test"}
 
 
 def test_same_plan_gives_byte_identical_zoos(finished, tmp_path):
@@ -113,9 +115,9 @@ def test_interruption_leaves_complete_shards_only(tmp_path, monkeypatch, finishe
     monkeypatch.setattr(ShardWorker, "complete", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(make_job(), tmp_path / "zoo")
-    found = {path.name for path in (tmp_path / "zoo").rglob("*.h5")}
-    assert "train-00000-of-00002.h5" in found
-    assert "test-00000-of-00001.h5" not in found
+    files = {path.name for path in (tmp_path / "zoo").rglob("*.h5")}
+    assert "train-00000-of-00002.h5" in files
+    assert "test-00000-of-00001.h5" not in files
     with pytest.raises(ValueError, match=r"not a complete zoo, zoo.json is missing"):
         zoo.load(tmp_path / "zoo")
     monkeypatch.undo()

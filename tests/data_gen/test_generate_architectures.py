@@ -87,7 +87,7 @@ def test_zoos_hold_the_networks_that_were_measured(name, tmp_path):
     for population in populations.values():
         params, table = population.params("train"), population.table("train")
         logits = torch.func.vmap(population.architecture.apply, in_dims=(0, None))(params, x)
-        losses = [float(F.cross_entropy(own, y)) for own in logits]
+        losses = [float(F.cross_entropy(of_network, y)) for of_network in logits]
         assert table.test_loss.tolist() == pytest.approx(losses, rel=1e-4)
         assert torch.equal(population.flat("train"), zoo.params.flatten(population.space, params))
 

@@ -21,15 +21,15 @@ def by_hand(edges, features, count):
     total, width = features.shape
     adjacency = torch.zeros(total, total)
     adjacency[edges[0], edges[1]] = 1.0
-    found = torch.zeros(count, width + 1 + NUM_NODES, NUM_NODES)
+    expected = torch.zeros(count, width + 1 + NUM_NODES, NUM_NODES)
     for node in range(count):
         nodes = [node, *adjacency[node].nonzero()[:, 0].tolist()][:NUM_NODES]
-        found[node, width, 0] = 1.0
+        expected[node, width, 0] = 1.0
         for i, first in enumerate(nodes):
-            found[node, :width, i] = features[first]
+            expected[node, :width, i] = features[first]
             for j, second in enumerate(nodes):
-                found[node, width + 1 + i, j] = adjacency[first, second]
-    return found
+                expected[node, width + 1 + i, j] = adjacency[first, second]
+    return expected
 
 
 @pytest.mark.parametrize("density", [0.0, 0.05, 0.6])

@@ -43,9 +43,9 @@ def worker(tmp_path_factory):
 class Counting(Trainer):
     """Counts how many network-steps are computed."""
 
-    def advance(self, networks, seen, state, length, watch=None):
+    def advance(self, networks, view, state, length, watch=None):
         self.computed = getattr(self, "computed", 0) + length * len(networks.ids)
-        super().advance(networks, seen, state, length, watch)
+        super().advance(networks, view, state, length, watch)
 
 
 def train(worker, rows, lanes, compiled=False):

@@ -35,17 +35,17 @@ def images_of(job, tmp_path):
 
 
 def test_parts_are_disjoint_cover_everything_and_recur(tmp_path):
-    seen = images_of(make_job(), tmp_path)
-    assert sorted(map(len, seen[:PARTS])) == [12, 12, 13, 13]
-    assert set.union(*seen[:PARTS]) == set(range(TOTAL))
-    assert seen[:PARTS] == seen[PARTS : 2 * PARTS] == seen[2 * PARTS :]
+    parts = images_of(make_job(), tmp_path)
+    assert sorted(map(len, parts[:PARTS])) == [12, 12, 13, 13]
+    assert set.union(*parts[:PARTS]) == set(range(TOTAL))
+    assert parts[:PARTS] == parts[PARTS : 2 * PARTS] == parts[2 * PARTS :]
 
 
 def test_parts_are_no_intervals_and_depend_on_the_seed(tmp_path):
-    seen = images_of(make_job(), tmp_path)
-    assert all(max(part) - min(part) > len(part) for part in seen)
+    parts = images_of(make_job(), tmp_path)
+    assert all(max(part) - min(part) > len(part) for part in parts)
     other = make_job().model_copy(update={"seed": 6})
-    assert images_of(other, tmp_path)[0] != seen[0]
+    assert images_of(other, tmp_path)[0] != parts[0]
 
 
 def test_a_fraction_is_one_of_the_part(tmp_path):

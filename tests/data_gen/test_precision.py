@@ -37,8 +37,8 @@ def test_tf32_is_off_unless_asked_for_and_left_as_it_was():
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     for precision in (None, "tf32", "bfloat16"):
         with products_in(precision, torch.device("cpu")):
-            found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-            assert found == (precision == "tf32",) * 2
+            allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            assert allowed == (precision == "tf32",) * 2
             product = torch.ones(3, 3) @ torch.ones(3, 3)
             assert product.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before

@@ -33,8 +33,8 @@ def test_continuous_draws_follow_their_law(spec, law):
     [({"int_range": [3, 6]}, [3, 4, 5, 6]), ({"choice": ["a", "b"]}, ["a", "b"]), (0.5, [0.5])],
 )
 def test_discrete_draws_hit_every_value_equally(spec, values):
-    found, counts = np.unique(draws(spec), return_counts=True)
-    assert found.tolist() == values
+    drawn, counts = np.unique(draws(spec), return_counts=True)
+    assert drawn.tolist() == values
     assert stats.chisquare(counts).pvalue > 1e-6 or len(values) == 1
 
 

@@ -46,7 +46,7 @@ def test_neighborhoods_are_graphs_with_the_node_first(nodes):
 
 def test_degrees_and_blocks_of_neighbors_are_as_told(nodes):
     x, y = nodes
-    own = {
+    block_of = {
         tuple(features.tolist()): int(block)
         for features, block in zip(x[:, :NUM_FEATURES, 0], y, strict=True)
     }
@@ -56,7 +56,7 @@ def test_degrees_and_blocks_of_neighbors_are_as_told(nodes):
         abs(float(degrees[untruncated].mean()) - (WITHIN + ACROSS)) < 2
     )  # the largest are left out
     same = [
-        own[tuple(x[i, :NUM_FEATURES, j].tolist())] == int(y[i])
+        block_of[tuple(x[i, :NUM_FEATURES, j].tolist())] == int(y[i])
         for i in range(len(x))
         for j in range(1, 1 + int(degrees[i]))
     ]
@@ -109,8 +109,8 @@ def test_a_gin_with_the_graph_in_its_input_is_the_gin_of_that_graph():
     brought = build_architecture("gin", {**options, "edges": "input"}, task.input_shape, NUM_BLOCKS)
     params = {name: p.double() for name, p in brought.init(generator(0, "init")).items()}
     inputs = task.to("cpu", torch.float64).inputs(task.test.x[:6])
-    found = brought.apply(params, inputs)
-    for image, x, logits in zip(task.test.x, inputs, found, strict=False):
+    batch_logits = brought.apply(params, inputs)
+    for image, x, logits in zip(task.test.x, inputs, batch_logits, strict=False):
         edges = image[NUM_FEATURES + 1 :].nonzero().tolist()
         fixed = build_architecture(
             "gin", {**options, "edges": edges}, (NUM_FEATURES + 1, NUM_NODES), NUM_BLOCKS

@@ -215,8 +215,8 @@ def test_all_faults_are_listed_not_the_first(copy):
     flip(copy / "sigma_asymmetric/test-00000-of-00001.h5", 8 * 5000)
     (copy / "README.md").write_text("---\nconfigs: []\n---\n")
     shutil.copy(copy / TRAJECTORY, copy / "sigma_asymmetric" / "train-00001-of-00002.h5")
-    found = {fault.path for fault in verify_zoo(copy, sample=0)}
-    assert found == {
+    paths = {fault.path for fault in verify_zoo(copy, sample=0)}
+    assert paths == {
         SHARD,
         "sigma_asymmetric/test-00000-of-00001.h5",
         "README.md",
@@ -339,9 +339,9 @@ def test_a_lost_manifest_is_written_again(original, copy, damage):
     if damage:
         (copy / "zoo.json").write_text(damage)
     repair_zoo(copy, device="cpu", compile=False, quiet=True)
-    found, expected = content(copy), content(original)
-    assert json.loads(found.pop("zoo.json")) == json.loads(expected.pop("zoo.json"))
-    assert found == expected
+    repaired, expected = content(copy), content(original)
+    assert json.loads(repaired.pop("zoo.json")) == json.loads(expected.pop("zoo.json"))
+    assert repaired == expected
 
 
 def test_bit_flips_are_found_wherever_they_are(original, copy):

@@ -207,7 +207,7 @@ def moved(image, flip, down, right, row, column, task):
 def train_alone(module, task, seed, network_id, row):
     """Train one network; `row` holds its hyperparameters, `steps` and `train_size` included."""
     optimizer = make_optimizer(row["optimizer"], module, row)
-    own = torch.tensor(own_part(task, seed, network_id, row["train_size"]))
+    subset = torch.tensor(own_part(task, seed, network_id, row["train_size"]))
     labels = labels_seen(task, seed, network_id, row["label_noise"])
     order = fold(key(seed, "order"), torch.tensor([network_id]))
     positions = torch.arange(row["steps"] * row["batch_size"])[None]
@@ -215,7 +215,7 @@ def train_alone(module, task, seed, network_id, row):
         row["steps"], row["batch_size"]
     )
     for step, batch in enumerate(batches):
-        images = own[batch]
+        images = subset[batch]
         x = (seen_images(task, seed, network_id, images, step).double() - task.mean) / task.std
         for group in optimizer.param_groups:
             group["lr"] = row["lr"] * factor(row["schedule"], step, row["steps"])

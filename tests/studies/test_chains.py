@@ -43,9 +43,9 @@ def test_moments_of_a_gaussian_are_recovered():
     """
     chains = 64
     start = 3 * draw((chains, 3))
-    found = sample_chains(gaussian, start, generator(1), draws=90, leapfrog_steps=5, step_size=0.4)
-    kept = found.position[30:]
-    assert found.accepted.double().mean() > 0.7
+    result = sample_chains(gaussian, start, generator(1), draws=90, leapfrog_steps=5, step_size=0.4)
+    kept = result.position[30:]
+    assert result.accepted.double().mean() > 0.7
     pairs = [(i, j) for i in range(3) for j in range(i + 1)]
     estimates = [kept[..., i].mean(0) - CENTER[i] for i in range(3)]
     estimates += [

@@ -180,8 +180,8 @@ def test_a_network_and_its_disguise_have_a_barrier_that_alignment_takes_away(nam
     matching = Matching(network, part, num_restarts=3, seed=0)
     barriers = {}
     for way in ("none", alignment):
-        found = ALIGNMENTS[way](space, b, a, matching)
-        ends = ({n: t[None] for n, t in p.items()} for p in (a, act(space, found, b)))
+        aligned_by = ALIGNMENTS[way](space, b, a, matching)
+        ends = ({n: t[None] for n, t in p.items()} for p in (a, act(space, aligned_by, b)))
         losses = evaluate_segment(network, *ends, POINTS, {"part": part})["part"][0]
         barriers[way] = above_chord(losses, POINTS)[0, midpoint(POINTS)]
     assert barriers["none"] > 1e-4

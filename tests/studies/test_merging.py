@@ -133,9 +133,9 @@ def test_alignment_to_the_mean_brings_networks_closer_than_alignment_to_one_and_
         torch.testing.assert_close(
             network.apply(before, part.x), network.apply(after, part.x), rtol=0, atol=1e-12
         )
-    for i, own in enumerate(moved):
+    for i, one in enumerate(moved):
         others = stack([params for j, params in enumerate(moved) if j != i])
-        assert moved_share(space, align(space, own, {n: t.mean(0) for n, t in others.items()})) == 0
+        assert moved_share(space, align(space, one, {n: t.mean(0) for n, t in others.items()})) == 0
 
 
 def test_groups_share_no_network_as_long_as_there_are_enough():

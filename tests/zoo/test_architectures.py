@@ -141,10 +141,10 @@ def test_moving_to_a_dtype_leaves_masks_boolean_and_the_original_alone(architect
 
 
 def test_an_architecture_of_your_own_needs_a_row_of_the_table_and_no_annotations(monkeypatch):
-    def own(input_shape, num_classes, width=3):
+    def make_mine(input_shape, num_classes, width=3):
         return build_mlp(input_shape, num_classes, (width,))
 
-    monkeypatch.setitem(ARCHITECTURES, "own", own)
+    monkeypatch.setitem(ARCHITECTURES, "own", make_mine)
     assert (
         build_architecture("own", {"width": 5}, INPUT, CLASSES).space
         == build_mlp(INPUT, CLASSES, (5,)).space

@@ -110,11 +110,11 @@ def test_edges_are_told_apart_and_right(low, high):
     values = np.linspace(low, high, 50)
     edges = np.histogram(values, 10)[1]
     lines = histogram_lines(values, bins=10)
-    found = [tuple(map(float, line.split()[:3:2])) for line in lines]
+    printed = [tuple(map(float, line.split()[:3:2])) for line in lines]
     step = edges[1] - edges[0]
-    np.testing.assert_allclose([pair[0] for pair in found], edges[:-1], atol=step / 10)
-    assert all(one[1] == other[0] for one, other in itertools.pairwise(found))
-    assert len(set(found)) == 10
+    np.testing.assert_allclose([pair[0] for pair in printed], edges[:-1], atol=step / 10)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(printed))
+    assert len(set(printed)) == 10
 
 
 def test_histograms_of_nothing_of_one_and_of_a_narrow_terminal():

@@ -134,12 +134,12 @@ def test_all_errors_are_told_at_once_one_line_each(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "kind"),
     [("", "NoneType"), ("- 1\n- 2\n", "list"), ("just text", "str"), ("3", "int")],
 )
-def test_a_file_that_is_not_a_mapping(write, text, found):
+def test_a_file_that_is_not_a_mapping(write, text, kind):
     path = write(text)
-    assert message(path) == f"{path}: expected a mapping of keys at the top, found {found}"
+    assert message(path) == f"{path}: expected a mapping of keys at the top, found {kind}"
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_a_file_that_is_not_a_mapping(write, text, found):
 )
 def test_a_file_that_is_not_plain_yaml(write, text, part):
     path = write(text)
-    found = message(path)
-    assert found.startswith(f"{path}: not valid YAML: ")
-    assert part in found
+    error = message(path)
+    assert error.startswith(f"{path}: not valid YAML: ")
+    assert part in error
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,14 @@ def bits(values):
     return np.asarray(values).tobytes()
 
 
-def assert_table(found, table):
-    assert list(found)[: len(table.columns)] == list(table.columns)
+def assert_table(exported, table):
+    assert list(exported)[: len(table.columns)] == list(table.columns)
     for name in table:
         if pd.api.types.is_numeric_dtype(table[name]):
-            assert found[name].dtype == table[name].dtype
-            assert bits(found[name]) == bits(table[name])
+            assert exported[name].dtype == table[name].dtype
+            assert bits(exported[name]) == bits(table[name])
         else:
-            assert found[name].tolist() == table[name].tolist()
+            assert exported[name].tolist() == table[name].tolist()
 
 
 def test_parquet_is_bit_equal(opened, tmp_path, small_blocks):
@@ -88,21 +88,21 @@ def test_safetensors_are_bit_equal_a_file_a_shard(opened, tmp_path):
             assert [path.name for path in paths] == [
                 f"{split}-{k:05d}-of-{count:05d}.safetensors" for k in range(count)
             ]
-            found, text = {}, {}
+            parts, text = {}, {}
             for path in paths:
                 with safe_open(path, framework="pt") as file:
                     record = json.loads(file.metadata()["symzoo"])
                     for key in file.keys():  # noqa: SIM118
-                        found.setdefault(key, []).append(file.get_tensor(key))
+                        parts.setdefault(key, []).append(file.get_tensor(key))
                 for key, values in record["text"].items():
                     text.setdefault(key, []).extend(values)
             assert record["architecture"] == {"name": "mlp", "hidden": [6, 5]}
             table = population.table(split)
             for tensor, values in population.params(split).items():
-                assert torch.equal(torch.cat(found.pop(tensor)), values)
+                assert torch.equal(torch.cat(parts.pop(tensor)), values)
             assert_table(
                 pd.DataFrame(
-                    {**text, **{key: torch.cat(own).numpy() for key, own in found.items()}}
+                    {**text, **{key: torch.cat(rest).numpy() for key, rest in parts.items()}}
                 )[list(table)],
                 table,
             )

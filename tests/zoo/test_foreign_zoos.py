@@ -57,11 +57,11 @@ def rows_of(name: str, splitting: str, split: str) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_way_to_read_gives_the_networks_of_the_splitting(folder, name, splitting):
     population = zoo.load(folder)[name].split_as(splitting)
-    table, params, seen = table_of(name), params_of(name), []
+    table, params, rows_read = table_of(name), params_of(name), []
     assert len(population) == sum(population.sizes.values())
     for split in population.splits:
         rows = rows_of(name, splitting, split)
-        seen += rows.tolist()
+        rows_read += rows.tolist()
         read = population.table(split)
         assert list(read) == list(COLUMNS)
         for column, values in table.items():
@@ -82,7 +82,7 @@ def test_every_way_to_read_gives_the_networks_of_the_splitting(folder, name, spl
         labels = torch.cat([torch.as_tensor(batch.columns["label"]) for batch in batches])
         np.testing.assert_array_equal(labels, table["label"][rows])
     left_out = SIZES[name]["validation"] if splitting == "published" else 0
-    assert len(set(seen)) == len(seen) == sum(SIZES[name].values()) - left_out
+    assert len(set(rows_read)) == len(rows_read) == sum(SIZES[name].values()) - left_out
 
 
 def test_metrics_along_training(folder):
@@ -181,8 +181,8 @@ def change(folder: Path, column: str, at: object, value: object, files: str = "s
 )
 def test_wrong_values_are_found(copy, column, value, reason):
     change(copy, column, 0, value)
-    found = [fault.reason for fault in verify_zoo(copy)]
-    assert any(reason in text for text in found), found
+    reasons = [fault.reason for fault in verify_zoo(copy)]
+    assert any(reason in text for text in reasons), reasons
 
 
 def test_values_that_may_be_missing_are_no_fault(copy):
@@ -203,8 +203,10 @@ def test_a_splitting_that_was_altered_is_refused_when_it_is_read(copy):
 
 def test_a_wrong_last_metric_is_found(copy):
     path = change(copy, "metric.reward", (0, -1), 12.5, "trajectory")
-    found = [fault for fault in verify_zoo(copy) if fault.path == path]
-    assert [fault.reason for fault in found] == ["'metric.reward' does not end at the final metric"]
+    faults = [fault for fault in verify_zoo(copy) if fault.path == path]
+    assert [fault.reason for fault in faults] == [
+        "'metric.reward' does not end at the final metric"
+    ]
 
 
 def test_the_card_tells_where_networks_come_from(folder):

@@ -314,13 +314,13 @@ def with_map(path: Path) -> None:
     path.write_bytes(data)
 
 
-def sound(found: object, place: int, length: int) -> Column:
+def sound(dataset: object, place: int, length: int) -> Column:
     """What HDF5 says, as far as a map may say it; else a column at some place in the file."""
-    if not isinstance(found, h5py.Dataset) or not found.shape or len(found.shape) > 6:
+    if not isinstance(dataset, h5py.Dataset) or not dataset.shape or len(dataset.shape) > 6:
         return Column("<f8", (3,), place)
-    dtype = found.dtype.str if found.dtype.str in DTYPES else "<f8"
-    offset = found.id.get_offset() or place
-    column = Column(dtype, found.shape, offset if offset >= START else place)
+    dtype = dataset.dtype.str if dataset.dtype.str in DTYPES else "<f8"
+    offset = dataset.id.get_offset() or place
+    column = Column(dtype, dataset.shape, offset if offset >= START else place)
     fits = 0 < column.length <= length - column.offset
     return column if fits else Column(dtype, (3,), place)
 
@@ -474,12 +474,12 @@ def test_many_rows_of_one_large_text_share_it(tmp_path):
 
 
 def test_a_file_that_kills_the_child_is_a_fault_and_the_next_is_checked(good, monkeypatch):
-    asked = []
+    processes = []
     ask = proof._ask
 
     def kill_the_first(child, path):
-        asked.append(child)
-        if len(asked) == 1:
+        processes.append(child)
+        if len(processes) == 1:
             child.kill()
             child.wait()
         return ask(child, path)
@@ -487,7 +487,7 @@ def test_a_file_that_kills_the_child_is_a_fault_and_the_next_is_checked(good, mo
     monkeypatch.setattr(proof, "_ask", kill_the_first)
     (fault,) = proof.prove(good.parent, [good.name] * 3)
     assert "crashes libhdf5" in fault[1]
-    assert asked[0] is not asked[1] is asked[2]
+    assert processes[0] is not processes[1] is processes[2]
 
 
 def test_booleans_that_are_neither_are_refused(good):

@@ -375,9 +375,9 @@ def test_the_globs_of_the_card_end_in_h5_and_each_finds_its_own_shards(directory
     ]
     files = [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
     for file in files:
-        found = [(name, split) for name, split, path in globs if fnmatch(file, path)]
+        matches = [(name, split) for name, split, path in globs if fnmatch(file, path)]
         folder, _, shard = file.partition("/")
-        assert found == ([(folder, shard.split("-")[0])] if file in shards else []), file
+        assert matches == ([(folder, shard.split("-")[0])] if file in shards else []), file
 
 
 # the manifest
@@ -473,7 +473,7 @@ SHARD = "standard/train-00001-of-00002.h5"
 def test_a_missing_or_truncated_shard_is_named_with_the_bytes_expected_and_found(copy, read):
     path = copy / SHARD
     size = path.stat().st_size
-    for damage, found in (
+    for damage, size_told in (
         (lambda: path.write_bytes(path.read_bytes()[:100]), "100 bytes"),
         (path.unlink, "missing"),
     ):
@@ -481,7 +481,7 @@ def test_a_missing_or_truncated_shard_is_named_with_the_bytes_expected_and_found
         with pytest.raises(StoreError) as error:
             read(zoo.load(copy)["standard"])
         assert str(error.value).startswith(
-            f"{path}: expected {size} bytes, found {found}; run the same generate-zoo command"
+            f"{path}: expected {size} bytes, found {size_told}; run the same generate-zoo command"
         )
     assert len(zoo.load(copy)["standard"].params("test")) > 0  # other splits stay readable
     assert len(zoo.load(copy)["w_asymmetric"].params("train")) > 0

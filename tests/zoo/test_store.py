@@ -40,14 +40,14 @@ def path(tmp_path) -> Path:
     return tmp_path / "population" / "train-00000-of-00001.h5"
 
 
-def assert_same(found, expected) -> None:
-    assert list(found) == list(expected)
+def assert_same(stored, expected) -> None:
+    assert list(stored) == list(expected)
     for name, array in expected.items():
         if array.dtype.kind in "OU":
-            assert found[name].tolist() == array.tolist()
+            assert stored[name].tolist() == array.tolist()
         else:
-            assert found[name].dtype == array.dtype
-            np.testing.assert_array_equal(found[name], array)
+            assert stored[name].dtype == array.dtype
+            np.testing.assert_array_equal(stored[name], array)
 
 
 # round trips
@@ -331,8 +331,8 @@ def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count)
 def test_a_reader_written_from_the_document_reads_the_same(path, more):
     columns = COLUMNS | {f"tensor.{i}": np.full((4, 2), i, np.float32) for i in range(more)}
     write_columns(path, columns, {"population": "standard", "shard": -3})
-    found, attributes = store_reader.read(path)
-    assert_same(read_columns([path]), found | {"diverged": found["diverged"].astype(bool)})
+    stored, attributes = store_reader.read(path)
+    assert_same(read_columns([path]), stored | {"diverged": stored["diverged"].astype(bool)})
     assert attributes == read_attributes(path)
 
 

@@ -71,9 +71,11 @@ def test_the_order_is_that_of_the_seed_with_any_number_of_workers(
     order = torch.randperm(40, generator=seeded_as_documented(seed=5, epoch=2))
     params, table = population.params("train"), population.table("train")
     wanted = ["optimizer", "test_accuracy", "diverged"]
-    found = list(population.batches("train", 7, seed=5, epoch=2, columns=wanted, workers=workers))
-    assert [len(batch.columns["diverged"]) for batch in found] == [7, 7, 7, 7, 7, 5]
-    for batch, index in zip(found, order.split(7), strict=True):
+    streamed = list(
+        population.batches("train", 7, seed=5, epoch=2, columns=wanted, workers=workers)
+    )
+    assert [len(batch.columns["diverged"]) for batch in streamed] == [7, 7, 7, 7, 7, 5]
+    for batch, index in zip(streamed, order.split(7), strict=True):
         assert same(batch.params, {name: tensor[index] for name, tensor in params.items()})
         assert list(batch.columns) == wanted
         assert batch.columns["optimizer"] == table["optimizer"].iloc[index.numpy()].tolist()

@@ -87,7 +87,7 @@ def write_population(folder: Path, name: str) -> PopulationEntry:
         for number in range(of):
             stop = min(start + SHARD, sum(list(SPLIT.values())[: list(SPLIT).index(split) + 1]))
             path = f"{name}/{split}-{number:05d}-of-{of:05d}.h5"
-            own = {n: v[start:stop] for n, v in table.items()} | {
+            part = {n: v[start:stop] for n, v in table.items()} | {
                 n: v[start:stop].numpy() for n, v in params.items()
             }
             names = {
@@ -97,7 +97,7 @@ def write_population(folder: Path, name: str) -> PopulationEntry:
                 "shards": of,
                 "config_sha256": JOB.sha256,
             }
-            write_columns(folder / path, own, names)
+            write_columns(folder / path, part, names)
             shards[path] = entry(folder / path, stop - start)
             start = stop
     constants = None
