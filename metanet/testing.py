@@ -306,7 +306,7 @@ LAWS: dict[str, Callable[[str, Any, Mapping[str, Any]], None]] = {
 
 
 def _fitted(model: str, population: PopulationLike, options: Mapping[str, Any]) -> Metanet:
-    settings = {"epochs": 12, "patience": 12, "batch_size": 8, **options}
+    settings = {"epochs": 3, "batch_size": 8, **options}
     return Metanet(model, **settings).fit(population)
 
 

@@ -2,6 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples in every run, and no clock: the machine may be busy. `--hypothesis-profile=deep`
+# is what `make test-deep` asks for.
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("deep", deadline=None, derandomize=True, max_examples=300)
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

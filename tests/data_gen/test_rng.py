@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.rng import fold, generator, integers, key, uniform
@@ -63,7 +63,6 @@ def test_generator_is_seeded_by_its_names():
     assert not torch.equal(draw, torch.rand(5, generator=other))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 2**32)
 )
@@ -76,7 +75,6 @@ def test_every_pass_is_a_permutation(lengths, epoch, seed):
         assert sorted(index[0].tolist()) == list(range(length))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 5000))
 def test_order_is_a_function_of_key_and_position_alone(seed, start):
     keys, n = fold(seed, torch.arange(5)), torch.tensor([13, 900, 77, 1200, 1])

@@ -5,7 +5,7 @@ Equal histograms, no network twice, a choice that depends on nothing but the lab
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from studies.learnability.matching import bin_edges, histogram, match_labels
@@ -18,7 +18,6 @@ populations = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(populations, st.integers(1, 30), st.integers(0, 5))
 def test_histograms_agree_and_are_as_large_as_they_can_be(labels, num_bins, seed):
     chosen = match_labels(labels, num_bins=num_bins, seed=seed)
@@ -37,7 +36,6 @@ def test_histograms_agree_and_are_as_large_as_they_can_be(labels, num_bins, seed
         np.testing.assert_array_equal(histograms[name], expected)
 
 
-@settings(deadline=None, max_examples=30)
 @given(populations, st.integers(1, 30))
 def test_the_order_of_the_populations_does_not_matter(labels, num_bins):
     forward = match_labels(labels, num_bins=num_bins, seed=3)

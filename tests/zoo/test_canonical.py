@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.reference.zoo_spaces import Case, cases, rich_cases
@@ -60,7 +60,6 @@ def is_generic(space: WeightSpace, params: Params) -> bool:
 # the laws of a canonical form
 
 
-@settings(max_examples=100)
 @given(rich_cases() | cases(), seeds)
 def test_the_canonical_form_is_constant_on_orbits_and_idempotent(case: Case, seed):
     space = case.space

@@ -1,0 +1,124 @@
+"""Tests of what changed, nearest first by the import graph. `make check` runs them.
+
+    python -m tests.changed [--base REV] [--steps N] [FILE ...]
+
+A test file that imports a changed file is one step away from it. Tests further away than `--steps`
+are left to `make test`; how many they are is said.
+"""
+
+import argparse
+import ast
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("zoo", "data_gen", "metanet", "studies", "tests")
+ALWAYS = ("tests/test_style.py", "tests/test_import_law.py", "tests/test_trust.py")
+
+
+def module_of(path: str) -> str:
+    """The dotted name of a file relative to the project."""
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """The modules that each file imports, by dotted names; files of the project only."""
+    files = {
+        module_of(str(path.relative_to(ROOT))): path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    return {name: set(_imports(path)) & set(files) - {name} for name, path in files.items()}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Names that a file imports, and the modules behind the names that a package has lazily."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            for alias in node.names:
+                yield f"{module}.{alias.name}"
+                yield _lazy(module).get(alias.name, module)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield _lazy(node.value.id).get(node.attr, "")
+
+
+@cache
+def _lazy(package: str) -> dict[str, str]:
+    """Modules of the names that a package loads on first use."""
+    path = ROOT / package / "__init__.py"
+    if package not in PACKAGES or not path.is_file():
+        return {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODULES":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def tests_of(changed: Iterable[str]) -> dict[str, int]:
+    """Test files that reach changed files by imports.
+
+    Args:
+        changed: Python files relative to the project.
+
+    Returns:
+        Steps to the nearest changed file by test file, nearest first.
+    """
+    importers: dict[str, set[str]] = {}
+    for name, imported in graph().items():
+        for module in imported:
+            importers.setdefault(module, set()).add(name)
+    steps = {module_of(path): 0 for path in changed if path.endswith(".py")}
+    waiting = deque(steps)
+    while waiting:
+        name = waiting.popleft()
+        for importer in importers.get(name, set()) - set(steps):
+            steps[importer] = steps[name] + 1
+            waiting.append(importer)
+    found = {name: count for name, count in steps.items() if ".test_" in name}
+    return {
+        f"{name.replace('.', '/')}.py": count
+        for name, count in sorted(found.items(), key=lambda pair: (pair[1], pair[0]))
+    }
+
+
+def changed_files(base: str) -> list[str]:
+    """Files that differ from a revision, those that git does not track yet included."""
+    commands = (
+        ["git", "diff", "--name-only", "--diff-filter=d", base],
+        ["git", "ls-files", "--others", "--exclude-standard"],
+    )
+    outputs = [
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for command in commands
+    ]
+    return sorted({*"".join(outputs).splitlines()})
+
+
+def main() -> None:
+    """Print the test files to run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", help="What changed; what git says if none is given.")
+    parser.add_argument("--base", default="HEAD", help="Changes since this revision.")
+    parser.add_argument("--steps", type=int, default=1, help="Imports between, at most.")
+    options = parser.parse_args()
+    files = options.files or changed_files(options.base)
+    tests = tests_of(files)
+    near = [path for path, count in tests.items() if count <= options.steps]
+    pages = ["tests/test_docs.py"] if any(path.endswith(".md") for path in files) else []
+    print(*dict.fromkeys([*near, *ALWAYS, *pages]), sep="\n")
+    print(f"{len(tests) - len(near)} test files further away: make test", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
