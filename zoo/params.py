@@ -1,7 +1,7 @@
 """Params: the parameters of one network, or of many along leading axes, by their names."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -125,6 +125,11 @@ def select(params: Mapping[str, Tensor], index: Any) -> Params:
     {'bias': tensor([2.])}
     """
     return {name: tensor[index] for name, tensor in params.items()}
+
+
+def mapped(function: Callable[[Tensor], Tensor], params: Mapping[str, Tensor]) -> Params:
+    """What a function, such as `Tensor.double`, makes of every tensor."""
+    return {name: function(tensor) for name, tensor in params.items()}
 
 
 def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Params:

@@ -106,13 +106,12 @@ def _check_patches(input_shape: Sequence[int], patch: int) -> None:
 
 
 def _draw(space: WeightSpace, generator: torch.Generator) -> Params:
-    params: Params = {}
-    for name, shape in space.shapes.items():
-        if name == "position.weight":
-            params[name] = 0.02 * torch.randn(shape, generator=generator)
-        else:
-            params[name] = initial_layer(space, name, generator)
-    return params
+    return {
+        name: 0.02 * torch.randn(shape, generator=generator)
+        if name == "position.weight"
+        else initial_layer(space, name, generator)
+        for name, shape in space.shapes.items()
+    }
 
 
 def _forward(

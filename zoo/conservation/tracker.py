@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.conservation.laws import Law
 from zoo.conservation.quantities import measure
-from zoo.params import Params
+from zoo.params import Params, mapped, stack
 
 
 class Tracker:
@@ -59,7 +59,7 @@ class Tracker:
         if (self._calls - 1) % self._every:
             return
         parameters = dict(model.named_parameters())
-        params = {name: parameter.detach() for name, parameter in parameters.items()}
+        params = mapped(Tensor.detach, parameters)
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         measured = measure(self._laws, params, gradients)
         self._records.append((self._calls - 1, loss.detach().clone(), *measured))
@@ -87,5 +87,4 @@ class Tracker:
 
 
 def _stacked(records: list[Params]) -> dict[str, Float[Tensor, "T ..."]]:
-    names = records[0] if records else ()
-    return {name: torch.stack([record[name] for record in records]) for name in names}
+    return stack(records) if records else {}

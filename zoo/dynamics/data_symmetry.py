@@ -48,7 +48,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from zoo.params import Params, norms
+from zoo.params import Params, mapped, norms
 
 
 def rotation_generator(size: int, plane: tuple[int, int] = (0, 1)) -> Float[Tensor, "d d"]:
@@ -179,7 +179,7 @@ def orbit_gradient(
         losses = vmap(lambda images: loss(apply({**network, weight: first}, images), y))(turned)
         return losses.mean()
 
-    networks = {name: tensor.detach() for name, tensor in params.items()}
+    networks = mapped(Tensor.detach, params)
     return vmap(grad(mean_loss))(networks[weight], networks)
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from zoo.architectures.base import constants_of
-from zoo.params import Params
+from zoo.params import Params, mapped, select
 
 Apply = Callable[[Params, Tensor], Tensor]
 
@@ -53,9 +53,9 @@ def trained_masks(constants: Mapping[str, Tensor]) -> Params:
     >>> trained_masks({"statistic.norm.running_mean": torch.ones(2, dtype=torch.bool)})
     {'norm.running_mean': tensor([False, False])}
     """
-    return constants_of(constants, "free") | {
-        n: ~mask for n, mask in constants_of(constants, "statistic").items()
-    }
+    return constants_of(constants, "free") | mapped(
+        torch.bitwise_not, constants_of(constants, "statistic")
+    )
 
 
 def tangent_kernel(
@@ -147,7 +147,7 @@ def _gram(
     _check(params, free)
     trained = _trained(params, free)
     with torch.no_grad():
-        outputs = apply({name: tensor[0] for name, tensor in params.items()}, x[:1])
+        outputs = apply(select(params, 0), x[:1])
     entries = outputs.shape[1] * sum(params[name][0].numel() for name in trained)
     total = len(x) + (0 if other is None else len(other))
     images = total if entries * total <= max_entries else max(1, max_entries // (2 * entries))

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from zoo.params import Params, trained_part
+from zoo.params import Params, mapped, trained_part
 
 Loss = Callable[[Params], Tensor]
 """The loss of one network, over all images that it is trained on, by its params."""
@@ -151,7 +151,7 @@ def _walk(
     if steps < 1:
         raise ValueError(f"expected at least one step, got {steps}")
     slope = vmap(partial(_velocity, grad_and_value(loss), free or {}))
-    place = {name: tensor.detach() for name, tensor in params.items()}
+    place = mapped(Tensor.detach, params)
     losses, gains = [], []
     for _ in range(steps):
         place, value, gain = step(slope, place, size)
@@ -184,7 +184,7 @@ def _velocity(
 ) -> tuple[Params, Float[Tensor, ""]]:
     """The velocity `-grad L` of one network, 0 at entries that are not trained, and its loss."""
     gradient, value = slope(params)
-    return {name: -part for name, part in trained_part(gradient, free).items()}, value
+    return mapped(Tensor.neg, trained_part(gradient, free)), value
 
 
 def _moved(params: Params, velocity: Params, time: float) -> Params:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from zoo.dynamics.finite_width import MAX_ENTRIES, Apply, tangent_kernel, tangent_kernel_trace
-from zoo.params import norms
+from zoo.params import mapped, norms, select
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def kernel_drift(
     count = next(iter(checkpoints.values())).shape[1]
     kernels = []
     for t in range(count):
-        params = {name: tensor[:, t] for name, tensor in checkpoints.items()}
+        params = select(checkpoints, (slice(None), t))
         kernels.append(tangent_kernel_trace(apply, params, x, free=free, max_entries=max_entries))
     distances = [kernel_distance(kernel, kernels[0]) for kernel in kernels]
     alignments = [kernel_alignment(kernel, kernels[0]) for kernel in kernels]
@@ -172,8 +172,7 @@ def prediction_error(
     """
     kernel = tangent_kernel(apply, before, x, free=free, max_entries=max_entries)
     start, end = (
-        vmap(apply, (0, None))({n: t.detach() for n, t in params.items()}, x)
-        for params in (before, after)
+        vmap(apply, (0, None))(mapped(Tensor.detach, params), x) for params in (before, after)
     )
     predicted = linearized_outputs(kernel, start, targets, kernel.new_tensor([time]))[:, 0]
     return norms(predicted - end) / norms(end - start)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params, trained_part
+from zoo.params import Params, select, trained_part
 from zoo.pattern import labels
 from zoo.symmetry.action import GroupElement, act, restricted, sample
 from zoo.symmetry.bilinear import diagonal_residual, pairs, scaling_terms
@@ -176,7 +176,7 @@ class _Subject:
     def _each(self, function: Callable[..., Any], *stacked: Params) -> list[Tensor]:
         if self.lead:
             return list(tensors_in(torch.func.vmap(function)(*stacked)))
-        one = [{name: tensor[0] for name, tensor in part.items()} for part in stacked]
+        one = [select(part, 0) for part in stacked]
         return [output[None] for output in tensors_in(function(*one))]
 
 

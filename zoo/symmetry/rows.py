@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params, batch_shape
+from zoo.params import Params, batch_shape, select
 from zoo.weight_space import WeightSpace
 
 Result = TypeVar("Result")
@@ -68,8 +68,7 @@ def in_chunks(
     results = []
     for start in range(0, max(count, 1), size):
         rows = slice(start, start + size)
-        parts = [{n: t[rows] for n, t in values.items()} for values in (params, *others)]
-        results.append(step(*parts))
+        results.append(step(*(select(values, rows) for values in (params, *others))))
     return results
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.architectures import Architecture, build_architecture
 from zoo.architectures.base import constants_of, written_axis
-from zoo.params import Params, flatten, free_entries, stack, trained_part, unflatten
+from zoo.params import Params, flatten, free_entries, mapped, stack, trained_part, unflatten
 from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import (
     TOLERANCES,
@@ -134,7 +134,7 @@ def _expect_close(otherwise: str, expected: Tensor, got: Tensor) -> None:
 def apply_is_a_function(architecture: Architecture, inputs: Tensor, seed: int) -> None:
     """`apply` gives finite `[X, K]`, the same every time, and changes neither params nor inputs."""
     params = architecture.init(seeded(seed))
-    kept, kept_inputs = {name: tensor.clone() for name, tensor in params.items()}, inputs.clone()
+    kept, kept_inputs = mapped(Tensor.clone, params), inputs.clone()
     first, again = architecture.apply(params, inputs), architecture.apply(params, inputs)
     expect(
         first.dim() == 2 and len(first) == len(inputs),
@@ -269,7 +269,7 @@ def _changed(params: Params, others: Params) -> list[str]:
 def _network(architecture: Architecture, seed: int) -> Params:
     """An initial network whose trained entries are off their initial values."""
     source = seeded(seed)
-    start = {name: tensor.double() for name, tensor in architecture.init(source).items()}
+    start = mapped(Tensor.double, architecture.init(source))
     noise = {
         name: 0.05 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
         for name, tensor in start.items()

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.architectures.base import Activate, Architecture, Inputs
-from zoo.params import Params, batch_shape
+from zoo.params import Params, batch_shape, mapped
 from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
 
@@ -141,10 +141,10 @@ class ModuleFunction:
         _check_activate(activate)
         # Copies, since a norm writes its new statistics, and its count of batches, into the old.
         buffers = {**self._constants(params), **self._statistics(params)}
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        copies = mapped(Tensor.clone, buffers)
         tensors = {f"module.{name}": t for name, t in {**params, **copies}.items()}
         result, moved = _run(self.moving, tensors, x)
-        return self._picked(result), {name: tensor.detach() for name, tensor in moved.items()}
+        return self._picked(result), mapped(Tensor.detach, moved)
 
     def _statistics(self, params: Params) -> Params:
         """Running statistics, which have no derivative: torch has none for norms that use them."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export.exported_program import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
-from zoo.params import Params
+from zoo.params import Params, mapped
 from zoo.symmetry.outputs import tensors_in
 
 _BATCH_NORMS = ("_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm")
@@ -52,22 +52,22 @@ class Program:
     outputs: Sequence[Node]
     inputs: Sequence[str]
 
+    def _placeholders(self) -> list[Node]:
+        return list(self.graph.graph.find_nodes(op="placeholder"))
+
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs that are tensors."""
-        placeholders = self.graph.graph.find_nodes(op="placeholder")
-        examples = {node.name: node.meta.get("val") for node in placeholders}
         return {
-            name: tuple(examples[name].shape)
-            for name in self.inputs
-            if isinstance(examples[name], Tensor)
+            node.name: tuple(example.shape)
+            for node in self._placeholders()
+            if node.name in self.inputs and isinstance(example := node.meta.get("val"), Tensor)
         }
 
     def used(self) -> set[str]:
         """Parameters that the graph reads."""
-        placeholders = self.graph.graph.find_nodes(op="placeholder")
         return {
             self.parameters[node.name]
-            for node in placeholders
+            for node in self._placeholders()
             if node.users and node.name in self.parameters
         }
 
@@ -83,8 +83,7 @@ class Program:
         """
         values = {**self.constants, **dict(zip(self.inputs, inputs, strict=True))}
         values |= {p: params[name] for p, name in self.parameters.items()}
-        placeholders = self.graph.graph.find_nodes(op="placeholder")
-        arguments = [_double(values.get(node.name)) for node in placeholders]
+        arguments = [_double(values.get(node.name)) for node in self._placeholders()]
         with torch.no_grad():
             results = _DoubleInterpreter(self.graph).run(*arguments)
         (output,) = self.graph.graph.find_nodes(op="output")
@@ -206,8 +205,7 @@ def _program(wrapped: _Output, exported: ExportedProgram, statistics: Sequence[s
 
 def _parameters_of(module: nn.Module, running: Collection[str]) -> Params:
     statistics = {name: module.get_buffer(name) for name in sorted(running)}
-    tensors = {**dict(module.named_parameters()), **statistics}
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+    return mapped(Tensor.detach, {**dict(module.named_parameters()), **statistics})
 
 
 def _constants(wrapped: _Output, exported: ExportedProgram) -> dict[str, Tensor]:

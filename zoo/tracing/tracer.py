@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from zoo.architectures.base import MODULE, Architecture, Inputs, statistic_constants
-from zoo.params import Params, perturb
+from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
 from zoo.tracing.function import ModuleFunction, RunningStatistics, arguments, module_params
 from zoo.tracing.program import Program, TraceError, export
@@ -117,7 +117,7 @@ def verify_space(
     Raises:
         TraceError: If the function changes; names the neuron groups that are at fault.
     """
-    double = {name: tensor.double() for name, tensor in params.items()}
+    double = mapped(Tensor.double, params)
     generator = generator or torch.Generator().manual_seed(0)
     change = max_output_change(space, apply, double, generator, num_samples)
     if change <= tolerance:
