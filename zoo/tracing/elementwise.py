@@ -17,6 +17,7 @@ from zoo.tracing.values import (
     multiply,
     positive,
     rescale,
+    shifted,
     unscaled,
 )
 
@@ -95,16 +96,12 @@ def _values(*operands: Any) -> list[Value]:
     return [operand for operand in operands if isinstance(operand, Value)]
 
 
-def _plus_number(ctx: Context, value: Value, number: Number) -> Value:
-    return value if number == 0 else replace(unscaled(ctx, value), zero=False)
-
-
 @rule("add", "sub", "rsub")
 def _add(ctx: Context, one: Any, other: Any, **_alpha: Any) -> Value:
     operands = _values(one, other)
     if len(operands) == 2:
         return add(ctx, *operands)
-    return _plus_number(ctx, operands[0], other if operands[0] is one else one)
+    return shifted(ctx, operands[0], other if operands[0] is one else one)
 
 
 @rule("mul")
@@ -118,7 +115,7 @@ def _div(ctx: Context, one: Any, other: Any, rounding_mode: str | None = None) -
         return _any_function(ctx, one, other)
     if not isinstance(other, Value):
         return one
-    return multiply(ctx, *_values(one, rescale(other, lambda scale: scale * -1)))
+    return _mul(ctx, one, rescale(other, lambda scale: scale * -1))
 
 
 @rule("maximum", "minimum")
@@ -137,7 +134,7 @@ def _where(ctx: Context, condition: Value, one: Any, other: Any) -> Value:
 @rule("eq", "ne", "lt", "le", "gt", "ge")
 def _compare(ctx: Context, one: Value, other: Any) -> Value:
     if isinstance(other, Value):
-        compared = positive(ctx, add(ctx, one, other))
+        compared = _maximum(ctx, one, other)
     elif other == 0 or abs(other) == math.inf:
         compared = positive(ctx, one)
     else:

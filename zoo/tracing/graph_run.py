@@ -238,8 +238,7 @@ def _has_shape(value: Any, shape: Shape | None) -> bool:
 
 
 def _without_source(value: Value) -> Value:
-    dims = [relabel(resolve(d), lambda leaf: Leaf(leaf.atom, leaf.scale)) for d in value.dims]
-    return replace(value, dims=tuple(dims))
+    return value.each(partial(relabel, change=partial(replace, source=None)))
 
 
 def _line(node: Node) -> str:

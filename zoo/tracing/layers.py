@@ -70,7 +70,7 @@ def _attention(
         ctx.algebra.fix(query.dims[-2], key.dims[-2])
     if enable_gqa and size(key.dims[-3]) > 1:
         key, value = _shared_heads(ctx, query, key, value)
-    swapped = replace(key, dims=(*key.dims[:-2], key.dims[-1], key.dims[-2]))
+    swapped = key.of((*key.dims[:-2], key.dims[-1], key.dims[-2]))
     scores = unscaled(ctx, _contraction(ctx, query, swapped))
     if attn_mask is not None:
         scores = add(ctx, scores, unscaled(ctx, attn_mask))
@@ -92,7 +92,7 @@ def _trilinear(ctx: Context, *args: Any) -> Value:
         dims = list(value.dims)
         for axis in sorted(axes):
             dims.insert(axis, ())
-        grown.append(Value(tuple(dims), value.zero))
+        grown.append(value.of(dims))
     return reduce(ctx, multiply(ctx, *grown), summed, keepdim=False)
 
 
@@ -144,7 +144,7 @@ def _grouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, group
 
 def _average_pool(rank: int, ctx: Context, x: Value, *_args: Any, **_kwargs: Any) -> Value:
     ctx.algebra.fix(*x.dims[-rank:])
-    return Value((*x.dims[:-rank], *map(fixed, ctx.shape[-rank:])), x.zero)
+    return x.of((*x.dims[:-rank], *map(fixed, ctx.shape[-rank:])))
 
 
 def _max_pool(
@@ -184,7 +184,7 @@ def _by_channel(ctx: Context, x: Value, weight: Value | None, bias: Value | None
 
 
 def _on_channels(value: Value, rank: int) -> Value:
-    return Value((value.dims[0], *((),) * (rank - 2)), value.zero)
+    return value.of((value.dims[0], *((),) * (rank - 2)))
 
 
 @rule("native_layer_norm", "layer_norm")
@@ -245,6 +245,8 @@ def _instance_norm(
 @rule("_weight_norm_interface")
 def _weight_norm(ctx: Context, direction: Value, length: Value, axis: int = 0) -> Any:
     others = [i for i in range(len(direction.dims)) if i != axis]
-    norm = reduce(ctx, direction, others, keepdim=True, change=unsigned)
+    norm = rescale(direction, unsigned)
+    if others:
+        norm = reduce(ctx, direction, others, keepdim=True, change=unsigned)
     inverse = rescale(norm, lambda scale: scale * -1)
     return multiply(ctx, direction, inverse, length), norm

@@ -20,7 +20,7 @@ def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs
         if leaf.source is not None:
             ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
     ctx.algebra.fix(weight.dims[0])
-    return Value((*unscaled(ctx, index).dims, weight.dims[1]), weight.zero)
+    return weight.of((*unscaled(ctx, index).dims, weight.dims[1]))
 
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")

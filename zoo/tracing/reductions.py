@@ -18,19 +18,19 @@ from zoo.tracing.values import (
 def _sum(
     ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
 ) -> Value:
-    return reduce(ctx, value, chosen_axes(value, dim), keepdim)
+    return reduce(ctx, value, dim, keepdim)
 
 
 @rule("amax", "amin")
 def _amax(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    return reduce(ctx, value, chosen_axes(value, dim), keepdim, ctx.algebra.equations.vanish_sign)
+    return reduce(ctx, value, dim, keepdim, ctx.algebra.equations.vanish_sign)
 
 
 @rule("var", "var.correction")
 def _var(
     ctx: Context, value: Value, dim: Any = None, *_args: Any, keepdim: bool = False, **_kwargs: Any
 ) -> Value:
-    return reduce(ctx, value, chosen_axes(value, dim), keepdim, lambda scale: scale * 2)
+    return reduce(ctx, value, dim, keepdim, lambda scale: scale * 2)
 
 
 @rule("linalg_vector_norm")
@@ -42,7 +42,7 @@ def _norm(
     keepdim: bool = False,
     **_kwargs: Any,
 ) -> Value:
-    return reduce(ctx, value, chosen_axes(value, dim), keepdim, unsigned)
+    return reduce(ctx, value, dim, keepdim, unsigned)
 
 
 @rule(
@@ -51,20 +51,20 @@ def _norm(
 def _reduce_unscaled(
     ctx: Context, value: Value, dim: Any = None, keepdim: bool = False, **_kwargs: Any
 ) -> Value:
-    return reduce(ctx, unscaled(ctx, value), chosen_axes(value, dim), keepdim)
+    return reduce(ctx, unscaled(ctx, value), dim, keepdim)
 
 
 @rule("max.dim", "min.dim")
 def _max_dim(ctx: Context, value: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
     ctx.algebra.fix(value.dims[dim])  # the indices name positions
-    best = reduce(ctx, value, [dim], keepdim, ctx.algebra.equations.vanish_sign)
+    best = _amax(ctx, value, dim, keepdim)
     return best, rescale(best, lambda _: ONE)
 
 
 @rule("argmax", "argmin")
 def _argmax(ctx: Context, value: Value, dim: int | None = None, keepdim: bool = False) -> Value:
     ctx.algebra.fix(*(value.dims[axis] for axis in chosen_axes(value, dim)))
-    return reduce(ctx, unscaled(ctx, value), chosen_axes(value, dim), keepdim)
+    return _reduce_unscaled(ctx, value, dim, keepdim)
 
 
 @rule("cumsum", "cumprod")

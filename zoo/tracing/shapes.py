@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from zoo.tracing.dims import Cat, Dim, fixed, resolve, size, wild
@@ -14,7 +13,7 @@ from zoo.tracing.values import (
     chosen_axes,
     pick,
     reshape,
-    unscaled,
+    shifted,
 )
 
 
@@ -22,26 +21,24 @@ from zoo.tracing.values import (
 def _view(ctx: Context, value: Value, sizes: Sequence[int]) -> Value:
     total = math.prod(size(dim) for dim in value.dims)
     known = math.prod(n for n in sizes if n != -1)
-    return replace(
-        value, dims=reshape(ctx, value.dims, [total // known if n == -1 else n for n in sizes])
-    )
+    return value.of(reshape(ctx, value.dims, [total // known if n == -1 else n for n in sizes]))
 
 
 @rule("permute")
 def _permute(_ctx: Context, value: Value, order: Sequence[int]) -> Value:
-    return replace(value, dims=tuple(value.dims[axis] for axis in order))
+    return value.of(value.dims[axis] for axis in order)
 
 
 @rule("transpose.int", "transpose")
 def _transpose(_ctx: Context, value: Value, one: int, other: int) -> Value:
     dims = list(value.dims)
     dims[one], dims[other] = dims[other], dims[one]
-    return replace(value, dims=tuple(dims))
+    return value.of(dims)
 
 
 @rule("t")
 def _t(_ctx: Context, value: Value) -> Value:
-    return replace(value, dims=value.dims[::-1])
+    return value.of(value.dims[::-1])
 
 
 @rule("unsqueeze")
@@ -51,29 +48,22 @@ def _unsqueeze(_ctx: Context, value: Value, axis: int) -> Value:
 
 @rule("squeeze", "squeeze.dim", "squeeze.dims")
 def _squeeze(_ctx: Context, value: Value, axes: Any = None) -> Value:
-    chosen = {axis % len(value.dims) for axis in chosen_axes(value, axes)} if value.dims else set()
-    return replace(
-        value,
-        dims=tuple(d for i, d in enumerate(value.dims) if i not in chosen or size(resolve(d)) > 1),
-    )
+    chosen = chosen_axes(value, axes)
+    return value.of(d for i, d in enumerate(value.dims) if i not in chosen or size(d) > 1)
 
 
 @rule("expand")
 def _expand(_ctx: Context, value: Value, sizes: Sequence[int], **_kwargs: Any) -> Value:
-    dims = ((),) * (len(sizes) - len(value.dims)) + value.dims
-    grown = [
+    return value.of(
         wild(n, free=value.zero) if n > 1 and not resolve(dim) else dim
-        for n, dim in zip(sizes, dims, strict=True)
-    ]
-    return replace(value, dims=tuple(grown))
+        for n, dim in zip(sizes, value.padded(len(sizes)), strict=True)
+    )
 
 
 @rule("repeat")
 def _repeat(_ctx: Context, value: Value, times: Sequence[int]) -> Value:
-    dims = ((),) * (len(times) - len(value.dims)) + value.dims
-    return replace(
-        value, dims=tuple((*fixed(n), *resolve(dim)) for n, dim in zip(times, dims, strict=True))
-    )
+    dims = value.padded(len(times))
+    return value.of((*fixed(n), *resolve(dim)) for n, dim in zip(times, dims, strict=True))
 
 
 @rule("select.int", "select")
@@ -135,7 +125,7 @@ def _as_strided(
     wanted = list(zip(sizes, strides, strict=True))
     if offset or sorted(pair for pair in wanted if pair[0] > 1) != sorted(known):
         return None
-    return Value(tuple(known.get(pair, ()) for pair in wanted), value.zero)
+    return value.of(known.get(pair, ()) for pair in wanted)
 
 
 @rule("flip", "roll")
@@ -172,8 +162,7 @@ def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0)
     for i in range(len(padding) // 2):
         before, after = padding[2 * i : 2 * i + 2]
         dims[-1 - i] = _padded(ctx, dims[-1 - i], before, after, number)
-    padded = Value(tuple(dims), value.zero)
-    return padded if number == 0 else replace(unscaled(ctx, padded), zero=False)
+    return shifted(ctx, value.of(dims), number)
 
 
 def _padded(ctx: Context, dim: Dim, before: int, after: int, number: Number) -> Dim:

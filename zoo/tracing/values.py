@@ -1,6 +1,6 @@
 """Values of the graph, and what rules need: broadcasting, contraction, reshaping, selection."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -41,15 +41,27 @@ class Value:
         """All leaves of all axes."""
         return (leaf for dim in self.dims for leaf in leaves(dim))
 
+    def of(self, dims: Iterable[Dim]) -> "Value":
+        """The value with other axes."""
+        return replace(self, dims=tuple(dims))
+
+    def each(self, change: Callable[[Dim], Dim]) -> "Value":
+        """The value with every axis changed."""
+        return self.of(change(resolve(dim)) for dim in self.dims)
+
+    def padded(self, rank: int) -> tuple[Dim, ...]:
+        """The axes, with axes of size 1 before them up to a rank."""
+        return ((),) * (rank - len(self.dims)) + self.dims
+
     def put(self, axis: int, *dims: Dim) -> "Value":
         """The value with others in place of one axis."""
         axis %= len(self.dims)
-        return replace(self, dims=(*self.dims[:axis], *dims, *self.dims[axis + 1 :]))
+        return self.of((*self.dims[:axis], *dims, *self.dims[axis + 1 :]))
 
     def grown(self, axis: int) -> "Value":
         """The value with a new axis of size 1."""
         axis %= len(self.dims) + 1
-        return replace(self, dims=(*self.dims[:axis], (), *self.dims[axis:]))
+        return self.of((*self.dims[:axis], (), *self.dims[axis:]))
 
 
 @dataclass
@@ -80,11 +92,8 @@ class Context:
 
 def rescale(value: Value, change: Callable[[Scale], Scale], zero: bool = False) -> Value:
     """Change the scale along every axis."""
-    dims = [
-        relabel(resolve(dim), lambda leaf: Leaf(leaf.atom, change(leaf.scale), leaf.source))
-        for dim in value.dims
-    ]
-    return Value(tuple(dims), zero)
+    rescaled = partial(relabel, change=lambda leaf: replace(leaf, scale=change(leaf.scale)))
+    return replace(value.each(rescaled), zero=zero)
 
 
 def unscaled(ctx: Context, value: Value) -> Value:
@@ -95,6 +104,11 @@ def unscaled(ctx: Context, value: Value) -> Value:
 def positive(ctx: Context, value: Value) -> Value:
     """Demand that no sign acts on a value."""
     return rescale(value, ctx.algebra.equations.vanish_sign)
+
+
+def shifted(ctx: Context, value: Value, number: float) -> Value:
+    """Add a number to every entry."""
+    return value if number == 0 else rescale(value, ctx.algebra.equations.vanish)
 
 
 def add(ctx: Context, *values: Value) -> Value:
@@ -119,7 +133,7 @@ def multiply(ctx: Context, *values: Value) -> Value:
 def _aligned(values: Sequence[Value]) -> Iterator[tuple[Dim, ...]]:
     """For each axis of the broadcast shape the axes of all values."""
     rank = max(len(value.dims) for value in values)
-    return zip(*(((),) * (rank - len(value.dims)) + value.dims for value in values), strict=True)
+    return zip(*(value.padded(rank) for value in values), strict=True)
 
 
 def _identified(ctx: Context, dims: Sequence[Dim], merge: Merge) -> Dim:
@@ -147,29 +161,29 @@ def mark_operands(ctx: Context, *values: Value) -> None:
     ctx.operands.update(source[0] for source in sources if source is not None)
 
 
-def chosen_axes(value: Value, dim: Any) -> list[int]:
-    """Numbers of the axes that an argument `dim` names; all if it names none."""
+def chosen_axes(value: Value, dim: Any) -> set[int]:
+    """Numbers, from 0, of the axes that an argument `dim` names; all if it names none."""
+    rank = len(value.dims)
     if dim is None or dim == []:
-        return list(range(len(value.dims)))
-    return [dim] if isinstance(dim, int) else list(dim)
+        return set(range(rank))
+    return {axis % rank for axis in ([dim] if isinstance(dim, int) else dim) if rank}
 
 
 def reduce(
     ctx: Context,
     value: Value,
-    axes: Sequence[int],
+    dim: Any,
     keepdim: bool,
     change: Callable[[Scale], Scale] = lambda scale: scale,
 ) -> Value:
-    """Reduce axes by a function that does not depend on their order."""
-    rank = len(value.dims)
-    reduced = {axis % rank for axis in axes} if rank else set()
+    """Reduce the axes that `dim` names by a function that does not depend on their order."""
+    reduced = chosen_axes(value, dim)
     for axis in reduced:
         for leaf in leaves(value.dims[axis]):
             ctx.algebra.equations.vanish(leaf.scale)
-    kept = rescale(value, change).dims
-    left = [() if i in reduced else dim for i, dim in enumerate(kept)]
-    return Value(tuple(dim for i, dim in enumerate(left) if keepdim or i not in reduced))
+    kept = enumerate(rescale(value, change).dims)
+    left = (() if i in reduced else dim for i, dim in kept if keepdim or i not in reduced)
+    return Value(tuple(left))
 
 
 def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Value:
@@ -195,12 +209,10 @@ def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen:
         ctx.selectors.add(atom.split_at)
     ctx.algebra.fix((leaf,))
     if len(chosen) == 1:
-        dims = tuple(choose(resolve(dim), atom, chosen[0]) for dim in value.dims)
-        return replace(value, dims=dims).put(axis, ())
+        return value.each(lambda dim: choose(dim, atom, chosen[0])).put(axis, ())
     selector = Atom(len(chosen), fixed=True, plain=atom.plain)
     narrowed = partial(_narrowed, atom, selector, chosen)
-    dims = tuple(rewrite(resolve(dim), narrowed) for dim in value.dims)
-    return replace(value, dims=dims).put(axis, (Leaf(selector),))
+    return value.each(partial(rewrite, change=narrowed)).put(axis, (Leaf(selector),))
 
 
 def _narrowed(atom: Atom, selector: Atom, chosen: range, factor: Factor) -> Dim | None:
@@ -275,4 +287,4 @@ def _product(factors: Sequence[Factor]) -> Dim:
 def settle(ctx: Context, value: Value) -> Value:
     """Identify alternatives whose selector is no longer an axis of the value."""
     present = frozenset(leaf.atom for leaf in value.leaves())
-    return Value(tuple(ctx.algebra.collapse(dim, present) for dim in value.dims), value.zero)
+    return value.each(partial(ctx.algebra.collapse, keep=present))
