@@ -37,6 +37,16 @@ class NeuronGroup:
     scaling: Scaling = "none"
     activation: str = "linear"
 
+    @property
+    def may_flip(self) -> bool:
+        """Whether the sign of single neurons may change."""
+        return self.scaling in ("sign", "any")
+
+    @property
+    def may_stretch(self) -> bool:
+        """Whether single neurons have positive scales."""
+        return self.scaling in ("positive", "any")
+
     def __post_init__(self):
         """Check the fields.
 

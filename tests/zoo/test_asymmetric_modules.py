@@ -606,7 +606,7 @@ REFUSED = {
     "kind": (
         Perceptron(6, 5, 3),
         {"kind": "wide"},
-        r"unknown kind of asymmetry 'wide'; known are \['sigma', 'syre', 'w'\]",
+        r"unknown asymmetry 'wide'; known are \['sigma', 'syre', 'w'\]",
     ),
     "option": (
         Perceptron(6, 5, 3),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.architectures.base import Architecture, written_axis
-from zoo.architectures.masks import Amount, draw_fixed
+from zoo.architectures.masks import Amount, draw_fixed, draw_mixing, draw_offset
 from zoo.pattern import labels
 from zoo.weight_space import WeightSpace
 
@@ -111,16 +111,11 @@ def sigma_asymmetric(
         raise ValueError("sigma_asymmetric: the architecture has no non-linearity to replace")
     for name in gated:
         axis = written_axis(space, name)
-        constants[f"mixing.{name}"] = _draw_mixing(space.size(axis), std, generator)
+        constants[f"mixing.{name}"] = draw_mixing(space.size(axis), std, generator)
         mixed |= {label.group for label in labels(axis)}
     figlu = {name: replace(group, activation="figlu") for name, group in gated.items()}
     space = _declare_less(WeightSpace({**space.groups, **figlu}, space.tensors), mixed, mixed)
     return replace(architecture, space=space, constants=constants)
-
-
-def _draw_mixing(size: int, std: float | None, generator: torch.Generator) -> Tensor:
-    scale = size**-0.5 if std is None else std
-    return scale * torch.randn(size, size, generator=generator)
 
 
 def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.01) -> Architecture:
@@ -143,12 +138,10 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     References:
         Ziyin et al. 2024, arXiv 2408.15495.
     """
-    if not 0 < std < math.inf:
-        raise ValueError(f"syre: expected std > 0, got {std}")
     space, constants = architecture.space, dict(architecture.constants)
     for name, shape in space.shapes.items():
         if name not in architecture.statistics:
-            constants[f"offset.{name}"] = std * torch.randn(shape, generator=generator)
+            constants[f"offset.{name}"] = draw_offset(shape, std, generator)
     space = _declare_less(space, set(space.groups), set(space.groups))
     return replace(architecture, space=space, constants=constants)
 

@@ -33,21 +33,21 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Scaling]] = {
 }
 
 
-def check_activation(name: str) -> str:
-    """Return the name of a known activation.
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of a module as positional and named ones."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {}
 
-    Args:
-        name: Name to look up.
 
-    Returns:
-        The same name.
+def check_activation(name: str) -> None:
+    """Refuse the name of an activation that there is not.
 
     Raises:
         ValueError: If there is no such activation.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; known are {sorted(ACTIVATIONS)}")
-    return name
 
 
 def figlu(

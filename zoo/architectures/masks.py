@@ -1,4 +1,4 @@
-"""Masks and fixed entries of W-asymmetric weights, for architectures and for torch modules."""
+"""Constants of asymmetric twins, for architectures and for torch modules."""
 
 import itertools
 import math
@@ -9,6 +9,33 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Amount = int | float
+
+
+def draw_mixing(size: int, std: Amount | None, generator: torch.Generator) -> Float[Tensor, "d d"]:
+    """Draw the mixing matrix of FiGLU, `F ~ N(0, std^2)`, of `1 / sqrt(d)` if `std` is None."""
+    scale = size**-0.5 if std is None else std
+    return scale * torch.randn(size, size, generator=generator)
+
+
+def draw_offset(
+    shape: Sequence[int], std: Amount, generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """Draw the offset of a tensor.
+
+    Args:
+        shape: Shape of the tensor.
+        std: Standard deviation of the entries.
+        generator: Source of randomness.
+
+    Returns:
+        The offset `F ~ N(0, std^2)`.
+
+    Raises:
+        ValueError: If `std` is not positive.
+    """
+    if not 0 < std < math.inf:
+        raise ValueError(f"syre: expected std > 0, got {std}")
+    return std * torch.randn(shape, generator=generator)
 
 
 def draw_fixed(

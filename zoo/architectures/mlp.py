@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.architectures.base import Activate, Architecture, check_activation
 from zoo.architectures.layers import draw_layers, hidden_group, layer_patterns
-from zoo.architectures.norms import Normalize, layer_norm, no_norm
+from zoo.architectures.norms import Normalize, layer_norm, look_up_norm, no_norm
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -42,10 +42,9 @@ def build_mlp(
         ValueError: If an option is unknown or a width is not positive.
     """
     check_activation(activation)
-    if norm not in _NORMS:
-        raise ValueError(f"unknown norm {norm!r} for an mlp; known are {sorted(_NORMS)}")
+    normalize = look_up_norm("an mlp", norm, _NORMS)
     space = _space([math.prod(input_shape), *hidden, num_classes], activation, norm)
-    forward = partial(_forward, len(hidden), _NORMS[norm])
+    forward = partial(_forward, len(hidden), normalize)
     return Architecture(space, partial(draw_layers, space), forward)
 
 

@@ -1,6 +1,6 @@
 """Norms of channels and features; the running statistics of batch norm are params."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,25 @@ Normalize = Callable[[Params, str, Tensor], Tensor]
 """`normalize(params, name, z)`: run the norm layer of that name on `z`, channels on axis 1."""
 
 EPSILON, MOMENTUM = 1e-5, 0.1
+
+
+def look_up_norm(what: str, norm: str, norms: Mapping[str, Normalize]) -> Normalize:
+    """Look a norm up.
+
+    Args:
+        what: What has the norm, for errors.
+        norm: Name of the norm.
+        norms: The norms that it may have, by name.
+
+    Returns:
+        The norm.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if norm not in norms:
+        raise ValueError(f"unknown norm {norm!r} for {what}; known are {sorted(norms)}")
+    return norms[norm]
 
 
 def before_norm(group: str, scaling: Scaling, norm: str) -> str:

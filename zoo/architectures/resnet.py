@@ -26,6 +26,7 @@ from zoo.architectures.norms import (
     batch_norm,
     group_norm,
     is_statistic,
+    look_up_norm,
     no_norm,
     training_batch_norm,
 )
@@ -83,8 +84,7 @@ def build_resnet(
     """
     check_activation(activation)
     check_image_shape("resnet", tuple(input_shape))
-    if norm not in _NORMS:
-        raise ValueError(f"unknown norm {norm!r} for a resnet; known are {sorted(_NORMS)}")
+    normalize = look_up_norm("a resnet", norm, _NORMS)
     if depth < 8 or depth % 6 != 2 or len(channels) != 3:
         raise ValueError(
             "resnet: expected depth 8, 14, 20, ... and three channels, "
@@ -95,7 +95,7 @@ def build_resnet(
     groups = _groups(stages, blocks, activation)
     patterns = _patterns(blocks, activation, norm)
     space = whole_space(input_shape[0], groups, num_classes, patterns, "r3")
-    draw, forward = partial(draw_layers, space), partial(_forward, blocks, _NORMS[norm])
+    draw, forward = partial(draw_layers, space), partial(_forward, blocks, normalize)
     if norm != "batch":
         return Architecture(space, draw, forward)
     statistics = statistic_constants(space, filter(is_statistic, space.tensors))

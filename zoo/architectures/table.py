@@ -90,9 +90,7 @@ def check_architecture(name: str | None, options: Mapping[str, Any]) -> Callable
     Raises:
         ValueError: If the name or an option is unknown, or an option has the wrong type.
     """
-    builder = look_up("architecture", name, ARCHITECTURES)
-    check_options(f"architecture {name!r}", builder, options, given=("input_shape", "num_classes"))
-    return builder
+    return look_up("architecture", name, ARCHITECTURES, options, ("input_shape", "num_classes"))
 
 
 def check_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..., Architecture]:
@@ -108,46 +106,41 @@ def check_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..
     Raises:
         ValueError: If the kind or an option is unknown, or an option has the wrong type.
     """
-    wrapper = look_up("asymmetry", kind, ASYMMETRIES)
-    check_options(f"asymmetry {kind!r}", wrapper, options, given=("architecture", "generator"))
-    return wrapper
+    return look_up("asymmetry", kind, ASYMMETRIES, options, ("architecture", "generator"))
 
 
 def look_up(
-    what: str, name: str | None, table: Mapping[str, Callable[..., Any]]
+    what: str,
+    name: str | None,
+    table: Mapping[str, Callable[..., Any]],
+    options: Mapping[str, Any],
+    given: tuple[str, ...],
 ) -> Callable[..., Any]:
-    """Look a function up in a table.
+    """Look a function up in a table and check names and types of its options.
 
     Args:
         what: What the table holds, for errors.
         name: Name to look up.
         table: The functions by name.
+        options: Options of the function.
+        given: Names of its arguments that are not options.
 
     Returns:
         The function.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or an option is unknown or has the wrong type.
     """
     if name is None or name not in table:
         raise ValueError(f"unknown {what} {name!r}; known are {sorted(table)}")
+    _check_options(f"{what} {name!r}", table[name], options, given)
     return table[name]
 
 
-def check_options(
+def _check_options(
     what: str, function: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
 ) -> None:
-    """Check names and types of the options of a function against its signature.
-
-    Args:
-        what: What the function builds, for errors.
-        function: The function.
-        options: Options to check.
-        given: Names of its arguments that are not options.
-
-    Raises:
-        ValueError: If an option is unknown or has the wrong type.
-    """
+    """Check options against the signature of the function that takes them."""
     valid = {
         name: p.annotation
         for name, p in inspect.signature(function).parameters.items()

@@ -228,7 +228,7 @@ def declared_laws(space: WeightSpace) -> tuple[Law, ...]:
     >>> [(law.name, law.shape) for law in declared_laws(build_mlp((4,), 3, hidden=(8, 6)).space)]
     [('h1.balance', (8,)), ('h2.balance', (6,))]
     """
-    scaled = [name for name, group in space.groups.items() if group.scaling in ("positive", "any")]
+    scaled = [name for name, group in space.groups.items() if group.may_stretch]
     return tuple(balance(space, name) for name in scaled if scaling_terms(space, name))
 
 

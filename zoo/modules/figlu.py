@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.architectures.base import figlu
+from zoo.architectures.base import arguments, figlu
+from zoo.architectures.masks import draw_mixing
 from zoo.modules.tensors import (
     check_open,
     check_patterns,
@@ -180,8 +181,7 @@ def _unit(
     axis = axes.pop() or -1
     mixings = []
     for width in dict.fromkeys(x.shape[axis] for x, _ in calls):
-        scale = width**-0.5 if std is None else std
-        mixings.append((scale * torch.randn(width, width, generator=generator)).to(calls[0][0]))
+        mixings.append(draw_mixing(width, std, generator).to(calls[0][0]))
     return FiGLU(mixings, axis)
 
 
@@ -263,9 +263,7 @@ def _record(
     # not use fused kernels.
     probe = copy.deepcopy(module).eval().requires_grad_(True)
     recorder = _Recorder(probe, activations, skip)
+    args, named = arguments(example_inputs)
     with torch.enable_grad(), recorder:
-        if isinstance(example_inputs, Mapping):
-            probe(**example_inputs)
-        else:
-            probe(*([example_inputs] if isinstance(example_inputs, Tensor) else example_inputs))
+        probe(*args, **named)
     return recorder

@@ -7,7 +7,6 @@ twin = zoo.asymmetric(module, "syre", std=0.01)
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,8 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from zoo.architectures.masks import Amount, draw_fixed
-from zoo.architectures.table import check_options, look_up
+from zoo.architectures.masks import Amount, draw_fixed, draw_offset
+from zoo.architectures.table import look_up
 from zoo.modules.figlu import sigma_asymmetric_
 from zoo.modules.parametrizations import FixedEntries, Offset
 from zoo.modules.tensors import (
@@ -69,8 +68,7 @@ def asymmetric(module: nn.Module, kind: str = "w", *, seed: int = 0, **options: 
     >>> (~free_masks(twin)["0.weight"]).sum(1).tolist()
     [2, 2, 2, 2]
     """
-    change = look_up("kind of asymmetry", kind, KINDS)
-    check_options(f"asymmetry {kind!r}", change, options, given=("module", "generator"))
+    change = look_up("asymmetry", kind, KINDS, options, given=("module", "generator"))
     twin = copy.deepcopy(module)
     change(twin, torch.Generator().manual_seed(seed), **options)
     return twin
@@ -168,12 +166,10 @@ def syre_(
     References:
         Ziyin et al. 2024, arXiv 2408.15495.
     """
-    if not 0 < std < math.inf:
-        raise ValueError(f"syre: expected std > 0, got {std}")
     tensors = parameters_of(module, skip)
     check_plain(tensors)
     for owned in tensors:
-        offset = std * torch.randn(owned.tensor.shape, generator=generator)
+        offset = draw_offset(owned.tensor.shape, std, generator)
         replace_by(owned, Offset(offset.to(owned.tensor.device, owned.tensor.dtype)))
 
 
@@ -194,12 +190,11 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
         By the name that the weight has in the standard module, True = trained; a tied weight by all
         its names.
     """
-    masks = {}
-    for name, computed in _parametrizations(module).items():
-        entries = computed[0]
-        if isinstance(entries, FixedEntries):
-            masks[name] = entries.free
-    return masks
+    return {
+        name: entries.free
+        for name, (entries, *_) in _parametrizations(module).items()
+        if isinstance(entries, FixedEntries)
+    }
 
 
 def _parametrizations(module: nn.Module) -> dict[str, ParametrizationList]:

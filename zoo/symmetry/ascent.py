@@ -115,7 +115,7 @@ def start(
         ones = zeros(params, group.size) + 1
         if group.permutable:
             permutations[name] = torch.arange(group.size, device=ones.device).repeat(len(ones), 1)
-        if signs and group.scaling in ("sign", "any"):
+        if signs and group.may_flip:
             flips[name] = ones
         if name in permutations or name in flips:
             stale[name] = ones[:, 0] > 0

@@ -100,7 +100,7 @@ def _places(space: WeightSpace) -> dict[str, slice]:
     """The part of `z` that belongs to each group with positive scales."""
     places, start = {}, 0
     for name, group in space.groups.items():
-        if group.scaling in ("positive", "any"):
+        if group.may_stretch:
             places[name] = slice(start, start + group.size)
             start += group.size
     return places

@@ -91,7 +91,7 @@ def _in_chunks(
 
 def _signed_groups(space: WeightSpace) -> dict[str, int]:
     """The sizes of the groups that may flip the signs of their neurons."""
-    return {n: group.size for n, group in space.groups.items() if group.scaling in ("sign", "any")}
+    return {n: group.size for n, group in space.groups.items() if group.may_flip}
 
 
 def _order(space: WeightSpace, params: Params, scales: Params) -> Params:

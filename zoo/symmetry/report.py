@@ -40,8 +40,8 @@ class SymmetryReport:
 
     def declared(self, group: str) -> tuple[str, ...]:
         """Kinds of symmetry that the space declares for a group."""
-        permutable, scaling = self.groups[group].permutable, self.groups[group].scaling
-        flags = (permutable, scaling in ("sign", "any"), scaling in ("positive", "any"))
+        declared = self.groups[group]
+        flags = (declared.permutable, declared.may_flip, declared.may_stretch)
         return tuple(kind for kind, flag in zip(KINDS, flags, strict=True) if flag)
 
     def found(self, group: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The function of a traced module: one module, run with the tensors of any network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
-from zoo.architectures.base import Activate, Architecture, Inputs
+from zoo.architectures.base import Activate, Architecture, Inputs, arguments
 from zoo.params import Params, batch_shape, mapped
 from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
@@ -190,13 +190,6 @@ def module_params(space: WeightSpace, module: nn.Module) -> Params:
     params = {name: tensors[name].detach() for name in space.tensors if name in tensors}
     batch_shape(space, params)
     return params
-
-
-def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs of a module as positional and named ones."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {}
 
 
 def _check_activate(activate: Activate) -> None:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from zoo.architectures.base import MODULE, Architecture, Inputs, statistic_constants
+from zoo.architectures.base import MODULE, Architecture, Inputs, arguments, statistic_constants
 from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
-from zoo.tracing.function import ModuleFunction, RunningStatistics, arguments, module_params
+from zoo.tracing.function import ModuleFunction, RunningStatistics, module_params
 from zoo.tracing.program import Program, TraceError, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space

@@ -22,6 +22,7 @@ from zoo.tracing.dims import (
     rewrite,
     size,
 )
+from zoo.tracing.rules import Number
 from zoo.tracing.scales import Scale
 
 
@@ -106,7 +107,7 @@ def positive(ctx: Context, value: Value) -> Value:
     return rescale(value, ctx.algebra.equations.vanish_sign)
 
 
-def shifted(ctx: Context, value: Value, number: float) -> Value:
+def shifted(ctx: Context, value: Value, number: Number) -> Value:
     """Add a number to every entry."""
     return value if number == 0 else rescale(value, ctx.algebra.equations.vanish)
 
