@@ -132,6 +132,16 @@ def mapped(function: Callable[[Tensor], Tensor], params: Mapping[str, Tensor]) -
     return {name: function(tensor) for name, tensor in params.items()}
 
 
+def cast(
+    params: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype | None
+) -> Params:
+    """Tensors on a device, those of floating type in another one."""
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+        for name, tensor in params.items()
+    }
+
+
 def free_entries(params: Mapping[str, Tensor], free: Mapping[str, Tensor]) -> Params:
     """The trained entries only.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params
+from zoo.params import Params, cast
 from zoo.pattern import Axis, Label, labels
 from zoo.weight_space import Scaling, WeightSpace
 
@@ -241,11 +241,7 @@ class Architecture:
         Returns:
             A copy.
         """
-        moved = {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in self.constants.items()
-        }
-        return replace(self, constants=moved)
+        return replace(self, constants=cast(self.constants, device, dtype))
 
 
 def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
@@ -260,8 +256,7 @@ def constants_of(constants: Mapping[str, Tensor], kind: str) -> Params:
 
 def statistic_constants(space: WeightSpace, names: Iterable[str]) -> Params:
     """The constants that make tensors of a space running statistics."""
-    shapes = space.shapes
-    return {f"statistic.{name}": torch.ones(shapes[name], dtype=torch.bool) for name in names}
+    return {f"statistic.{name}": torch.ones(space.shapes[name], dtype=torch.bool) for name in names}
 
 
 def count_free(space: WeightSpace, constants: Mapping[str, Tensor]) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.architectures.base import Activate, Architecture
+from zoo.symmetry.outputs import tensors_in
 
 
 def activations(
@@ -79,6 +80,5 @@ class _CountEntries(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        for part in result if isinstance(result, (tuple, list)) else (result,):
-            self.entries += part.numel() if isinstance(part, Tensor) else 0
+        self.entries += sum(tensor.numel() for tensor in tensors_in(result))
         return result

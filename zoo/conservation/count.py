@@ -203,8 +203,7 @@ def _derivative(
     field: Callable[[Tensor], Tensor], flat: Tensor, along: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A field at a point, and its derivative along a direction."""
-    value, change = torch.func.jvp(field, (flat,), (along,))[:2]
-    return value, change
+    return torch.func.jvp(field, (flat,), (along,))[:2]
 
 
 def _row_space(rows: Float[Tensor, "n P"]) -> Float[Tensor, "rank P"]:

@@ -64,7 +64,7 @@ def align(
         raise ValueError(f"align: expected one network as reference, got leading axes {list(axes)}")
     if num_restarts < 1:
         raise ValueError(f"align: expected num_restarts >= 1, got {num_restarts}")
-    source = generator if generator is not None else torch.Generator().manual_seed(0)
+    source = generator or torch.Generator().manual_seed(0)
     seeds = torch.randint(2**62, (num_restarts,), generator=source, device=source.device).tolist()
     match = partial(_match_scaled if scales else _match, space, reference=reference, seeds=seeds)
     parts = in_chunks(match, space, _CHUNK_ENTRIES, networks)

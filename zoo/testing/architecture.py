@@ -1,6 +1,6 @@
 """Laws that every architecture keeps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -61,27 +61,35 @@ def check_architecture(
     for law_name, law in LAWS.items():
         try:
             law(architecture, inputs, seed)
-        except AssertionError as error:
-            raise AssertionError(f"{name}, law {law_name!r}: {error}") from error
         except Exception as error:
-            raise AssertionError(
-                f"{name}, law {law_name!r}: raised {type(error).__name__}: {error}"
-            ) from error
+            broken = isinstance(error, AssertionError)
+            raised = "" if broken else f"raised {type(error).__name__}: "
+            raise AssertionError(f"{name}, law {law_name!r}: {raised}{error}") from error
     return list(LAWS)
 
 
 def space_fits_init(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
     """`init` draws exactly the tensors of the space, in its shapes, float32 and finite."""
     params, space = architecture.init(seeded(seed)), architecture.space
-    expect(
-        set(params) == set(space.tensors),
-        f"init: expected tensors {list(space.tensors)}, got {list(params)}",
-    )
+    _expect_tensors("init", "tensor", space, space.tensors, params)
     for name, tensor in params.items():
-        what = f"init, tensor {name!r}"
-        expect_shape(f"{what} ({space.tensors[name]!r})", tensor, space.shapes[name])
-        expect(tensor.dtype == torch.float32, f"{what}: expected float32, got {tensor.dtype}")
-        expect_finite(f"{what}: expected finite entries", tensor)
+        found = f"expected float32, got {tensor.dtype}"
+        expect(tensor.dtype == torch.float32, f"init, tensor {name!r}: {found}")
+
+
+def _expect_tensors(
+    what: str, kind: str, space: WeightSpace, names: Iterable[str], tensors: Params
+) -> None:
+    """Raise an AssertionError unless there are these tensors, in shape and finite."""
+    expected = list(names)
+    expect(
+        set(tensors) == set(expected),
+        f"{what}: expected {kind}s {expected}, got {list(tensors)}",
+    )
+    for name, tensor in tensors.items():
+        it = f"{what}, {kind} {name!r} ({space.tensors[name]!r})"
+        expect_shape(it, tensor, space.shapes[name])
+        expect_finite(f"{it}: expected finite entries", tensor)
 
 
 def init_is_deterministic(architecture: Architecture, _inputs: Tensor, seed: int) -> None:
@@ -199,16 +207,8 @@ def training_updates_statistics(architecture: Architecture, inputs: Tensor, seed
     architecture, inputs, params = _generic(architecture, inputs, seed)
     space = architecture.space
     logits, statistics = architecture.apply_training(params, inputs)
-    names = architecture.statistics
     expect_shape("apply_training", logits, tuple(architecture.apply(params, inputs).shape))
-    expect(
-        set(statistics) == set(names),
-        f"apply_training: expected statistics {list(names)}, got {list(statistics)}",
-    )
-    for name, tensor in statistics.items():
-        what = f"apply_training, statistic {name!r}"
-        expect_shape(what, tensor, space.shapes[name])
-        expect_finite(f"{what}: expected finite entries", tensor)
+    _expect_tensors("apply_training", "statistic", space, architecture.statistics, statistics)
     element = sample(space, seeded(seed))
     moved_logits, moved = architecture.apply_training(act(space, element, params), inputs)
     expected = act(space, element, {**params, **statistics})

@@ -112,9 +112,8 @@ def resolve(dim: Dim) -> Dim:
         if isinstance(factor, Leaf):
             bound = factor.atom.bound
             if bound is not None:
-                scale, source = factor.scale, factor.source
                 out += resolve(
-                    relabel(bound, lambda leaf, s=scale, o=source: Leaf(leaf.atom, s, o))
+                    relabel(bound, lambda leaf, own=factor: Leaf(leaf.atom, own.scale, own.source))
                 )
             elif factor.atom.size > 1:
                 out.append(factor)

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.architectures.base import Activate, Architecture, Inputs, arguments
-from zoo.params import Params, batch_shape, mapped
+from zoo.params import Params, batch_shape, cast, mapped
 from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
 
@@ -154,11 +154,9 @@ class ModuleFunction:
         batch_shape(self.space, params)
         like = next(iter(params.values()))
         dtype = None if like.dtype == self.dtype else like.dtype
-        return {
-            name: buffer.to(like.device, dtype if buffer.is_floating_point() else None)
-            for name, buffer in self.module.named_buffers()
-            if name not in self.space.tensors
-        }
+        buffers = self.module.named_buffers()
+        constants = {name: buffer for name, buffer in buffers if name not in self.space.tensors}
+        return cast(constants, like.device, dtype)
 
     def _picked(self, result: Any) -> Tensor:
         outputs = list(tensors_in(result if self.output is None else self.output(result)))

@@ -72,9 +72,10 @@ class GraphRun:
             elif seeds is None:
                 self.seeds[name] = _unknown_neurons(name, tensor.shape)
             else:
-                scaled = partial(self._scaled, name)
-                dims = [relabel(dim, partial(scaled, i)) for i, dim in enumerate(seeds[name])]
-                self.seeds[name] = tuple(dims)
+                self.seeds[name] = tuple(
+                    relabel(dim, partial(self._scaled, name, i))
+                    for i, dim in enumerate(seeds[name])
+                )
 
     def _scaled(self, name: str, axis: int, leaf: Leaf) -> Leaf:
         """The leaf of a parameter, with a scale of its own."""
