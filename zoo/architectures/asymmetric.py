@@ -205,8 +205,7 @@ def _with_fixed(
     for name, (free, values) in fixed.items():
         constants |= {f"free.{name}": free, f"fixed.{name}": values}
     moved = {label.group for name in unequal for label in space.pattern(name).labels}
-    scaling = [label for name in rigid for label in space.pattern(name).labels if label.power]
-    scaled = {label.group for label in scaling}
+    scaled = {label.group for name in rigid for label in space.pattern(name).labels if label.power}
     return replace(architecture, space=_declare_less(space, moved, scaled), constants=constants)
 
 

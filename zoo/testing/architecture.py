@@ -87,8 +87,8 @@ def _expect_tensors(
         f"{what}: expected {kind}s {expected}, got {list(tensors)}",
     )
     for name, tensor in tensors.items():
-        it = f"{what}, {kind} {name!r} ({space.tensors[name]!r})"
-        expect_shape(it, tensor, space.shapes[name])
+        it = f"{what}, {kind} {name!r}"
+        expect_shape(f"{it} ({space.tensors[name]!r})", tensor, space.shapes[name])
         expect_finite(f"{it}: expected finite entries", tensor)
 
 

@@ -117,7 +117,7 @@ class ModuleFunction:
             ValueError: If `activate` is another function, or the module returns several tensors.
         """
         _check_activate(activate)
-        tensors = {**self._constants(params), **params, **self._statistics(params)}
+        tensors = {**params, **self._buffers(params)}
         return self._picked(_run(self.module, tensors, x))
 
     def forward_training(
@@ -140,23 +140,22 @@ class ModuleFunction:
             raise ValueError("the module has no running statistics")
         _check_activate(activate)
         # Copies, since a norm writes its new statistics, and its count of batches, into the old.
-        buffers = {**self._constants(params), **self._statistics(params)}
-        copies = mapped(Tensor.clone, buffers)
+        copies = mapped(Tensor.clone, self._buffers(params))
         tensors = {f"module.{name}": t for name, t in {**params, **copies}.items()}
         result, moved = _run(self.moving, tensors, x)
         return self._picked(result), mapped(Tensor.detach, moved)
 
-    def _statistics(self, params: Params) -> Params:
-        """Running statistics, which have no derivative: torch has none for norms that use them."""
-        return {name: params[name].detach() for name in self.moving.names} if self.moving else {}
-
-    def _constants(self, params: Params) -> Params:
+    def _buffers(self, params: Params) -> Params:
+        """The buffers of the module, with the params' device and type and running statistics."""
         batch_shape(self.space, params)
         like = next(iter(params.values()))
         dtype = None if like.dtype == self.dtype else like.dtype
         buffers = self.module.named_buffers()
         constants = {name: buffer for name, buffer in buffers if name not in self.space.tensors}
-        return cast(constants, like.device, dtype)
+        # Running statistics have no derivative: torch has none for norms that use them.
+        running = self.moving.names if self.moving else ()
+        statistics = {name: params[name].detach() for name in running}
+        return {**cast(constants, like.device, dtype), **statistics}
 
     def _picked(self, result: Any) -> Tensor:
         outputs = list(tensors_in(result if self.output is None else self.output(result)))
