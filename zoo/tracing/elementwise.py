@@ -48,7 +48,7 @@ KEEPS_ZERO = {
 
 def _apply(name: str, ctx: Context, value: Value, *_args: Any, **_kwargs: Any) -> Value:
     """Apply a function of one variable to every entry."""
-    equations = ctx.algebra.equations
+    equations = ctx.equations
     changes: dict[str, Callable[[Scale], Scale]] = {
         **dict.fromkeys(SAME, lambda scale: scale),
         **dict.fromkeys(POSITIVE, equations.vanish_sign),

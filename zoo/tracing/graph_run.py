@@ -103,7 +103,7 @@ class GraphRun:
             elif node.op == "get_attr":
                 self.values[node] = getattr(self.program.graph, str(node.target))
         for value in self.outputs():
-            self.context.algebra.fix(*value.dims)
+            self.context.fix(*value.dims)
 
     def _placeholder(self, node: Node) -> Any:
         if node.name in self.program.parameters:
@@ -176,7 +176,7 @@ class GraphRun:
         if not all(leaf.atom.fixed for value in touched for leaf in value.leaves()):
             self.missing[node.name] = f"{operator_name(node)}, {_line(node)}"
         for value in touched:
-            self.context.algebra.fix(*value.dims)
+            self.context.fix(*value.dims)
         return [
             None if s is None else Value(tuple(fixed(n, plain=False) for n in s))
             for s in shapes_out

@@ -67,7 +67,7 @@ def _attention(
     **_kwargs: Any,
 ) -> Value:
     if is_causal:
-        ctx.algebra.fix(query.dims[-2], key.dims[-2])
+        ctx.fix(query.dims[-2], key.dims[-2])
     if enable_gqa and size(key.dims[-3]) > 1:
         key, value = _shared_heads(ctx, query, key, value)
     swapped = key.of((*key.dims[:-2], key.dims[-1], key.dims[-2]))
@@ -115,7 +115,7 @@ def _convolution(
     rank = len(stride)
     mark_operands(ctx, weight)
     positions = Value((*weight.dims[2:], *x.dims[-rank:]))
-    ctx.algebra.fix(*positions.dims)
+    ctx.fix(*positions.dims)
     for leaf in positions.leaves():
         leaf.atom.plain = True
     mix = _grouped if groups > 1 else _ungrouped
@@ -143,7 +143,7 @@ def _grouped(ctx: Context, channels: Dim, weight: Value, transposed: bool, group
 
 
 def _average_pool(rank: int, ctx: Context, x: Value, *_args: Any, **_kwargs: Any) -> Value:
-    ctx.algebra.fix(*x.dims[-rank:])
+    ctx.fix(*x.dims[-rank:])
     return x.of((*x.dims[:-rank], *map(fixed, ctx.shape[-rank:])))
 
 

@@ -19,7 +19,7 @@ def _embedding(ctx: Context, weight: Value, index: Value, *_args: Any, **_kwargs
     for leaf in leaves(weight.dims[0]):
         if leaf.source is not None:
             ctx.reads.setdefault(leaf.source[0], (ctx.node, set()))[1].add(leaf.source[1])
-    ctx.algebra.fix(weight.dims[0])
+    ctx.fix(weight.dims[0])
     return weight.of((*unscaled(ctx, index).dims, weight.dims[1]))
 
 
@@ -40,20 +40,20 @@ def _embedding_bag(
 
 @rule("index_select")
 def _index_select(ctx: Context, value: Value, axis: int, index: Value) -> Value:
-    ctx.algebra.fix(value.dims[axis])
+    ctx.fix(value.dims[axis])
     return value.put(axis, *unscaled(ctx, index).dims)
 
 
 @rule("gather")
 def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any) -> Value:
     axis %= len(value.dims)
-    ctx.algebra.fix(value.dims[axis])
+    ctx.fix(value.dims[axis])
     dims = []
     for i, (dim, chosen) in enumerate(zip(value.dims, unscaled(ctx, index).dims, strict=True)):
         if i != axis and size(dim) == size(chosen):
-            dims.append(ctx.algebra.same(dim, chosen, ctx.algebra.equations.equal))
+            dims.append(ctx.algebra.same(dim, chosen, ctx.equations.equal))
         else:
-            ctx.algebra.fix(dim)
+            ctx.fix(dim)
             dims.append(chosen)
     return Value(tuple(dims))
 
@@ -62,7 +62,7 @@ def _gather(ctx: Context, value: Value, axis: int, index: Value, **_kwargs: Any)
 def _index(ctx: Context, value: Value, indices: Sequence[Value | None]) -> Value:
     chosen = [unscaled(ctx, index) for index in indices if index is not None]
     places = [i for i, index in enumerate(indices) if index is not None]
-    ctx.algebra.fix(*(value.dims[place] for place in places))
+    ctx.fix(*(value.dims[place] for place in places))
     looked_up = add(ctx, *chosen).dims
     kept = [dim for i, dim in enumerate(value.dims) if i not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))

@@ -23,7 +23,7 @@ def _sum(
 
 @rule("amax", "amin")
 def _amax(ctx: Context, value: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    return reduce(ctx, value, dim, keepdim, ctx.algebra.equations.vanish_sign)
+    return reduce(ctx, value, dim, keepdim, ctx.equations.vanish_sign)
 
 
 @rule("var", "var.correction")
@@ -56,18 +56,18 @@ def _reduce_unscaled(
 
 @rule("max.dim", "min.dim")
 def _max_dim(ctx: Context, value: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
-    ctx.algebra.fix(value.dims[dim])  # the indices name positions
+    ctx.fix(value.dims[dim])  # the indices name positions
     best = _amax(ctx, value, dim, keepdim)
     return best, rescale(best, lambda _: ONE)
 
 
 @rule("argmax", "argmin")
 def _argmax(ctx: Context, value: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    ctx.algebra.fix(*(value.dims[axis] for axis in chosen_axes(value, dim)))
+    ctx.fix(*(value.dims[axis] for axis in chosen_axes(value, dim)))
     return _reduce_unscaled(ctx, value, dim, keepdim)
 
 
 @rule("cumsum", "cumprod")
 def _cumulate(ctx: Context, value: Value, axis: int, **_kwargs: Any) -> Value:
-    ctx.algebra.fix(value.dims[axis])
+    ctx.fix(value.dims[axis])
     return unscaled(ctx, value)

@@ -82,7 +82,7 @@ def _slice(
 ) -> Value:
     chosen = range(*slice(start, end, step).indices(size(value.dims[axis])))
     if step != 1 and len(chosen) > 1:
-        ctx.algebra.fix(value.dims[axis])
+        ctx.fix(value.dims[axis])
         return value.put(axis, fixed(len(chosen), plain=False))
     return pick(ctx, value, axis, chosen[0], len(chosen))
 
@@ -130,13 +130,13 @@ def _as_strided(
 
 @rule("flip", "roll")
 def _move(ctx: Context, value: Value, *args: Any) -> Value:
-    ctx.algebra.fix(*(value.dims[axis] for axis in args[-1] or range(len(value.dims))))
+    ctx.fix(*(value.dims[axis] for axis in args[-1] or range(len(value.dims))))
     return value
 
 
 @rule("tril", "triu")
 def _triangle(ctx: Context, value: Value, *_args: Any) -> Value:
-    ctx.algebra.fix(*value.dims[-2:])
+    ctx.fix(*value.dims[-2:])
     return value
 
 
@@ -167,7 +167,7 @@ def _pad(ctx: Context, value: Value, padding: Sequence[int], number: Number = 0)
 
 def _padded(ctx: Context, dim: Dim, before: int, after: int, number: Number) -> Dim:
     if min(before, after) < 0 or number != 0:
-        ctx.algebra.fix(dim)
+        ctx.fix(dim)
         return fixed(size(dim) + before + after, plain=False)
     beside = [(wild(n, free=True),) if n else () for n in (before, after)]
     return resolve((Cat((*beside[0], dim, *beside[1])),))

@@ -70,7 +70,7 @@ class _Builder:
         written = [
             u.index for u in unknowns if not self._is_read(u) and u.parameter not in self.statistics
         ]
-        indices, equations = [u.index for u in unknowns], self.analysis.context.algebra.equations
+        indices, equations = [u.index for u in unknowns], self.analysis.context.equations
         still = Equations()
         for unknown in unknowns:
             if unknown.parameter in self.statistics:

@@ -23,7 +23,7 @@ from zoo.tracing.dims import (
     size,
 )
 from zoo.tracing.rules import Number
-from zoo.tracing.scales import Scale
+from zoo.tracing.scales import Equations, Scale
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,15 @@ class Context:
     operands: set[str] = field(default_factory=set)
     activations: dict[Atom, set[str]] = field(default_factory=dict)
 
+    @property
+    def equations(self) -> Equations:
+        """The equations of scales."""
+        return self.algebra.equations
+
+    def fix(self, *dims: Dim) -> None:
+        """Forbid every permutation and scale of axes."""
+        self.algebra.fix(*dims)
+
 
 def rescale(value: Value, change: Callable[[Scale], Scale], zero: bool = False) -> Value:
     """Change the scale along every axis."""
@@ -99,22 +108,22 @@ def rescale(value: Value, change: Callable[[Scale], Scale], zero: bool = False) 
 
 def unscaled(ctx: Context, value: Value) -> Value:
     """Demand that no scale acts on a value."""
-    return rescale(value, ctx.algebra.equations.vanish, value.zero)
+    return rescale(value, ctx.equations.vanish, value.zero)
 
 
 def positive(ctx: Context, value: Value) -> Value:
     """Demand that no sign acts on a value."""
-    return rescale(value, ctx.algebra.equations.vanish_sign)
+    return rescale(value, ctx.equations.vanish_sign)
 
 
 def shifted(ctx: Context, value: Value, number: Number) -> Value:
     """Add a number to every entry."""
-    return value if number == 0 else rescale(value, ctx.algebra.equations.vanish)
+    return value if number == 0 else rescale(value, ctx.equations.vanish)
 
 
 def add(ctx: Context, *values: Value) -> Value:
     """Add values, or apply any function that commutes with equal scales, with broadcasting."""
-    equations = ctx.algebra.equations
+    equations = ctx.equations
     dims = []
     for axis in _aligned(values):
         total = _identified(ctx, axis, equations.equal)
@@ -153,7 +162,7 @@ def contract(ctx: Context, one: Dim, other: Dim) -> None:
             node, axes = ctx.reads.setdefault(name, (ctx.node, set()))
             if node == ctx.node:
                 axes.add(axis)
-    ctx.algebra.same(one, other, ctx.algebra.equations.cancel)
+    ctx.algebra.same(one, other, ctx.equations.cancel)
 
 
 def mark_operands(ctx: Context, *values: Value) -> None:
@@ -181,7 +190,7 @@ def reduce(
     reduced = chosen_axes(value, dim)
     for axis in reduced:
         for leaf in leaves(value.dims[axis]):
-            ctx.algebra.equations.vanish(leaf.scale)
+            ctx.equations.vanish(leaf.scale)
     kept = enumerate(rescale(value, change).dims)
     left = (() if i in reduced else dim for i, dim in kept if keepdim or i not in reduced)
     return Value(tuple(left))
@@ -199,7 +208,7 @@ def pick(ctx: Context, value: Value, axis: int, start: int, length: int) -> Valu
     try:
         return value.put(axis, ctx.algebra.cut(dim, sizes)[1 if start else 0])
     except Indivisible:
-        ctx.algebra.fix(dim)
+        ctx.fix(dim)
         return value.put(axis, fixed(length, plain=False))
 
 
@@ -208,7 +217,7 @@ def _pick_of_selector(ctx: Context, value: Value, axis: int, leaf: Leaf, chosen:
     atom = leaf.atom
     if atom.split_at:
         ctx.selectors.add(atom.split_at)
-    ctx.algebra.fix((leaf,))
+    ctx.fix((leaf,))
     if len(chosen) == 1:
         return value.each(lambda dim: choose(dim, atom, chosen[0])).put(axis, ())
     selector = Atom(len(chosen), fixed=True, plain=atom.plain)
@@ -229,7 +238,7 @@ def reshape(ctx: Context, dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Di
         try:
             viewed = _factorize(ctx, factors, sizes, places)
         except Indivisible:
-            ctx.algebra.fix(factors)
+            ctx.fix(factors)
             viewed = [fixed(sizes[place], plain=False) for place in places]
         for place, dim in zip(places, viewed, strict=True):
             out[place] = dim
