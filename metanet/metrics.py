@@ -116,10 +116,7 @@ def bootstrap(
         One estimate per name in `METRICS`.
     """
     y, prediction = _checked(y, prediction)
-    counts = np.random.default_rng(seed).multinomial(
-        len(y), np.full(len(y), 1 / len(y)), size=num_bootstrap
-    )
-    counts = np.concatenate([np.ones((1, len(y))), counts.astype(np.float64)])
+    counts = resamples(len(y), num_bootstrap, seed)
     tail = (1 - level) / 2
     estimates = {}
     for name, metric in METRICS.items():
@@ -128,6 +125,22 @@ def bootstrap(
         low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (np.nan, np.nan)
         estimates[name] = Estimate(float(values[0]), float(low), float(high))
     return estimates
+
+
+def resamples(count: int, num_bootstrap: int, seed: int) -> Counts:
+    """How often each network counts: once in the test set itself, the first row, then by chance.
+
+    Args:
+        count: Networks.
+        num_bootstrap: Number of resamples.
+        seed: Of the resamples.
+
+    Returns:
+        A row for the test set and one for each resample.
+    """
+    shares = np.full(count, 1 / count)
+    drawn = np.random.default_rng(seed).multinomial(count, shares, size=num_bootstrap)
+    return np.concatenate([np.ones((1, count)), drawn.astype(np.float64)])
 
 
 def over_seeds(evaluations: Sequence[Mapping[str, Estimate]]) -> dict[str, Spread]:
@@ -199,9 +212,9 @@ def _ratio(product: Values, first: Values, second: Values) -> Values:
 
 def _group_counts(values: np.ndarray, counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     """Group of each network, those with equal values share one, and the count of each group."""
-    distinct, group = np.unique(values, return_inverse=True)
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(len(distinct)))
+    starts = np.cumsum(sizes) - sizes
     return group, np.add.reduceat(counts[:, order], starts, axis=1)
 
 

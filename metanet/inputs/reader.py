@@ -134,8 +134,6 @@ class Reader:
 
     def _checked(self, spec: InputSpec, networks: Any) -> Any:
         """Networks of the right weight space, tensors in its order."""
-        if self.module.reads != "params":
-            return networks
         check_params(spec, networks)
         return {name: networks[name] for name in spec.space.tensors}
 

@@ -108,8 +108,9 @@ def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Targ
     first, median, third = linked.quantile(quarters)
     scale = (third - first) / 1.349
     scale = scale if scale > 0 else linked.std(correction=0)
-    margin = 0.1 * float(linked.max() - linked.min())
-    low, high = float(linked.min()) - margin, float(linked.max()) + margin
+    least, most = map(float, linked.aminmax())
+    margin = 0.1 * (most - least)
+    low, high = least - margin, most + margin
     if name.endswith("accuracy"):
         low, high = max(low, 0.0), min(high, 1.0)
     return Target(name, link, float(median), _spread(scale), low, high)

@@ -96,6 +96,13 @@ class Treatment:
         return Treatment(tuple(step.with_state(state) for step, state in states))
 
 
+def step_names(treatment: TreatmentSpec) -> list[str]:
+    """The names of the steps of a treatment, in turn; they may be unknown."""
+    if not isinstance(treatment, str):
+        return list(treatment)
+    return [] if treatment == NONE else [name.strip() for name in treatment.split("+")]
+
+
 def parse_treatment(treatment: TreatmentSpec) -> Treatment:
     """The treatment of a text such as ``"align+augment"``, or of a mapping to options.
 
@@ -109,12 +116,8 @@ def parse_treatment(treatment: TreatmentSpec) -> Treatment:
     Raises:
         ValueError: If a step or an option is unknown or out of range; lists the valid ones.
     """
-    if isinstance(treatment, str):
-        names = [] if treatment == NONE else [name.strip() for name in treatment.split("+")]
-        steps = [_step(name, {}) for name in names]
-    else:
-        steps = [_step(name, options) for name, options in treatment.items()]
-    return Treatment(tuple(steps))
+    options = {} if isinstance(treatment, str) else treatment
+    return Treatment(tuple(_step(name, options.get(name, {})) for name in step_names(treatment)))
 
 
 def _step(name: str, options: Mapping[str, Any]) -> Step:

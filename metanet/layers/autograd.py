@@ -43,6 +43,11 @@ def chunks(e: Float[Tensor, "B K W R"], floats: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(e), size)]
 
 
+def of_networks(parts: Any, networks: slice) -> Any:
+    """Those of some networks, of a named tuple of tensors; None where there is none."""
+    return parts._make(None if values is None else values[networks] for values in parts)
+
+
 def or_zeros(gradient: Tensor | None, output: Tensor) -> Tensor:
     """The gradient of an output; zeros if nothing depends on it."""
     return torch.zeros_like(output) if gradient is None else gradient

@@ -15,6 +15,7 @@ from metanet.layers.autograd import (
     differentiable_once,
     gradients_of_map,
     mapped,
+    of_networks,
     or_zeros,
 )
 from metanet.layers.message_passing import Projections
@@ -58,10 +59,6 @@ class Edges(NamedTuple):
     forward: Tensor
     backward: Tensor
 
-    def of(self, networks: slice) -> "Edges":
-        """Those of some networks."""
-        return Edges(*(values[networks] for values in self))
-
 
 class Messages(NamedTuple):
     """What a kernel computes, or the gradients of it.
@@ -97,22 +94,22 @@ def run(
     kernel: Kernel, e: Float[Tensor, "B K W R"], weight: Tensor, ends: Projections, keep: bool
 ) -> tuple[Float[Tensor, "B K W R"], Float[Tensor, "B K W D"], Float[Tensor, "B K R D"]]:
     """Messages of a kernel; see `edge_messages`."""
-    others = [value.to(e).contiguous() for value in (weight, *ends)]
-    new, received, sent = _Run.apply(kernel, keep, e.contiguous(), *others)
+    given = [value.to(e).contiguous() for value in (weight, e, *ends)]
+    new, received, sent = _Run.apply(kernel, keep, *given)
     return new if keep else e, received, sent
 
 
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
-        ctx.kernel, keep, e, weight, *ends = arguments
-        edges = Edges(e, *ends)
+        ctx.kernel, keep, weight, *given = arguments
+        edges = Edges(*given)
         ctx.save_for_backward(weight, *edges)
         ctx.set_materialize_grads(False)
-        new = torch.empty_like(e) if keep else None
+        new = torch.empty_like(edges.e) if keep else None
         received, sent = torch.empty_like(edges.backward), torch.empty_like(edges.forward)
-        for networks in chunks(e, e[0].numel()):
-            some = edges.of(networks)
+        for networks in chunks(edges.e, edges.e[0].numel()):
+            some = of_networks(edges, networks)
             change, received[networks], sent[networks] = ctx.kernel.messages(some, weight)
             if new is not None:
                 torch.add(some.e, change, out=new[networks])
@@ -124,15 +121,12 @@ class _Run(torch.autograd.Function):
         weight, *saved = ctx.saved_tensors
         edges = Edges(*saved)
         of_new, received, sent = grad_outputs
-        received, sent = or_zeros(received, edges.backward), or_zeros(sent, edges.forward)
+        of = Messages(of_new, or_zeros(received, edges.backward), or_zeros(sent, edges.forward))
         gradients, total = Edges(*map(torch.empty_like, edges)), torch.zeros_like(weight)
         for networks in chunks(edges.e, edges.e[0].numel()):
-            change = None if of_new is None else of_new[networks]
-            of = Messages(change, received[networks], sent[networks])
-            some, into = edges.of(networks), gradients.of(networks)
-            total += ctx.kernel.gradients(some, weight, of, into)
-        of_e, *of_ends = gradients
-        return None, None, of_e, total, *of_ends
+            some, of_some, into = (of_networks(all_, networks) for all_ in (edges, of, gradients))
+            total += ctx.kernel.gradients(some, weight, of_some, into)
+        return None, None, total, *gradients
 
 
 class _Plain:

@@ -15,6 +15,7 @@ from metanet.layers.autograd import (
     gradients_of_map,
     into_ends,
     mapped,
+    of_networks,
     or_zeros,
     outer_sum,
 )
@@ -61,11 +62,6 @@ class _Part(NamedTuple):
     row: Tensor
     column: Tensor
 
-    def of(self, networks: slice) -> "_Part":
-        """Those of some networks."""
-        e = None if self.e is None else self.e[networks]
-        return _Part(e, self.row[networks], self.column[networks])
-
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
@@ -77,7 +73,7 @@ class _Pointwise(torch.autograd.Function):
         rows, columns = torch.empty_like(row), torch.empty_like(column)
         for networks in ctx.slices:
             room = a[networks] if keep else a
-            some = _activations(part.of(networks), weight, ctx.slope, room)
+            some = _activations(of_networks(part, networks), weight, ctx.slope, room)
             into_ends(some, rows[networks], columns[networks])
         ctx.save_for_backward(weight, *part, *[a] * keep)
         return a if keep else None, rows, columns
@@ -94,10 +90,10 @@ class _Pointwise(torch.autograd.Function):
         room, again = (_room(e, weight, ctx.slices[0].stop) for _ in range(2))
         total = torch.zeros_like(weight)
         for networks in ctx.slices:
-            some = part.of(networks)
+            some = of_networks(part, networks)
             a = kept[0][networks] if kept else _activations(some, weight, ctx.slope, again)
-            delta = _before_activation(of_sums.of(networks), a, ctx.slope, room)
-            total += gradients_of_map(delta, some.e, weight, gradients.of(networks))
+            delta = _before_activation(of_networks(of_sums, networks), a, ctx.slope, room)
+            total += gradients_of_map(delta, some.e, weight, of_networks(gradients, networks))
         return total, *gradients, None, None
 
 

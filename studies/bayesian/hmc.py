@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from zoo.params import expand_right
+
 Potential = Callable[[Tensor], Tensor]
 STEP_JITTER = 0.2  # a fixed length of trajectory can resonate with a mode of the target
 
@@ -81,12 +83,8 @@ class _State(NamedTuple):
 
     def replaced(self, accept: Tensor, proposal: "_State") -> "_State":
         """The proposal for chains that accept it."""
-        rows = accept[:, None]
-        return _State(
-            torch.where(rows, proposal.position, self.position),
-            torch.where(rows, proposal.slope, self.slope),
-            torch.where(accept, proposal.energy, self.energy),
-        )
+        pairs = zip(proposal, self, strict=True)
+        return _State(*(torch.where(expand_right(accept, new), new, old) for new, old in pairs))
 
 
 @dataclass

@@ -168,18 +168,18 @@ def largest_eigenvalue(
         Golub and Van Loan 2013, Matrix Computations, 4th edition, section 10.1.
     """
     krylov = _Krylov(loss, at, entries)
-    eigenvalue = torch.zeros(len(at), dtype=torch.float64)
-    residual = torch.full((len(at),), torch.inf, dtype=torch.float64)
+    eigenvalue, residual = torch.zeros(2, len(at), dtype=torch.float64)
+    is_open = torch.ones(len(at), dtype=torch.bool)
     last = min(MAX_STEPS, int(entries.sum()))
     for step in range(1, last + 1):
         krylov.extend()
         if step == last or step % STEPS_BETWEEN_CHECKS == 0:
-            is_open = residual > TOLERANCE * eigenvalue.abs()
             known = torch.stack([eigenvalue, residual])
             eigenvalue, residual = torch.where(is_open, krylov.ritz(), known)
-            if not (residual > TOLERANCE * eigenvalue.abs()).any():
+            is_open = residual > TOLERANCE * eigenvalue.abs()
+            if not is_open.any():
                 break
-    if count := int((residual > TOLERANCE * eigenvalue.abs()).sum()):
+    if count := int(is_open.sum()):
         warnings.warn(
             f"sharpness: {count} of {len(at)} networks did not converge in {last} steps",
             stacklevel=2,
@@ -221,21 +221,15 @@ class _Krylov:
         self.off_diagonal.append(rest.norm(dim=1))
 
     def ritz(self) -> Float[Tensor, "2 N"]:
-        """Largest eigenvalue of the tridiagonal matrices, and the norm of its residual."""
+        """Largest eigenvalues of the matrices, norms of their residuals; NaN if not finite."""
         diagonal = torch.stack(self.diagonal, 1).double()
-        return _ritz(diagonal, torch.stack(self.off_diagonal, 1).double())
-
-
-def _ritz(
-    diagonal: Float[Tensor, "N k"], off_diagonal: Float[Tensor, "N k"]
-) -> Float[Tensor, "2 N"]:
-    """Largest eigenvalues of tridiagonal matrices, norms of their residuals; NaN if not finite."""
-    finite = (diagonal.isfinite() & off_diagonal.isfinite()).all(1)
-    inner = off_diagonal[:, :-1]
-    matrix = torch.diag_embed(diagonal) + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
-    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0))
-    ritz = torch.stack([values[:, -1], off_diagonal[:, -1] * vectors[:, -1, -1].abs()])
-    return torch.where(finite, ritz, torch.nan)
+        off_diagonal = torch.stack(self.off_diagonal, 1).double()
+        finite = (diagonal.isfinite() & off_diagonal.isfinite()).all(1)
+        inner = off_diagonal[:, :-1].diag_embed(1)
+        matrix = diagonal.diag_embed() + inner + inner.mT
+        values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0))
+        ritz = torch.stack([values[:, -1], off_diagonal[:, -1] * vectors[:, -1, -1].abs()])
+        return torch.where(finite, ritz, torch.nan)
 
 
 def _save(path: Path, values: Float[np.ndarray, "N"]) -> None:

@@ -1,7 +1,7 @@
 """Losses and accuracies of many networks on the images of a zoo's task."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -37,14 +37,6 @@ class Part:
     x: Float[Tensor, "X C *size"]
     y: Int64[Tensor, " X"]
 
-    def first(self, count: int | None) -> "Part":
-        """The first images, all of them if None."""
-        return Part(self.x[:count], self.y[:count])
-
-    def to(self, dtype: torch.dtype) -> "Part":
-        """The same images in another floating type."""
-        return Part(self.x.to(dtype), self.y)
-
 
 def first_images(
     population: Population, num_train: int | None, num_test: int | None
@@ -60,9 +52,10 @@ def first_images(
         The images `train` and `test`.
     """
     task = _task(TaskConfig.model_validate(population.manifest.job["task"]).model_dump_json())
+    chosen = {"train": (task.train, num_train), "test": (task.test, num_test)}
     return {
-        "train": Part(task.inputs(task.train.x[:num_train]), task.train.y[:num_train]),
-        "test": Part(task.inputs(task.test.x[:num_test]), task.test.y[:num_test]),
+        name: Part(task.inputs(images.x[:count]), images.y[:count])
+        for name, (images, count) in chosen.items()
     }
 
 
@@ -204,22 +197,23 @@ def reset_statistics(
     statistics = []
     for portion in in_portions(architecture, params, x):
         total = {name: torch.zeros_like(portion[name]) for name in names}
-        from_zero = portion | {name: torch.zeros_like(portion[name]) for name in names}
-        share = _batch_weight(architecture, portion, names, batches[0])
+        from_zero = portion | total
+        share = _batch_weight(architecture, portion, batches[0])
         for batch in batches:
             with torch.no_grad():
                 moved = run(from_zero, batch)[1]
             # From 0, the statistics after one batch are its own times the momentum.
             for name in names:
-                total[name] += moved[name] / (share[name] * len(batches))
+                total[name] = total[name] + moved[name] / (share[name] * len(batches))
         statistics.append(total)
     return {**params, **{name: torch.cat([total[name] for total in statistics]) for name in names}}
 
 
 def _batch_weight(
-    architecture: Architecture, params: Params, names: Sequence[str], x: Tensor
+    architecture: Architecture, params: Params, x: Tensor
 ) -> Mapping[str, Tensor | float]:
     """The weight that running statistics give to a new batch."""
+    names = architecture.statistics
     if not architecture.is_module:
         return dict.fromkeys(names, MOMENTUM)
     # A module does not say, but statistics are (1 - weight) * old + weight * new. In float64, since
@@ -229,11 +223,13 @@ def _batch_weight(
     starts = [{name: torch.full_like(exact[name], old) for name in names} for old in (0.0, 1.0)]
     with torch.no_grad():
         from_zero, from_one = (run({**exact, **start}, x.double())[1] for start in starts)
-    weights = {name: 1 - (from_one[name] - from_zero[name]) for name in names}
-    for name, weight in weights.items():
+    weights = {}
+    for name in names:
+        weight = 1 - (from_one[name] - from_zero[name])
         if not bool((weight > 1e-6).all()):
             raise ValueError(f"running statistic {name!r} does not take new batches in")
-    return {name: weight.to(params[name].dtype) for name, weight in weights.items()}
+        weights[name] = weight.to(params[name].dtype)
+    return weights
 
 
 def rms_distance(

@@ -112,11 +112,11 @@ def differences(rows: pd.DataFrame, baseline: str, num_bootstrap: int) -> pd.Dat
             `n`, the number of pairs.
     """
     usable = where(rows, diverged=False).set_index("network_id")
-    measures = {name: here[list(MEASURES)] for name, here in split_by(usable, "population")}
+    there = where(usable, population=baseline)[list(MEASURES)]
     lines = []
     for name in rows["population"].unique():
         if name != baseline:
-            here, there = (measures.get(n, usable[list(MEASURES)][:0]) for n in (name, baseline))
+            here = where(usable, population=name)[list(MEASURES)]
             both = here.index.intersection(there.index, sort=False)
             changes = here.loc[both] - there.loc[both]
             line: dict[str, Any] = {"population": name}

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 
 from metanet.contract import declared
 from metanet.inputs.treatments import NONE
-from metanet.metrics import METRICS, Estimate
+from metanet.metrics import METRICS, Estimate, resamples
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
 from studies.common.intervals import (
@@ -197,10 +197,7 @@ def _samples(
     """Metrics of each line, mean over seeds: on all test networks, then on each resample."""
     every = [one.predictions["network_id"].to_numpy() for part in lines.values() for one in part]
     ids = np.unique(np.concatenate(every))
-    drawn = np.random.default_rng(0).multinomial(
-        len(ids), np.full(len(ids), 1 / len(ids)), size=num_bootstrap
-    )
-    counts = np.concatenate([np.ones((1, len(ids))), drawn.astype(np.float64)])
+    counts = resamples(len(ids), num_bootstrap, seed=0)
     samples = {}
     for line, scored in lines.items():
         seeds = [_metrics_of_seed(one, ids, counts) for one in scored]

@@ -1,13 +1,14 @@
 """What a learnability study has to do: its fits and scores, checked before anything is fitted."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 
 from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationLike
-from metanet.inputs.treatments import NONE, parse_treatment
+from metanet.inputs.treatments import NONE, parse_treatment, step_names
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
 from studies.learnability.config import FLOOR, Learnability, Steps
@@ -88,16 +89,15 @@ def _plan_metanet(scope: _Scope, population: Population, metanet: str) -> list[M
             _match(scope, {place.name: (place.zoo, place.population)})
     planned = []
     for treatment in treatments_of(config, metanet):
-        cell = _fit_cell(scope, population, metanet, config.chains[treatment])
-        cell = replace(cell, elsewhere=places)
+        cell_of = _fit_cell(scope, population, metanet, config.chains[treatment])
         counts = sizes(config, population, metanet, treatment)
         for num_train, seed in product(counts, config.seeds):
-            one = replace(cell, num_train=num_train, seed=seed)
-            planned.append(_plan_fit(scope, one, treatment))
+            cell = cell_of(num_train=num_train, seed=seed, elsewhere=places)
+            planned.append(_plan_fit(scope, cell, treatment))
     if metanet == shuffled_metanet(config):
-        cell = _fit_cell(scope, population, metanet, NONE)
-        num_train = sizes(config, population, metanet, NONE)[-1]
-        cell = replace(cell, num_train=num_train, seed=config.seeds[0], shuffled=True)
+        most = sizes(config, population, metanet, NONE)[-1]
+        cell_of = _fit_cell(scope, population, metanet, NONE)
+        cell = cell_of(num_train=most, seed=config.seeds[0], shuffled=True)
         planned.append(_plan_fit(scope, cell, NONE))
     return planned
 
@@ -110,20 +110,21 @@ def _match(scope: _Scope, places: Mapping[str, tuple[Path, str]]) -> None:
     scope.matched.update(match_test_networks(scope.config, opened, scope.target))
 
 
-def _fit_cell(scope: _Scope, population: Population, metanet: str, spec: Steps) -> FitCell:
-    """The fit of a metanet that is treated in some way; the caller says on how many networks."""
+def _fit_cell(
+    scope: _Scope, population: Population, metanet: str, spec: Steps
+) -> Callable[..., FitCell]:
+    """The fits of a metanet that is treated in some way, by how many networks and by seed."""
     config = scope.config
-    treatments = [find_plugin("treatment", step) for step in _steps(spec)]
+    treatments = [find_plugin("treatment", step) for step in step_names(spec)]
     plugins = [find_plugin("metanet", metanet), *treatments]
-    return FitCell(
+    return partial(
+        FitCell,
         zoo=config.zoo,
         folder=scope.folder,
         population=population.name,
         fingerprint=population.fingerprint,
         metanet=metanet,
         target=scope.target,
-        num_train=0,
-        seed=0,
         options=config.options.get(metanet, {}),
         treatment=spec,
         steps=repr(parse_treatment(spec).steps),
@@ -214,12 +215,6 @@ def sizes(config: Learnability, population: Population, metanet: str, treatment:
                 )
             chosen.add(count)
     return sorted(chosen)
-
-
-def _steps(spec: Steps) -> list[str]:
-    if isinstance(spec, dict):
-        return list(spec)
-    return [] if spec == NONE else [name.strip() for name in spec.split("+")]
 
 
 def check(config: Learnability) -> None:

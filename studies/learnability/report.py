@@ -185,7 +185,7 @@ def main_metanets(best: pd.DataFrame) -> list[str]:
     means = pd.Series(plain.groupby("metanet", sort=False)["r2"].mean()).to_dict()
     if len(means) > 1:
         means.pop(FLOOR, None)
-    best_name = max(means, key=lambda name: means[name])
+    best_name = max(means, key=means.__getitem__)
     return list(dict.fromkeys([*(["mlp"] if "mlp" in means else []), best_name]))
 
 
