@@ -76,10 +76,10 @@ class AttentionLayer(nn.Module):
     def projections(self, x: Float[Tensor, "*nodes H"]) -> tuple[Tensor, Tensor, Side, Side]:
         """What nodes bring to written and read ends `[..., K]`, and to attention both ways."""
         width, edge_width = x.shape[-1], self.edge.in_features
-        written, read, *rest = self.project(self.norm(x)).split(
+        written, read, forward, backward = self.project(self.norm(x)).split(
             [edge_width, edge_width, 4 * width, 4 * width], dim=-1
         )
-        return written, read, self._side(rest[0]), self._side(rest[1])
+        return written, read, self._side(forward), self._side(backward)
 
     def _side(self, values: Tensor) -> Side:
         query, key, value, scaled = values.unflatten(-1, (4, self.heads, -1)).unbind(-3)

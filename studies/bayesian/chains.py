@@ -5,6 +5,7 @@ Do they agree about weights, and about the function?
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -152,15 +153,10 @@ def run_chains(
         Effective parameters, flat, without the warm-up, and whether the proposals were accepted (0
         or 1).
     """
-    space, free, random = architecture.space, support_of(architecture).free, generator(0, "chains")
-    x, y = two_moons(cell.points, cell.noise, generator(0, "train moons"))
-
-    def potential(flat: Tensor) -> Tensor:
-        misfit = F.cross_entropy(architecture.apply(unflatten(space, flat), x), y, reduction="sum")
-        return misfit + (free * flat**2).sum() / (2 * cell.prior_std**2)
-
+    free, random = support_of(architecture).free, generator(0, "chains")
+    moons = two_moons(cell.points, cell.noise, generator(0, "train moons"))
     chains = sample_chains(
-        potential,
+        partial(_potential, architecture, free, cell.prior_std, *moons),
         _starts(cell, architecture, random),
         random,
         draws=cell.warmup + cell.draws,
@@ -170,6 +166,20 @@ def run_chains(
     )
     kept = slice(cell.warmup, None)
     return chains.position[kept], chains.accepted[kept].double()
+
+
+def _potential(
+    architecture: Architecture,
+    free: Tensor,
+    prior_std: int | float,
+    x: Tensor,
+    y: Tensor,
+    flat: Tensor,
+) -> Tensor:
+    """The negative logarithm of the density at one network."""
+    logits = architecture.apply(unflatten(architecture.space, flat), x)
+    misfit = F.cross_entropy(logits, y, reduction="sum")
+    return misfit + (free * flat**2).sum() / (2 * prior_std**2)
 
 
 def _starts(

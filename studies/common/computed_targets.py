@@ -8,8 +8,9 @@ nothing that it computes: a metanet that is invariant to scales cannot know them
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,14 @@ def with_derived(population: Population, targets: Iterable[str], folder: Path) -
     wanted = [target for target in dict.fromkeys(targets) if target in DERIVED]
     if not wanted:
         return population
+    return view(population, table=partial(_table_with, population, wanted, folder))
 
-    def table_of(split: str) -> pd.DataFrame:
-        columns = {target: _column(population, target, split, folder) for target in wanted}
-        return population.table(split).assign(**columns)
 
-    return view(population, table=table_of)
+def _table_with(
+    population: Population, targets: Sequence[str], folder: Path, split: str
+) -> pd.DataFrame:
+    columns = {target: _column(population, target, split, folder) for target in targets}
+    return population.table(split).assign(**columns)
 
 
 def _column(

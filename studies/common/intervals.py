@@ -42,9 +42,10 @@ class Interval(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        if self.n < 2:
-            return f"{self.mean:.3f}"
-        return interval_text(self[:3], ".3f")
+        return f"{self:.3f}"
+
+    def __format__(self, digits: str) -> str:
+        return interval_text(self[:3], digits) if self.n > 1 else f"{self.mean:{digits}}"
 
 
 def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:

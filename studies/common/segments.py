@@ -25,12 +25,11 @@ def between(
     Returns:
         Parameters `[N, T, *shape]`.
     """
-
-    def each(a: Tensor, b: Tensor) -> Tensor:
+    params = {}
+    for name, a in start.items():
         weight = torch.as_tensor(points, dtype=a.dtype).reshape(1, -1, *(1,) * (a.dim() - 1))
-        return torch.lerp(a[:, None], b[:, None], weight)
-
-    return {name: each(tensor, end[name]) for name, tensor in start.items()}
+        params[name] = torch.lerp(a[:, None], end[name][:, None], weight)
+    return params
 
 
 def evaluate_segment(

@@ -68,7 +68,7 @@ def path_cells(rows: pd.DataFrame) -> pd.DataFrame:
         line |= {
             "lr": f"{runs['lr'].min():g}",
             "residual": f"{smallest['residual_max'].max():.1e}",
-            "drift": interval_text(drift[:3], ".1e") if drift.n > 1 else f"{drift.mean:.1e}",
+            "drift": f"{drift:.1e}",
         }
         line |= {term: f"{relative(ends, term).mean:.1e}" for term in TERMS}
         lines.append(line | {"slope": "-" if slope is None else str(slope)})

@@ -154,8 +154,9 @@ def predictions_of(
         A row for each network, with these columns; the place is `test_population`.
     """
     columns = {"network_id": network_id, "truth": truth, "prediction": prediction}
-    table = pd.DataFrame(columns).assign(test_population=place)
-    return table.assign(num_train=num_train, num_dropped=num_dropped, seconds=seconds)
+    return pd.DataFrame(columns).assign(
+        test_population=place, num_train=num_train, num_dropped=num_dropped, seconds=seconds
+    )
 
 
 def open_population(zoo: Path, name: str, target: str, folder: Path) -> PopulationLike:

@@ -1,5 +1,7 @@
 """A population with labels that say nothing: what is learned from it is the floor of chance."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -21,15 +23,15 @@ def with_shuffled_labels(population: PopulationLike, target: str, seed: int) -> 
     Returns:
         The view.
     """
+    return view(population, table=partial(_shuffled, population, target, seed))
 
-    def table_of(split: str) -> pd.DataFrame:
-        table = population.table(split)
-        if split not in LEARNED:
-            return table
-        values = table[target].to_numpy(copy=True)
-        finite = np.flatnonzero(np.isfinite(values))
-        generator = np.random.default_rng([seed, LEARNED.index(split)])
-        values[finite] = values[generator.permutation(finite)]
-        return table.assign(**{target: values})
 
-    return view(population, table=table_of)
+def _shuffled(population: PopulationLike, target: str, seed: int, split: str) -> pd.DataFrame:
+    table = population.table(split)
+    if split not in LEARNED:
+        return table
+    values = table[target].to_numpy(copy=True)
+    finite = np.flatnonzero(np.isfinite(values))
+    generator = np.random.default_rng([seed, LEARNED.index(split)])
+    values[finite] = values[generator.permutation(finite)]
+    return table.assign(**{target: values})

@@ -1,6 +1,6 @@
 """Tables, figures and the report of merging."""
 
-from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from studies.common.base import StudyConfig, one_table
-from studies.common.figures import WIDTH, draw_band, finish, line_style, lines_by
+from studies.common.figures import draw_band, finish, line_style, lines_by, panels
 from studies.common.intervals import mean_interval
 from studies.common.page import Report, figure, heading, paragraph, sections
 from studies.common.rows import numbers, split_by
@@ -95,25 +95,21 @@ def plot_sizes(rows: pd.DataFrame, metric: str) -> Figure:
     Returns:
         The figure.
     """
-    shape = {name: rows[name].unique().tolist() for name in ("train_parts", "population")}
-    lines, columns = map(len, shape.values())
-    drawn = Figure(figsize=(WIDTH, 0.6 + 2.4 * lines), layout="constrained")
-    grid = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    populations = rows["population"].unique()
+    places = list(product(rows["train_parts"].unique(), populations))
+    drawn, axes = panels(len(places), len(populations), margin=0.6, height=2.4)
+    panel_of = dict(zip(places, axes, strict=True))
     sizes = sorted(rows["size"].unique().tolist())
     legend = {}
     for (parts, population), inside in split_by(rows, ["train_parts", "population"]):
-        panel = grid[shape["train_parts"].index(parts), shape["population"].index(population)]
+        panel = panel_of[parts, population]
         for i, way, here in lines_by(inside, "way", rows["way"].unique()):
             legend[way] = _plot_means(panel, here, metric, i)
-        _log_ticks(panel, sizes)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, [str(size) for size in sizes])
         images = "all images" if parts == 1 else f"one of {parts} parts each"
         panel.set_title(f"{population}, {images}")
     return finish(drawn, "networks merged, k", WORDS[metric], legend)
-
-
-def _log_ticks(panel: Axes, sizes: Sequence[int]) -> None:
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(sizes, [str(size) for size in sizes])
 
 
 def _plot_means(panel: Axes, rows: pd.DataFrame, metric: str, number: int) -> Line2D:
