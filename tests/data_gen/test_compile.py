@@ -49,10 +49,10 @@ def test_compiled_order_is_the_same():
     ("name", "kind", "optimizer"),
     [
         ("mlp", "w", "adamw"),
-        ("mlp_layer_norm", "sigma", "sgd"),
-        ("cnn", "syre", "nesterov"),
         ("resnet_batch_norm", "w", "adamw"),
-        ("gin", "syre", "nesterov"),
+        pytest.param("mlp_layer_norm", "sigma", "sgd", marks=pytest.mark.deep),
+        pytest.param("cnn", "syre", "nesterov", marks=pytest.mark.deep),
+        pytest.param("gin", "syre", "nesterov", marks=pytest.mark.deep),
     ],
 )
 def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):

@@ -39,6 +39,7 @@ print(json.dumps({"predicted": found, "measured": (peaks[1] - peaks[0]) / (count
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_MMAP_MAX_": "1000000", "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc's allocator")
 @pytest.mark.parametrize(
     ("architecture", "optimizer", "counts"),

@@ -59,6 +59,7 @@ def test_two_writers_at_once(place, reference):
     torture.two_writers(place, reference, warm=True)
 
 
+@pytest.mark.deep
 def test_a_ray_worker_is_killed_and_the_zoo_is_that_of_the_local_executor(place, reference):
     pytest.importorskip("ray", reason="Ray is an extra")
     counts = torture.strike_once_at_work(place, reference, "ray")

@@ -235,7 +235,7 @@ def test_no_optimizer_moves_a_fixed_entry(name):
         loss.backward()
         return loss
 
-    for _ in range(30 if name == "LBFGS" else 1000):
+    for _ in range(30 if name == "LBFGS" else 200):
         optimizer.step(closure)
     assert_same(fixed_entries(twin), fixed)
     moved = [
@@ -704,7 +704,9 @@ def test_refusals_name_what_is_wrong(reason):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", ["w", "sigma", "syre"])
+@pytest.mark.parametrize(
+    "kind", ["w", *(pytest.param(k, marks=pytest.mark.deep) for k in ("sigma", "syre"))]
+)
 def test_compiled_twins_train_as_uncompiled_ones(kind):
     from data_gen.training.compilation import compiler_works
 

@@ -25,8 +25,9 @@ def test_canonical_forms_and_alignment_of_traced_modules(name):
     }
     element = sample(traced.space, generator, (3,))
 
+    canonical = canonicalize(traced.space, params)
     moved = canonicalize(traced.space, act(traced.space, element, params))
-    for key, tensor in canonicalize(traced.space, params).items():
+    for key, tensor in canonical.items():
         torch.testing.assert_close(
             moved[key],
             tensor.expand(3, *tensor.shape),
@@ -37,5 +38,6 @@ def test_canonical_forms_and_alignment_of_traced_modules(name):
     permuted = act(traced.space, GroupElement(element.permutations, {}), params)
     # a local search: 3 restarts miss one module in 20
     back = align(traced.space, permuted, params, num_restarts=10)
-    for key, tensor in act(traced.space, back, permuted).items():
+    aligned = act(traced.space, back, permuted)
+    for key, tensor in aligned.items():
         torch.testing.assert_close(tensor, params[key].expand_as(tensor), atol=1e-12, rtol=0)
