@@ -1,19 +1,23 @@
 """Tests of what changed, nearest first by the import graph. `make check` runs them.
 
-    python -m tests.changed [--base REV] [--steps N] [FILE ...]
+    python -m tests.changed [--base REV] [--seconds N] [FILE ...]
 
-A test file that imports a changed file is one step away from it. Tests further away than `--steps`
-are left to `make test`; how many they are is said.
+A test file that imports a changed file is one step away from it. Files are taken, nearest first,
+for as long as their cost in `tests/cost.json` adds up to less than the seconds of a processor that
+are given; how many are left to `make test` is said.
 """
 
 import argparse
 import ast
+import json
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from tests.cost import TABLE
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "data_gen", "metanet", "studies", "tests")
@@ -83,11 +87,30 @@ def tests_of(changed: Iterable[str]) -> dict[str, int]:
         for importer in importers.get(name, set()) - set(steps):
             steps[importer] = steps[name] + 1
             waiting.append(importer)
-    found = {name: count for name, count in steps.items() if ".test_" in name}
+    reached = {name: count for name, count in steps.items() if ".test_" in name}
     return {
         f"{name.replace('.', '/')}.py": count
-        for name, count in sorted(found.items(), key=lambda pair: (pair[1], pair[0]))
+        for name, count in sorted(reached.items(), key=lambda pair: (pair[1], pair[0]))
     }
+
+
+def affordable(tests: Iterable[str], seconds: float) -> list[str]:
+    """The first test files that cost no more than some seconds together; dear ones are passed over.
+
+    Args:
+        tests: Test files, nearest first.
+        seconds: Of a processor.
+
+    Returns:
+        Some of them, in their order.
+    """
+    cost = json.loads(TABLE.read_text(encoding="utf-8"))["files"]
+    chosen = []
+    for path in tests:
+        if cost.get(path, 0.0) <= seconds:
+            seconds -= cost.get(path, 0.0)
+            chosen.append(path)
+    return chosen
 
 
 def changed_files(base: str) -> list[str]:
@@ -110,14 +133,14 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="*", help="What changed; what git says if none is given.")
     parser.add_argument("--base", default="HEAD", help="Changes since this revision.")
-    parser.add_argument("--steps", type=int, default=1, help="Imports between, at most.")
+    parser.add_argument("--seconds", type=float, default=60, help="Of a processor, for tests.")
     options = parser.parse_args()
     files = options.files or changed_files(options.base)
     tests = tests_of(files)
-    near = [path for path, count in tests.items() if count <= options.steps]
+    near = affordable(tests, options.seconds)
     pages = ["tests/test_docs.py"] if any(path.endswith(".md") for path in files) else []
     print(*dict.fromkeys([*near, *ALWAYS, *pages]), sep="\n")
-    print(f"{len(tests) - len(near)} test files further away: make test", file=sys.stderr)
+    print(f"{len(tests) - len(near)} test files left: make test", file=sys.stderr)
 
 
 if __name__ == "__main__":

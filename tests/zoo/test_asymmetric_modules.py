@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
 import zoo
+from tests.tiers import tiered
 from zoo.architectures import build_cnn, build_mlp, make_asymmetric
 from zoo.architectures.base import constants_of
 from zoo.modules.twins import effective_state_dict, free_masks
@@ -704,9 +705,7 @@ def test_refusals_name_what_is_wrong(reason):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "kind", ["w", *(pytest.param(k, marks=pytest.mark.deep) for k in ("sigma", "syre"))]
-)
+@pytest.mark.parametrize("kind", tiered([("w",), ("sigma",), ("syre",)], lambda kind: kind == "w"))
 def test_compiled_twins_train_as_uncompiled_ones(kind):
     from data_gen.training.compilation import compiler_works
 
