@@ -4,6 +4,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.cost import pytest_addoption, pytest_configure
+
+__all__ = ["pytest_addoption", "pytest_configure"]
+
 # The same examples in every run, and no clock: the machine may be busy. `--hypothesis-profile=deep`
 # is what `make test-deep` asks for.
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)

@@ -1,7 +1,7 @@
 """What a run of the tests costs, in seconds of processors; children that were waited for count.
 
-`-p tests.cost` prints the ten dearest tests, and the total beside that of `tests/cost.json`, so
-that growth is seen. It fails nothing: machines differ. `--record-cost` writes that file anew.
+Each run prints the ten dearest tests, and the total beside that of `tests/cost.json`, so that
+growth is seen. It fails nothing: machines differ. `--record-cost` writes that file anew.
 """
 
 import json
