@@ -1,8 +1,5 @@
-"""`symzoo verify` finds what is wrong with a zoo, `symzoo repair` mends it, and mutated zoos do no
-harm.
-"""
+"""`symzoo verify` finds what is wrong with a zoo, and mutated zoos do no harm."""
 
-import json
 import random
 import re
 import shutil
@@ -12,81 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import zoo
+from data_gen.config import Job
 from data_gen.integrity.recompute import task_to_sample
-from data_gen.integrity.repair import repair_zoo
-from data_gen.integrity.verify import Fault, verify_zoo
-from studies.cli import main
-from tests import fuzz_store
-from tests.stored import read_attributes, read_columns
-from zoo.sharing.card import digest_of
-from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import read_manifest
-from zoo.store.mapped import StoreError
-
-SHARD = "w_asymmetric/train-00000-of-00001.h5"
-TRAJECTORY = "w_asymmetric.trajectory/train-00000-of-00001.h5"
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory) -> Path:
-    return fuzz_store.base(tmp_path_factory.mktemp("verify") / "zoo")
-
-
-@pytest.fixture
-def copy(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "zoo"))
-
-
-def edit(folder: Path, change) -> None:
-    data = json.loads((folder / "zoo.json").read_text())
-    change(data)
-    (folder / "zoo.json").write_text(json.dumps(data))
-
-
-def rewrite(folder: Path, change, name: str = SHARD, attributes=()) -> None:
-    """Change a file as a stranger would: columns, attributes, its hash in manifest and card."""
-    columns = read_columns([folder / name])
-    kept = {
-        key: value
-        for key, value in read_attributes(folder / name).items()
-        if key != "format_version"
-    }
-    change(columns)
-    write_columns(folder / name, columns, kept | dict(attributes), equal_rows=False)
-    before = digests(folder)
-    fuzz_store.tell(folder, folder / name)
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    for old, new in zip(before, digests(folder), strict=True):
-        card = card.replace(old, new)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def digests(folder: Path) -> list[str]:
-    """What the card must say of the files of each configuration."""
-    populations = read_manifest(folder).populations.items()
-    return [
-        digest_of(shards)
-        for name, population in populations
-        for shards in population.configurations(name).values()
-    ]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {
-        name: path.read_bytes()
-        for name, path in files.items()
-        if not Path(name).name.startswith(".")
-    }
-
-
-def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
+from data_gen.integrity.verify import verify_zoo
+from tests.data_gen.integrity.damage import SHARD, TRAJECTORY, edit, flip, rewrite
+from tests.fuzz_store import JOB
+from tests.repair_store import content
 
 
 def test_a_whole_zoo_has_no_faults_and_what_was_checked_is_told(original):
@@ -286,62 +216,23 @@ def test_a_task_of_a_stranger_opens_no_files_unasked(copy, monkeypatch):
     monkeypatch.setattr(
         "data_gen.integrity.recompute.load_task", lambda _: pytest.fail("the task was loaded")
     )
-    job = fuzz_store.Job.model_validate(
-        fuzz_store.JOB | {"task": {"name": "images", "path": "/etc/secret"}}
-    )
+    job = Job.model_validate(JOB | {"task": {"name": "images", "path": "/etc/secret"}})
     task, count, said = task_to_sample(job, None, trust_task=False, task_path=None)
     assert (task, count) == (None, 0)
     assert "'/etc/secret'" in said
     with pytest.raises(ValueError, match="not opened unasked: give --trust-task, or --task-path"):
         task_to_sample(job, 3, trust_task=False, task_path=None)
-    large = fuzz_store.Job.model_validate(
-        fuzz_store.JOB | {"task": {"name": "mnist1d", "train_size": 10**12}}
-    )
+    large = Job.model_validate(JOB | {"task": {"name": "mnist1d", "train_size": 10**12}})
     assert task_to_sample(large, None, trust_task=False, task_path=None)[0] is None
 
 
 def test_a_task_that_is_not_there_is_an_error(copy):
-    job = fuzz_store.Job.model_validate(
-        fuzz_store.JOB | {"task": {"name": "images", "path": "./none"}}
-    )
+    job = Job.model_validate(JOB | {"task": {"name": "images", "path": "./none"}})
     with pytest.raises(
         ValueError,
         match=r"the data of the task is not on this machine .*give --task-path, or --sample 0",
     ):
         task_to_sample(job, None, trust_task=True, task_path=None)
-
-
-# repair
-
-
-def test_random_damage_is_found_and_mended_to_the_byte(original, tmp_path):
-    """The long form is `tests/repair_store.py`."""
-    rng = random.Random(0)
-    expected = content(original)
-    copy = Path(shutil.copytree(original, tmp_path / "zoo"))
-    for name in rng.sample(sorted(name for name in expected if name.endswith(".h5")), 4):
-        flip(copy / name, rng.randrange(8 * len(expected[name])))
-    (copy / SHARD).write_bytes(expected[SHARD][:3000])
-    (copy / "constants" / "sigma_asymmetric.h5").unlink()
-    (copy / "README.md").unlink()
-    damaged = {name for name in expected if content(copy).get(name) != expected[name]}
-    assert {fault.path for fault in verify_zoo(copy, sample=0)} == damaged
-    faults = repair_zoo(copy, device="cpu", compile=False, quiet=True)
-    assert {fault.path for fault in faults} == damaged
-    assert content(copy) == expected
-    assert (copy / "w_asymmetric" / ".train-00000-of-00001.h5.damaged").stat().st_size == 3000
-    assert not (copy / ".repair").exists()
-
-
-@pytest.mark.parametrize("damage", ["{", None])
-def test_a_lost_manifest_is_written_again(original, copy, damage):
-    (copy / "zoo.json").unlink()
-    if damage:
-        (copy / "zoo.json").write_text(damage)
-    repair_zoo(copy, device="cpu", compile=False, quiet=True)
-    repaired, expected = content(copy), content(original)
-    assert json.loads(repaired.pop("zoo.json")) == json.loads(expected.pop("zoo.json"))
-    assert repaired == expected
 
 
 def test_bit_flips_are_found_wherever_they_are(original, copy):
@@ -353,98 +244,6 @@ def test_bit_flips_are_found_wherever_they_are(original, copy):
         flip(copy / name, rng.randrange(8 * len(data)))
         assert name in {fault.path for fault in verify_zoo(copy, sample=0)}, name
         (copy / name).write_bytes(data)
-
-
-def test_a_hash_that_file_and_generation_contradict_is_mended_in_the_manifest(original, copy):
-    edit(copy, lambda d: d["populations"]["w_asymmetric"]["shards"][SHARD].update(sha256="0" * 64))
-    edit(
-        copy,
-        lambda d: d["populations"]["w_asymmetric"]["trajectory"][TRAJECTORY].update(bytes=10**6),
-    )
-    assert {fault.path for fault in repair_zoo(copy, device="cpu", compile=False, quiet=True)} == {
-        SHARD,
-        TRAJECTORY,
-        "README.md",
-    }
-    assert json.loads((copy / "zoo.json").read_text()) == json.loads(
-        (original / "zoo.json").read_text()
-    )
-
-
-def test_files_that_come_out_otherwise_are_taken_only_if_asked_for(copy):
-    lost = (copy / SHARD).read_bytes()
-    (copy / SHARD).unlink()
-    edit(copy, lambda d: d["populations"]["w_asymmetric"]["shards"][SHARD].update(sha256="0" * 64))
-    before = content(copy)
-    with pytest.raises(
-        ValueError, match=r"1 files came out otherwise .*Nothing was changed.*--accept-changed"
-    ):
-        repair_zoo(copy, device="cpu", compile=False, quiet=True)
-    assert content(copy) == before
-    repair_zoo(copy, device="cpu", compile=False, quiet=True, accept_changed=True)
-    assert (copy / SHARD).read_bytes() == lost
-    assert verify_zoo(copy, sample=0) == []
-
-
-def test_what_does_not_belong_gets_a_hidden_name(copy):
-    (copy / "sigma_asymmetric" / "train-00001-of-00002.h5").write_bytes(b"x")
-    assert repair_zoo(copy, quiet=True) == [
-        Fault("sigma_asymmetric/train-00001-of-00002.h5", "not in the manifest")
-    ]
-    assert (copy / "sigma_asymmetric" / ".train-00001-of-00002.h5.damaged").read_bytes() == b"x"
-
-
-def test_repair_does_not_follow_links_out_of_the_zoo(copy, tmp_path):
-    outside = tmp_path / "outside"
-    (copy / "sigma_asymmetric").rename(outside)
-    (copy / "sigma_asymmetric").symlink_to(outside)
-    before = content(outside)
-    with pytest.raises(StoreError, match="a link that leads out of the zoo"):
-        repair_zoo(copy, device="cpu", compile=False, quiet=True)
-    assert content(outside) == before
-
-
-def test_repair_asks_before_it_opens_what_a_task_names(copy):
-    edit(copy, lambda d: d["config"].update(task={"name": "images", "path": "/etc/secret"}))
-    (copy / ".job.json").write_text(
-        json.dumps(json.loads((copy / "zoo.json").read_text())["config"])
-    )
-    with pytest.raises(ValueError, match="which is not opened unasked; give --trust-task"):
-        repair_zoo(copy, quiet=True)
-
-
-def test_a_job_that_is_lost_is_said_to_be(copy):
-    (copy / "zoo.json").unlink()
-    (copy / ".job.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"the job is lost: neither zoo\.json nor \.job\.json holds it"
-    ):
-        repair_zoo(copy, quiet=True)
-
-
-# commands
-
-
-def test_the_commands_print_and_end_with_a_status(copy):
-    runner = CliRunner()
-    whole = runner.invoke(main, ["verify", str(copy)])
-    assert (whole.exit_code, whole.stdout.splitlines()[-1]) == (0, f"{copy}: whole")
-    flip(copy / SHARD, 8 * 7000)
-    broken = runner.invoke(main, ["verify", str(copy), "--sample", "0"])
-    assert broken.exit_code == 1
-    assert f"{copy}/{SHARD}: expected sha256 " in broken.stdout
-    mended = runner.invoke(
-        main, ["repair", str(copy), "--no-compile", "--workers", "0", "--quiet", "--device", "cpu"]
-    )
-    assert (mended.exit_code, mended.stdout.splitlines()[-1]) == (0, f"{copy}: 1 fault mended")
-    assert runner.invoke(main, ["verify", str(copy), "--sample", "0"]).exit_code == 0
-    assert (
-        runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout
-        == f"{copy}: nothing to repair\n"
-    )
-
-
-# fuzzing
 
 
 def test_mutated_zoos_do_no_harm(original):
