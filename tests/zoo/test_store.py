@@ -272,7 +272,7 @@ def test_text_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == "ä\n".encode()
 
 
-# damaged files (hostile ones: test_hostile_files.py)
+# damaged files (hostile ones: untrusted/)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1, -40])
