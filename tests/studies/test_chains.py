@@ -103,6 +103,46 @@ def test_large_steps_are_rejected_and_leave_the_chain_where_it_was():
     torch.testing.assert_close(chains.position, start.expand(5, 3, 3), rtol=0, atol=0)
 
 
+def test_proposals_are_those_of_a_loop_over_chains():
+    """Leapfrog and the rule of Metropolis in words, chain by chain, with a slope by hand.
+
+    Each proposal starts where the chains are, so that rounding errors do not grow over draws.
+    """
+    chains, draws, steps, size = 6, 30, 4, 0.42
+    start = draw((chains, 3))
+    result = sample_chains(
+        rough, start, generator(7), draws=draws, leapfrog_steps=steps, step_size=size
+    )
+    assert 0.2 < 1 - float(result.accepted.double().mean()) < 0.5
+
+    def slope(q):
+        return q**3 + 3 * np.cos(3 * q) + np.array([q[1], q[0], 0.0])
+
+    def energy(q, p):
+        return (q**4).sum() / 4 + np.sin(3 * q).sum() + q[0] * q[1] + (p**2).sum() / 2
+
+    random, here = generator(7), start.numpy()
+    for position, accepted in zip(result.position.numpy(), result.accepted.numpy(), strict=True):
+        momenta, jitter, coins = (
+            function(shape, generator=random, dtype=torch.float64).numpy()
+            for function, shape in (
+                (torch.randn, (chains, 3)),
+                (torch.rand, (chains, 1)),
+                (torch.rand, (chains,)),
+            )
+        )
+        for i in range(chains):
+            q, p, step = here[i], momenta[i], size * (0.8 + 0.4 * jitter[i, 0])
+            for _ in range(steps):
+                p = p - step / 2 * slope(q)
+                q = q + step * p
+                p = p - step / 2 * slope(q)
+            taken = coins[i] < np.exp(energy(here[i], momenta[i]) - energy(q, p))
+            assert accepted[i] == taken
+            np.testing.assert_allclose(position[i], q if taken else here[i], rtol=0, atol=1e-10)
+        here = position
+
+
 def test_fixed_entries_have_no_momentum():
     free = torch.tensor([True, False, True])
     start = draw((4, 3))
