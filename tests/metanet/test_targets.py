@@ -1,5 +1,7 @@
 """Links: raw outputs to predictions and back, bounded, robust."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -55,16 +57,40 @@ def test_trees_take_accuracies_as_they_are_and_stay_within_bounds():
     assert (target.low, target.high) == pytest.approx((0.01, 1.0))
 
 
-def test_loss_is_least_at_the_truth():
-    for name, y in (
-        ("test_accuracy", torch.tensor([0.3, 0.8])),
-        ("test_loss", skewed(20)),
-        ("gap", skewed(20) - 1),
-    ):
-        target = fit_target(name, y)
-        raw = target.standardize(y.double()).requires_grad_()
-        (gradient,) = torch.autograd.grad(target.loss(raw, y.double()), raw)
-        torch.testing.assert_close(gradient, torch.zeros_like(raw), rtol=0, atol=1e-7)
+def huber(difference):
+    return difference**2 / 2 if abs(difference) < 1 else abs(difference) - 0.5
+
+
+@pytest.mark.parametrize("name", ["gap", "test_loss"])
+def test_loss_of_gaps_and_of_logarithms_is_huber_in_robust_units(name):
+    """Training targets 0 to 8 have median 4 and quartiles 2 and 6."""
+    unit = 4 / 1.349
+    raw, linked = [0.0, 0.5, 0.5, 0.5, 3.0], [4.0, 4.0, 7.0, -1.0, 4 + 3 * unit]
+    differences = [0.0, 0.5, 0.5 - 3 / unit, 0.5 + 5 / unit, 0.0]
+    expected = sum(huber(difference) for difference in differences) / 5
+    assert abs(differences[2]) < 1 < differences[3], "both branches"
+    units = {"gap": lambda y: y, "test_loss": torch.exp}[name]
+    target = fit_target(name, units(torch.arange(9.0, dtype=torch.float64)))
+    y = units(torch.tensor(linked, dtype=torch.float64))
+    loss = float(target.loss(torch.tensor(raw, dtype=torch.float64), y))
+    assert loss == pytest.approx(expected, rel=1e-9)
+
+
+def test_loss_of_accuracies_is_the_cross_entropy_of_their_sigmoid():
+    """Accuracies 0.2 and 0.8 have logits -log 4 and log 4: center 0, scale log 4."""
+    target = fit_target("test_accuracy", torch.tensor([0.2, 0.8], dtype=torch.float64))
+    raw, y = torch.tensor([1.0, -0.5]).double(), torch.tensor([0.6, 0.9]).double()
+    expected = 0.6 * math.log(0.8) + 0.4 * math.log(0.2)  # sigmoid(log 4) = 4 / 5
+    expected += 0.9 * math.log(1 / 3) + 0.1 * math.log(2 / 3)  # sigmoid(-log 2) = 1 / 3
+    assert float(target.loss(raw, y)) == pytest.approx(-expected / 2, rel=1e-7)
+
+
+def test_the_cross_entropy_is_least_at_the_truth():
+    y = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    target = fit_target("test_accuracy", y)
+    raw = target.standardize(y).requires_grad_()
+    (gradient,) = torch.autograd.grad(target.loss(raw, y), raw)
+    torch.testing.assert_close(gradient, torch.zeros_like(raw), rtol=0, atol=1e-7)
 
 
 def test_an_outlier_moves_neither_scale_nor_loss_far():

@@ -48,12 +48,58 @@ def test_it_stops_when_patience_is_over():
     assert len(history.validation_loss) == history.best_epoch + 4 < 60
 
 
-def test_weight_decay_shrinks_matrices():
-    norms = [
-        run(Training(epochs=20, weight_decay=decay, patience=99))[0].layers[0].weight.norm()
-        for decay in (0.0, 20.0)
-    ]
-    assert norms[1] < 0.9 * norms[0]
+class Recording(Perceptron):
+    """Keeps its weights of each pass: the first call after it is that of validation."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = []
+
+    def forward(self, x):
+        if not self.training:
+            self.passes.append([weight.detach().clone() for weight in self.parameters()])
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_steps_are_adamw_of_clipped_gradients(scale):
+    """Three steps on one batch in formulas; the rate is 1, 1, 1/2 by warmup and cosine.
+
+    Inputs that are large make the first gradient large; from the second step on, a step of Adam
+    depends on the ratio of gradients, hence on whether they were clipped. Weights decay, biases do
+    not.
+    """
+    features, lr, decay = scale * X[:60], 0.01, 5.0
+    with seeded(0):
+        module = Recording()
+    weights = [weight.detach().clone() for weight in module.parameters()]
+    part = Labeled(Kept(features), Y[:60])
+    settings = Training(epochs=3, batch_size=60, lr=lr, weight_decay=decay, patience=99)
+    train_module(module, TARGET, part, part, settings)
+    moments = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in weights]
+    norms = []
+    for step, rate in enumerate((1.0, 1.0, 0.5), start=1):
+        leaves = [weight.requires_grad_() for weight in weights]
+        w1, b1, w2, b2 = leaves
+        raw = ((features @ w1.T + b1).relu() @ w2.T + b2)[:, 0]
+        gradients = torch.autograd.grad(TARGET.loss(raw, Y[:60]), leaves)
+        norms.append(sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5)
+        for i, gradient in enumerate(gradients):
+            clipped = gradient * min(1.0, 1 / norms[-1])
+            first, second = (
+                beta * moment + (1 - beta) * value
+                for beta, moment, value in zip(
+                    (0.9, 0.999), moments[i], (clipped, clipped**2), strict=True
+                )
+            )
+            moments[i] = first, second
+            size = (second / (1 - 0.999**step)).sqrt() + 1e-8
+            weight = leaves[i].detach()
+            kept = 1 - lr * rate * decay if weight.dim() == 2 else 1.0
+            weights[i] = kept * weight - lr * rate * first / (1 - 0.9**step) / size
+        for weight, expected in zip(module.passes[step - 1], weights, strict=True):
+            torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
+    assert norms[0] > 50 if scale > 1 else max(norms) < 1
 
 
 def test_products_of_bfloat16_are_rounded_and_weights_are_not():
