@@ -321,6 +321,27 @@ def test_weight_matching_shortens_the_way_and_no_other_does_without_need(study):
     assert (plain.loc[plain["population"] == "w_asymmetric", "misordered_share"] < 0.5).all()
 
 
+@pytest.mark.parametrize("alignment", ["weights", "activations"])
+def test_the_second_network_of_a_pair_is_brought_to_the_first(study, alignment):
+    """Three neurons of each layer change places in a ring: the inverse of a ring is another one."""
+    config, population = study[0], load(study[0].zoo)["standard"]
+    first = {name: tensor[0] for name, tensor in evaluation.all_networks(population)[1].items()}
+    ring = {
+        "h1": torch.tensor([0, 3, 2, 5, 4, 1, 6, 7]),
+        "h2": torch.tensor([1, 2, 0, 3, 4, 5]),
+    }
+    element = replace(sample(population.space, generator(0)), permutations=ring, scales={})
+    second = act(population.space, element, first)
+    cell = next(cell for cell in cells_of(config, population) if cell.alignment == alignment)
+    parts = evaluation.first_images(population, 60, 20)
+    matching = Matching(population.architecture, parts["train"], num_restarts=3, seed=0)
+    row = connectivity.measure_pair(cell, population, first, second, parts, matching)
+    assert row["distance_before"] > 0.01
+    assert row["distance"] == 0
+    assert row["moved"] == row["misordered_share"] == 6 / 14
+    assert np.ptp(row["train_loss"]) < 1e-6
+
+
 def test_a_second_run_measures_nothing(study, monkeypatch):
     config, rows, out = study
 

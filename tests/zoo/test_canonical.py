@@ -18,7 +18,7 @@ from zoo.architectures import (
 )
 from zoo.params import Params, batch_shape
 from zoo.symmetry.action import GroupElement, act, sample
-from zoo.symmetry.balance import SLACK, balancing_scales
+from zoo.symmetry.balance import balancing_scales
 from zoo.symmetry.blocks import cut_blocks
 from zoo.symmetry.canonical import canonical_element, canonicalize
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -157,6 +157,7 @@ def test_float32_networks_and_leading_axes_of_any_kind():
 
 
 def test_neurons_are_balanced_and_the_largest_come_first():
+    """What keeps dead neurons finite may move living ones by a ten-thousandth, no more."""
     space = build_mlp((8,), 4, (6, 5)).space
     params = canonicalize(space, normal(space, 0, (10,)))
     for i in range(2):
@@ -164,11 +165,22 @@ def test_neurons_are_balanced_and_the_largest_come_first():
         written = (
             params[f"layers.{i}.weight"].square().sum(-1) + params[f"layers.{i}.bias"].square()
         )
-        torch.testing.assert_close(written, read, rtol=0, atol=2 * SLACK)
+        torch.testing.assert_close(written, read, rtol=1e-4, atol=0)
         sizes = params[f"layers.{i}.weight"].abs().sum(-1) + params[
             f"layers.{i + 1}.weight"
         ].abs().sum(-2)
         assert bool((sizes[:, 0] > sizes[:, -1]).all())
+
+
+def test_one_hidden_layer_is_balanced_by_the_fourth_root_of_a_quotient():
+    """`s^2 (|w_in|^2 + b^2) = |w_out|^2 / s^2`, neuron by neuron."""
+    space = build_mlp((8,), 4, (6,)).space
+    params = normal(space, 0, (10,))
+    read = params["layers.1.weight"].square().sum(1)
+    written = params["layers.0.weight"].square().sum(2) + params["layers.0.bias"].square()
+    scales = balancing_scales(space, params)
+    assert set(scales) == {"h1"}
+    torch.testing.assert_close(scales["h1"], (read / written) ** 0.25, rtol=1e-12, atol=0)
 
 
 def test_the_balanced_point_has_the_least_norm_of_its_orbit():
