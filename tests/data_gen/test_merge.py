@@ -13,7 +13,13 @@ from data_gen.folder import job_record
 from data_gen.generation import generate, generate_shard, make_plan
 from data_gen.integrity.merge import merge_zoos
 from studies.cli import main as symzoo
-from tests.data_gen.jobs import contents, tiny_job, visible
+from tests.data_gen.jobs import (
+    assert_trajectories_first,
+    contents,
+    record_published,
+    tiny_job,
+    visible,
+)
 
 FIRST = "w_asymmetric/train-00000-of-00001.h5"
 
@@ -64,6 +70,13 @@ def test_shards_made_one_by_one_are_the_zoo(tmp_path, finished):
     assert command(tmp_path, "--shard", 0, "--quiet").exit_code == 0, "it may be made again"
     assert (tmp_path / "zoo" / FIRST).stat().st_mtime_ns == stamp
     assert contents(tmp_path / "zoo") == contents(finished)
+
+
+def test_trajectories_are_written_before_the_final_files(tmp_path, monkeypatch):
+    paths = record_published(monkeypatch, tmp_path / "zoo")
+    for number in range(6):
+        generate_shard(tiny_job(), tmp_path / "zoo", number, compile=False, quiet=True)
+    assert_trajectories_first(tiny_job(), paths)
 
 
 def test_the_number_of_threads_is_that_of_before(tmp_path):
@@ -123,6 +136,12 @@ def test_folders_become_one_zoo(halves, finished, tmp_path):
 def test_a_folder_may_be_merged_into_one_of_them(halves, finished):
     assert merge_zoos(halves[0], halves) == []
     assert contents(halves[0]) == contents(finished)
+
+
+def test_trajectories_are_copied_before_the_final_files(halves, tmp_path, monkeypatch):
+    paths = record_published(monkeypatch, tmp_path / "out")
+    assert merge_zoos(tmp_path / "out", halves) == []
+    assert_trajectories_first(tiny_job(), paths)
 
 
 def test_shards_that_nobody_has_are_named(halves, tmp_path):
