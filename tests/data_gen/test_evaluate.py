@@ -40,8 +40,8 @@ def test_every_image_counts_once_whatever_the_size_of_blocks(tmp_path, test_size
             ("train", task.train.x[subset], labels),
             ("test", task.test.x, task.test.y),
         ):
-            x = ((x.double() - task.mean) / task.std).flatten(1)
-            hidden = (x @ params["layers.0.weight"][i].T + params["layers.0.bias"][i]).relu()
+            inputs = ((x.double() - task.mean) / task.std).flatten(1)
+            hidden = (inputs @ params["layers.0.weight"][i].T + params["layers.0.bias"][i]).relu()
             logits = hidden @ params["layers.1.weight"][i].T + params["layers.1.bias"][i]
             loss, hits = float(F.cross_entropy(logits, y)), int((logits.argmax(1) == y).sum())
             assert float(metrics[f"{part}_loss"][i]) == pytest.approx(loss, rel=1e-12)

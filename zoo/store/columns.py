@@ -160,4 +160,5 @@ def _copy(files: Iterable[MappedFile], targets: Mapping[str, Shaped[np.ndarray, 
             column = file.view(name)
             rows = len(column)
             target[start : start + rows] = column.reshape(rows, *target.shape[1:])
+        file.check_length()
         start += rows

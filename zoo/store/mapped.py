@@ -69,6 +69,16 @@ class MappedFile(NamedTuple):
             raise StoreError(f"{self.path}: no column {name!r}; columns are {list(self.columns)}")
         return self.columns[name]
 
+    def check_length(self) -> None:
+        """Check that the file was not cut: bytes that are gone read as zeros or kill the process.
+
+        Raises:
+            StoreError: If it is shorter than it was.
+        """
+        size = self.data.obj.size()  # pyright: ignore[reportAttributeAccessIssue]
+        if size < len(self.data):
+            raise StoreError(f"{self.path}: the file was cut while it was read")
+
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
         """A column as it lies in the file, not copied; of text its codes.
 
@@ -78,6 +88,7 @@ class MappedFile(NamedTuple):
         Returns:
             Its values, which may not be written to.
         """
+        self.check_length()
         column = self.column(name)
         return np.ndarray(column.shape, column.stored, self.data, column.offset)
 
@@ -91,17 +102,20 @@ class MappedFile(NamedTuple):
             A copy of its values; text has object dtype.
 
         Raises:
-            StoreError: If there is no such column, or its bytes are not values of its type.
+            StoreError: If there is no such column, its bytes are not values of its type, or the
+                file was cut.
         """
         column, stored = self.column(name), self.view(name)
         with refusals(self.path):
             if column.is_text:
                 if int(stored.max()) >= len(column.values):
                     refuse(f"{name!r} has a code that stands for no text")
-                return np.array(column.values, dtype=object)[stored]
-            if column.dtype == "|b1" and stored.view(np.uint8).max() > 1:
+            elif column.dtype == "|b1" and stored.view(np.uint8).max() > 1:
                 refuse(f"{name!r} holds bytes that are neither False nor True")
-        return stored.copy()
+        texts = np.array(column.values, dtype=object) if column.is_text else None
+        values = stored.copy() if texts is None else texts[stored]
+        self.check_length()
+        return values
 
 
 @contextmanager
