@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Shaped
@@ -75,8 +75,7 @@ class MappedFile(NamedTuple):
         Raises:
             StoreError: If it is shorter than it was.
         """
-        size = self.data.obj.size()  # pyright: ignore[reportAttributeAccessIssue]
-        if size < len(self.data):
+        if cast(mmap.mmap, self.data.obj).size() < len(self.data):
             raise StoreError(f"{self.path}: the file was cut while it was read")
 
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
@@ -107,15 +106,13 @@ class MappedFile(NamedTuple):
         """
         column, stored = self.column(name), self.view(name)
         with refusals(self.path):
-            if column.is_text:
-                if int(stored.max()) >= len(column.values):
-                    refuse(f"{name!r} has a code that stands for no text")
-            elif column.dtype == "|b1" and stored.view(np.uint8).max() > 1:
+            if column.is_text and int(stored.max()) >= len(column.values):
+                refuse(f"{name!r} has a code that stands for no text")
+            if column.dtype == "|b1" and stored.view(np.uint8).max() > 1:
                 refuse(f"{name!r} holds bytes that are neither False nor True")
-        texts = np.array(column.values, dtype=object) if column.is_text else None
-        values = stored.copy() if texts is None else texts[stored]
+        values = stored.copy()
         self.check_length()
-        return values
+        return np.array(column.values, dtype=object)[values] if column.is_text else values
 
 
 @contextmanager
