@@ -1,18 +1,36 @@
 """What every test starts from."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import settings
 
-from tests.cost import pytest_addoption, pytest_configure
-
-__all__ = ["pytest_addoption", "pytest_configure"]
+from tests import cost
 
 # The same examples in every run, and no clock: the machine may be busy. `--hypothesis-profile=deep`
 # is what `make test-deep` asks for.
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile("deep", deadline=None, derandomize=True, max_examples=300)
 settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption("--order-seed", type=int, help="Run the tests in a random order.")
+    parser.addoption("--record-cost", action="store_true", help=f"Write {cost.TABLE.name} anew.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One sum of costs a run."""
+    config.pluginmanager.register(cost.Cost(), "cost of tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """No test may lean on another one that ran before it."""
+    seed = config.getoption("order_seed")
+    if seed is not None:
+        random.Random(seed).shuffle(items)
 
 
 @pytest.fixture(autouse=True)

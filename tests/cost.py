@@ -73,13 +73,3 @@ class Cost:
         elif TABLE.is_file():
             before = json.loads(TABLE.read_text(encoding="utf-8"))
             terminalreporter.write_line(f"{before['total']:8.1f}  before, {before['processor']}")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option that writes the table."""
-    parser.addoption("--record-cost", action="store_true", help=f"Write {TABLE.name} anew.")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """One sum a run."""
-    config.pluginmanager.register(Cost(), "cost of tests")
