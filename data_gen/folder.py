@@ -13,7 +13,9 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.shard import Shard
 from zoo.store.atomic import write_text
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME
+from zoo.store.bounds import check_bytes
+from zoo.store.entries import ShardEntry
+from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, read_manifest
 from zoo.store.mapped import StoreError, open_mapped
 
 JOB_NAME = ".job.json"
@@ -204,6 +206,34 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     """
     expected = shard.attributes(job)
     return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
+
+
+def check_described(out: Path, job: Job) -> None:
+    """Check that files which are there are those that the manifest describes, byte for byte.
+
+    A damaged file must not be taken for done, or the manifest would get its hash.
+
+    Args:
+        out: The folder.
+        job: The job.
+
+    Raises:
+        ValueError: If there is a manifest of this job and a file is not the one that it describes.
+    """
+    try:
+        manifest = read_manifest(out)
+    except StoreError:
+        return
+    if manifest.config_sha256 != job.sha256:
+        return
+    for path, entry in manifest.entries().items():
+        if os.path.lexists(out / path):
+            try:
+                check_bytes(out, path, entry)
+            except StoreError as error:
+                raise ValueError(
+                    f"{error} ({MANIFEST_NAME} describes another file; run symzoo repair {out})"
+                ) from error
 
 
 def constants_attributes(population: str, job: Job) -> dict[str, str | int]:

@@ -18,7 +18,14 @@ from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
-from data_gen.folder import check_owner, claimed, constants_attributes, has_constants, is_complete
+from data_gen.folder import (
+    check_described,
+    check_owner,
+    claimed,
+    constants_attributes,
+    has_constants,
+    is_complete,
+)
 from data_gen.populations import build_population
 from data_gen.shard import Shard, ShardWorker
 from data_gen.table import full_table
@@ -84,6 +91,7 @@ def generate(
     out, place, planned = Path(out), choose_device(device, chosen.elsewhere), make_plan(job)
     worker = ShardWorker(job, out, place, chunk_size, allow_compile=compile)
     with writing_to(out), claimed(out, job):
+        check_described(out, job)
         _make_missing(chosen, worker, planned.shards, quiet)
         return finish(out, job, planned)
 
@@ -129,6 +137,7 @@ def generate_shard(
     shard = planned.shards[number]
     worker = ShardWorker(job, out, place, chunk_size, allow_compile=compile)
     with writing_to(out), claimed(out, job, number, shard.paths(job.checkpoints > 0)):
+        check_described(out, job)
         _make_missing(InThisProcess(threads), worker, [shard], quiet)
         missing = _missing(job, out, planned.shards)
         if not missing:
@@ -259,7 +268,11 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: If there is a manifest already and a file is not the one that it describes.
     """
+    check_described(out, job)
     task = planned.task
     manifest = Manifest(
         config=json.loads(job.as_json()),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.executors.failures import writing_to
-from data_gen.folder import claimed, differing_keys, is_complete, read_job
+from data_gen.folder import check_described, claimed, differing_keys, is_complete, read_job
 from data_gen.generation import finish, make_plan, missing_shards
 from data_gen.shard import Shard
 from zoo.store.atomic import atomic_write, sha256
@@ -39,6 +39,8 @@ def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
     job = _common_job(folders)
     planned = make_plan(job)
     with writing_to(out), claimed(out, job):
+        for folder in (out, *folders):
+            check_described(folder, job)
         holders = {
             shard: [f for f in (out, *folders) if is_complete(f, shard, job)]
             for shard in planned.shards

@@ -102,8 +102,7 @@ def check_file(directory: Path, relative: str, size: int) -> Path:
     if length != size:
         state = "missing" if length is None else f"{length} bytes"
         raise StoreError(
-            f"{path}: expected {size} bytes, found {state}; run the same generate-zoo command to "
-            "repair it"
+            f"{path}: expected {size} bytes, found {state}; run symzoo repair on the zoo"
         )
     return path
 
