@@ -14,7 +14,6 @@ from data_gen.config import Job
 from data_gen.shard import Shard
 from zoo.store.atomic import write_text
 from zoo.store.bounds import check_bytes
-from zoo.store.entries import ShardEntry
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, read_manifest
 from zoo.store.mapped import StoreError, open_mapped
 

@@ -74,7 +74,7 @@ def test_a_missing_or_truncated_shard_is_named_with_the_bytes_expected_and_found
         with pytest.raises(StoreError) as error:
             read(zoo.load(copy)["standard"])
         assert str(error.value).startswith(
-            f"{path}: expected {size} bytes, found {size_told}; run the same generate-zoo command"
+            f"{path}: expected {size} bytes, found {size_told}; run symzoo repair on the zoo"
         )
     assert len(zoo.load(copy)["standard"].params("test")) > 0  # other splits stay readable
     assert len(zoo.load(copy)["w_asymmetric"].params("train")) > 0
