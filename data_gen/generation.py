@@ -267,10 +267,7 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
         planned: What the job comes to.
 
     Returns:
-        The folder.
-
-    Raises:
-        ValueError: If there is a manifest already and a file is not the one that it describes.
+        The folder. A file that an earlier manifest describes otherwise raises ValueError.
     """
     check_described(out, job)
     task = planned.task
