@@ -33,6 +33,7 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.integrity.verify import verify_zoo
 from tests.fuzz_mutations import mutate
+from zoo.store.atomic import sha256
 from zoo.store.mapped import StoreError, escape
 from zoo.store.proof import faults_of
 from zoo.store.zoo import load

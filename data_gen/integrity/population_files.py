@@ -1,6 +1,5 @@
 """Are the files of a population what the manifest says, and do they agree with one another?"""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -101,9 +100,7 @@ class PopulationCheck:
         if entry.constants is not None:
             path = f"constants/{self.name}.h5"
             try:
-                self.constants = check_constants(
-                    self.directory, self.name, entry.constants, entry.weight_space
-                )
+                self.constants = check_constants(self.directory, self.manifest, self.name)
                 yield from self._check_hash(path, entry.constants)
             except StoreError as error:
                 yield fault_of(self.directory, path, error)
@@ -121,8 +118,7 @@ class PopulationCheck:
         try:
             checked = check_shard(self.directory, self.manifest, self.name, file, trajectory)
             faults += self._check_hash(file.path, file.entry)
-            reasons = [*self._check_attributes(checked, file), *self._check_order(checked)]
-            reasons += self._check_parameters(checked)
+            reasons = [*self._check_order(checked), *self._check_parameters(checked)]
             if not trajectory:
                 reasons += self._check_table(checked)
         except StoreError as error:
@@ -135,20 +131,6 @@ class PopulationCheck:
             check_bytes(self.directory, path, entry)
         except StoreError as error:
             yield fault_of(self.directory, path, error)
-
-    def _check_attributes(self, checked: MappedFile, file: PlannedFile) -> Iterator[str]:
-        shard, shards = map(int, re.findall(r"\d{5}", file.path))
-        expected = {
-            "population": self.name,
-            "split": file.split,
-            "config_sha256": self.manifest.config_sha256,
-            "shard": shard,
-            "shards": shards,
-        }
-        for key, value in expected.items():
-            stored = checked.map.attributes.get(key)
-            if value not in (None, stored):
-                yield f"attribute {key!r}: expected {value!r}, found {stored!r:.200}"
 
     def _check_order(self, checked: MappedFile) -> Iterator[str]:
         """Columns of the table first, then parameters, then what was measured at checkpoints."""

@@ -106,7 +106,7 @@ def write_population(folder: Path, name: str) -> PopulationEntry:
         write_columns(
             path,
             {n: c.numpy() for n, c in architecture.constants.items()},
-            {"population": name},
+            {"population": name, "config_sha256": JOB.sha256},
             equal_rows=False,
         )
         constants = entry(path, len(architecture.constants))

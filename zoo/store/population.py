@@ -65,9 +65,7 @@ class Population:
     @cached_property
     def constants(self) -> Params:
         """Masks, fixed entries, mixing matrices and offsets, by name."""
-        if self._entry.constants is None:
-            return {}
-        arrays = check_constants(self.directory, self.name, self._entry.constants, self.space)
+        arrays = check_constants(self.directory, self.manifest, self.name)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def known_architecture(self) -> Architecture | None:

@@ -3,13 +3,14 @@
 Columns, types, shapes, rows and network ids, checked when a file is first read.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from zoo.store.bounds import check_file
 from zoo.store.columns import check_columns, type_name
-from zoo.store.entries import ShardEntry
 from zoo.store.file_map import TEXT, Column
 from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
@@ -54,6 +55,9 @@ def check_shard(
     else:
         expected = {name: (STORED[c.dtype], (rows,)) for name, c in manifest.columns.items()}
         expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
+    number, count = map(int, re.findall(r"\d{5}", path.name))
+    whose = {"population": population, "split": file.split, "shard": number, "shards": count}
+    _check_whose(checked, {**whose, "config_sha256": manifest.config_sha256})
     check_columns(checked, expected)
     if unknown := [name for name in checked.columns if name not in expected]:
         raise StoreError(
@@ -64,6 +68,16 @@ def check_shard(
             f"{path}: 'network_id': expected {file.first} to {file.first + rows - 1} in order"
         )
     return checked
+
+
+def _check_whose(checked: MappedFile, expected: Mapping[str, str | int | None]) -> None:
+    """The file says that it is this one: that of another population may have the same columns."""
+    for key, value in expected.items():
+        stored = checked.map.attributes.get(key)
+        if value not in (None, stored):
+            raise StoreError(
+                f"{checked.path}: attribute {key!r}: expected {value!r}, found {stored!r:.200}"
+            )
 
 
 def _of_trajectory(
@@ -87,26 +101,29 @@ def _of_trajectory(
     return expected
 
 
-def check_constants(
-    directory: Path, population: str, entry: ShardEntry, space: WeightSpace
-) -> dict[str, np.ndarray]:
+def check_constants(directory: Path, manifest: Manifest, population: str) -> dict[str, np.ndarray]:
     """Check and read the constants of a population.
 
     Args:
         directory: The zoo.
+        manifest: Its manifest.
         population: Name of the population.
-        entry: What the manifest says of the file.
-        space: Weight space of the population.
 
     Returns:
-        Constants by name.
+        Constants by name; empty if it has none.
 
     Raises:
         StoreError: If the file is not what the manifest says, or its columns do not fit the weight
             space.
     """
+    described = manifest.populations[population]
+    entry, space = described.constants, described.weight_space
+    if entry is None:
+        return {}
     path = check_file(directory, f"constants/{population}.h5", entry.bytes)
     checked = open_mapped(path)
+    whose = {"population": population, "config_sha256": manifest.config_sha256}
+    _check_whose(checked, whose)
     if len(checked.columns) != entry.rows:
         raise StoreError(f"{path}: expected {entry.rows} columns, found {len(checked.columns)}")
     for name, column in checked.columns.items():
