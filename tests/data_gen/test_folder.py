@@ -101,15 +101,12 @@ def test_a_file_system_without_locks_is_told_and_nothing_is_cleaned(
     assert visible(tmp_path / "zoo") == visible(finished)
 
 
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+NO_PID = 2**22 + 1  # above the largest number that Linux or macOS give to a process
 
 
 def left_overs(folder):
     """Files by whether they are to be removed: only ours, of processes that are no more."""
-    dead, alive = dead_pid(), os.getppid()
+    dead, alive = NO_PID, os.getppid()
     gone = [
         folder / f".zoo.json.{dead}.0123abcd.tmp",
         folder / f".README.md.{dead}.0123abcd.tmp",
@@ -138,7 +135,7 @@ def test_what_killed_runs_left_behind_is_removed(tmp_path):
 
 
 def test_a_failed_run_cleans_up_after_its_killed_workers(tmp_path):
-    left = tmp_path / "zoo" / "standard" / f".train-00000-of-00001.h5.{dead_pid()}.0123abcd.tmp"
+    left = tmp_path / "zoo" / "standard" / f".train-00000-of-00001.h5.{NO_PID}.0123abcd.tmp"
     with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "zoo", tiny_job()):
         left.parent.mkdir()
         left.write_bytes(b"half")
@@ -150,7 +147,7 @@ def test_a_shard_of_an_array_removes_what_its_own_killed_runs_left_behind(tmp_pa
     (tmp_path / "zoo" / "w_asymmetric").mkdir(parents=True)
     (tmp_path / "zoo" / ".job.json").write_text(tiny_job().as_json())
     names = [
-        f".{split}-00000-of-00001.h5.{dead_pid()}.0123abcd.tmp" for split in ("train", "validation")
+        f".{split}-00000-of-00001.h5.{NO_PID}.0123abcd.tmp" for split in ("train", "validation")
     ]
     for name in names:
         (tmp_path / "zoo" / "w_asymmetric" / name).write_bytes(b"half")
@@ -167,7 +164,7 @@ def test_names_of_temporary_files_are_never_the_same():
 def test_a_run_killed_before_its_first_file_leaves_a_folder_that_can_be_used(tmp_path, finished):
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / ".lock").touch()
-    (tmp_path / "zoo" / f"..job.json.{dead_pid()}.0123abcd.tmp").write_text('{"cou')
+    (tmp_path / "zoo" / f"..job.json.{NO_PID}.0123abcd.tmp").write_text('{"cou')
     assert contents(make(tmp_path / "zoo")) == contents(finished)
 
 

@@ -16,13 +16,12 @@ from torch import nn
 from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.tasks.task import Images, Task, load_task
-from data_gen.training.runs import DataView, draw_view
+from data_gen.training.runs import DataView
 from studies.cli import main
 from studies.common import grid, runner
 from studies.common.intervals import bootstrap_mean
 from studies.common.segments import between
 from studies.interpolation import curves as interpolation_curves
-from studies.interpolation import study as interpolation
 from studies.interpolation.config import Interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
 from studies.interpolation.study import STUDY
@@ -34,6 +33,7 @@ from studies.interpolation.tables import (
     share_interval,
     summarize,
 )
+from tests.reference.data_gen_training import labels_seen, own_part
 from zoo.architectures.base import Architecture
 from zoo.store.zoo import load
 from zoo.weight_space import NeuronGroup, WeightSpace
@@ -100,13 +100,9 @@ def slow_losses(
 ) -> list[float]:
     """Losses of one network, point by point and image by image."""
     table, task = population.table(split).iloc[row], load_task(job.task)
-    network = interpolation._networks(
-        population.table(split), torch.tensor(population.table(split)["train_size"].to_list())
-    )
-    view = draw_view(network, task, job.seed)
-    images = range(len(task.train.y)) if view.subset is None else view.subset[row].tolist()
-    images = list(images)[: table["train_size"]]
-    labels = view.labels[row] if len(view.labels) > 1 else view.labels[0]
+    network = int(table["network_id"])
+    images = own_part(task, job.seed, network, int(table["train_size"]))
+    labels = labels_seen(task, job.seed, network, table["label_noise"])
     _, params = population.trajectory(split)
     losses = []
     for t in range(num_points):

@@ -301,10 +301,24 @@ def test_residuals_are_between_0_and_1_and_0_without_gradients(case: Case, seed)
         values = residuals([law], params, gradients)[law.name]
         assert bool(((values >= 0) & (values <= 1)).all())
         assert not residuals([law], params, {})[law.name].any()
-        aligned = (
-            residuals([law], params, params)[law.name] if law.kind == "scale" else torch.ones(1)
-        )
-        torch.testing.assert_close(aligned, torch.ones_like(aligned))
+
+
+@given(language_cases(), st.integers(0, 1000))
+def test_the_residual_of_the_field_of_a_law_itself_is_1(case: Case, seed):
+    """Of a scale that is the params, of a shift ones, of a balance the generator of a neuron."""
+    space, params = case.space, random_params(case.space, generator(seed))
+    for law in (law for laws in possible_laws(space, space.tensors) for law in laws):
+        if law.kind == "balance":
+            group = law.name.removesuffix(".balance")
+            for neuron in range(space.groups[group].size):
+                field = scaling_generator(space, params, group, neuron)
+                moves = any(bool(direction.any()) for direction in field.values())
+                off = residuals([law], params, field)[law.name][neuron]
+                assert float(off) == pytest.approx(float(moves), abs=1e-9)
+        elif law.kind != "matrix":  # that is measured up to a bound, against mixings above
+            field = params if law.kind == "scale" else {n: t * 0 + 1 for n, t in params.items()}
+            off = residuals([law], params, field)[law.name]
+            torch.testing.assert_close(off, torch.ones_like(off))
 
 
 # along training

@@ -394,7 +394,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("architecture", "message"), FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_is_found_and_named(architecture, message):
+def test_a_planted_fault_is_found_and_named(architecture, message, request):
+    if not request.config.getoption("jaxtyping_packages"):  # types are checked before laws are
+        message = message.replace("|TypeCheckError", "")
     SEEN.clear()
     with pytest.raises(AssertionError) as caught:
         check_architecture(architecture, X)
