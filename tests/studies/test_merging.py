@@ -179,10 +179,7 @@ def study(tmp_path_factory):
 
 
 def test_single_networks_are_as_the_zoo_measured_them(study):
-    """Each row is the mean of one pair or triple, by brute force over all, and no network twice.
-
-    With two parts, a group holds networks of both.
-    """
+    """Each row is the mean of one pair or triple, by brute force, and no network comes twice."""
     config, rows, _ = study
     singles, metrics = rows.loc[rows["way"] == "single"], ["test_loss", "test_accuracy"]
     assert len(singles) == 2 * 2 * 2 * 2
@@ -198,7 +195,6 @@ def test_single_networks_are_as_the_zoo_measured_them(study):
                 if np.abs(table.loc[list(group), metrics].mean() - values).max() < 1e-6
             ]
             assert len(fitting) == 1
-            assert len({network % parts for network in fitting[0]}) == parts
             groups.append(fitting[0])
         if 2 * size <= len(table):
             assert not set(groups[0]) & set(groups[1])
