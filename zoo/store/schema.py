@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.store.bounds import check_file
 from zoo.store.columns import check_columns, type_name
+from zoo.store.entries import ShardEntry
 from zoo.store.file_map import TEXT, Column
 from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
@@ -47,17 +48,15 @@ def check_shard(
     Raises:
         StoreError: If it is not what the manifest says.
     """
-    path = check_file(directory, file.path, file.entry.bytes)
-    checked = open_mapped(path)
-    space, rows = manifest.populations[population].weight_space, file.entry.rows
+    number, count = map(int, re.findall(r"\d{5}", Path(file.path).name))
+    whose = {"population": population, "split": file.split, "shard": number, "shards": count}
+    checked = _open(directory, manifest, file.path, file.entry, whose)
+    path, rows = checked.path, file.entry.rows
+    space = manifest.populations[population].weight_space
     if trajectory:
         expected = _of_trajectory(checked, space, rows, manifest.columns_of("metric"))
     else:
-        expected = {name: (STORED[c.dtype], (rows,)) for name, c in manifest.columns.items()}
-        expected |= {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
-    number, count = map(int, re.findall(r"\d{5}", path.name))
-    whose = {"population": population, "split": file.split, "shard": number, "shards": count}
-    _check_whose(checked, {**whose, "config_sha256": manifest.config_sha256})
+        expected = _of_final(manifest, space, rows)
     check_columns(checked, expected)
     if unknown := [name for name in checked.columns if name not in expected]:
         raise StoreError(
@@ -70,14 +69,30 @@ def check_shard(
     return checked
 
 
-def _check_whose(checked: MappedFile, expected: Mapping[str, str | int | None]) -> None:
-    """The file says that it is this one: that of another population may have the same columns."""
-    for key, value in expected.items():
+def _open(
+    directory: Path,
+    manifest: Manifest,
+    relative: str,
+    entry: ShardEntry,
+    whose: Mapping[str, str | int],
+) -> MappedFile:
+    """A file that says it is this one: that of another population may have the same columns."""
+    checked = open_mapped(check_file(directory, relative, entry.bytes))
+    for key, value in {**whose, "config_sha256": manifest.config_sha256}.items():
         stored = checked.map.attributes.get(key)
         if value not in (None, stored):
             raise StoreError(
                 f"{checked.path}: attribute {key!r}: expected {value!r}, found {stored!r:.200}"
             )
+    return checked
+
+
+def _of_final(
+    manifest: Manifest, space: WeightSpace, rows: int
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Types and shapes of columns of a shard of final parameters."""
+    table = {name: (STORED[c.dtype], (rows,)) for name, c in manifest.columns.items()}
+    return table | {name: ("<f4", (rows, *shape)) for name, shape in space.shapes.items()}
 
 
 def _of_trajectory(
@@ -120,12 +135,20 @@ def check_constants(directory: Path, manifest: Manifest, population: str) -> dic
     entry, space = described.constants, described.weight_space
     if entry is None:
         return {}
-    path = check_file(directory, f"constants/{population}.h5", entry.bytes)
-    checked = open_mapped(path)
-    whose = {"population": population, "config_sha256": manifest.config_sha256}
-    _check_whose(checked, whose)
-    if len(checked.columns) != entry.rows:
-        raise StoreError(f"{path}: expected {entry.rows} columns, found {len(checked.columns)}")
+    path = f"constants/{population}.h5"
+    checked = _open(directory, manifest, path, entry, {"population": population})
+    _check_constant_columns(checked, entry.rows, space)
+    arrays = {}
+    for name in checked.columns:
+        is_scalar = space.shapes.get(name.partition(".")[2]) == ()
+        arrays[name] = checked.array(name).reshape(()) if is_scalar else checked.array(name)
+    return arrays
+
+
+def _check_constant_columns(checked: MappedFile, count: int, space: WeightSpace) -> None:
+    path = checked.path
+    if len(checked.columns) != count:
+        raise StoreError(f"{path}: expected {count} columns, found {len(checked.columns)}")
     for name, column in checked.columns.items():
         if not _is_constant(name, column, space):
             raise StoreError(
@@ -138,11 +161,6 @@ def check_constants(directory: Path, manifest: Manifest, population: str) -> dic
     )
     if free != fixed:
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
-    arrays = {}
-    for name in checked.columns:
-        is_scalar = space.shapes.get(name.partition(".")[2]) == ()
-        arrays[name] = checked.array(name).reshape(()) if is_scalar else checked.array(name)
-    return arrays
 
 
 def _is_constant(name: str, column: Column, space: WeightSpace) -> bool:
