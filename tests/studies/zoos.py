@@ -40,7 +40,8 @@ def write_zoo(
         for part, count in split.items():
             relative = f"{name}/{part}-00000-of-00001.h5"
             columns = _columns(np.arange(start, start + count), shift * index, num_diverged)
-            write_columns(directory / relative, columns, {})
+            whose = {"population": name, "split": part, "shard": 0, "shards": 1}
+            write_columns(directory / relative, columns, whose)
             path = directory / relative
             shards[relative] = ShardEntry(
                 rows=count, bytes=path.stat().st_size, sha256=sha256(path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.stored import read_attributes, read_columns
 from tests.zoo.untrusted.edits import SHARD, edit, standard
 from zoo.store.atomic import sha256
 from zoo.store.hdf5 import write_columns
@@ -14,11 +15,9 @@ from zoo.store.mapped import StoreError
 
 def replace(folder: Path, change, population: str = "standard") -> None:
     """Write a shard anew and tell the manifest."""
-    from tests.stored import read_columns
-
-    columns = read_columns([folder / SHARD])
+    columns, attributes = read_columns([folder / SHARD]), read_attributes(folder / SHARD)
     change(columns)
-    write_columns(folder / SHARD, columns, {}, equal_rows=False)
+    write_columns(folder / SHARD, columns, attributes, equal_rows=False)
     path = folder / SHARD
     edit(
         folder,
@@ -77,7 +76,7 @@ def test_shards_of_another_schema_are_refused_by_whatever_reads_them(folder, cha
 
 def constants(folder: Path, columns) -> None:
     path = folder / "constants" / "standard.h5"
-    write_columns(path, columns, {}, equal_rows=False)
+    write_columns(path, columns, {"population": "standard"}, equal_rows=False)
     entry = {"rows": len(columns), "bytes": path.stat().st_size, "sha256": sha256(path)}
     edit(folder, lambda d: standard(d).update(constants=entry))
 
