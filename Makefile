@@ -12,7 +12,7 @@ ALL := --doctest-modules zoo data_gen metanet studies tests
 .venv/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "symzoo needs Python 3.11 or newer; none was found (set PYTHON=...)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	touch $@
 
 demo: .venv/.installed

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,16 @@ def test_import_zoo_alone_reaches_every_room():
 def test_packages_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
     assert f'"{package}" = ["py.typed"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_folders_named_like_packages_do_not_hide_them(tmp_path):
+    """As in a folder where a zoo was made as `--out zoo`."""
+    for package in ("zoo", "metanet", "data_gen", "studies"):
+        (tmp_path / package).mkdir()
+    code = (
+        "import zoo, metanet, data_gen, studies.registry as s; print(zoo.load, metanet.Metanet, s)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )

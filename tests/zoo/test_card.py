@@ -53,7 +53,7 @@ def test_it_shows_populations_hyperparameters_and_accuracies(folder):
 
 def test_its_job_makes_the_same_zoo(folder, tmp_path):
     text = written(folder)
-    assert "generate-zoo job.yaml --out zoo" in text
+    assert "generate-zoo job.yaml --out runs/again" in text
     (tmp_path / "job.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
     job = load_job(str(tmp_path / "job.yaml"))
     assert job.sha256 == JOB.sha256

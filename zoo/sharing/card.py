@@ -269,7 +269,7 @@ def _regeneration(manifest: Manifest) -> list[str]:
     versions = ", ".join(map(" ".join, sorted(manifest.environment.items())))
     return [
         "## Make it again\n\nWith the following text as `job.yaml`:\n\n```bash\ngenerate-zoo "
-        "job.yaml --out zoo\n```\n\n"
+        "job.yaml --out runs/again\n```\n\n"
         f"{fence}yaml\n{text}{fence}\n\nMade with: {_plain(versions)}."
     ]
 
