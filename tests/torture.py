@@ -26,6 +26,7 @@ from pathlib import Path
 
 from data_gen.cli import main as generate_zoo
 from data_gen.executors.local import LocalProcesses  # noqa: F401, for the fork server, which imports this file
+from zoo.store import atomic
 from zoo.store.mapped import open_mapped
 
 JOB = {
@@ -55,7 +56,7 @@ class Driver:
     everything, which is quick.
     """
 
-    def __init__(self, folder, executor="local", workers=2, warm=False, extra=()):
+    def __init__(self, folder, executor="local", workers=2, warm=False, extra=(), strike=None):
         job = folder.with_name("job.json")
         job.write_text(JOB_TEXT)
         self.log = folder.with_name(f"log-{time.monotonic_ns()}")
@@ -71,7 +72,7 @@ class Driver:
             *extra,
         ]
         arguments = [str(part) for part in (job, "--out", folder, *options)]
-        self._process = self._fork(arguments) if warm else self._spawn(arguments)
+        self._process = self._fork(arguments, strike) if warm else self._spawn(arguments)
         self.pid = self._process.pid
 
     def _spawn(self, arguments):
@@ -84,10 +85,10 @@ class Driver:
                 start_new_session=True,
             )
 
-    def _fork(self, arguments):
+    def _fork(self, arguments, strike):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, "torch._dynamo", "sklearn.datasets"])
-        process = context.Process(target=_drive, args=(arguments, str(self.log)))
+        process = context.Process(target=_drive, args=(arguments, str(self.log), strike))
         process.start()
         return process
 
@@ -109,17 +110,39 @@ class Driver:
         return self.log.read_text(errors="replace")
 
 
-def _drive(arguments, log):
+def _drive(arguments, log, strike):
     """In a process of the fork server.
 
     Workers are forked too, since another fork server would import everything again.
     """
+    if strike is not None:
+        _strike_when_named(*strike)
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda _: _Forking(get_context("fork"))
     with Path(log).open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     generate_zoo(arguments)
+
+
+def _strike_when_named(target, moment):
+    """Kill when so many files are about to get their names, in the driver or in forks of it."""
+    publish, driver = atomic.publish, os.getpid()
+    count = multiprocessing.get_context("fork").Value("i", 0)
+
+    def publish_or_die(temporary, path):
+        with count.get_lock():
+            count.value += 1
+            number = count.value
+        if number == moment:
+            others = [pid for pid in descendants(driver) if pid != os.getpid()]
+            chosen = {"worker": [os.getpid()], "driver": [driver]}
+            chosen["everything"] = [driver, *others, os.getpid()]
+            for pid in chosen[target]:
+                os.kill(pid, signal.SIGKILL)
+        publish(temporary, path)
+
+    atomic.publish = publish_or_die
 
 
 class _Forking:
@@ -271,6 +294,7 @@ def torture(
             )
         assert contents(folder) == reference, "the resumed zoo is not that of an uninterrupted run"
         counts["zoos"] += 1
+        assert counts["zoos"] <= 20 * kills, "runs end before they are struck: take a larger job"
         print(f"{executor}: {dict(counts)}", file=sys.stderr, flush=True)
     while any(
         Path(f"/proc/{path.name.split('.')[-3]}").exists() for path in place.glob("zoo/**/.*.tmp")
@@ -280,6 +304,20 @@ def torture(
     left = [str(path) for path in place.glob("zoo/**/.*.tmp")]
     assert not left, f"temporary files are left: {left}"
     return counts
+
+
+def strike_at_file(place, reference, target, moment):
+    """Kill when a file is about to get its name, the first being 1; then run once more."""
+    folder = place / "zoo"
+    shutil.rmtree(folder, ignore_errors=True)
+    driver = Driver(folder, warm=True, strike=(target, moment))
+    status = driver.wait()
+    check_visible(folder, reference)
+    assert status == (0 if target == "worker" else -signal.SIGKILL), driver.output()
+    if target != "worker":
+        assert "zoo.json" not in contents(folder)
+        assert Driver(folder, warm=True).wait() == 0
+    assert contents(folder) == reference
 
 
 def two_writers(place, reference, warm=False):

@@ -1,21 +1,12 @@
 """Tasks: sizes, scaling, determinism, and errors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from data_gen.tasks.task import TaskConfig, load_task
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-def needs(folder):
-    return pytest.mark.skipif(
-        not (SHARED / folder).is_dir(), reason=f"{folder} images are not beside the checkout"
-    )
+from tests.images import VARIABLE, image_folder, needs_images
 
 
 def rows(x):
@@ -67,9 +58,18 @@ def test_mnist1d_classes_can_be_told_apart_but_not_linearly():
     assert 0.2 < linear < 0.45 < neighbors
 
 
-@needs("mnist")
+def test_images_are_looked_for_where_the_environment_says_first(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert image_folder("mnist") == tmp_path / "mnist"
+    assert image_folder("no such images") is None
+
+
+@needs_images("mnist")
 def test_local_folder_of_images():
-    config = TaskConfig(name="images", path=str(SHARED / "mnist"), train_size=300, test_size=100)
+    config = TaskConfig(
+        name="images", path=str(image_folder("mnist")), train_size=300, test_size=100
+    )
     task = load_task(config)
     assert task.input_shape == (1, 28, 28)
     assert task.train.x.dtype == torch.uint8
@@ -79,9 +79,11 @@ def test_local_folder_of_images():
     assert torch.equal(small.train.y, task.train.y)
 
 
-@needs("cifar10")
+@needs_images("cifar10")
 def test_color_and_grey():
-    config = TaskConfig(name="images", path=str(SHARED / "cifar10"), train_size=50, test_size=20)
+    config = TaskConfig(
+        name="images", path=str(image_folder("cifar10")), train_size=50, test_size=20
+    )
     assert load_task(config).input_shape == (3, 32, 32)
     assert load_task(config).mean.shape == (3, 1, 1)
     assert load_task(config.model_copy(update={"grey": True})).input_shape == (1, 32, 32)
