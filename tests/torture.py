@@ -135,9 +135,8 @@ def _strike_when_named(target, moment):
             count.value += 1
             number = count.value
         if number == moment:
-            others = [pid for pid in descendants(driver) if pid != os.getpid()]
-            chosen = {"worker": [os.getpid()], "driver": [driver]}
-            chosen["everything"] = [driver, *others, os.getpid()]
+            here, others = os.getpid(), set(descendants(driver)) - {os.getpid()}
+            chosen = {"worker": [here], "driver": [driver], "everything": [driver, *others, here]}
             for pid in chosen[target]:
                 os.kill(pid, signal.SIGKILL)
         publish(temporary, path)
@@ -311,9 +310,9 @@ def strike_at_file(place, reference, target, moment):
     folder = place / "zoo"
     shutil.rmtree(folder, ignore_errors=True)
     driver = Driver(folder, warm=True, strike=(target, moment))
-    status = driver.wait()
+    expected = 0 if target == "worker" else -signal.SIGKILL
+    assert driver.wait() == expected, driver.output()
     check_visible(folder, reference)
-    assert status == (0 if target == "worker" else -signal.SIGKILL), driver.output()
     if target != "worker":
         assert "zoo.json" not in contents(folder)
         assert Driver(folder, warm=True).wait() == 0

@@ -6,7 +6,6 @@ from data_gen.config import Job
 from data_gen.shard import ShardWorker
 from data_gen.training.precision import products_in
 
-
 UNIT = 2**-9
 """What rounding to the 8 bits of bfloat16 moves a number by at most, relative to it."""
 
