@@ -13,7 +13,7 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.shard import Shard
 from zoo.store.atomic import write_text
-from zoo.store.bounds import check_bytes
+from zoo.store.bounds import check_bytes, read_json
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, read_manifest
 from zoo.store.mapped import StoreError, open_mapped
 
@@ -90,14 +90,12 @@ def read_job(out: Path) -> dict[str, object]:
         ValueError: If there is none, or it is not JSON.
     """
     marker = out / JOB_NAME
+    if not os.path.lexists(marker):
+        raise ValueError(f"{out}: not a folder of generate-zoo, {JOB_NAME} is missing")
     try:
-        job = json.loads(marker.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{out}: not a folder of generate-zoo, {JOB_NAME} is missing") from error
+        job = json.loads(read_json(marker, "the record of a job"))
     except ValueError as error:
-        raise ValueError(
-            f"{marker}: not JSON ({error}); it was not written by generate-zoo"
-        ) from error
+        raise ValueError(f"{error}; it was not written by generate-zoo") from error
     if not isinstance(job, dict):
         raise ValueError(f"{marker}: expected a JSON object, found {type(job).__name__}")
     return job

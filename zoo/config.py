@@ -1,6 +1,7 @@
 """Configuration files: YAML in, a checked pydantic model out, errors that name file and line."""
 
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,9 +9,28 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+MAX_BYTES, MAX_DEPTH = 2**20, 50
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number; the YAML 1.1 of the library wants `1.0e-3`."""
+    """Safe YAML in which `1e-3` is a number; the YAML 1.1 of the library wants `1.0e-3`.
+
+    Depth is bounded, and there are no aliases: nine levels of them are a billion values.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a value that is not too deep."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1}: an alias; write its value out instead")
+        if self._depth == MAX_DEPTH:
+            raise yaml.YAMLError(f"values lie deeper than {MAX_DEPTH} levels")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -46,10 +66,7 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
     Raises:
         ConfigError: If the file cannot be read, is not YAML, or does not fit the model.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    text = _read_text(path)
     data, lines = _parse(text, path)
     set_by = {_apply_override(data, override): override for override in overrides}
     try:
@@ -58,6 +75,17 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
         raise ConfigError(
             "\n".join(_describe(item, path, lines, set_by) for item in error.errors())
         ) from error
+
+
+def _read_text(path: Path) -> str:
+    """The text of a regular file of bounded length; a pipe is not waited for."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: expected a file of at most {MAX_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:

@@ -19,13 +19,12 @@ from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import NO_JOB, verify_zoo
 from zoo.sharing.card import render_card
 from zoo.store.atomic import publish, sha256, write_text
-from zoo.store.bounds import MANIFEST_NAME, check_bytes, inside
+from zoo.store.bounds import MANIFEST_NAME, check_bytes, inside, read_json
 from zoo.store.entries import ShardEntry
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
-from zoo.store.mapped import StoreError, escape, map_file
+from zoo.store.mapped import StoreError, escape
 
 STAGE = ".repair"
-_LARGEST_JOB = 2**20
 
 
 class NoJob(ValueError):
@@ -171,7 +170,7 @@ def _job(directory: Path) -> tuple[Manifest | None, Job]:
     except NO_JOB:
         manifest = None
     try:
-        job = Job.model_validate_json(bytes(map_file(directory / JOB_NAME)[:_LARGEST_JOB]))
+        job = Job.model_validate_json(read_json(directory / JOB_NAME, "the record of a job"))
     except NO_JOB as error:
         raise ValueError(
             f"{directory}: the job is lost: neither {MANIFEST_NAME} nor {JOB_NAME} holds it "

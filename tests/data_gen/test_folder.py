@@ -6,6 +6,7 @@ Locks, what killed runs leave behind, full disks, read-only and forbidden folder
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from data_gen.cli import main
 from data_gen.executors.failures import FolderError
 from data_gen.folder import claimed
 from data_gen.generation import generate, generate_shard
+from data_gen.integrity.merge import merge_zoos
+from data_gen.integrity.repair import repair_zoo
 from tests.data_gen.jobs import contents, tiny_job, visible
 from tests.disks import make_read_only, resize, small_disk
 from zoo.store.atomic import temporary_path
@@ -171,12 +174,39 @@ def test_a_run_killed_before_its_first_file_leaves_a_folder_that_can_be_used(tmp
 def test_a_marker_that_is_not_ours(tmp_path):
     (tmp_path / ".job.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"\.job\.json: not JSON .* it was not written by generate-zoo"
+        ValueError, match=r"\.job\.json: the record of a job is not JSON: .*; it was not written by"
     ):
         make(tmp_path)
     (tmp_path / ".job.json").write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object, found list"):
         make(tmp_path)
+    (tmp_path / ".job.json").write_text(10**5 * "[")
+    with pytest.raises(ValueError, match="recursion limit exceeded .*it was not written by"):
+        make(tmp_path)
+
+
+STRANGE = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "deep": lambda path: path.write_text(10**5 * "["),
+    "folder": lambda path: path.mkdir(),
+    "nothing": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_marker_is_neither_waited_for_nor_read_to_its_end(tmp_path, finished, kind):
+    """By none of the commands that look for it."""
+    copy = Path(shutil.copytree(finished, tmp_path / "zoo"))
+    (copy / ".job.json").unlink()
+    STRANGE[kind](copy / ".job.json")
+    with pytest.raises(ValueError, match=r"job\.json"):
+        merge_zoos(tmp_path / "merged", [copy])
+    with pytest.raises(ValueError, match="zoo"):
+        make(copy)
+    (copy / "zoo.json").unlink()
+    with pytest.raises(ValueError, match="the job is lost"):
+        repair_zoo(copy, compile=False, quiet=True)
 
 
 def test_a_full_disk_at_any_point(tmp_path, finished):

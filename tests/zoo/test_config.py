@@ -1,5 +1,6 @@
 """Configuration files: what a message tells the person who wrote the file."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -151,6 +152,12 @@ def test_a_file_that_is_not_a_mapping(write, text, kind):
         ("count: !!python/object/apply:os.getcwd []", "python/object/apply:os.getcwd"),
         ("? [1, 2]\n: 3\n", "unhashable key"),
         ("count: 2020-99-99\n", "month must be in 1..12"),
+        ("a: &a [1]\nb: *a\n", "line 2: an alias"),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n", "line 3: an alias"),
+        ("a: &a [*a]\n", "line 1: an alias"),
+        (f"a: {3000 * '['}{3000 * ']'}\n", "deeper than 50 levels"),
+        ("a:\n" + "".join(f"{i * ' '}- \n" for i in range(1, 60)), "deeper than 50 levels"),
+        (f"a: {3000 * '{a: '}{3000 * '}'}\n", "deeper than 50 levels"),
     ],
 )
 def test_a_file_that_is_not_plain_yaml(write, text, part):
@@ -185,12 +192,23 @@ def test_a_file_that_cannot_be_read(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00count")
     for path, part in (
         (missing, "No such file"),
-        (tmp_path, "Is a directory"),
         (binary, "codec can't decode"),
     ):
         text = message(path)
         assert text.startswith(f"{path}: cannot be read: ")
         assert part in text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "long"])
+def test_what_is_no_file_of_bounded_length_is_not_read(tmp_path, kind):
+    path = tmp_path / "config.yaml"
+    {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "long": lambda: path.write_text("# " + 2**20 * "x"),
+    }[kind]()
+    assert message(path) == f"{path}: expected a file of at most 1048576 bytes"
 
 
 # --set key=value

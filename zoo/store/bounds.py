@@ -32,11 +32,12 @@ _MOST_NODES = 4096
 _DEPTHS = ("depth", "layers")
 
 
-def read_json(path: Path) -> bytes:
-    """Read a manifest of unknown origin, which may be of another version.
+def read_json(path: Path, what: str = "a manifest") -> bytes:
+    """Read JSON of unknown origin, such as a manifest, which may be of another version.
 
     Args:
         path: The file.
+        what: What it should be, for messages.
 
     Returns:
         Its bytes: JSON of bounded length, number of values and depth, of this version of the
@@ -47,10 +48,10 @@ def read_json(path: Path) -> bytes:
     """
     data = map_file(path)
     if len(data) > MAX_JSON:
-        raise StoreError(f"{path}: {len(data)} bytes; expected at most {MAX_JSON} in a manifest")
+        raise StoreError(f"{path}: {len(data)} bytes; expected at most {MAX_JSON} in {what}")
     raw = bytes(data)
     with refusals(path):
-        content = bounded_json(raw, MAX_VALUES, "a manifest")
+        content = bounded_json(raw, MAX_VALUES, what)
         if isinstance(content, dict) and content.get("format") == "symzoo":
             version = content.get("version")
             if type(version) is int:
