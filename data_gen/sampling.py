@@ -11,6 +11,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from data_gen.rng import key, uniform
+from zoo.architectures.table import LARGEST
 from zoo.config import StrictModel
 
 Value = bool | int | float | str
@@ -142,6 +143,10 @@ class Hyperparameter:
             if isinstance(value, (bool, str)) or (self.integer and not isinstance(value, int)):
                 raise ValueError(
                     f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
+                )
+            if not abs(value) <= LARGEST:
+                raise ValueError(
+                    f"{name}: expected numbers that float32 holds, found {value!r:.50}"
                 )
             bounds = ((self.low, self.open_low), (self.high, self.open_high))
             if not self.low <= value <= self.high or (value, True) in bounds:

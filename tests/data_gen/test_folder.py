@@ -181,7 +181,7 @@ def test_a_marker_that_is_not_ours(tmp_path):
     with pytest.raises(ValueError, match="expected a JSON object, found list"):
         make(tmp_path)
     (tmp_path / ".job.json").write_text(10**5 * "[")
-    with pytest.raises(ValueError, match="recursion limit exceeded .*it was not written by"):
+    with pytest.raises(ValueError, match=r"recursion limit exceeded .*it was not written by"):
         make(tmp_path)
 
 

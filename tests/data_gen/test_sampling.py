@@ -6,8 +6,11 @@ import torch
 from pydantic import ValidationError
 from scipy import stats
 
+import zoo
 from data_gen.config import HYPERPARAMETERS, Job
+from data_gen.generation import make_plan
 from data_gen.sampling import Distribution, group_rows, sample_table
+from tests.data_gen.jobs import MLP, tiny_job
 
 IDS = torch.arange(20_000)
 
@@ -92,6 +95,24 @@ def test_job_fills_defaults_and_needs_a_length():
     for given in ({}, {"steps": 1, "epochs": 1}):
         with pytest.raises(ValidationError, match="exactly one of 'steps' and 'epochs'"):
             Job.model_validate(job | {"hyperparameters": given})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e39, 10**40])
+def test_numbers_that_float32_does_not_hold_are_refused(value):
+    """Networks would have infinite weights, and the zoo be one that `verify` refuses."""
+    options = {"kappa": value}
+    jobs = [
+        {"hyperparameters": {"lr": value, "steps": 1}},
+        {"hyperparameters": {"lr": {"choice": [0.1, value]}, "steps": 1}},
+        {"populations": {"p": {"architecture": MLP, "asymmetry": {"kind": "w", **options}}}},
+        {"populations": {"p": {"architecture": MLP, "asymmetry": {"kind": "syre", "std": value}}}},
+        {"populations": {"p": {"architecture": {"name": "siren", "omega": value}}}},
+    ]
+    for change in jobs:
+        with pytest.raises(ValueError, match=r"float32 holds|got (.* and )?(inf|nan)"):
+            make_plan(tiny_job(**change))
+    with pytest.raises(ValueError, match=r"float32 holds|got (.* and )?(inf|nan)"):
+        zoo.asymmetric(torch.nn.Sequential(torch.nn.Linear(2, 2)), "w", **options)
 
 
 def test_group_rows_against_a_loop():

@@ -1,6 +1,7 @@
 """The table of architectures, and how a named one is built."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,9 @@ from zoo.architectures.mlp import build_mlp
 from zoo.architectures.resnet import build_resnet
 from zoo.architectures.siren import build_siren
 from zoo.architectures.transformer import build_transformer
+
+LARGEST = torch.finfo(torch.float32).max
+"""Of the numbers that networks are made of."""
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
@@ -158,3 +162,13 @@ def _check_options(
             raise ValueError(
                 f"option {name!r} of {what}: expected {expected}, found {value!r}"
             ) from error
+        _check_finite(f"option {name!r} of {what}", value)
+
+
+def _check_finite(what: str, value: Any) -> None:
+    """Refuse finite numbers that float32, in which networks are stored, does not hold."""
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            _check_finite(what, part)
+    elif isinstance(value, int | float) and LARGEST < abs(value) < math.inf:
+        raise ValueError(f"{what}: expected numbers that float32 holds, found {value!r:.50}")
