@@ -13,7 +13,7 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.shard import Shard
 from zoo.store.atomic import write_text
-from zoo.store.bounds import check_bytes, read_json
+from zoo.store.bounds import check_bytes, inside, read_json
 from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, read_manifest
 from zoo.store.mapped import StoreError, open_mapped
 
@@ -35,8 +35,13 @@ def check_owner(out: Path, job: Job) -> None:
         job: The job.
 
     Raises:
-        ValueError: If the folder holds another job, or anything else.
+        ValueError: If the folder holds another job, or anything else, or a link that leads out of
+            it, which no reader would follow.
     """
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"{out}: a link to nothing; choose another --out or remove it")
+    for path in out.iterdir() if out.is_dir() else ():
+        inside(out, path.name)
     if (out / JOB_NAME).is_file():
         keys = differing_keys(read_job(out), json.loads(job.as_json()))
         if keys:

@@ -98,3 +98,37 @@ def test_merging_takes_no_damaged_file(copy, tmp_path):
     with pytest.raises(ValueError, match="describes another file"):
         merge_zoos(tmp_path / "merged", [copy])
     assert not list((tmp_path / "merged").glob("*/*.h5"))
+
+
+@pytest.mark.parametrize("name", ["standard", "standard.trajectory", "constants", "README.md"])
+@pytest.mark.parametrize("command", [again, lambda f: generate_shard(tiny_job(), f, 0, quiet=True)])
+def test_a_link_that_leads_out_is_refused_before_work_begins(tmp_path, command, name, monkeypatch):
+    monkeypatch.setattr("data_gen.shard.ShardWorker.train", lambda *_: pytest.fail("trained"))
+    for folder in ("zoo", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "zoo" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{name}: a link that leads out of the zoo"):
+        command(tmp_path / "zoo")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_repair_and_merge_follow_no_link_out_of_the_zoo(copy, tmp_path):
+    outside = tmp_path / "outside"
+    (copy / "standard").rename(outside)
+    (copy / "standard").symlink_to(outside)
+    left_over = outside / ".train-00000-of-00001.h5.999999.0123abcd.tmp"
+    left_over.touch()
+    for command in (
+        lambda: repair_zoo(copy, compile=False, quiet=True),
+        lambda: merge_zoos(copy, [copy]),
+        lambda: merge_zoos(tmp_path / "merged", [copy]),
+    ):
+        with pytest.raises(ValueError, match="leads out of the zoo"):
+            command()
+    assert left_over.exists()
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path):
+    (tmp_path / "zoo").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="a link to nothing"):
+        again(tmp_path / "zoo")
