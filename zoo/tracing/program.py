@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.exported_program import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, InputKind, TensorArgument
 from torch.fx import GraphModule, Interpreter, Node
 
 from zoo.params import Params, mapped
@@ -41,7 +42,7 @@ class Program:
         constants: Placeholder -> tensor that is neither.
         statistics: Names in `parameters` that are running statistics.
         outputs: Nodes whose values the module returns.
-        inputs: Placeholders of the inputs.
+        inputs: Placeholders of the inputs that are tensors.
     """
 
     graph: GraphModule
@@ -134,7 +135,7 @@ def export(
     Raises:
         TraceError: If the module cannot be exported; says why and at which line of the module.
     """
-    wrapped = _Output(copy.deepcopy(module).cpu().eval(), output)
+    wrapped = _Output(copied(module).cpu().eval(), output)
     try:
         with _quiet():
             exported = torch.export.export(
@@ -143,6 +144,28 @@ def export(
     except Exception as error:
         raise TraceError(_why(module, error)) from error
     return _program(wrapped, exported, statistics)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy of a module.
+
+    Args:
+        module: The module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TraceError: If it holds tensors that were computed, as hooks of an old style do.
+    """
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        raise TraceError(
+            f"{type(module).__name__} cannot be copied; hooks of torch.nn.utils.weight_norm, "
+            "spectral_norm and prune keep computed tensors: use torch.nn.utils.parametrizations, "
+            "or remove the hooks (remove_weight_norm, remove_spectral_norm, prune.remove)"
+        ) from error
 
 
 class _Output(nn.Module):
@@ -199,8 +222,14 @@ def _program(wrapped: _Output, exported: ExportedProgram, statistics: Sequence[s
         {p: t for p, t in _constants(wrapped, exported).items() if p not in parameters},
         frozenset(running),
         [node for node in _returned(graph) if node.name in signature.user_outputs],
-        [name for name in signature.user_inputs if isinstance(name, str)],
+        _tensor_inputs(signature),
     )
+
+
+def _tensor_inputs(signature: ExportGraphSignature) -> list[str]:
+    """Placeholders of the inputs that are tensors; all others are constants of the graph."""
+    given = [spec.arg for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    return [argument.name for argument in given if isinstance(argument, TensorArgument)]
 
 
 def _parameters_of(module: nn.Module, running: Collection[str]) -> Params:

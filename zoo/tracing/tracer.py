@@ -5,19 +5,18 @@ params = module_params(traced.space, module)
 outputs = traced.apply(params, inputs)
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from zoo.architectures.base import MODULE, Architecture, Inputs, arguments, statistic_constants
 from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
 from zoo.tracing.function import ModuleFunction, RunningStatistics, module_params
-from zoo.tracing.program import Program, TraceError, export
+from zoo.tracing.program import Program, TraceError, copied, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
 from zoo.weight_space import WeightSpace
@@ -72,11 +71,11 @@ def trace(
     args, named = tree_map_only(Tensor, Tensor.cpu, arguments(example_inputs))
     program = export(module, args, named, statistics, output)
     space = build_space(analyze(program), program.statistics)
-    _prove(space, program, [*args, *named.values()])
-    evaluated = copy.deepcopy(module).eval()
+    _prove(space, program, [x for x in tree_leaves((args, named)) if isinstance(x, Tensor)])
+    evaluated = copied(module).eval()
     dtype = program.params[next(iter(space.tensors))].dtype
     running = sorted(program.statistics)
-    moving = RunningStatistics(copy.deepcopy(evaluated), running) if running else None
+    moving = RunningStatistics(copied(evaluated), running) if running else None
     return _architecture(ModuleFunction(space, evaluated, dtype, moving, output, build), program)
 
 
