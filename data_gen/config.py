@@ -30,7 +30,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "train_fraction": Hyperparameter(1.0, low=0, high=1, open_low=True),
     "train_parts": Hyperparameter(None, low=1, integer=True),
     "init_scale": Hyperparameter(1.0, low=0, open_low=True),
-    "batch_size": Hyperparameter(64, low=1, integer=True),
+    "batch_size": Hyperparameter(64, low=1, high=2**20, integer=True),
     "steps": Hyperparameter(None, low=1, integer=True),
     "epochs": Hyperparameter(None, low=0, open_low=True),
 }
@@ -120,7 +120,7 @@ class Job(StrictModel):
     task: TaskConfig
     populations: dict[str, PopulationConfig] = Field(min_length=1)
     hyperparameters: dict[str, Distribution]
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=10**8)
     seed: int = Field(default=0, ge=0, lt=2**63)
     split: SplitConfig = SplitConfig()
     shard_size: int = Field(500, ge=1)
@@ -141,6 +141,7 @@ class Job(StrictModel):
             )
         if ("steps" in given) == ("epochs" in given):
             raise ValueError("expected exactly one of 'steps' and 'epochs'")
+        given = {name: HYPERPARAMETERS[name].whole(d) for name, d in given.items()}
         for name, distribution in given.items():
             HYPERPARAMETERS[name].check(name, distribution)
         full = {

@@ -93,6 +93,10 @@ class Distribution(StrictModel):
         return np.exp(between) if name == "log_uniform" else between
 
 
+def _whole(value: Value | None) -> Value | None:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
     """What a hyperparameter may be.
@@ -121,6 +125,14 @@ class Hyperparameter:
         """Smallest and largest valid value, None where there is no bound."""
         low, high = (float(b) if math.isfinite(b) else None for b in (self.low, self.high))
         return low, high
+
+    def whole(self, distribution: Distribution) -> Distribution:
+        """The distribution, `1e3` as the integer 1,000 if only integers are valid."""
+        if not self.integer:
+            return distribution
+        fixed, choice = _whole(distribution.fixed), distribution.choice
+        whole = {"fixed": fixed, "choice": choice and tuple(map(_whole, choice))}
+        return distribution.model_copy(update=whole)
 
     def check(self, name: str, distribution: Distribution) -> None:
         """Refuse a distribution that can draw an invalid value.

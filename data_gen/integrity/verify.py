@@ -51,8 +51,13 @@ def verify_zoo(
 
     Returns:
         All faults; none if the zoo is whole.
+
+    Raises:
+        ValueError: If there is no such folder.
     """
     directory = Path(directory)
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: no such folder")
     try:
         manifest = read_manifest(directory)
     except StoreError as error:

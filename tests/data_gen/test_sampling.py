@@ -97,6 +97,26 @@ def test_job_fills_defaults_and_needs_a_length():
             Job.model_validate(job | {"hyperparameters": given})
 
 
+def test_whole_numbers_may_be_written_as_powers_of_ten():
+    given = {"steps": 1e3, "batch_size": {"choice": [1e1, 32]}, "lr": 1.0}
+    job = tiny_job(hyperparameters=given)
+    plain = tiny_job(hyperparameters={"steps": 1000, "batch_size": {"choice": [10, 32]}, "lr": 1.0})
+    assert job.sha256 == plain.sha256
+    table = sample_table(job.hyperparameters, 0, IDS)
+    kinds = {name: table[name].dtype.kind for name in given}
+    assert kinds == {"steps": "i", "batch_size": "i", "lr": "f"}
+    with pytest.raises(ValidationError, match=r"steps: expected integers, found 10\.5"):
+        tiny_job(hyperparameters={"steps": 10.5})
+
+
+@pytest.mark.parametrize("change", [{"count": 1e18}, {"count": 0}, {"count": 2.5}])
+def test_counts_that_are_none_are_refused(change):
+    with pytest.raises(ValidationError, match="count"):
+        tiny_job(**change)
+    with pytest.raises(ValidationError, match="batch_size: expected values in"):
+        tiny_job(hyperparameters={"steps": 1, "batch_size": 10**9})
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e39, 10**40])
 def test_numbers_that_float32_does_not_hold_are_refused(value):
     """Networks would have infinite weights, and the zoo be one that `verify` refuses."""

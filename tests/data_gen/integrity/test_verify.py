@@ -13,6 +13,7 @@ import pytest
 import zoo
 from data_gen.config import Job
 from data_gen.integrity.recompute import task_to_sample
+from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import verify_zoo
 from tests.data_gen.integrity.damage import SHARD, TRAJECTORY, edit, flip, rewrite
 from tests.fuzz_store import JOB
@@ -267,3 +268,9 @@ def test_mutated_zoos_do_no_harm(original):
         command, check=False, capture_output=True, text=True, cwd=Path(zoo.__file__).parents[1]
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_folder_that_is_not_there_is_no_fault_of_a_zoo(tmp_path):
+    for command in (verify_zoo, lambda folder: repair_zoo(folder, quiet=True)):
+        with pytest.raises(ValueError, match="nowhere: no such folder"):
+            command(tmp_path / "nowhere")
