@@ -49,7 +49,7 @@ def test_compiled_order_is_the_same():
     ("name", "kind", "optimizer"),
     [
         ("mlp", "w", "adamw"),
-        ("resnet_batch_norm", "w", "adamw"),
+        pytest.param("resnet_batch_norm", "w", "adamw", marks=pytest.mark.deep),
         pytest.param("mlp_layer_norm", "sigma", "sgd", marks=pytest.mark.deep),
         pytest.param("cnn", "syre", "nesterov", marks=pytest.mark.deep),
         pytest.param("gin", "syre", "nesterov", marks=pytest.mark.deep),

@@ -16,7 +16,7 @@ HYPERPARAMETERS = {
     "steps": {"choice": [20, 70, 140]},
     "optimizer": "adamw",
     "schedule": "cosine",
-    "lr": {"choice": [0.01, 1e300]},  # products of what the second leads to are infinite
+    "lr": {"choice": [0.01, 1e30]},  # products of what the second leads to are infinite
     "label_noise": {"uniform": [0.0, 0.3]},
     "train_fraction": {"uniform": [0.3, 1.0]},
     "batch_size": 8,
