@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -67,15 +67,18 @@ def _lazy(package: str) -> dict[str, str]:
     return {}
 
 
-def tests_of(changed: Iterable[str]) -> dict[str, int]:
+def tests_of(changed: Collection[str]) -> dict[str, int]:
     """Test files that reach changed files by imports.
 
     Args:
         changed: Python files relative to the project.
 
     Returns:
-        Steps to the nearest changed file by test file, nearest first.
+        Steps to the nearest changed file by test file, nearest first; as near as another one, that
+        which is named like a changed file comes first, and then the cheaper one.
     """
+    cost = costs()
+    names = {Path(path).stem for path in changed}
     importers: dict[str, set[str]] = {}
     for name, imported in graph().items():
         for module in imported:
@@ -88,10 +91,18 @@ def tests_of(changed: Iterable[str]) -> dict[str, int]:
             steps[importer] = steps[name] + 1
             waiting.append(importer)
     reached = {name: count for name, count in steps.items() if ".test_" in name}
-    return {
-        f"{name.replace('.', '/')}.py": count
-        for name, count in sorted(reached.items(), key=lambda pair: (pair[1], pair[0]))
-    }
+    paths = {f"{name.replace('.', '/')}.py": count for name, count in reached.items()}
+
+    def place(path: str) -> tuple[int, bool, float, str]:
+        other_name = Path(path).stem.removeprefix("test_") not in names
+        return paths[path], other_name, cost.get(path, 0.0), path
+
+    return {path: paths[path] for path in sorted(paths, key=place)}
+
+
+def costs() -> dict[str, float]:
+    """Seconds of a processor that each test file takes, as they were recorded."""
+    return json.loads(TABLE.read_text(encoding="utf-8"))["files"]
 
 
 def affordable(tests: Iterable[str], seconds: float) -> list[str]:
@@ -104,7 +115,7 @@ def affordable(tests: Iterable[str], seconds: float) -> list[str]:
     Returns:
         Some of them, in their order.
     """
-    cost = json.loads(TABLE.read_text(encoding="utf-8"))["files"]
+    cost = costs()
     chosen = []
     for path in tests:
         if cost.get(path, 0.0) <= seconds:

@@ -34,6 +34,11 @@ def test_the_nearest_come_first_and_the_seconds_are_kept(tmp_path, monkeypatch):
     assert changed.affordable(["near", "dear", "new", "far", "last"], 6) == ["near", "new", "far"]
 
 
+def test_the_test_named_like_a_file_comes_before_others_as_near():
+    tests = list(changed.tests_of(["zoo/params.py"]))
+    assert tests[0] == "tests/zoo/test_params.py"
+
+
 def test_the_page_of_one_file_reaches_only_what_imports_it():
     tests = changed.tests_of(["studies/merging/study.py"])
     assert "tests/zoo/test_params.py" not in tests
