@@ -1,6 +1,7 @@
 """The import law: which module may import which, and which file owns which third-party library."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -190,21 +191,26 @@ def modules(root):
             yield name, path
 
 
-def imports(path, root):
-    """Every imported module, wherever in the file the import stands."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def import_nodes(text):
+    """Imports of a source, wherever they stand, but for those that only types need."""
+    tree = ast.parse(text)
     for_types = {
         n
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for n in node.body
     }
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [node for node in nodes if node not in for_types]
+
+
+def imports(path, root):
+    """Every imported module, wherever in the file the import stands."""
+    for node in import_nodes(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             module = ("." * node.level) + (node.module or "")
             for alias in node.names:
                 is_module = (root / module.replace(".", "/") / f"{alias.name}.py").is_file()
