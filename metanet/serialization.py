@@ -76,9 +76,10 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
         )
     try:
         record = json.dumps(_record(params, fitted), allow_nan=False)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"metanet {params['model']!r}: options must be numbers, strings, lists or None: {error}"
+            f"metanet {params['model']!r}: options must be finite numbers, strings, lists or None: "
+            f"{error}"
         ) from error
     # Copies, since safetensors refuses tensors that share memory or are not in C order.
     contiguous = {

@@ -245,13 +245,14 @@ def test_files_that_are_no_metanets_are_refused(fitted, tmp_path):
             metanet.load(tmp_path / name)
 
 
-def test_options_that_json_cannot_hold_are_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("thing", [object(), float("nan"), float("inf"), {1, 2}])
+def test_options_that_json_cannot_hold_are_named(monkeypatch, tmp_path, thing):
     def builder(spec, *, thing):
         return METANETS["mlp"](spec)
 
     monkeypatch.setitem(METANETS, "mine", builder)
-    model = Metanet("mine", epochs=1, thing=object()).fit(POPULATION)
-    with pytest.raises(ValueError, match="metanet 'mine': options must be numbers"):
+    model = Metanet("mine", epochs=1, thing=thing).fit(POPULATION)
+    with pytest.raises(ValueError, match="metanet 'mine': options must be finite numbers"):
         model.save(tmp_path / "m")
 
 

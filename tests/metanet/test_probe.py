@@ -13,7 +13,7 @@ from data_gen.generation import generate
 from metanet import Metanet
 from metanet.contract import InputSpec, seeded
 from metanet.inputs.population import view
-from metanet.models.probe import Probe
+from metanet.models.probe import Probe, _generator
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import build_architecture, make_asymmetric
@@ -229,3 +229,13 @@ def test_networks_whose_function_is_unknown_are_refused():
 def test_options_are_checked():
     with pytest.raises(ValueError, match="of at least 1, got 0, 32, 128 and 2"):
         Probe(InputSpec(network("mlp").space, architecture=network("mlp")), num_probes=0)
+
+
+def test_probes_are_as_large_as_inputs_at_the_start():
+    """Codes are standard normal; two layers keep their variance, each output being a sum of it."""
+    with seeded(0):
+        layers = _generator(400, 300)
+    for layer in layers:
+        assert float(layer.weight.detach().std()) == pytest.approx(400**-0.5, rel=0.02)
+    codes = torch.randn(200, 400, generator=generator())
+    assert float(layers(codes).detach().std()) == pytest.approx(1.0, rel=0.05)

@@ -327,6 +327,13 @@ def test_files_of_any_number_of_columns_are_read_as_h5py_reads_them(path, count)
             np.testing.assert_array_equal(file[name][()], checked.array(name))
 
 
+@pytest.mark.parametrize("values", [["a", "b\0c"], ["a", 3], ["a", None], ["a", b"b"]])
+def test_what_is_no_text_is_not_written_as_one(path, values):
+    with pytest.raises(ValueError, match="column 'word': expected text without zero characters"):
+        write_columns(path, {"word": np.array(values, dtype=object)}, {})
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("more", [0, 3, 200])
 def test_a_reader_written_from_the_document_reads_the_same(path, more):
     columns = COLUMNS | {f"tensor.{i}": np.full((4, 2), i, np.float32) for i in range(more)}
