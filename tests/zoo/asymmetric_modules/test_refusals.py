@@ -10,6 +10,18 @@ import zoo
 from tests.zoo.asymmetric_modules.modules import Perceptron, randn
 
 
+class TwoAxes(nn.Module):
+    """One activation for neurons on the last axis and for channels on the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(6, 6), nn.ReLU(), nn.Conv1d(6, 6, 1)
+
+    def forward(self, x):
+        hidden = self.act(self.first(x))
+        return self.act(self.second(hidden[..., None].expand(-1, -1, 3)))
+
+
 class Functional(nn.Module):
     def __init__(self, act):
         super().__init__()
@@ -131,6 +143,11 @@ REFUSED = {
     "no activation": (
         *(nn.Linear(6, 5), {"kind": "sigma", "example_inputs": randn(2, 6)}),
         r"no activation modules found; looked for nn.ReLU, .* transformers.activations",
+    ),
+    "two axes": (
+        TwoAxes(),
+        {"kind": "sigma", "example_inputs": randn(2, 6)},
+        r"cannot tell which axis of \[\[2, 6\], \[2, 6, 3\]\] holds the neurons of 'act'",
     ),
     "axis": (
         nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (2, 2, 2)), nn.ReLU()),
