@@ -16,14 +16,6 @@ only a feature may raise it, in the commit that brings it."""
 MAX_TYPE_IGNORES = 5
 TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 MAX_TEST_LINES = 400
-LONG_TEST_FILES = {
-    "tests/studies/test_bayesian.py",
-    "tests/studies/test_connectivity.py",
-    "tests/studies/test_interpolation.py",
-    "tests/zoo/test_conservation.py",
-    "tests/zoo/test_testing.py",
-}
-"""Still to be split; nothing is added to them."""
 
 
 def tree(path):
@@ -51,18 +43,9 @@ def test_a_file_is_one_concept():
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
 
 
-def long_test_files():
-    lengths = {relative(path): len(path.read_text("utf-8").splitlines()) for path in TEST_FILES}
-    return {path: length for path, length in lengths.items() if length > MAX_TEST_LINES}
-
-
 def test_a_test_file_is_one_scenario():
-    long = long_test_files()
-    assert {path: length for path, length in long.items() if path not in LONG_TEST_FILES} == {}
-
-
-def test_test_files_that_became_short_are_no_longer_listed():
-    assert LONG_TEST_FILES - set(long_test_files()) == set()
+    lengths = {relative(path): len(path.read_text("utf-8").splitlines()) for path in TEST_FILES}
+    assert {path: length for path, length in lengths.items() if length > MAX_TEST_LINES} == {}
 
 
 def test_a_function_does_one_thing():
