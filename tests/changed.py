@@ -18,9 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from tests.cost import TABLE
+from tests.imports import PACKAGES, ROOT, imports, modules, parsed
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("zoo", "data_gen", "metanet", "studies", "tests")
 ALWAYS = ("tests/test_style.py", "tests/test_import_law.py", "tests/test_trust.py")
 
 
@@ -32,25 +31,18 @@ def module_of(path: str) -> str:
 @cache
 def graph() -> dict[str, set[str]]:
     """The modules that each file imports, by dotted names; files of the project only."""
-    files = {
-        module_of(str(path.relative_to(ROOT))): path
-        for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
+    files = dict(modules(ROOT, (*PACKAGES, "tests")))
+    return {
+        name: {*imports(path, ROOT), *_lazy_imports(path)} & set(files) - {name}
+        for name, path in files.items()
     }
-    return {name: set(_imports(path)) & set(files) - {name} for name, path in files.items()}
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Names that a file imports, and the modules behind the names that a package has lazily."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            for alias in node.names:
-                yield f"{module}.{alias.name}"
-                yield _lazy(module).get(alias.name, module)
+def _lazy_imports(path: Path) -> Iterator[str]:
+    """The modules behind the names that a file takes from a package which loads them lazily."""
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (_lazy(node.module or "").get(alias.name, "") for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield _lazy(node.value.id).get(node.attr, "")
 

@@ -26,10 +26,10 @@ from itertools import zip_longest
 from pathlib import Path
 from queue import Queue
 
-from tests.changed import ROOT, affordable, tests_of
+from tests.changed import affordable, tests_of
+from tests.imports import PACKAGES, ROOT
 
-PRODUCT = ("zoo", "data_gen", "metanet", "studies")
-COPIED = (*PRODUCT, "tests", "benchmarks", "docs", "pyproject.toml", "README.md", "Makefile")
+COPIED = (*PACKAGES, "tests", "benchmarks", "docs", "pyproject.toml", "README.md", "Makefile")
 SECONDS = 120
 """Of a processor, for the tests of a mutant."""
 HANGS = 900
@@ -175,7 +175,7 @@ def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
     """
     rng = random.Random(seed)
     rooms: dict[str, list[Mutant]] = {}
-    for package in PRODUCT:
+    for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             relative = str(path.relative_to(ROOT))
             if relative.startswith(only):

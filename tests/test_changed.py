@@ -24,7 +24,7 @@ def test_a_test_is_as_far_away_as_its_imports_say(path, test, steps):
 def test_a_name_that_a_package_loads_lazily_leads_to_its_module(tmp_path):
     path = tmp_path / "test_mine.py"
     path.write_text("import zoo\nfrom zoo import align\nzoo.canonicalize(1, 2)\n")
-    assert {"zoo.symmetry.canonical", "zoo.symmetry.alignment"} <= set(changed._imports(path))
+    assert {"zoo.symmetry.canonical", "zoo.symmetry.alignment"} <= set(changed._lazy_imports(path))
 
 
 def test_the_nearest_come_first_and_the_seconds_are_kept(tmp_path, monkeypatch):

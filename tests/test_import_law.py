@@ -1,16 +1,13 @@
 """The import law: which module may import which, and which file owns which third-party library."""
 
 import ast
-import functools
 import graphlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("zoo", "data_gen", "metanet", "studies")
+from tests.imports import PACKAGES, ROOT, imports, modules
 
 # room -> the rooms of ours that it may import, besides itself; the longest matching name counts
 LAW = {
@@ -182,39 +179,6 @@ OWNERS = {
     "ray": {"data_gen/executors/ray.py"},
     "tqdm": {"data_gen/executors/progress.py", "metanet", "studies"},
 }
-
-
-def modules(root):
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-            yield name, path
-
-
-@functools.cache
-def import_nodes(text):
-    """Imports of a source, wherever they stand, but for those that only types need."""
-    tree = ast.parse(text)
-    for_types = {
-        n
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for n in node.body
-    }
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return [node for node in nodes if node not in for_types]
-
-
-def imports(path, root):
-    """Every imported module, wherever in the file the import stands."""
-    for node in import_nodes(path.read_text(encoding="utf-8")):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        else:
-            module = ("." * node.level) + (node.module or "")
-            for alias in node.names:
-                is_module = (root / module.replace(".", "/") / f"{alias.name}.py").is_file()
-                yield f"{module}.{alias.name}" if is_module else module
 
 
 def within(name, prefix):
