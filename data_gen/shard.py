@@ -93,6 +93,7 @@ class ShardWorker:
     store_dtype: torch.dtype = torch.float32
     _trainers: dict[str, Trainer] = field(default_factory=dict)
     _laws: dict[str, tuple[Law, ...]] = field(default_factory=dict)
+    _bytes: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     @cached_property
     def task(self) -> Task:
@@ -196,11 +197,20 @@ class ShardWorker:
         Returns:
             Number of networks, at least 1.
         """
-        trainer = self.trainer(population)
-        one = {name: column[:1] for name, column in table.items()}
-        needed = training_bytes(trainer.uncompiled(), self.runs(one), self.initial(trainer, one))
-        size = chunk_size(needed, self.device, len(table["network_id"]), trainer.compiled)
+        shared = {name: table[name][:1] for name in _SHARED_IN_LOCK_STEP}
+        key = (population, *(column.item() for column in shared.values()))
+        if key not in self._bytes:
+            self._bytes[key] = self._bytes_per_network(population, shared)
+        compiled = self.trainer(population).compiled
+        size = chunk_size(self._bytes[key], self.device, len(table["network_id"]), compiled)
         return min(size, self.max_chunk or size)
+
+    def _bytes_per_network(self, population: str, shared: Table) -> int:
+        """What a network of a population needs while it trains; the same in all shards."""
+        trainer = self.trainer(population).uncompiled()
+        # The first network of the job stands for all that have this optimizer and batch size.
+        first = full_table(self.job, self.task, torch.arange(1)) | shared
+        return training_bytes(trainer, self.runs(first), self.initial(trainer, first))
 
     def _train_alike(
         self,

@@ -3,7 +3,22 @@
 import pytest
 import torch
 
+from data_gen import shard
+from data_gen.config import Job
+from data_gen.shard import ShardWorker
+from data_gen.table import full_table
 from data_gen.training.memory import chunk_size, halve_until_it_fits
+
+JOB = {
+    "task": {"name": "digits", "train_size": 40, "test_size": 10},
+    "populations": {"p": {"architecture": {"name": "mlp", "hidden": [3]}}},
+    "hyperparameters": {
+        "optimizer": {"choice": ["sgd", "adamw"]},
+        "train_fraction": {"uniform": [0.2, 1.0]},
+        "steps": 2,
+    },
+    "count": 12,
+}
 
 
 def test_chunks_are_halved_until_they_fit():
@@ -43,3 +58,26 @@ def test_compiled_chunks_have_few_sizes_and_waste_little():
         lanes = -(-rows // size) * size
         assert 1 <= size <= min(rows, 36)
         assert lanes <= 1.5 * rows
+
+
+def test_memory_is_measured_once_for_like_networks_and_no_shard_decides_it(tmp_path, monkeypatch):
+    """Chunks of another size would round otherwise: a shard alone must choose as all do."""
+    measured = []
+
+    def measure(trainer, runs, params):
+        measured.append(runs.optimizer)
+        return shard_bytes(trainer, runs, params)
+
+    shard_bytes = shard.training_bytes
+    monkeypatch.setattr(shard, "training_bytes", measure)
+    job = Job.model_validate(JOB)
+
+    def sizes(worker, order):
+        table = full_table(job, worker.task, torch.arange(12))
+        rows = {i: {name: column[i : i + 1] for name, column in table.items()} for i in order}
+        chosen = {i: worker.chunk_size("p", rows[i]) for i in order}
+        return chosen, dict(sorted(worker._bytes.items()))
+
+    workers = [ShardWorker(job, tmp_path, torch.device("cpu")) for _ in range(2)]
+    assert sizes(workers[0], range(12)) == sizes(workers[1], range(11, -1, -1))
+    assert len(measured) == 2 * 2

@@ -58,7 +58,7 @@ def make_job(architecture, kind, optimizer, schedule, **changes):
         "train_fraction": {"uniform": [0.3, 1.0]},
         "init_scale": {"uniform": [0.8, 1.2]},
         "batch_size": 8,
-        "steps": {"int_range": [49, 51]},
+        "steps": {"int_range": [24, 26]},
     }
     job = {
         "task": {"name": "digits", "train_size": 60, "test_size": 40},
@@ -107,7 +107,7 @@ TWINS = {
         2,
     ),  # a large omega makes rounding errors grow
 }
-STEPS = {"steps": {"int_range": [14, 16]}}
+STEPS = {"steps": {"int_range": [9, 11]}}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,8 @@
 
 import functools
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +44,19 @@ class CountedFit:
         return predictions_of(place.name, ids, truth, truth + noise, **taken)
 
 
+@contextmanager
+def counting_fits() -> Iterator[CountedFit]:
+    """Fits cost nothing inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        fit = CountedFit()
+        patch.setattr("studies.learnability.plan.fit", fit)
+        yield fit
+
+
 @pytest.fixture
-def counted_fit(monkeypatch) -> CountedFit:
-    fit = CountedFit()
-    monkeypatch.setattr("studies.learnability.plan.fit", fit)
-    return fit
+def counted_fit() -> Iterator[CountedFit]:
+    with counting_fits() as fit:
+        yield fit
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,7 @@ def test_a_study_from_a_recipe(tiny_zoo, tmp_path, counted_fit):
     )
 
 
+@pytest.mark.deep
 def test_ray_gives_the_rows_of_this_process(tiny_zoo, tmp_path, monkeypatch):
     """Paths are relative to the folder where the command was called, in all processes."""
     pytest.importorskip("ray", reason="Ray is an extra")

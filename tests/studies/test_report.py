@@ -22,6 +22,7 @@ from studies.learnability.report import main_metanets
 from studies.learnability.study import STUDY
 from studies.learnability.summary import average_seeds, largest
 from studies.learnability.tables import score_tables
+from tests.studies.conftest import counting_fits
 from tests.studies.test_learnability import config_for, run
 from tests.studies.zoos import write_zoo
 
@@ -52,10 +53,22 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-@pytest.fixture
-def study(tiny_zoo, tmp_path, counted_fit):
+@pytest.fixture(scope="module")
+def study(tiny_zoo, tmp_path_factory):
     config = config_for(tiny_zoo, metanets=["mlp", "gbm"], targets=["test_accuracy", "test_loss"])
-    return config, run(config, tmp_path, quiet=True), tmp_path
+    out = tmp_path_factory.mktemp("study")
+    with counting_fits():
+        return config, run(config, out, quiet=True), out
+
+
+@pytest.fixture(scope="module")
+def report(study):
+    return write_report(*study)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return read_page(report)
 
 
 def read_page(path) -> Page:
@@ -65,8 +78,7 @@ def read_page(path) -> Page:
     return page
 
 
-def test_the_report_stands_alone_and_its_figures_parse(study):
-    page = read_page(write_report(*study))
+def test_the_report_stands_alone_and_its_figures_parse(page):
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert len(page.sources) == 2 * 4, "two learning curves, predictions and labels for each target"
     for source in page.sources:
@@ -77,9 +89,9 @@ def test_the_report_stands_alone_and_its_figures_parse(study):
         )
 
 
-def test_the_report_says_what_was_measured_and_how(study):
+def test_the_report_says_what_was_measured_and_how(study, page):
     _, rows, out = study
-    text = "".join(read_page(write_report(*study)).text)
+    text = "".join(page.text)
     for word in (
         "standard",
         "w_asymmetric",
@@ -116,8 +128,8 @@ def test_names_are_escaped(tiny_zoo, tmp_path, counted_fit):
     assert "script" not in page.tags
 
 
-def test_the_same_rows_make_the_same_report(study):
-    first = write_report(*study).read_bytes()
+def test_the_same_rows_make_the_same_report(study, report):
+    first = report.read_bytes()
     assert first == write_report(*study).read_bytes()
 
 

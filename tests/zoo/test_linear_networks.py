@@ -69,10 +69,10 @@ def regression(widths: tuple[int, ...], seed: int) -> Callable[[Params], Tensor]
 def test_two_layers_keep_their_balance(widths):
     space, loss = linear_space(widths), regression(widths, 0)
     start = {name: 0.7 * tensor for name, tensor in random_params(space, generator(2)).items()}
-    end = flow(loss, start, seconds=1.0, steps=1000)
+    end = flow(loss, start, seconds=1.0, steps=400)
     assert float(loss(end)) < 0.9 * float(loss(start))
     before, after = (p["w2"].T @ p["w2"] - p["w1"] @ p["w1"].T for p in (start, end))
-    assert float((after - before).abs().max()) < 1e-10
+    assert float((after - before).abs().max()) < 1e-8
     for params, expected in ((start, before), (end, after)):
         torch.testing.assert_close(
             conserved_quantities([matrix(space, "h1")], params)["h1.matrix"], expected
@@ -85,13 +85,13 @@ def test_five_layers_keep_the_balance_of_all_consecutive_ones():
     space, loss = linear_space(widths), regression(widths, 0)
     start = {name: 0.5 * tensor for name, tensor in random_params(space, generator(2)).items()}
     named = [matrix(space, f"h{i}") for i in range(1, 5)]
-    end = flow(loss, start, seconds=2.0, steps=1000)
+    end = flow(loss, start, seconds=2.0, steps=500)
     assert float(loss(end)) < 0.8 * float(loss(start))
     before, after = conserved_quantities(named, start), conserved_quantities(named, end)
     for i in range(1, 5):
         off = end[f"w{i + 1}"].T @ end[f"w{i + 1}"] - end[f"w{i}"] @ end[f"w{i}"].T
         torch.testing.assert_close(after[f"h{i}.matrix"], off)
-        assert float((after[f"h{i}.matrix"] - before[f"h{i}.matrix"]).abs().max()) < 1e-10
+        assert float((after[f"h{i}.matrix"] - before[f"h{i}.matrix"]).abs().max()) < 1e-8
     for name, values in residuals(
         [*named, *declared_laws(space)], end, torch.func.grad(loss)(end)
     ).items():
@@ -147,7 +147,7 @@ def test_two_layers_follow_their_closed_form(seconds):
     a, b = torch.tensor([[0.1, -0.2, 0.5], [0.5, 0.25, 0.8]], dtype=torch.float64)
     weights, start, loss, r = white_regression(STRENGTHS, a, b)
     end, expected = (
-        flow(loss, start, seconds, steps=600),
+        flow(loss, start, seconds, steps=300),
         weights(*riccati(a, b, STRENGTHS, seconds)),
     )
     for name in start:
@@ -163,7 +163,7 @@ def test_balanced_layers_learn_each_mode_along_a_sigmoid(seconds):
     a = torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
     weights, start, loss, _ = white_regression(STRENGTHS, a, a)
     strength = STRENGTHS / (1 - (1 - STRENGTHS / a**2) * torch.exp(-2 * STRENGTHS * seconds))
-    end, expected = flow(loss, start, seconds, steps=600), weights(strength.sqrt(), strength.sqrt())
+    end, expected = flow(loss, start, seconds, steps=300), weights(strength.sqrt(), strength.sqrt())
     for name in start:
         torch.testing.assert_close(end[name], expected[name], rtol=0, atol=1e-9)
     assert (

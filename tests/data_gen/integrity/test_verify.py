@@ -258,7 +258,7 @@ def test_mutated_zoos_do_no_harm(original):
         "-m",
         "tests.fuzz_store",
         "--cases",
-        "50",
+        "20",
         "--seed",
         "1000000",
         "--zoo",

@@ -4,13 +4,10 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import zoo
-from tests.tiers import tiered
 from tests.zoo.asymmetric_modules.modules import (
-    Perceptron,
     ResNet,
     assert_same,
     encoder,
@@ -166,29 +163,3 @@ def test_language_models_of_transformers():
     assert_same(fixed_entries(twin), fixed)
     gated = zoo.asymmetric(model, "sigma", example_inputs={"input_ids": tokens})
     assert [repr(block.mlp.act) for block in gated.transformer.h] == ["FiGLU(48, axis=-1)"] * 2
-
-
-@pytest.mark.compile
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", tiered([("w",), ("sigma",), ("syre",)], lambda kind: kind == "w"))
-def test_compiled_twins_train_as_uncompiled_ones(kind):
-    from data_gen.training.compilation import compiler_works
-
-    if not compiler_works(torch.device("cpu")):
-        pytest.skip("torch.compile does not work on this machine")
-    x, target = randn(7, 6), randn(7, 3, seed=1)
-    twin = zoo.asymmetric(
-        Perceptron(6, 5, 4, 3), kind, **({"example_inputs": x} if kind == "sigma" else {})
-    )
-    fixed = fixed_entries(twin)
-    results = []
-    for wrap in (lambda m: m, lambda m: torch.compile(m, fullgraph=True)):
-        trained = copy.deepcopy(twin)
-        run, optimizer = wrap(trained), torch.optim.AdamW(trained.parameters(), lr=1e-2)
-        for _ in range(20):
-            optimizer.zero_grad()
-            F.mse_loss(run(x), target).backward()
-            optimizer.step()
-        assert_same(fixed_entries(trained), fixed)
-        results.append(run(x))
-    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
