@@ -18,6 +18,7 @@ LAW = {
     "zoo.symmetry": {"zoo.params", "zoo.pattern", "zoo.weight_space"},
     "zoo.architectures": {"zoo.symmetry", "zoo.params", "zoo.pattern", "zoo.weight_space"},
     "zoo.tracing": {
+        "zoo.modules",
         "zoo.architectures",
         "zoo.symmetry",
         "zoo.params",

@@ -318,6 +318,6 @@ class Population:
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         """Networks of each split of a splitting that the files do not follow."""
-        files = SplitFiles(self._files(None), slice(None))
-        split_of = files.columns([self.splitting])[self.splitting]
-        return rows_of_splitting(split_of, self.splitting, self.splittings[self.splitting])
+        name = self.splitting
+        split_of = SplitFiles(self._files(None), slice(None)).columns([name])[name]
+        return rows_of_splitting(split_of, name, self.splittings[name])

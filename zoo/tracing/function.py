@@ -1,6 +1,7 @@
 """The function of a traced module: one module, run with the tensors of any network."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -11,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.architectures.base import Activate, Architecture, Inputs, arguments
+from zoo.modules.recurrent import PlainRecurrence
 from zoo.params import Params, batch_shape, cast, mapped
 from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
@@ -200,4 +202,6 @@ def _check_activate(activate: Activate) -> None:
 
 def _run(module: nn.Module, tensors: Params, x: Inputs) -> Any:
     inputs, named = arguments(x)
-    return functional_call(module, tensors, inputs, named)
+    has_recurrence = any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in module.modules())
+    with PlainRecurrence() if has_recurrence else nullcontext():
+        return functional_call(module, tensors, inputs, named)
