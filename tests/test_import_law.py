@@ -295,7 +295,7 @@ def test_init_files_only_reexport():
         ("data_gen", ("torch", "datasets", "ray")),
         ("data_gen.cli", ("torch", "datasets", "ray")),
         ("studies.cli", ("torch", "datasets", "matplotlib", "sklearn", "pandas", "ray")),
-        ("metanet", ("datasets", "matplotlib", "torch_geometric")),
+        ("metanet.testing", ("datasets", "matplotlib", "torch_geometric", "ray")),
     ],
 )
 def test_imports_stay_light(module, heavy):

@@ -71,7 +71,7 @@ def config_of(folder):
         "num_bootstrap": 50,
     }
     told = {
-        "targets": ["test_accuracy", "half_time"],
+        "targets": ["half_time"],
         "populations": ["standard", "w_asymmetric", "sigma_asymmetric"],
     }
     return Conservation.model_validate(common | told)
