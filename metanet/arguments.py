@@ -1,14 +1,18 @@
 """Constructor arguments of a metanet, as scikit-learn asks: stored as they are, not checked."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from sklearn.base import BaseEstimator
 
-from metanet.contract import MetanetModule, Training
-from metanet.inputs.dataset import check_loading
+from metanet.contract import MetanetModule, Precision, Training
 from metanet.inputs.treatments import NONE, TreatmentSpec, parse_treatment
-from metanet.models.table import check_options
+from metanet.models.table import checked_builder
+from zoo.options import Count, NotNegative, Positive, Seed, check_options, plain
+
+Workers = Annotated[int, Field(ge=0, le=1024)]
+Stream = Literal[True, False, "auto"]
 
 SETTINGS = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision")
 """Arguments that replace those of the recommended training."""
@@ -19,20 +23,21 @@ class Arguments(BaseEstimator):
 
     def __init__(
         self,
+        /,
         model: str = "statnn",
         *,
         target: str = "test_accuracy",
         treatment: TreatmentSpec = NONE,
-        seed: int = 0,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        patience: int | None = None,
-        precision: str | None = None,
+        seed: Seed = 0,
+        epochs: Count | None = None,
+        batch_size: Count | None = None,
+        lr: Positive | None = None,
+        weight_decay: NotNegative | None = None,
+        patience: Count | None = None,
+        precision: Precision | None = None,
         device: str = "cpu",
-        stream: bool | str = "auto",
-        workers: int = 1,
+        stream: Stream = "auto",
+        workers: Workers = 1,
         verbose: bool = False,
         **options: Any,
     ):
@@ -92,12 +97,12 @@ class Arguments(BaseEstimator):
         """Refuse arguments that are not valid; `fit` does it first.
 
         Raises:
-            ValueError: If the model, an option, the treatment or a setting of loading is unknown
-                or out of range.
+            ValueError: If one is unknown, of another type or out of range.
         """
-        check_options(self.model, self.options)
+        arguments = {name: plain(value) for name, value in super().get_params().items()}
+        check_options("Metanet", Arguments, arguments)
+        checked_builder(self.model, {name: plain(value) for name, value in self.options.items()})
         parse_treatment(self.treatment)
-        check_loading(self.stream, self.workers)
 
     def training(self, module: MetanetModule, num_train: int) -> Training:
         """Recommended settings of training, but for those that were given.
@@ -120,6 +125,6 @@ class Arguments(BaseEstimator):
             )
         # Small training sets still get about 16 steps a pass.
         batch_size = min(recommended.batch_size, max(8, num_train // 16))
-        arguments = {name: vars(self)[name] for name in SETTINGS}
+        arguments = {name: plain(vars(self)[name]) for name in SETTINGS}
         given = {name: value for name, value in arguments.items() if value is not None}
         return replace(recommended, **{"batch_size": batch_size, **given})

@@ -7,7 +7,7 @@ metanet declares or does besides is a class attribute or a method of `MetanetMod
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,8 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metanet.columns import HyperparameterColumn
 from metanet.feature_rows import Features
 from zoo.architectures import Architecture
+from zoo.options import Count, NotNegative, Positive, check_options
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 
@@ -27,8 +29,7 @@ Networks = Params | pd.DataFrame
 Reads = Literal["params", "hyperparameters"]
 Invariance = Literal["nothing", "permutations", "symmetries"]
 Options = Mapping[str, int | float]
-
-PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Training:
             predictions stay float32.
     """
 
-    epochs: int = 60
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.1
-    patience: int = 15
-    precision: str = "float32"
+    epochs: Count = 60
+    batch_size: Count = 64
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.1
+    patience: Count = 15
+    precision: Precision = "float32"
 
     def __post_init__(self):
         """Check the settings.
@@ -59,18 +60,7 @@ class Training:
         Raises:
             ValueError: If one is out of range.
         """
-        for name in ("epochs", "batch_size", "patience"):
-            if (count := vars(self)[name]) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {count}")
-        if not self.lr > 0 or not self.weight_decay >= 0:
-            raise ValueError(
-                "expected lr > 0 and weight_decay >= 0, "
-                f"got lr={self.lr}, weight_decay={self.weight_decay}"
-            )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision: expected one of {list(PRECISIONS)}, got {self.precision!r}"
-            )
+        check_options("training", Training, vars(self))
 
 
 @dataclass(frozen=True)
@@ -93,15 +83,14 @@ class InputSpec:
     Attributes:
         space: Weight space of the full parameters.
         free: Boolean masks ``[*shape]``, True = trained, of the tensors with fixed entries.
-        hyperparameters: Hyperparameter columns; the sorted values of a column of strings, None for
-            a numeric column.
+        hyperparameters: Hyperparameter columns.
         architecture: What the networks compute; None if it is not known, or the metanet runs no
             networks.
     """
 
     space: WeightSpace
     free: Mapping[str, Tensor] = field(default_factory=dict)
-    hyperparameters: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    hyperparameters: Mapping[str, HyperparameterColumn] = field(default_factory=dict)
     architecture: Architecture | None = None
 
     def num_free(self, tensor: str) -> int:
@@ -267,23 +256,6 @@ def as_metanet(module: nn.Module) -> MetanetModule:
     return PlainMetanet(module)
 
 
-def check_names(what: str, names: Iterable[str], valid: Sequence[str]) -> None:
-    """Refuse options that something does not have.
-
-    Args:
-        what: What has the options, for the message.
-        names: Names of the options that were given.
-        valid: Names that it has.
-
-    Raises:
-        ValueError: If it lacks one; lists the valid ones.
-    """
-    if unknown := [name for name in names if name not in valid]:
-        raise ValueError(
-            f"{what} has no option {', '.join(map(repr, unknown))}; its options are {valid}"
-        )
-
-
 @runtime_checkable
 class Builder(Protocol):
     """Makes an untrained metanet; its keyword-only arguments are the metanet's options."""
@@ -312,10 +284,32 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of a name, `"auto"` being a GPU where there is one."""
+    """The device of a name.
+
+    Args:
+        device: Such as `"cuda"`; `"auto"` is a GPU where there is one.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones((), device=device).item()  # "meta" holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        here = [f"cuda:{place}" for place in range(torch.cuda.device_count())]
+        raise ValueError(
+            f"device: expected one of {['auto', 'cpu', *here]}, got {device!r}"
+        ) from error
     return torch.device(device)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The floating type of a module's weights; float32 if it has none, as trees."""
+    return next((w.dtype for w in module.parameters() if w.is_floating_point()), torch.float32)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -4,7 +4,7 @@ They are: fit, predict, score, get_params, set_params, clone.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from metanet import serialization
 from metanet.arguments import Arguments
-from metanet.contract import MetanetModule, declared, resolve_device, seeded
+from metanet.contract import MetanetModule, declared, dtype_of, resolve_device, seeded
 from metanet.fitting import Fit, fit_module, predict_raw
 from metanet.inputs.batches import JoinedNetworks, ParamsInMemory, TableInMemory
+from metanet.inputs.conversion import Given, networks_of, population_of, populations_of
 from metanet.inputs.dataset import (
     Examples,
-    check_loading,
     join,
     read_examples,
     read_networks,
@@ -32,7 +31,9 @@ from metanet.inputs.reader import Reader, spec_of
 from metanet.inputs.targets import fit_target
 from metanet.inputs.treatments import parse_treatment
 from metanet.metrics import Estimate, bootstrap, r2
-from metanet.models.table import METANETS, build
+from metanet.models.table import METANETS, build, rebuild_trained
+from zoo.options import Count, check_options
+from zoo.store.zoo import Zoo
 
 TRAINED_ON = ("population", "num_train", "num_validation", "num_dropped")
 """What a file says of the networks that a metanet was fitted on."""
@@ -61,15 +62,15 @@ class Metanet(Arguments):
 
     def fit(
         self,
-        population: PopulationLike | Sequence[PopulationLike],
-        num_train: int | None = None,
-        num_validation: int | None = None,
+        population: PopulationLike | Zoo | Sequence[PopulationLike],
+        num_train: Count | None = None,
+        num_validation: Count | None = None,
     ) -> "Metanet":
         """Learn from the train split; the validation split says which pass is best, and the last.
 
         Args:
-            population: A population of a zoo; or several, of any weight spaces, for a metanet that
-                reads several.
+            population: A population, or a zoo that has one; or several, of any weight spaces, for a
+                metanet that reads several.
             num_train: Use the first `num_train` networks of the split by network id, all if None:
                 subsets are nested, and the same networks in every population of a zoo. Of several
                 populations, that many of each.
@@ -82,11 +83,13 @@ class Metanet(Arguments):
             ValueError: If an argument, the target or a number of networks is not valid.
         """
         self.check()
-        populations = list(population) if isinstance(population, Sequence) else [population]
+        counts = {"num_train": num_train, "num_validation": num_validation}
+        check_options("fit", Metanet.fit, counts)
+        device = resolve_device(self.device)
+        populations = populations_of(population)
         self.population_ = ", ".join(each.name for each in populations)
         runs_networks = declared(METANETS[self.model]).runs_networks
         specs = tuple(spec_of(each, runs_networks) for each in populations)
-        device = resolve_device(self.device)
         with seeded(self.seed, device):
             module = build(self.model, specs, self.options)
             learn = self._read(module, populations, "train", num_train)
@@ -123,20 +126,21 @@ class Metanet(Arguments):
         """Examples of a split of all populations."""
         stream = streams(self.stream, populations, ("train", "validation"), module.reads)
         parts = [
-            read_examples(population, split, self.target, module.reads, count, stream)
+            read_examples(
+                population, split, self.target, module.reads, count, stream, dtype_of(module)
+            )
             for population in populations
         ]
         return join(parts)
 
-    def predict(
-        self, inputs: Mapping[str, Tensor] | pd.DataFrame | PopulationLike, split: str = "test"
-    ) -> Float[np.ndarray, "N"]:
+    def predict(self, inputs: Given | Zoo, split: str = "test") -> Float[np.ndarray, "N"]:
         """Predict the target of networks.
 
         Args:
-            inputs: Full params ``[N, *shape]`` of a weight space that the metanet was fitted on;
-                for a metanet that reads hyperparameters a table with their columns; or a
-                population, of any weight space if it was fitted on several.
+            inputs: Full params of a weight space that the metanet was fitted on: tensors or arrays
+                ``[N, *shape]``, a state dict, or a list of state dicts, see
+                `metanet.inputs.conversion`; for a metanet that reads hyperparameters a table with
+                their columns; or a population, of any weight space if it was fitted on several.
             split: Split of a population, in the order of its `params(split)`; ignored otherwise.
 
         Returns:
@@ -146,16 +150,18 @@ class Metanet(Arguments):
             ValueError: If the inputs are of another kind or weight space.
         """
         check_is_fitted(self, "module_")
-        if isinstance(inputs, Mapping):
+        spaces = [spec.space.shapes for spec in self.reader_.specs]
+        given = networks_of(inputs, spaces, dtype_of(self.module_))
+        if isinstance(given, dict):
             self._check_kind("params", inputs)
-            params = dict(inputs)
-            networks = JoinedNetworks((ParamsInMemory(params),))
-            return self._predict(self.reader_.of_params(params), networks)
-        if isinstance(inputs, pd.DataFrame):
+            networks = JoinedNetworks((ParamsInMemory(given),))
+            return self._predict(self.reader_.of_params(given), networks)
+        if isinstance(given, pd.DataFrame):
             self._check_kind("hyperparameters", inputs)
-            return self._predict(self.reader_, JoinedNetworks((TableInMemory(inputs),)))
-        reader = self.reader_.of_population(inputs)
-        networks = read_networks(inputs, split, self.module_.reads, self._streams(inputs, split))
+            return self._predict(self.reader_, JoinedNetworks((TableInMemory(given),)))
+        reader = self.reader_.of_population(given)
+        stream, dtype = self._streams(given, split), dtype_of(self.module_)
+        networks = read_networks(given, split, self.module_.reads, stream, dtype)
         return self._predict(reader, networks)
 
     def _check_kind(self, kind: str, inputs: Any) -> None:
@@ -171,7 +177,7 @@ class Metanet(Arguments):
                 f"expected {expected[wanted]}, got {type(inputs).__name__}"
             )
 
-    def score(self, population: PopulationLike, split: str = "test") -> float:
+    def score(self, population: PopulationLike | Zoo, split: str = "test") -> float:
         """R^2 on a split of a population.
 
         Args:
@@ -184,7 +190,7 @@ class Metanet(Arguments):
         return r2(*self.predict_examples(population, split))
 
     def evaluate(
-        self, population: PopulationLike, split: str = "test", num_bootstrap: int = 1000
+        self, population: PopulationLike | Zoo, split: str = "test", num_bootstrap: Count = 1000
     ) -> dict[str, Estimate]:
         """Four metrics, each with a 95% bootstrap interval over networks.
 
@@ -203,7 +209,7 @@ class Metanet(Arguments):
         )
 
     def predict_examples(
-        self, population: PopulationLike, split: str = "test"
+        self, population: PopulationLike | Zoo, split: str = "test"
     ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """True and predicted targets of a split, in the order of network ids.
 
@@ -217,13 +223,16 @@ class Metanet(Arguments):
             Targets and predictions.
         """
         check_is_fitted(self, "module_")
-        reader, stream = self.reader_.of_population(population), self._streams(population, split)
-        examples = read_examples(population, split, self.target, self.module_.reads, stream=stream)
+        given, dtype = population_of(population), dtype_of(self.module_)
+        reader, stream = self.reader_.of_population(given), self._streams(given, split)
+        examples = read_examples(
+            given, split, self.target, self.module_.reads, stream=stream, dtype=dtype
+        )
         return examples.y.numpy(), self._predict(reader, examples.networks)
 
     def _streams(self, population: PopulationLike, split: str) -> bool:
         """Whether networks to predict stay on disk."""
-        check_loading(self.stream, self.workers)
+        self.check()
         return streams(self.stream, [population], [split], self.module_.reads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -259,14 +268,12 @@ def load(path: str | os.PathLike[str]) -> Metanet:
     """
     params, fitted = serialization.read(path)
     metanet = Metanet(**params)
-    module = build(metanet.model, fitted.specs, metanet.options)
     try:
-        module.load_state_dict(fitted.state)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: its weights do not fit metanet {metanet.model!r}: {error}"
-        ) from error
-    treatment = parse_treatment(metanet.treatment).with_known(fitted.known)
+        metanet.check()
+        module = rebuild_trained(metanet.model, fitted.specs, metanet.options, fitted.state)
+        treatment = parse_treatment(metanet.treatment).with_known(fitted.known)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a metanet: {error}") from error
     metanet.module_, metanet.reader_ = module.eval(), Reader(fitted.specs, module, treatment)
     metanet.target_, metanet.training_ = fitted.target, fitted.training
     metanet.history_ = fitted.history

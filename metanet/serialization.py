@@ -13,25 +13,33 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from metanet.columns import HyperparameterColumn
 from metanet.contract import History, InputSpec, Training
 from metanet.inputs.targets import Target
+from metanet.record import FORMAT, Record, SpaceRecord
+from zoo.config import first_error
+from zoo.options import plain
 from zoo.store.atomic import atomic_write
-from zoo.store.bounds import rebuild
-from zoo.weight_space import WeightSpace
+from zoo.store.bounds import MAX_VALUES, checked_space, rebuild
+from zoo.store.file_map import bounded_json
+from zoo.store.mapped import escape
+from zoo.store.schema import is_constant
 
-FORMAT = 2
 KEY = "metanet"
+_TYPES = {torch.bool: "|b1", torch.float32: "<f4"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
     Raises:
         ValueError: If an option cannot be written as JSON, or it runs networks that are a traced
             module.
+        OSError: If it cannot be written; the message says why.
     """
     if any(s.architecture is not None and s.architecture.is_module for s in fitted.specs):
         raise ValueError(
@@ -75,7 +84,7 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
             "can describe: expected networks of a named architecture"
         )
     try:
-        record = json.dumps(_record(params, fitted), allow_nan=False)
+        record = json.dumps(_record(params, fitted), allow_nan=False, default=_as_json)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"metanet {params['model']!r}: options must be finite numbers, strings, lists or None: "
@@ -87,7 +96,19 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
         for name, tensor in _tensors(fitted).items()
     }
     with atomic_write(Path(path)) as temporary:
-        save_file(contiguous, temporary, metadata={KEY: record})
+        try:
+            save_file(contiguous, temporary, metadata={KEY: record})
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written: {error}") from error
+
+
+def _as_json(value: Any) -> Any:
+    """Numbers of numpy as those of Python, columns by their fields."""
+    if isinstance(value, HyperparameterColumn):
+        return asdict(value)
+    if plain(value) is value:
+        raise TypeError(f"found {value!r:.200}")
+    return plain(value)
 
 
 def _tensors(fitted: Fitted) -> dict[str, Tensor]:
@@ -155,48 +176,73 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Fitted]:
         FileNotFoundError: If there is no such file.
     """
     record, tensors = _read_file(Path(path))
-    losses = [math.nan if loss is None else loss for loss in record["history"]["validation_loss"]]
-    fitted = Fitted(
-        tuple(_read_spec(place, space, tensors) for place, space in enumerate(record["spaces"])),
-        _below("module.", tensors),
-        [_below(f"treatment.{place}.", tensors) for place in range(record["num_steps"])],
-        Target(**record["target"]),
-        Training(**record["training"]),
-        History(losses, record["history"]["best_epoch"]),
-        record["trained_on"],
-    )
-    return record["params"], fitted
+    with _refusals(Path(path)):
+        spaces = enumerate(record.spaces)
+        fitted = Fitted(
+            tuple(_read_spec(place, space, tensors) for place, space in spaces),
+            _below("module.", tensors),
+            [_below(f"treatment.{place}.", tensors) for place in range(record.num_steps)],
+            record.target,
+            record.training,
+            record.history.history,
+            record.trained_on.model_dump(),
+        )
+    return record.params, fitted
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The record and the tensors of a file."""
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Name the file in what is refused about it."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"{path}: {escape(first_error(error))}") from error
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a metanet, expected a file written by Metanet.save: {escape(str(error))}"
+        ) from error
+
+
+def _read_file(path: Path) -> tuple[Record, dict[str, Tensor]]:
+    """The record and the tensors of a file; no tensor has a number that is not finite."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected one written by Metanet.save")
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path}: not a metanet, expected a file written by Metanet.save: {error}"
-        ) from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: not a metanet: a safetensors file without the record {KEY!r}")
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected metanet format {FORMAT}, got {record.get('format')!r}")
+    with _refusals(path), safe_open(path, framework="pt") as file:
+        record = _read_record((file.metadata() or {}).get(KEY, "").encode())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        if bad:
+            raise ValueError(f"expected finite numbers, found others in {bad[:5]}")
     return record, tensors
 
 
-def _read_spec(place: int, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InputSpec:
-    space = WeightSpace.from_json(json.dumps(record["space"]))
-    columns = {
-        name: None if values is None else tuple(values)
-        for name, values in record["hyperparameters"].items()
-    }
-    architecture, description = None, record["network"]
-    if description is not None:
-        architecture = rebuild(description, space, _below(f"{place}.network.", tensors))
-    return InputSpec(space, _below(f"{place}.free.", tensors), columns, architecture)
+def _read_record(raw: bytes) -> Record:
+    """The record of a file, bounded in length, depth and number of values."""
+    if not raw:
+        raise ValueError(f"a safetensors file without the record {KEY!r}")
+    content = bounded_json(raw, MAX_VALUES, "the record")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"expected metanet format {FORMAT}, found {found!r:.50}")
+    return Record.model_validate_json(raw, strict=True)
+
+
+def _read_spec(place: int, record: SpaceRecord, tensors: Mapping[str, Tensor]) -> InputSpec:
+    space = checked_space(record.space)
+    if record.space_fingerprint != space.fingerprint:
+        raise ValueError(f"spaces.{place}: the fingerprint is not that of the weight space")
+    free = _below(f"{place}.free.", tensors)
+    constants = _below(f"{place}.network.", tensors)
+    for name, tensor in ({f"free.{name}": mask for name, mask in free.items()} | constants).items():
+        if not is_constant(name, _TYPES.get(tensor.dtype, ""), tuple(tensor.shape), space):
+            raise ValueError(
+                f"spaces.{place}: {name!r} of shape {list(tensor.shape)} {tensor.dtype} is no "
+                "constant of the weight space"
+            )
+    architecture = None
+    if record.network is not None:
+        architecture = rebuild(record.network.model_dump(), space, constants)
+    return InputSpec(space, free, record.hyperparameters, architecture)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -320,7 +320,7 @@ def first_networks(population: PopulationLike, count: int) -> PopulationView:
     Returns:
         The small population.
     """
-    table = population.table("train").head(count).reset_index(drop=True)
+    table = population.table("train").head(count)
     params = rows(population.params("train"), slice(count))
     return view(population, params=lambda _: params, table=lambda _: table, splits=SPLITS)
 

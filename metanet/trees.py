@@ -3,27 +3,32 @@
 So saving needs no pickle.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor, nn
 
 from metanet.contract import History, InputSpec, MetanetModule, Training
+from zoo.options import Count
 
+Leaves = Annotated[int, Field(ge=2, lt=2**16)]
+Columns = Annotated[float, Field(gt=0, le=1)]
 FIELDS = ("feature_idx", "num_threshold", "missing_go_to_left", "left", "right", "is_leaf", "value")
-BUFFERS = (
-    "root",
-    "feature",
-    "threshold",
-    "missing_left",
-    "left",
-    "right",
-    "value",
-    "baseline",
-)
+BUFFERS = {
+    "root": torch.int64,
+    "feature": torch.int64,
+    "threshold": torch.float64,
+    "missing_left": torch.bool,
+    "left": torch.int64,
+    "right": torch.int64,
+    "value": torch.float64,
+    "baseline": torch.float64,
+}
 
 
 class BoostedTrees(nn.Module):
@@ -117,8 +122,15 @@ class BoostedTrees(nn.Module):
 
         Returns:
             Raw predictions, float64.
+
+        Raises:
+            ValueError: If there are too few features.
         """
         x = features.double()
+        if x.shape[1] <= int(self.feature.max()):
+            raise ValueError(
+                f"trees read column {int(self.feature.max())}, got {x.shape[1]} columns of features"
+            )
         node = self.root.expand(len(x), -1)
         while True:
             value = x.gather(1, self.feature[node])
@@ -131,6 +143,7 @@ class BoostedTrees(nn.Module):
             node = child
 
 
+_LARGEST = np.finfo(np.float64).max
 _STOPPING: dict[str, Any] = {"early_stopping": True, "scoring": "loss", "tol": 0.0}
 
 
@@ -143,9 +156,9 @@ class TreeMetanet(MetanetModule):
         self,
         spec: InputSpec,
         *,
-        max_leaf_nodes: int = 15,
-        min_samples_leaf: int = 10,
-        max_features: float = 0.5,
+        max_leaf_nodes: Leaves = 15,
+        min_samples_leaf: Count = 10,
+        max_features: Columns = 0.5,
     ):
         """Build.
 
@@ -186,16 +199,43 @@ def _columns(nodes: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
     }
     return children | {
         "feature": np.where(leaf, 0, nodes["feature_idx"]),
-        "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
+        # A split of missing from other numbers is at infinity.
+        "threshold": np.where(leaf, 0.0, nodes["num_threshold"]).clip(-_LARGEST, _LARGEST),
         "missing_left": nodes["missing_go_to_left"].astype(bool),
         "value": np.where(leaf, nodes["value"], 0.0),
     }
 
 
 def _resize_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for name in BUFFERS:
-        if prefix + name in state:
-            module.register_buffer(name, torch.empty_like(state[prefix + name]))
+    nodes = {name: state[prefix + name] for name in BUFFERS if prefix + name in state}
+    for name, tensor in nodes.items():
+        module.register_buffer(name, torch.empty_like(tensor))
+    if len(nodes) == len(BUFFERS):
+        _check_nodes(nodes)
+
+
+def _check_nodes(nodes: Mapping[str, Tensor]) -> None:
+    """Refuse nodes that are no trees: from every node, children lead on to a leaf."""
+    count = len(nodes["left"])
+    if not all(_is_column(name, tensor, count) for name, tensor in nodes.items()):
+        raise ValueError("trees: expected one number of the right type for each node")
+    if not nodes["left"].is_meta and not _lead_to_leaves(nodes, count):
+        raise ValueError("trees: expected children that come after their nodes")
+
+
+def _is_column(name: str, tensor: Tensor, count: int) -> bool:
+    is_of_nodes = name not in ("root", "baseline")
+    return tensor.dtype == BUFFERS[name] and (tensor.shape == (count,) or not is_of_nodes)
+
+
+def _lead_to_leaves(nodes: Mapping[str, Tensor], count: int) -> bool:
+    left, right = nodes["left"], nodes["right"]
+    places = torch.arange(count, device=left.device)
+    is_leaf = (left == places) & (right == places)
+    leads_on = (left > places) & (right > places)
+    ends = torch.cat([left, right, nodes["root"].flatten()])
+    is_inside = (ends >= 0) & (ends < count)
+    return all(bool(each.all()) for each in (is_leaf | leads_on, is_inside, nodes["feature"] >= 0))
 
 
 def _arrays(part: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:

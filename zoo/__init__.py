@@ -55,6 +55,7 @@ _ROOMS = (
     "conservation",
     "dynamics",
     "modules",
+    "options",
     "params",
     "pattern",
     "sharing",

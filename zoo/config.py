@@ -77,6 +77,22 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
         ) from error
 
 
+def first_error(error: ValidationError) -> str:
+    """The first of the errors of a model on one line: key, what was expected, what was found.
+
+    Args:
+        error: What pydantic raised.
+
+    Returns:
+        Bounded text; it may hold what a terminal cannot show.
+    """
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
+    got = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
+    why = first["msg"].removeprefix("Value error, ")
+    return f"{key:.300}{why:.1000}{got}"
+
+
 def _read_text(path: Path) -> str:
     """The text of a regular file of bounded length; a pipe is not waited for."""
     try:

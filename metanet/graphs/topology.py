@@ -18,11 +18,12 @@ parameter: edges from all nodes of one to all of the other, with a channel that 
 shared groups agree and 0 elsewhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 from math import prod
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -32,6 +33,10 @@ from metanet.graphs.parts import EdgePart, NodeAxis, NodePart, NodeSet, Relation
 from zoo.symmetry.action import orbit_ids
 from zoo.symmetry.blocks import Block, cut_blocks
 from zoo.weight_space import WeightSpace
+
+_T = TypeVar("_T")
+MAX_SIZE = 2**26
+"""Node sets times nodes of a graph, and edges that no parameter fills."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,6 @@ class ParameterGraph:
         vectors: Parts that are features of nodes.
         edges: Parts that are features of edges, then relations.
         kinds: Kind of each part of `edges`: its place there.
-        edge_index: Read and written node of each edge.
         node_set: Place in `node_sets` of each node's set.
         orbit: Orbit of each node, from 0: nodes that a declared permutation can exchange share it.
     """
@@ -56,7 +60,6 @@ class ParameterGraph:
     vectors: tuple[NodePart, ...]
     edges: tuple[EdgePart | Relation, ...]
     kinds: tuple[int, ...]
-    edge_index: Int64[Tensor, "2 E"]
     node_set: Int64[Tensor, " V"]
     orbit: Int64[Tensor, " V"]
 
@@ -64,6 +67,12 @@ class ParameterGraph:
     def tensors(self) -> list[EdgePart]:
         """Parts of `edges` that hold parameters."""
         return [part for part in self.edges if isinstance(part, EdgePart)]
+
+    @cached_property
+    def edge_index(self) -> Int64[Tensor, "2 E"]:
+        """Read and written node of each edge."""
+        ends = [_ends(self, part) for part in self.edges]
+        return torch.cat([torch.zeros(2, 0, dtype=torch.int64), *ends], dim=1)
 
     @property
     def edge_type(self) -> Int64[Tensor, " E"]:
@@ -128,12 +137,19 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
     >>> graph.edge_index[:, :3].tolist(), graph.orbit.tolist(), graph.sizes.edge_channels
     ([[0, 1, 0], [2, 2, 3]], [0, 1, 2, 2, 2], 3)
     """
-    sided_blocks = [(block, _sides(space, block)) for block in cut_blocks(space)]
-    axes = list(
-        dict.fromkeys(
-            _axis(block, side) for block, sides in sided_blocks for side in reversed(sides)
-        )
-    )
+    return on_cpu(_made_graph, space)
+
+
+def on_cpu(function: Callable[..., _T], *arguments: Any) -> _T:
+    """What a function makes of the topology, whose sizes are read, wherever a metanet is built."""
+    with torch.device("cpu"):
+        return function(*arguments)
+
+
+def _made_graph(space: WeightSpace) -> ParameterGraph:
+    check_size(space)
+    sided_blocks = _sided_blocks(space)
+    axes = _axes(sided_blocks)
     num_channels = [0] * len(axes)
     vectors: list[NodePart] = []
     edges: list[EdgePart | Relation] = []
@@ -147,6 +163,35 @@ def parameter_graph(space: WeightSpace) -> ParameterGraph:
             num_channels[node_set] += shape[-1]
     edges += _relations(space, axes)
     return _graph(space, _node_sets(space, axes, num_channels), vectors, edges)
+
+
+def check_size(*spaces: WeightSpace) -> None:
+    """Refuse weight spaces whose graphs are too large for memory, before any of it is made.
+
+    Args:
+        *spaces: The weight spaces.
+
+    Raises:
+        ValueError: If they have too many nodes, or edges that no parameter fills.
+    """
+    size = 0
+    for space in spaces:
+        axes = _axes(_sided_blocks(space))
+        sizes = {axis: prod(space.groups[group].size for group in axis) for axis in axes}
+        joined = (pair for pair in combinations(axes, 2) if set(pair[0]) & set(pair[1]))
+        size += sum(sizes.values()) * len(axes)  # each node is or is not of each set
+        size += sum(sizes[first] * sizes[second] for first, second in joined)
+    if size > MAX_SIZE:
+        raise ValueError(f"a parameter graph of size {size}; expected at most {MAX_SIZE}")
+
+
+def _sided_blocks(space: WeightSpace) -> list[tuple[Block, list[list[int]]]]:
+    return [(block, _sides(space, block)) for block in cut_blocks(space)]
+
+
+def _axes(sided_blocks: Sequence[tuple[Block, list[list[int]]]]) -> list[NodeAxis]:
+    axes = (_axis(block, side) for block, sides in sided_blocks for side in reversed(sides))
+    return list(dict.fromkeys(axes))
 
 
 def _layout(block: Block, sides: list[list[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -203,7 +248,6 @@ def _graph(
     vectors: list[NodePart],
     edges: Sequence[EdgePart | Relation],
 ) -> ParameterGraph:
-    ends = [_ends(sets[part.written], sets[part.read]) for part in edges]
     orbits = [torch.zeros(0, dtype=torch.int64)]
     num_orbits = 0
     for node_set in sets:
@@ -215,16 +259,16 @@ def _graph(
         vectors=tuple(vectors),
         edges=tuple(edges),
         kinds=tuple(range(len(edges))),
-        edge_index=torch.cat([torch.zeros(2, 0, dtype=torch.int64), *ends], dim=1),
         node_set=_repeated(range(len(sets)), [node_set.size for node_set in sets]),
         orbit=torch.cat(orbits),
     )
 
 
-def _ends(written: NodeSet, read: NodeSet) -> Int64[Tensor, "2 E"]:
-    """Read and written node of all edges between two node sets."""
-    places = torch.cartesian_prod(torch.arange(written.size), torch.arange(read.size)).T
-    return torch.stack([read.start + places[1], written.start + places[0]])
+def _ends(graph: ParameterGraph, part: EdgePart | Relation) -> Int64[Tensor, "2 E"]:
+    """Read and written node of all edges of a part."""
+    written, read = (graph.node_sets[place].nodes for place in (part.written, part.read))
+    nodes = (torch.arange(ends.start, ends.stop) for ends in (written, read))
+    return torch.cartesian_prod(*nodes).T.flip(0)
 
 
 def _repeated(numbers: Sequence[int], counts: Sequence[int]) -> Int64[Tensor, " _"]:

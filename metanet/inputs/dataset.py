@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metanet.contract import Reads
 from metanet.inputs.batches import JoinedNetworks, NetworkSet, ParamsInMemory, TableInMemory
+from metanet.inputs.conversion import params_of
 from metanet.inputs.memory import free_memory
 from metanet.inputs.population import PopulationLike
 from zoo.params import Params
@@ -70,6 +71,7 @@ def read_examples(
     reads: Reads,
     count: int | None = None,
     stream: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Examples:
     """Read the networks of a split, in the order of their ids, and one target.
 
@@ -82,6 +84,7 @@ def read_examples(
             nested, and the same networks in every population of a zoo. Diverged networks are
             dropped after that.
         stream: Leave params on disk, see `streams`.
+        dtype: Floating type of params that are in memory.
 
     Returns:
         The examples. Warns if networks were dropped.
@@ -103,12 +106,16 @@ def read_examples(
         why = "" if is_nullable else "diverged and "
         lost = f"dropped {dropped} of {len(wanted)} networks that {why}have no finite {target!r}"
         warnings.warn(f"{where}: {lost}", stacklevel=2)
-    networks = JoinedNetworks((_networks(population, split, reads, stream, kept),), stream)
+    networks = JoinedNetworks((_networks(population, split, reads, stream, dtype, kept),), stream)
     return Examples(networks, torch.from_numpy(y[kept]), ids[kept], dropped)
 
 
 def read_networks(
-    population: PopulationLike, split: str, reads: Reads, stream: bool
+    population: PopulationLike,
+    split: str,
+    reads: Reads,
+    stream: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> JoinedNetworks:
     """The networks of a split, diverged ones among them, in the order of the population's table.
 
@@ -117,15 +124,21 @@ def read_networks(
         split: Name of the split.
         reads: What the metanet reads of each network.
         stream: Leave params on disk, see `streams`.
+        dtype: Floating type of params that are in memory.
 
     Returns:
         The networks.
     """
-    return JoinedNetworks((_networks(population, split, reads, stream, None),), stream)
+    return JoinedNetworks((_networks(population, split, reads, stream, dtype, None),), stream)
 
 
 def _networks(
-    population: PopulationLike, split: str, reads: Reads, stream: bool, kept: np.ndarray | None
+    population: PopulationLike,
+    split: str,
+    reads: Reads,
+    stream: bool,
+    dtype: torch.dtype,
+    kept: np.ndarray | None,
 ) -> NetworkSet:
     """Networks of a split, those of some rows or all."""
     if reads == "hyperparameters":
@@ -135,7 +148,7 @@ def _networks(
             table = table[columns].iloc[kept].reset_index(drop=True)
         return TableInMemory(table)
     if not stream:
-        params = population.params(split)
+        params = params_of(population.params(split), (), dtype)
         return ParamsInMemory(params if kept is None else _take(params, kept))
     stored = population.stored(split)
     if stored is None:
@@ -172,22 +185,6 @@ def streams(
             return False
         needed += 4 * len(stored) * stored.num_params
     return needed > free_memory() / 3
-
-
-def check_loading(stream: bool | str, workers: int) -> None:
-    """Refuse settings of loading that are not valid.
-
-    Args:
-        stream: Option of `streams`.
-        workers: Threads that read ahead.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    if stream not in (True, False, "auto"):
-        raise ValueError(f"stream: expected True, False or 'auto', got {stream!r}")
-    if workers < 0:
-        raise ValueError(f"workers: expected at least 0, got {workers}")
 
 
 def _take(params: Params, rows: np.ndarray) -> Params:

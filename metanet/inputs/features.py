@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metanet.columns import HyperparameterColumn
 from metanet.contract import InputSpec
+from metanet.inputs.population import PopulationLike
 from zoo.params import free_entries
 
 STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
@@ -86,30 +88,34 @@ def _quantile_of_sorted(ordered: Float[Tensor, "N F"], q: float) -> Float[Tensor
     return ordered[:, low].lerp(ordered[:, high], position - low)
 
 
-def categories(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, tuple[str, ...] | None]:
-    """The sorted values of each column of strings, None for a numeric column.
+def hyperparameter_columns(population: PopulationLike) -> dict[str, HyperparameterColumn]:
+    """What is known of the hyperparameters of a population.
+
+    Names in a column of text are those of all splits: a rare one may be missing in training.
 
     Args:
-        table: One row a network.
-        columns: Hyperparameter columns.
+        population: The population.
 
     Returns:
         What `InputSpec.hyperparameters` holds.
     """
-    return {
-        name: None
-        if pd.api.types.is_numeric_dtype(table[name])
-        else tuple(sorted(map(str, table[name].unique())))
-        for name in columns
-    }
+    tables = [population.table(split) for split in population.splits]
+    known = {}
+    for name in population.hyperparameters:
+        column, entry = pd.concat([table[name] for table in tables]), population.columns.get(name)
+        if not pd.api.types.is_numeric_dtype(column):
+            known[name] = HyperparameterColumn(tuple(sorted(map(str, column.unique()))))
+            continue
+        low, high = (None, None) if entry is None else entry.range
+        known[name] = HyperparameterColumn(None, low, high, bool(column.isna().any()))
+    return known
 
 
 def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor, "N H"]:
     """Hyperparameters as numbers.
 
-    Numeric columns stay as they are; a column of strings gives a column of 0 or 1 per known value.
-    A value that no training network had is 0 in all its columns; a missing number stays NaN (trees
-    send it its own way).
+    Numeric columns stay as they are, a missing number NaN (trees send it its own way); a column of
+    text gives a column of 0 or 1 per known value.
 
     Args:
         spec: Names the columns and their values.
@@ -119,7 +125,7 @@ def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor
         ``[N, H]``, float64.
 
     Raises:
-        ValueError: If a column is missing.
+        ValueError: If a column is missing, or a value is none that networks have.
     """
     missing = [name for name in spec.hyperparameters if name not in table.columns]
     if missing:
@@ -127,10 +133,11 @@ def encode_hyperparameters(spec: InputSpec, table: pd.DataFrame) -> Float[Tensor
             f"hyperparameters: expected columns {list(spec.hyperparameters)}, missing {missing}"
         )
     encoded = []
-    for name, values in spec.hyperparameters.items():
-        if values is None:
-            encoded.append(table[name].to_numpy(dtype="float64"))
+    for name, known in spec.hyperparameters.items():
+        known.check(name, pd.Series(table[name]))
+        if known.values is None:
+            encoded.append(table[name].to_numpy(dtype="float64", na_value=np.nan))
         else:
             column = table[name].astype(str).to_numpy()
-            encoded += [column == value for value in values]
+            encoded += [column == value for value in known.values]
     return torch.from_numpy(np.stack(encoded, axis=1).astype("float64"))

@@ -10,7 +10,7 @@ from metanet.contract import InputSpec, MetanetModule
 from metanet.feature_rows import Features, concatenate, rows
 from metanet.inputs.batches import Chosen, JoinedNetworks
 from metanet.inputs.checks import check_architecture, check_params, check_shapes, check_spec
-from metanet.inputs.features import categories
+from metanet.inputs.features import hyperparameter_columns
 from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import Treatment
 from zoo.params import Params
@@ -28,7 +28,7 @@ def spec_of(population: PopulationLike, with_network: bool = False) -> InputSpec
     """
     return replace(
         _space_of(population),
-        hyperparameters=categories(population.table("train"), population.hyperparameters),
+        hyperparameters=hyperparameter_columns(population),
         architecture=population.known_architecture() if with_network else None,
     )
 

@@ -8,17 +8,24 @@ alone: what has no declared symmetry left, as asymmetric networks do, passes thr
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from metanet.contract import InputSpec
 from metanet.feature_rows import count_rows
+from zoo.options import Count, Depth, Seed, Share
 from zoo.params import Params, expand_right
 from zoo.symmetry.action import GroupElement, act, identity, sample
 from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
 from zoo.weight_space import WeightSpace
+
+Rounds = Annotated[int, Field(ge=0, le=1000)]
+Spread = Annotated[float, Field(ge=0, le=20)]
+Noise = Annotated[float, Field(ge=0, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -99,22 +106,10 @@ class Augment(Step):
 
     permutations: bool = True
     signs: bool = True
-    scale: float = 0.0
-    noise: float = 0.0
-    dropout: float = 0.0
-    copies: int = 4
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.scale < 0 or self.noise < 0 or not 0 <= self.dropout < 1 or self.copies < 1:
-            raise ValueError(
-                "treatment augment: expected scale, noise >= 0, 0 <= dropout < 1, copies >= 1, "
-                f"got {self}"
-            )
+    scale: Spread = 0.0
+    noise: Noise = 0.0
+    dropout: Share = 0.0
+    copies: Depth = 4
 
     def augment(self, spec: InputSpec, params: Params, generator: torch.Generator) -> Params:
         """Another point of each orbit, disturbed."""
@@ -177,21 +172,10 @@ class Align(Step):
         Ainsworth et al. 2023, arXiv 2209.04836, algorithms 1 and 3.
     """
 
-    rounds: int = 0
-    num_reference: int = 256
+    rounds: Rounds = 0
+    num_reference: Count = 256
     scales: bool = False
     known: Params = field(default_factory=dict, repr=False)
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.rounds < 0 or self.num_reference < 1:
-            raise ValueError(
-                f"treatment align: expected rounds >= 0 and num_reference >= 1, got {self}"
-            )
 
     @property
     def num_fit(self) -> int:
@@ -239,21 +223,10 @@ class OrbitAverage(Step):
         Puny et al. 2022, arXiv 2110.03336, equation 3, with a sample of the group as the frame.
     """
 
-    samples: int = 8
+    samples: Depth = 8
     signs: bool = True
-    scale: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self):
-        """Check the options.
-
-        Raises:
-            ValueError: If one is out of range.
-        """
-        if self.samples < 1 or self.scale < 0:
-            raise ValueError(
-                f"treatment orbit_average: expected samples >= 1 and scale >= 0, got {self}"
-            )
+    scale: Spread = 0.0
+    seed: Seed = 0
 
     def views(self, spec: InputSpec, params: Params) -> list[Params]:
         """Points of the orbits."""

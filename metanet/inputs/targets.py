@@ -1,5 +1,6 @@
 """Targets: what a metanet predicts, in which units, and how its raw output becomes a prediction."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
+
+from zoo.options import Finite, Positive, check_options
 
 Link = Literal["logit", "log", "identity"]
 
@@ -28,6 +31,13 @@ EDGE = 0.005
 """Accuracies are taken to lie in [EDGE, 1 - EDGE], only when the spread of logits is measured."""
 
 LOGIT_BOUND = 30.0
+
+
+_INVERSES: dict[Link, Callable[[Tensor], Tensor]] = {
+    "logit": torch.sigmoid,
+    "log": torch.exp,
+    "identity": torch.Tensor.clone,
+}
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,18 @@ class Target:
 
     name: str
     link: Link
-    center: float
-    scale: float
-    low: float
-    high: float
+    center: Finite
+    scale: Positive
+    low: Finite
+    high: Finite
+
+    def __post_init__(self):
+        """Check the fields.
+
+        Raises:
+            ValueError: If the link is unknown, or a number is not finite.
+        """
+        check_options("target", Target, vars(self))
 
     def loss(self, raw: Float[Tensor, "B"], y: Float[Tensor, "B"]) -> Float[Tensor, ""]:
         """Mean loss of raw outputs against targets in their own units."""
@@ -78,9 +96,7 @@ class Target:
     def predict(self, raw: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Raw outputs to predictions in the target's own units."""
         linked = (self.center + self.scale * raw).clamp(self.low, self.high)
-        if self.link == "logit":
-            return linked.sigmoid()
-        return linked.exp() if self.link == "log" else linked
+        return _INVERSES[self.link](linked)
 
 
 def fit_target(name: str, y: Float[Tensor, "N"], *, trees: bool = False) -> Target:

@@ -7,15 +7,15 @@
 A treatment is a chain of steps (`metanet.inputs.steps`), which follow each other in its order.
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from metanet.contract import InputSpec, check_names
+from metanet.contract import InputSpec
 from metanet.inputs.steps import Align, Augment, Canonicalize, OrbitAverage, Step
+from zoo.options import check_options
 from zoo.params import Params
 
 TreatmentSpec = str | Mapping[str, Mapping[str, Any]]
@@ -129,6 +129,5 @@ def _step(name: str, options: Mapping[str, Any]) -> Step:
         raise ValueError(
             f"treatment {name!r}: expected a subclass of metanet.inputs.steps.Step, got {step}"
         )
-    valid = [option for option in inspect.signature(step).parameters if option != KNOWN]
-    check_names(f"treatment {name!r}", options, valid)
+    check_options(f"treatment {name!r}", step, options, (KNOWN,))
     return step(**options)

@@ -60,7 +60,7 @@ class AttentionLayer(nn.Module):
             ValueError: If A is not a divisor of H.
         """
         super().__init__()
-        if heads < 1 or width % heads:
+        if width % heads:
             raise ValueError(
                 f"expected heads a divisor of width, got width {width} and {heads} heads"
             )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 from metanet.graphs.parts import EdgePart, Relation
@@ -107,6 +107,15 @@ class MessageRunner(Runner):
         return (totals / count).transpose(1, 2)
 
 
+def degrees(graph: ParameterGraph) -> tuple[Int64[Tensor, " V"], Int64[Tensor, " V"]]:
+    """Numbers of edges that leave each node, and that arrive."""
+    sent, received = (torch.zeros(len(graph.orbit), dtype=torch.int64) for _ in range(2))
+    for part in graph.edges:
+        sent[graph.node_sets[part.read].nodes] += part.shape[0]
+        received[graph.node_sets[part.written].nodes] += part.shape[1]
+    return sent, received
+
+
 class DenseGraph(MessageRunner):
     """Messages are averaged over all edges of a node; equals `metanet.layers.sparse.run`."""
 
@@ -116,8 +125,8 @@ class DenseGraph(MessageRunner):
         Args:
             graph: Topology of all networks.
         """
-        read, written = (end.bincount(minlength=len(graph.orbit)) for end in graph.edge_index)
-        super().__init__(graph, num_received=written, num_sent=read)
+        sent, received = degrees(graph)
+        super().__init__(graph, num_received=received, num_sent=sent)
 
     def messages(
         self,

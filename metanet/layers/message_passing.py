@@ -119,11 +119,6 @@ class GraphNetwork(nn.Module):
             ValueError: If there is no layer or no channel.
         """
         super().__init__()
-        if min(width, edge_width, layers) < 1:
-            raise ValueError(
-                "expected width, edge_width and layers of at least 1, "
-                f"got width {width}, edge_width {edge_width} and {layers} layers"
-            )
         self.node_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.edge_encoder = Encoder(sizes.edge_channels, sizes.edge_types, edge_width)
         self.layers = nn.ModuleList(layer(width, edge_width) for _ in range(layers))

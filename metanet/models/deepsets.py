@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
 from metanet.layers.pooled_relu import mean_relu
+from zoo.options import Width
 
 
 class ScalarDeepSets(FlatNormalized):
@@ -27,7 +28,7 @@ class ScalarDeepSets(FlatNormalized):
     recommended = Training(epochs=30, batch_size=64, lr=3e-3, weight_decay=0.01, patience=8)
     invariant = "permutations"
 
-    def __init__(self, spec: InputSpec, *, width: int = 64):
+    def __init__(self, spec: InputSpec, *, width: Width = 64):
         """Build.
 
         Args:

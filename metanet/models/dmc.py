@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
+from zoo.options import Width
 
 NUM_LAYERS = 10
 KERNEL = 5
@@ -30,7 +31,7 @@ class DMC(FlatNormalized):
 
     recommended = Training(epochs=24, batch_size=64, lr=3e-3, weight_decay=0.1, patience=6)
 
-    def __init__(self, spec: InputSpec, *, width: int = 64):
+    def __init__(self, spec: InputSpec, *, width: Width = 64):
         """Build.
 
         Args:

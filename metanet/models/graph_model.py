@@ -13,11 +13,13 @@ from metanet.graphs.topology import (
     ParameterGraph,
     edge_features,
     node_features,
+    on_cpu,
     parameter_graph,
 )
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
+from zoo.options import Depth, Width
 from zoo.params import Params
 
 
@@ -46,7 +48,7 @@ class GraphModel(Normalized):
         self.spec, self.norm = spec, norm
         self.graph = parameter_graph(spec.space)
         self.network = network(self.graph.sizes)
-        self.dense = runner(self.graph)
+        self.dense = on_cpu(runner, self.graph)
 
     def forward(self, features: Params) -> Float[Tensor, "B"]:
         """Raw prediction."""
@@ -59,7 +61,9 @@ class GraphModel(Normalized):
 class MessagePassing(GraphModel):
     """Base of graph neural networks; those that differ in a part override `norm_of` or `parts`."""
 
-    def __init__(self, spec: InputSpec, *, width: int = 32, edge_width: int = 8, layers: int = 3):
+    def __init__(
+        self, spec: InputSpec, *, width: Width = 32, edge_width: Width = 8, layers: Depth = 3
+    ):
         """Build.
 
         Args:

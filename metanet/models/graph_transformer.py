@@ -9,6 +9,7 @@ from metanet.inputs.normalize import ParamsNorm
 from metanet.layers.attention import AttentionLayer, DenseAttention
 from metanet.layers.message_passing import GraphNetwork
 from metanet.models.graph_model import GraphModel
+from zoo.options import Depth, Width
 
 
 class GraphTransformer(GraphModel):
@@ -35,10 +36,10 @@ class GraphTransformer(GraphModel):
         self,
         spec: InputSpec,
         *,
-        width: int = 32,
-        heads: int = 4,
-        layers: int = 3,
-        edge_width: int = 8,
+        width: Width = 32,
+        heads: Width = 4,
+        layers: Depth = 3,
+        edge_width: Width = 8,
     ):
         """Build.
 

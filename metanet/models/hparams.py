@@ -6,7 +6,8 @@ from torch import Tensor
 
 from metanet.contract import InputSpec
 from metanet.inputs.features import encode_hyperparameters
-from metanet.trees import TreeMetanet
+from metanet.trees import Columns, Leaves, TreeMetanet
+from zoo.options import Count
 
 
 class HyperparameterBoosting(TreeMetanet):
@@ -21,9 +22,9 @@ class HyperparameterBoosting(TreeMetanet):
         self,
         spec: InputSpec,
         *,
-        max_leaf_nodes: int = 15,
-        min_samples_leaf: int = 10,
-        max_features: float = 1.0,
+        max_leaf_nodes: Leaves = 15,
+        min_samples_leaf: Count = 10,
+        max_features: Columns = 1.0,
     ):
         """Build.
 

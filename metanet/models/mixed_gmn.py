@@ -13,11 +13,19 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.feature_rows import Mixed
 from metanet.graphs.parts import EdgePart
-from metanet.graphs.topology import GraphSizes, edge_features, node_features
+from metanet.graphs.topology import (
+    MAX_SIZE,
+    GraphSizes,
+    check_size,
+    edge_features,
+    node_features,
+    on_cpu,
+)
 from metanet.graphs.vocabulary import Vocabulary, vocabulary_of
 from metanet.inputs.normalize import LIMIT, center_and_scale, joined, moments
 from metanet.layers.dense import DenseGraph
 from metanet.layers.message_passing import GraphNetwork
+from zoo.options import Depth, Width
 from zoo.params import flatten, unflatten
 
 
@@ -44,7 +52,12 @@ class MixedGraphMetanet(MetanetModule):
     scale: Tensor
 
     def __init__(
-        self, specs: Sequence[InputSpec], *, width: int = 32, edge_width: int = 8, layers: int = 3
+        self,
+        specs: Sequence[InputSpec],
+        *,
+        width: Width = 32,
+        edge_width: Width = 8,
+        layers: Depth = 3,
     ):
         """Build.
 
@@ -58,7 +71,11 @@ class MixedGraphMetanet(MetanetModule):
             ValueError: If there is no layer or no channel, or `edge_width` does not divide `width`.
         """
         super().__init__()
-        self.vocabulary = vocabulary_of([spec.space for spec in specs])
+        spaces = [spec.space for spec in specs]
+        check_size(*spaces)
+        if (entries := sum(space.num_params for space in spaces)) > MAX_SIZE:
+            raise ValueError(f"gmn: networks of {entries} params; expected at most {MAX_SIZE}")
+        self.vocabulary = on_cpu(vocabulary_of, spaces)
         roles, edges = len(self.vocabulary.roles), self.vocabulary.edges
         slots = len(self.vocabulary.slots)
         self.register_buffer("center", torch.zeros(len(edges) + slots))
@@ -80,7 +97,7 @@ class MixedGraphMetanet(MetanetModule):
             The same for each call.
         """
         if spec.key not in self.spaces:
-            self.spaces[spec.key] = SpaceGraph(spec, self.vocabulary).to(self.center)
+            self.spaces[spec.key] = on_cpu(SpaceGraph, spec, self.vocabulary).to(self.center)
         return self._graph(spec.key)
 
     def _graph(self, key: str) -> "SpaceGraph":

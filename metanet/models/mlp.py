@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
+from zoo.options import Share, Width
 
 
 class FlatMLP(FlatNormalized):
@@ -22,7 +23,7 @@ class FlatMLP(FlatNormalized):
 
     recommended = Training(epochs=100, batch_size=64, lr=2e-3, weight_decay=0.1, patience=20)
 
-    def __init__(self, spec: InputSpec, *, width: int = 64, dropout: float = 0.5):
+    def __init__(self, spec: InputSpec, *, width: Width = 64, dropout: Share = 0.5):
         """Build.
 
         Args:

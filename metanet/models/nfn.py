@@ -11,6 +11,7 @@ from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.topology import node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
+from zoo.options import Depth, Share, Width
 from zoo.params import Params
 
 
@@ -37,10 +38,10 @@ class NeuralFunctional(Normalized):
         self,
         spec: InputSpec,
         *,
-        width: int = 16,
-        layers: int = 3,
-        hidden: int = 128,
-        dropout: float = 0.2,
+        width: Width = 16,
+        layers: Depth = 3,
+        hidden: Width = 128,
+        dropout: Share = 0.2,
     ):
         """Build.
 
@@ -50,16 +51,8 @@ class NeuralFunctional(Normalized):
             layers: Equivariant layers.
             hidden: Neurons of both hidden layers of the readout.
             dropout: Share of those neurons set to zero at each training step.
-
-        Raises:
-            ValueError: If there is no layer, no channel or no hidden neuron.
         """
         super().__init__()
-        if min(layers, width, hidden) < 1:
-            raise ValueError(
-                "nfn: expected layers, width and hidden of at least 1, "
-                f"got {layers}, {width} and {hidden}"
-            )
         self.norm = ParamsNorm(spec)
         self.graph = parameter_graph(spec.space)
         incidence = Incidence(self.graph)

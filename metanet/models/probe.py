@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from metanet.contract import InputSpec, MetanetModule, Options, Training
 from metanet.inputs.normalize import joined
+from zoo.options import Depth, Share, Width
 
 NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 256}
 """On a CPU, activations of more networks leave the cache: 64 at once took three times as long."""
@@ -52,11 +53,11 @@ class Probe(MetanetModule):
         self,
         spec: InputSpec,
         *,
-        num_probes: int = 32,
-        latent: int = 32,
-        width: int = 128,
-        layers: int = 2,
-        dropout: int | float = 0.2,
+        num_probes: Width = 32,
+        latent: Width = 32,
+        width: Width = 128,
+        layers: Depth = 2,
+        dropout: Share = 0.2,
     ):
         """Build.
 
@@ -69,7 +70,7 @@ class Probe(MetanetModule):
             dropout: Share of hidden neurons set to zero at each training step.
 
         Raises:
-            ValueError: If it is not known what the networks compute, or a number is not positive.
+            ValueError: If it is not known what the networks compute.
         """
         super().__init__()
         if spec.architecture is None:
@@ -77,11 +78,6 @@ class Probe(MetanetModule):
                 "metanet 'probe' runs networks on inputs: "
                 "expected a population whose `architecture` says what they compute, "
                 "as those of zoos do, got none"
-            )
-        if min(num_probes, latent, width, layers) < 1:
-            raise ValueError(
-                "probe: expected num_probes, latent, width and layers of at least 1, "
-                f"got {num_probes}, {latent}, {width} and {layers}"
             )
         self.architecture = spec.architecture
         self.codes = nn.Parameter(torch.randn(num_probes, latent))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.inputs.features import STATISTICS, statistics
 from metanet.inputs.normalize import ColumnNorm
+from zoo.options import Share, Width
 
 
 class StatNN(MetanetModule):
@@ -27,7 +28,7 @@ class StatNN(MetanetModule):
     invariant = "permutations"
     compact = True
 
-    def __init__(self, spec: InputSpec, *, width: int = 256, dropout: float = 0.3):
+    def __init__(self, spec: InputSpec, *, width: Width = 256, dropout: Share = 0.3):
         """Build.
 
         Args:

@@ -4,10 +4,13 @@
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metanet.contract import Builder, InputSpec, MetanetModule, as_metanet, check_names, declared
+import torch
+from torch import Tensor
+
+from metanet.contract import Builder, InputSpec, MetanetModule, as_metanet, declared
 from metanet.models.deepsets import ScalarDeepSets
 from metanet.models.dmc import DMC
 from metanet.models.gbm import StatisticsBoosting
@@ -21,6 +24,7 @@ from metanet.models.scale_gmn import ScaleGraphMetanet
 from metanet.models.statnn import StatNN
 from metanet.models.tokens import TokenTransformer
 from metanet.models.width_gmn import WidthGraphMetanet
+from zoo.options import check_options, plain
 
 METANETS: dict[str, Builder] = {
     "hparams": HyperparameterBoosting,
@@ -39,8 +43,8 @@ METANETS: dict[str, Builder] = {
 }
 
 
-def check_options(model: str, options: Mapping[str, Any]) -> Builder:
-    """Find a metanet's builder and check its options by name.
+def checked_builder(model: str, options: Mapping[str, Any]) -> Builder:
+    """Find a metanet's builder and check its options.
 
     Args:
         model: Name in `METANETS`.
@@ -50,23 +54,21 @@ def check_options(model: str, options: Mapping[str, Any]) -> Builder:
         The builder.
 
     Raises:
-        ValueError: If the name, the preset or an option is unknown; lists the valid ones.
+        ValueError: If the name, the preset or an option is unknown, lists the valid ones; or if an
+            option is not what its annotation says.
     """
     if model not in METANETS:
         raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
     builder = METANETS[model]
-    presets = declared(builder).presets
-    if "preset" in options and options["preset"] not in presets:
+    presets = list(declared(builder).presets)
+    given = dict(options)
+    if presets and given.pop("preset", presets[0]) not in presets:
         raise ValueError(
-            f"metanet {model!r} has no preset {options['preset']!r}; "
-            f"its presets are {list(presets)}"
+            f"metanet {model!r} has no preset {options['preset']!r}; its presets are {presets}"
         )
     parameters = inspect.signature(builder).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return builder
-    valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    valid += ["preset"] if presets else []
-    check_names(f"metanet {model!r}", options, valid)
+    networks = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+    check_options(f"metanet {model!r}", builder, given, networks)
     return builder
 
 
@@ -82,14 +84,12 @@ def build(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) ->
         The module.
 
     Raises:
-        ValueError: If there is no population, or several and the metanet reads one at a time.
+        ValueError: If there are several populations, and the metanet reads one at a time.
     """
-    builder = check_options(model, options)
+    given = {name: plain(value) for name, value in options.items()}
+    builder = checked_builder(model, given)
     contract = declared(builder)
-    given = dict(options)
     chosen = {**contract.presets.get(given.pop("preset", ""), {}), **given}
-    if not specs:
-        raise ValueError(f"metanet {model!r}: expected at least one population, got none")
     if len(specs) == 1:
         return as_metanet(builder(specs[0], **chosen))
     if contract.several is None:
@@ -99,3 +99,57 @@ def build(model: str, specs: Sequence[InputSpec], options: Mapping[str, Any]) ->
             f"metanets that read several are {able}"
         )
     return contract.several(specs, **chosen)
+
+
+def rebuild_trained(
+    model: str,
+    specs: Sequence[InputSpec],
+    options: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+) -> MetanetModule:
+    """Build a metanet that was trained, from what a file of unknown origin holds.
+
+    What does not fit the state is never allocated.
+
+    Args:
+        model: Name in `METANETS`.
+        specs: What it reads, population by population.
+        options: Its options.
+        state: Of the torch module.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If the state is of another metanet.
+    """
+    if checked_builder(model, options).__module__.startswith("metanet."):
+        _with_state("meta", model, specs, options, state)
+    return _with_state("cpu", model, specs, options, state)
+
+
+def _with_state(
+    device: str,
+    model: str,
+    specs: Sequence[InputSpec],
+    options: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+) -> MetanetModule:
+    try:
+        with torch.device(device):
+            module = build(model, specs, options)
+        _check_names(module.state_dict(), state)
+        module.load_state_dict({name: tensor.to(device) for name, tensor in state.items()})
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"weights do not fit metanet {model!r}: {why:.1000}") from error
+    types = {name: tensor.dtype for name, tensor in module.state_dict().items()}
+    if wrong := [name for name, tensor in state.items() if tensor.dtype != types[name]]:
+        raise ValueError(f"weights of metanet {model!r}: another type in {wrong[:5]}")
+    return module
+
+
+def _check_names(expected: Iterable[str], found: Iterable[str]) -> None:
+    missing, unknown = set(expected) - set(found), set(found) - set(expected)
+    if missing or unknown:
+        raise RuntimeError(f"missing {sorted(missing)[:5]}, unknown {sorted(unknown)[:5]}")

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Options, Training
-from metanet.graphs.topology import ParameterGraph, node_features, parameter_graph
+from metanet.graphs.topology import MAX_SIZE, ParameterGraph, node_features, on_cpu, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
+from zoo.options import Depth, Share, Width
 from zoo.params import Params
 
 
@@ -35,11 +36,11 @@ class TokenTransformer(Normalized):
         self,
         spec: InputSpec,
         *,
-        token_size: int = 96,
-        width: int = 48,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.1,
+        token_size: Width = 96,
+        width: Width = 48,
+        layers: Depth = 2,
+        heads: Width = 4,
+        dropout: Share = 0.1,
     ):
         """Build.
 
@@ -53,14 +54,12 @@ class TokenTransformer(Normalized):
                 training step.
 
         Raises:
-            ValueError: If there is no layer or no entry in a token, or `heads` does not divide
-                `width`.
+            ValueError: If `heads` does not divide `width`.
         """
         super().__init__()
-        if min(token_size, width, layers, heads) < 1 or width % heads:
+        if width % heads:
             raise ValueError(
-                "tokens: expected token_size and layers of at least 1, heads a divisor of width, "
-                f"got token_size {token_size}, {layers} layers, {heads} heads and width {width}"
+                f"tokens: expected heads a divisor of width, got {heads} heads and width {width}"
             )
         # Wide transformers need smaller steps: a tenth over the width is 1e-4 for the published
         # one, as there.
@@ -69,7 +68,7 @@ class TokenTransformer(Normalized):
         )
         self.norm = ParamsNorm(spec)
         self.graph, self.token_size = parameter_graph(spec.space), token_size
-        places = positions(self.graph, token_size)
+        places = on_cpu(positions, self.graph, token_size)
         self.register_buffer("places", places, persistent=False)
         self.embed = nn.Linear(token_size, width)
         self.position = nn.ParameterList(
@@ -158,13 +157,21 @@ def positions(graph: ParameterGraph, token_size: int) -> Int64[Tensor, "3 T"]:
 
     Returns:
         The three numbers, each from 0.
+
+    Raises:
+        ValueError: If there are too many tokens for memory.
     """
-    ids: list[Tensor] = []
+    pieces = []  # number of neurons, and tokens of each
     for node_set, parts in _written(graph):
         length = node_set.channels + sum(prod(part.shape[1:]) for part in parts)
         if length:
-            place, pieces = torch.tensor([len(ids)]), torch.arange(-(-length // token_size))
-            ids.append(torch.cartesian_prod(place, torch.arange(node_set.size), pieces))
+            pieces.append((node_set.size, -(-length // token_size)))
+    if 3 * (count := sum(map(prod, pieces))) > MAX_SIZE:
+        raise ValueError(f"tokens: {count} tokens a network; expected at most {MAX_SIZE // 3}")
+    ids = [
+        torch.cartesian_prod(torch.tensor([place]), *map(torch.arange, sizes))
+        for place, sizes in enumerate(pieces)
+    ]
     return torch.cat(ids).T.contiguous()
 
 

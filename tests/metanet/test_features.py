@@ -8,14 +8,16 @@ import torch
 from metanet.contract import InputSpec
 from metanet.inputs import features
 from metanet.inputs.features import (
-    categories,
     encode_hyperparameters,
     flat_free,
+    hyperparameter_columns,
     statistics,
 )
 from metanet.inputs.normalize import ColumnNorm, TensorNorm
+from metanet.inputs.population import view
 from metanet.testing import permute_neurons, random_population
 from tests.reference import metanet_features as slow
+from zoo.store.entries import ColumnEntry
 
 
 def case(masked):
@@ -105,17 +107,48 @@ def test_constant_columns_are_not_divided_by_zero():
     assert norm(torch.zeros(3, 2)).isfinite().all()
 
 
-def test_hyperparameters_become_numbers():
-    table = pd.DataFrame({"lr": [0.1, np.nan], "optimizer": ["sgd", "adamw"], "seed": [1, 2]})
-    spec = InputSpec(random_population().space, {}, categories(table, ("lr", "optimizer")))
-    assert spec.hyperparameters == {"lr": None, "optimizer": ("adamw", "sgd")}
+LR = ColumnEntry(role="hyperparameter", dtype="float64", range=(0, None))
+"""As `generate-zoo` declares it."""
+NAMED = pd.DataFrame({"lr": [0.1, 0.2], "optimizer": ["sgd", "adamw"]})
+
+
+def spec_of_tables(train, test, columns):
+    """What is known of the hyperparameters of a population with these tables."""
+    tables = {"train": train, "test": test}
+    population = view(random_population(), table=tables.get, splits=tuple(tables), columns=columns)
+    return InputSpec(population.space, {}, hyperparameter_columns(population))
+
+
+def test_hyperparameters_become_numbers_and_columns_of_names():
+    """A number that is missing may be missing; a name that only test networks have is known."""
+    train = pd.DataFrame({"lr": [0.1, np.nan], "optimizer": ["sgd", "adamw"]})
+    test = pd.DataFrame({"lr": [0.3], "optimizer": ["lion"]})
+    spec = spec_of_tables(train, test, {})
+    known = spec.hyperparameters
+    assert known["optimizer"].values == ("adamw", "lion", "sgd")
+    assert (known["lr"].values, known["lr"].nullable) == (None, True)
     np.testing.assert_array_equal(
-        encode_hyperparameters(spec, table), [[0.1, 0, 1], [np.nan, 1, 0]]
+        encode_hyperparameters(spec, train), [[0.1, 0, 0, 1], [np.nan, 1, 0, 0]]
     )
-    unknown = pd.DataFrame({"lr": [1.0], "optimizer": ["lion"]})
-    np.testing.assert_array_equal(encode_hyperparameters(spec, unknown), [[1, 0, 0]])
-    with pytest.raises(ValueError, match=r"missing \['optimizer'\]"):
-        encode_hyperparameters(spec, table[["lr"]])
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"lr": [0.1]}, r"missing \['optimizer'\]"),
+        ({"lr": [0.1, np.nan], "optimizer": "sgd"}, r"'lr': expected finite .* got nan \(1 of 2"),
+        ({"lr": [np.inf], "optimizer": "sgd"}, "'lr': expected finite numbers from 0 to inf"),
+        ({"lr": [-0.1, -1], "optimizer": "sgd"}, r"got -0.1 \(2 of 2 networks\)"),
+        ({"lr": ["0.1"], "optimizer": "sgd"}, "'lr': expected finite numbers .* got '0.1'"),
+        ({"lr": [0.1], "optimizer": "lion"}, r"expected one of \['adamw', 'sgd'\], got 'lion'"),
+        ({"lr": [0.1], "optimizer": None}, r"expected one of \['adamw', 'sgd'\], got None"),
+        ({"lr": [0.1], "optimizer": 3}, r"expected one of \['adamw', 'sgd'\], got 3"),
+    ],
+)
+def test_hyperparameters_that_no_network_can_have_are_refused(table, says):
+    spec = spec_of_tables(NAMED, NAMED, {"lr": LR})
+    with pytest.raises(ValueError, match=says):
+        encode_hyperparameters(spec, pd.DataFrame(table))
 
 
 def test_statistics_of_a_diverged_network_stay_finite():

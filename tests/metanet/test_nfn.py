@@ -211,8 +211,3 @@ def test_the_published_preset_has_its_size():
     space = build_architecture("mlp", {"hidden": [32, 32]}, (1, 8, 8), 10).space
     module = build("nfn", [InputSpec(space)], {"preset": "published"})
     assert 1.2e6 < sum(weight.numel() for weight in module.parameters()) < 1.8e6
-
-
-def test_options_are_checked():
-    with pytest.raises(ValueError, match="at least 1, got 0, 16 and 128"):
-        NeuralFunctional(InputSpec(SPACES["mlp"]), layers=0)

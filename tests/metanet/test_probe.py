@@ -226,11 +226,6 @@ def test_networks_whose_function_is_unknown_are_refused():
         fitted.score(view(population, architecture=None))
 
 
-def test_options_are_checked():
-    with pytest.raises(ValueError, match="of at least 1, got 0, 32, 128 and 2"):
-        Probe(InputSpec(network("mlp").space, architecture=network("mlp")), num_probes=0)
-
-
 def test_probes_are_as_large_as_inputs_at_the_start():
     """Codes are standard normal; two layers keep their variance, each output being a sum of it."""
     with seeded(0):

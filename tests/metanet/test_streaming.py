@@ -219,14 +219,14 @@ def test_what_cannot_stream_is_refused_by_name(opened, monkeypatch):
 
 
 BAD = {
-    "stream": ("yes", "expected True, False or 'auto', got 'yes'"),
-    "workers": (-1, "expected at least 0, got -1"),
+    "stream": ("yes", r"expected one of \[True, False, 'auto'\], found 'yes'"),
+    "workers": (-1, "expected at least 0, found -1"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_settings_are_refused(name):
-    options, message = {name: BAD[name][0]}, f"{name}: {BAD[name][1]}"
+    options, message = {name: BAD[name][0]}, f"option {name!r} of Metanet: {BAD[name][1]}"
     with pytest.raises(ValueError, match=message):
         Metanet("mlp", **options).fit(random_population())
     fitted = Metanet("mlp", epochs=1).fit(random_population()).set_params(**options)

@@ -113,9 +113,8 @@ def test_products_of_bfloat16_are_rounded_and_weights_are_not():
 
 
 def test_other_precisions_are_refused():
-    with pytest.raises(
-        ValueError, match=r"precision: expected one of \['float32', 'bfloat16'\], got 'float16'"
-    ):
+    says = r"'precision' of training: expected one of \['float32', 'bfloat16'\], found 'float16'"
+    with pytest.raises(ValueError, match=says):
         Training(precision="float16")
 
 

@@ -82,7 +82,7 @@ def test_a_cell_knows_its_treatment_with_all_options(tiny_zoo, tmp_path):
         ),
         (
             {"treatments": {"a": {"augment": {"niose": 1}}}},
-            "treatment 'augment' has no option 'niose'",
+            "unknown option 'niose' of treatment 'augment'",
         ),
         (
             {"treatments": {"a": "augment", "b": {"augment": {}}}},

@@ -1,13 +1,11 @@
 """The table of architectures, and how a named one is built."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from zoo.architectures.asymmetric import ASYMMETRIES
 from zoo.architectures.base import Architecture
@@ -17,6 +15,7 @@ from zoo.architectures.mlp import build_mlp
 from zoo.architectures.resnet import build_resnet
 from zoo.architectures.siren import build_siren
 from zoo.architectures.transformer import build_transformer
+from zoo.options import check_options
 
 LARGEST = torch.finfo(torch.float32).max
 """Of the numbers that networks are made of."""
@@ -137,32 +136,10 @@ def look_up(
     """
     if name is None or name not in table:
         raise ValueError(f"unknown {what} {name!r}; known are {sorted(table)}")
-    _check_options(f"{what} {name!r}", table[name], options, given)
+    check_options(f"{what} {name!r}", table[name], options, given)
+    for option, value in options.items():
+        _check_finite(f"option {option!r} of {what} {name!r}", value)
     return table[name]
-
-
-def _check_options(
-    what: str, function: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
-) -> None:
-    """Check options against the signature of the function that takes them."""
-    valid = {
-        name: p.annotation
-        for name, p in inspect.signature(function).parameters.items()
-        if name not in given
-    }
-    for name, value in options.items():
-        if name not in valid:
-            raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
-        if valid[name] is inspect.Parameter.empty:
-            continue
-        try:
-            TypeAdapter(valid[name]).validate_python(value, strict=True)
-        except ValidationError as error:
-            expected = inspect.formatannotation(valid[name]).replace("collections.abc.", "")
-            raise ValueError(
-                f"option {name!r} of {what}: expected {expected}, found {value!r}"
-            ) from error
-        _check_finite(f"option {name!r} of {what}", value)
 
 
 def _check_finite(what: str, value: Any) -> None:

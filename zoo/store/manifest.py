@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zoo.architectures import Architecture
-from zoo.config import StrictModel
+from zoo.config import StrictModel, first_error
 from zoo.params import Params
 from zoo.store.bounds import MANIFEST_NAME, checked_space, inside, read_json, rebuild
 from zoo.store.entries import (
@@ -319,8 +319,4 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
-        got = "" if first["type"] == "value_error" else f", found {first['input']!r:.200}"
-        why = first["msg"].removeprefix("Value error, ")
-        raise StoreError(f"{path}: {escape(key):.300}{escape(why):.1000}{got}") from error
+        raise StoreError(f"{path}: {escape(first_error(error))}") from error

@@ -12,7 +12,7 @@ import numpy as np
 from zoo.store.bounds import check_file
 from zoo.store.columns import check_columns, type_name
 from zoo.store.entries import ShardEntry
-from zoo.store.file_map import TEXT, Column
+from zoo.store.file_map import TEXT
 from zoo.store.manifest import Manifest, PlannedFile
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
 from zoo.weight_space import WeightSpace
@@ -150,7 +150,7 @@ def _check_constant_columns(checked: MappedFile, count: int, space: WeightSpace)
     if len(checked.columns) != count:
         raise StoreError(f"{path}: expected {count} columns, found {len(checked.columns)}")
     for name, column in checked.columns.items():
-        if not _is_constant(name, column, space):
+        if not is_constant(name, column.dtype, column.shape, space):
             raise StoreError(
                 f"{path}: {name!r} of shape {list(column.shape)} {type_name(column.dtype)} is no "
                 "constant"
@@ -163,12 +163,22 @@ def _check_constant_columns(checked: MappedFile, count: int, space: WeightSpace)
         raise StoreError(f"{path}: 'free' and 'fixed' must be of the same tensors")
 
 
-def _is_constant(name: str, column: Column, space: WeightSpace) -> bool:
-    """Whether a column may be a constant of networks of a weight space."""
+def is_constant(name: str, dtype: str, shape: tuple[int, ...], space: WeightSpace) -> bool:
+    """Whether an array may be a constant of networks of a weight space.
+
+    Args:
+        name: Its name.
+        dtype: Type of its values, as files name it.
+        shape: Its shape; of a scalar, one number.
+        space: The weight space.
+
+    Returns:
+        Whether name, type and shape are those of a constant.
+    """
     kind, _, of = name.partition(".")
-    if _CONSTANTS.get(kind) != column.dtype:
+    if _CONSTANTS.get(kind) != dtype:
         return False
     if kind == "mixing":
-        is_square = len(column.shape) == 2 and column.shape[0] == column.shape[1]
+        is_square = len(shape) == 2 and shape[0] == shape[1]
         return is_square and of in space.groups
-    return of in space.shapes and (space.shapes[of] or (1,)) == column.shape
+    return of in space.shapes and (space.shapes[of] or (1,)) == (shape or (1,))

@@ -1,0 +1,101 @@
+"""Options, checked against the signature of the function that takes them.
+
+The annotation of an option says what it may be: `dropout: Share = 0.1`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import GenericAlias
+from typing import Annotated, Any, get_type_hints
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+_BOUNDS = {
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "finite_number": "a finite number",
+}
+
+
+def check_options(
+    what: str,
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    given: tuple[str, ...] = (),
+) -> None:
+    """Check names and values of options, by the signature of the function that takes them.
+
+    Args:
+        what: What has the options, for errors.
+        function: The function, or a class.
+        options: Its options.
+        given: Names of its arguments that are not options.
+
+    Raises:
+        ValueError: If it has no such option, or the value is not what its annotation says.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    valid = {p.name: p.annotation for p in parameters if p.name not in given}
+    for name, value in options.items():
+        if name in valid:
+            check_value(f"option {name!r} of {what}", valid[name], value)
+        elif not takes_all:
+            raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
+
+
+def check_value(what: str, annotation: Any, value: Any) -> None:
+    """Check a value against an annotation; nothing is converted to fit.
+
+    Args:
+        what: Its name, for the error.
+        annotation: What it may be, such as `int` or `Count`; anything if there is none.
+        value: The value.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        _adapter(annotation).validate_python((value,), strict=True)
+    except ValidationError as error:
+        raise ValueError(
+            f"{what}: expected {_expected(annotation, error)}, found {value!r:.200}"
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as one of Python, everything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    is_unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str)
+    # The tuple lets classes that pydantic does not know have the setting, too.
+    alone: Any = GenericAlias(tuple, (Any if is_unknown else annotation,))
+    return TypeAdapter(alone, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _expected(annotation: Any, error: ValidationError) -> str:
+    """The bound that a value of the right type does not keep, else the type."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] in _BOUNDS:
+        return _BOUNDS[first["type"]].format(**first.get("ctx", {}))
+    holder = type("Holder", (), {"__annotations__": {"option": annotation}})
+    without_bounds = inspect.formatannotation(get_type_hints(holder)["option"])
+    named = without_bounds.replace("collections.abc.", "").replace("Literal[", "one of [")
+    return re.sub(r"^Optional\[(.*)\]$", r"\1 or None", named)
