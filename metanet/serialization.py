@@ -210,10 +210,14 @@ def _read_file(path: Path) -> tuple[Record, dict[str, Tensor]]:
     with _refusals(path), safe_open(path, framework="pt") as file:
         record = _read_record((file.metadata() or {}).get(KEY, "").encode())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-        if bad:
-            raise ValueError(f"expected finite numbers, found others in {bad[:5]}")
+        _check_finite(tensors)
     return record, tensors
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise ValueError(f"expected finite numbers, found others in {bad[:5]}")
 
 
 def _read_record(raw: bytes) -> Record:

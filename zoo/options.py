@@ -95,6 +95,11 @@ def _expected(annotation: Any, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     if first["type"] in _BOUNDS:
         return _BOUNDS[first["type"]].format(**first.get("ctx", {}))
+    return _type_name(annotation)
+
+
+def _type_name(annotation: Any) -> str:
+    """A type without its bounds, as code has it."""
     holder = type("Holder", (), {"__annotations__": {"option": annotation}})
     without_bounds = inspect.formatannotation(get_type_hints(holder)["option"])
     named = without_bounds.replace("collections.abc.", "").replace("Literal[", "one of [")
