@@ -1,6 +1,7 @@
 """The columns of the tables of a zoo that a job makes: what each holds, in which unit."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -8,6 +9,9 @@ from jaxtyping import Shaped
 from data_gen.config import HYPERPARAMETERS, Job
 from zoo.store.entries import ColumnEntry, ColumnType
 
+KIND: Literal["classification"] = "classification"
+LOSS = "cross_entropy"
+"""What networks of a job do, and what their training made small."""
 COLUMNS: dict[str, ColumnEntry] = {
     "network_id": ColumnEntry(role="id", dtype="int64", range=(0, None)),
     "seed": ColumnEntry(role="info", dtype="int64"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data_gen.columns import job_columns
+from data_gen.columns import KIND, LOSS, job_columns
 from data_gen.config import Job
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
@@ -275,10 +275,10 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
         task=TaskEntry(
-            kind="classification",
+            kind=KIND,
             input_shape=task.input_shape,
             output_shape=(task.num_classes,),
-            loss="cross_entropy",
+            loss=LOSS,
         ),
         columns=job_columns(job, full_table(job, task, torch.arange(1))),
         paired=True,

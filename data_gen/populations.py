@@ -40,13 +40,8 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
     Raises:
         ValueError: If the architecture does not fit the task, or an option does not fit it.
     """
-    config = job.populations[name]
     try:
-        architecture = build_standard(config, task)
-        if config.asymmetry is not None:
-            kind, options = named(config.asymmetry, "kind")
-            seed = key(job.seed, "constants", kind)
-            architecture = make_asymmetric(architecture, kind, options, seed)
+        architecture = twin_of(job, name, build_standard(job.populations[name], task))
     except ValueError as error:
         raise ValueError(f"population {name!r}: {error}") from error
     columns = {"checkpoint_steps", *job.hyperparameters, *COLUMNS}
@@ -57,3 +52,24 @@ def build_population(job: Job, name: str, task: Task) -> Architecture:
             "rename them"
         )
     return architecture
+
+
+def twin_of(job: Job, name: str, standard: Architecture) -> Architecture:
+    """The architecture of a population with its asymmetry.
+
+    Args:
+        job: The job.
+        name: Name of the population.
+        standard: Its architecture without the asymmetry.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        ValueError: If an option does not fit the architecture.
+    """
+    asymmetry = job.populations[name].asymmetry
+    if asymmetry is None:
+        return standard
+    kind, options = named(asymmetry, "kind")
+    return make_asymmetric(standard, kind, options, key(job.seed, "constants", kind))

@@ -93,6 +93,7 @@ LAW = {
         "data_gen.executors",
         "data_gen.folder",
         "data_gen.generation",
+        "data_gen.populations",
         "data_gen.shard",
         "data_gen.tasks",
         "data_gen.training",

@@ -6,9 +6,10 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 
+from data_gen.config import Job
+from data_gen.integrity.built import compare_with_architecture, compare_with_job
 from zoo.store.bounds import MANIFEST_NAME, check_bytes
 from zoo.store.columns import has_diverged, read_columns
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, ShardEntry, splitting_digest
@@ -50,6 +51,7 @@ class PopulationCheck:
         directory: The zoo.
         manifest: Its manifest.
         name: The population.
+        job: The job that made it, None if none did or it is not known.
         constants: Its constants, once they have been read.
         table: Columns that are compared across shards and populations, of all networks; empty if a
             shard is wrong.
@@ -58,6 +60,7 @@ class PopulationCheck:
     directory: Path
     manifest: Manifest
     name: str
+    job: Job | None
     constants: Columns = field(default_factory=dict)
     table: Columns = field(default_factory=dict)
 
@@ -104,11 +107,14 @@ class PopulationCheck:
                 yield from self._check_hash(path, entry.constants)
             except StoreError as error:
                 yield fault_of(self.directory, path, error)
-        if entry.architecture is None:
-            return
+                return
+        differences = (
+            compare_with_architecture(self.manifest, self.name, self.constants)
+            if self.job is None
+            else compare_with_job(self.manifest, self.name, self.job, self.constants)
+        )
         try:
-            tensors = {key: torch.from_numpy(array) for key, array in self.constants.items()}
-            entry.build(self.manifest.task, tensors)
+            yield from (Fault(*difference) for difference in differences)
         except ValueError as error:
             yield Fault(MANIFEST_NAME, f"population {self.name!r}: {escape(str(error))}")
 

@@ -138,8 +138,9 @@ def _order(directory: Path, wrong: set[str], made: Manifest, rewrite: bool) -> l
     """What is to be put in place or moved aside, the manifest last."""
     entries = made.entries()
     files = {path for path, entry in entries.items() if not _is(directory, path, entry)}
-    strays = {path for path in wrong if path not in entries and path.endswith(".h5")}
-    last = [name for name in (CARD_NAME, MANIFEST_NAME) if rewrite or name in wrong]
+    ours = (CARD_NAME, MANIFEST_NAME)
+    strays = {path for path in wrong if path not in entries and path not in ours}
+    last = [name for name in ours if rewrite or name in wrong]
     return [*sorted(files | strays), *last]
 
 

@@ -5,23 +5,33 @@ Is every file of a zoo what its manifest says, and do its networks do what their
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from data_gen.columns import COLUMNS
-from data_gen.config import Job
+from data_gen.columns import COLUMNS, KIND, LOSS
+from data_gen.config import HYPERPARAMETERS, Job
+from data_gen.integrity.built import unproved
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
 from zoo.sharing.card import render_header
 from zoo.store.bounds import MANIFEST_NAME, inside
-from zoo.store.entries import DEFAULT, default_splitting
+from zoo.store.entries import DEFAULT
 from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
 from zoo.store.proof import prove
 
+_OBEYED = (
+    ".huggingface.yaml",
+    "dataset_infos.json",
+    "state.json",
+    "dataset_dict.json",
+    "dataset_info.json",
+)
+"""What `datasets` reads beside a card, or takes for the end of its search, in any version."""
 NO_JOB = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 """What validators of jobs say to JSON that is none."""
 
@@ -62,18 +72,18 @@ def verify_zoo(
         manifest = read_manifest(directory)
     except StoreError as error:
         return [fault_of(directory, MANIFEST_NAME, error)]
-    tables, faults = _check_files(directory, manifest)
-    num_files, num_populations = len(manifest.entries()), len(manifest.populations)
-    report(
-        f"{num_files} files of {num_populations} populations: hashes, schema, ids, pairing, fixed "
-        "entries, HDF5"
-    )
-    if manifest.config is None:
-        report("accuracies not computed again: no job made the zoo")
-        return faults
     job, wrong = _check_job(manifest)
+    tables, faults = _check_files(directory, manifest, None if wrong else job)
     faults = [*wrong, *faults]
-    if job is None or any(fault.path == MANIFEST_NAME for fault in faults):
+    report(
+        f"{len(manifest.entries())} files of {len(manifest.populations)} populations: hashes, "
+        "schema, ids, pairing, fixed entries, weight spaces, constants, HDF5"
+    )
+    if any(fault.path == MANIFEST_NAME for fault in faults):
+        return faults
+    if job is None:
+        for reason in unproved(manifest):
+            report(reason)
         return faults
     task, count, why = task_to_sample(job, sample, trust_task, task_path)
     report(why)
@@ -84,12 +94,14 @@ def verify_zoo(
     return faults
 
 
-def _check_files(directory: Path, manifest: Manifest) -> tuple[dict[str, Columns], list[Fault]]:
+def _check_files(
+    directory: Path, manifest: Manifest, job: Job | None
+) -> tuple[dict[str, Columns], list[Fault]]:
     """Tables of the populations whose files are sound, and what is wrong with all files."""
     tables: dict[str, Columns] = {}
     faults: list[Fault] = []
     for name in manifest.populations:
-        check = PopulationCheck(directory, manifest, name)
+        check = PopulationCheck(directory, manifest, name, job)
         wrong = list(check.run())
         faults += wrong
         if not wrong:
@@ -104,7 +116,9 @@ def _check_files(directory: Path, manifest: Manifest) -> tuple[dict[str, Columns
 
 
 def _check_job(manifest: Manifest) -> tuple[Job | None, list[Fault]]:
-    """The job of a zoo, and whether the manifest is what it would have made."""
+    """The job of a zoo, None if none made it, and what the manifest says otherwise."""
+    if manifest.config is None:
+        return None, []
     text = json.dumps(manifest.config, sort_keys=True)
     wrong = []
     if hashlib.sha256(text.encode()).hexdigest() != manifest.config_sha256:
@@ -125,14 +139,25 @@ def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
     )
     if promised != stored or not manifest.paired:
         yield "populations: not those of the job in config"
-    splitting = default_splitting(job.split.counts(job.count))
-    if any(p.splittings != {DEFAULT: splitting} for p in manifest.populations.values()):
+    # Not the ids: a stranger's count may be huge, and those of the files are compared elsewhere.
+    expected = ("symzoo", job.split.counts(job.count))
+    splittings = [p.splittings[DEFAULT] for p in manifest.populations.values()]
+    if any((splitting.origin, splitting.sizes) != expected for splitting in splittings):
         yield "splittings: not those of the job in config"
-    hyperparameters = manifest.columns_of("hyperparameter")
-    others = {n: c for n, c in manifest.columns.items() if n not in hyperparameters}
-    expected = {n: c for n, c in COLUMNS.items() if n not in job.hyperparameters}
-    if (hyperparameters, others) != (tuple(job.hyperparameters), expected):
+    if not _has_columns_of(job, manifest):
         yield "columns: not those of the job in config"
+    if (manifest.task.kind, manifest.task.loss) != (KIND, LOSS):
+        yield f"task: expected {KIND} with the loss {LOSS}"
+
+
+def _has_columns_of(job: Job, manifest: Manifest) -> bool:
+    """Whether columns are those of a job; types of hyperparameters are those of the files."""
+    others = dict(manifest.columns)
+    names = manifest.columns_of("hyperparameter")
+    ranges = [(name, others.pop(name).range) for name in names]
+    expected = {n: c for n, c in COLUMNS.items() if n not in job.hyperparameters}
+    drawn = [(name, HYPERPARAMETERS[name].range) for name in job.hyperparameters]
+    return (ranges, others) == (drawn, expected)
 
 
 def _check_pairs(manifest: Manifest, tables: dict[str, dict[str, np.ndarray]]) -> Iterator[Fault]:
@@ -165,7 +190,11 @@ def _check_card(directory: Path, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _strays(directory: Path, manifest: Manifest) -> Iterator[Fault]:
-    """Files that a glob of the card takes for shards and the manifest does not know."""
+    """Files that the manifest does not know and `load_dataset` obeys, or takes for shards."""
+    obeyed = [*_OBEYED, *(path.name for path in directory.glob("*.py"))]
+    for name in obeyed:
+        if os.path.lexists(directory / name):
+            yield Fault(escape(name), "no file of a zoo, and load_dataset obeys it")
     for name, entry in manifest.populations.items():
         known = {*entry.shards, *entry.trajectory}
         for folder in (name, f"{name}.trajectory"):

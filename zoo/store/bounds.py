@@ -5,7 +5,8 @@ Its length, its depth, and the memory of what it describes.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from zoo.architectures.base import MODULE
 from zoo.params import Params
 from zoo.store.atomic import sha256
 from zoo.store.entries import ShardEntry
-from zoo.store.file_map import MAX_JSON, bounded_json, check_name, check_version
+from zoo.store.file_map import MAX_JSON, bounded_json, check_name, check_version, refuse
 from zoo.store.mapped import StoreError, escape, map_file, refusals
 from zoo.weight_space import WeightSpace
 
@@ -52,11 +53,27 @@ def read_json(path: Path, what: str = "a manifest") -> bytes:
     raw = bytes(data)
     with refusals(path):
         content = bounded_json(raw, MAX_VALUES, what)
+        _check_numbers(content, what)
         if isinstance(content, dict) and content.get("format") == "symzoo":
             version = content.get("version")
             if type(version) is int:
                 check_version(version)
     return raw
+
+
+def _check_numbers(content: object, what: str) -> None:
+    """Refuse numbers that no column of a zoo could hold."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            refuse(f"{what} holds a number that is not finite")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            refuse(f"{what} holds {value!s:.30}; expected integers of 64 bits")
 
 
 def inside(directory: Path, relative: str) -> Path:
@@ -173,7 +190,22 @@ def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Param
         constants: Constants as stored.
 
     Returns:
-        The architecture.
+        The architecture. One that cannot be built raises StoreError.
+    """
+    standard = rebuild_standard(description, space)
+    with _told_of(description["architecture"]):
+        return replace(standard, space=space, constants=constants)
+
+
+def rebuild_standard(description: Mapping[str, Any], space: WeightSpace) -> Architecture:
+    """Build an architecture without its asymmetry: with the space and constants of its builder.
+
+    Args:
+        description: As `Architecture.description` gives it.
+        space: Weight space as stored; it bounds what is built.
+
+    Returns:
+        The standard architecture.
 
     Raises:
         StoreError: If it was a module, or the stored weight space is not that of the named
@@ -192,13 +224,20 @@ def rebuild(description: Mapping[str, Any], space: WeightSpace, constants: Param
     builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
     ours = builder is not None and builder.__module__.startswith("zoo.")
     build = partial(build_architecture, str(name), options, input_shape, num_classes)
-    try:
+    with _told_of(architecture):
         if ours:  # without memory first: what does not fit the stored space is never allocated
             with torch.device("meta"):
                 _same_shapes(build(), space, architecture)
         standard = build()
         _same_shapes(standard, space, architecture)
-        return replace(standard, space=space, constants=constants)
+        return standard
+
+
+@contextmanager
+def _told_of(architecture: Mapping[str, Any]) -> Iterator[None]:
+    """Errors of building say what was to be built."""
+    try:
+        yield
     except StoreError:
         raise
     except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:

@@ -11,10 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from zoo.architectures import Architecture
 from zoo.config import StrictModel, first_error
-from zoo.params import Params
-from zoo.store.bounds import MANIFEST_NAME, checked_space, inside, read_json, rebuild
+from zoo.store.bounds import MANIFEST_NAME, checked_space, inside, read_json
 from zoo.store.entries import (
     DEFAULT,
     SHA256,
@@ -112,18 +110,17 @@ class PopulationEntry(StrictModel):
         """The weight space of the effective parameters."""
         return checked_space(self.space)
 
-    def build(self, task: TaskEntry, constants: Params) -> Architecture:
-        """The architecture with its stored constants.
+    def description(self, task: TaskEntry) -> dict[str, Any]:
+        """What the architecture is built from, as `Architecture.description` gives it.
 
         Args:
             task: What the networks do.
-            constants: Constants as stored.
 
         Returns:
-            The architecture.
+            The description.
 
         Raises:
-            StoreError: If it is not known, or cannot be built.
+            StoreError: If it is not known.
         """
         outputs = task.output_shape or ()
         if self.architecture is None or task.input_shape is None or len(outputs) != 1:
@@ -131,12 +128,11 @@ class PopulationEntry(StrictModel):
                 "the zoo does not say what its networks compute, only their parameters and weight "
                 "space"
             )
-        described = {
+        return {
             "architecture": self.architecture,
             "input_shape": list(task.input_shape),
             "num_classes": outputs[0],
         }
-        return rebuild(described, self.weight_space, constants)
 
 
 _Entry = TypeVar("_Entry")

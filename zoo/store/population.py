@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.architectures import Architecture
 from zoo.architectures.base import MODULE, constants_of, count_free
 from zoo.params import Params, free_entries
+from zoo.store.bounds import rebuild
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry
 from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError
@@ -80,7 +81,8 @@ class Population:
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return self._entry.build(self.manifest.task, self.constants)
+        description = self._entry.description(self.manifest.task)
+        return rebuild(description, self.space, self.constants)
 
     @property
     def free(self) -> Params:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.architectures.base import written_axis
 from zoo.store.bounds import check_file
 from zoo.store.columns import check_columns, type_name
 from zoo.store.entries import ShardEntry
@@ -179,6 +180,5 @@ def is_constant(name: str, dtype: str, shape: tuple[int, ...], space: WeightSpac
     if _CONSTANTS.get(kind) != dtype:
         return False
     if kind == "mixing":
-        is_square = len(shape) == 2 and shape[0] == shape[1]
-        return is_square and of in space.groups
+        return of in space.groups and shape == (space.size(written_axis(space, of)),) * 2
     return of in space.shapes and (space.shapes[of] or (1,)) == (shape or (1,))

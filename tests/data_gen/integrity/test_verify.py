@@ -24,7 +24,8 @@ def test_a_whole_zoo_has_no_faults_and_what_was_checked_is_told(original):
     said = []
     assert verify_zoo(original, report=said.append) == []
     assert said == [
-        "10 files of 2 populations: hashes, schema, ids, pairing, fixed entries, HDF5",
+        "10 files of 2 populations: hashes, schema, ids, pairing, fixed entries, weight spaces, "
+        "constants, HDF5",
         "train and test accuracies of 4 networks of each population computed again",
     ]
 

@@ -23,7 +23,7 @@ from tests.zoo.traced.pairs import (
 )
 from zoo.architectures import Architecture, syre, w_asymmetric
 from zoo.architectures.base import MODULE
-from zoo.store.manifest import rebuild
+from zoo.store.bounds import rebuild
 from zoo.store.mapped import StoreError
 from zoo.testing.architecture import LAWS
 from zoo.tracing.tracer import module_params, trace

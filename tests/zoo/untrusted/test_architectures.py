@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from zoo.architectures import build_architecture
-from zoo.store.bounds import checked_space
-from zoo.store.manifest import rebuild
+from zoo.store.bounds import checked_space, rebuild
 from zoo.store.mapped import StoreError
 from zoo.weight_space import NeuronGroup, WeightSpace
 

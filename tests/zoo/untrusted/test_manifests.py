@@ -50,7 +50,7 @@ REFUSED = {
     ),
     "huge rows": (
         lambda d: standard(d)["shards"][SHARD].update(rows=10**30),
-        "less than or equal|valid integer|parse",
+        "expected integers of 64 bits",
     ),
     "more rows than fit": (
         lambda d: standard(d)["shards"][SHARD].update(rows=10**6),
@@ -195,6 +195,14 @@ REFUSED = {
     ),
     "name of a view": (lambda d: d.update(views={"\x1b": ["standard"]}), "population name"),
     "job without a hash": (lambda d: d.update(config={}), "expected both or neither"),
+    "size of a group of no axis": (
+        lambda d: standard(d)["space"]["groups"]["h1"].update(size=2**63),
+        "a manifest holds 9223372036854775808; expected integers of 64 bits",
+    ),
+    "option of an architecture": (
+        lambda d: standard(d)["architecture"].update(hidden=[-(10**40)]),
+        "a manifest holds -1000.*; expected integers of 64 bits",
+    ),
     "source": (
         lambda d: d.update(source={"importer": "x", "version": "1", "url": "\x1b]8;;evil"}),
         "source.url: expected at most",
@@ -289,3 +297,10 @@ def test_the_files_of_a_population_are_in_the_order_of_their_networks(folder):
         ("validation", 4, 2),
         ("test", 6, 2),
     ]
+
+
+def test_a_number_that_json_has_and_floats_have_not_is_refused(folder):
+    text = (folder / "zoo.json").read_text()
+    (folder / "zoo.json").write_text(text.replace('"version"', '"other": -1e999, "version"', 1))
+    with pytest.raises(StoreError, match="a manifest holds a number that is not finite"):
+        zoo.load(folder)
