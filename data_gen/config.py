@@ -4,7 +4,8 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,16 @@ from data_gen.tasks.task import TaskConfig
 from data_gen.training.optim import OPTIMIZERS, SCHEDULES
 from data_gen.training.precision import Precision
 from zoo.architectures.table import check_architecture, check_asymmetry
-from zoo.config import ConfigError, StrictModel, read_config
+from zoo.config import (
+    ConfigError,
+    EntryError,
+    Flag,
+    Number,
+    StrictModel,
+    Whole,
+    entry,
+    read_config,
+)
 from zoo.store.entries import SPLITS
 from zoo.store.manifest import check_population_names
 
@@ -42,18 +52,25 @@ def named(options: Mapping[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
     return others.pop(key, None), others
 
 
-def _known_architecture(value: dict[str, Any]) -> dict[str, Any]:
-    check_architecture(*named(value, "name"))
+def _known(
+    check: Callable[[str | None, dict[str, Any]], object], key: str, value: dict[str, Any]
+) -> dict[str, Any]:
+    """Check a name and, each with a line of its own in errors, its options."""
+    name, options = named(value, key)
+    with entry(key):
+        check(name, {})
+    for option, setting in options.items():
+        with entry(option):
+            check(name, {option: setting})
     return value
 
 
-def _known_asymmetry(value: dict[str, Any]) -> dict[str, Any]:
-    check_asymmetry(*named(value, "kind"))
-    return value
-
-
-ArchitectureOptions = Annotated[dict[str, Any], AfterValidator(_known_architecture)]
-AsymmetryOptions = Annotated[dict[str, Any], AfterValidator(_known_asymmetry)]
+ArchitectureOptions = Annotated[
+    dict[str, Any], AfterValidator(partial(_known, check_architecture, "name"))
+]
+AsymmetryOptions = Annotated[
+    dict[str, Any], AfterValidator(partial(_known, check_asymmetry, "kind"))
+]
 
 
 class PopulationConfig(StrictModel):
@@ -71,9 +88,9 @@ class PopulationConfig(StrictModel):
 class SplitConfig(StrictModel):
     """Shares of the networks; they add up to 1."""
 
-    train: float = Field(default=0.5, gt=0, le=1)
-    validation: float = Field(default=0.25, ge=0, lt=1)
-    test: float = Field(default=0.25, ge=0, lt=1)
+    train: Number = Field(default=0.5, gt=0, le=1)
+    validation: Number = Field(default=0.25, ge=0, lt=1)
+    test: Number = Field(default=0.25, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _sum(self) -> "SplitConfig":
@@ -85,13 +102,15 @@ class SplitConfig(StrictModel):
     def counts(self, count: int) -> dict[str, int]:
         """Networks in each split; the split is by id, the first ids are the training ones.
 
+        There is at least one training network.
+
         Args:
             count: Networks in a population.
 
         Returns:
             Number of networks by split, adding up to `count`.
         """
-        train = round(count * self.train)
+        train = max(1, round(count * self.train))
         validation = min(round(count * self.validation), count - train)
         return dict(zip(SPLITS, (train, validation, count - train - validation), strict=True))
 
@@ -120,13 +139,13 @@ class Job(StrictModel):
     task: TaskConfig
     populations: dict[str, PopulationConfig] = Field(min_length=1)
     hyperparameters: dict[str, Distribution]
-    count: int = Field(ge=1, le=10**8)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    count: Whole = Field(ge=1, le=10**8)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
     split: SplitConfig = SplitConfig()
-    shard_size: int = Field(500, ge=1)
-    checkpoints: int = Field(default=0, ge=0)
+    shard_size: Whole = Field(500, ge=1)
+    checkpoints: Whole = Field(default=0, ge=0)
     laws: Literal["declared", "found"] | None = None
-    checkpoint_metrics: bool = False
+    checkpoint_metrics: Flag = False
     precision: Precision | None = None
 
     _names = field_validator("populations")(check_population_names)
@@ -134,16 +153,16 @@ class Job(StrictModel):
     @field_validator("hyperparameters")
     @classmethod
     def _fill_and_check(cls, given: dict[str, Distribution]) -> dict[str, Distribution]:
-        unknown = [name for name in given if name not in HYPERPARAMETERS]
-        if unknown:
-            raise ValueError(
-                f"unknown hyperparameter {unknown[0]!r}; known are {list(HYPERPARAMETERS)}"
-            )
+        for name in given:
+            if name not in HYPERPARAMETERS:
+                known = list(HYPERPARAMETERS)
+                raise EntryError(name, f"unknown hyperparameter {name!r}; known are {known}")
         if ("steps" in given) == ("epochs" in given):
             raise ValueError("expected exactly one of 'steps' and 'epochs'")
         given = {name: HYPERPARAMETERS[name].whole(d) for name, d in given.items()}
         for name, distribution in given.items():
-            HYPERPARAMETERS[name].check(name, distribution)
+            with entry(name):
+                HYPERPARAMETERS[name].check(distribution)
         full = {
             name: Distribution(fixed=rule.default)
             for name, rule in HYPERPARAMETERS.items()

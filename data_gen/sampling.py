@@ -11,8 +11,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from data_gen.rng import key, uniform
-from zoo.architectures.table import LARGEST
-from zoo.config import StrictModel
+from zoo.architectures.table import is_storable
+from zoo.config import Number, StrictModel, Whole, whole
 
 Value = bool | int | float | str
 
@@ -32,9 +32,9 @@ class Distribution(StrictModel):
 
     fixed: Value | None = None
     choice: tuple[Value, ...] | None = None
-    uniform: tuple[float, float] | None = None
-    log_uniform: tuple[float, float] | None = None
-    int_range: tuple[int, int] | None = None
+    uniform: tuple[Number, Number] | None = None
+    log_uniform: tuple[Number, Number] | None = None
+    int_range: tuple[Whole, Whole] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class Distribution(StrictModel):
             raise ValueError("choice: expected at least one value")
         if name in ("uniform", "log_uniform", "int_range"):
             low, high = value
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            if not low <= high:
                 raise ValueError(f"{name}: expected low <= high, found low = {low}, high = {high}")
             if name == "log_uniform" and low <= 0:
                 raise ValueError(f"log_uniform: expected low > 0, found {low}")
@@ -93,10 +93,6 @@ class Distribution(StrictModel):
         return np.exp(between) if name == "log_uniform" else between
 
 
-def _whole(value: Value | None) -> Value | None:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 @dataclass(frozen=True)
 class Hyperparameter:
     """What a hyperparameter may be.
@@ -130,15 +126,14 @@ class Hyperparameter:
         """The distribution, `1e3` as the integer 1,000 if only integers are valid."""
         if not self.integer:
             return distribution
-        fixed, choice = _whole(distribution.fixed), distribution.choice
-        whole = {"fixed": fixed, "choice": choice and tuple(map(_whole, choice))}
-        return distribution.model_copy(update=whole)
+        fixed, choice = whole(distribution.fixed), distribution.choice
+        update = {"fixed": fixed, "choice": choice and tuple(map(whole, choice))}
+        return distribution.model_copy(update=update)
 
-    def check(self, name: str, distribution: Distribution) -> None:
+    def check(self, distribution: Distribution) -> None:
         """Refuse a distribution that can draw an invalid value.
 
         Args:
-            name: Name of the hyperparameter.
             distribution: Its distribution.
 
         Raises:
@@ -147,25 +142,20 @@ class Hyperparameter:
         for value in distribution.extremes:
             if self.options:
                 if value not in self.options:
-                    raise ValueError(
-                        f"{name}: expected one of {list(self.options)}, found {value!r}"
-                    )
+                    raise ValueError(f"expected one of {list(self.options)}, found {value!r}")
                 continue
             # the bounds of a continuous distribution are never of type int
             if isinstance(value, (bool, str)) or (self.integer and not isinstance(value, int)):
                 raise ValueError(
-                    f"{name}: expected {'integers' if self.integer else 'numbers'}, found {value!r}"
+                    f"expected {'integers' if self.integer else 'numbers'}, found {value!r}"
                 )
-            if not abs(value) <= LARGEST:
-                raise ValueError(
-                    f"{name}: expected numbers that float32 holds, found {value!r:.50}"
-                )
+            if not is_storable(value):
+                raise ValueError(f"expected numbers that float32 holds, found {value!r:.50}")
             bounds = ((self.low, self.open_low), (self.high, self.open_high))
             if not self.low <= value <= self.high or (value, True) in bounds:
                 left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
                 raise ValueError(
-                    f"{name}: expected values in {left}{self.low:g}, {self.high:g}{right}, "
-                    f"found {value}"
+                    f"expected values in {left}{self.low:g}, {self.high:g}{right}, found {value}"
                 )
 
 

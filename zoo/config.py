@@ -2,12 +2,21 @@
 
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from annotated_types import Ge, Gt, Lt
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Strict,
+    ValidationError,
+)
 
 MAX_BYTES, MAX_DEPTH = 2**20, 50
 
@@ -43,6 +52,44 @@ Loc = tuple[str | int, ...]
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is meant for the person who wrote it."""
+
+
+class EntryError(ValueError):
+    """What is wrong with one entry of a mapping that is checked as a whole; told with its line.
+
+    Attributes:
+        key: Key of the entry.
+        message: What is wrong with it.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.message = message
+
+
+@contextmanager
+def entry(key: str) -> Iterator[None]:
+    """Errors are of the entry of a mapping."""
+    try:
+        yield
+    except ValueError as error:
+        raise EntryError(key, str(error)) from error
+
+
+def whole(value: Any) -> Any:
+    """A value, `1e3` as the integer 1,000."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict(), BeforeValidator(whole), Ge(-(2**63)), Lt(2**63)]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+NonNegativeWhole = Annotated[Whole, Ge(0)]
+PositiveWhole = Annotated[Whole, Ge(1)]
+NonNegativeNumber = Annotated[Number, Ge(0)]
+PositiveNumber = Annotated[Number, Gt(0)]
+"""What fields of configurations are: `yes` is no number, `"3"` is none, and 1 is no `yes`."""
 
 
 class StrictModel(BaseModel):
@@ -158,6 +205,9 @@ def _apply_override(data: dict[str, Any], override: str) -> Loc:
 def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, str]) -> str:
     """One pydantic error as one line: where, which key, what was expected, what was found."""
     loc: Loc = item["loc"]
+    error = item.get("ctx", {}).get("error")
+    if isinstance(error, EntryError):
+        loc, error = (*loc, error.key), error.message
     key = ".".join(map(str, loc)) or "(top level)"
     what = f"{key}: {item['msg']}, found {item['input']!r}"
     if item["type"] == "extra_forbidden":
@@ -165,7 +215,7 @@ def _describe(item: Any, path: Path, lines: dict[Loc, int], set_by: dict[Loc, st
     elif item["type"] == "missing":
         what = f"key {key!r} is missing"
     elif item["type"] == "value_error":
-        what = f"{key}: {item['ctx']['error']}"
+        what = f"{key}: {error}"
     return f"{_place(loc, path, lines, set_by)}: {what}"
 
 

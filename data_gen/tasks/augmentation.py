@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from data_gen.rng import fold, integers, key
-from zoo.config import StrictModel
+from zoo.config import Flag, StrictModel, Whole
 
 NUM_DRAWS = 5
 
@@ -26,9 +26,9 @@ class Augmentation(StrictModel):
         arXiv 1708.04552 (cutout).
     """
 
-    flip: bool = False
-    shift: int = Field(default=0, ge=0)
-    cutout: int = Field(default=0, ge=0)
+    flip: Flag = False
+    shift: Whole = Field(default=0, ge=0)
+    cutout: Whole = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _does_something(self) -> "Augmentation":

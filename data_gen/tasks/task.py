@@ -16,7 +16,7 @@ from data_gen.tasks.augmentation import Augmentation
 from data_gen.tasks.graphs import load_graph, neighborhoods
 from data_gen.tasks.mnist1d import make_mnist1d
 from data_gen.tasks.sbm import NUM_BLOCKS, make_sbm
-from zoo.config import StrictModel
+from zoo.config import EntryError, Flag, StrictModel, Whole
 
 
 class TaskConfig(StrictModel):
@@ -43,11 +43,11 @@ class TaskConfig(StrictModel):
     path: str | None = None
     dataset: str | None = None
     options: dict[str, Any] | None = None
-    grey: bool = False
-    resize: int | None = Field(default=None, ge=1)
-    train_size: int | None = Field(default=None, ge=1)
-    test_size: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    grey: Flag = False
+    resize: Whole | None = Field(default=None, ge=1)
+    train_size: Whole | None = Field(default=None, ge=1)
+    test_size: Whole | None = Field(default=None, ge=1)
+    seed: Whole = Field(default=0, ge=0)
     augment: Augmentation | None = None
 
     @field_validator("name")
@@ -61,7 +61,7 @@ class TaskConfig(StrictModel):
     def _options_fit(self) -> "TaskConfig":
         for option, tasks in _OPTIONS.items():
             if self.name in _OWN and self.name not in tasks and getattr(self, option):
-                raise ValueError(f"{option}: not an option of the task {self.name!r}")
+                raise EntryError(option, f"not an option of the task {self.name!r}")
         return self
 
 

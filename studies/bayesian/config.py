@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from data_gen.config import ArchitectureOptions, AsymmetryOptions
 from data_gen.tasks.task import TaskConfig
 from studies.common.base import PlainConfig
-from zoo.config import StrictModel
+from zoo.config import NonNegativeWhole, PositiveNumber, PositiveWhole, StrictModel, Whole
 
 Kinds = Annotated[dict[str, AsymmetryOptions | None], Field(min_length=1)]
 
@@ -32,18 +32,18 @@ class Chains(StrictModel):
             this.
     """
 
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (8, 8)
+    hidden: Annotated[tuple[PositiveWhole, ...], Field(min_length=1)] = (8, 8)
     activation: str = "silu"
     asymmetries: Kinds
-    points: PositiveInt = 200
-    test_points: PositiveInt = 100
-    noise: PositiveFloat = 0.25
-    prior_std: PositiveFloat = 1.0
-    chains: Annotated[int, Field(ge=2)] = 8
-    warmup: NonNegativeInt = 500
-    draws: Annotated[int, Field(ge=4)] = 1000
-    leapfrog: PositiveInt = 30
-    step_size: PositiveFloat = 0.03
+    points: PositiveWhole = 200
+    test_points: PositiveWhole = 100
+    noise: PositiveNumber = 0.25
+    prior_std: PositiveNumber = 1.0
+    chains: Annotated[Whole, Field(ge=2)] = 8
+    warmup: NonNegativeWhole = 500
+    draws: Annotated[Whole, Field(ge=4)] = 1000
+    leapfrog: PositiveWhole = 30
+    step_size: PositiveNumber = 0.03
 
 
 class Bayesian(PlainConfig):
@@ -73,19 +73,19 @@ class Bayesian(PlainConfig):
     task: TaskConfig
     architectures: Annotated[dict[str, ArchitectureOptions], Field(min_length=1)]
     asymmetries: Kinds
-    ranks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (4,)
-    init_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
-    prior_std: PositiveFloat = 1.0
-    initial_std: PositiveFloat = 0.01
-    lr: PositiveFloat = 1e-3
-    batch_size: PositiveInt = 64
-    epochs: PositiveInt = 50
-    records: PositiveInt = 10
-    seeds: PositiveInt = 10
-    samples: PositiveInt = 10
-    train_images: PositiveInt | None = None
+    ranks: Annotated[tuple[NonNegativeWhole, ...], Field(min_length=1)] = (4,)
+    init_scales: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] = (1.0,)
+    prior_std: PositiveNumber = 1.0
+    initial_std: PositiveNumber = 0.01
+    lr: PositiveNumber = 1e-3
+    batch_size: PositiveWhole = 64
+    epochs: PositiveWhole = 50
+    records: PositiveWhole = 10
+    seeds: PositiveWhole = 10
+    samples: PositiveWhole = 10
+    train_images: PositiveWhole | None = None
     chains: Chains | None = None
-    num_bootstrap: PositiveInt = 1000
+    num_bootstrap: PositiveWhole = 1000
 
     @model_validator(mode="after")
     def _records_fit(self) -> "Bayesian":

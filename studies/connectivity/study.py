@@ -43,6 +43,7 @@ from studies.common.evaluation import (
 from studies.common.grid import PLACE, Measurement, plan_cells, population_cells
 from studies.common.segments import evaluate_segment
 from studies.connectivity.report import make_report, make_tables
+from zoo.config import Flag, Whole
 from zoo.params import Params, select
 from zoo.store.population import Population
 from zoo.store.zoo import load
@@ -69,14 +70,14 @@ class Connectivity(StudyConfig):
 
     populations: tuple[str, ...] | None = None
     alignments: tuple[str, ...] = tuple(ALIGNMENTS)
-    pairs: int | None = Field(None, ge=1)
-    points: int = Field(25, ge=3)
-    num_train: int | None = Field(None, ge=1)
-    num_test: int | None = Field(None, ge=1)
-    match_images: int = Field(1000, ge=2)
-    num_restarts: int = Field(1, ge=1)
-    repair: bool = False
-    seed: int = Field(0, ge=0)
+    pairs: Whole | None = Field(None, ge=1)
+    points: Whole = Field(25, ge=3)
+    num_train: Whole | None = Field(None, ge=1)
+    num_test: Whole | None = Field(None, ge=1)
+    match_images: Whole = Field(1000, ge=2)
+    num_restarts: Whole = Field(1, ge=1)
+    repair: Flag = False
+    seed: Whole = Field(0, ge=0)
 
     @field_validator("alignments")
     @classmethod

@@ -2,18 +2,17 @@
 
 from typing import Annotated
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
 from data_gen.training.optim import OPTIMIZERS
 from studies.common.base import StudyConfig
-from zoo.config import StrictModel
+from zoo.config import (
+    NonNegativeNumber,
+    NonNegativeWhole,
+    PositiveNumber,
+    PositiveWhole,
+    StrictModel,
+)
 
 BRIDGES = ("hyperparameters", "conserved", "initial", "final")
 
@@ -29,9 +28,9 @@ class Descent(StrictModel):
     """
 
     optimizer: str = "sgd"
-    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.2, 0.1, 0.05, 0.025)
-    momentum: NonNegativeFloat = 0.0
-    weight_decay: NonNegativeFloat = 0.0
+    lrs: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] = (0.2, 0.1, 0.05, 0.025)
+    momentum: NonNegativeNumber = 0.0
+    weight_decay: NonNegativeNumber = 0.0
 
     @field_validator("optimizer")
     @classmethod
@@ -65,19 +64,19 @@ class Conservation(StudyConfig):
 
     populations: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     descents: Annotated[dict[str, Descent], Field(min_length=1)]
-    steps: PositiveInt = 400
-    batch_size: PositiveInt = 64
-    records: PositiveInt = 10
-    networks: PositiveInt = 8
+    steps: PositiveWhole = 400
+    batch_size: PositiveWhole = 64
+    records: PositiveWhole = 10
+    networks: PositiveWhole = 8
     bridges: tuple[str, ...] = BRIDGES
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "test_accuracy",
         "half_time",
         "sharpness",
     )
-    num_train: PositiveInt = 500
-    seed: NonNegativeInt = 0
-    num_bootstrap: PositiveInt = 1000
+    num_train: PositiveWhole = 500
+    seed: NonNegativeWhole = 0
+    num_bootstrap: PositiveWhole = 1000
 
     @field_validator("bridges")
     @classmethod

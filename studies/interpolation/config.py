@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from studies.common.base import StudyConfig
+from zoo.config import Flag, Whole
 
 
 class Interpolation(StudyConfig):
@@ -27,11 +28,11 @@ class Interpolation(StudyConfig):
 
     populations: tuple[str, ...] | None = Field(None, min_length=1)
     baseline: str = "standard"
-    num_points: int = Field(25, ge=3)
-    num_networks: int | None = Field(None, ge=1)
-    num_images: int | None = Field(None, ge=1)
-    label_smoothing: bool = False
+    num_points: Whole = Field(25, ge=3)
+    num_networks: Whole | None = Field(None, ge=1)
+    num_images: Whole | None = Field(None, ge=1)
+    label_smoothing: Flag = False
     dtype: Literal["float32", "float64"] = "float64"
-    block: int = Field(50, ge=1)
-    num_bins: int = Field(5, ge=1)
-    num_bootstrap: int = Field(1000, ge=100)
+    block: Whole = Field(50, ge=1)
+    num_bins: Whole = Field(5, ge=1)
+    num_bootstrap: Whole = Field(1000, ge=100)

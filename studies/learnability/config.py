@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from metanet.inputs.treatments import NONE
 from studies.common.base import StudyConfig
+from zoo.config import Flag, Number, PositiveWhole, Whole
 
 FLOOR = "hparams"
 All = Literal["all"]
@@ -21,7 +22,7 @@ def _names_or_all(value: Any) -> Any:
     return value if value == "all" else _as_tuple(value)
 
 
-Sizes = Annotated[tuple[PositiveInt | All, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Sizes = Annotated[tuple[PositiveWhole | All, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
@@ -64,19 +65,19 @@ class Learnability(StudyConfig):
     treated_num_train: Sizes | None = None
     num_train: Sizes = ("all",)
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[Annotated[Whole, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
     ] = (0,)
     targets: Names = ("test_accuracy",)
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    shuffled: bool | str = False
-    transfer: bool = False
+    shuffled: Flag | str = False
+    transfer: Flag = False
     transfer_zoos: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
     reach: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(_as_tuple)
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...], BeforeValidator(_as_tuple)
     ] = (0.5, 0.8)
-    num_bootstrap: PositiveInt = 1000
-    match_bins: PositiveInt = 16
-    match_minimum: PositiveInt = 30
+    num_bootstrap: PositiveWhole = 1000
+    match_bins: PositiveWhole = 16
+    match_minimum: PositiveWhole = 30
 
     @field_validator("metanets")
     @classmethod

@@ -42,6 +42,7 @@ from studies.common.evaluation import (
 from studies.common.grid import PLACE, Measurement, plan_cells, population_cells
 from studies.merging.report import make_report, make_tables
 from zoo.architectures import Architecture
+from zoo.config import Flag, Whole
 from zoo.params import Params, select, stack
 from zoo.store.population import Population
 from zoo.store.zoo import load
@@ -63,13 +64,13 @@ class Merging(StudyConfig):
     """
 
     populations: tuple[str, ...] | None = None
-    sizes: tuple[int, ...] = (2, 4, 8, 16)
-    groups: int = Field(8, ge=1)
-    num_train: int | None = Field(None, ge=1)
-    num_test: int | None = Field(None, ge=1)
-    num_restarts: int = Field(1, ge=1)
-    repair: bool = True
-    seed: int = Field(0, ge=0)
+    sizes: tuple[Whole, ...] = (2, 4, 8, 16)
+    groups: Whole = Field(8, ge=1)
+    num_train: Whole | None = Field(None, ge=1)
+    num_test: Whole | None = Field(None, ge=1)
+    num_restarts: Whole = Field(1, ge=1)
+    repair: Flag = True
+    seed: Whole = Field(0, ge=0)
 
     @field_validator("sizes")
     @classmethod

@@ -66,8 +66,8 @@ def test_a_job_becomes_a_zoo(job, tmp_path):
         (
             "kappa: 1.0",
             "kapa: 1.0",
-            "job.yaml:14: populations.w_asymmetric.asymmetry: unknown option 'kapa' of asymmetry "
-            "'w'",
+            "job.yaml:14: populations.w_asymmetric.asymmetry.kapa: unknown option 'kapa' of "
+            "asymmetry 'w'",
         ),
         (
             "name: digits",
@@ -77,7 +77,7 @@ def test_a_job_becomes_a_zoo(job, tmp_path):
         (
             "name: mlp, hidden: [6], act",
             "name: mpl, hidden: [6], act",
-            "job.yaml:11: populations.standard.architecture: unknown architecture 'mpl'",
+            "job.yaml:11: populations.standard.architecture.name: unknown architecture 'mpl'",
         ),
         ("count: 8", "count: many", "job.yaml:5: count:"),
         ("count: 8", "count: [8", "not valid YAML"),

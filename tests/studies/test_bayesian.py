@@ -265,7 +265,7 @@ def test_impossible_configs_are_refused(tmp_path):
     path = Path(cli.__file__).parent / "recipes" / "bayesian-small.yaml"
     for change, message in (
         ("records=99", "expected at most epochs"),
-        ("asymmetries.w_asymmetric.kind=x", "asymmetries.w_asymmetric: unknown asymmetry"),
+        ("asymmetries.w_asymmetric.kind=x", "asymmetries.w_asymmetric.kind: unknown asymmetry"),
         ("chains.asymmetries.w_asymmetric.kappas=1", "unknown option 'kappas'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -17,8 +17,7 @@ from zoo.architectures.siren import build_siren
 from zoo.architectures.transformer import build_transformer
 from zoo.options import check_options
 
-LARGEST = torch.finfo(torch.float32).max
-"""Of the numbers that networks are made of."""
+_LARGEST = torch.finfo(torch.float32).max
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
@@ -142,10 +141,15 @@ def look_up(
     return table[name]
 
 
+def is_storable(value: int | float) -> bool:
+    """Whether a network can be made of a number: float32 holds it, or an integer of 64 bits."""
+    return abs(value) < 2**63 if isinstance(value, int) else abs(value) <= _LARGEST
+
+
 def _check_finite(what: str, value: Any) -> None:
     """Refuse finite numbers that float32, in which networks are stored, does not hold."""
     if isinstance(value, Mapping | list | tuple):
         for part in value.values() if isinstance(value, Mapping) else value:
             _check_finite(what, part)
-    elif isinstance(value, int | float) and LARGEST < abs(value) < math.inf:
+    elif isinstance(value, int | float) and abs(value) < math.inf and not is_storable(value):
         raise ValueError(f"{what}: expected numbers that float32 holds, found {value!r:.50}")

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from zoo.config import StrictModel, first_error
+from zoo.config import EntryError, StrictModel, first_error
 from zoo.store.bounds import MANIFEST_NAME, checked_space, inside, read_json
 from zoo.store.entries import (
     DEFAULT,
@@ -32,7 +32,7 @@ from zoo.store.mapped import StoreError, escape
 from zoo.weight_space import WeightSpace
 
 CARD_NAME = "README.md"
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _MOST_COLUMNS = 256
 _ID = "network_id"
@@ -148,12 +148,14 @@ def check_population_names(populations: dict[str, _Entry]) -> dict[str, _Entry]:
         The same.
 
     Raises:
-        ValueError: If a name is not one.
+        EntryError: If a name is not one.
     """
     for name in populations:
         if not _NAME.fullmatch(name) or name == "constants":
-            raise ValueError(
-                f"population name {name!r}: expected lower-case letters, digits and '_'"
+            raise EntryError(
+                name,
+                f"population name {name!r:.120}: expected up to 100 lower-case letters, digits and "
+                "'_'",
             )
     return populations
 
