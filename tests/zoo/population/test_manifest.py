@@ -70,7 +70,7 @@ def test_a_population_cannot_lead_out_of_the_folder_by_its_name(copy, name):
     edit_manifest(
         copy, lambda data: data["populations"].update({name: data["populations"].pop("standard")})
     )
-    with pytest.raises(StoreError, match="expected lower-case letters, digits and '_'"):
+    with pytest.raises(StoreError, match="up to 100 lower-case letters, digits and '_'"):
         zoo.load(copy)
 
 
