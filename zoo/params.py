@@ -52,6 +52,26 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
     return batch or ()
 
 
+def check_finite(space: WeightSpace, params: Mapping[str, Tensor], what: str = "params") -> None:
+    """Refuse networks with an entry that is NaN or infinite.
+
+    Args:
+        space: The weight space.
+        params: Tensors ``[*batch, *shape]``.
+        what: What they are, for the message.
+
+    Raises:
+        ValueError: If there is one; it names the first network and the tensor.
+    """
+    lead = batch_shape(space, params)
+    for name, shape in space.shapes.items():
+        finite = params[name].isfinite().reshape(*lead, math.prod(shape)).all(-1)
+        if not bool(finite.all()):
+            place = ", ".join(map(str, (~finite).nonzero()[0].tolist()))
+            whose = f"network {place}, " if lead else ""
+            raise ValueError(f"{what}: {whose}tensor {name!r}: expected finite entries")
+
+
 def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, "*batch P"]:
     """Concatenate all entries, tensors in the order of the space, entries in C order.
 

@@ -23,7 +23,7 @@ from torch.func import grad, jvp, vmap
 
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet.inputs.population import PopulationLike, view
-from zoo.params import Params, flatten, unflatten
+from zoo.params import Params, check_finite, flatten, unflatten
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
 
@@ -83,7 +83,9 @@ def _column(
     derived = DERIVED[target]
     path = folder / f"{target}-{split}-v{derived.version}-{population.fingerprint}.npy"
     if not path.is_file():
-        _save(path, derived.compute(population, population.params(split)))
+        params, where = population.params(split), f"population {population.name!r}, {split!r}"
+        check_finite(population.space, params, where)
+        _save(path, derived.compute(population, params))
     return np.load(path, allow_pickle=False)
 
 

@@ -18,7 +18,7 @@ from data_gen.tasks.task import Task, TaskConfig, load_task
 from zoo.architectures import Architecture
 from zoo.architectures.norms import MOMENTUM
 from zoo.architectures.record import count_activations
-from zoo.params import Params, select
+from zoo.params import Params, check_finite, select
 from zoo.store.population import Population
 
 _IMAGES_AT_ONCE = 256
@@ -78,13 +78,29 @@ def all_networks(population: Population) -> tuple[pd.DataFrame, Params]:
 
     Returns:
         Table with a row a network, ordered by network id, and their parameters `[N, *shape]` in the
-        same order.
+        same order. Parameters that are not finite raise ValueError.
     """
     table = table_of_all(population)
     parts = [population.params(split) for split in population.splits]
     params = {name: torch.cat([part[name] for part in parts]) for name in population.space.tensors}
+    check_finite(population.space, params, f"population {population.name!r}")
     keep = torch.from_numpy(~table["diverged"].to_numpy(bool))
     return table.loc[keep.numpy()].reset_index(drop=True), select(params, keep)
+
+
+def checkpoints(population: Population, split: str) -> tuple[Int64[np.ndarray, "N T"], Params]:
+    """Steps and parameters of the networks of a split along training.
+
+    Args:
+        population: The population.
+        split: Name of the split.
+
+    Returns:
+        Steps and `[N, T, *shape]`. Parameters that are not finite raise ValueError.
+    """
+    steps, params = population.trajectory(split)
+    check_finite(population.space, params, f"population {population.name!r}, split {split!r}")
+    return steps, params
 
 
 def evaluate(

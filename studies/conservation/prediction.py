@@ -13,7 +13,7 @@ from jaxtyping import Float
 from metanet.estimator import Metanet
 from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
-from studies.common.evaluation import evaluate, first_images
+from studies.common.evaluation import checkpoints, evaluate, first_images
 from studies.common.grid import PLACE
 from studies.common.intervals import columns_of
 from zoo.params import Params, select
@@ -140,7 +140,7 @@ def initial_quantities(population: Population, split: str) -> Params:
 
 def initial_params(population: Population, split: str) -> Params:
     """Parameters `[N, *shape]` of the initialization."""
-    return select(population.trajectory(split)[1], (slice(None), 0))
+    return select(checkpoints(population, split)[1], (slice(None), 0))
 
 
 def half_times(population: Population, split: str, num_train: int) -> Float[np.ndarray, " N"]:
@@ -154,7 +154,7 @@ def half_times(population: Population, split: str, num_train: int) -> Float[np.n
     Returns:
         Steps; NaN of networks that do not get there, or diverged.
     """
-    steps, params = population.trajectory(split)
+    steps, params = checkpoints(population, split)
     networks = {name: tensor.flatten(0, 1) for name, tensor in params.items()}
     part = first_images(population, num_train, 0)["train"]
     losses, _ = evaluate(population.architecture, networks, part)

@@ -26,6 +26,7 @@ from data_gen.config import Job
 from data_gen.tasks.task import Task, TaskConfig, load_task
 from data_gen.training.runs import TrainingRuns, draw_view, parts_of
 from studies.common.base import Study
+from studies.common.evaluation import checkpoints
 from studies.common.grid import PLACE, Measurement, plan_cells
 from studies.interpolation.config import Interpolation
 from studies.interpolation.curves import measure_curves, segment_losses
@@ -178,7 +179,7 @@ def _task(config: str, dtype: torch.dtype) -> Task:
 @lru_cache(maxsize=1)
 def _ends(zoo: Path, population: str, split: str, _fingerprint: str) -> tuple[Params, Params]:
     """Initial and final parameters of a split; the cells of a split come one after the other."""
-    _, params = load(zoo)[population].trajectory(split)
+    _, params = checkpoints(load(zoo)[population], split)
     start, end = (
         {name: tensor[:, moment].clone() for name, tensor in params.items()} for moment in (0, -1)
     )

@@ -207,14 +207,28 @@ def test_the_params_are_left_alone_and_float32_works():
     assert bool((similarity(space, moved, reference) > similarity(space, params, reference)).all())
 
 
-def test_a_network_that_is_not_finite_stays_and_changes_no_other():
+def test_networks_that_are_not_finite_are_refused():
     space = SPACES["two hidden groups"]
     params, reference = normal(space, 0, (3,)), normal(space, 1)
+    one = {name: tensor[1] for name, tensor in params.items()}
     params["layers.0.weight"][1, 0, 0] = torch.inf
-    together = align(space, params, reference)
-    alone = align(space, {name: tensor[2] for name, tensor in params.items()}, reference)
-    assert torch.equal(together.permutations["h2"][2], alone.permutations["h2"])
-    assert torch.equal(together.permutations["h1"][1], torch.arange(24))
+    refusals = [
+        (params, reference, "params: network 1, tensor 'layers.0.weight': expected finite entries"),
+        (one, reference, "params: tensor 'layers.0.weight': expected finite entries"),
+        (reference, one, "reference: tensor 'layers.0.weight': expected finite entries"),
+    ]
+    for networks, target, message in refusals:
+        with pytest.raises(ValueError, match=message):
+            align(space, networks, target)
+
+
+def test_activations_that_are_not_finite_are_refused():
+    space = SPACES["two hidden groups"]
+    values = {"h1": torch.ones(5, 24)}
+    broken = {"h1": values["h1"].index_fill(0, torch.tensor(2), torch.nan)}
+    for pair in ((values, broken), (broken, values)):
+        with pytest.raises(ValueError, match="activations of group 'h1': expected finite values"):
+            align_activations(space, *pair)
 
 
 def test_a_space_without_symmetries_gives_the_identity():

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import batch_shape
 from zoo.symmetry.action import GroupElement, act, compose, inverse, tensorwise, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
@@ -53,14 +52,15 @@ def align(
         The element `[*batch]`: permutations for all permutable groups, scales too if asked for.
 
     Raises:
-        ValueError: If tensors do not fit the space, the reference has leading axes, or there is no
-            start.
+        ValueError: If tensors do not fit the space or have entries that are not finite, the
+            reference has leading axes, or there is no start.
 
     References:
         Ainsworth, Hayase and Srinivasa 2023, arXiv 2209.04836, section 3.2 and algorithm 1.
     """
     lead, networks = as_rows(space, params)
-    if axes := batch_shape(space, reference):
+    axes, _ = as_rows(space, reference, "reference")
+    if axes:
         raise ValueError(f"align: expected one network as reference, got leading axes {list(axes)}")
     if num_restarts < 1:
         raise ValueError(f"align: expected num_restarts >= 1, got {num_restarts}")
@@ -134,7 +134,8 @@ def align_activations(
         The element `[*batch]`. Groups that are not permutable, or have no activations, stay.
 
     Raises:
-        ValueError: If a group is unknown or in one mapping only, or shapes do not fit.
+        ValueError: If a group is unknown or in one mapping only, shapes do not fit, or an
+            activation is not finite.
 
     References:
         Li et al. 2015, arXiv 1511.07543; Ainsworth et al. 2023, arXiv 2209.04836, section 3.1.
@@ -149,6 +150,8 @@ def align_activations(
     for name, values in activations.items():
         group, target = space.groups[name], reference[name]
         lead = _leading_axes(name, group.size, values.shape, target.shape)
+        if not bool(values.isfinite().all() and target.isfinite().all()):
+            raise ValueError(f"activations of group {name!r}: expected finite values")
         if group.permutable:
             rows = _standardized(values.reshape(-1, *target.shape))
             places = best_places(rows @ _standardized(target[None]).mT)

@@ -63,8 +63,7 @@ def balancing_scales(
 
     Returns:
         For each group with positive or any scaling `[*batch, size]`, float64. A neuron whose
-        entries are all 0 keeps scale 1, and so do all neurons of a network with an entry that is
-        not finite.
+        entries are all 0 keeps scale 1.
     """
     lead, networks = as_rows(space, params)
     scales = balancing_scales_of_rows(space, networks)

@@ -37,7 +37,7 @@ def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
 
     Args:
         space: The weight space.
-        params: Tensors `[*batch, *shape]`.
+        params: Tensors `[*batch, *shape]`; entries that are not finite raise ValueError.
 
     Returns:
         Params of the same shapes.

@@ -8,25 +8,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params, batch_shape, select
+from zoo.params import Params, batch_shape, check_finite, select
 from zoo.weight_space import WeightSpace
 
 Result = TypeVar("Result")
 
 
-def as_rows(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[tuple[int, ...], Params]:
+def as_rows(
+    space: WeightSpace, params: Mapping[str, Tensor], what: str = "params"
+) -> tuple[tuple[int, ...], Params]:
     """Leading axes of networks, and the networks along one axis, without gradients.
 
     Args:
         space: The weight space.
         params: Tensors `[*batch, *shape]`.
+        what: What they are, for messages.
 
     Returns:
         The leading axes, and tensors `[N, *shape]`.
 
     Raises:
-        ValueError: If the params do not fit the space.
+        ValueError: If the params do not fit the space, or an entry is not finite.
     """
+    check_finite(space, params, what)
     lead = batch_shape(space, params)
     count = math.prod(lead)
     rows = {n: params[n].detach().reshape(count, *shape) for n, shape in space.shapes.items()}
