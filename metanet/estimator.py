@@ -204,6 +204,7 @@ class Metanet(Arguments):
         Returns:
             Estimates by name: `r2`, `kendall_tau`, `spearman`, `mae`.
         """
+        check_options("evaluate", Metanet.evaluate, {"num_bootstrap": num_bootstrap})
         return bootstrap(
             *self.predict_examples(population, split), num_bootstrap=num_bootstrap, seed=self.seed
         )

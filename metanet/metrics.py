@@ -5,15 +5,21 @@ network is in a sample. The test set itself has counts of one; a bootstrap resam
 counts, so that 1,000 resamples are a few matrix products, exact, ties included.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from pydantic import Field
+
+from zoo.options import check_value
 
 Counts = Float[np.ndarray, "R N"]
 Values = Float[np.ndarray, "R"]
 PAIR_BLOCK = 2048
+MOST_COUNTS = 2**28
+"""Networks times resamples."""
 
 
 class Estimate(NamedTuple):
@@ -37,7 +43,7 @@ class Spread(NamedTuple):
 def r2(y: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N"]) -> float:
     """Coefficient of determination, ``1 - sum (y - p)^2 / sum (y - mean y)^2``.
 
-    It is NaN if all targets are equal.
+    It is NaN if all targets are equal, and a warning says so.
 
     Args:
         y: Targets.
@@ -46,6 +52,7 @@ def r2(y: Shaped[np.ndarray, "N"], prediction: Shaped[np.ndarray, "N"]) -> float
     Returns:
         At most 1; 0 for predicting the mean.
     """
+    _warn_of_constant(y)
     return _single(_r2, y, prediction)
 
 
@@ -114,8 +121,14 @@ def bootstrap(
 
     Returns:
         One estimate per name in `METRICS`.
+
+    Raises:
+        ValueError: If there are more resamples than fit into memory.
     """
     y, prediction = _checked(y, prediction)
+    most = MOST_COUNTS // len(y)
+    check_value("num_bootstrap", Annotated[int, Field(ge=0, le=most)], num_bootstrap)
+    _warn_of_constant(y)
     counts = resamples(len(y), num_bootstrap, seed)
     tail = (1 - level) / 2
     estimates = {}
@@ -244,6 +257,12 @@ def _single(
 ) -> float:
     y, prediction = _checked(y, prediction)
     return float(metric(y, prediction, np.ones((1, len(y))))[0])
+
+
+def _warn_of_constant(y: np.ndarray) -> None:
+    if len(np.unique(y)) == 1:
+        what = f"all {len(y)} targets are {float(np.asarray(y)[0]):.6g}"
+        warnings.warn(f"R^2 is not defined, NaN: {what}", stacklevel=3)
 
 
 def _checked(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

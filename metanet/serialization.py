@@ -76,7 +76,6 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
     Raises:
         ValueError: If an option cannot be written as JSON, or it runs networks that are a traced
             module.
-        OSError: If it cannot be written; the message says why.
     """
     if any(s.architecture is not None and s.architecture.is_module for s in fitted.specs):
         raise ValueError(
@@ -96,10 +95,7 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any], fitted: Fitted
         for name, tensor in _tensors(fitted).items()
     }
     with atomic_write(Path(path)) as temporary:
-        try:
-            save_file(contiguous, temporary, metadata={KEY: record})
-        except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written: {error}") from error
+        save_file(contiguous, temporary, metadata={KEY: record})
 
 
 def _as_json(value: Any) -> Any:

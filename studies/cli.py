@@ -3,7 +3,6 @@
 It only wires; each command imports what it needs.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_gen.executors.failures import NoProcess
+from studies.commands.settings import check_place, parse_setting
 from studies.commands.study import FILE, FOLDER, study_commands
 
 if TYPE_CHECKING:
@@ -216,11 +216,11 @@ def train(
     """Train a metanet on one population of a zoo and save it."""
     from metanet.estimator import Metanet
 
-    options = dict(_setting(text) for text in settings)
+    options = dict(parse_setting(text) for text in settings)
+    check_place(out)
     fitted = Metanet(model, target=target, seed=seed, **options).fit(
         _population(zoo, population), num_train=num_train
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     fitted.save(out)
     click.echo(f"saved {out}")
 
@@ -230,7 +230,7 @@ def train(
 @click.argument("zoo", type=FOLDER)
 @click.argument("population")
 @click.option("--split", default="test", show_default=True)
-@click.option("--num-bootstrap", default=1000, show_default=True)
+@click.option("--num-bootstrap", type=click.IntRange(min=1), default=1000, show_default=True)
 def evaluate(
     metanet_file: Path, zoo: Path, population: str, split: str, num_bootstrap: int
 ) -> None:
@@ -256,7 +256,10 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
     CSV with network_id, prediction and, if known, the truth.
     """
     from metanet.estimator import load
+    from zoo.store.atomic import write_text
 
+    if out is not None:
+        check_place(out)
     fitted, networks = load(metanet_file), _population(zoo, population)
     table = networks.table(split)
     predicted = table[["network_id"]].assign(prediction=fitted.predict(networks, split=split))
@@ -265,8 +268,7 @@ def predict(metanet_file: Path, zoo: Path, population: str, split: str, out: Pat
     if out is None:
         click.echo(predicted.to_csv(index=False), nl=False)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    predicted.to_csv(out, index=False)
+    write_text(out, predicted.to_csv(index=False))
     click.echo(f"saved {out}: {len(predicted)} networks")
 
 
@@ -302,16 +304,6 @@ def _population(zoo: Path, name: str) -> "Population":
     from zoo.store.zoo import load
 
     return load(zoo).choose([name])[name]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise ValueError(f"--set {text}: expected option=value, for example --set epochs=50")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 if __name__ == "__main__":

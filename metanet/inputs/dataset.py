@@ -4,9 +4,10 @@ They are checked, in network order, without diverged networks that have no targe
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,11 @@ from metanet.inputs.memory import free_memory
 from metanet.inputs.population import PopulationLike
 from zoo.params import Params
 from zoo.store.columns import has_diverged
+from zoo.store.entries import ColumnEntry
+
+NUMBERS = "holds numbers"
+_OF_LABELS = ("id", "group", "splitting", "target")
+"""Roles of columns whose whole numbers name something."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def read_examples(
     Args:
         population: Where from.
         split: Name of the split.
-        target: A numeric column of the population's table.
+        target: A column of numbers of the population's table; not of classes, see `ColumnEntry`.
         reads: What the metanet reads of each network.
         count: Keep the first `count` networks by id (all of them if None), so that subsets are
             nested, and the same networks in every population of a zoo. Diverged networks are
@@ -95,7 +101,7 @@ def read_examples(
     """
     where = f"population {population.name!r}, split {split!r}"
     table = population.table(split)
-    y = _target_column(where, table, target)
+    y = _target_column(where, table, target, population.columns)
     ids = table["network_id"].to_numpy()
     wanted = _first(where, ids, count)
     is_nullable = target in population.columns and population.columns[target].nullable
@@ -204,12 +210,36 @@ def _first(where: str, ids: np.ndarray, count: int | None) -> np.ndarray:
     return np.argsort(ids, kind="stable")[:count]
 
 
-def _target_column(where: str, table: pd.DataFrame, target: str) -> np.ndarray:
-    numeric = [name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
-    if target not in numeric:
-        why = "is not numeric" if target in table.columns else "does not exist"
+def _target_column(
+    where: str, table: pd.DataFrame, target: str, columns: Mapping[str, ColumnEntry]
+) -> np.ndarray:
+    known = {name: _kind(table[name], columns.get(name)) for name in map(str, table.columns)}
+    if known.get(target) != NUMBERS:
+        numeric = [name for name, kind in known.items() if kind == NUMBERS]
+        why = known.get(target, "does not exist")
         raise ValueError(f"{where}: target column {target!r} {why}; numeric columns are {numeric}")
     return table[target].to_numpy(dtype="float64")
+
+
+def _kind(column: Any, entry: ColumnEntry | None) -> str:
+    """Whether a column holds numbers, rather than text or classes, which metanets do not learn."""
+    if not pd.api.types.is_numeric_dtype(column):
+        return "is not numeric"
+    if pd.api.types.is_float_dtype(column):
+        return NUMBERS
+    if pd.api.types.is_bool_dtype(column):
+        return "holds classes, true and false; expected numbers"
+    if entry is None:
+        return (
+            "holds whole numbers, which may be classes; expected floating numbers, or a column "
+            "that `columns` of the population declares as a metric or a hyperparameter"
+        )
+    if entry.role in _OF_LABELS:
+        return (
+            f"holds labels (role {entry.role!r}), of which one is not more than another; "
+            "expected numbers: if it holds such, convert it to float or declare it as a metric"
+        )
+    return NUMBERS
 
 
 def _check_dropped(

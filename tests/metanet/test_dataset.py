@@ -8,6 +8,7 @@ from metanet import Metanet
 from metanet.inputs.dataset import read_examples
 from metanet.inputs.population import in_memory, view
 from metanet.testing import random_population
+from zoo.store.entries import ColumnEntry
 
 POPULATION = random_population(sizes=(20, 10, 10))
 TABLE = POPULATION.table("train")
@@ -97,6 +98,41 @@ def test_nan_labels_of_networks_that_did_not_diverge_are_an_error():
 def test_missing_targets_are_an_error(target, says):
     with pytest.raises(ValueError, match=says):
         Metanet("gbm", target=target).fit(POPULATION)
+
+
+WHOLE = {"role": "metric", "dtype": "int64"}
+KINDS = {
+    "number of a metric": (WHOLE, None),
+    "number of a hyperparameter": ({**WHOLE, "role": "hyperparameter"}, None),
+    "other number": ({**WHOLE, "role": "info"}, None),
+    "class": ({**WHOLE, "role": "target"}, r"holds labels \(role 'target'\)"),
+    "group": ({**WHOLE, "role": "group"}, r"holds labels \(role 'group'\)"),
+    "name": ({**WHOLE, "role": "id"}, r"holds labels \(role 'id'\)"),
+    "unknown": (None, "holds whole numbers, which may be classes"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_are_not_learned_as_if_they_were_numbers(kind):
+    entry, says = KINDS[kind]
+    columns = {} if entry is None else {"label": ColumnEntry(**entry)}
+    population = view(with_table(TABLE.assign(label=TABLE.index % 3)), columns=columns)
+    if says is None:
+        assert read_examples(population, "train", "label", "params").y.unique().tolist() == [
+            0,
+            1,
+            2,
+        ]
+    else:
+        with pytest.raises(ValueError, match=f"column 'label' {says}"):
+            Metanet("gbm", target="label").fit(population)
+    as_float = view(with_table(TABLE.assign(label=TABLE.index / 1.0)), columns=columns)
+    assert len(read_examples(as_float, "train", "label", "params")) == 20
+
+
+def test_truth_is_a_class():
+    with pytest.raises(ValueError, match="'diverged' holds classes, true and false"):
+        Metanet("gbm", target="diverged").fit(POPULATION)
 
 
 @pytest.mark.parametrize("count", [0, -1, 21])

@@ -108,6 +108,20 @@ def test_it_learns(model):
     assert scores["kendall_tau"].low < scores["kendall_tau"].value < scores["kendall_tau"].high
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, 10**12])
+def test_intervals_need_resamples(fitted, count):
+    with pytest.raises(ValueError, match="option 'num_bootstrap' of evaluate"):
+        fitted.set_params().evaluate(POPULATION, num_bootstrap=count)
+
+
+def test_score_of_a_constant_target_is_not_a_number_and_says_so(fitted):
+    table = POPULATION.table("test").assign(test_accuracy=0.5)
+    constant = view(POPULATION, table=lambda _: table)
+    for score in (fitted.score, lambda population: fitted.evaluate(population)["r2"].value):
+        with pytest.warns(UserWarning, match=r"R\^2 is not defined, NaN: all 16 targets are 0.5"):
+            assert np.isnan(score(constant))
+
+
 def test_score_is_r2_of_evaluate(fitted):
     assert fitted.score(POPULATION) == fitted.evaluate(POPULATION, num_bootstrap=5)["r2"].value
 

@@ -70,9 +70,11 @@ def test_constants_hold_no_order():
     y, _ = pair(0)
     flat = np.full_like(y, 0.3)
     assert kendall_tau(y, flat) == spearman(y, flat) == kendall_tau(flat, y) == 0
-    assert np.isnan(r2(flat, y))
+    with pytest.warns(UserWarning, match=r"R\^2 is not defined, NaN: all 60 targets are 0.3"):
+        assert np.isnan(r2(flat, y))
     assert r2(y, np.full_like(y, y.mean())) == pytest.approx(0)
-    estimates = bootstrap(flat, y, 10)
+    with pytest.warns(UserWarning, match=r"R\^2 is not defined, NaN: all"):
+        estimates = bootstrap(flat, y, 10)
     assert np.isnan(estimates["r2"].low)
     assert estimates["mae"].low <= estimates["mae"].value <= estimates["mae"].high
 
@@ -81,6 +83,12 @@ def test_no_resamples_no_interval():
     estimate = bootstrap(*pair(0), num_bootstrap=0)["r2"]
     assert np.isfinite(estimate.value)
     assert np.isnan([estimate.low, estimate.high]).all()
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, True, "1000", 10**9, np.nan])
+def test_numbers_of_resamples_that_memory_does_not_hold_are_refused(count):
+    with pytest.raises(ValueError, match="num_bootstrap: expected"):
+        bootstrap(*pair(0), num_bootstrap=count)
 
 
 def test_spread_over_seeds():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from studies.cli import _setting, main
+from studies.cli import main
 from studies.commands.info import can_show_blocks, describe_column
 from tests.studies.zoos import write_zoo
 
@@ -301,15 +301,6 @@ def test_train_evaluate_predict(tiny_zoo, tmp_path):
     predictions = pd.read_csv(table)
     assert list(predictions.columns) == ["network_id", "prediction", "test_accuracy"]
     assert predictions.to_csv(index=False) == run("predict", model, tiny_zoo, "standard")
-
-
-def test_settings_are_json_or_text():
-    assert [_setting(text) for text in ("lr=1e-3", "widths=[8, 4]", "device=auto", "a=b=c")] == [
-        ("lr", 0.001),
-        ("widths", [8, 4]),
-        ("device", "auto"),
-        ("a", "b=c"),
-    ]
 
 
 def test_debug_shows_the_trace(tmp_path, monkeypatch):

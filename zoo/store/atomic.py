@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         A temporary name beside it, to write to. It is removed if the block fails.
 
     Raises:
-        OSError: If the disk is full; the message says so.
+        OSError: If the disk is full, the message says so; or of another error of the system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -30,11 +31,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         publish(temporary, path)
     except BaseException as error:
         _remove(temporary)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        number = _system_error(error)
+        if number == errno.ENOSPC:
             raise OSError(
                 errno.ENOSPC, f"no space left on the disk for {path}; free some and run again"
             ) from error
-        raise
+        if number is None or isinstance(error, OSError):
+            raise
+        raise OSError(number, f"{path}: {error}") from error
+
+
+def _system_error(error: BaseException) -> int | None:
+    """Number of an error of the system, which libraries in Rust have in their words."""
+    if isinstance(error, OSError):
+        return error.errno
+    words = re.search(r"\(os error (\d+)\)$", str(error))
+    return int(words[1]) if words else None
 
 
 def temporary_path(path: Path) -> Path:
