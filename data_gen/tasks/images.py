@@ -1,4 +1,7 @@
-"""Image classification sets of the `datasets` library, from the Hub or a folder, as uint8."""
+"""Image classification sets of the `datasets` library, from the Hub or a folder.
+
+Images of 8 bits stay uint8; those of more bits, or of floating point, keep their values as float32.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,15 +9,20 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from data_gen.rng import generator
 
+_COLORS = ("RGB", "P", "PA", "LA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_MODES = {"1": "L", "L": "L"} | dict.fromkeys(_COLORS, "RGB") | dict.fromkeys(_DEEP, "F")
+"""What an image of each mode of Pillow is read as."""
+
 
 def load_images(
     path: str, split: str, size: int | None, seed: int, grey: bool, resize: int | None
-) -> tuple[UInt8[Tensor, "X C H W"], Int64[Tensor, " X"], int]:
+) -> tuple[Shaped[Tensor, "X C H W"], Int64[Tensor, " X"], int]:
     """Load one part of an image classification set.
 
     Args:
@@ -26,11 +34,11 @@ def load_images(
         resize: Height and width in pixels, as they are if None.
 
     Returns:
-        Images, labels and the number of classes.
+        Images, uint8 or float32, labels and the number of classes.
 
     Raises:
-        ValueError: If there is no such set or split, it has no image and label columns, or too few
-            images.
+        ValueError: If there is no such set or split, it has no image and label columns, too few
+            images, images of several forms, or images without a label.
     """
     dataset = _load_split(path, split)
     image_column, label_column = _columns(dataset, path)
@@ -42,15 +50,28 @@ def load_images(
     rows = torch.randperm(len(dataset), generator=generator(seed, "images", split))[:count]
     chosen = dataset.select(rows.tolist())
     arrays = [_as_array(image, grey, resize) for image in chosen[image_column]]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"{path!r}: images have {len(shapes)} different shapes; "
-            "give task.resize (and task.grey)"
-        )
-    labels = np.asarray(chosen[label_column], dtype=np.int64)
+    _check_alike(arrays, path)
+    num_classes = dataset.features[label_column].num_classes
+    labels = chosen[label_column]
+    if any(label is None or not 0 <= label < num_classes for label in labels):
+        raise ValueError(f"{path!r}: split {split!r} has images without a label")
     x = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous()
-    return x, torch.from_numpy(labels), dataset.features[label_column].num_classes
+    return x, torch.tensor(labels, dtype=torch.int64), num_classes
+
+
+def _check_alike(arrays: list[Shaped[np.ndarray, "H W C"]], path: str) -> None:
+    """Refuse images of several forms, with the option that helps, and values that are none."""
+    if len({array.dtype for array in arrays}) > 1:
+        raise ValueError(f"{path!r}: some images have 8 bits and others more; expected one kind")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"{path!r}: an image has values that are not finite")
+    sizes, channels = {array.shape[:2] for array in arrays}, {array.shape[2] for array in arrays}
+    helps = {"task.resize": len(sizes) > 1, "task.grey": len(channels) > 1}
+    if advice := [option for option, is_needed in helps.items() if is_needed]:
+        raise ValueError(
+            f"{path!r}: images have {len(sizes)} sizes and {sorted(channels)} channels; "
+            f"give {' and '.join(advice)}"
+        )
 
 
 def _load_split(path: str, split: str) -> Any:
@@ -76,8 +97,11 @@ def _columns(dataset: Any, path: str) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _as_array(image: Any, grey: bool, resize: int | None) -> UInt8[np.ndarray, "H W C"]:
-    image = image.convert("L") if grey or image.mode in ("1", "L", "I;16") else image.convert("RGB")
+def _as_array(image: Any, grey: bool, resize: int | None) -> Shaped[np.ndarray, "H W C"]:
+    if image.mode not in _MODES:
+        raise ValueError(f"an image of mode {image.mode!r}; expected one of {list(_MODES)}")
+    mode = _MODES[image.mode]
+    image = image.convert("L" if grey and mode == "RGB" else mode)
     if resize is not None:
         image = image.resize((resize, resize))
-    return np.atleast_3d(np.asarray(image, dtype=np.uint8))
+    return np.atleast_3d(np.asarray(image))

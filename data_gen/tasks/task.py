@@ -147,10 +147,13 @@ def load_task(config: TaskConfig) -> Task:
         The task, on the CPU, float32.
 
     Raises:
-        ValueError: If its images cannot be loaded, there are fewer than asked for, or what is to be
-            augmented is no image.
+        ValueError: If its images cannot be loaded, there are fewer than asked for, those for
+            training and test are of different forms, or what is to be augmented is no image.
     """
     train, test, num_classes = TASKS[config.name](config)
+    forms = [(list(part.x.shape[1:]), part.x.dtype) for part in (train, test)]
+    if forms[0] != forms[1]:
+        raise ValueError(f"task: training inputs are {forms[0]}, test inputs {forms[1]}")
     if config.augment is not None and train.x.dim() != 4:
         raise ValueError(
             f"task.augment: needs images, found inputs of shape {list(train.x.shape[1:])}"
