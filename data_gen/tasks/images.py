@@ -3,6 +3,7 @@
 Images of 8 bits stay uint8; those of more bits, or of floating point, keep their values as float32.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,17 @@ def load_images(
     arrays = [_as_array(image, grey, resize) for image in chosen[image_column]]
     _check_alike(arrays, path)
     num_classes = dataset.features[label_column].num_classes
-    labels = chosen[label_column]
-    if any(label is None or not 0 <= label < num_classes for label in labels):
-        raise ValueError(f"{path!r}: split {split!r} has images without a label")
+    labels = _known(chosen[label_column], num_classes, f"{path!r}: split {split!r}")
     x = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous()
-    return x, torch.tensor(labels, dtype=torch.int64), num_classes
+    return x, labels, num_classes
+
+
+def _known(labels: Sequence[int | None], num_classes: int, what: str) -> Int64[Tensor, " X"]:
+    """Labels of images that all have one; -1 stands for none."""
+    known = [label for label in labels if label is not None]
+    if len(known) < len(labels) or not all(0 <= label < num_classes for label in known):
+        raise ValueError(f"{what} has images without a label")
+    return torch.tensor(known, dtype=torch.int64)
 
 
 def _check_alike(arrays: list[Shaped[np.ndarray, "H W C"]], path: str) -> None:

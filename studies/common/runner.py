@@ -9,6 +9,7 @@ from data_gen.config import load_job
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.generation import generate
 from studies.common.base import PlainConfig, Study, StudyConfig
+from studies.common.claim import claim_folder
 from studies.common.figures import STYLE
 from studies.common.grid import run_grid
 from studies.common.page import details, table_text, write_page
@@ -40,11 +41,13 @@ def run(
         quiet: Whether to show no progress on stderr.
 
     Returns:
-        The rows of all cells, in the order of the config.
+        The rows of all cells, in the order of the config. A folder of another study, or of a study
+        of another zoo, raises ValueError.
     """
     if isinstance(config, StudyConfig):
         make_zoo(config, executor, quiet)
     planned = study.plan(config, out)
+    claim_folder(out, study.name, config)
     rows = run_grid(planned, name=study.name, executor=executor, quiet=quiet)
     rows.to_parquet(out / "rows.parquet")
     write_text(out / "config.yaml", config.to_yaml())
