@@ -43,6 +43,8 @@ def load_images(
     """
     dataset = _load_split(path, split)
     image_column, label_column = _columns(dataset, path)
+    if not len(dataset):
+        raise ValueError(f"task.path: expected images in split {split!r} of {path!r}, found none")
     count = len(dataset) if size is None else size
     if not 1 <= count <= len(dataset):
         raise ValueError(

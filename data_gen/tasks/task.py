@@ -234,10 +234,11 @@ def _parts(x: Tensor, y: Tensor, train_size: int, test_size: int) -> tuple[Image
     """The first images for training and the next ones for the test."""
     parts = []
     start = 0
-    for option, size in (("train_size", train_size), ("test_size", test_size)):
-        stop = start + size
-        if stop > len(x) or size < 1:
-            raise ValueError(f"task.{option}: expected 1 to {len(x) - start} images, found {size}")
+    # One image at least is left for the test.
+    for option, size, rest in (("train_size", train_size, 1), ("test_size", test_size, 0)):
+        stop, most = start + size, len(x) - start - rest
+        if not 1 <= size <= most:
+            raise ValueError(f"task.{option}: expected 1 to {most} images, found {size}")
         parts.append(Images(x[start:stop], y[start:stop]))
         start = stop
     return parts[0], parts[1]

@@ -229,6 +229,10 @@ def _kind(column: Any, entry: ColumnEntry | None) -> str:
         return NUMBERS
     if pd.api.types.is_bool_dtype(column):
         return "holds classes, true and false; expected numbers"
+    return _kind_of_whole_numbers(entry)
+
+
+def _kind_of_whole_numbers(entry: ColumnEntry | None) -> str:
     if entry is None:
         return (
             "holds whole numbers, which may be classes; expected floating numbers, or a column "

@@ -111,7 +111,7 @@ def test_a_zoo_on_a_graph_that_keeps_files(tmp_path, monkeypatch):
             {"dataset": "FakeDataset", "options": {"num_graphs": 3}},
             "expected one graph with features and a label for every node",
         ),
-        ({"train_size": 40}, "task.train_size: expected 1 to 34"),
+        ({"train_size": 40}, "task.train_size: expected 1 to 33"),
     ],
 )
 def test_what_is_no_graph_is_refused(changes, message):

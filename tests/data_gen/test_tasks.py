@@ -99,8 +99,9 @@ def test_color_and_grey():
         ({"name": "digits", "grey": True}, "grey: not an option of the task 'digits'"),
         (
             {"name": "digits", "train_size": 2000},
-            "task.train_size: expected 1 to 1797 images, found 2000",
+            "task.train_size: expected 1 to 1796 images, found 2000",
         ),
+        ({"name": "digits", "train_size": 1797}, "task.train_size: expected 1 to 1796 images"),
         (
             {"name": "digits", "train_size": 1000, "test_size": 900},
             "task.test_size: expected 1 to 797 images, found 900",

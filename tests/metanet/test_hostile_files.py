@@ -137,7 +137,7 @@ HOSTILE = {
     "another population": ("statnn", {"spaces/0/space/groups/h1/size": 7}, "fingerprint"),
     "no spaces": ("statnn", {"spaces": []}, "spaces"),
     "device without a name": ("statnn", {"params/device": 3}, "option 'device'"),
-    "wide network": ("probe", {"spaces/0/network/architecture/hidden": [HUGE]}, "not that of"),
+    "wide network": ("probe", {"spaces/0/network/architecture/hidden": [HUGE]}, "at most"),
     "deep network": ("probe", {"spaces/0/network/architecture/hidden": [6] * 99}, "more than"),
     "large input": ("probe", {"spaces/0/network/input_shape": [HUGE]}, "input_shape"),
     "many classes": ("probe", {"spaces/0/network/num_classes": HUGE}, "num_classes"),

@@ -80,6 +80,7 @@ def build_cnn(
             f"got {kernel} and {list(channels)}"
         )
     steps = _checked_strides(strides, len(channels))
+    _check_reach(kernel, steps, max(input_shape[1:]))
     blocks = _checked_norm_groups(norm_groups, channels) if norm == "group" else 1
     positions = _num_positions(input_shape[1:], steps) if pool == "flatten" else 1
     space = _space(
@@ -97,6 +98,15 @@ def _checked_strides(strides: Sequence[int] | int, count: int) -> list[int]:
             f"cnn: expected {count} strides >= 1, one for each convolution, got {steps}"
         )
     return steps
+
+
+def _check_reach(kernel: int, steps: Sequence[int], side: int) -> None:
+    """Refuse entries of kernels that lie outside of every image, and strides past it."""
+    for name, got, most in (("kernel", kernel, 2 * side - 1), ("strides", max(steps), side)):
+        if got > most:
+            raise ValueError(
+                f"cnn: {name}: expected at most {most} for images of side {side}, got {got}"
+            )
 
 
 def _checked_norm_groups(norm_groups: int, channels: Sequence[int]) -> int:

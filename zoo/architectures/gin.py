@@ -18,6 +18,7 @@ from zoo.architectures.layers import (
     whole_space,
 )
 from zoo.architectures.norms import Normalize, layer_norm, no_norm
+from zoo.options import Layers
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -32,7 +33,7 @@ def build_gin(
     input_shape: Sequence[int],
     num_classes: int,
     hidden: int = 32,
-    layers: int = 3,
+    layers: Layers = 3,
     activation: str = "relu",
     norm: str = "none",
     pool: str = "mean",

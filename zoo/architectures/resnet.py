@@ -30,6 +30,7 @@ from zoo.architectures.norms import (
     no_norm,
     training_batch_norm,
 )
+from zoo.options import Layers
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup
 
@@ -42,7 +43,7 @@ _Block = tuple[str, int, int]
 def build_resnet(
     input_shape: Sequence[int],
     num_classes: int,
-    depth: int = 8,
+    depth: Layers = 8,
     width: float = 1.0,
     channels: Sequence[int] = (16, 32, 64),
     norm: str = "batch",

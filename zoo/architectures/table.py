@@ -18,6 +18,8 @@ from zoo.architectures.transformer import build_transformer
 from zoo.options import check_options
 
 _LARGEST = torch.finfo(torch.float32).max
+MOST_PARAMS = 2**28
+"""Of a network; 1 GiB."""
 
 # name -> builder(input_shape, num_classes, **options); add your own here or from your own code
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
@@ -45,9 +47,11 @@ def build_architecture(
         The architecture.
 
     Raises:
-        ValueError: If the name or an option is unknown, or an option does not fit.
+        ValueError: If the name or an option is unknown, an option does not fit, or a network would
+            be larger than 1 GiB.
     """
     built = check_architecture(name, options)(input_shape, num_classes, **options)
+    _check_size(f"architecture {name!r} with options {dict(options)!r:.200}", built)
     return replace(
         built,
         name=name,
@@ -55,6 +59,13 @@ def build_architecture(
         input_shape=tuple(input_shape),
         num_outputs=num_classes,
     )
+
+
+def _check_size(what: str, built: Architecture) -> None:
+    if built.space.num_params > MOST_PARAMS:
+        raise ValueError(
+            f"{what}: expected at most {MOST_PARAMS} parameters, got {built.space.num_params}"
+        )
 
 
 def make_asymmetric(

@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.architectures.base import Activate, Architecture, activate_last, check_activation
 from zoo.architectures.layers import hidden_group, initial_layer, linear, whole_space
 from zoo.architectures.norms import layer_norm
+from zoo.options import Layers
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -42,7 +43,7 @@ def build_transformer(
     patch: int = 4,
     dim: int = 32,
     heads: int = 2,
-    depth: int = 2,
+    depth: Layers = 2,
     mlp_ratio: int = 2,
     activation: str = "gelu",
 ) -> Architecture:
