@@ -173,7 +173,9 @@ def verify(
     "--accept-changed", is_flag=True, help="Take files that differ from the lost ones by rounding."
 )
 @click.option(
-    "--trust-task", is_flag=True, help="Let the zoo name files and downloads for its task."
+    "--trust-task",
+    is_flag=True,
+    help="Let the zoo name files and downloads for its task, and any number of networks.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def repair(zoo: Path, **options: Any) -> None:

@@ -95,6 +95,7 @@ LAW = {
         "data_gen.generation",
         "data_gen.populations",
         "data_gen.shard",
+        "data_gen.table",
         "data_gen.tasks",
         "data_gen.training",
         "zoo",

@@ -19,7 +19,7 @@ from zoo.store.split_files import SplitFiles
 
 DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", "mnist1d", "sbm")
-_MOST_IMAGES = 10**5
+_MOST_IMAGES = 10**4
 Table = dict[str, Shaped[np.ndarray, "K ..."]]
 _KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}
 _TOGETHER = 16
@@ -96,8 +96,8 @@ def described(config: TaskConfig) -> str:
         What it would open.
     """
     return (
-        f"{config.name!r} of path {config.path!r}, dataset {config.dataset!r}, options "
-        f"{config.options!r:.200}"
+        f"{config.name!r} of {config.train_size} and {config.test_size} images, "
+        f"path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}"
     )
 
 

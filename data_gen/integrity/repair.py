@@ -14,6 +14,7 @@ from pathlib import Path
 from data_gen.config import Job
 from data_gen.folder import JOB_NAME, claim, claimed, job_record, read_job
 from data_gen.generation import generate
+from data_gen.integrity.justified import check_justified
 from data_gen.integrity.population_files import Fault
 from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import NO_JOB, verify_zoo
@@ -56,7 +57,8 @@ def repair_zoo(
         compile: Whether to try compiled steps first.
         accept_changed: Whether files may take the place of damaged ones whose hash they do not
             have.
-        trust_task: Whether files and downloads that the manifest names may be used for the task.
+        trust_task: Whether files and downloads that the manifest names may be used for the task,
+            and networks be trained for longer than twice what the files at hand took.
         quiet: Whether to show no progress.
         report: Told each thing that was done, in words.
 
@@ -80,6 +82,8 @@ def repair_zoo(
                 f"{directory}: the task is {described(job.task)}, which is not opened unasked; "
                 "give --trust-task"
             )
+        if not trust_task:
+            check_justified(directory, job)
         _own(directory, manifest, job)
         with claimed(directory, job):
             make = partial(

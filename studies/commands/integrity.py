@@ -29,7 +29,7 @@ def run_verify(
     checked: list[str] = []
     faults = verify_zoo(zoo, sample, seed, trust_task, task_path, checked.append)
     for line in checked:
-        click.echo(f"checked: {line}" if not line.startswith("accuracies not") else line)
+        click.echo(line if " not " in line else f"checked: {line}")
     for fault in faults:
         click.echo(f"{zoo}/{fault}")
     click.echo(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from data_gen.config import Job
 from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
@@ -130,3 +131,53 @@ def test_the_commands_print_and_end_with_a_status(copy):
         runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout
         == f"{copy}: nothing to repair\n"
     )
+
+
+def described_anew(folder: Path, change) -> None:
+    """A job that agrees with its hash, as a stranger would write it."""
+
+    def rewritten(data):
+        change(data["config"])
+        job = Job.model_validate(data["config"])
+        data.update(config=json.loads(job.as_json()), config_sha256=job.sha256)
+
+    edit(folder, rewritten)
+    (folder / ".job.json").unlink()
+
+
+def many_epochs(job):
+    del job["hyperparameters"]["steps"]
+    job["hyperparameters"]["epochs"] = {"fixed": 1e9}
+
+
+def many_populations(job):
+    one = job["populations"]["w_asymmetric"]
+    job["populations"] |= {f"p{i}": one for i in range(9)}
+
+
+LARGER = {
+    "networks": (lambda job: job.update(count=10**8), "the job makes 200,000,000 networks"),
+    "steps": (
+        lambda job: job["hyperparameters"].update(steps={"fixed": 10**9}),
+        "the job makes 16,000,000,000 training steps, the files that are there hold 32;",
+    ),
+    "epochs": (many_epochs, "training steps, the files that are there hold 32; give --trust-task"),
+    "populations": (many_populations, "makes 88 networks, the files that are there hold 16"),
+}
+
+
+@pytest.mark.parametrize(("change", "part"), LARGER.values(), ids=LARGER)
+def test_repair_trains_no_more_than_the_files_justify(copy, change, part, monkeypatch):
+    monkeypatch.setattr("data_gen.integrity.repair.generate", lambda *_, **__: pytest.fail("made"))
+    described_anew(copy, change)
+    with pytest.raises(ValueError, match=part):
+        repair_zoo(copy, device="cpu", compile=False, quiet=True)
+
+
+def test_a_zoo_of_which_most_is_lost_is_made_again_if_told_to(original, copy):
+    shutil.rmtree(copy / "w_asymmetric")
+    (copy / "sigma_asymmetric/test-00000-of-00001.h5").unlink()
+    with pytest.raises(ValueError, match="makes 16 networks, the files that are there hold 4;"):
+        repair_zoo(copy, device="cpu", compile=False, quiet=True)
+    repair_zoo(copy, device="cpu", compile=False, quiet=True, trust_task=True)
+    assert content(copy) == content(original)

@@ -225,8 +225,11 @@ def test_a_task_of_a_stranger_opens_no_files_unasked(copy, monkeypatch):
     assert "'/etc/secret'" in said
     with pytest.raises(ValueError, match="not opened unasked: give --trust-task, or --task-path"):
         task_to_sample(job, 3, trust_task=False, task_path=None)
-    large = Job.model_validate(JOB | {"task": {"name": "mnist1d", "train_size": 10**12}})
-    assert task_to_sample(large, None, trust_task=False, task_path=None)[0] is None
+    for sizes in ({"train_size": 10**12}, {"train_size": 100, "test_size": 10**5}):
+        large = Job.model_validate(JOB | {"task": {"name": "mnist1d", **sizes}})
+        task, _, said = task_to_sample(large, None, trust_task=False, task_path=None)
+        assert task is None
+        assert f"'mnist1d' of {sizes['train_size']} and {sizes.get('test_size')} images" in said
 
 
 def test_a_task_that_is_not_there_is_an_error(copy):

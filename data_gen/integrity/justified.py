@@ -1,0 +1,53 @@
+"""How much work the files of a zoo justify: the job of a stranger may ask for any amount."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from data_gen.config import Job
+from data_gen.table import full_table
+from data_gen.tasks.task import load_task
+from zoo.store.bounds import inside
+from zoo.store.mapped import MappedFile, StoreError, open_mapped
+
+_TIMES = 2
+
+
+def check_justified(directory: Path, job: Job) -> None:
+    """Refuse a job with more than twice the networks, or steps, of the files that are there.
+
+    Args:
+        directory: The zoo.
+        job: The job that would make its files again; its task is loaded.
+
+    Raises:
+        ValueError: If the job asks for more.
+    """
+    files = list(_shards(directory, job))
+    networks = sum(file.column("network_id").shape[0] for file in files)
+    _compare(directory, "networks", job.count * len(job.populations), networks)
+    steps = sum(float(file.array("steps").astype(float).sum()) for file in files)
+    table = full_table(job, load_task(job.task), torch.arange(job.count))
+    wanted = float(table["steps"].astype(float).sum()) * len(job.populations)
+    _compare(directory, "training steps", wanted, steps)
+
+
+def _compare(directory: Path, unit: str, wanted: int | float, at_hand: int | float) -> None:
+    if wanted > _TIMES * at_hand:
+        raise ValueError(
+            f"{directory}: the job makes {wanted:,.0f} {unit}, the files that are there hold "
+            f"{at_hand:,.0f}; give --trust-task to make them all the same"
+        )
+
+
+def _shards(directory: Path, job: Job) -> Iterator[MappedFile]:
+    """Files of final networks that can be opened, damaged or not."""
+    for name in job.populations:
+        for path in sorted((directory / name).glob("[!.]*.h5")):
+            try:
+                file = open_mapped(inside(directory, f"{name}/{path.name}"))
+            except StoreError:
+                continue
+            if {"network_id", "steps"} <= file.columns.keys():
+                yield file
