@@ -1,7 +1,7 @@
 """Constructor arguments of a metanet, as scikit-learn asks: stored as they are, not checked."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, no_type_check
 
 from pydantic import Field
 from sklearn.base import BaseEstimator
@@ -21,6 +21,7 @@ SETTINGS = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision
 class Arguments(BaseEstimator):
     """Arguments of a metanet and of how it learns; `check` refuses those that are not valid."""
 
+    @no_type_check  # anything is stored; `check` reads the annotations
     def __init__(
         self,
         /,

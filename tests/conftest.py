@@ -33,6 +33,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         random.Random(seed).shuffle(items)
 
 
+@pytest.fixture
+def unchecked(request):
+    """Skips a test of wrong types where annotations are checked before the code is."""
+    if request.config.getoption("jaxtyping_packages"):
+        pytest.skip("annotations are checked, which refuse wrong types")
+
+
 @pytest.fixture(autouse=True)
 def _same_draws_in_every_run():
     """Modules built without a generator draw from the global state of torch.

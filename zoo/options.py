@@ -84,7 +84,7 @@ def plain(value: Any) -> Any:
 
 
 @cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
+def _adapter(annotation: Any) -> TypeAdapter:
     is_unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str)
     # The tuple lets classes that pydantic does not know have the setting, too.
     alone: Any = GenericAlias(tuple, (Any if is_unknown else annotation,))

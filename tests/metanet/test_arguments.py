@@ -101,6 +101,7 @@ def test_devices_that_are_not_here_are_refused_before_work_begins(device):
 
 
 @pytest.mark.parametrize("count", [2.5, 0, -1, "all", True, 17, np.zeros(1)])
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_networks_are_whole_and_there(count):
     for name in ("num_train", "num_validation"):
         with pytest.raises(ValueError, match=f"{name}|expected a number of networks from 1 to"):

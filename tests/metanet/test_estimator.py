@@ -109,6 +109,7 @@ def test_it_learns(model):
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, 10**12])
+@pytest.mark.usefixtures("unchecked")
 def test_intervals_need_resamples(fitted, count):
     with pytest.raises(ValueError, match="option 'num_bootstrap' of evaluate"):
         fitted.set_params().evaluate(POPULATION, num_bootstrap=count)

@@ -86,6 +86,7 @@ def test_no_resamples_no_interval():
 
 
 @pytest.mark.parametrize("count", [-1, 2.5, True, "1000", 10**9, np.nan])
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_resamples_that_memory_does_not_hold_are_refused(count):
     with pytest.raises(ValueError, match="num_bootstrap: expected"):
         bootstrap(*pair(0), num_bootstrap=count)
