@@ -4,6 +4,7 @@ They are: fit, predict, score, get_params, set_params, clone.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,6 +116,12 @@ class Metanet(Arguments):
         how = Fit(self.target_, self.training_, self.seed, device, self.workers, self.verbose)
         self.reader_, self.history_ = fit_module(reader, learn, held_out, how)
         self.module_ = module
+        if not np.isfinite(self.history_.validation_loss).any():
+            warnings.warn(
+                f"metanet {self.model!r} has learned nothing: no validation loss was finite; "
+                f"lr was {self.training_.lr:g}, try a smaller one",
+                stacklevel=3,
+            )
 
     def _read(
         self,

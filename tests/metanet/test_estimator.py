@@ -123,6 +123,11 @@ def test_score_of_a_constant_target_is_not_a_number_and_says_so(fitted):
             assert np.isnan(score(constant))
 
 
+def test_a_metanet_that_has_learned_nothing_says_so():
+    with pytest.warns(UserWarning, match="'mlp' has learned nothing: .* lr was 1e"):
+        Metanet("mlp", epochs=2, lr=1e30).fit(POPULATION)
+
+
 def test_score_is_r2_of_evaluate(fitted):
     assert fitted.score(POPULATION) == fitted.evaluate(POPULATION, num_bootstrap=5)["r2"].value
 
