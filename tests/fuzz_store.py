@@ -17,13 +17,9 @@ import json
 import os
 import random
 import resource
-import select
 import shutil
-import signal
-import socket
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ import data_gen.integrity.verify
 from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.integrity.verify import verify_zoo
+from tests.forks import in_a_process
 from tests.fuzz_mutations import mutate
 from zoo.store.atomic import sha256
 from zoo.store.mapped import StoreError, escape
@@ -177,50 +174,6 @@ def _answers(directory: Path, paths: list[str]) -> list[list[str]]:
     return answers
 
 
-def in_a_process(work: Callable[[], tuple[str, int]]) -> tuple[str, int, int, float]:
-    """Run something in a fork with limits.
-
-    Returns:
-        Outcome, faults, bytes of memory that it took, seconds.
-    """
-    parent, child = socket.socketpair()
-    start = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (virtual + 2 * MEMORY, virtual + 2 * MEMORY))
-        try:
-            outcome, faults = work()
-        except BaseException as error:  # every kind counts
-            outcome, faults = f"{type(error).__name__}: {error!s:.300}", 0
-        used = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        child.sendall(json.dumps([outcome, faults, used]).encode())
-        os._exit(0)
-    child.close()
-    answer = "hang"
-    while (
-        answer == "hang" and seconds_of(pid) < SECONDS and time.monotonic() - start < 60 * SECONDS
-    ):
-        if select.select([parent], [], [], 0.2)[0]:
-            answer = parent.recv(65536).decode()
-    seconds = time.monotonic() - start
-    if answer == "hang":
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    parent.close()
-    if answer == "hang" or not answer:
-        return answer or f"crash: status {status}", 0, 0, seconds
-    outcome, faults, used = json.loads(answer)
-    return outcome, faults, used, seconds
-
-
-def seconds_of(pid: int) -> float:
-    """Time on a processor: a busy machine does not make a case hang."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def run_case(seed: int, original: Path, scratch: Path) -> tuple[str, str, int, float, str]:
     """Mutate a zoo and open it.
 
@@ -238,7 +191,8 @@ def run_case(seed: int, original: Path, scratch: Path) -> tuple[str, str, int, f
         watch(directory)
         return read_everything(directory)
 
-    outcome, faults, memory, seconds = in_a_process(work)
+    answer, memory, seconds = in_a_process(work, SECONDS, MEMORY)
+    outcome, faults = answer if isinstance(answer, list) else (answer, 0)
     bad = ""
     if outcome not in ("read", "refused"):
         bad = outcome
