@@ -11,6 +11,7 @@ this project wrote, or ends a command with a message; the message is printable a
 import argparse
 import collections
 import inspect
+import io
 import linecache
 import os
 import random
@@ -321,9 +322,9 @@ def outcome_of(entry: Entry, value: Any, folder: Path) -> str:
 
 def in_silence(entry: Entry, value: Any, folder: Path) -> str:
     """The outcome, without what the entry point prints."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        with redirect_stdout(nowhere), redirect_stderr(nowhere):
-            return outcome_of(entry, value, folder)
+    nowhere = io.StringIO()
+    with redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return outcome_of(entry, value, folder)
 
 
 def is_message(text: str) -> bool:
