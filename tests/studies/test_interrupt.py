@@ -1,4 +1,7 @@
-"""Ctrl-C in the middle of a study ends it in words, and the same command goes on from there."""
+"""Ctrl-C in the middle of a study ends it in words, and the same command goes on from there.
+
+Deep: what stops a study is tested without a process of its own in `test_learnability.py`.
+"""
 
 import os
 import signal
@@ -12,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from studies.cli import main
-from tests.tiers import tiered
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +41,8 @@ def interrupted(command, out):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("workers", tiered([("0",), ("2",)], lambda workers: workers == "0"))
+@pytest.mark.deep
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_what_is_finished_is_kept(tiny_zoo, tmp_path, workers):
     out = tmp_path / "out"
     command = ["study", "learnability", "--zoo", str(tiny_zoo), "--out", str(out), "--quiet"]
