@@ -56,6 +56,10 @@ def test_a_fraction_is_one_of_the_part(tmp_path):
     )
 
 
+def test_the_smallest_fraction_is_one_image(tmp_path):
+    assert [len(part) for part in images_of(make_job(train_fraction=1e-6), tmp_path)] == [1] * 12
+
+
 def test_networks_with_one_part_see_what_they_saw_without_the_hyperparameter(tmp_path):
     divided = images_of(make_job(train_parts={"choice": [1, PARTS]}, train_fraction=0.5), tmp_path)
     job = make_job(train_fraction=0.5)

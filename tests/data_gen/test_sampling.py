@@ -33,7 +33,13 @@ def test_continuous_draws_follow_their_law(spec, law):
 
 @pytest.mark.parametrize(
     ("spec", "values"),
-    [({"int_range": [3, 6]}, [3, 4, 5, 6]), ({"choice": ["a", "b"]}, ["a", "b"]), (0.5, [0.5])],
+    [
+        ({"int_range": [3, 6]}, [3, 4, 5, 6]),
+        ({"int_range": [3, 3]}, [3]),
+        ({"uniform": [0.5, 0.5]}, [0.5]),
+        ({"choice": ["a", "b"]}, ["a", "b"]),
+        (0.5, [0.5]),
+    ],
 )
 def test_discrete_draws_hit_every_value_equally(spec, values):
     drawn, counts = np.unique(draws(spec), return_counts=True)
