@@ -114,7 +114,8 @@ def _check_shard(shard: int | None, executor: str, workers: int | None, list_sha
 
 
 def _list_shards(job: "Job", folder: Path) -> None:
-    from data_gen.generation import make_plan, missing_shards
+    from data_gen.generation import missing_shards
+    from data_gen.planning import make_plan
 
     planned = make_plan(job)
     missing = set(missing_shards(job, folder, planned))

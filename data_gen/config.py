@@ -26,6 +26,7 @@ from zoo.config import (
     entry,
     read_config,
 )
+from zoo.options import checked
 from zoo.store.entries import SPLITS
 from zoo.store.manifest import check_population_names
 
@@ -206,6 +207,7 @@ def recipe_names() -> list[str]:
     )
 
 
+@checked
 def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
     """Read a job.
 

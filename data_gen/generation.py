@@ -1,66 +1,32 @@
-"""Generate a zoo: plan its shards, make those that are missing, then write card and manifest."""
+"""Generating a zoo: what is missing is made, and nothing is made twice."""
 
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from data_gen.columns import KIND, LOSS, job_columns
 from data_gen.config import Job
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import raise_for_missing, writing_to
 from data_gen.executors.local import LocalProcesses
 from data_gen.executors.progress import show_progress
-from data_gen.folder import (
-    check_described,
-    check_owner,
-    claimed,
-    constants_attributes,
-    has_constants,
-    is_complete,
-)
-from data_gen.populations import build_population
+from data_gen.finishing import finish
+from data_gen.folder import check_described, check_owner, claimed, is_complete
+from data_gen.planning import Plan, make_plan
 from data_gen.shard import Shard, ShardWorker
-from data_gen.table import full_table
-from data_gen.tasks.task import Task, load_task
 from data_gen.training.compilation import compiler_works
-from zoo.architectures.base import Architecture
-from zoo.sharing.card import render_card
-from zoo.store.atomic import sha256, write_text
-from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
-from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry
-
-_MAX_SHARD_BYTES = 256 * 10**6
+from zoo.options import Count, Natural, checked
 
 
-class Plan(NamedTuple):
-    """What a job comes to; a function of the job alone.
-
-    Attributes:
-        task: Its task, on the CPU.
-        architectures: Architecture of each population.
-        shards: All shards.
-    """
-
-    task: Task
-    architectures: dict[str, Architecture]
-    shards: list[Shard]
-
-
+@checked
 def generate(
     job: Job,
     out: str | Path,
     device: str = "auto",
-    workers: int = 0,
-    chunk_size: int | None = None,
+    workers: Natural = 0,
+    chunk_size: Count | None = None,
     compile: bool = True,
     quiet: bool = False,
     executor: Executor | None = None,
@@ -211,119 +177,3 @@ def choose_device(name: str, elsewhere: bool = False) -> torch.device:
     if name == "cuda" and not (has_gpu or elsewhere):
         raise ValueError("device: cuda was asked for, but torch sees no GPU")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and has_gpu) else "cpu")
-
-
-def make_plan(job: Job) -> Plan:
-    """Load the task of a job, build its architectures and plan its shards.
-
-    Args:
-        job: The job.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: If the job does not fit its task.
-    """
-    task = load_task(job.task)
-    architectures = {name: build_population(job, name, task) for name in job.populations}
-    full_table(job, task, torch.arange(job.count))  # refuses rows that do not fit the task
-    return Plan(task, architectures, plan(job, architectures))
-
-
-def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
-    """All shards of a job; a function of the job alone.
-
-    Args:
-        job: The job.
-        architectures: Architecture of each population.
-
-    Returns:
-        Shards with at most `shard_size` networks and 256 MB each, the networks of a split spread
-        evenly.
-    """
-    shards = []
-    for name, architecture in architectures.items():
-        row_bytes = 4 * architecture.space.num_params * max(1, job.checkpoints)
-        most = max(1, min(job.shard_size, _MAX_SHARD_BYTES // row_bytes))
-        start = 0
-        for split, count in job.split.counts(job.count).items():
-            of = ceil(count / most)
-            first = start
-            for k in range(of):
-                stop = start + round((k + 1) * count / of)
-                shards.append(Shard(name, split, k, of, first, stop))
-                first = stop
-            start += count
-    return shards
-
-
-def finish(out: Path, job: Job, planned: Plan) -> Path:
-    """Write constants that are missing, the card and, last, the manifest.
-
-    Args:
-        out: Folder of the zoo, with all shards.
-        job: The job.
-        planned: What the job comes to.
-
-    Returns:
-        The folder. A file that an earlier manifest describes otherwise raises ValueError.
-    """
-    check_described(out, job)
-    task = planned.task
-    manifest = Manifest(
-        config=json.loads(job.as_json()),
-        config_sha256=job.sha256,
-        task=TaskEntry(
-            kind=KIND,
-            input_shape=task.input_shape,
-            output_shape=(task.num_classes,),
-            loss=LOSS,
-        ),
-        columns=job_columns(job, full_table(job, task, torch.arange(1))),
-        paired=True,
-        environment={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
-        populations={name: _population_entry(out, job, name, planned) for name in job.populations},
-    )
-    write_text(out / CARD_NAME, render_card(out, manifest))
-    write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
-    return out
-
-
-def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> PopulationEntry:
-    """What the manifest says of a population; constants that are missing are written."""
-    architecture = planned.architectures[name]
-    constants = _constants_entry(out, job, name, architecture)
-    shards = [shard for shard in planned.shards if shard.population == name]
-    kept = shards if job.checkpoints else []
-    return PopulationEntry(
-        architecture=job.populations[name].architecture,
-        asymmetry=job.populations[name].asymmetry,
-        space=json.loads(architecture.space.to_json()),
-        splittings={DEFAULT: default_splitting(job.split.counts(job.count))},
-        constants=constants,
-        shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
-        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
-    )
-
-
-def _constants_entry(
-    out: Path, job: Job, name: str, architecture: Architecture
-) -> ShardEntry | None:
-    """The constants of a population, None if it has none; they are written if they are missing."""
-    if not architecture.constants:
-        return None
-    path = out / "constants" / f"{name}.h5"
-    if not has_constants(path, name, job):
-        tensors = architecture.constants.items()
-        arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
-        write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
-    return _shard_entry(path, len(architecture.constants))
-
-
-def _shard_entry(path: Path, rows: int) -> ShardEntry:
-    return ShardEntry(rows=rows, bytes=path.stat().st_size, sha256=sha256(path))

@@ -6,14 +6,17 @@ The annotation of an option says what it may be: `dropout: Share = 0.1`.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from types import GenericAlias
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -59,6 +62,28 @@ def check_options(
             raise ValueError(f"unknown option {name!r} of {what}; options are {list(valid)}")
 
 
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function check the values of its arguments by their annotations, at each call.
+
+    Args:
+        function: The function.
+
+    Returns:
+        The same, which raises a ValueError for a value of another type or out of bounds.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def run(*values: P.args, **named: P.kwargs) -> R:
+        for name, value in signature.bind(*values, **named).arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                check_value(f"{function.__name__}: {name}", parameter.annotation, plain(value))
+        return function(*values, **named)
+
+    return run
+
+
 def check_value(what: str, annotation: Any, value: Any) -> None:
     """Check a value against an annotation; nothing is converted to fit.
 
@@ -102,6 +127,6 @@ def _expected(annotation: Any, error: ValidationError) -> str:
 def _type_name(annotation: Any) -> str:
     """A type without its bounds, as code has it."""
     holder = type("Holder", (), {"__annotations__": {"option": annotation}})
-    without_bounds = inspect.formatannotation(get_type_hints(holder)["option"])
-    named = without_bounds.replace("collections.abc.", "").replace("Literal[", "one of [")
+    named = inspect.formatannotation(get_type_hints(holder)["option"])
+    named = named.replace("collections.abc.", "").replace("Literal[", "one of [")
     return re.sub(r"^Optional\[(.*)\]$", r"\1 or None", named)

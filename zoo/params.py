@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from zoo.options import check_value
 from zoo.weight_space import WeightSpace
 
 Params = dict[str, Tensor]
@@ -36,6 +37,7 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
         raise ValueError(f"params do not fit the weight space: missing {missing}, unknown {extra}")
     batch: tuple[int, ...] | None = None
     for name, shape in space.shapes.items():
+        check_value(f"tensor {name!r}", Tensor, params[name])
         got = tuple(params[name].shape)
         lead = got[: len(got) - len(shape)]
         if (*lead, *shape) != got:

@@ -95,6 +95,8 @@ class WeightSpace:
         Raises:
             ValueError: If a pattern does not parse or names an unknown group.
         """
+        _check_types("groups", self.groups, NeuronGroup)
+        _check_types("tensors", self.tensors, str)
         object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
         canonical = {}
         for name, text in self.tensors.items():
@@ -188,3 +190,14 @@ class WeightSpace:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+
+def _check_types(what: str, mapping: object, kind: type) -> None:
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{what} of a weight space: expected a mapping, got {mapping!r:.200}")
+    for name, value in mapping.items():
+        if not isinstance(name, str) or not isinstance(value, kind):
+            raise ValueError(
+                f"{what} of a weight space: expected names and {kind.__name__}, "
+                f"got {name!r:.200}: {value!r:.200}"
+            )

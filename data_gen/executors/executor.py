@@ -113,7 +113,7 @@ class InThisProcess:
             for item in items:
                 failure = attempt(worker, item, partial(watcher.advance, item))
                 close(item, failure, watcher)
-                if failure is not None and failure.errno:
+                if failure and failure.errno:
                     return
 
 

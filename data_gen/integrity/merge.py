@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from data_gen.config import Job
 from data_gen.executors.failures import writing_to
+from data_gen.finishing import finish
 from data_gen.folder import check_described, claimed, differing_keys, is_complete, read_job
-from data_gen.generation import finish, make_plan, missing_shards
+from data_gen.generation import missing_shards
+from data_gen.planning import make_plan
 from data_gen.shard import Shard
 from zoo.store.atomic import atomic_write, sha256
 

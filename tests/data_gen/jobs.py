@@ -1,7 +1,7 @@
 """A job of six small shards, generated in a moment."""
 
 from data_gen.config import Job
-from data_gen.generation import make_plan
+from data_gen.planning import make_plan
 from zoo.store import atomic
 
 MLP = {"name": "mlp", "hidden": [6]}

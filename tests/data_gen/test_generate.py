@@ -7,7 +7,9 @@ import torch
 
 import zoo
 from data_gen.config import Job
-from data_gen.generation import choose_device, generate, is_complete, plan
+from data_gen.folder import is_complete
+from data_gen.generation import choose_device, generate
+from data_gen.planning import plan
 from data_gen.populations import build_population
 from data_gen.shard import ShardWorker
 from data_gen.tasks.task import load_task

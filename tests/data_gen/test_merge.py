@@ -10,8 +10,9 @@ from click.testing import CliRunner
 import zoo
 from data_gen.cli import main as generate_zoo
 from data_gen.folder import job_record
-from data_gen.generation import generate, generate_shard, make_plan
+from data_gen.generation import generate, generate_shard
 from data_gen.integrity.merge import merge_zoos
+from data_gen.planning import make_plan
 from studies.cli import main as symzoo
 from tests.data_gen.jobs import (
     assert_trajectories_first,

@@ -8,7 +8,7 @@ from scipy import stats
 
 import zoo
 from data_gen.config import HYPERPARAMETERS, Job
-from data_gen.generation import make_plan
+from data_gen.planning import make_plan
 from data_gen.sampling import Distribution, group_rows, sample_table
 from tests.data_gen.jobs import MLP, tiny_job
 

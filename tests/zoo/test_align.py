@@ -258,7 +258,7 @@ def test_no_networks_are_no_trouble():
             {"reference": {"layers.0.bias": torch.zeros(5)}},
             r"tensor 'layers.0.bias': expected shape \[\*batch, 24\], got \[5\]",
         ),
-        ({"num_restarts": 0}, "expected num_restarts >= 1, got 0"),
+        ({"num_restarts": 0}, "num_restarts: expected at least 1, found 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

@@ -15,7 +15,7 @@ from zoo.architectures.mlp import build_mlp
 from zoo.architectures.resnet import build_resnet
 from zoo.architectures.siren import build_siren
 from zoo.architectures.transformer import build_transformer
-from zoo.options import check_options
+from zoo.options import check_options, checked
 
 _LARGEST = torch.finfo(torch.float32).max
 MOST_PARAMS = 2**28
@@ -32,6 +32,7 @@ ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
 }
 
 
+@checked
 def build_architecture(
     name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int
 ) -> Architecture:
@@ -68,6 +69,7 @@ def _check_size(what: str, built: Architecture) -> None:
         )
 
 
+@checked
 def make_asymmetric(
     architecture: Architecture, kind: str, options: Mapping[str, Any], seed: int
 ) -> Architecture:

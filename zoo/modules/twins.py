@@ -29,6 +29,7 @@ from zoo.modules.tensors import (
     replace_by,
     skipped_modules,
 )
+from zoo.options import Seed, checked
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _UNSUPPORTED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
@@ -38,7 +39,8 @@ _LOOKED_FOR = (
 )
 
 
-def asymmetric(module: nn.Module, kind: str = "w", *, seed: int = 0, **options: Any) -> nn.Module:
+@checked
+def asymmetric(module: nn.Module, kind: str = "w", *, seed: Seed = 0, **options: Any) -> nn.Module:
     """Copy a module and remove the permutation symmetries of its neurons: its asymmetric twin.
 
     The copy has the weights of the module where they are free, is trained, moved, compiled, copied

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from zoo.options import checked
 from zoo.store.manifest import Manifest, read_manifest
 from zoo.store.population import Population
 
@@ -69,6 +70,7 @@ class Zoo(Mapping[str, Population]):
         return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
 
 
+@checked
 def load(directory: str | Path) -> Zoo:
     """Open a zoo.
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from zoo.options import Natural, checked
 from zoo.params import Params, batch_shape
 from zoo.pattern import Pattern
 from zoo.symmetry.axes import along, permutation_of_axis, scale_of_axis, take
@@ -37,7 +38,7 @@ class GroupElement:
     scales: Mapping[str, Float[Tensor, "*batch _"]]
 
 
-def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
+def identity(space: WeightSpace, batch: Sequence[Natural] = ()) -> GroupElement:
     """The element that changes nothing.
 
     Args:
@@ -57,6 +58,7 @@ def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
     return GroupElement(permutations, scales)
 
 
+@checked
 def sample(
     space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = ()
 ) -> GroupElement:
@@ -91,6 +93,7 @@ def sample(
     return GroupElement(permutations, scales)
 
 
+@checked
 def act(space: WeightSpace, element: GroupElement, params: Mapping[str, Tensor]) -> Params:
     """Move params by an element.
 

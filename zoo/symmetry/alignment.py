@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.options import Count, checked
 from zoo.symmetry.action import GroupElement, act, compose, inverse, tensorwise, with_batch
 from zoo.symmetry.ascent import ascend, shuffle, start
 from zoo.symmetry.assignment import best_places
@@ -23,11 +24,12 @@ from zoo.weight_space import WeightSpace
 _CHUNK_ENTRIES = 2**23
 
 
+@checked
 def align(
     space: WeightSpace,
     params: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
-    num_restarts: int = 1,
+    num_restarts: Count = 1,
     generator: torch.Generator | None = None,
     scales: bool = False,
 ) -> GroupElement:
@@ -62,8 +64,6 @@ def align(
     axes, _ = as_rows(space, reference, "reference")
     if axes:
         raise ValueError(f"align: expected one network as reference, got leading axes {list(axes)}")
-    if num_restarts < 1:
-        raise ValueError(f"align: expected num_restarts >= 1, got {num_restarts}")
     source = generator or torch.Generator().manual_seed(0)
     seeds = torch.randint(2**62, (num_restarts,), generator=source, device=source.device).tolist()
     match = partial(_match_scaled if scales else _match, space, reference=reference, seeds=seeds)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zoo.options import checked
 from zoo.params import Params
 from zoo.symmetry.action import GroupElement, act, compose, with_batch
 from zoo.symmetry.axes import along, outer, summed_to
@@ -29,6 +30,7 @@ _Step = Callable[[WeightSpace, Params, Params], Params]
 _Piece = tuple[tuple[str, ...], Float[Tensor, "N ..."]]
 
 
+@checked
 def canonicalize(space: WeightSpace, params: Mapping[str, Tensor]) -> Params:
     """Move networks to the canonical points of their orbits.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from zoo.architectures.base import MODULE, Architecture, Inputs, arguments, statistic_constants
+from zoo.options import checked
 from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
 from zoo.tracing.function import ModuleFunction, RunningStatistics, module_params
@@ -24,6 +25,7 @@ from zoo.weight_space import WeightSpace
 __all__ = ["TraceError", "TraceWarning", "module_params", "trace", "verify_space"]
 
 
+@checked
 def trace(
     module: nn.Module,
     example_inputs: Inputs,
