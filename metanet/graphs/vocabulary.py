@@ -160,7 +160,7 @@ def _log_sizes(graph: ParameterGraph, node_set: int) -> Float[Tensor, "5"]:
 def _waves(orbit: Int64[Tensor, " S"]) -> Float[Tensor, "S F"]:
     """Waves over the number of a node's orbit; zero where all nodes share one."""
     angles = orbit[:, None] / 4.0 ** torch.arange(WAVES)
-    return torch.cat([angles.sin(), angles.cos()], dim=1) * (1 if int(orbit.max()) else 0)
+    return torch.cat([angles.sin(), angles.cos()], dim=1) * bool(orbit.max())
 
 
 def _distances(graph: ParameterGraph, roles: tuple[str, ...], role: str) -> list[int]:
