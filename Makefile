@@ -43,6 +43,7 @@ lint: .venv/.installed
 
 fuzz: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_store --cases 10000
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_arguments --cases 2000
 
 torture: .venv/.installed
 	$(BIN)/python -m tests.torture --kills 200

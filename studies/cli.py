@@ -160,7 +160,7 @@ def verify(
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 1024),
     help="Processes; one for each core or GPU by default, 0 for this one.",
 )
 @click.option(

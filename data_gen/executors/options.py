@@ -27,12 +27,12 @@ _OPTIONS = (
     ),
     click.option(
         "--workers",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, 10**5),
         help="Processes; one for each core or GPU by default, 0 for this one.",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 1024),
         help="Threads of each process, 1 by default; others round differently.",
     ),
 )

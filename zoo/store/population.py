@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.architectures import Architecture
 from zoo.architectures.base import MODULE, constants_of, count_free
+from zoo.options import check_value
 from zoo.params import Params, free_entries
 from zoo.store.bounds import rebuild
 from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, SplittingEntry
@@ -302,6 +303,7 @@ class Population:
         return pd.DataFrame(self._open(split).columns(list(self.columns)))
 
     def _open(self, split: str, trajectory: bool = False) -> SplitFiles:
+        check_value("split", str, split)
         if split not in self.splits:
             raise ValueError(
                 f"population {self.name!r}: no split {split!r}; splits are {list(self.splits)}"
