@@ -3,9 +3,9 @@
 They are: fit, predict, score, get_params, set_params, clone.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from metanet.inputs.targets import fit_target
 from metanet.inputs.treatments import parse_treatment
 from metanet.metrics import Estimate, bootstrap, r2
 from metanet.models.table import METANETS, build, rebuild_trained
-from zoo.options import Count, check_options
+from zoo.options import Count, check_options, checked
 from zoo.store.zoo import Zoo
 
 TRAINED_ON = ("population", "num_train", "num_validation", "num_dropped")
@@ -243,7 +243,7 @@ class Metanet(Arguments):
         self.check()
         return streams(self.stream, [population], [split], self.module_.reads)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the fitted metanet to one file, see `metanet.serialization`."""
         check_is_fitted(self, "module_")
         fitted = serialization.Fitted(
@@ -261,7 +261,8 @@ class Metanet(Arguments):
         return self.target_.predict(predict_raw(reader, networks, self.workers)).cpu().numpy()
 
 
-def load(path: str | os.PathLike[str]) -> Metanet:
+@checked
+def load(path: str | Path) -> Metanet:
     """Read a fitted metanet, onto the CPU.
 
     Args:

