@@ -4,8 +4,8 @@
 
 A case gives one argument of one entry point one value of `VALUES`: of a wrong type, negative, zero,
 huge, not a number, infinite, empty, too long, in another script. The call runs in a process of its
-own with limits of memory and time. It may work. Else it raises a `ValueError`, `TypeError` or `OSError` that
-this project wrote, or ends a command with a message; the message is printable and not a trace.
+own with limits of memory and time. It may work. Else it raises a `ValueError`, `TypeError` or
+`OSError` that this project wrote, or ends a command with a message; the message is printable.
 """
 
 import argparse
