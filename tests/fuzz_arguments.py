@@ -186,7 +186,8 @@ def metanet_entries() -> list[Entry]:
     def predicted(value: Any, folder: Path) -> None:
         metanet.Metanet("mlp", epochs=1).fit(population).predict(value)
 
-    names = [name for name in options_of(metanet.Metanet.__init__) if name != "options"]
+    left_out = ("options", "epochs")  # as many epochs as are asked for are done
+    names = [name for name in options_of(metanet.Metanet.__init__) if name not in left_out]
     entries = [option("mlp", name) for name in names]
     for model, builder in metanet.METANETS.items():
         entries += [option(model, name) for name in options_of(builder)[1:]]

@@ -162,8 +162,7 @@ class Population:
         return free_entries(self._open(split).tensors(self.space.shapes), masks)
 
     def _masks(self, view: View) -> Params:
-        if view not in ("full", "free"):
-            raise ValueError(f"view: expected 'full' or 'free', got {view!r}")
+        check_value("view", View, view)
         return self.free if view == "free" else {}
 
     def stored(self, split: str, view: View = "full") -> StoredParams:

@@ -53,7 +53,7 @@ def test_an_unknown_view_is_refused(directory):
         command, capture_output=True, text=True, check=True, cwd=Path(zoo.__file__).parents[1]
     ).stdout
     assert (
-        output == "view: expected 'full' or 'free', got 'frozen'\n\n"
+        output == "view: expected one of ['full', 'free'], found 'frozen'\n\n"
     )  # and nothing heavy was imported
 
 
