@@ -13,6 +13,7 @@ from data_gen.tasks.task import Task, load_task
 from zoo.architectures.base import Architecture
 
 _MAX_SHARD_BYTES = 256 * 10**6
+_MAX_NETWORK_BYTES = 4 * 10**9
 
 
 class Plan(NamedTuple):
@@ -57,10 +58,18 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
     Returns:
         Shards with at most `shard_size` networks and 256 MB each, the networks of a split spread
         evenly.
+
+    Raises:
+        ValueError: If one network with its checkpoints takes more than 4 GB.
     """
     shards = []
     for name, architecture in architectures.items():
         row_bytes = 4 * architecture.space.num_params * max(1, job.checkpoints)
+        if row_bytes > _MAX_NETWORK_BYTES:
+            raise ValueError(
+                f"population {name!r}: a network and its {job.checkpoints} checkpoints take "
+                f"{row_bytes} bytes, expected at most {_MAX_NETWORK_BYTES}: set fewer checkpoints"
+            )
         most = max(1, min(job.shard_size, _MAX_SHARD_BYTES // row_bytes))
         start = 0
         for split, count in job.split.counts(job.count).items():

@@ -65,6 +65,12 @@ def test_plan_covers_every_network_once_and_in_order():
         assert {shard.split for shard in of_population} == {"train", "validation", "test"}
 
 
+def test_checkpoints_that_no_memory_holds_are_refused_before_work(tmp_path):
+    with pytest.raises(ValueError, match="'standard': a network and its 10000000 checkpoints take"):
+        run(make_job(checkpoints=10**7), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
 def test_same_plan_gives_byte_identical_zoos(finished, tmp_path):
     assert contents(run(make_job(), tmp_path / "again")) == contents(finished)
 
