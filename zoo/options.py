@@ -26,13 +26,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-_BOUNDS = {
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "finite_number": "a finite number",
-}
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
 def check_options(
@@ -119,9 +113,12 @@ def _adapter(annotation: Any) -> TypeAdapter:
 def _expected(annotation: Any, error: ValidationError) -> str:
     """The bound that a value of the right type does not keep, else the type."""
     first = error.errors(include_url=False)[0]
-    if first["type"] in _BOUNDS:
-        return _BOUNDS[first["type"]].format(**first.get("ctx", {}))
-    return _type_name(annotation)
+    if first["type"] == "finite_number":
+        return "a finite number"
+    bounds = [
+        f"{_BOUNDS[key]} {value}" for key, value in first.get("ctx", {}).items() if key in _BOUNDS
+    ]
+    return " and ".join(bounds) or _type_name(annotation)
 
 
 def _type_name(annotation: Any) -> str:

@@ -36,7 +36,7 @@ COMMON = (
 def plan(config: Bayesian, out: Path) -> list[Measurement]:
     """The cells of both parts, those of the variational part first."""
     planned = plan_cells(variational.measure, inferences(config), out, variational.HELPERS)
-    if config.chains is not None:
+    if config.chains:
         planned += plan_cells(chains.measure, samplings(config.chains), out, chains.HELPERS)
     return planned
 

@@ -130,9 +130,11 @@ def test_texts_and_padding_that_hdf5_does_not_have_are_faults(good, change):
     assert list(proof.prove(good.parent, [good.name]))
 
 
-def test_a_code_that_stands_for_no_text_is_refused(good):
+@pytest.mark.parametrize("excess", [0, 100])
+def test_a_code_that_stands_for_no_text_is_refused(good, excess):
     content = bytearray(good.read_bytes())
-    content[open_mapped(good).columns["text"].offset] = 200
+    column = open_mapped(good).columns["text"]
+    content[column.offset] = len(column.values) + excess
     good.write_bytes(content)
     with pytest.raises(StoreError, match="'text' has a code that stands for no text"):
         read_columns([good], ["text"])
