@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.imports import parsed
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "data_gen", "metanet", "studies")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -19,7 +21,7 @@ MAX_TEST_LINES = 400
 
 
 def tree(path):
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return parsed(path.read_text(encoding="utf-8"))
 
 
 def functions(path):

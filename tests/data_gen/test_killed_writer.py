@@ -84,7 +84,7 @@ def assert_nothing_is_lost(folder, complete):
     assert contents(make(folder)) == complete
 
 
-@pytest.mark.parametrize("moment", tiered([(i,) for i in range(140)], lambda i: i % 18 == 4))
+@pytest.mark.parametrize("moment", tiered([(i,) for i in range(140)], lambda i: i % 24 == 4))
 def test_death_at_an_operation(complete, tmp_path, moment):
     status = in_a_fork(lambda: die_at(moment), tmp_path / "zoo")
     assert os.waitstatus_to_exitcode(status) in (0, KILLED)

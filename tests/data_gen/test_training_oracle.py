@@ -58,7 +58,7 @@ def make_job(architecture, kind, optimizer, schedule, **changes):
         "train_fraction": {"uniform": [0.3, 1.0]},
         "init_scale": {"uniform": [0.8, 1.2]},
         "batch_size": 8,
-        "steps": {"int_range": [24, 26]},
+        "steps": {"int_range": [19, 21]},
     }
     job = {
         "task": {"name": "digits", "train_size": 60, "test_size": 40},

@@ -33,12 +33,12 @@ from zoo.store.zoo import load
 
 STEPS = 'hyperparameters.steps={"int_range": [60, 70]}'
 SMALL = [
-    "count=40",
+    "count=32",
     "task.train_size=120",
     STEPS,
     "hyperparameters.lr=0.2",
     "checkpoints=3",
-    "shard_size=20",
+    "shard_size=16",
 ]
 DESCENTS = {
     "sgd": {"lrs": [0.1, 0.05, 0.025]},

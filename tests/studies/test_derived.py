@@ -74,7 +74,7 @@ def dense_hessians(population, params):
 @pytest.mark.parametrize("name", ["relu", "w_asymmetric"])
 def test_sharpness_is_the_largest_eigenvalue_of_the_hessian(name, populations):
     population = populations[name]
-    params = networks(population)
+    params = networks(population, 2)
     expected = [
         float(torch.linalg.eigvalsh(hessian)[-1]) for hessian in dense_hessians(population, params)
     ]

@@ -5,6 +5,7 @@ import torch
 import transformers as t
 
 from tests.reference.zoo_equivalence import count_permuted
+from tests.tiers import tiered
 from zoo.tracing.tracer import trace
 
 
@@ -103,7 +104,11 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("ResNet", "ViT", "BERT", "Llama")
+"""Convolutions with batch norm, an encoder of images and one of texts, rotary embeddings."""
+
+
+@pytest.mark.parametrize("name", tiered([(name,) for name in MODELS], lambda name: name in QUICK))
 def test_models_counted_by_hand(name):
     build, config, inputs, groups, still = MODELS[name]
     traced = trace(build(config), inputs)

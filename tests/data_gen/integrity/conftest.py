@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz_store import base
+import data_gen.integrity.verify
+from tests.fuzz_store import base, prove_in_forks
+
+
+@pytest.fixture(autouse=True)
+def _no_interpreter_for_each_proof(monkeypatch):
+    """Files are proved in forks of this process, as by the fuzzer; the commands of other tests and
+    the pages start a process of their own.
+    """
+    monkeypatch.setattr(data_gen.integrity.verify, "prove", prove_in_forks)
 
 
 @pytest.fixture(scope="session")

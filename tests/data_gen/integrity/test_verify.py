@@ -262,7 +262,7 @@ def test_mutated_zoos_do_no_harm(original):
         "-m",
         "tests.fuzz_store",
         "--cases",
-        "20",
+        "10",
         "--seed",
         "1000000",
         "--zoo",

@@ -1,11 +1,13 @@
-"""Which of two identified axes gives both its name."""
+"""Axes that are identified: which gives both its name, what stays apart; products with zeros."""
 
 import itertools
 
 import pytest
 
 from zoo.tracing.algebra import Algebra
-from zoo.tracing.dims import Atom, Leaf, leaves
+from zoo.tracing.dims import Atom, Leaf, Per, leaves, resolve
+from zoo.tracing.layers import _contraction
+from zoo.tracing.values import Context, Value
 
 KINDS = {
     "fixed neurons": {"fixed": True},
@@ -34,3 +36,28 @@ def test_free_positions_are_as_old_as_they_are():
         algebra = Algebra()
         dim = algebra.same((Leaf(younger),), (Leaf(older),), algebra.equations.equal)
         assert [leaf.atom for leaf in leaves(dim)] == [older]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_alternatives_are_identified_one_by_one_only_along_the_same_axis(is_same):
+    """Gates of one reshape are compared gate by gate; of two, all are neurons of one kind."""
+    first, second = (Atom(2, fixed=True, plain=True) for _ in range(2))
+    parts = [(Leaf(Atom(4)),) for _ in range(4)]
+    algebra = Algebra()
+    one = (Per(first, tuple(parts[:2])),)
+    other = (Per(first if is_same else second, tuple(parts[2:])),)
+    algebra.same(one, other, algebra.equations.equal)
+    kinds = [next(iter(leaves(resolve(part)))).atom for part in parts]
+    assert kinds[0] is kinds[2]
+    assert kinds[1] is kinds[3]
+    assert (kinds[0] is kinds[1]) != is_same
+
+
+@pytest.mark.parametrize("zeros", list(itertools.product([False, True], repeat=2)))
+def test_a_product_with_zeros_is_zero(zeros):
+    shapes = ((2, 3), (3, 4))
+    one, other = (
+        Value(tuple((Leaf(Atom(n)),) for n in shape), zero)
+        for shape, zero in zip(shapes, zeros, strict=True)
+    )
+    assert _contraction(Context(Algebra()), one, other).zero == any(zeros)

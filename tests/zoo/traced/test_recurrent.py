@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from tests.tiers import tiered
 from zoo import trace
 from zoo.params import stack
 
@@ -57,7 +58,17 @@ def build(name):
     return module
 
 
-@pytest.mark.parametrize("name", LAYERS)
+QUICK = (
+    "lstm of two layers",
+    "lstm with projection",
+    "gru both ways",
+    "rnn with relu",
+    "lstm cell",
+    "rnn cell with relu, without bias",
+)
+
+
+@pytest.mark.parametrize("name", tiered([(name,) for name in LAYERS], lambda name: name in QUICK))
 def test_outputs_and_gradients_of_many_are_those_of_each(name):
     modules = [build(name) for _ in range(COUNT)]
     traced = trace(modules[0], X)
