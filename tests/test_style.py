@@ -4,8 +4,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.imports import parsed
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +36,12 @@ def num_nodes(function):
 
 def relative(path):
     return str(path.relative_to(ROOT))
+
+
+def violations(check):
+    """What a check finds, by file."""
+    errors = {relative(path): check(path) for path in FILES}
+    return {path: lines for path, lines in errors.items() if lines}
 
 
 def test_a_file_is_one_concept():
@@ -82,8 +86,7 @@ def test_the_type_checker_is_rarely_silenced():
     assert len(lines) <= MAX_TYPE_IGNORES, lines
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_contracts_are_declared_and_not_sniffed(path):
+def sniffed_contracts(path):
     sniffed = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr"):
@@ -92,11 +95,14 @@ def test_contracts_are_declared_and_not_sniffed(path):
             is_optional = name is not None or len(node.args) > 2
             if ast.unparse(node.func) == "hasattr" or (is_optional and not is_of_python):
                 sniffed.append(f"line {node.lineno}: {ast.unparse(node)}")
-    assert sniffed == []
+    return sniffed
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_banned_constructs(path):
+def test_contracts_are_declared_and_not_sniffed():
+    assert violations(sniffed_contracts) == {}
+
+
+def banned_constructs(path):
     errors = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Assert):
@@ -114,7 +120,11 @@ def test_no_banned_constructs(path):
             )
         elif isinstance(node, ast.Import | ast.ImportFrom) and "pickle" in ast.unparse(node):
             errors.append(f"line {node.lineno}: no pickle anywhere")
-    assert errors == []
+    return errors
+
+
+def test_no_banned_constructs():
+    assert violations(banned_constructs) == {}
 
 
 BANNED_CALLS = {
@@ -130,8 +140,7 @@ BANNED_CALLS = {
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_public_functions_are_annotated(path):
+def missing_annotations(path):
     missing = []
     for node in tree(path).body:
         members = node.body if isinstance(node, ast.ClassDef) else [node]
@@ -144,11 +153,14 @@ def test_public_functions_are_annotated(path):
                 ]
                 missing += [f"{f.name}({a.arg})" for a in arguments if a.annotation is None]
                 missing += [f"{f.name} ->"] if f.returns is None else []
-    assert missing == []
+    return missing
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_public_name_is_that_of_a_module(path):
+def test_public_functions_are_annotated():
+    assert violations(missing_annotations) == {}
+
+
+def names_of_modules(path):
     """Else `package.name` is the function or the module, by what was imported last."""
     if path.name == "__init__.py":
         modules = {p.stem for p in path.parent.iterdir()}
@@ -161,4 +173,8 @@ def test_no_public_name_is_that_of_a_module(path):
     else:
         modules = {path.stem}
         names = [n.name for n in tree(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    assert [name for name in names if name in modules] == []
+    return [name for name in names if name in modules]
+
+
+def test_no_public_name_is_that_of_a_module():
+    assert violations(names_of_modules) == {}
