@@ -1,6 +1,6 @@
 """How much work the files of a zoo justify: the job of a stranger may ask for any amount."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from zoo.store.bounds import inside
 from zoo.store.mapped import MappedFile, StoreError, open_mapped
 
 _TIMES = 2
+_PARTS = 1000
 
 
 def check_justified(directory: Path, job: Job) -> None:
@@ -31,6 +32,26 @@ def check_justified(directory: Path, job: Job) -> None:
     table = full_table(job, load_task(job.task), torch.arange(job.count))
     wanted = float(table["steps"].astype(float).sum()) * len(job.populations)
     _compare(directory, "training steps", wanted, steps)
+
+
+def check_mergeable(folders: Sequence[Path], job: Job) -> None:
+    """Refuse to plan a job of which some folders hold less than a thousandth.
+
+    Args:
+        folders: Folders with some shards each.
+        job: Their job.
+
+    Raises:
+        ValueError: If they hold less.
+    """
+    files = (file for folder in folders for file in _shards(folder, job))
+    networks = sum(file.column("network_id").shape[0] for file in files)
+    wanted = job.count * len(job.populations)
+    if wanted > _PARTS * networks:
+        raise ValueError(
+            f"{folders[0]}: the job makes {wanted:,} networks, the folders hold {networks:,}; "
+            "expected at least a thousandth of them"
+        )
 
 
 def _compare(directory: Path, unit: str, wanted: int | float, at_hand: int | float) -> None:

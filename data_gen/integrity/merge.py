@@ -13,6 +13,7 @@ from data_gen.executors.failures import writing_to
 from data_gen.finishing import finish
 from data_gen.folder import check_described, claimed, differing_keys, is_complete, read_job
 from data_gen.generation import missing_shards
+from data_gen.integrity.justified import check_mergeable
 from data_gen.planning import make_plan
 from data_gen.shard import Shard
 from zoo.store.atomic import atomic_write, sha256
@@ -33,8 +34,8 @@ def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:
         Shards that no folder has; none if the merged zoo is complete.
 
     Raises:
-        ValueError: If the folders are not of the same job, two of them have different files for one
-            shard, or the task of the job cannot be loaded.
+        ValueError: If the folders are not of the same job or hold less than a thousandth of its
+            networks, two of them have different files for one shard, or the task cannot be loaded.
         FolderError: If the merged folder cannot be written.
     """
     out, folders = Path(out), [Path(source) for source in sources]
@@ -79,6 +80,7 @@ def _common_job(folders: Sequence[Path]) -> Job:
         raise ValueError(
             f"{first}: this version of symzoo reads the job in another way, which differs in {keys}"
         )
+    check_mergeable(folders, job)
     return job
 
 

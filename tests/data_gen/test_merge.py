@@ -11,6 +11,7 @@ import zoo
 from data_gen.cli import main as generate_zoo
 from data_gen.folder import job_record
 from data_gen.generation import generate, generate_shard
+from data_gen.integrity import merge
 from data_gen.integrity.merge import merge_zoos
 from data_gen.planning import make_plan
 from studies.cli import main as symzoo
@@ -155,6 +156,15 @@ def test_shards_that_nobody_has_are_named(halves, tmp_path):
     assert FIRST not in visible(tmp_path / "out")
     generate_shard(tiny_job(), halves[1], 0, compile=False, quiet=True)
     assert merge_zoos(tmp_path / "out", halves) == []
+
+
+def test_a_job_that_is_too_large_for_its_files_is_not_planned(halves, tmp_path, monkeypatch):
+    for folder in halves:
+        stored = json.loads((folder / ".job.json").read_text())
+        (folder / ".job.json").write_text(json.dumps(stored | {"count": 10**8}))
+    monkeypatch.setattr(merge, "make_plan", lambda job: pytest.fail("planned"))
+    with pytest.raises(ValueError, match=r"makes 200,000,000 networks, the folders hold \d+; exp"):
+        merge_zoos(tmp_path / "merged", halves)
 
 
 def test_two_different_files_for_one_shard_are_refused(halves, finished, tmp_path):
