@@ -73,6 +73,20 @@ def test_two_writers_at_once_and_the_second_is_refused(tmp_path, hold):
     make(tmp_path / "zoo")  # a lock ends with its process
 
 
+def test_what_a_writer_holds_no_other_process_can_even_share(tmp_path):
+    """Two writers that both locked for reading would both go on."""
+    with claimed(tmp_path / "zoo", tiny_job()):
+        pid = os.fork()
+        if pid == 0:
+            descriptor = os.open(tmp_path / "zoo" / ".lock", os.O_RDWR)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
 def test_different_shards_may_be_made_at_once_but_not_the_same(tmp_path, hold):
     hold(1, 2)
     with pytest.raises(ValueError, match="another process writes to this folder or this shard"):
