@@ -136,7 +136,7 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="*", help="What changed; what git says if none is given.")
     parser.add_argument("--base", default="HEAD", help="Changes since this revision.")
-    parser.add_argument("--seconds", type=float, default=25, help="Of a processor, for tests.")
+    parser.add_argument("--seconds", type=float, default=16, help="Of a processor, for tests.")
     options = parser.parse_args()
     files = options.files or changed_files(options.base)
     tests = tests_of(files)
