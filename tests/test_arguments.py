@@ -15,7 +15,7 @@ PARAMS = {"bias": torch.zeros(3)}
 MODULE, X = nn.Linear(4, 2), torch.randn(2, 4)
 
 
-def test_arguments_drawn_at_random(tmp_path):
+def test_arguments_drawn_at_random(tmp_path, unchecked):
     counts, wrong = fuzz(25, 0, tmp_path, print)
     assert wrong == []
     assert counts["refused"] > counts["works"] > 0

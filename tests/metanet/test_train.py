@@ -112,7 +112,7 @@ def test_products_of_bfloat16_are_rounded_and_weights_are_not():
     assert {weight.dtype for weight in modules[1].parameters()} == {torch.float32}
 
 
-def test_other_precisions_are_refused():
+def test_other_precisions_are_refused(unchecked):
     says = r"'precision' of training: expected one of \['float32', 'bfloat16'\], found 'float16'"
     with pytest.raises(ValueError, match=says):
         Training(precision="float16")
