@@ -42,6 +42,10 @@ def test_arguments_drawn_at_random(tmp_path, unchecked):
         (lambda: WeightSpace({"h": 3}, {}), "groups of a weight space: .* NeuronGroup"),
         (lambda: WeightSpace({"h": NeuronGroup(3)}, {"w": 1}), "tensors of a weight space: .* str"),
         (lambda: build_architecture("mlp", {}, "a", 2), "build_architecture: input_shape"),
+        (
+            lambda: build_architecture("siren", {"hidden": [1] * 2001}, (2,), 2),
+            "'hidden' of architecture 'siren': expected a length of at most 2000",
+        ),
         (lambda: make_asymmetric(None, "w", {}, 0), "make_asymmetric: architecture"),
     ],
 )

@@ -5,7 +5,7 @@ The annotation of an option says what it may be: `dropout: Share = 0.1`.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from types import GenericAlias
 from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
@@ -21,12 +21,19 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Layers = Annotated[int, Field(le=2000)]
+Widths = Annotated[Sequence[int], Field(max_length=2000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+_BOUNDS = {
+    "gt": "more than",
+    "ge": "at least",
+    "lt": "less than",
+    "le": "at most",
+    "max_length": "a length of at most",
+}
 
 
 def check_options(

@@ -17,6 +17,7 @@ from zoo.architectures.layers import (
     whole_space,
 )
 from zoo.architectures.norms import Normalize, group_norm, no_norm
+from zoo.options import Widths
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -30,7 +31,7 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 def build_cnn(
     input_shape: Sequence[int],
     num_classes: int,
-    channels: Sequence[int] = (16, 16, 16),
+    channels: Widths = (16, 16, 16),
     kernel: int = 3,
     strides: Sequence[int] | int = 2,
     activation: str = "relu",

@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.architectures.base import Activate, Architecture, check_activation
 from zoo.architectures.layers import draw_layers, hidden_group, layer_patterns
 from zoo.architectures.norms import Normalize, layer_norm, look_up_norm, no_norm
+from zoo.options import Widths
 from zoo.params import Params
 from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -19,7 +20,7 @@ _NORMS: dict[str, Normalize] = {"none": no_norm, "layer": layer_norm}
 def build_mlp(
     input_shape: Sequence[int],
     num_classes: int,
-    hidden: Sequence[int] = (32, 32),
+    hidden: Widths = (32, 32),
     activation: str = "relu",
     norm: str = "none",
 ) -> Architecture:

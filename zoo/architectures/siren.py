@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.architectures.base import Activate, Architecture
 from zoo.architectures.layers import draw_layers
 from zoo.architectures.mlp import build_mlp
+from zoo.options import Widths
 from zoo.params import Params
 from zoo.weight_space import WeightSpace
 
@@ -17,7 +18,7 @@ from zoo.weight_space import WeightSpace
 def build_siren(
     input_shape: Sequence[int],
     num_classes: int,
-    hidden: Sequence[int] = (32, 32),
+    hidden: Widths = (32, 32),
     omega: float = 30.0,
 ) -> Architecture:
     """A perceptron on flattened inputs, `h <- sin(omega (W h + b))`, with a linear output layer.
