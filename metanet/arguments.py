@@ -102,7 +102,7 @@ class Arguments(BaseEstimator):
         """
         arguments = {name: plain(value) for name, value in super().get_params().items()}
         check_options("Metanet", Arguments, arguments)
-        checked_builder(self.model, {name: plain(value) for name, value in self.options.items()})
+        checked_builder(self.model, self.options)
         parse_treatment(self.treatment)
 
     def training(self, module: MetanetModule, num_train: int) -> Training:

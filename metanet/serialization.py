@@ -211,7 +211,7 @@ def _read_file(path: Path) -> tuple[Record, dict[str, Tensor]]:
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
         raise ValueError(f"expected finite numbers, found others in {bad[:5]}")
 

@@ -32,6 +32,7 @@ def test_arguments_drawn_at_random(tmp_path, unchecked):
         (lambda: zoo.canonicalize(SPACE, [1]), "canonicalize: params: expected Mapping"),
         (lambda: zoo.sample(SPACE, None), "sample: generator: expected .*Generator, found None"),
         (lambda: zoo.sample(SPACE, torch.Generator(), -1), "sample: batch: expected Sequence"),
+        (lambda: zoo.sample(SPACE, torch.Generator(), [-1]), "sample: batch: expected at least 0"),
         (lambda: zoo.act(SPACE, None, PARAMS), "act: element: expected .*GroupElement"),
         (lambda: zoo.trace("net", X), "trace: module: expected .*Module, found 'net'"),
         (lambda: zoo.trace(MODULE, X, statistics=3), "trace: statistics: expected Sequence"),

@@ -19,6 +19,7 @@ from data_gen.training.trainer import Trainer
 from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, TWINS, make_job
 from tests.tiers import tiered
 from tests.zoo.asymmetric_modules.modules import Perceptron, assert_same, fixed_entries, randn
+from zoo.params import stack
 
 pytestmark = pytest.mark.compile
 # Importing parts of the compiler raises deprecation warnings of its own.
@@ -75,6 +76,21 @@ def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
         results.append(worker.train("p", torch.arange(3), lambda _: None)[1])
     for tensor_name, tensor in results[0].items():
         torch.testing.assert_close(results[1][tensor_name], tensor, rtol=0, atol=1e-9)
+
+
+def test_gradients_of_many_traced_modules_are_one_graph():
+    """What checks params runs at every call: it must be plain enough for the compiler."""
+
+    def make():
+        return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+
+    x = randn(5, 4)
+    traced = zoo.trace(make(), x, build=make)
+    drawn = [traced.init(torch.Generator().manual_seed(seed)) for seed in range(3)]
+    step = torch.func.vmap(torch.func.grad(lambda p: traced.apply(p, x).square().sum()))
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    for name, gradient in step(stack(drawn)).items():
+        torch.testing.assert_close(compiled(stack(drawn))[name], gradient)
 
 
 @torch._dynamo.config.patch(recompile_limit=4)

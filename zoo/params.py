@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from zoo.options import check_value
 from zoo.weight_space import WeightSpace
 
 Params = dict[str, Tensor]
@@ -37,8 +36,7 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
         raise ValueError(f"params do not fit the weight space: missing {missing}, unknown {extra}")
     batch: tuple[int, ...] | None = None
     for name, shape in space.shapes.items():
-        check_value(f"tensor {name!r}", Tensor, params[name])
-        got = tuple(params[name].shape)
+        got = _shape_of(name, params[name])
         lead = got[: len(got) - len(shape)]
         if (*lead, *shape) != got:
             raise ValueError(
@@ -54,7 +52,15 @@ def batch_shape(space: WeightSpace, params: Mapping[str, Tensor]) -> tuple[int, 
     return batch or ()
 
 
-def check_finite(space: WeightSpace, params: Mapping[str, Tensor], what: str = "params") -> None:
+def _shape_of(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"tensor {name!r}: expected Tensor, found {value!r:.200}")
+    return tuple(value.shape)
+
+
+def check_finite(
+    space: WeightSpace, params: Mapping[str, Tensor], what: str = "params"
+) -> tuple[int, ...]:
     """Refuse networks with an entry that is NaN or infinite.
 
     Args:
@@ -62,16 +68,20 @@ def check_finite(space: WeightSpace, params: Mapping[str, Tensor], what: str = "
         params: Tensors ``[*batch, *shape]``.
         what: What they are, for the message.
 
+    Returns:
+        The leading axes, as `batch_shape` does.
+
     Raises:
         ValueError: If there is one; it names the first network and the tensor.
     """
     lead = batch_shape(space, params)
     for name, shape in space.shapes.items():
         finite = params[name].isfinite().reshape(*lead, math.prod(shape)).all(-1)
-        if not bool(finite.all()):
+        if not finite.all():
             place = ", ".join(map(str, (~finite).nonzero()[0].tolist()))
             whose = f"network {place}, " if lead else ""
             raise ValueError(f"{what}: {whose}tensor {name!r}: expected finite entries")
+    return lead
 
 
 def flatten(space: WeightSpace, params: Mapping[str, Tensor]) -> Shaped[Tensor, "*batch P"]:

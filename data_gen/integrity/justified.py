@@ -1,6 +1,6 @@
 """How much work the files of a zoo justify: the job of a stranger may ask for any amount."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,8 +26,7 @@ def check_justified(directory: Path, job: Job) -> None:
         ValueError: If the job asks for more.
     """
     files = list(_shards(directory, job))
-    networks = sum(file.column("network_id").shape[0] for file in files)
-    _compare(directory, "networks", job.count * len(job.populations), networks)
+    _compare(directory, "networks", *_networks(job, files))
     steps = sum(float(file.array("steps").astype(float).sum()) for file in files)
     table = full_table(job, load_task(job.task), torch.arange(job.count))
     wanted = float(table["steps"].astype(float).sum()) * len(job.populations)
@@ -45,13 +44,18 @@ def check_mergeable(folders: Sequence[Path], job: Job) -> None:
         ValueError: If they hold less.
     """
     files = (file for folder in folders for file in _shards(folder, job))
-    networks = sum(file.column("network_id").shape[0] for file in files)
-    wanted = job.count * len(job.populations)
+    wanted, networks = _networks(job, files)
     if wanted > _PARTS * networks:
         raise ValueError(
             f"{folders[0]}: the job makes {wanted:,} networks, the folders hold {networks:,}; "
             "expected at least a thousandth of them"
         )
+
+
+def _networks(job: Job, files: Iterable[MappedFile]) -> tuple[int, int]:
+    """How many networks a job makes, and how many files hold."""
+    held = (file.column("network_id").shape[0] for file in files)
+    return job.count * len(job.populations), sum(held)
 
 
 def _compare(directory: Path, unit: str, wanted: int | float, at_hand: int | float) -> None:

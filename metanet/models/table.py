@@ -61,7 +61,7 @@ def checked_builder(model: str, options: Mapping[str, Any]) -> Builder:
         raise ValueError(f"unknown metanet {model!r}; metanets are {sorted(METANETS)}")
     builder = METANETS[model]
     presets = list(declared(builder).presets)
-    given = dict(options)
+    given = {name: plain(value) for name, value in options.items()}
     if presets and given.pop("preset", presets[0]) not in presets:
         raise ValueError(
             f"metanet {model!r} has no preset {options['preset']!r}; its presets are {presets}"

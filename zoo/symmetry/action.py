@@ -38,7 +38,7 @@ class GroupElement:
     scales: Mapping[str, Float[Tensor, "*batch _"]]
 
 
-def identity(space: WeightSpace, batch: Sequence[Natural] = ()) -> GroupElement:
+def identity(space: WeightSpace, batch: Sequence[int] = ()) -> GroupElement:
     """The element that changes nothing.
 
     Args:
@@ -60,7 +60,7 @@ def identity(space: WeightSpace, batch: Sequence[Natural] = ()) -> GroupElement:
 
 @checked
 def sample(
-    space: WeightSpace, generator: torch.Generator, batch: Sequence[int] = ()
+    space: WeightSpace, generator: torch.Generator, batch: Sequence[Natural] = ()
 ) -> GroupElement:
     """Draw elements: uniform permutations, log-uniform positive scales in [1/e, e], fair signs.
 

@@ -150,7 +150,7 @@ def align_activations(
     for name, values in activations.items():
         group, target = space.groups[name], reference[name]
         lead = _leading_axes(name, group.size, values.shape, target.shape)
-        if not bool(values.isfinite().all() and target.isfinite().all()):
+        if not (values.isfinite().all() and target.isfinite().all()):
             raise ValueError(f"activations of group {name!r}: expected finite values")
         if group.permutable:
             rows = _standardized(values.reshape(-1, *target.shape))

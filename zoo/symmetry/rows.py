@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.params import Params, batch_shape, check_finite, select
+from zoo.params import Params, check_finite, select
 from zoo.weight_space import WeightSpace
 
 Result = TypeVar("Result")
@@ -30,8 +30,7 @@ def as_rows(
     Raises:
         ValueError: If the params do not fit the space, or an entry is not finite.
     """
-    check_finite(space, params, what)
-    lead = batch_shape(space, params)
+    lead = check_finite(space, params, what)
     count = math.prod(lead)
     rows = {n: params[n].detach().reshape(count, *shape) for n, shape in space.shapes.items()}
     return lead, rows

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from types import MethodType
 from typing import Any
 
@@ -120,7 +121,7 @@ class ModuleFunction:
         """
         _check_activate(activate)
         tensors = {**params, **self._buffers(params)}
-        return self._picked(_run(self.module, tensors, x))
+        return self._picked(self._run(self.module, tensors, x))
 
     def forward_training(
         self, params: Params, x: Inputs, activate: Activate
@@ -144,7 +145,7 @@ class ModuleFunction:
         # Copies, since a norm writes its new statistics, and its count of batches, into the old.
         copies = mapped(Tensor.clone, self._buffers(params))
         tensors = {f"module.{name}": t for name, t in {**params, **copies}.items()}
-        result, moved = _run(self.moving, tensors, x)
+        result, moved = self._run(self.moving, tensors, x)
         return self._picked(result), mapped(Tensor.detach, moved)
 
     def _buffers(self, params: Params) -> Params:
@@ -158,6 +159,15 @@ class ModuleFunction:
         running = self.moving.names if self.moving else ()
         statistics = {name: params[name].detach() for name in running}
         return {**cast(constants, like.device, dtype), **statistics}
+
+    @cached_property
+    def _has_recurrence(self) -> bool:
+        return any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in self.module.modules())
+
+    def _run(self, module: nn.Module, tensors: Params, x: Inputs) -> Any:
+        inputs, named = arguments(x)
+        with PlainRecurrence() if self._has_recurrence else nullcontext():
+            return functional_call(module, tensors, inputs, named)
 
     def _picked(self, result: Any) -> Tensor:
         outputs = list(tensors_in(result if self.output is None else self.output(result)))
@@ -198,10 +208,3 @@ def _check_activate(activate: Activate) -> None:
             "a traced module runs its own non-linearities, which cannot be replaced or recorded; "
             "expected a named architecture"
         )
-
-
-def _run(module: nn.Module, tensors: Params, x: Inputs) -> Any:
-    inputs, named = arguments(x)
-    has_recurrence = any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in module.modules())
-    with PlainRecurrence() if has_recurrence else nullcontext():
-        return functional_call(module, tensors, inputs, named)
