@@ -27,10 +27,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """No test may lean on another one that ran before it."""
+    """No test may lean on another one: files, and the tests within, run in a random order.
+
+    The tests of one file stay together, as what they share is made once a file.
+    """
     seed = config.getoption("order_seed")
-    if seed is not None:
-        random.Random(seed).shuffle(items)
+    if seed is None:
+        return
+    draw = random.Random(seed)
+    place_of_file = {path: draw.random() for path in sorted({item.path for item in items})}
+    items.sort(key=lambda item: (place_of_file[item.path], draw.random()))
 
 
 @pytest.fixture
