@@ -14,6 +14,7 @@ LAW = {
     "zoo.pattern": set(),
     "zoo.weight_space": {"zoo.pattern"},
     "zoo.config": set(),
+    "zoo.imports": set(),
     "zoo.options": set(),
     "zoo.params": {"zoo.options", "zoo.weight_space"},
     "zoo.symmetry": {"zoo.options", "zoo.params", "zoo.pattern", "zoo.weight_space"},
