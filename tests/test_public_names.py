@@ -109,8 +109,11 @@ def test_folders_named_like_packages_do_not_hide_them(tmp_path):
     """As in a folder where a zoo was made as `--out zoo`."""
     for package in ("zoo", "metanet", "data_gen", "studies"):
         (tmp_path / package).mkdir()
+    # A folder that is taken for a package has no file; the last line takes a name through a door.
     code = (
-        "import zoo, metanet, data_gen, studies.registry as s; print(zoo.load, metanet.Metanet, s)"
+        "import zoo, metanet, data_gen, studies, studies.registry\n"
+        "assert all(package.__file__ for package in (zoo, metanet, data_gen, studies))\n"
+        "print(zoo.WeightSpace)"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(

@@ -281,7 +281,7 @@ def test_a_population_is_a_list_of_one():
 
 def test_eight_networks_of_two_architectures_are_learned_by_heart():
     eight = [first_networks(each, 4) for each in POPULATIONS]
-    model = Metanet("gmn", epochs=80, patience=80, batch_size=8).fit(eight)
+    model = Metanet("gmn", epochs=30, patience=30, batch_size=8).fit(eight)
     y, predicted = map(
         np.concatenate, zip(*(model.predict_examples(each) for each in eight), strict=True)
     )

@@ -48,9 +48,14 @@ DESCENTS = {
 }
 
 
+def job_with(*populations, changes=()):
+    job = load_job("conservation-digits", [*SMALL, *changes])
+    return job.model_copy(update={"populations": {n: job.populations[n] for n in populations}})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    job = load_job("conservation-digits", SMALL)
+    job = job_with("standard", "w_asymmetric", "sigma_asymmetric")
     return generate(job, tmp_path_factory.mktemp("zoo") / "zoo", quiet=True, compile=False)
 
 
@@ -226,12 +231,8 @@ def test_impossible_configs_are_refused(folder, tmp_path):
             tmp_path / "x",
             quiet=True,
         )
-    plain = generate(
-        load_job("conservation-digits", [*SMALL, "laws=null", "count=4"]),
-        tmp_path / "plain",
-        quiet=True,
-        compile=False,
-    )
+    without_laws = job_with("standard", changes=["laws=null", "count=4"])
+    plain = generate(without_laws, tmp_path / "plain", quiet=True, compile=False)
     told = [
         "study",
         "conservation",
