@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,18 @@ def load_task(config: TaskConfig) -> Task:
     return Task(train, test, num_classes, mean.float(), std.float(), config.augment)
 
 
-def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
+@cache
+def _all_digits() -> tuple[Tensor, Tensor]:
+    """Images and labels as scikit-learn has them: a text file, so it is read once."""
     from sklearn.datasets import load_digits  # a second of import that other tasks need not pay
 
     digits: Any = load_digits()
-    x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
-    y = torch.from_numpy(digits.target.astype(np.int64))
+    images = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
+    return images, torch.from_numpy(digits.target.astype(np.int64))
+
+
+def _digits(config: TaskConfig) -> tuple[Images, Images, int]:
+    x, y = _all_digits()
     order = torch.randperm(len(x), generator=generator(config.seed, "digits"))
     train_size = config.train_size or 1200
     test_size = config.test_size or len(x) - train_size

@@ -113,43 +113,31 @@ def test_a_variance_scales_with_the_square_where_no_eps_breaks_it():
     assert usual.groups["h1"].scaling == "none"
 
 
-@pytest.mark.parametrize(
-    ("activation", "scaling"),
-    [
-        *(
-            (nn.ReLU(), "positive"),
-            (nn.LeakyReLU(), "positive"),
-            (nn.ReLU6(), "none"),
-            (nn.Tanh(), "sign"),
-            (nn.ELU(), "none"),
-        ),
-        *(
-            (nn.GELU(), "none"),
-            (nn.SiLU(), "none"),
-            (nn.Identity(), "any"),
-            (nn.Hardtanh(), "sign"),
-            (nn.Softplus(), "none"),
-        ),
-        *(
-            (nn.Softsign(), "sign"),
-            (nn.Sigmoid(), "none"),
-            (nn.Tanhshrink(), "sign"),
-            (nn.Hardswish(), "none"),
-        ),
-        *(
-            (nn.Softshrink(), "sign"),
-            (nn.CELU(), "none"),
-            (nn.Threshold(0.0, 0.0), "positive"),
-            (nn.Softmax(1), "none"),
-        ),
-        *((nn.PReLU(), "positive"), (nn.Mish(), "none"), (nn.LogSigmoid(), "none")),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else value,
-)
-def test_non_linearities_decide_the_scaling(activation, scaling):
-    traced = trace(nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 3)), torch.randn(5, 4))
-    (hidden,) = [group for group in traced.space.groups.values() if group.permutable]
-    assert hidden.scaling == scaling
+SCALINGS = [
+    *((nn.ReLU(), "positive"), (nn.LeakyReLU(), "positive"), (nn.ReLU6(), "none")),
+    *((nn.Tanh(), "sign"), (nn.ELU(), "none"), (nn.GELU(), "none"), (nn.SiLU(), "none")),
+    *((nn.Identity(), "any"), (nn.Hardtanh(), "sign"), (nn.Softplus(), "none")),
+    *((nn.Softsign(), "sign"), (nn.Sigmoid(), "none"), (nn.Tanhshrink(), "sign")),
+    *((nn.Hardswish(), "none"), (nn.Softshrink(), "sign"), (nn.CELU(), "none")),
+    *((nn.Threshold(0.0, 0.0), "positive"), (nn.Softmax(1), "none"), (nn.PReLU(), "positive")),
+    *((nn.Mish(), "none"), (nn.LogSigmoid(), "none")),
+]
+
+
+@pytest.fixture(scope="module")
+def branches():
+    """The space of a module that has a branch for each non-linearity."""
+    layers = [nn.Sequential(nn.Linear(4, 6), each, nn.Linear(6, 3)) for each, _ in SCALINGS]
+    module = Function(lambda self, x: sum(e(x) for e in self.each), each=nn.ModuleList(layers))
+    return trace(module, torch.randn(5, 4)).space
+
+
+@pytest.mark.parametrize("at", range(len(SCALINGS)), ids=lambda at: type(SCALINGS[at][0]).__name__)
+def test_non_linearities_decide_the_scaling(branches, at):
+    hidden, _, read = branches.tensors[f"each.{at}.0.weight"].split()
+    assert (read, branches.tensors[f"each.{at}.0.bias"]) == ("x", hidden)
+    assert branches.groups[hidden].permutable
+    assert branches.groups[hidden].scaling == SCALINGS[at][1]
 
 
 def test_powers_follow_the_degree_of_the_non_linearity():
