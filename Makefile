@@ -31,9 +31,12 @@ test-deep: .venv/.installed
 	$(PYTEST) --hypothesis-profile=deep -m "deep or hypothesis" $(ALL)
 	$(MAKE) fuzz torture
 
-# Before a commit: lint, types, and the tests nearest to what changed since BASE.
+# Before a commit: lint, types of what changed since BASE and of what imports it, the nearest tests.
 BASE ?= HEAD
-check: lint
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.changed --types --base $(BASE) | xargs -r $(BIN)/pyright
 	$(PYTEST) -m "not deep and not compile" $$($(BIN)/python -m tests.changed --base $(BASE))
 
 lint: .venv/.installed

@@ -1,10 +1,11 @@
 """Tests of what changed, nearest first by the import graph. `make check` runs them.
 
-    python -m tests.changed [--base REV] [--seconds N] [FILE ...]
+    python -m tests.changed [--base REV] [--seconds N] [--types] [FILE ...]
 
 A test file that imports a changed file is one step away from it. Files are taken, nearest first,
 for as long as their cost in `tests/cost.json` adds up to less than the seconds of a processor that
-are given; how many are left to `make test` is said.
+are given; how many are left to `make test` is said. With `--types` it prints what the type checker
+reads instead: changed files and those that import one; `make lint` reads all.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from tests.cost import TABLE
 from tests.imports import PACKAGES, ROOT, imports, modules, parsed
 
+TYPED = (*PACKAGES, "benchmarks", "examples")
 ALWAYS = ("tests/test_style.py", "tests/test_import_law.py", "tests/test_trust.py")
 
 
@@ -31,7 +33,7 @@ def module_of(path: str) -> str:
 @cache
 def graph() -> dict[str, set[str]]:
     """The modules that each file imports, by dotted names; files of the project only."""
-    files = dict(modules(ROOT, (*PACKAGES, "tests")))
+    files = dict(modules(ROOT, (*TYPED, "tests")))
     return {
         name: {*imports(path, ROOT), *_lazy_imports(path)} & set(files) - {name}
         for name, path in files.items()
@@ -92,6 +94,23 @@ def tests_of(changed: Collection[str]) -> dict[str, int]:
     return {path: paths[path] for path in sorted(paths, key=place)}
 
 
+def typed(changed: Collection[str]) -> list[str]:
+    """Files that the type checker should read again: changed ones and those that import one.
+
+    Args:
+        changed: Files relative to the project.
+
+    Returns:
+        Files of the product, benchmarks and examples.
+    """
+    names = {module_of(path) for path in changed if path.endswith(".py")}
+    return [
+        str(path.relative_to(ROOT))
+        for name, path in modules(ROOT, TYPED)
+        if name in names or graph()[name] & names
+    ]
+
+
 def costs() -> dict[str, float]:
     """Seconds of a processor that each test file takes, as they were recorded."""
     return json.loads(TABLE.read_text(encoding="utf-8"))["files"]
@@ -137,8 +156,12 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="What changed; what git says if none is given.")
     parser.add_argument("--base", default="HEAD", help="Changes since this revision.")
     parser.add_argument("--seconds", type=float, default=16, help="Of a processor, for tests.")
+    parser.add_argument("--types", action="store_true", help="Print files to check the types of.")
     options = parser.parse_args()
     files = options.files or changed_files(options.base)
+    if options.types:
+        print(*typed(files), sep="\n")
+        return
     tests = tests_of(files)
     near = affordable(tests, options.seconds)
     pages = ["tests/test_docs.py"] if any(path.endswith(".md") for path in files) else []

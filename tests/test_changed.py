@@ -27,6 +27,14 @@ def test_a_name_that_a_package_loads_lazily_leads_to_its_module(tmp_path):
     assert {"zoo.symmetry.canonical", "zoo.symmetry.alignment"} <= set(changed._lazy_imports(path))
 
 
+def test_types_are_checked_of_what_changed_and_of_what_imports_it():
+    files = changed.typed(["studies/common/grid.py", "docs/jobs.md", "tests/tiers.py"])
+    assert {"studies/common/grid.py", "studies/common/runner.py"} <= set(files)
+    assert not {"zoo/params.py", "docs/jobs.md", "tests/tiers.py"} & set(files)
+    assert changed.typed(["docs/jobs.md"]) == []
+    assert any(file.startswith("benchmarks/") for file in changed.typed(["zoo/params.py"]))
+
+
 def test_the_nearest_come_first_and_the_seconds_are_kept(tmp_path, monkeypatch):
     table = tmp_path / "cost.json"
     table.write_text(json.dumps({"files": {"near": 3.0, "dear": 100.0, "far": 2.0, "last": 2.0}}))
