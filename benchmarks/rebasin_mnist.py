@@ -25,7 +25,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_mlp
 from zoo.architectures.record import activations
 from zoo.params import Params

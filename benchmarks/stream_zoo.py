@@ -95,7 +95,7 @@ def make_zoo(folder: Path, gigabytes: float) -> None:
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
         task=TaskEntry(kind="classification", input_shape=INPUT_SHAPE, output_shape=(CLASSES,)),
-        columns=job_columns(job, random_networks({}, 0, 1, generator)),
+        columns=job_columns(job, "classification", random_networks({}, 0, 1, generator)),
         paired=True,
         environment={"python": platform.python_version()},
         populations={"standard": entry},

@@ -34,7 +34,7 @@ from data_gen.config import Job
 from data_gen.executors.processes import keep_memory, num_cores
 from data_gen.shard import ShardWorker
 from data_gen.table import full_table
-from data_gen.tasks.task import Images, Task
+from data_gen.tasks.data import Part, Task
 
 WIDTHS = (64, 32, 32, 10)
 CASES: dict[str, dict[str, Any]] = {
@@ -73,8 +73,8 @@ def synthetic_task(shape: tuple[int, ...]) -> Task:
     y = torch.randint(0, 10, (1300,), generator=generator)
     ones = (1,) * len(shape)
     return Task(
-        Images(x[:1200], y[:1200]),
-        Images(x[1200:], y[1200:]),
+        Part(x[:1200], y[:1200]),
+        Part(x[1200:], y[1200:]),
         10,
         torch.full(ones, 127.0),
         torch.full(ones, 70.0),

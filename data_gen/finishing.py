@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_gen.columns import KIND, LOSS, job_columns
+from data_gen.columns import job_columns
 from data_gen.config import Job
 from data_gen.folder import check_described, constants_attributes, has_constants
 from data_gen.planning import Plan
@@ -37,12 +37,12 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
         task=TaskEntry(
-            kind=KIND,
+            kind=task.kind,
             input_shape=task.input_shape,
-            output_shape=(task.num_classes,),
-            loss=LOSS,
+            output_shape=task.output_shape,
+            loss=task.loss.name,
         ),
-        columns=job_columns(job, full_table(job, task, torch.arange(1))),
+        columns=job_columns(job, task.kind, full_table(job, task, torch.arange(1))),
         paired=True,
         environment={
             "python": platform.python_version(),

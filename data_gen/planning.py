@@ -9,7 +9,8 @@ from data_gen.config import Job
 from data_gen.populations import build_population
 from data_gen.shard import Shard
 from data_gen.table import full_table
-from data_gen.tasks.task import Task, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import load_task
 from zoo.architectures.base import Architecture
 
 _MAX_SHARD_BYTES = 256 * 10**6
@@ -43,9 +44,45 @@ def make_plan(job: Job) -> Plan:
         ValueError: If the job does not fit its task.
     """
     task = load_task(job.task)
+    _check_hyperparameters(job, task)
     architectures = {name: build_population(job, name, task) for name in job.populations}
+    for name, architecture in architectures.items():
+        _check_outputs(name, architecture, task)
     full_table(job, task, torch.arange(job.count))  # refuses rows that do not fit the task
     return Plan(task, architectures, plan(job, architectures))
+
+
+def _check_hyperparameters(job: Job, task: Task) -> None:
+    """Refuse what only has a meaning for classes, if the task has none."""
+    one_class = task.num_classes is not None and task.train.y.dim() == 1
+    has_meaning = {"label_smoothing": task.loss.smooths, "label_noise": one_class}
+    for name, has in has_meaning.items():
+        if not has and any(job.hyperparameters[name].extremes):
+            raise ValueError(
+                f"hyperparameters.{name}: expected 0, as it has no meaning for these targets and "
+                f"the loss {task.loss.name!r}; found {job.hyperparameters[name].extremes}"
+            )
+
+
+def _check_outputs(name: str, architecture: Architecture, task: Task) -> None:
+    """Run a network on two examples: outputs must be what the loss wants."""
+    some = torch.arange(2) % len(task.train)
+    inputs, targets = task.inputs(task.train.rows(some)), task.train.y[some]
+    params = architecture.init(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            outputs = architecture.apply(params, inputs)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(f"population {name!r}: inputs do not fit: {error}") from error
+        expected = (2, *task.output_shape)
+        if outputs.shape != expected:
+            raise ValueError(
+                f"population {name!r}: the loss {task.loss.name!r} needs outputs of shape "
+                f"{list(expected)} for two examples, found {list(outputs.shape)}"
+            )
+        loss = task.loss.mean(outputs, targets)
+    if not isinstance(loss, torch.Tensor) or loss.shape != ():
+        raise ValueError(f"task.loss: {task.loss.name!r}: expected one number, found {loss!r:.200}")
 
 
 def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:

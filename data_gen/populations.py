@@ -3,7 +3,7 @@
 from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig, named
 from data_gen.rng import key
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import build_architecture, make_asymmetric
 
@@ -22,7 +22,11 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
         ValueError: If the architecture does not fit the task.
     """
     name, options = named(config.architecture, "name")
-    return build_architecture(name, options, task.input_shape, task.num_classes)
+    if len(task.output_shape) != 1:
+        raise ValueError(
+            f"architecture {name!r} has outputs of one axis; the task needs {task.output_shape}"
+        )
+    return build_architecture(name, options, task.input_shape, task.output_shape[0])
 
 
 def build_population(job: Job, name: str, task: Task) -> Architecture:

@@ -13,7 +13,8 @@ from data_gen.config import Job
 from data_gen.populations import build_population, build_standard
 from data_gen.sampling import group_rows
 from data_gen.table import Table, full_table, runs_of
-from data_gen.tasks.task import Task, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import load_task
 from data_gen.training.compilation import NETWORK_STEPS_WORTH_COMPILING
 from data_gen.training.conservation import laws_of, measure_conservation
 from data_gen.training.evaluate import evaluate_checkpoints, evaluate_networks

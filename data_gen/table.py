@@ -10,7 +10,7 @@ from torch import Tensor
 from data_gen.config import Job
 from data_gen.rng import key
 from data_gen.sampling import sample_table
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from data_gen.training.runs import TrainingRuns, part_bounds, parts_of
 
 Table = dict[str, Shaped[np.ndarray, "N ..."]]
@@ -32,7 +32,7 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
         ValueError: If there are more parts than training images.
     """
     table = sample_table(job.hyperparameters, job.seed, ids)
-    train_size = _train_sizes(table, ids, len(task.train.y))
+    train_size = _train_sizes(table, ids, len(task.train))
     if "steps" not in table:
         steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
         table["steps"] = np.maximum(1, steps).astype(np.int64)

@@ -145,7 +145,7 @@ def export(
 def verify(
     zoo: Path, sample: int | None, seed: int, trust_task: bool, task_path: str | None
 ) -> None:
-    """Check every file of a zoo against its manifest, and accuracies of some networks."""
+    """Check every file of a zoo against its manifest, and metrics of some networks."""
     # Status 1 if anything is wrong.
     from studies.commands.integrity import run_verify
 

@@ -52,7 +52,7 @@ LAW = {
     "data_gen.tasks": {"data_gen.rng", "zoo"},
     "data_gen.training": {"data_gen.tasks", "data_gen.rng", "zoo"},
     "data_gen.config": {"data_gen.sampling", "data_gen.tasks", "data_gen.training", "zoo"},
-    "data_gen.columns": {"data_gen.config", "zoo"},
+    "data_gen.columns": {"data_gen.config", "data_gen.tasks", "zoo"},
     "data_gen.populations": {
         "data_gen.columns",
         "data_gen.config",

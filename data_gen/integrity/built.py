@@ -81,7 +81,7 @@ def unproved(manifest: Manifest) -> Iterator[str]:
     Yields:
         What was not checked, and why.
     """
-    yield "accuracies not computed again: no job made the zoo"
+    yield "metrics not computed again: no job made the zoo"
     for name, entry in manifest.populations.items():
         groups = entry.weight_space.groups.values()
         why = _why_unproved(manifest, entry)

@@ -1,30 +1,35 @@
 """Metrics of stored networks, computed again from their weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
+from torch import Tensor
 
 from data_gen.config import Job
-from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import BUNDLED, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
+from zoo.imports import names_code
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import StoreError, open_mapped
 from zoo.store.population import Population
 from zoo.store.split_files import SplitFiles
 
 DEFAULT_SAMPLE = 4
-_WITHOUT_FILES = ("digits", "mnist1d", "sbm")
+_WITHOUT_FILES = ("digits", *BUNDLED, "mnist1d", "sbm")
 _MOST_IMAGES = 10**4
 Table = dict[str, Shaped[np.ndarray, "K ..."]]
 _KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}
 _TOGETHER = 16
 _IMAGES_OFF = 2
 """How many images another machine's rounding may move to the other side."""
+_SHARE_OFF, _ROUNDING_OFF = 0.02, 1e-3
+"""How much a loss may be off, as a share of it and beyond that."""
 
 
 def task_to_sample(
@@ -48,10 +53,10 @@ def task_to_sample(
     config = job.task if task_path is None else job.task.model_copy(update={"path": task_path})
     allowed = not needs_files(config) or trust_task or task_path is not None
     if sample == 0:
-        return None, 0, "accuracies not computed again: as asked"
+        return None, 0, "metrics not computed again: as asked"
     if sample is None and not allowed:
         why = f"the task is {described(config)}; give --task-path or --trust-task"
-        return None, 0, f"accuracies not computed again: {why}"
+        return None, 0, f"metrics not computed again: {why}"
     if not allowed:
         raise ValueError(
             f"the manifest's task is {described(config)}, which is not opened unasked: "
@@ -65,12 +70,12 @@ def task_to_sample(
             f"the data of the task is not on this machine ({error}); give --task-path, or --sample "
             "0"
         ) from error
-    told = f"train and test accuracies of {count} networks of each population computed again"
+    told = f"metrics of {count} networks of each population computed again"
     return task, count, told
 
 
 def needs_files(config: TaskConfig) -> bool:
-    """Whether a task opens files, downloads, or draws very many images.
+    """Whether a task opens files, imports code, downloads, or draws very many examples.
 
     What a stranger's manifest may not decide.
 
@@ -82,6 +87,7 @@ def needs_files(config: TaskConfig) -> bool:
     """
     return (
         config.name not in _WITHOUT_FILES
+        or names_code(str((config.loss or {}).get("name")))
         or max(config.train_size or 1, config.test_size or 1) > _MOST_IMAGES
     )
 
@@ -96,8 +102,9 @@ def described(config: TaskConfig) -> str:
         What it would open.
     """
     return (
-        f"{config.name!r} of {config.train_size} and {config.test_size} images, "
-        f"path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}"
+        f"{config.name!r} of {config.train_size} and {config.test_size} examples, "
+        f"path {config.path!r}, dataset {config.dataset!r}, options {config.options!r:.200}, "
+        f"loss {config.loss!r:.200}"
     )
 
 
@@ -110,7 +117,7 @@ def recompute_metrics(
     count: int,
     seed: int,
 ) -> Iterator[tuple[str, str]]:
-    """Compute accuracies of random networks again and compare them with their rows.
+    """Compute metrics of random networks again and compare them with their rows.
 
     Args:
         directory: The zoo, its files checked.
@@ -124,13 +131,9 @@ def recompute_metrics(
     Yields:
         File and difference, for each network whose row is wrong.
     """
-    entry = manifest.populations[population]
-    told = (manifest.task.input_shape, manifest.task.output_shape)
-    if (task.input_shape, (task.num_classes,)) != told:
-        yield (
-            "zoo.json",
-            f"the task has inputs {list(task.input_shape)} and {task.num_classes} classes",
-        )
+    entry, told = manifest.populations[population], manifest.task
+    if (found := _told(task)) != f"{told.kind} from {told.input_shape} to {told.output_shape}":
+        yield "zoo.json", f"the task is {found}"
         return
     try:
         architecture = Population(population, directory, manifest).architecture
@@ -147,34 +150,57 @@ def recompute_metrics(
             yield from ((file.path, reason) for reason in reasons)
 
 
+def _told(task: Task) -> str:
+    return f"{task.kind} from {task.input_shape} to {task.output_shape}"
+
+
 def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Iterator[str]:
-    """Networks whose stored accuracies are not those of their weights."""
+    """Networks whose stored metrics are not those of their weights."""
     file = open_mapped(path)
     task = trainer.task
     shapes = trainer.architecture.space.shapes
     networks = SplitFiles([file], rows)
     table = networks.columns([name for name in file.columns if name not in shapes])
-    if why := _unusable(table, len(task.train.y)):
+    if why := _unusable(table, len(task.train)):
         yield why
         return
     params = networks.tensors(shapes)
     metrics = evaluate_networks(trainer, _runs(table), params, min(len(rows), _TOGETHER))
-    num_test = np.full(len(rows), len(task.test.y))
-    for name, sizes in (("train_accuracy", table["train_size"]), ("test_accuracy", num_test)):
-        computed = metrics[name].numpy()
-        for row in np.flatnonzero(_differ(table[name], computed, sizes)):
+    yield from _differences(table, metrics, len(task.test))
+
+
+def _differences(
+    table: Table, metrics: Mapping[str, Float64[Tensor, " K"]], num_test: int
+) -> Iterator[str]:
+    """Which metrics of which networks are others than their rows say."""
+    sizes = {"train": table["train_size"], "test": np.full_like(table["train_size"], num_test)}
+    for name, values in metrics.items():
+        computed = values.numpy()
+        differ = ~_are_close(name, table[name], computed, sizes)
+        if not name.endswith("accuracy"):
+            differ &= ~table["diverged"]
+        for row in np.flatnonzero(differ):
             told = f"{name} is {table[name][row]:.4f}, its weights give {computed[row]:.4f}"
             yield f"network {table['network_id'][row]}: {told}"
 
 
-def _differ(
+def _are_close(
+    name: str,
     stored: Float64[np.ndarray, " K"],
     computed: Float64[np.ndarray, " K"],
-    sizes: Int64[np.ndarray, " K"],
+    sizes: Mapping[str, Int64[np.ndarray, " K"]],
 ) -> Bool[np.ndarray, " K"]:
-    """Whether accuracies over so many images differ by more than rounding explains."""
-    allowed = np.maximum(_IMAGES_OFF / sizes, 0.005) + 1e-12
-    return ~(np.abs(stored - computed) <= allowed)
+    """Whether metrics over so many examples differ by no more than rounding explains."""
+    part, _, kind = name.partition("_")
+    if kind == "accuracy":
+        allowed = np.maximum(_IMAGES_OFF / sizes[part], 0.005) + 1e-12
+        return np.abs(stored - computed) <= allowed
+    if name == "generalization_gap":
+        allowed = 2 * np.maximum(_IMAGES_OFF / np.minimum(*sizes.values()), 0.005)
+        return np.isclose(stored, computed, rtol=_SHARE_OFF, atol=allowed, equal_nan=True)
+    if kind == "r2":  # what is left of the spread is computed, not the share that is gone
+        stored, computed = 1 - stored, 1 - computed
+    return np.isclose(stored, computed, rtol=_SHARE_OFF, atol=_ROUNDING_OFF, equal_nan=True)
 
 
 def _unusable(table: Table, num_train: int) -> str | None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.columns import COLUMNS, KIND, LOSS
+from data_gen.columns import task_columns
 from data_gen.config import HYPERPARAMETERS, Job
 from data_gen.integrity.built import unproved
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
+from data_gen.tasks.losses import DEFAULTS, Kind
+from data_gen.tasks.task import known_kind
 from zoo.sharing.card import render_header
 from zoo.store.bounds import MANIFEST_NAME, inside
 from zoo.store.entries import DEFAULT
@@ -146,8 +148,16 @@ def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
         yield "splittings: not those of the job in config"
     if not _has_columns_of(job, manifest):
         yield "columns: not those of the job in config"
-    if (manifest.task.kind, manifest.task.loss) != (KIND, LOSS):
-        yield f"task: expected {KIND} with the loss {LOSS}"
+    kind = _kind(job, manifest)
+    loss = (job.task.loss or {"name": DEFAULTS[kind]})["name"]
+    if (manifest.task.kind, manifest.task.loss) != (kind, loss):
+        yield f"task: expected {kind} with the loss {loss}"
+
+
+def _kind(job: Job, manifest: Manifest) -> Kind:
+    """What the targets of a job's task are; what only its data says, the manifest must."""
+    told: Kind = "regression" if manifest.task.kind == "regression" else "classification"
+    return known_kind(job.task) or told
 
 
 def _has_columns_of(job: Job, manifest: Manifest) -> bool:
@@ -155,7 +165,8 @@ def _has_columns_of(job: Job, manifest: Manifest) -> bool:
     others = dict(manifest.columns)
     names = manifest.columns_of("hyperparameter")
     ranges = [(name, others.pop(name).range) for name in names]
-    expected = {n: c for n, c in COLUMNS.items() if n not in job.hyperparameters}
+    columns = task_columns(job.task, _kind(job, manifest))
+    expected = {n: c for n, c in columns.items() if n not in job.hyperparameters}
     drawn = [(name, HYPERPARAMETERS[name].range) for name in job.hyperparameters]
     return (ranges, others) == (drawn, expected)
 

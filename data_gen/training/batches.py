@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from data_gen.rng import fold, key
 from data_gen.tasks.augmentation import draw_moves
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from data_gen.training.optim import schedule_factor
 from data_gen.training.order import EAGER, Kernels, shuffled
 from data_gen.training.runs import DataView, TrainingRuns
@@ -20,8 +20,8 @@ class Batches:
     """What the data-dependent part of some consecutive steps needs.
 
     Attributes:
-        index: Images of each batch `[S, N, B]`.
-        target: Labels of each batch, noise included, `[S, N, B]`.
+        index: Examples of each batch `[S, N, B]`.
+        target: Targets of each batch, noise included, `[S, N, B, ...]`.
         lr: Learning rate after the schedule `[S, N]`.
         trains: Whether a network has steps left, unless it diverges, `[S, N]`.
         count: Number of each step for each network, from 1, `[S, N]`.
@@ -29,7 +29,7 @@ class Batches:
     """
 
     index: Int64[Tensor, "S N B"]
-    target: Int64[Tensor, "S N B"]
+    target: Shaped[Tensor, "S N B ..."]
     lr: Float[Tensor, "S N"]
     trains: Bool[Tensor, "S N"]
     count: Float[Tensor, "S N"]

@@ -3,12 +3,11 @@
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from data_gen.rng import generator
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Inputs, Task
 from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import DataView, TrainingRuns, draw_view
 from data_gen.training.state import State, concatenate
@@ -32,8 +31,8 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
         standard: The standard architecture, on the CPU.
         task: The task.
         which: `"declared"` for those of its weight space, which hold for every loss; `"found"` for
-            all that gradients of cross-entropy on some training images confirm, at three generic
-            points.
+            all that gradients of the task's loss on some training examples confirm, at three
+            generic points.
 
     Returns:
         The laws.
@@ -41,13 +40,14 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
     if which == "declared":
         return declared_laws(standard.space)
     exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
-    x, y = images.inputs(images.train.x[:_NUM_IMAGES]), images.train.y[:_NUM_IMAGES]
-    loss, params = partial(_loss, exact, x, y), standard.init(generator(0, "laws"))
+    some = torch.arange(min(_NUM_IMAGES, len(images.train)))
+    x, y = images.inputs(images.train.rows(some)), images.train.y[some]
+
+    def loss(params: Params) -> Tensor:
+        return images.loss.mean(exact.apply_training(params, x)[0], y)
+
+    params = standard.init(generator(0, "laws"))
     return find_laws(standard.space, loss, params, tolerance=TOLERANCE)
-
-
-def _loss(architecture: Architecture, x: Tensor, y: Tensor, params: Params) -> Tensor:
-    return F.cross_entropy(architecture.apply_training(params, x)[0], y)
 
 
 def measure_conservation(
@@ -77,7 +77,7 @@ def measure_conservation(
         some = runs.take(rows)
         batch = batch_of(trainer, some, draw_view(some, trainer.task, trainer.seed), 0)
         measure_some = partial(_measure_together, trainer, some, laws, batch)
-        parts.append(at_checkpoints(measure_some, select(trajectory, rows), trainer.task.mean))
+        parts.append(at_checkpoints(measure_some, select(trajectory, rows), trainer.task.like))
     return concatenate(parts)
 
 
@@ -85,7 +85,7 @@ def _measure_together(
     trainer: Trainer,
     runs: TrainingRuns,
     laws: tuple[Law, ...],
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Inputs, Tensor],
     params: Params,
 ) -> Params:
     quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
@@ -95,8 +95,8 @@ def _measure_together(
 
 def batch_of(
     trainer: Trainer, runs: TrainingRuns, view: DataView, step: int
-) -> tuple[Shaped[Tensor, "N B ..."], Int64[Tensor, "N B"]]:
-    """Images of each network's batch in one step, and their labels as the network sees them.
+) -> tuple[Inputs, Shaped[Tensor, "N B ..."]]:
+    """Inputs of each network's batch in one step, and their targets as the network sees them.
 
     Args:
         trainer: Who trains.
@@ -105,7 +105,7 @@ def batch_of(
         step: Number of the step, from 0.
 
     Returns:
-        Images after augmentation, and labels.
+        Inputs after augmentation, and targets.
     """
     before = State({}, {}, torch.full((len(runs.ids),), step), torch.full_like(runs.ids, -1))
     batches = trainer.batches(runs, view, before, 1)
@@ -113,7 +113,7 @@ def batch_of(
 
 
 def gradients_of(
-    trainer: Trainer, runs: TrainingRuns, params: Params, batch: tuple[Tensor, Tensor]
+    trainer: Trainer, runs: TrainingRuns, params: Params, batch: tuple[Inputs, Tensor]
 ) -> Params:
     """Gradients of the training loss, 0 at fixed entries.
 

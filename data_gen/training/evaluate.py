@@ -1,11 +1,14 @@
-"""Losses and accuracies of N networks on the whole training and test parts."""
+"""Metrics of N networks on the whole training and test parts."""
 
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from data_gen.tasks.data import Inputs, Task
+from data_gen.tasks.losses import MAIN
 from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import TrainingRuns, draw_view
 from data_gen.training.state import concatenate
@@ -21,9 +24,9 @@ def evaluate_networks(
 ) -> dict[str, Float64[Tensor, " N"]]:
     """Metrics of networks.
 
-    Training metrics are over the images that a network saw, with the labels that it saw (its part
-    of the training images, its label noise; no augmentation); test metrics are over the whole test
-    part. No label smoothing.
+    Training metrics are over the examples that a network saw, with the targets that it saw (its
+    part of the training images, its label noise; no augmentation); test metrics are over the whole
+    test part. No label smoothing.
 
     Args:
         trainer: Who trained them.
@@ -32,8 +35,10 @@ def evaluate_networks(
         size: Networks to evaluate together.
 
     Returns:
-        `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` and `generalization_gap` (train
-        minus test accuracy), `[N]`; losses in nats, accuracies in [0, 1].
+        `train_loss` and `test_loss`, without label smoothing; `train_accuracy` and `test_accuracy`
+        in [0, 1] or, of numbers, `train_r2`, `train_rmse` (in units of the targets) and the same of
+        the test part; `generalization_gap`, train minus test accuracy or R^2. Each `[N]`. R^2 of
+        equal targets is NaN.
     """
     count = len(runs.ids)
     parts = []
@@ -59,7 +64,7 @@ def evaluate_checkpoints(
         As `evaluate_networks`, `[N, T]`, on the CPU, by the names that trajectories have for them.
     """
     measure = partial(evaluate_networks, trainer, runs, size=size)
-    metrics = at_checkpoints(measure, trajectory, trainer.task.mean)
+    metrics = at_checkpoints(measure, trajectory, trainer.task.like)
     return {f"{METRIC}{name}": values for name, values in metrics.items()}
 
 
@@ -68,40 +73,68 @@ def _evaluate_together(
 ) -> dict[str, Float64[Tensor, " N"]]:
     task, count = trainer.task, len(runs.ids)
     view = draw_view(runs, task, trainer.seed)
-    counted = torch.arange(len(task.train.y), device=runs.ids.device) < runs.train_size[:, None]
+    counted = torch.arange(len(task.train), device=runs.ids.device) < runs.train_size[:, None]
     if view.subset is not None:
         counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
-    labels = view.labels.expand(count, -1)
-    train_loss, train_accuracy = _metrics(trainer, params, task.train.x, labels, counted)
-    labels = task.test.y.expand(count, -1)
-    every = torch.ones_like(labels, dtype=torch.bool)
-    test_loss, test_accuracy = _metrics(trainer, params, task.test.x, labels, every)
+    labels = view.labels.expand(count, *view.labels.shape[1:])
+    metrics = _measured(trainer, params, "train", labels, counted)
+    labels = task.test.y.expand(count, *task.test.y.shape)
+    every = torch.ones(labels.shape[:2], dtype=torch.bool, device=labels.device)
+    metrics |= _measured(trainer, params, "test", labels, every)
+    main = MAIN[task.loss.kind]
+    return metrics | {"generalization_gap": metrics[f"train_{main}"] - metrics[f"test_{main}"]}
+
+
+def _measured(
+    trainer: Trainer,
+    params: Params,
+    part: str,
+    y: Shaped[Tensor, "N X ..."],
+    counted: Bool[Tensor, "N X"],
+) -> dict[str, Float64[Tensor, " N"]]:
+    """Metrics of each network on the examples of a part that count for it."""
+    loss, score = _sums(trainer, params, getattr(trainer.task, part).x, y, counted)
+    total = counted.sum(1)
+    if trainer.task.num_classes is not None:
+        return {f"{part}_loss": loss / total, f"{part}_accuracy": score / total}
+    spread, numbers = _spreads(trainer.task, y, counted), y[0, 0].numel()
     return {
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-        "generalization_gap": train_accuracy - test_accuracy,
+        f"{part}_loss": loss / total,
+        f"{part}_r2": torch.where(spread > 0, 1 - score / spread, torch.nan),
+        f"{part}_rmse": (score / (total * numbers)).sqrt(),
     }
 
 
-def _metrics(
+def _sums(
     trainer: Trainer,
     params: Params,
-    x: Shaped[Tensor, "X C *size"],
-    y: Int64[Tensor, "N X"],
+    x: Inputs,
+    y: Shaped[Tensor, "N X ..."],
     counted: Bool[Tensor, "N X"],
 ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
-    """Mean cross-entropy and accuracy of each network over the images that count for it."""
-    loss = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    correct = torch.zeros_like(loss)
-    together = min(_IMAGES_AT_ONCE, len(x))
+    """Loss and score of each network, summed over the examples that count for it."""
+    count = counted.shape[1]
+    loss = torch.zeros(len(counted), dtype=torch.float64, device=counted.device)
+    score = torch.zeros_like(loss)
+    together = min(_IMAGES_AT_ONCE, count)
     with torch.no_grad():
-        for start in range(0, len(x), together):
-            image = torch.arange(start, start + together, device=y.device)
-            rows = image.clamp(max=len(x) - 1)  # one shape, so one compilation
-            sums = trainer.score(params, x[rows], y[:, rows], counted[:, rows] & (image < len(x)))
+        for start in range(0, count, together):
+            image = torch.arange(start, start + together, device=counted.device)
+            rows = image.clamp(max=count - 1)  # one shape, so one compilation
+            some = tree_map(lambda values, rows=rows: values[rows], x)
+            sums = trainer.score(params, some, y[:, rows], counted[:, rows] & (image < count))
             loss += sums[0]
-            correct += sums[1]
-    total = counted.sum(1)
-    return loss / total, correct / total
+            score += sums[1]
+    return loss, score
+
+
+def _spreads(
+    task: Task, y: Shaped[Tensor, "N X ..."], counted: Bool[Tensor, "N X"]
+) -> Float64[Tensor, " N"]:
+    """Sum of the squared deviations of targets from their mean; exactly 0 if all are equal."""
+    spreads = []
+    for targets, which in zip(y, counted, strict=True):
+        values = task.in_units(targets[which].double()).flatten(1)
+        values = values - values[0]
+        spreads.append((values - values.mean(0)).square().sum())
+    return torch.stack(spreads)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from data_gen.rng import fold, integers, key, uniform
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from data_gen.training.order import shuffled
 from zoo.params import select
 
@@ -67,27 +67,29 @@ class DataView:
     Attributes:
         subset: Training images in the order in which a network owns them (it sees the first
             `train_size`); None if every network sees all.
-        labels: Labels of all training images as a network sees them, `[N, X]` or, without label
-            noise, `[1, X]`.
+        labels: Targets of all training images as a network sees them, `[N, X, ...]` or, without
+            label noise, `[1, X, ...]`.
     """
 
     subset: Int64[Tensor, "N X"] | None
-    labels: Int64[Tensor, "_ X"]
+    labels: Shaped[Tensor, "_ X ..."]
 
     def batch(
         self, index: Int64[Tensor, "N M"]
-    ) -> tuple[Int64[Tensor, "N M"], Int64[Tensor, "N M"]]:
+    ) -> tuple[Int64[Tensor, "N M"], Shaped[Tensor, "N M ..."]]:
         """Look up images among those a network owns.
 
         Args:
             index: Numbers below each network's `train_size`.
 
         Returns:
-            Rows of the training part, and their labels as the network sees them.
+            Rows of the training part, and their targets as the network sees them.
         """
         image = index if self.subset is None else self.subset.gather(1, index)
-        labels = self.labels[0][image] if len(self.labels) == 1 else self.labels.gather(1, image)
-        return image, labels
+        if len(self.labels) == 1:
+            return image, self.labels[0][image]
+        networks = torch.arange(len(image), device=image.device)[:, None]
+        return image, self.labels[networks, image]
 
 
 def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
@@ -112,7 +114,7 @@ def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
     if bool((runs.train_size < len(labels)).any()):
         subset = _owned(runs, image, seed)
     noise = runs.hparams["label_noise"].double()[:, None]
-    if not bool(noise.any()):
+    if task.num_classes is None or not bool(noise.any()):
         return DataView(subset, labels[None])
     coin = uniform(fold(key(seed, "noise"), runs.ids)[:, None], image)
     drawn = integers(fold(key(seed, "noisy label"), runs.ids)[:, None], image, task.num_classes)

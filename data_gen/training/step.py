@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.func import grad, vmap
 
 from data_gen.tasks.augmentation import augment
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Inputs, Task
 from data_gen.training.optim import OPTIMIZERS
 from zoo.architectures.base import Architecture, constants_of
 from zoo.params import Params, expand_right
@@ -35,7 +34,7 @@ class Step:
         params: Params,
         slots: dict[str, tuple[Tensor, ...]],
         hparams: Mapping[str, Tensor],
-        batch: tuple[Tensor, Tensor, Tensor, Tensor],
+        batch: tuple[Inputs, Tensor, Tensor, Tensor],
         moves: Tensor,
         optimizer: str,
     ) -> None:
@@ -45,7 +44,7 @@ class Step:
             params: Effective parameters `[N, *shape]`, changed in place.
             slots: Optimizer state of each, changed in place.
             hparams: Numeric hyperparameters `[N]`, the learning rate after the schedule.
-            batch: Stored images and labels of each network; whether it trains; number of its step.
+            batch: Stored inputs and targets of each network; whether it trains; number of its step.
             moves: What augmentation does to each image; no draws without augmentation.
             optimizer: Name in `OPTIMIZERS`.
         """
@@ -66,16 +65,16 @@ class Step:
     def gradients(
         self,
         params: Params,
-        images: Shaped[Tensor, "N B ..."],
-        target: Int64[Tensor, "N B"],
+        images: Inputs,
+        target: Shaped[Tensor, "N B ..."],
         smoothing: Float[Tensor, " N"],
     ) -> tuple[Params, Params]:
         """Gradients of the training loss, each network on a batch of its own.
 
         Args:
             params: Effective parameters `[N, *shape]`.
-            images: Images of the training part.
-            target: Labels.
+            images: Inputs of the training part, as they are stored.
+            target: Targets.
             smoothing: Label smoothing.
 
         Returns:
@@ -87,25 +86,23 @@ class Step:
         return vmap(grad(self._loss, has_aux=True))(trained, statistics, images, target, smoothing)
 
     def _loss(
-        self, trained: Params, statistics: Params, images: Tensor, target: Tensor, smoothing: Tensor
+        self, trained: Params, statistics: Params, images: Inputs, target: Tensor, smoothing: Tensor
     ) -> tuple[Tensor, Params]:
         """Loss of one network on its batch, and its running statistics after it."""
-        logits, moved = self._architecture.apply_training(
+        outputs, moved = self._architecture.apply_training(
             {**trained, **statistics}, self._task.inputs(images)
         )
-        return smoothed_cross_entropy(logits, target, smoothing), moved
+        return self._task.loss.mean(outputs, target, smoothing), moved
 
-    def augmented(
-        self, images: Shaped[Tensor, "*batch"], moves: Int64[Tensor, "*moves"]
-    ) -> Shaped[Tensor, "*batch"]:
-        """Images of a batch as networks see them.
+    def augmented(self, images: Inputs, moves: Int64[Tensor, "*moves"]) -> Inputs:
+        """Inputs of a batch as networks see them.
 
         Args:
-            images: Images as they are stored.
+            images: Inputs as they are stored.
             moves: What happens to each, as `draw_moves` says.
 
         Returns:
-            Images in the units in which they are stored.
+            Inputs in the units in which they are stored.
         """
         augmentation = self._task.augmentation
         if augmentation is None:
@@ -119,23 +116,3 @@ def _write(tensor: Tensor, new: Tensor, active: Tensor, free: Tensor | None = No
     if free is not None:
         write = write & free
     tensor.copy_(torch.where(write, new, tensor))
-
-
-def smoothed_cross_entropy(
-    logits: Float[Tensor, "X K"], target: Int64[Tensor, " X"], smoothing: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy against labels mixed with the uniform distribution.
-
-    The same as `F.cross_entropy(..., label_smoothing=...)`, for a smoothing in a tensor.
-
-    Args:
-        logits: Outputs of one network.
-        target: Labels.
-        smoothing: Weight of the uniform distribution.
-
-    Returns:
-        The loss in nats.
-    """
-    log_p = F.log_softmax(logits, dim=-1)
-    chosen = log_p.gather(-1, target[:, None])[:, 0]
-    return -((1 - smoothing) * chosen + smoothing * log_p.mean(-1)).mean()

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 from torch.func import vmap
 
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Inputs, Task
 from data_gen.training.batches import Batches, draw_batches
 from data_gen.training.compilation import compile_apart
 from data_gen.training.optim import OPTIMIZERS
@@ -159,54 +158,55 @@ class Trainer:
         step(state.params, state.slots, hparams, batch, batches.moves[i], runs.optimizer)
         state.step += 1
 
-    def _stored(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
-        """Images of one step as they are stored."""
-        index = batches.index[i]
-        return self.task.train.x.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+    def _stored(self, batches: Batches, i: int) -> Inputs:
+        """Inputs of one step as they are stored."""
+        return self.task.train.rows(batches.index[i])
 
-    def images(self, batches: Batches, i: int) -> Shaped[Tensor, "N B ..."]:
-        """Images of one step as the networks see them.
+    def images(self, batches: Batches, i: int) -> Inputs:
+        """Inputs of one step as the networks see them.
 
         Args:
             batches: The batches.
             i: Which of its steps.
 
         Returns:
-            Images after augmentation, in the units in which they are stored.
+            Inputs `[N, B, ...]` after augmentation, in the units in which they are stored.
         """
         return self.step.augmented(self._stored(batches, i), batches.moves[i])
 
     def score(
         self,
         params: Params,
-        images: Shaped[Tensor, "X ..."],
-        target: Int64[Tensor, "N X"],
+        images: Inputs,
+        target: Shaped[Tensor, "N X ..."],
         counted: Bool[Tensor, "N X"],
-    ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-        """How networks do on some images.
+    ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
+        """How networks do on some examples.
 
         Args:
             params: Effective parameters `[N, *shape]`.
-            images: Images, as they are stored.
-            target: Labels as each network is to see them.
-            counted: Which images count for which network.
+            images: Inputs `[X, ...]`, as they are stored.
+            target: Targets as each network is to see them.
+            counted: Which examples count for which network.
 
         Returns:
-            Sum of the cross-entropies in nats, and number of right answers, over the images that
-            count.
+            Sum of the losses, and of the scores of the task, over the examples that count.
         """
-        return self._form(self._score, *target.shape)(params, images, target, counted)
+        return self._form(self._score, *counted.shape)(params, images, target, counted)
 
     def _score(
         self,
         params: Params,
-        images: Shaped[Tensor, "X ..."],
-        target: Int64[Tensor, "N X"],
+        images: Inputs,
+        target: Shaped[Tensor, "N X ..."],
         counted: Bool[Tensor, "N X"],
-    ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-        logits = vmap(self.architecture.apply, in_dims=(0, None))(params, self.task.inputs(images))
-        nll = -F.log_softmax(logits.double(), dim=-1).gather(-1, target[..., None])[..., 0]
-        return torch.where(counted, nll, 0).sum(1), ((logits.argmax(-1) == target) & counted).sum(1)
+    ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
+        apply, inputs = self.architecture.apply, self.task.inputs(images)
+        outputs = vmap(apply, in_dims=(0, None))(params, inputs).double()
+        losses = vmap(self.task.loss.each, in_dims=(0, 0, None))(outputs, target, None)
+        scores = vmap(self.task.scores)(outputs, target)
+        loss, score = (torch.where(counted, each, 0).double().sum(1) for each in (losses, scores))
+        return loss, score
 
     def _form(self, method: Any, *variant: object) -> Callable[..., Any]:
         """A method as it runs: itself, or compiled for arguments of one kind."""

@@ -19,6 +19,10 @@ KNOWN_LINKS: dict[str, Link] = {
     "test_loss": "log",
     "train_loss": "log",
     "generalization_gap": "identity",
+    "test_r2": "identity",
+    "train_r2": "identity",
+    "test_rmse": "log",
+    "train_rmse": "log",
     "lr": "log",
     "weight_decay": "log",
 }

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_gen.config import ArchitectureOptions, AsymmetryOptions
-from data_gen.tasks.task import TaskConfig
+from data_gen.tasks.task import TaskConfig, known_kind
 from studies.common.base import PlainConfig
 from zoo.config import NonNegativeWhole, PositiveNumber, PositiveWhole, StrictModel, Whole
 
@@ -86,6 +86,14 @@ class Bayesian(PlainConfig):
     train_images: PositiveWhole | None = None
     chains: Chains | None = None
     num_bootstrap: PositiveWhole = 1000
+
+    @field_validator("task")
+    @classmethod
+    def _of_classes(cls, task: TaskConfig) -> TaskConfig:
+        plain = {"name": "cross_entropy"}
+        if known_kind(task) != "classification" or (task.loss or plain) != plain:
+            raise ValueError("expected a task of classes with the loss cross_entropy")
+        return task
 
     @model_validator(mode="after")
     def _records_fit(self) -> "Bayesian":

@@ -6,7 +6,7 @@ from typing import Any
 from data_gen.config import PopulationConfig
 from data_gen.populations import build_standard
 from data_gen.rng import key
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from zoo.architectures.base import Architecture
 from zoo.architectures.table import make_asymmetric
 

@@ -16,7 +16,8 @@ from torch.func import grad, vmap
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import fold, generator, key
-from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import TaskConfig, load_task
 from data_gen.training.order import shuffled
 from studies.bayesian.calibration import brier_score, calibration_error
 from studies.bayesian.local_reparametrization import is_mlp, output_noise_size, sample_outputs

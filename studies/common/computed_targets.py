@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import grad, jvp, vmap
@@ -107,7 +106,7 @@ def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
     """Largest eigenvalue of the Hessian of the training loss, by trained entries.
 
         lambda_max(d^2 L / d theta^2)
-        L = mean over the first 512 training images of -log softmax(f_theta(x))_y
+        L = mean over the first 512 training examples of the task's loss of f_theta(x) and y
 
     The images are those of the task's training part in its own order, the same for all networks,
     with their true labels: no label noise, no label smoothing, no weight decay, no part left out.
@@ -125,7 +124,7 @@ def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
     apply, space, entries = population.architecture.apply, population.space, trained(population)
 
     def loss(flat: Tensor) -> Tensor:
-        return F.cross_entropy(apply(unflatten(space, flat), x), y)
+        return task.loss.mean(apply(unflatten(space, flat), x), y)
 
     chunks = flatten(space, params).split(NETWORKS_AT_ONCE)
     return torch.cat([largest_eigenvalue(loss, chunk, entries) for chunk in chunks]).numpy()

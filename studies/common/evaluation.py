@@ -1,8 +1,8 @@
-"""Losses and accuracies of many networks on the images of a zoo's task."""
+"""Losses and accuracies of many networks on the data of a zoo's task."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.func import vmap
 
-from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.losses import SCORES, Loss, cross_entropy
+from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import Architecture
 from zoo.architectures.norms import MOMENTUM
 from zoo.architectures.record import count_activations
@@ -31,11 +33,13 @@ class Part:
 
     Attributes:
         x: Network inputs, scaled, `[X, *input_shape]`.
-        y: Labels `[X]`.
+        y: Targets `[X, ...]`.
+        loss: What training made small.
     """
 
     x: Float[Tensor, "X C *size"]
-    y: Int64[Tensor, " X"]
+    y: Shaped[Tensor, "X *shape"]
+    loss: Loss = field(default_factory=cross_entropy)
 
 
 def first_images(
@@ -54,7 +58,7 @@ def first_images(
     task = _task(TaskConfig.model_validate(population.manifest.job["task"]).model_dump_json())
     chosen = {"train": (task.train, num_train), "test": (task.test, num_test)}
     return {
-        name: Part(task.inputs(images.x[:count]), images.y[:count])
+        name: Part(task.inputs(images.x[:count]), images.y[:count], task.loss)
         for name, (images, count) in chosen.items()
     }
 
@@ -106,7 +110,7 @@ def checkpoints(population: Population, split: str) -> tuple[Int64[np.ndarray, "
 def evaluate(
     architecture: Architecture, params: Mapping[str, Tensor], part: Part
 ) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
-    """Mean cross-entropy and accuracy of networks.
+    """Mean loss and accuracy of networks.
 
     In blocks of networks and images, so that memory is bounded.
 
@@ -116,17 +120,37 @@ def evaluate(
         part: Images.
 
     Returns:
-        Losses in nats and accuracies in [0, 1].
+        Losses, without label smoothing, and accuracies in [0, 1]; of targets that are numbers the
+        squared errors of stored targets instead.
     """
+    each = vmap(part.loss.each, in_dims=(0, None, None))
+    score = vmap(SCORES[part.loss.kind], in_dims=(0, None))
     sums = []
     for portion in in_portions(architecture, params, part.x):
-        nll_correct = torch.zeros(2, num_networks(portion), dtype=torch.float64)
-        for log_p, y in log_probabilities(architecture, portion, part):
-            nll_correct[0] -= log_p.gather(-1, y.expand(len(log_p), -1)[..., None]).sum((1, 2))
-            nll_correct[1] += (log_p.argmax(-1) == y).sum(1)
-        sums.append(nll_correct)
+        both = torch.zeros(2, num_networks(portion), dtype=torch.float64)
+        for outputs, y in outputs_of(architecture, portion, part):
+            both[0] += each(outputs, y, None).sum(1)
+            both[1] += score(outputs, y).sum(1)
+        sums.append(both)
     loss, accuracy = torch.cat(sums, dim=1) / len(part.y)
     return loss.numpy(), accuracy.numpy()
+
+
+def check_classes(population: Population) -> None:
+    """Refuse a population whose task is not one of classes with cross-entropy.
+
+    Args:
+        population: The population.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    task = population.manifest.task
+    if (task.kind, task.loss) != ("classification", "cross_entropy"):
+        raise ValueError(
+            f"population {population.name!r}: this study is of classification with the loss "
+            f"'cross_entropy', found {task.kind} with {task.loss!r}"
+        )
 
 
 def metric_columns(values: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
@@ -154,11 +178,26 @@ def log_probabilities(architecture: Architecture, params: Mapping[str, Tensor], 
     Yields:
         `[N, X, K]`, float64, and the labels of those images `[X]`.
     """
+    for logits, y in outputs_of(architecture, params, part):
+        yield F.log_softmax(logits, dim=-1), y
+
+
+def outputs_of(architecture: Architecture, params: Mapping[str, Tensor], part: Part) -> Any:
+    """Outputs of networks, some examples at a time.
+
+    Args:
+        architecture: What the networks compute.
+        params: Effective parameters `[N, *shape]`.
+        part: Examples.
+
+    Yields:
+        `[N, X, ...]`, float64, and the targets of those examples `[X, ...]`.
+    """
     apply: Callable[[Params, Tensor], Tensor] = vmap(architecture.apply, in_dims=(0, None))
     for x, y in zip(part.x.split(_IMAGES_AT_ONCE), part.y.split(_IMAGES_AT_ONCE), strict=True):
         with torch.no_grad():
-            logits = apply(dict(params), x)
-        yield F.log_softmax(logits.double(), dim=-1), y
+            outputs = apply(dict(params), x)
+        yield outputs.double(), y
 
 
 def in_portions(

@@ -36,6 +36,7 @@ from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import (
     Part,
     all_networks,
+    check_classes,
     first_images,
     metric_columns,
     rms_distance,
@@ -140,6 +141,7 @@ def cells_of(config: Connectivity, population: Population) -> list[ConnectivityC
         A cell for each alignment that may move something, `none` always; twice where statistics are
         reset too.
     """
+    check_classes(population)
     moving = can_move(population.space)
     repairs = (False, True) if config.repair and population.architecture.statistics else (False,)
     common = config.model_dump(exclude={"zoo", "job", "populations", "alignments", "repair"})

@@ -1,16 +1,15 @@
 """Losses on the segment from the initial to the trained network, and the shape of such curves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.func import vmap
 
-from data_gen.tasks.task import Task
+from data_gen.tasks.data import Task
 from data_gen.training.memory import running_bytes
 from data_gen.training.runs import DataView
 from studies.common.segments import between
@@ -33,7 +32,7 @@ def segment_losses(
 ) -> Float64[Tensor, "N T"]:
     """Training loss at evenly spaced points of the segment between two networks, pair by pair.
 
-        L_t = mean over images of cross-entropy of f((1 - a_t) start + a_t end),  a_t = t / (T - 1)
+        L_t = mean over examples of the loss of f((1 - a_t) start + a_t end),  a_t = t / (T - 1)
 
     Networks and points run together, images and networks in parts of bounded memory.
 
@@ -43,44 +42,38 @@ def segment_losses(
         shown: What each network saw of the training part.
         ends: Effective parameters `[N, *shape]` of the start and of the end.
         size: How many of the images that a network saw count, at least 1 each; the first ones.
-        smoothing: Label smoothing of each network's loss; 0 for the cross-entropy.
+        smoothing: Label smoothing of each network's loss; 0 for the plain one.
         num_points: Number of points `T`, both ends included.
 
     Returns:
-        Losses in nats; not finite where a network's outputs are not.
+        Losses of the task; not finite where a network's outputs are not.
 
     Raises:
         ValueError: If the architecture has running statistics, which belong to one network and not
             to a point between two.
     """
-    if architecture.statistics:
-        raise ValueError(
-            "a point between two networks has no running statistics of its own; "
-            "expected an architecture without batch norm, "
-            f"got the statistics {list(architecture.statistics)}"
-        )
+    _check_no_statistics(architecture)
     num_images, num_networks = parts(architecture, task, num_points)
-    apply: Callable[[Params, Tensor], Tensor] = vmap(vmap(architecture.apply, in_dims=(0, None)))
+    apply = vmap(vmap(architecture.apply, in_dims=(0, None)))
+    each, smoothing = vmap(vmap(task.loss.each, in_dims=(0, None, None))), smoothing.double()
     losses = torch.zeros(len(size), num_points, dtype=torch.float64)
     with torch.no_grad():
         for rows in torch.arange(len(size)).split(num_networks):
             start, end = (select(params, rows) for params in ends)
             params = between(start, end, np.linspace(0, 1, num_points))
             for x, y, counted in _images(task, shown, rows, size[rows], num_images):
-                image_losses = _cross_entropy(apply(params, x), y, smoothing[rows])
+                image_losses = each(apply(params, x).double(), y, smoothing[rows])
                 losses[rows] += torch.where(counted[:, None], image_losses, 0).sum(-1)
     return losses / size[:, None]
 
 
-def _cross_entropy(
-    logits: Float[Tensor, "n T B K"], y: Int64[Tensor, "n B"], smoothing: Float[Tensor, " n"]
-) -> Float64[Tensor, "n T B"]:
-    """Cross-entropy of each image at each point, with the label smoothing of each network."""
-    log_p = F.log_softmax(logits.double(), dim=-1)
-    labels = y[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
-    of_label = log_p.gather(-1, labels)[..., 0]
-    mixed = smoothing[:, None, None].double()
-    return -((1 - mixed) * of_label + mixed * log_p.mean(-1))
+def _check_no_statistics(architecture: Architecture) -> None:
+    if architecture.statistics:
+        raise ValueError(
+            "a point between two networks has no running statistics of its own; "
+            "expected an architecture without batch norm, "
+            f"got the statistics {list(architecture.statistics)}"
+        )
 
 
 def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int, int]:
@@ -95,12 +88,13 @@ def parts(architecture: Architecture, task: Task, num_points: int) -> tuple[int,
         Number of images and number of networks.
     """
     drawn = architecture.init(torch.Generator())
-    params = {name: tensor.to(task.mean) for name, tensor in drawn.items()}
-    images = (task.inputs(task.train.x[:1].expand(count, *task.input_shape)) for count in (1, 2))
+    params = {name: tensor.to(task.like) for name, tensor in drawn.items()}
+    rows = (torch.zeros(count, dtype=torch.int64) for count in (1, 2))
+    images = (task.inputs(task.train.rows(row)) for row in rows)
     with torch.no_grad():
         one, two = (running_bytes(partial(architecture.apply, params, x)) for x in images)
     per_image = max(two - one, 1)
-    weights = 2 * architecture.space.num_params * task.mean.element_size()
+    weights = 2 * architecture.space.num_params * task.like.element_size()
     images = min(MAX_IMAGES, max(1, (MEMORY // num_points - weights) // per_image))
     return images, max(1, MEMORY // (num_points * (weights + images * per_image)))
 
@@ -113,8 +107,7 @@ def _images(
     chosen = DataView(None if shown.subset is None else shown.subset[rows], labels)
     for position in torch.arange(int(size.max())).split(at_once):
         image, y = chosen.batch(position.expand(len(rows), -1))
-        x = task.inputs(task.train.x[image.reshape(-1)])
-        yield x.unflatten(0, image.shape), y, position < size[:, None]
+        yield task.inputs(task.train.rows(image)), y, position < size[:, None]
 
 
 def measure_curves(losses: Float[np.ndarray, "N T"]) -> dict[str, Float[np.ndarray, " N"]]:

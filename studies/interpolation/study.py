@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float64
 
 from data_gen.config import Job
-from data_gen.tasks.task import Task, TaskConfig, load_task
+from data_gen.tasks.data import Task
+from data_gen.tasks.task import TaskConfig, load_task
 from data_gen.training.runs import TrainingRuns, draw_view, parts_of
 from studies.common.base import Study
 from studies.common.evaluation import checkpoints

@@ -31,6 +31,7 @@ from studies.common.base import Study, StudyConfig
 from studies.common.evaluation import (
     Part,
     all_networks,
+    check_classes,
     evaluate,
     first_images,
     log_probabilities,
@@ -129,6 +130,7 @@ def cells_of(config: Merging, population: Population) -> list[MergingCell]:
     Raises:
         ValueError: If there are not enough networks for any size.
     """
+    check_classes(population)
     table = table_of_all(population)
     alive = table.loc[~table["diverged"].astype(bool)]
     parts = parts_of(alive.get("train_parts"), len(alive))

@@ -7,7 +7,8 @@ import torch
 
 from data_gen.config import Job
 from data_gen.tasks.augmentation import Augmentation, augment, draw_moves
-from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from data_gen.tasks.data import Part, Task
+from data_gen.tasks.task import TaskConfig, load_task
 from tests.data_gen.test_training_oracle import ARCHITECTURES, assert_equals_plain_loop, make_job
 from tests.reference.data_gen_training import moved
 
@@ -22,7 +23,7 @@ def test_augmentation_is_that_of_a_loop(augmentation, dtype):
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(1, 255, (40, 3, 7, 5), generator=generator).to(dtype)
     mean = torch.tensor([10.0, 20.0, 30.0])[:, None, None]
-    part = Images(x, torch.zeros(40, dtype=torch.int64))
+    part = Part(x, torch.zeros(40, dtype=torch.int64))
     task = Task(part, part, 2, mean, torch.ones(3, 1, 1), augmentation)
     moves = draw_moves(augmentation, 0, torch.arange(2), torch.arange(20).expand(2, -1), (7, 5))
     augmented = augment(augmentation, x.reshape(2, 20, 3, 7, 5), moves, mean)

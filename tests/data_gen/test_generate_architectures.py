@@ -11,7 +11,8 @@ import zoo
 from data_gen.config import Job, load_job
 from data_gen.generation import generate
 from data_gen.populations import build_population
-from data_gen.tasks.task import Images, Task, load_task
+from data_gen.tasks.data import Part, Task
+from data_gen.tasks.task import load_task
 from metanet.contract import InputSpec
 from metanet.inputs.features import flat_free, statistics
 from zoo.architectures import resnet_n_fix
@@ -38,7 +39,7 @@ def test_the_recipe_of_resnets_has_the_networks_of_lim_et_al():
     """
     recipe, images = (
         load_job("cifar10-resnet8"),
-        Images(torch.zeros(10, 3, 32, 32), torch.arange(10)),
+        Part(torch.zeros(10, 3, 32, 32), torch.arange(10)),
     )
     task = Task(images, images, 10, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     counts = {name: build_population(recipe, name, task).num_free for name in recipe.populations}

@@ -94,7 +94,7 @@ def test_color_and_grey():
     [
         (
             {"name": "digit"},
-            r"expected one of \['digits', 'graph', 'images', 'mnist1d', 'sbm'\], found 'digit'",
+            r"expected one of \['breast_cancer', 'diabetes', 'digits', .*\], found 'digit'",
         ),
         ({"name": "digits", "grey": True}, "grey: not an option of the task 'digits'"),
         (

@@ -161,7 +161,9 @@ def own_part(task, seed, network_id, train_size):
 
 
 def labels_seen(task, seed, network_id, noise):
-    """Labels of all training images as a network sees them."""
+    """Targets of all training images as a network sees them."""
+    if task.num_classes is None:
+        return task.train.y
     network, images = torch.tensor(network_id), torch.arange(len(task.train.y))
     coin = uniform(fold(key(seed, "noise"), network), images).tolist()
     drawn = integers(fold(key(seed, "noisy label"), network), images, task.num_classes).tolist()
@@ -204,7 +206,12 @@ def moved(image, flip, down, right, row, column, task):
     return image
 
 
-def train_alone(module, task, seed, network_id, row):
+def plain_loss(outputs, targets, row):
+    """Cross-entropy of classes, as torch has it."""
+    return F.cross_entropy(outputs, targets, label_smoothing=row["label_smoothing"])
+
+
+def train_alone(module, task, seed, network_id, row, loss_of=plain_loss):
     """Train one network; `row` holds its hyperparameters, `steps` and `train_size` included."""
     optimizer = make_optimizer(row["optimizer"], module, row)
     subset = torch.tensor(own_part(task, seed, network_id, row["train_size"]))
@@ -219,7 +226,7 @@ def train_alone(module, task, seed, network_id, row):
         x = (seen_images(task, seed, network_id, images, step).double() - task.mean) / task.std
         for group in optimizer.param_groups:
             group["lr"] = row["lr"] * factor(row["schedule"], step, row["steps"])
-        loss = F.cross_entropy(module(x), labels[images], label_smoothing=row["label_smoothing"])
+        loss = loss_of(module(x), labels[images], row)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,7 +13,8 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from data_gen.config import PopulationConfig
 from data_gen.rng import generator
-from data_gen.tasks.task import Images, Task, TaskConfig, load_task
+from data_gen.tasks.data import Part, Task
+from data_gen.tasks.task import TaskConfig, load_task
 from studies import cli
 from studies.bayesian import chains, variational
 from studies.bayesian.calibration import brier_score, calibration_error
@@ -36,10 +37,8 @@ def small_task(dtype=torch.float64):
     random = generator(0, "task")
     x = torch.randn(50, 1, 5, generator=random)
     y = (x[:, 0, 0] > 0).long() + (x[:, 0, 1] > 0).long()
-    part = Images(x, y)
-    return Task(part, Images(x[:20], y[:20]), 3, torch.zeros(1, 1), torch.ones(1, 1)).to(
-        "cpu", dtype
-    )
+    part = Part(x, y)
+    return Task(part, Part(x[:20], y[:20]), 3, torch.zeros(1, 1), torch.ones(1, 1)).to("cpu", dtype)
 
 
 def small_inference(kind, **changes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen.tasks.task import Images, Task
+from data_gen.tasks.data import Part, Task
 from data_gen.training.runs import DataView
 from studies.common.intervals import bootstrap_mean
 from studies.common.segments import between
@@ -23,7 +23,7 @@ from tests.studies.curves import bowl, made_up
 
 
 def bowl_losses(start: float, end: float, num_points: int = 5) -> np.ndarray:
-    images = Images(torch.zeros(3, 1, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
+    images = Part(torch.zeros(3, 1, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
     one = torch.ones(1, 1, dtype=torch.float64)
     ends = tuple({"w": torch.tensor([[value]], dtype=torch.float64)} for value in (start, end))
     view = DataView(None, images.y[None])

@@ -12,7 +12,8 @@ from torch import nn
 
 from data_gen.config import Job
 from data_gen.generation import generate
-from data_gen.tasks.task import Images, Task, load_task
+from data_gen.tasks.data import Part, Task
+from data_gen.tasks.task import load_task
 from data_gen.training.runs import DataView
 from studies.cli import main
 from studies.common import grid, runner
@@ -203,7 +204,7 @@ def test_batch_norm_is_refused():
     both = Architecture(
         space, bowl().draw, bowl().forward, marks, lambda params, x, activate: (x, params)
     )
-    images = Images(torch.zeros(3, 1, 1), torch.zeros(3, dtype=torch.int64))
+    images = Part(torch.zeros(3, 1, 1), torch.zeros(3, dtype=torch.int64))
     task = Task(images, images, 2, torch.ones(1, 1), torch.ones(1, 1))
     ends = ({"w": torch.zeros(1, 1)}, {"w": torch.zeros(1, 1)})
     with pytest.raises(ValueError, match="expected an architecture without batch norm"):

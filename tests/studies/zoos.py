@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.columns import COLUMNS
+from data_gen.columns import task_columns
+from data_gen.tasks.task import TaskConfig
 from zoo.architectures import build_architecture
 from zoo.params import Params, stack
 from zoo.store.atomic import sha256, write_text
@@ -17,6 +18,7 @@ from zoo.store.hdf5 import write_columns
 from zoo.store.manifest import Manifest, PopulationEntry
 
 INPUT_SHAPE, NUM_CLASSES = (3,), 2
+COLUMNS = task_columns(TaskConfig(), "classification")
 TABLE = {
     **{name: COLUMNS[name] for name in ("network_id", "seed")},
     "lr": ColumnEntry(role="hyperparameter", dtype="float64"),

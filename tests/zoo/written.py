@@ -53,7 +53,7 @@ def write_zoo(folder: Path) -> Path:
         config=json.loads(JOB.as_json()),
         config_sha256=JOB.sha256,
         task=TaskEntry(kind="classification", input_shape=INPUT, output_shape=(CLASSES,)),
-        columns=job_columns(JOB, columns(1, np.ones(1))),
+        columns=job_columns(JOB, "classification", columns(1, np.ones(1))),
         paired=True,
         environment={"python": "3"},
         populations=populations,
