@@ -115,7 +115,7 @@ class Task:
         return outputs * self.target_std + self.target_mean
 
     def scores(
-        self, outputs: Float[Tensor, "X *shape"], targets: Shaped[Tensor, "X *shape"]
+        self, outputs: Float[Tensor, "X ..."], targets: Shaped[Tensor, "X ..."]
     ) -> Float[Tensor, " X"]:
         """What is summed over examples to say how well networks do.
 

@@ -15,8 +15,8 @@ from zoo.imports import check_code_name, import_attribute, names_code
 from zoo.options import Positive
 
 Kind = Literal["classification", "binary", "regression"]
-Outputs = Float[Tensor, "X *shape"]
-Targets = Shaped[Tensor, "X *shape"]
+Outputs = Float[Tensor, "X ..."]
+Targets = Shaped[Tensor, "X ..."]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Loss:
     unit: str | None = None
     smooths: bool = False
     num_classes: int | None = None
-    batch: Callable[[Outputs, Targets], Float[Tensor, ""]] | None = None
+    batch: Callable[[Outputs, Targets], Tensor] | None = None
     low: float | None = 0.0
 
     def mean(
         self, outputs: Outputs, targets: Targets, smoothing: Float[Tensor, ""] | None = None
-    ) -> Float[Tensor, ""]:
+    ) -> Tensor:
         """The loss of a batch.
 
         Args:

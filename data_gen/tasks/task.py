@@ -158,3 +158,107 @@ def _standardized(task: Task) -> Task:
 @cache
 def _all_digits() -> tuple[Tensor, Tensor]:
     """Images and labels as scikit-learn has them: a text file, so it is read once."""
+    from sklearn.datasets import load_digits  # a second of import that other tasks need not pay
+
+    digits: Any = load_digits()
+    x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
+    return x, torch.from_numpy(digits.target.astype(np.int64))
+
+
+def _digits(config: TaskConfig) -> tuple[Part, Part, int]:
+    x, y = _all_digits()
+    order = torch.randperm(len(x), generator=generator(config.seed, "digits"))
+    train_size = config.train_size or 1200
+    test_size = config.test_size or len(x) - train_size
+    return *_parts(x[order], y[order], train_size, test_size), 10
+
+
+def _bundled(config: TaskConfig) -> tuple[Part, Part, int | None]:
+    import sklearn.datasets  # as for the digits
+
+    rows: Any = getattr(sklearn.datasets, f"load_{config.name}")()
+    x, is_class = torch.from_numpy(rows.data).float(), "target_names" in rows
+    y = torch.from_numpy(rows.target)
+    y = y.long() if is_class else y.float()
+    order = torch.randperm(len(x), generator=generator(config.seed, config.name))
+    train_size = config.train_size or BUNDLED[config.name]
+    test_size = config.test_size or len(x) - train_size
+    parts = _parts(x[order], y[order], train_size, test_size)
+    return *parts, len(rows.target_names) if is_class else None
+
+
+def _mnist1d(config: TaskConfig) -> tuple[Part, Part, int]:
+    return *_drawn(make_mnist1d, config, 4000, 1000), 10
+
+
+def _sbm(config: TaskConfig) -> tuple[Part, Part, int]:
+    return *_drawn(make_sbm, config, 800, 400), NUM_BLOCKS
+
+
+def _drawn(
+    make: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
+    config: TaskConfig,
+    train_size: int,
+    test_size: int,
+) -> tuple[Part, Part]:
+    """Both parts from a procedure, of these sizes where the configuration is silent."""
+    sizes = config.train_size or train_size, config.test_size or test_size
+    x, y = make(sum(sizes), generator(config.seed, config.name))
+    return _parts(x, y, *sizes)
+
+
+def _graph(config: TaskConfig) -> tuple[Part, Part, int]:
+    if config.dataset is None:
+        raise ValueError(
+            "task.dataset: needed for task.name: graph; a class of torch_geometric.datasets"
+        )
+    edges, features, y = load_graph(
+        config.dataset, config.options or {}, config.path, generator(config.seed, "graph")
+    )
+    train_size = config.train_size or len(y) // 2
+    test_size = config.test_size or len(y) - train_size
+    x = neighborhoods(edges, features, min(train_size + test_size, len(y)))
+    return *_parts(x, y, train_size, test_size), int(y.max()) + 1
+
+
+def _images(config: TaskConfig) -> tuple[Part, Part, int]:
+    from data_gen.tasks.images import load_images  # loads the datasets library
+
+    if config.path is None:
+        raise ValueError(
+            "task.path: needed for task.name: images; "
+            "a local folder or an id on the Hugging Face Hub"
+        )
+    is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
+    if is_folder and not Path(config.path).expanduser().is_dir():
+        raise ValueError(f"task.path: no such folder: {config.path}")
+    sizes = {"train": config.train_size, "test": config.test_size}
+    train, test = (
+        load_images(config.path, split, size, config.seed, config.grey, config.resize)
+        for split, size in sizes.items()
+    )
+    return Part(*train[:2]), Part(*test[:2]), test[2]
+
+
+def _parts(x: Tensor, y: Tensor, train_size: int, test_size: int) -> tuple[Part, Part]:
+    """The first images for training and the next ones for the test."""
+    parts = []
+    start = 0
+    # One image at least is left for the test.
+    for option, size, rest in (("train_size", train_size, 1), ("test_size", test_size, 0)):
+        stop, most = start + size, len(x) - start - rest
+        if not 1 <= size <= most:
+            raise ValueError(f"task.{option}: expected 1 to {most} images, found {size}")
+        parts.append(Part(x[start:stop], y[start:stop]))
+        start = stop
+    return parts[0], parts[1]
+
+
+TASKS: dict[str, Callable[[TaskConfig], tuple[Part, Part, int | None]]] = {
+    "digits": _digits,
+    **dict.fromkeys(BUNDLED, _bundled),
+    "mnist1d": _mnist1d,
+    "sbm": _sbm,
+    "graph": _graph,
+    "images": _images,
+}
