@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     help="Replace an entry of the job: --set count=100.",
 )
 @click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    help="Python module of yours that adds architectures, tasks, ... to the tables.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @executor_options
@@ -57,6 +64,7 @@ def main(
     job: str,
     out: Path | None,
     overrides: tuple[str, ...],
+    plugins: tuple[str, ...],
     device: str,
     executor: str,
     address: str | None,
@@ -82,7 +90,7 @@ def main(
         from data_gen.generation import generate, generate_shard
 
         chosen = choose_executor(executor, address, workers, threads)
-        checked = load_job(job, overrides)
+        checked = load_job(job, overrides, plugins)
         if list_shards:
             _list_shards(checked, folder)
             return

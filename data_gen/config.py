@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from data_gen.sampling import Distribution, Hyperparameter
 from data_gen.tasks.task import TaskConfig
@@ -26,6 +26,8 @@ from zoo.config import (
     entry,
     read_config,
 )
+from zoo.imports import check_code_name, import_plugin
+from zoo.modules.twins import check_module_asymmetry
 from zoo.options import checked
 from zoo.store.entries import SPLITS
 from zoo.store.manifest import check_population_names
@@ -66,24 +68,55 @@ def _known(
     return value
 
 
-ArchitectureOptions = Annotated[
-    dict[str, Any], AfterValidator(partial(_known, check_architecture, "name"))
-]
+def _known_architecture(value: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table with its options, or a module of the user's own with those of its own."""
+    if "module" not in value:
+        return _known(check_architecture, "name", value)
+    for key in value:
+        if key not in ("module", "options"):
+            raise EntryError(key, "beside 'module' expected 'options' alone")
+    with entry("module"):
+        check_code_name(str(value["module"]))
+    options = value.get("options", {})
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise EntryError("options", f"expected a mapping from names, found {options!r:.200}")
+    return value
+
+
+ArchitectureOptions = Annotated[dict[str, Any], AfterValidator(_known_architecture)]
 AsymmetryOptions = Annotated[
     dict[str, Any], AfterValidator(partial(_known, check_asymmetry, "kind"))
 ]
+"""Of an architecture of the table."""
 
 
 class PopulationConfig(StrictModel):
     """One population: an architecture and, unless it is standard, how its symmetry is removed.
 
     Attributes:
-        architecture: `name` in `zoo.ARCHITECTURES` and the options of its builder.
-        asymmetry: `kind` in `zoo.architectures.ASYMMETRIES` and its options, or None.
+        architecture: `name` in `zoo.ARCHITECTURES` and the options of its builder; or `module`, a
+            `module:attribute` that makes a `torch.nn.Module`, and the `options` of that.
+        asymmetry: `kind` in `zoo.architectures.ASYMMETRIES` and its options, or None; of a module
+            those of `zoo.asymmetric`.
     """
 
     architecture: ArchitectureOptions
-    asymmetry: AsymmetryOptions | None = None
+    asymmetry: dict[str, Any] | None = None
+
+    @field_validator("asymmetry")
+    @classmethod
+    def _asymmetry_fits(
+        cls, asymmetry: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        if asymmetry is not None and "architecture" in info.data:
+            is_module = "module" in info.data["architecture"]
+            _known(check_module_asymmetry if is_module else check_asymmetry, "kind", asymmetry)
+        return asymmetry
+
+    @property
+    def module(self) -> str | None:
+        """`module:attribute` of a module of the user's own, None for a row of the table."""
+        return self.architecture.get("module")
 
 
 class SplitConfig(StrictModel):
@@ -135,6 +168,7 @@ class Job(StrictModel):
             `"declared"` by the weight space, or `"found"` on gradients as well; None for none.
         checkpoint_metrics: Whether losses and accuracies are measured at each checkpoint, too.
         precision: Products of the training step in `"tf32"` or `"bfloat16"`; float32 if None.
+        plugins: Modules that add rows to tables, imported before the job is read.
     """
 
     task: TaskConfig
@@ -148,6 +182,7 @@ class Job(StrictModel):
     laws: Literal["declared", "found"] | None = None
     checkpoint_metrics: Flag = False
     precision: Precision | None = None
+    plugins: tuple[str, ...] | None = None
 
     _names = field_validator("populations")(check_population_names)
 
@@ -194,6 +229,14 @@ class Job(StrictModel):
         return json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
 
     @property
+    def code(self) -> set[str]:
+        """Python modules that the job names; whoever generates it has them imported."""
+        loss = (self.task.loss or {}).get("name")
+        names = [self.task.name, loss, *(p.module for p in self.populations.values())]
+        found = {name.partition(":")[0] for name in names if name is not None and ":" in name}
+        return found | set(self.plugins or ())
+
+    @property
     def sha256(self) -> str:
         """Identity of the job: equal for jobs that generate the same zoo."""
         return hashlib.sha256(self.as_json().encode()).hexdigest()
@@ -208,12 +251,13 @@ def recipe_names() -> list[str]:
 
 
 @checked
-def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
+def load_job(job: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Job:
     """Read a job.
 
     Args:
         job: Name of a recipe, or path of a YAML file.
         overrides: `key=value` texts with dotted keys, as of `--set`.
+        plugins: Modules that add rows to tables, imported first, besides those of the job.
 
     Returns:
         The checked job.
@@ -221,10 +265,23 @@ def load_job(job: str, overrides: Sequence[str] = ()) -> Job:
     Raises:
         ConfigError: If there is no such job, or it is not valid.
     """
+    add_rows = partial(_import_plugins, plugins)
     if re.fullmatch(r"[a-z0-9-]+", job) and not Path(job).exists():
         if job not in recipe_names():
             raise ConfigError(f"no recipe {job!r} and no such file; recipes are {recipe_names()}")
         recipe = importlib.resources.files("data_gen.recipes") / f"{job}.yaml"
         with importlib.resources.as_file(recipe) as path:
-            return read_config(Job, path, overrides)
-    return read_config(Job, Path(job), overrides)
+            return read_config(Job, path, overrides, add_rows)
+    return read_config(Job, Path(job), overrides, add_rows)
+
+
+def _import_plugins(plugins: Sequence[str], entries: dict[str, Any]) -> None:
+    """Import the plugins of a job that somebody has written, before its names are looked up."""
+    written = entries.get("plugins") or []
+    if not isinstance(written, list) or not all(isinstance(name, str) for name in written):
+        raise ConfigError(f"plugins: expected a list of names of modules, found {written!r:.200}")
+    chosen = list(dict.fromkeys([*written, *plugins]))
+    for name in chosen:
+        import_plugin(name)
+    if chosen:
+        entries["plugins"] = chosen

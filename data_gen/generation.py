@@ -17,6 +17,7 @@ from data_gen.folder import check_described, check_owner, claimed, is_complete
 from data_gen.planning import Plan, make_plan
 from data_gen.shard import Shard, ShardWorker
 from data_gen.training.compilation import compiler_works
+from zoo.imports import allow
 from zoo.options import Count, Natural, checked
 
 
@@ -53,6 +54,7 @@ def generate(
         MissingShards: If shards could not be made; all others are on disk.
         NoProcess: If no process can be started.
     """
+    allow(job.code)
     chosen = executor or (LocalProcesses(workers) if workers else InThisProcess())
     out, place, planned = Path(out), choose_device(device, chosen.elsewhere), make_plan(job)
     worker = ShardWorker(job, out, place, chunk_size, allow_compile=compile)
@@ -94,6 +96,7 @@ def generate_shard(
         FolderError: If the folder cannot be written.
         MissingShards: If the shard could not be made.
     """
+    allow(job.code)
     out, place, planned = Path(out), choose_device(device), make_plan(job)
     total = len(planned.shards)
     if not 0 <= number < total:

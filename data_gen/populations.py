@@ -1,11 +1,20 @@
 """The architectures of a job's populations."""
 
+from functools import partial
+from typing import Any
+
+import torch
+
 from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig, named
 from data_gen.rng import key
 from data_gen.tasks.data import Task
-from zoo.architectures.base import Architecture
+from zoo.architectures.base import Architecture, Inputs
 from zoo.architectures.table import build_architecture, make_asymmetric
+from zoo.imports import import_attribute
+from zoo.tracing.builders import from_module, twin_of_module
+
+_NUM_EXAMPLES = 2
 
 
 def build_standard(config: PopulationConfig, task: Task) -> Architecture:
@@ -21,12 +30,52 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
     Raises:
         ValueError: If the architecture does not fit the task.
     """
+    if config.module is not None:
+        task = task.to("cpu", torch.float32)
+        inputs = task.inputs(task.train.rows(torch.arange(_NUM_EXAMPLES)))
+        built = build_module(config.architecture, inputs)
+        _check_outputs(config.module, built, inputs, task)
+        return built
     name, options = named(config.architecture, "name")
     if len(task.output_shape) != 1:
         raise ValueError(
             f"architecture {name!r} has outputs of one axis; the task needs {task.output_shape}"
         )
     return build_architecture(name, options, task.input_shape, task.output_shape[0])
+
+
+def _check_outputs(module: str, architecture: Architecture, inputs: Inputs, task: Task) -> None:
+    """Check that the loss of a task takes the outputs of a module."""
+    params = architecture.init(torch.Generator().manual_seed(0))
+    found = list(architecture.apply(params, inputs).shape)
+    expected = [_NUM_EXAMPLES, *task.output_shape]
+    if found != expected and task.loss.batch is None:
+        raise ValueError(
+            f"architecture.module: {module!r} gives outputs of shape {found} for "
+            f"{_NUM_EXAMPLES} inputs; the task and its loss {task.loss.name!r} need {expected}"
+        )
+
+
+def build_module(architecture: dict[str, Any], example_inputs: Inputs) -> Architecture:
+    """The architecture of a module of the user's own.
+
+    Args:
+        architecture: Its `module:attribute`, and its options.
+        example_inputs: Its inputs.
+
+    Returns:
+        The architecture, on the CPU.
+
+    Raises:
+        ValueError: If the module cannot be imported, made or traced.
+    """
+    name, options = architecture["module"], architecture.get("options", {})
+    make = import_attribute(name, "architecture.module")
+    try:
+        return from_module(partial(make, **options), example_inputs)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"architecture.module: {name!r}: {kind}{error}") from error
 
 
 def build_population(job: Job, name: str, task: Task) -> Architecture:
@@ -76,4 +125,7 @@ def twin_of(job: Job, name: str, standard: Architecture) -> Architecture:
     if asymmetry is None:
         return standard
     kind, options = named(asymmetry, "kind")
-    return make_asymmetric(standard, kind, options, key(job.seed, "constants", kind))
+    seed = key(job.seed, "constants", kind)
+    if standard.is_module:
+        return twin_of_module(standard, kind, options, seed)
+    return make_asymmetric(standard, kind, options, seed)

@@ -25,6 +25,7 @@ from data_gen.training.runs import TrainingRuns
 from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.conservation.laws import Law
+from zoo.imports import allow, import_plugin
 from zoo.params import Params, select, stack
 from zoo.store.hdf5 import write_columns
 
@@ -136,11 +137,14 @@ class ShardWorker:
         return self.device.type == "cuda"
 
     def set_up(self, rank: int) -> None:
-        """Choose the GPU of a process; processes take turns.
+        """Import plugins, and choose the GPU of a process; processes take turns.
 
         Args:
             rank: Number of the process.
         """
+        allow(self.job.code)
+        for plugin in self.job.plugins or ():
+            import_plugin(plugin)
         if self.needs_gpu:
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
 

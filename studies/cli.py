@@ -37,13 +37,25 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 @click.version_option(package_name="symzoo")
-def main() -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    help="Python module of yours: adds rows to tables, and names of code in it are trusted.",
+)
+def main(plugins: tuple[str, ...]) -> None:
     """Weight-space learning.
 
     Zoos of networks, metanets that learn from their weights, studies of what symmetry does.
 
     Set SYMZOO_DEBUG=1 to see the trace of an error.
     """
+    if plugins:
+        from zoo.imports import import_plugin
+
+        for name in plugins:
+            import_plugin(name)
 
 
 @main.command()

@@ -85,7 +85,7 @@ def test_gradients_of_many_traced_modules_are_one_graph():
         return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
 
     x = randn(5, 4)
-    traced = zoo.trace(make(), x, build=make)
+    traced = zoo.from_module(make, x)
     drawn = [traced.init(torch.Generator().manual_seed(seed)) for seed in range(3)]
     step = torch.func.vmap(torch.func.grad(lambda p: traced.apply(p, x).square().sum()))
     compiled = torch.compile(step, fullgraph=True, backend="eager")

@@ -23,6 +23,8 @@ DOORS = {
         "align": "zoo.symmetry.alignment",
         "asymmetric": "zoo.modules.twins",
         "canonicalize": "zoo.symmetry.canonical",
+        "from_module": "zoo.tracing.builders",
+        "import_plugin": "zoo.imports",
         "load": "zoo.store.zoo",
         "sample": "zoo.symmetry.action",
         "trace": "zoo.tracing.tracer",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.architectures.base import Architecture
     from zoo.architectures.table import ARCHITECTURES
+    from zoo.imports import import_plugin
     from zoo.modules.twins import asymmetric
     from zoo.params import Params
     from zoo.store.population import Population
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from zoo.symmetry.action import act, sample
     from zoo.symmetry.alignment import align
     from zoo.symmetry.canonical import canonicalize
+    from zoo.tracing.builders import from_module
     from zoo.tracing.tracer import trace
     from zoo.weight_space import NeuronGroup, WeightSpace
 
@@ -28,6 +30,8 @@ __all__ = [
     "align",
     "asymmetric",
     "canonicalize",
+    "from_module",
+    "import_plugin",
     "load",
     "sample",
     "trace",
@@ -45,6 +49,8 @@ _MODULES = {
     "align": "zoo.symmetry.alignment",
     "asymmetric": "zoo.modules.twins",
     "canonicalize": "zoo.symmetry.canonical",
+    "from_module": "zoo.tracing.builders",
+    "import_plugin": "zoo.imports",
     "load": "zoo.store.zoo",
     "sample": "zoo.symmetry.action",
     "trace": "zoo.tracing.tracer",
@@ -54,6 +60,7 @@ _ROOMS = (
     "config",
     "conservation",
     "dynamics",
+    "imports",
     "modules",
     "options",
     "params",

@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -98,7 +98,12 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
+def read_config(
+    model: type[M],
+    path: Path,
+    overrides: Sequence[str] = (),
+    prepare: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> M:
     """Read a YAML file into a pydantic model.
 
     Args:
@@ -106,6 +111,7 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
         path: YAML file.
         overrides: `key=value` texts that replace single entries; keys are dotted paths, values
             YAML.
+        prepare: Called with the entries before they are checked; may change them.
 
     Returns:
         The checked model.
@@ -116,6 +122,7 @@ def read_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
     text = _read_text(path)
     data, lines = _parse(text, path)
     set_by = {_apply_override(data, override): override for override in overrides}
+    prepare(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:

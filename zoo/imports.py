@@ -1,18 +1,56 @@
-"""Code that a job names: `module:attribute`, imported by whoever wrote the job and by nobody else.
+"""Code that a job names: `module:attribute`, imported for whoever asked for that job.
 
-Readers of a zoo never come here: a manifest is data, and a name in it imports nothing.
+A manifest is data, and a name in it imports nothing: only modules that were allowed in this process
+are imported. `generate` allows those of its job, `--plugin` and `import_plugin` those that a user
+names.
 """
 
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from zoo.options import checked
+
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+_allowed: set[str] = set()
+
+
+def allow(modules: Iterable[str]) -> None:
+    """Let names of code in some modules be imported in this process.
+
+    Args:
+        modules: Names of the modules.
+    """
+    _allowed.update(modules)
+
+
+def is_allowed(name: str) -> bool:
+    """Whether a name of code may be imported in this process."""
+    return name.partition(":")[0] in _allowed
+
+
+@checked
+def import_plugin(module: str) -> ModuleType:
+    """Import a module of your own, which adds rows to tables, and trust names of code in it.
+
+    Args:
+        module: Its name; the current folder is searched, too.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If it cannot be imported.
+    """
+    allow([module])
+    return _import(module, f"plugin {module!r}")
 
 
 def names_code(name: str) -> bool:
@@ -54,13 +92,19 @@ def import_attribute(name: str, what: str) -> Callable[..., Any]:
         The attribute, a callable.
 
     Raises:
-        ValueError: If the module cannot be imported, has no such attribute, or it is no callable.
+        ValueError: If the module is not allowed or cannot be imported, has no such attribute, or
+            it is no callable.
     """
     try:
         check_code_name(name)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     path, _, attribute = name.partition(":")
+    if not is_allowed(name):
+        raise ValueError(
+            f"{what}: {name!r} is code, which is not imported because a file says so; if you trust "
+            f"it, give --plugin {path}, or call zoo.import_plugin({path!r})"
+        )
     module = _import(path, f"{what}: {name!r}")
     try:
         value = reduce(getattr, attribute.split("."), module)

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Shaped
 
 from data_gen.config import Job
-from data_gen.populations import twin_of
+from data_gen.populations import build_module, twin_of
 from zoo.architectures.base import MODULE, Architecture
+from zoo.imports import is_allowed
 from zoo.store.bounds import MANIFEST_NAME, rebuild, rebuild_standard
 from zoo.store.manifest import Manifest, PopulationEntry
 from zoo.store.mapped import escape
+from zoo.store.modules import example_inputs_of
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -34,6 +36,8 @@ def compare_with_job(
         File and difference. A population that cannot be built raises ValueError.
     """
     entry = manifest.populations[name]
+    if not may_be_built(entry):
+        return
     standard = _standard(manifest, entry)
     _check_mixing(standard, entry, constants)
     built = twin_of(job, name, standard)
@@ -72,6 +76,31 @@ def compare_with_architecture(
                 yield MANIFEST_NAME, f"population {name!r}: {why}"
 
 
+def not_compared(manifest: Manifest) -> Iterator[str]:
+    """Say which populations of a job are not compared with it, as they are somebody's modules.
+
+    Args:
+        manifest: Manifest of the zoo.
+
+    Yields:
+        What was not checked, and why.
+    """
+    for name, entry in manifest.populations.items():
+        if not may_be_built(entry):
+            module = (entry.architecture or {})["module"]
+            yield (
+                f"weight space, constants and metrics of population {name!r} not computed again: "
+                f"its networks are modules {escape(module)!r}; if you trust that code, give "
+                f"symzoo --plugin {escape(module.partition(':')[0])} verify"
+            )
+
+
+def may_be_built(entry: PopulationEntry) -> bool:
+    """Whether the networks of a population are no modules, or those of code that is allowed."""
+    module = (entry.architecture or {}).get("module")
+    return module is None or is_allowed(module)
+
+
 def unproved(manifest: Manifest) -> Iterator[str]:
     """Say what nothing proves of a zoo that no job made.
 
@@ -107,6 +136,9 @@ def _is_known(entry: PopulationEntry) -> bool:
 
 
 def _standard(manifest: Manifest, entry: PopulationEntry) -> Architecture:
+    architecture = entry.architecture or {}
+    if "module" in architecture:
+        return build_module(architecture, example_inputs_of(manifest.task))
     return rebuild_standard(entry.description(manifest.task), entry.weight_space)
 
 

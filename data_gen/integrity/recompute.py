@@ -14,7 +14,8 @@ from data_gen.tasks.task import BUNDLED, TaskConfig, load_task
 from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
-from zoo.imports import names_code
+from zoo.architectures import Architecture
+from zoo.imports import import_attribute, names_code
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import StoreError, open_mapped
 from zoo.store.population import Population
@@ -136,7 +137,7 @@ def recompute_metrics(
         yield "zoo.json", f"the task is {found}"
         return
     try:
-        architecture = Population(population, directory, manifest).architecture
+        architecture = _architecture(directory, manifest, population)
     except StoreError as error:
         yield "zoo.json", str(error)
         return
@@ -152,6 +153,13 @@ def recompute_metrics(
 
 def _told(task: Task) -> str:
     return f"{task.kind} from {task.input_shape} to {task.output_shape}"
+
+
+def _architecture(directory: Path, manifest: Manifest, population: str) -> Architecture:
+    """The architecture of a population; a module of somebody's own is imported."""
+    module = (manifest.populations[population].architecture or {}).get("module")
+    make = None if module is None else import_attribute(module, "architecture.module")
+    return Population(population, directory, manifest, module=make).architecture
 
 
 def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Iterator[str]:

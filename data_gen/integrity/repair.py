@@ -18,6 +18,7 @@ from data_gen.integrity.justified import check_justified
 from data_gen.integrity.population_files import Fault
 from data_gen.integrity.recompute import described, needs_files
 from data_gen.integrity.verify import NO_JOB, verify_zoo
+from zoo.imports import is_allowed
 from zoo.sharing.card import render_card
 from zoo.store.atomic import publish, sha256, write_text
 from zoo.store.bounds import MANIFEST_NAME, check_bytes, inside, read_json
@@ -77,12 +78,8 @@ def repair_zoo(
             return faults
         faults += wrong
         manifest, job = _job(directory)
-        if needs_files(job.task) and not trust_task:
-            raise ValueError(
-                f"{directory}: the task is {described(job.task)}, which is not opened unasked; "
-                "give --trust-task"
-            )
         if not trust_task:
+            _check_harmless(directory, job)
             check_justified(directory, job)
         _own(directory, manifest, job)
         with claimed(directory, job):
@@ -95,6 +92,20 @@ def repair_zoo(
     if left := verify_zoo(directory, sample=0):
         raise ValueError(f"{directory}: still wrong after the repair: {left[0]}")
     return faults
+
+
+def _check_harmless(directory: Path, job: Job) -> None:
+    """Refuse a job that opens files or imports code which nobody here asked for."""
+    if needs_files(job.task):
+        raise ValueError(
+            f"{directory}: the task is {described(job.task)}, which is not opened unasked; "
+            "give --trust-task"
+        )
+    if code := sorted(module for module in job.code if not is_allowed(module)):
+        raise ValueError(
+            f"{directory}: the job names the modules {code}, which are not imported unasked; "
+            "give symzoo --plugin MODULE repair, or --trust-task"
+        )
 
 
 def _own(directory: Path, manifest: Manifest | None, job: Job) -> None:

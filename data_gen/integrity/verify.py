@@ -6,7 +6,7 @@ Is every file of a zoo what its manifest says, and do its networks do what their
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from data_gen.columns import task_columns
 from data_gen.config import HYPERPARAMETERS, Job
-from data_gen.integrity.built import unproved
+from data_gen.integrity.built import may_be_built, not_compared, unproved
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
 from data_gen.integrity.recompute import recompute_metrics, task_to_sample
+from data_gen.tasks.data import Task
 from data_gen.tasks.losses import DEFAULTS, Kind
 from data_gen.tasks.task import known_kind
 from zoo.sharing.card import render_header
@@ -65,14 +66,14 @@ def verify_zoo(
         All faults; none if the zoo is whole.
 
     Raises:
-        ValueError: If there is no such folder.
+        StoreError: If there is no such folder.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: no such folder")
     try:
         manifest = read_manifest(directory)
     except StoreError as error:
+        if not directory.is_dir():
+            raise
         return [fault_of(directory, MANIFEST_NAME, error)]
     job, wrong = _check_job(manifest)
     tables, faults = _check_files(directory, manifest, None if wrong else job)
@@ -83,17 +84,31 @@ def verify_zoo(
     )
     if any(fault.path == MANIFEST_NAME for fault in faults):
         return faults
+    for reason in unproved(manifest) if job is None else not_compared(manifest):
+        report(reason)
     if job is None:
-        for reason in unproved(manifest):
-            report(reason)
         return faults
     task, count, why = task_to_sample(job, sample, trust_task, task_path)
     report(why)
     if task is not None:
-        for name in tables:
-            differences = recompute_metrics(directory, manifest, name, job, task, count, seed)
-            faults += [Fault(path, reason) for path, reason in differences]
+        faults += _recompute(directory, manifest, tables, job, task, count, seed)
     return faults
+
+
+def _recompute(
+    directory: Path,
+    manifest: Manifest,
+    names: Iterable[str],
+    job: Job,
+    task: Task,
+    count: int,
+    seed: int,
+) -> Iterator[Fault]:
+    """Networks of the populations that can be built whose rows are wrong."""
+    for name in names:
+        if may_be_built(manifest.populations[name]):
+            differences = recompute_metrics(directory, manifest, name, job, task, count, seed)
+            yield from (Fault(path, reason) for path, reason in differences)
 
 
 def _check_files(

@@ -26,6 +26,7 @@ class Batches:
         trains: Whether a network has steps left, unless it diverges, `[S, N]`.
         count: Number of each step for each network, from 1, `[S, N]`.
         moves: What augmentation does to each image, as `draw_moves` says; no draws without it.
+        noise: Key of what each network draws in each step, such as dropout, `[S, N]`.
     """
 
     index: Int64[Tensor, "S N B"]
@@ -34,6 +35,7 @@ class Batches:
     trains: Bool[Tensor, "S N"]
     count: Float[Tensor, "S N"]
     moves: Int64[Tensor, "S N B draws"]
+    noise: Int64[Tensor, "S N"]
 
 
 def draw_batches(
@@ -74,6 +76,7 @@ def draw_batches(
         trains=steps < runs.steps,
         count=(steps + 1).to(lr),
         moves=_steps_first(moves, length),
+        noise=fold(fold(key(seed, "draws in training"), runs.ids), steps),
     )
 
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from data_gen.rng import generator
@@ -85,7 +85,7 @@ def _measure_together(
     trainer: Trainer,
     runs: TrainingRuns,
     laws: tuple[Law, ...],
-    batch: tuple[Inputs, Tensor],
+    batch: tuple[Inputs, Tensor, Tensor],
     params: Params,
 ) -> Params:
     quantities, residuals = measure(laws, params, gradients_of(trainer, runs, params, batch))
@@ -95,7 +95,7 @@ def _measure_together(
 
 def batch_of(
     trainer: Trainer, runs: TrainingRuns, view: DataView, step: int
-) -> tuple[Inputs, Shaped[Tensor, "N B ..."]]:
+) -> tuple[Inputs, Shaped[Tensor, "N B ..."], Int64[Tensor, " N"]]:
     """Inputs of each network's batch in one step, and their targets as the network sees them.
 
     Args:
@@ -105,15 +105,15 @@ def batch_of(
         step: Number of the step, from 0.
 
     Returns:
-        Inputs after augmentation, and targets.
+        Inputs after augmentation, targets, and keys of what the networks draw.
     """
     before = State({}, {}, torch.full((len(runs.ids),), step), torch.full_like(runs.ids, -1))
     batches = trainer.batches(runs, view, before, 1)
-    return trainer.images(batches, 0), batches.target[0]
+    return trainer.images(batches, 0), batches.target[0], batches.noise[0]
 
 
 def gradients_of(
-    trainer: Trainer, runs: TrainingRuns, params: Params, batch: tuple[Inputs, Tensor]
+    trainer: Trainer, runs: TrainingRuns, params: Params, batch: tuple[Inputs, Tensor, Tensor]
 ) -> Params:
     """Gradients of the training loss, 0 at fixed entries.
 
@@ -126,6 +126,7 @@ def gradients_of(
     Returns:
         Gradients of all tensors but running statistics.
     """
-    images, target = batch
-    gradients, _ = trainer.step.gradients(params, images, target, runs.hparams["label_smoothing"])
+    images, target, noise = batch
+    smoothing = runs.hparams["label_smoothing"]
+    gradients, _ = trainer.step.gradients(params, images, target, smoothing, noise)
     return trained_part(gradients, trainer.architecture.free)

@@ -1,12 +1,15 @@
 """One training step of N networks at once: batch, loss, gradients, update. All of it compiles."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.func import grad, vmap
 
+from data_gen.rng import fold, uniform
 from data_gen.tasks.augmentation import augment
 from data_gen.tasks.data import Inputs, Task
 from data_gen.training.optim import OPTIMIZERS
@@ -34,7 +37,7 @@ class Step:
         params: Params,
         slots: dict[str, tuple[Tensor, ...]],
         hparams: Mapping[str, Tensor],
-        batch: tuple[Inputs, Tensor, Tensor, Tensor],
+        batch: tuple[Inputs, Tensor, Tensor, Tensor, Tensor],
         moves: Tensor,
         optimizer: str,
     ) -> None:
@@ -44,13 +47,16 @@ class Step:
             params: Effective parameters `[N, *shape]`, changed in place.
             slots: Optimizer state of each, changed in place.
             hparams: Numeric hyperparameters `[N]`, the learning rate after the schedule.
-            batch: Stored inputs and targets of each network; whether it trains; number of its step.
+            batch: Stored inputs and targets of each network; whether it trains; number of its step;
+                key of what it draws in it.
             moves: What augmentation does to each image; no draws without augmentation.
             optimizer: Name in `OPTIMIZERS`.
         """
-        stored, target, active, count = batch
+        stored, target, active, count, noise = batch
         images = self.augmented(stored, moves)
-        grads, statistics = self.gradients(params, images, target, hparams["label_smoothing"])
+        grads, statistics = self.gradients(
+            params, images, target, hparams["label_smoothing"], noise
+        )
         for name in self._statistics:
             _write(params[name], statistics[name], active)
         update = OPTIMIZERS[optimizer].update
@@ -68,6 +74,7 @@ class Step:
         images: Inputs,
         target: Shaped[Tensor, "N B ..."],
         smoothing: Float[Tensor, " N"],
+        noise: Int64[Tensor, " N"],
     ) -> tuple[Params, Params]:
         """Gradients of the training loss, each network on a batch of its own.
 
@@ -76,6 +83,7 @@ class Step:
             images: Inputs of the training part, as they are stored.
             target: Targets.
             smoothing: Label smoothing.
+            noise: Keys of what the networks draw, such as dropout.
 
         Returns:
             Gradients `[N, *shape]` of all tensors but running statistics, fixed entries included;
@@ -83,14 +91,22 @@ class Step:
         """
         statistics = {name: params[name] for name in self._statistics}
         trained = {name: param for name, param in params.items() if name not in statistics}
-        return vmap(grad(self._loss, has_aux=True))(trained, statistics, images, target, smoothing)
+        return vmap(grad(self._loss, has_aux=True))(
+            trained, statistics, images, target, smoothing, noise
+        )
 
     def _loss(
-        self, trained: Params, statistics: Params, images: Inputs, target: Tensor, smoothing: Tensor
+        self,
+        trained: Params,
+        statistics: Params,
+        images: Inputs,
+        target: Tensor,
+        smoothing: Tensor,
+        noise: Tensor,
     ) -> tuple[Tensor, Params]:
         """Loss of one network on its batch, and its running statistics after it."""
         outputs, moved = self._architecture.apply_training(
-            {**trained, **statistics}, self._task.inputs(images)
+            {**trained, **statistics}, self._task.inputs(images), partial(_uniform, noise)
         )
         return self._task.loss.mean(outputs, target, smoothing), moved
 
@@ -108,6 +124,13 @@ class Step:
         if augmentation is None:
             return images
         return augment(augmentation, images, moves, self._task.mean)
+
+
+def _uniform(noise: Tensor, call: int, shape: Sequence[int]) -> Tensor:
+    """What one network draws in one step at one call of a random function."""
+    position = torch.arange(math.prod(shape), device=noise.device)
+    position = position + (noise & 0)  # of an index alone the compiler makes products that overflow
+    return uniform(fold(noise, call), position).reshape(tuple(shape))
 
 
 def _write(tensor: Tensor, new: Tensor, active: Tensor, free: Tensor | None = None) -> None:

@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from data_gen.tasks.data import Inputs, Task
 from data_gen.training.batches import Batches, draw_batches
-from data_gen.training.compilation import compile_apart
+from data_gen.training.compilation import compile_if_possible
 from data_gen.training.optim import OPTIMIZERS
 from data_gen.training.order import EAGER, Kernels, feistel, round_tables
 from data_gen.training.precision import Precision, products_in
@@ -82,7 +82,7 @@ class Trainer:
         scaled, slots = {}, {}
         for name, tensor in params.items():
             scaled[name] = tensor.clone()
-            if self.architecture.space.pattern(name).read:
+            if self.architecture.space.pattern(name).read and name not in statistics:
                 scaled[name] = expand_right(runs.hparams["init_scale"], tensor) * tensor
                 if name in free:
                     scaled[name] = torch.where(free[name], scaled[name], tensor)
@@ -153,7 +153,13 @@ class Trainer:
         """One step of all networks, in place."""
         active = batches.trains[i] & (state.diverged_at < 0)
         hparams = {**runs.hparams, "lr": batches.lr[i]}
-        batch = (self._stored(batches, i), batches.target[i], active, batches.count[i])
+        batch = (
+            self._stored(batches, i),
+            batches.target[i],
+            active,
+            batches.count[i],
+            batches.noise[i],
+        )
         step = self._form(self.step.take, runs.optimizer, runs.batch_size, len(runs.ids))
         step(state.params, state.slots, hparams, batch, batches.moves[i], runs.optimizer)
         state.step += 1
@@ -214,7 +220,7 @@ class Trainer:
             return method
         key = (method.__name__, *variant)
         if key not in self._forms:
-            self._forms[key] = compile_apart(method)
+            self._forms[key] = compile_if_possible(method)
         return self._forms[key]
 
     def batches(self, runs: TrainingRuns, view: DataView, state: State, length: int) -> Batches:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from zoo.imports import import_attribute
+from zoo.imports import allow, import_attribute
 
 MODULE = """
 class Data:
@@ -23,6 +23,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "broken_of_tests.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    allow(
+        ["lab_of_tests", "broken_of_tests", "colorsys", "no_lab_of_tests.nets", "lab_of_tests.nets"]
+    )
     yield tmp_path
     sys.modules.pop("lab_of_tests", None)
 

@@ -70,7 +70,7 @@ def w_asymmetric(
         if drawn is not None:
             fixed[name] = drawn
     # Entries fixed at zero stay zero under a scaling, so kappa = 0 removes permutations only.
-    return _with_fixed(architecture, fixed, fixed, [name for name in fixed if scales[name] > 0])
+    return fix_entries(architecture, fixed, fixed, [name for name in fixed if scales[name] > 0])
 
 
 def sigma_asymmetric(
@@ -114,7 +114,7 @@ def sigma_asymmetric(
         constants[f"mixing.{name}"] = draw_mixing(space.size(axis), std, generator)
         mixed |= {label.group for label in labels(axis)}
     figlu = {name: replace(group, activation="figlu") for name, group in gated.items()}
-    space = _declare_less(WeightSpace({**space.groups, **figlu}, space.tensors), mixed, mixed)
+    space = lose_symmetry(WeightSpace({**space.groups, **figlu}, space.tensors), mixed, mixed)
     return replace(architecture, space=space, constants=constants)
 
 
@@ -142,7 +142,7 @@ def syre(architecture: Architecture, generator: torch.Generator, std: float = 0.
     for name, shape in space.shapes.items():
         if name not in architecture.statistics:
             constants[f"offset.{name}"] = draw_offset(shape, std, generator)
-    space = _declare_less(space, set(space.groups), set(space.groups))
+    space = lose_symmetry(space, set(space.groups), set(space.groups))
     return replace(architecture, space=space, constants=constants)
 
 
@@ -183,7 +183,7 @@ def bias_asymmetric(
         values = kappa * torch.randn(space.shapes[name], generator=generator)
         fixed[name] = torch.zeros_like(values, dtype=torch.bool), values
     broken = fixed if kappa > 0 else ()
-    return _with_fixed(architecture, fixed, broken, broken)
+    return fix_entries(architecture, fixed, broken, broken)
 
 
 ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
@@ -194,23 +194,42 @@ ASYMMETRIES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def _with_fixed(
+def fix_entries(
     architecture: Architecture,
     fixed: Mapping[str, Fixed],
     unequal: Iterable[str],
     rigid: Iterable[str],
 ) -> Architecture:
-    """Fix entries of tensors: no permutation moves those that are unequal, no scale the rigid."""
+    """Fix entries of tensors.
+
+    Args:
+        architecture: The architecture.
+        fixed: Of each tensor, which entries are free, and the values of the others.
+        unequal: Tensors whose neurons no permutation moves any more.
+        rigid: Tensors whose neurons no scale moves any more.
+
+    Returns:
+        The architecture with constants `free.<tensor>` and `fixed.<tensor>`.
+    """
     space, constants = architecture.space, dict(architecture.constants)
     for name, (free, values) in fixed.items():
         constants |= {f"free.{name}": free, f"fixed.{name}": values}
     moved = {label.group for name in unequal for label in space.pattern(name).labels}
     scaled = {label.group for name in rigid for label in space.pattern(name).labels if label.power}
-    return replace(architecture, space=_declare_less(space, moved, scaled), constants=constants)
+    return replace(architecture, space=lose_symmetry(space, moved, scaled), constants=constants)
 
 
-def _declare_less(space: WeightSpace, unequal: set[str], rigid: set[str]) -> WeightSpace:
-    """A space whose `unequal` groups have no permutations and whose `rigid` ones no scales."""
+def lose_symmetry(space: WeightSpace, unequal: set[str], rigid: set[str]) -> WeightSpace:
+    """A space that declares less symmetry.
+
+    Args:
+        space: The space.
+        unequal: Groups that lose their permutations.
+        rigid: Groups that lose their scales.
+
+    Returns:
+        The space that is left.
+    """
     groups = {}
     for name, group in space.groups.items():
         permutable = group.permutable and name not in unequal

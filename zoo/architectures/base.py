@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.architectures.draws import Draw, GivenDraws
 from zoo.params import Params, cast
 from zoo.pattern import Axis, Label, labels
 from zoo.weight_space import Scaling, WeightSpace
@@ -88,7 +89,8 @@ class Architecture:
             (center of the weight decay), `mixing.<group>` (FiGLU), `statistic.<tensor>` (bool, all
             True: a running statistic, which training data move and no optimizer).
         forward_training: `forward` as training runs it, to logits and the new value of every
-            running statistic; needed if, and only if, there are statistics.
+            running statistic; needed if there are statistics, None if training runs `forward`.
+        is_random: Whether `forward_training` draws random numbers, as dropout does.
         name: Name in `ARCHITECTURES`, or `MODULE`; empty if it was built by hand.
         options: Options of its builder, as JSON holds them.
         input_shape: Shape of one input.
@@ -100,6 +102,7 @@ class Architecture:
     forward: Callable[[Params, Any, Activate], Tensor]
     constants: Params = field(default_factory=dict)
     forward_training: Callable[[Params, Any, Activate], tuple[Tensor, Params]] | None = None
+    is_random: bool = False
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
@@ -109,12 +112,11 @@ class Architecture:
         """Check that running statistics can be updated.
 
         Raises:
-            ValueError: If there are statistics and no `forward_training`, or the other way round.
+            ValueError: If there are statistics and no `forward_training`.
         """
-        if bool(self.statistics) != (self.forward_training is not None):
+        if self.statistics and self.forward_training is None:
             raise ValueError(
-                "an architecture with running statistics needs forward_training, "
-                "one without must not have it; "
+                "an architecture with running statistics needs forward_training; "
                 f"got statistics {list(self.statistics)}"
             )
 
@@ -149,21 +151,26 @@ class Architecture:
         return self.forward(params, x, self.activate)
 
     def apply_training(
-        self, params: Params, x: Inputs
+        self, params: Params, x: Inputs, draw: Draw | None = None
     ) -> tuple[Float[Tensor, "X *outputs"], Params]:
         """Run one network as training does.
 
         Args:
             params: Effective parameters of one network.
             x: Inputs, as `apply` takes them.
+            draw: Where an architecture that is random draws from; without it dropout is off, and
+                other noise is refused.
 
         Returns:
             Outputs in the form of `apply`, and the running statistics after this batch; what
-            `apply` gives and nothing if there are no statistics.
+            `apply` gives and nothing if training runs no other function.
         """
         if self.forward_training is None:
             return self.apply(params, x), {}
-        return self.forward_training(params, x, self.activate)
+        if not self.is_random:
+            return self.forward_training(params, x, self.activate)
+        with GivenDraws(draw):
+            return self.forward_training(params, x, self.activate)
 
     def activate(
         self, group: str, z: Float[Tensor, "X d *positions"]

@@ -76,6 +76,22 @@ def asymmetric(module: nn.Module, kind: str = "w", *, seed: Seed = 0, **options:
     return twin
 
 
+def check_module_asymmetry(kind: str | None, options: Mapping[str, Any]) -> Callable[..., None]:
+    """Look an asymmetry of modules up and check names and types of its options.
+
+    Args:
+        kind: `"w"`, `"sigma"` or `"syre"`.
+        options: Options of that kind, but the example inputs.
+
+    Returns:
+        What makes a module asymmetric, in place.
+
+    Raises:
+        ValueError: If the kind or an option is unknown, or an option has the wrong type.
+    """
+    return look_up("asymmetry", kind, KINDS, options, ("module", "generator", "example_inputs"))
+
+
 def w_asymmetric_(
     module: nn.Module,
     generator: torch.Generator,
@@ -194,13 +210,20 @@ def free_masks(module: nn.Module) -> dict[str, Bool[Tensor, "..."]]:
     """
     return {
         name: entries.free
-        for name, (entries, *_) in _parametrizations(module).items()
+        for name, (entries, *_) in parametrizations_of(module).items()
         if isinstance(entries, FixedEntries)
     }
 
 
-def _parametrizations(module: nn.Module) -> dict[str, ParametrizationList]:
-    """What computes tensors of a module, by the names that they have in the standard module."""
+def parametrizations_of(module: nn.Module) -> dict[str, ParametrizationList]:
+    """What computes tensors of an asymmetric module.
+
+    Args:
+        module: The module.
+
+    Returns:
+        By the names that the tensors have in the standard module.
+    """
     lists = {}
     for prefix, layer in module.named_modules(remove_duplicate=False):
         if is_parametrized(layer):
@@ -223,7 +246,7 @@ def effective_state_dict(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in module.state_dict().items()
         if "parametrizations" not in name.split(".")
     }
-    for name, computed in _parametrizations(module).items():
+    for name, computed in parametrizations_of(module).items():
         state[name] = computed().detach().clone()
     return state
 

@@ -216,10 +216,10 @@ def rebuild_standard(description: Mapping[str, Any], space: WeightSpace) -> Arch
     options = {name: value for name, value in architecture.items() if name != "name"}
     _check_options_fit(architecture, input_shape, space)
     name = architecture.get("name")
-    if name == MODULE:
+    if name == MODULE or "module" in architecture:
         raise StoreError(
-            f"the networks are torch modules, {options!r:.300}, which no description can build: "
-            "trace such a module again and use what that gives"
+            f"the networks are torch modules, {options!r:.300}; a zoo is data and imports no code: "
+            "give zoo.load(path, modules={population: builder}), with what makes such a module"
         )
     builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
     ours = builder is not None and builder.__module__.startswith("zoo.")

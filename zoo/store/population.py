@@ -1,7 +1,7 @@
 """A population of a zoo on disk, read on demand."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,9 @@ from zoo.weight_space import WeightSpace
 View = Literal["full", "free"]
 
 
+Module = Callable[..., torch.nn.Module] | Architecture
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
     """One population of a zoo: networks of one architecture and kind.
@@ -39,12 +42,14 @@ class Population:
         directory: Folder of the zoo.
         manifest: Manifest of the zoo.
         splitting: How its networks are divided into splits, one of `splittings`.
+        module: What makes the torch module that its networks are, if a reader has said so.
     """
 
     name: str
     directory: Path
     manifest: Manifest
     splitting: str = DEFAULT
+    module: Module | None = None
 
     def __len__(self) -> int:
         return sum(self.sizes.values())
@@ -72,18 +77,17 @@ class Population:
 
     def known_architecture(self) -> Architecture | None:
         """The architecture, None if the zoo does not say what its networks compute."""
-        named = (self._entry.architecture or {}).get("name", MODULE)
-        return None if named == MODULE else self.architecture
-
-    @property
-    def architecture(self) -> Architecture:
-        """The architecture with its constants; `architecture.apply(params, x)` runs a network."""
-        return self._architecture
+        is_module = (self._entry.architecture or {}).get("name", MODULE) == MODULE
+        return None if is_module and self.module is None else self.architecture
 
     @cached_property
-    def _architecture(self) -> Architecture:
-        description = self._entry.description(self.manifest.task)
-        return rebuild(description, self.space, self.constants)
+    def architecture(self) -> Architecture:
+        """The architecture with its constants; `architecture.apply(params, x)` runs a network."""
+        if self.module is not None:
+            from zoo.store.modules import restored  # traces, which no other reader pays for
+
+            return restored(self.module, self._entry, self.manifest.task, self.constants)
+        return rebuild(self._entry.description(self.manifest.task), self.space, self.constants)
 
     @property
     def free(self) -> Params:
@@ -133,9 +137,9 @@ class Population:
             ValueError: If there is no such splitting.
         """
         if splitting not in self.splittings:
+            known = list(self.splittings)
             raise ValueError(
-                f"population {self.name!r}: no splitting {splitting!r}; splittings are "
-                f"{list(self.splittings)}"
+                f"population {self.name!r}: no splitting {splitting!r}; splittings are {known}"
             )
         return replace(self, splitting=splitting)
 

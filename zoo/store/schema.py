@@ -25,6 +25,7 @@ METRIC = "metric."
 STORED = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "text": TEXT}
 """How columns of the tables are stored."""
 _CONSTANTS = {"free": "|b1", "fixed": "<f4", "mixing": "<f4", "offset": "<f4", "statistic": "|b1"}
+_BUFFERS = ("|b1", "<i8", "<f4")
 
 
 def check_shard(
@@ -177,6 +178,8 @@ def is_constant(name: str, dtype: str, shape: tuple[int, ...], space: WeightSpac
         Whether name, type and shape are those of a constant.
     """
     kind, _, of = name.partition(".")
+    if kind == "buffer":
+        return bool(of) and dtype in _BUFFERS
     if _CONSTANTS.get(kind) != dtype:
         return False
     if kind == "mixing":

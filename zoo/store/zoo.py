@@ -5,23 +5,28 @@ from pathlib import Path
 
 from zoo.options import checked
 from zoo.store.manifest import Manifest, read_manifest
-from zoo.store.population import Population
+from zoo.store.population import Module, Population
 
 
 class Zoo(Mapping[str, Population]):
     """The populations of a zoo by name."""
 
-    def __init__(self, directory: Path, manifest: Manifest):
+    def __init__(
+        self, directory: Path, manifest: Manifest, modules: Mapping[str, Module] | None = None
+    ):
         """Wrap a manifest; use `load`.
 
         Args:
             directory: Folder of the zoo.
             manifest: Its manifest.
+            modules: What makes the modules of populations.
         """
         self.directory = directory
         self.manifest = manifest
+        makers = modules or {}
         self._populations = {
-            name: Population(name, directory, manifest) for name in manifest.populations
+            name: Population(name, directory, manifest, module=makers.get(name))
+            for name in manifest.populations
         }
 
     def __getitem__(self, name: str) -> Population:
@@ -71,13 +76,29 @@ class Zoo(Mapping[str, Population]):
 
 
 @checked
-def load(directory: str | Path) -> Zoo:
+def load(directory: str | Path, modules: Mapping[str, Module] | None = None) -> Zoo:
     """Open a zoo.
+
+    A zoo is data: of networks that are torch modules of somebody's own it has parameters, tables
+    and weight spaces, and no code. To run them, say what makes such a module.
 
     Args:
         directory: Folder that `generate-zoo` wrote.
+        modules: Of populations by name, the class or function that makes the module, called with
+            the options that the zoo holds; or an architecture that `zoo.from_module` made, if
+            inputs are not one tensor of floating numbers.
 
     Returns:
         The zoo; nothing but its manifest has been read yet.
+
+    Raises:
+        StoreError: If there is no zoo.
+        ValueError: If there is no such population.
     """
-    return Zoo(Path(directory), read_manifest(Path(directory)))
+    manifest = read_manifest(Path(directory))
+    if unknown := sorted(set(modules or {}) - set(manifest.populations)):
+        raise ValueError(
+            f"modules: no populations {unknown} in {directory}; populations are "
+            f"{list(manifest.populations)}"
+        )
+    return Zoo(Path(directory), manifest, modules)

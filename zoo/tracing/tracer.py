@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from zoo.architectures.base import MODULE, Architecture, Inputs, arguments, statistic_constants
+from zoo.modules.function import (
+    InTraining,
+    ModuleFunction,
+    in_evaluation_mode,
+    in_training_mode,
+    module_params,
+)
 from zoo.options import checked
 from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
-from zoo.tracing.function import ModuleFunction, RunningStatistics, module_params
-from zoo.tracing.program import Program, TraceError, copied, export
+from zoo.tracing.program import Program, TraceError, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
 from zoo.weight_space import WeightSpace
@@ -31,7 +37,6 @@ def trace(
     example_inputs: Inputs,
     statistics: Sequence[str] = (),
     output: Callable[[Any], Any] | None = None,
-    build: Callable[[], nn.Module] | None = None,
 ) -> Architecture:
     """Find the weight space of a module and prove it.
 
@@ -53,12 +58,11 @@ def trace(
         output: Picks what counts from what the module returns, such as `lambda out: out.logits`. If
             None all tensors in it, in tuples, lists and mappings; every neuron that is returned is
             fixed. Other objects, such as the key-value cache of a language model, do not count.
-        build: Makes the module anew, with other initial parameters; needed for
-            `Architecture.init` alone.
 
     Returns:
         The architecture. `apply(params, x)` runs the module in evaluation mode, with `x` in the
-        form of `example_inputs`, and gives one tensor. It never calls `activate`.
+        form of `example_inputs`, and gives one tensor; `apply_training` runs it in training mode.
+        It never calls `activate`, and does not know how to draw new parameters: see `from_module`.
 
     Raises:
         TraceError: If the module cannot be exported (names the call), or the space fails its proof.
@@ -74,11 +78,15 @@ def trace(
     program = export(module, args, named, statistics, output)
     space = build_space(analyze(program), program.statistics)
     _prove(space, program, [x for x in tree_leaves((args, named)) if isinstance(x, Tensor)])
-    evaluated = copied(module).eval()
-    dtype = program.params[next(iter(space.tensors))].dtype
-    running = sorted(program.statistics)
-    moving = RunningStatistics(copied(evaluated), running) if running else None
-    return _architecture(ModuleFunction(space, evaluated, dtype, moving, output, build), program)
+    function = ModuleFunction(
+        space,
+        in_evaluation_mode(module),
+        InTraining(in_training_mode(module), sorted(program.statistics)),
+        program.params[next(iter(space.tensors))].dtype,
+        output=output,
+        example_inputs=example_inputs,
+    )
+    return _architecture(function, program)
 
 
 def _architecture(function: ModuleFunction, program: Program) -> Architecture:
@@ -89,7 +97,8 @@ def _architecture(function: ModuleFunction, program: Program) -> Architecture:
         function.draw,
         function.forward,
         statistic_constants(function.space, sorted(program.statistics)),
-        function.forward_training if program.statistics else None,
+        function.forward_training,
+        is_random=True,
         name=MODULE,
         options={"class": type(function.module).__qualname__},
         input_shape=input_shapes[0][1:] if len(input_shapes) == 1 else (),

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ from tests.reference.zoo_modules import MODULES
 from zoo.architectures import Architecture, build_architecture
 from zoo.params import stack
 from zoo.testing import random_params
-from zoo.tracing.tracer import trace
+from zoo.tracing.builders import from_module
 
 SHAPE, CLASSES = (1, 8, 8), 10
 OPTIONS = {
@@ -35,7 +35,7 @@ def module_of(name: str) -> nn.Module:
 def pair(name: str) -> tuple[Architecture, Architecture]:
     """The same function as an architecture of the table and as a traced module."""
     named = build_architecture(name, OPTIONS[name], SHAPE, CLASSES)
-    traced = trace(module_of(name), torch.randn(2, *SHAPE), build=lambda: module_of(name))
+    traced = from_module(lambda: module_of(name), torch.randn(2, *SHAPE))
     assert set(traced.space.tensors) == set(named.space.tensors)
     return named, traced
 

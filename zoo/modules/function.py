@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from copy import deepcopy
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.architectures.base import Activate, Architecture, Inputs, arguments
@@ -19,14 +20,11 @@ from zoo.symmetry.outputs import tensors_in
 from zoo.weight_space import WeightSpace
 
 
-class RunningStatistics(nn.Module):
-    """A module that moves its running statistics and returns them beside its result.
-
-    Only what owns a statistic is in training mode: dropout stays off.
-    """
+class InTraining(nn.Module):
+    """A module that returns, beside its result, buffers that running it may have changed."""
 
     def __init__(self, module: nn.Module, names: Sequence[str]):
-        """Wrap a module in evaluation mode; its mode is changed.
+        """Wrap a module.
 
         Args:
             module: The module.
@@ -35,11 +33,6 @@ class RunningStatistics(nn.Module):
         super().__init__()
         self.module = module
         self.names = tuple(names)
-        for owner in self._owners():
-            owner.training = True
-
-    def _owners(self) -> list[nn.Module]:
-        return [self.module.get_submodule(name.rpartition(".")[0]) for name in self.names]
 
     def forward(self, *inputs: Any, **named: Any) -> tuple[Any, Params]:
         """Run the module.
@@ -50,10 +43,9 @@ class RunningStatistics(nn.Module):
         Raises:
             ValueError: If a norm averages all batches, and so has to count them.
         """
-        if any(isinstance(owner, _NormBase) and owner.momentum is None for owner in self._owners()):
-            raise ValueError(
-                "a traced batch norm cannot train with momentum None, expected a number"
-            )
+        owners = [self.module.get_submodule(name.rpartition(".")[0]) for name in self.names]
+        if any(isinstance(owner, _NormBase) and owner.momentum is None for owner in owners):
+            raise ValueError("a batch norm cannot train with momentum None, expected a number")
         result = self.module(*inputs, **named)
         return result, {name: self.module.get_buffer(name) for name in self.names}
 
@@ -68,18 +60,29 @@ class ModuleFunction:
     Attributes:
         space: Weight space of the module.
         module: The module, in evaluation mode.
+        training: The module as training runs it.
         dtype: Precision of the module.
-        moving: The module with its running statistics in training mode; None if it has none.
+        frozen: Parameters that nothing changes in training.
         output: Picks the outputs from what the module returns; None for the only tensor in it.
+        example_inputs: Inputs that the module takes.
         build: Makes the module with new initial parameters, if that is known.
     """
 
     space: WeightSpace
     module: nn.Module
+    training: InTraining
     dtype: torch.dtype
-    moving: RunningStatistics | None = None
+    frozen: tuple[str, ...] = ()
     output: Callable[[Any], Any] | None = None
+    example_inputs: Inputs = ()
     build: Callable[[], nn.Module] | None = None
+    _has_recurrence: bool = field(init=False, default=False)
+
+    def __post_init__(self):
+        """Look for recurrent layers once, where no compiler looks on."""
+        recurrent = (nn.RNNBase, nn.RNNCellBase)
+        has = any(isinstance(part, recurrent) for part in self.module.modules())
+        object.__setattr__(self, "_has_recurrence", has)
 
     def draw(self, generator: torch.Generator) -> Params:
         """Initial parameters: those of a new module that draws from the generator.
@@ -95,13 +98,10 @@ class ModuleFunction:
         """
         if self.build is None:
             raise ValueError(
-                "this traced module has no initialization: expected trace(module, inputs, "
-                "build=...), with a function of no arguments that makes the module"
+                "this traced module has no initialization: expected zoo.from_module(builder, "
+                "example_inputs), with a function of no arguments that makes the module"
             )
-        with torch.random.fork_rng(devices=()):
-            torch.set_rng_state(generator.get_state())
-            drawn = module_params(self.space, self.build())
-            generator.set_state(torch.get_rng_state())
+        drawn = module_params(self.space, built(self.build, generator))
         return {n: p.to("cpu", torch.float32, copy=True) for n, p in drawn.items()}
 
     def forward(self, params: Params, x: Inputs, activate: Activate) -> Tensor:
@@ -137,16 +137,15 @@ class ModuleFunction:
             Outputs, and the running statistics after this batch.
 
         Raises:
-            ValueError: If there are no statistics, or `forward` raises it.
+            ValueError: If `forward` raises it.
         """
-        if self.moving is None:
-            raise ValueError("the module has no running statistics")
         _check_activate(activate)
         # Copies, since a norm writes its new statistics, and its count of batches, into the old.
         copies = mapped(Tensor.clone, self._buffers(params))
         tensors = {f"module.{name}": t for name, t in {**params, **copies}.items()}
-        result, moved = self._run(self.moving, tensors, x)
-        return self._picked(result), mapped(Tensor.detach, moved)
+        result, moved = self._run(self.training, tensors, x)
+        kept = {name: params[name] for name in self.frozen}
+        return self._picked(result), mapped(Tensor.detach, {**moved, **kept})
 
     def _buffers(self, params: Params) -> Params:
         """The buffers of the module, with the params' device and type and running statistics."""
@@ -156,17 +155,14 @@ class ModuleFunction:
         buffers = self.module.named_buffers()
         constants = {name: buffer for name, buffer in buffers if name not in self.space.tensors}
         # Running statistics have no derivative: torch has none for norms that use them.
-        running = self.moving.names if self.moving else ()
-        statistics = {name: params[name].detach() for name in running}
+        statistics = {name: params[name].detach() for name in self.training.names}
         return {**cast(constants, like.device, dtype), **statistics}
-
-    @cached_property
-    def _has_recurrence(self) -> bool:
-        return any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in self.module.modules())
 
     def _run(self, module: nn.Module, tensors: Params, x: Inputs) -> Any:
         inputs, named = arguments(x)
-        with PlainRecurrence() if self._has_recurrence else nullcontext():
+        recurrence = PlainRecurrence() if self._has_recurrence else nullcontext()
+        # The fused kernels of attention know no batch of networks.
+        with recurrence, sdpa_kernel(SDPBackend.MATH):
             return functional_call(module, tensors, inputs, named)
 
     def _picked(self, result: Any) -> Tensor:
@@ -177,6 +173,66 @@ class ModuleFunction:
                 "trace(module, inputs, output=lambda out: out.logits)"
             )
         return outputs[0]
+
+
+def in_evaluation_mode(module: nn.Module) -> nn.Module:
+    """A copy of a module in evaluation mode.
+
+    Args:
+        module: The module.
+
+    Returns:
+        The copy; its attention layers do not take torch's fused way through evaluation, which knows
+        no batch of networks.
+    """
+    copy = deepcopy(module).eval()
+    for layer in copy.modules():
+        if isinstance(layer, nn.MultiheadAttention):
+            layer.dropout, layer.training = 0.0, True
+        elif isinstance(layer, nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0
+        elif isinstance(layer, nn.TransformerEncoder):
+            layer.use_nested_tensor = False
+    return copy
+
+
+def in_training_mode(module: nn.Module) -> nn.Module:
+    """A copy of a module, in the mode in which it is trained.
+
+    Args:
+        module: The module. If the whole of it is in evaluation mode, the copy is in training mode;
+            else each part is in its own.
+
+    Returns:
+        The copy.
+    """
+    copy = deepcopy(module)
+    return copy if module.training else copy.train()
+
+
+def built(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """Make a module that draws its initial parameters from a generator.
+
+    Args:
+        build: Makes it, with draws from torch's global state.
+        generator: On the CPU; it stands in for the global one meanwhile.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If what is made is no module.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.set_rng_state(generator.get_state())
+        module = build()
+        generator.set_state(torch.get_rng_state())
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"{getattr(build, '__name__', build)!r:.200} returns {type(module).__name__}, expected "
+            "a torch.nn.Module"
+        )
+    return module
 
 
 def module_params(space: WeightSpace, module: nn.Module) -> Params:
