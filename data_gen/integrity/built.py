@@ -153,7 +153,7 @@ def _exceeds(group: NeuronGroup, other: NeuronGroup) -> bool:
 
 def _check_mixing(standard: Architecture, entry: PopulationEntry, constants: Arrays) -> None:
     """Matrices grow with the square of a group: draw none that the stored file does not hold."""
-    if (entry.asymmetry or {}).get("kind") != "sigma":
+    if standard.is_module or (entry.asymmetry or {}).get("kind") != "sigma":
         return
     for name, group in standard.space.groups.items():
         if group.activation != "linear" and f"mixing.{name}" not in constants:

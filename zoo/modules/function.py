@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -228,9 +229,9 @@ def built(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Modu
         module = build()
         generator.set_state(torch.get_rng_state())
     if not isinstance(module, nn.Module):
+        function = build.func if isinstance(build, partial) else build
         raise ValueError(
-            f"{getattr(build, '__name__', build)!r:.200} returns {type(module).__name__}, expected "
-            "a torch.nn.Module"
+            f"{function!r:.200} returns {type(module).__name__}, expected a torch.nn.Module"
         )
     return module
 
