@@ -203,7 +203,7 @@ LAW = {
 # library -> files that may import it
 OWNERS = {
     "h5py": {"zoo/store/hdf5.py"},
-    "datasets": {"data_gen/tasks/images.py"},
+    "datasets": {"data_gen/tasks/images.py", "data_gen/tasks/rows.py"},
     "yaml": {"zoo/config.py", "zoo/sharing/card.py"},
     "huggingface_hub": {"zoo/sharing/hub.py"},
     "pyarrow": {"zoo/sharing/export.py"},
@@ -214,7 +214,7 @@ OWNERS = {
         "studies/common/intervals.py",
         "zoo/symmetry/assignment.py",
     },
-    "sklearn": {"data_gen/tasks/task.py", "metanet"},
+    "sklearn": {"data_gen/tasks/bundled.py", "metanet"},
     "torch_geometric": {"data_gen/tasks/graphs.py", "data_gen/tasks/sbm.py", "metanet"},
     "pydantic": {
         "zoo/config.py",
@@ -225,7 +225,7 @@ OWNERS = {
         "metanet",
         "studies",
     },
-    "safetensors": {"metanet", "zoo/sharing/export.py"},
+    "safetensors": {"data_gen/tasks/sources.py", "metanet", "zoo/sharing/export.py"},
     "ray": {"data_gen/executors/ray.py"},
     "tqdm": {"data_gen/executors/progress.py", "metanet", "studies"},
 }

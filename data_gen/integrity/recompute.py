@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from data_gen.config import Job
+from data_gen.tasks.bundled import TABLES
 from data_gen.tasks.data import Task
-from data_gen.tasks.task import BUNDLED, TaskConfig, load_task
+from data_gen.tasks.task import TaskConfig, load_task
 from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
@@ -22,7 +23,7 @@ from zoo.store.population import Population
 from zoo.store.split_files import SplitFiles
 
 DEFAULT_SAMPLE = 4
-_WITHOUT_FILES = ("digits", *BUNDLED, "mnist1d", "sbm")
+_WITHOUT_FILES = ("digits", *TABLES, "mnist1d", "sbm")
 _MOST_IMAGES = 10**4
 Table = dict[str, Shaped[np.ndarray, "K ..."]]
 _KINDS = {"label_noise": "fi", "batch_size": "i", "optimizer": "O", "schedule": "O"}

@@ -63,7 +63,7 @@ def _tensor(values: Any, what: str) -> Shaped[Tensor, "..."]:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{what}: expected an array of numbers, found the type {array.dtype}")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        values = torch.from_numpy(np.ascontiguousarray(native).copy())
+        values = torch.from_numpy(native.copy())
     if values.is_complex() or values.dim() == 0:
         found = f"{values.dtype}, {list(values.shape)}"
         raise ValueError(f"{what}: expected real numbers with an axis of examples, found {found}")
@@ -111,11 +111,10 @@ def form_of(values: Inputs) -> str:
 
 def _check_finite(values: Inputs, what: str) -> None:
     for tensor in tree_leaves(values):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = (
-                int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0]) if tensor.dim() > 1 else 0
-            )
-            raise ValueError(f"{what}: expected finite numbers, found others in row {bad}")
+        bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
+        if tensor.is_floating_point() and bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise ValueError(f"{what}: expected finite numbers, found others in row {row}")
 
 
 def count_classes(train: Part, test: Part, known: int | None, what: str) -> int | None:

@@ -2,25 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from data_gen.rng import generator
 from data_gen.tasks.augmentation import Augmentation
-from data_gen.tasks.checks import check_parts, count_classes, form_of, numbers, scaling_of
+from data_gen.tasks.bundled import TABLES, load_digits, load_table
+from data_gen.tasks.checks import (
+    PARTS,
+    check_parts,
+    count_classes,
+    form_of,
+    numbers,
+    parts_of,
+    scaling_of,
+)
+from data_gen.tasks.chosen import first_examples, some_examples
 from data_gen.tasks.data import Part, Task
 from data_gen.tasks.graphs import load_graph, neighborhoods
 from data_gen.tasks.losses import Kind, check_fit, check_loss, make_loss
 from data_gen.tasks.mnist1d import make_mnist1d
 from data_gen.tasks.sbm import NUM_BLOCKS, make_sbm
+from data_gen.tasks.sources import call, load_arrays
 from zoo.config import EntryError, Flag, StrictModel, Whole
-from zoo.imports import names_code
+from zoo.imports import check_code_name, names_code
 
 
 class TaskConfig(StrictModel):
@@ -30,11 +39,15 @@ class TaskConfig(StrictModel):
         name: `digits` (8x8 handwritten digits of scikit-learn), `iris`, `wine`, `breast_cancer`,
             `diabetes` (its tables), `mnist1d` (procedural), `sbm` (nodes of a random graph),
             `graph` (nodes of a graph of torch_geometric), or `images` (any image classification set
-            that `datasets` loads); or a row that you added to `TASKS`.
-        path: For `images`: a local folder or the id of a data set on the Hugging Face Hub. For
-            `graph`: the folder that the data set keeps its files in.
+            that `datasets` loads), `datasets` (any of its sets, by columns), `file` (arrays); a
+            function, `module:attribute`, that returns arrays; or a row that you added to `TASKS`.
+        path: For `images` and `datasets`: a local folder or the id of a data set on the Hugging
+            Face Hub. For `file`: the file. For `graph`: the folder that the data set keeps its
+            files in.
         dataset: For `graph`: a class of `torch_geometric.datasets`.
-        options: For `graph`: its arguments but the folder.
+        options: For `graph`: its arguments but the folder. For a function: its arguments.
+        inputs: For `datasets`: columns that are inputs.
+        target: For `datasets`: the column that is the target.
         grey: For `images`: convert to one channel.
         resize: For `images`: height and width in pixels, as they are if None.
         train_size: Training images, all if None; the first ones after a shuffle by `seed`.
@@ -51,6 +64,8 @@ class TaskConfig(StrictModel):
     path: str | None = None
     dataset: str | None = None
     options: dict[str, Any] | None = None
+    inputs: tuple[str, ...] | None = Field(default=None, min_length=1)
+    target: str | None = None
     grey: Flag = False
     resize: Whole | None = Field(default=None, ge=1)
     train_size: Whole | None = Field(default=None, ge=1)
@@ -63,8 +78,12 @@ class TaskConfig(StrictModel):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in TASKS:
-            raise ValueError(f"expected one of {sorted(TASKS)}, found {value!r}")
+        if names_code(value):
+            check_code_name(value)
+        elif value not in TASKS:
+            raise ValueError(
+                f"expected one of {sorted(TASKS)}, or 'module:attribute', found {value!r}"
+            )
         return value
 
     @field_validator("loss", mode="before")
@@ -80,23 +99,31 @@ class TaskConfig(StrictModel):
             check_loss(options.pop("name", None), options)
         return value
 
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """How many examples each part is to have, None for all."""
+        return {"train": self.train_size, "test": self.test_size}
+
     @model_validator(mode="after")
     def _options_fit(self) -> "TaskConfig":
+        name = _CODE if names_code(self.name) else self.name
         for option, tasks in _OPTIONS.items():
-            if self.name in _OWN and self.name not in tasks and getattr(self, option):
+            if name in (*_OWN, _CODE) and name not in tasks and getattr(self, option):
                 raise EntryError(option, f"not an option of the task {self.name!r}")
         return self
 
 
-BUNDLED = {"iris": 100, "wine": 120, "breast_cancer": 400, "diabetes": 300}
-"""Tables that come with scikit-learn, and how many rows are for training by default."""
-_OWN = ("digits", *BUNDLED, "mnist1d", "sbm", "graph", "images")
+_WITH_CLASSES = ("digits", "iris", "wine", "breast_cancer", "mnist1d", "sbm", "graph", "images")
+_CODE = "module:attribute"
+_OWN = (*_WITH_CLASSES, "diabetes", "datasets", "file")
 _OPTIONS = {
-    "path": ("images", "graph"),
-    "grey": ("images",),
-    "resize": ("images",),
+    "path": ("images", "graph", "datasets", "file"),
+    "grey": ("images", "datasets"),
+    "resize": ("images", "datasets"),
     "dataset": ("graph",),
-    "options": ("graph",),
+    "options": ("graph", _CODE),
+    "inputs": ("datasets",),
+    "target": ("datasets",),
 }
 
 
@@ -113,9 +140,9 @@ def known_kind(config: TaskConfig) -> Kind | None:
     if loss is not None and not names_code(loss):
         numbers = make_loss(config.loss, "classification").kind == "regression"
         return "regression" if numbers else "classification"
-    if config.name not in _OWN:
-        return None
-    return "regression" if config.name == "diabetes" else "classification"
+    if config.name in _WITH_CLASSES:
+        return "classification"
+    return "regression" if config.name == "diabetes" else None
 
 
 def load_task(config: TaskConfig) -> Task:
@@ -132,7 +159,7 @@ def load_task(config: TaskConfig) -> Task:
             there are fewer examples than asked for, or what is to be augmented is no image.
     """
     what = f"task {config.name!r}"
-    train, test, known = TASKS[config.name](config)
+    train, test, known = (_code if names_code(config.name) else TASKS[config.name])(config)
     check_parts(train, test, what)
     if config.augment is not None and (isinstance(train.x, tuple) or train.x.dim() != 4):
         raise ValueError(f"task.augment: needs images, found inputs of {form_of(train.x)}")
@@ -155,36 +182,21 @@ def _standardized(task: Task) -> Task:
     return replace(task, train=train, test=test, target_mean=mean, target_std=std)
 
 
-@cache
-def _all_digits() -> tuple[Tensor, Tensor]:
-    """Images and labels as scikit-learn has them: a text file, so it is read once."""
-    from sklearn.datasets import load_digits  # a second of import that other tasks need not pay
-
-    digits: Any = load_digits()
-    x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
-    return x, torch.from_numpy(digits.target.astype(np.int64))
-
-
 def _digits(config: TaskConfig) -> tuple[Part, Part, int]:
-    x, y = _all_digits()
-    order = torch.randperm(len(x), generator=generator(config.seed, "digits"))
-    train_size = config.train_size or 1200
-    test_size = config.test_size or len(x) - train_size
-    return *_parts(x[order], y[order], train_size, test_size), 10
+    return *_shuffled(*load_digits(), config, 1200), 10
 
 
-def _bundled(config: TaskConfig) -> tuple[Part, Part, int | None]:
-    import sklearn.datasets  # as for the digits
+def _table(config: TaskConfig) -> tuple[Part, Part, int | None]:
+    x, y, num_classes = load_table(config.name)
+    return *_shuffled(x, y, config, TABLES[config.name]), num_classes
 
-    rows: Any = getattr(sklearn.datasets, f"load_{config.name}")()
-    x, is_class = torch.from_numpy(rows.data).float(), "target_names" in rows
-    y = torch.from_numpy(rows.target)
-    y = y.long() if is_class else y.float()
+
+def _shuffled(x: Tensor, y: Tensor, config: TaskConfig, train_size: int) -> tuple[Part, Part]:
+    """Both parts in random order, so many for training where the configuration is silent."""
     order = torch.randperm(len(x), generator=generator(config.seed, config.name))
-    train_size = config.train_size or BUNDLED[config.name]
+    train_size = config.train_size or train_size
     test_size = config.test_size or len(x) - train_size
-    parts = _parts(x[order], y[order], train_size, test_size)
-    return *parts, len(rows.target_names) if is_class else None
+    return first_examples(x[order], y[order], train_size, test_size)
 
 
 def _mnist1d(config: TaskConfig) -> tuple[Part, Part, int]:
@@ -204,7 +216,7 @@ def _drawn(
     """Both parts from a procedure, of these sizes where the configuration is silent."""
     sizes = config.train_size or train_size, config.test_size or test_size
     x, y = make(sum(sizes), generator(config.seed, config.name))
-    return _parts(x, y, *sizes)
+    return first_examples(x, y, *sizes)
 
 
 def _graph(config: TaskConfig) -> tuple[Part, Part, int]:
@@ -218,47 +230,76 @@ def _graph(config: TaskConfig) -> tuple[Part, Part, int]:
     train_size = config.train_size or len(y) // 2
     test_size = config.test_size or len(y) - train_size
     x = neighborhoods(edges, features, min(train_size + test_size, len(y)))
-    return *_parts(x, y, train_size, test_size), int(y.max()) + 1
+    return *first_examples(x, y, train_size, test_size), int(y.max()) + 1
 
 
 def _images(config: TaskConfig) -> tuple[Part, Part, int]:
     from data_gen.tasks.images import load_images  # loads the datasets library
 
+    path = _folder_or_id(config)
+    train, test = (
+        load_images(path, split, size, config.seed, config.grey, config.resize)
+        for split, size in config.sizes.items()
+    )
+    return Part(*train[:2]), Part(*test[:2]), test[2]
+
+
+def _datasets(config: TaskConfig) -> tuple[Part, Part, int | None]:
+    from data_gen.tasks.rows import load_rows  # loads the datasets library
+
+    path, names, target = _folder_or_id(config), config.inputs, config.target
+    if names is None or target is None:
+        raise ValueError(
+            "task.inputs and task.target: needed for task.name: datasets; names of columns"
+        )
+    loaded = {
+        split: load_rows(path, split, names, target, size, config.seed, config.grey, config.resize)
+        for split, size in config.sizes.items()
+    }
+    arrays = {f"x_{split}": x for split, (x, _, _) in loaded.items()}
+    arrays |= {f"y_{split}": y for split, (_, y, _) in loaded.items()}
+    return *parts_of(arrays, f"task 'datasets': {path!r}"), loaded["train"][2]
+
+
+def _file(config: TaskConfig) -> tuple[Part, Part, None]:
+    if config.path is None:
+        raise ValueError("task.path: needed for task.name: file; a .npz or .safetensors file")
+    return *_some(load_arrays(config.path), f"task.path: {config.path}", config), None
+
+
+def _code(config: TaskConfig) -> tuple[Part, Part, None]:
+    arrays = call(config.name, config.options)
+    return *_some(arrays, f"task.name: {config.name}", config), None
+
+
+def _some(arrays: Any, what: str, config: TaskConfig) -> tuple[Part, Part]:
+    """As many examples of both parts as are wanted, drawn by the seed of the task."""
+    train, test = (
+        some_examples(part, name, config.sizes[name], config.seed)
+        for name, part in zip(PARTS, parts_of(arrays, what), strict=True)
+    )
+    return train, test
+
+
+def _folder_or_id(config: TaskConfig) -> str:
     if config.path is None:
         raise ValueError(
-            "task.path: needed for task.name: images; "
+            f"task.path: needed for task.name: {config.name}; "
             "a local folder or an id on the Hugging Face Hub"
         )
     is_folder = Path(config.path).is_absolute() or config.path.startswith(("./", "../", "~"))
     if is_folder and not Path(config.path).expanduser().is_dir():
         raise ValueError(f"task.path: no such folder: {config.path}")
-    sizes = {"train": config.train_size, "test": config.test_size}
-    train, test = (
-        load_images(config.path, split, size, config.seed, config.grey, config.resize)
-        for split, size in sizes.items()
-    )
-    return Part(*train[:2]), Part(*test[:2]), test[2]
-
-
-def _parts(x: Tensor, y: Tensor, train_size: int, test_size: int) -> tuple[Part, Part]:
-    """The first images for training and the next ones for the test."""
-    parts = []
-    start = 0
-    # One image at least is left for the test.
-    for option, size, rest in (("train_size", train_size, 1), ("test_size", test_size, 0)):
-        stop, most = start + size, len(x) - start - rest
-        if not 1 <= size <= most:
-            raise ValueError(f"task.{option}: expected 1 to {most} images, found {size}")
-        parts.append(Part(x[start:stop], y[start:stop]))
-        start = stop
-    return parts[0], parts[1]
+    return config.path
 
 
 TASKS: dict[str, Callable[[TaskConfig], tuple[Part, Part, int | None]]] = {
     "digits": _digits,
-    **dict.fromkeys(BUNDLED, _bundled),
+    **dict.fromkeys(TABLES, _table),
     "mnist1d": _mnist1d,
     "sbm": _sbm,
     "graph": _graph,
     "images": _images,
+    "datasets": _datasets,
+    "file": _file,
 }

@@ -1,5 +1,6 @@
 """Zoos of numbers, of many classes and of two: made, resumed, verified, repaired and read alike."""
 
+import contextlib
 import shutil
 
 import datasets
@@ -20,6 +21,7 @@ TASKS = {
     "huber": {"name": "diabetes", "standardize": "both", "loss": {"name": "huber", "delta": 0.5}},
     "classes": {"name": "wine"},
     "binary": {"name": "breast_cancer", "loss": "binary_cross_entropy"},
+    "file": {"name": "file", "path": "data.npz", "loss": "absolute_error", "train_size": 40},
 }
 SHARD = "p/train-00000-of-00002.h5"
 TOLD = {
@@ -27,7 +29,20 @@ TOLD = {
     "huber": ("regression", "huber", (1,)),
     "classes": ("classification", "cross_entropy", (3,)),
     "binary": ("classification", "binary_cross_entropy", (1,)),
+    "file": ("regression", "absolute_error", (2,)),
 }
+TRUST = {"trust_task": True}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def data(tmp_path_factory):
+    """The current folder, with a file of data."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    x = random.normal(size=(80, 3))
+    arrays = {"x_train": x[:50], "y_train": x[:50, :2] ** 2, "x_test": x[50:]}
+    np.savez(folder / "data.npz", **arrays, y_test=x[50:, :2] ** 2)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 def job_of(task):
@@ -63,7 +78,7 @@ def test_the_manifest_says_what_it_is(original):
     measured = ["loss", "r2", "rmse"] if task.kind == "regression" else ["loss", "accuracy"]
     expected = [f"{part}_{name}" for part in ("train", "test") for name in measured]
     assert [*manifest.columns_of("metric")] == [*expected, "generalization_gap"]
-    assert verify_zoo(folder, sample=8) == []
+    assert verify_zoo(folder, sample=8, **TRUST) == []
 
 
 def test_an_interrupted_zoo_is_the_same_to_the_byte(original, tmp_path):
@@ -84,7 +99,7 @@ def test_chunks_change_nothing_but_rounding(original, tmp_path):
 def test_damage_is_found_and_mended(original, tmp_path):
     copy = shutil.copytree(original[1], tmp_path / "zoo")
     flip(copy / SHARD, 8 * 4000)
-    faults = repair_zoo(copy, device="cpu", compile=False, quiet=True)
+    faults = repair_zoo(copy, device="cpu", compile=False, quiet=True, **TRUST)
     assert [fault.path for fault in faults] == [SHARD]
     assert visible(copy) == visible(original[1])
 
@@ -99,14 +114,14 @@ def test_metrics_that_are_not_those_of_the_weights_are_found(original, tmp_path)
     rewrite(copy, change, SHARD)
     rewrite(copy, lambda columns: change(columns, "metric."), f"p.trajectory{SHARD[1:]}")
     assert verify_zoo(copy, sample=0) == []
-    reasons = [fault.reason for fault in verify_zoo(copy, sample=8)]
+    reasons = [fault.reason for fault in verify_zoo(copy, sample=8, **TRUST)]
     for name in (*metrics, "generalization_gap"):
         assert sum(f"{name} is" in reason for reason in reasons) == 2
 
 
 def test_a_manifest_that_says_another_kind_is_refused(original, tmp_path):
     copy = shutil.copytree(original[1], tmp_path / "zoo")
-    edit(copy, lambda manifest: manifest["task"].update(loss="absolute_error"))
+    edit(copy, lambda manifest: manifest["task"].update(loss="another"))
     assert any("task: expected" in str(fault) for fault in verify_zoo(copy, sample=0))
 
 

@@ -233,7 +233,13 @@ def test_a_task_of_a_stranger_opens_no_files_unasked(copy, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "task", [{"loss": "antigravity:fly"}, {"loss": {"name": "antigravity:fly"}}]
+    "task",
+    [
+        {"name": "antigravity:fly"},
+        {"name": "antigravity:fly", "loss": "squared_error"},
+        {"loss": "antigravity:fly"},
+        {"loss": {"name": "antigravity:fly"}},
+    ],
 )
 def test_a_task_of_a_stranger_imports_nothing_unasked(copy, task):
     """Not by reading, verifying or repairing; `antigravity` opens a browser."""
