@@ -231,10 +231,9 @@ class Job(StrictModel):
     @property
     def code(self) -> set[str]:
         """Python modules that the job names; whoever generates it has them imported."""
-        loss = (self.task.loss or {}).get("name")
-        names = [self.task.name, loss, *(p.module for p in self.populations.values())]
-        found = {name.partition(":")[0] for name in names if name is not None and ":" in name}
-        return found | set(self.plugins or ())
+        modules = [p.module for p in self.populations.values() if p.module is not None]
+        named = {name.partition(":")[0] for name in (*self.task.code, *modules)}
+        return named | set(self.plugins or ())
 
     @property
     def sha256(self) -> str:

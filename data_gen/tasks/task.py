@@ -104,6 +104,12 @@ class TaskConfig(StrictModel):
         """How many examples each part is to have, None for all."""
         return {"train": self.train_size, "test": self.test_size}
 
+    @property
+    def code(self) -> list[str]:
+        """What it names of code, as `module:attribute`."""
+        names = (self.name, str((self.loss or {}).get("name")))
+        return [name for name in names if names_code(name)]
+
     @model_validator(mode="after")
     def _options_fit(self) -> "TaskConfig":
         name = _CODE if names_code(self.name) else self.name

@@ -45,6 +45,7 @@ def arrays(**changes):
 def folder(tmp_path, monkeypatch):
     (tmp_path / "data_of_tests.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo.imports._allowed", {"data_of_tests"})
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     sys.modules.pop("data_of_tests", None)
