@@ -1,9 +1,13 @@
 """The architectures of a job's populations."""
 
-from functools import partial
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig, named
@@ -32,7 +36,7 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
     """
     if config.module is not None:
         task = task.to("cpu", torch.float32)
-        inputs = task.inputs(task.train.rows(torch.arange(_NUM_EXAMPLES)))
+        inputs = task.inputs(task.train.rows(torch.arange(_NUM_EXAMPLES) % len(task.train)))
         built = build_module(config.architecture, inputs)
         _check_outputs(config.module, built, inputs, task)
         return built
@@ -71,11 +75,25 @@ def build_module(architecture: dict[str, Any], example_inputs: Inputs) -> Archit
     """
     name, options = architecture["module"], architecture.get("options", {})
     make = import_attribute(name, "architecture.module")
+    form = tuple((tuple(x.shape), x.dtype) for x in tree_leaves(example_inputs))
     try:
-        return from_module(partial(make, **options), example_inputs)
+        return _traced(make, json.dumps(options), _Example(form, example_inputs))
     except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"architecture.module: {name!r}: {kind}{error}") from error
+
+
+@dataclass(frozen=True)
+class _Example:
+    """Inputs of a module, told apart by their form: a module is traced once for each."""
+
+    form: tuple[Any, ...]
+    inputs: Inputs = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _traced(make: Callable[..., Any], options: str, example: _Example) -> Architecture:
+    return from_module(partial(make, **json.loads(options)), example.inputs)
 
 
 def build_population(job: Job, name: str, task: Task) -> Architecture:

@@ -81,8 +81,13 @@ def job_of(name, **changes):
     return Job.model_validate(job | changes)
 
 
+# What is left to the deep tier has nothing that none of these has.
+QUICK = ("dropout and norm", "gru", "tied", "frozen", "noisy", "bert")
+
+
 @pytest.mark.parametrize(
-    ("name", "chunk"), tiered(product(MODULES, (1, 3, 8)), lambda name, chunk: chunk == 3)
+    ("name", "chunk"),
+    tiered(product(MODULES, (1, 3, 8)), lambda name, chunk: chunk == 3 and name in QUICK),
 )
 def test_lock_step_equals_the_module_in_a_plain_loop(name, chunk, tmp_path):
     job, count = job_of(name), chunk
