@@ -7,13 +7,14 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
 from data_gen.rng import fold, uniform
 from data_gen.tasks.augmentation import augment
 from data_gen.tasks.data import Inputs, Task
 from data_gen.training.optim import OPTIMIZERS
 from zoo.architectures.base import Architecture, constants_of
+from zoo.architectures.lock_step import over_networks
 from zoo.params import Params, expand_right
 
 
@@ -91,9 +92,9 @@ class Step:
         """
         statistics = {name: params[name] for name in self._statistics}
         trained = {name: param for name, param in params.items() if name not in statistics}
-        return vmap(grad(self._loss, has_aux=True))(
-            trained, statistics, images, target, smoothing, noise
-        )
+        of_one = grad(self._loss, has_aux=True)
+        of_many = over_networks(self._architecture, of_one, (0, 0, 0, 0, 0, 0))
+        return of_many(trained, statistics, images, target, smoothing, noise)
 
     def _loss(
         self,

@@ -18,6 +18,7 @@ from data_gen.training.runs import DataView, TrainingRuns, draw_view
 from data_gen.training.state import State, finite
 from data_gen.training.step import Step
 from zoo.architectures.base import Architecture
+from zoo.architectures.lock_step import over_networks
 from zoo.params import Params, expand_right
 
 STEPS_AHEAD = 32
@@ -207,8 +208,8 @@ class Trainer:
         target: Shaped[Tensor, "N X ..."],
         counted: Bool[Tensor, "N X"],
     ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
-        apply, inputs = self.architecture.apply, self.task.inputs(images)
-        outputs = vmap(apply, in_dims=(0, None))(params, inputs).double()
+        apply = over_networks(self.architecture, self.architecture.apply, (0, None))
+        outputs = apply(params, self.task.inputs(images)).double()
         losses = vmap(self.task.loss.each, in_dims=(0, 0, None))(outputs, target, None)
         scores = vmap(self.task.scores)(outputs, target)
         loss, score = (torch.where(counted, each, 0).double().sum(1) for each in (losses, scores))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import zoo
 from data_gen.config import Job
 from data_gen.rng import fold, key, uniform
 from data_gen.shard import ShardWorker
@@ -82,13 +83,14 @@ def job_of(name, **changes):
 
 
 # What is left to the deep tier has nothing that none of these has.
-QUICK = ("dropout and norm", "gru", "tied", "frozen", "noisy", "bert")
+QUICK = ("dropout and norm", "gru", "tied", "frozen", "noisy", "bert", "writes in place")
 
 
 @pytest.mark.parametrize(
     ("name", "chunk"),
     tiered(product(MODULES, (1, 3, 8)), lambda name, chunk: chunk == 3 and name in QUICK),
 )
+@pytest.mark.filterwarnings("ignore:networks of this module train one after the other")
 def test_lock_step_equals_the_module_in_a_plain_loop(name, chunk, tmp_path):
     job, count = job_of(name), chunk
     worker = ShardWorker(
@@ -107,3 +109,10 @@ def test_lock_step_equals_the_module_in_a_plain_loop(name, chunk, tmp_path):
         assert alone.keys() == params.keys()
         for n, expected in alone.items():
             torch.testing.assert_close(params[n][i], expected, rtol=0, atol=1e-9)
+
+
+def test_networks_that_cannot_run_at_once_are_named_aloud():
+    example = torch.randn(2, 1, 8, 8)
+    with pytest.warns(UserWarning, match="train one after the other, which is slow: "):
+        assert not zoo.from_module(MODULES["writes in place"], example).in_lock_step
+    assert zoo.from_module(MODULES["mixer"], example).in_lock_step

@@ -33,6 +33,19 @@ class GRU(nn.Module):
         return self.head(self.rnn(x[:, 0])[0][:, -1])
 
 
+class WritesInPlace(nn.Module):
+    """It adds to a tensor that has no batch of networks, which `vmap` does not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 5), nn.Linear(5, 10)
+
+    def forward(self, x):
+        h = torch.zeros(len(x), 5, dtype=x.dtype)
+        h += torch.tanh(self.first(x.flatten(1)))
+        return self.head(h)
+
+
 class UNet(nn.Module):
     """Down, up, and a shortcut over both."""
 
@@ -204,6 +217,7 @@ MODULES = {
     "tied": Tied,
     "custom initialization": CustomInitialization,
     "frozen": Frozen,
+    "writes in place": WritesInPlace,
     "attention": Attention,
     "noisy": Noisy,
     "resnet": resnet,

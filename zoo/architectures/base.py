@@ -91,6 +91,8 @@ class Architecture:
         forward_training: `forward` as training runs it, to logits and the new value of every
             running statistic; needed if there are statistics, None if training runs `forward`.
         is_random: Whether `forward_training` draws random numbers, as dropout does.
+        in_lock_step: Whether many networks run at once (`over_networks`); one after the other if
+            not.
         name: Name in `ARCHITECTURES`, or `MODULE`; empty if it was built by hand.
         options: Options of its builder, as JSON holds them.
         input_shape: Shape of one input.
@@ -103,6 +105,7 @@ class Architecture:
     constants: Params = field(default_factory=dict)
     forward_training: Callable[[Params, Any, Activate], tuple[Tensor, Params]] | None = None
     is_random: bool = False
+    in_lock_step: bool = True
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()

@@ -5,13 +5,14 @@ params = architecture.init(torch.Generator().manual_seed(0))
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
+from torch.func import grad
 
 from zoo.architectures.asymmetric import fix_entries, lose_symmetry
 from zoo.architectures.base import (
@@ -19,6 +20,7 @@ from zoo.architectures.base import (
     Inputs,
     statistic_constants,
 )
+from zoo.architectures.lock_step import over_networks
 from zoo.modules.buffers import (
     check_same_draws,
     differing_buffers,
@@ -77,7 +79,8 @@ def from_module(
 
     The module is built three times, traced and proved once (see `trace`), and trained for one step
     as a check. A network starts as the module does when it is built: whatever its initialization
-    is, its draws come from torch's global state, which is seeded for each network.
+    is, its draws come from torch's global state, which is seeded for each network. If many networks
+    cannot run at once, a warning says so, and they are trained one after the other.
 
     Training runs the module in the mode in which it was built, parts of it in theirs; in training
     mode if the whole of it is in evaluation mode. Parameters that need no gradient stay as they
@@ -96,7 +99,7 @@ def from_module(
 
     Raises:
         ValueError: If the builder makes no module, or another one each time under one seed.
-        TraceError: If the module cannot be traced, or many of it cannot be trained at once.
+        TraceError: If the module cannot be traced, or not be trained.
 
     >>> architecture = from_module(lambda: nn.Linear(3, 2), torch.randn(2, 3))
     >>> sorted(architecture.init(torch.Generator().manual_seed(0)))
@@ -132,7 +135,7 @@ def architecture_of(recipe: Recipe) -> Architecture:
         forward_training=function.forward_training,
         constants=constants | _constant_buffers(function),
     )
-    return replace(architecture, is_random=_trains(architecture, recipe.example_inputs))
+    return _tried(architecture, recipe.example_inputs)
 
 
 def function_of(architecture: Architecture) -> ModuleFunction:
@@ -264,9 +267,11 @@ def sample(call: int, shape: Sequence[int]) -> Tensor:
     return (0.618034 * position).remainder(1).reshape(tuple(shape))
 
 
-def _trains(architecture: Architecture, inputs: Inputs) -> bool:
-    """Train two networks for a step in lock step; whether that draws random numbers."""
+def _tried(architecture: Architecture, inputs: Inputs) -> Architecture:
+    """Train two networks for a step; find out whether that is random, and can be had at once."""
     params = stack([architecture.init(torch.Generator().manual_seed(seed)) for seed in (0, 1)])
+    still = {name: params[name] for name in architecture.statistics}
+    trained = {name: params[name] for name in params if name not in still}
     calls = []
 
     def draw(call: int, shape: Sequence[int]) -> Tensor:
@@ -276,13 +281,22 @@ def _trains(architecture: Architecture, inputs: Inputs) -> bool:
     def total(trained: Params, still: Params) -> Tensor:
         return architecture.apply_training({**trained, **still}, inputs, draw)[0].sum()
 
-    still = {name: params[name] for name in architecture.statistics}
-    trained = {name: params[name] for name in params if name not in still}
-    try:
-        vmap(grad(total))(trained, still)
-    except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise TraceError(
-            f"many networks of this module cannot be trained at once: {reason:.500}"
-        ) from error
-    return bool(calls)
+    for at_once in (True, False):
+        architecture = replace(architecture, in_lock_step=at_once)
+        try:
+            over_networks(architecture, grad(total), (0, 0))(trained, still)
+            break
+        except (RuntimeError, NotImplementedError) as error:
+            _refused(error, at_once)
+    return replace(architecture, is_random=bool(calls))
+
+
+def _refused(error: Exception, at_once: bool) -> None:
+    """Warn that networks do not train at once; raise if they do not train at all."""
+    reason = str(error).strip().split("\n")[0]
+    if not at_once:
+        raise TraceError(f"this module cannot be trained: {reason:.500}") from error
+    warnings.warn(
+        f"networks of this module train one after the other, which is slow: {reason:.300}",
+        stacklevel=3,
+    )
