@@ -44,6 +44,7 @@ LAW = {
     },
     "zoo.dynamics": {"zoo.architectures", "zoo.params"},
     "zoo.store": {
+        "zoo.imports",
         "zoo.tracing",
         "zoo.options",
         "zoo.architectures",

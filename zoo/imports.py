@@ -31,6 +31,11 @@ def allow(modules: Iterable[str]) -> None:
     _allowed.update(modules)
 
 
+def allowed() -> tuple[str, ...]:
+    """Names of the modules that are allowed in this process; workers need them, too."""
+    return tuple(sorted(_allowed))
+
+
 def is_allowed(name: str) -> bool:
     """Whether a name of code may be imported in this process."""
     return name.partition(":")[0] in _allowed

@@ -16,11 +16,12 @@ from data_gen.training.evaluate import evaluate_networks
 from data_gen.training.runs import TrainingRuns, parts_of
 from data_gen.training.trainer import Trainer
 from zoo.architectures import Architecture
-from zoo.imports import allow, import_attribute
+from zoo.imports import allow
 from zoo.store.manifest import Manifest
 from zoo.store.mapped import StoreError, open_mapped
 from zoo.store.population import Population
 from zoo.store.split_files import SplitFiles
+from zoo.store.zoo import trusted_module
 
 DEFAULT_SAMPLE = 4
 _WITHOUT_FILES = ("digits", *TABLES, "mnist1d", "sbm")
@@ -159,10 +160,8 @@ def _told(task: Task) -> str:
 
 
 def _architecture(directory: Path, manifest: Manifest, population: str) -> Architecture:
-    """The architecture of a population; a module of somebody's own is imported."""
-    module = (manifest.populations[population].architecture or {}).get("module")
-    make = None if module is None else import_attribute(module, "architecture.module")
-    return Population(population, directory, manifest, module=make).architecture
+    module = trusted_module(manifest.populations[population])
+    return Population(population, directory, manifest, module=module).architecture
 
 
 def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Iterator[str]:

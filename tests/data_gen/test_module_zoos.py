@@ -130,6 +130,9 @@ def test_with_the_module_networks_do_what_their_rows_say(original, kind):
         one = {name: tensor[i] for name, tensor in params.items()}
         right = population.architecture.apply(one, task.inputs(task.test.x)).argmax(1)
         assert (right == task.test.y).double().mean().item() == table.test_accuracy[i]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imports, "_allowed", {ROOM})  # a trusted name needs no `modules`
+        assert zoo.load(original)[kind].architecture.space == population.space
     architecture = zoo.from_module(Net, torch.randn(2, 1, 8, 8))
     again = zoo.load(original, modules={kind: architecture})[kind].architecture
     assert again.space == population.space

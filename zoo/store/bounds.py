@@ -219,7 +219,8 @@ def rebuild_standard(description: Mapping[str, Any], space: WeightSpace) -> Arch
     if name == MODULE or "module" in architecture:
         raise StoreError(
             f"the networks are torch modules, {options!r:.300}; a zoo is data and imports no code: "
-            "give zoo.load(path, modules={population: builder}), with what makes such a module"
+            "give zoo.load(path, modules={population: builder}), with what makes such a module, or "
+            "symzoo --plugin MODULE"
         )
     builder = ARCHITECTURES.get(name) if isinstance(name, str) else None
     ours = builder is not None and builder.__module__.startswith("zoo.")

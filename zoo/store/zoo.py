@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from zoo.imports import import_attribute, is_allowed
 from zoo.options import checked
-from zoo.store.manifest import Manifest, read_manifest
+from zoo.store.manifest import Manifest, PopulationEntry, read_manifest
 from zoo.store.population import Module, Population
 
 
@@ -25,8 +26,10 @@ class Zoo(Mapping[str, Population]):
         self.manifest = manifest
         makers = modules or {}
         self._populations = {
-            name: Population(name, directory, manifest, module=makers.get(name))
-            for name in manifest.populations
+            name: Population(
+                name, directory, manifest, module=makers.get(name) or trusted_module(entry)
+            )
+            for name, entry in manifest.populations.items()
         }
 
     def __getitem__(self, name: str) -> Population:
@@ -75,12 +78,28 @@ class Zoo(Mapping[str, Population]):
         return f"Zoo({str(self.directory)!r}, {list(self._populations.values())})"
 
 
+def trusted_module(entry: PopulationEntry) -> Module | None:
+    """What makes the modules of a population, if its name is code that is allowed here.
+
+    Args:
+        entry: What the manifest says of the population.
+
+    Returns:
+        The class or function; None if networks are no modules, or of code that nobody named.
+    """
+    name = (entry.architecture or {}).get("module")
+    if name is None or not is_allowed(name):
+        return None
+    return import_attribute(name, "architecture.module")
+
+
 @checked
 def load(directory: str | Path, modules: Mapping[str, Module] | None = None) -> Zoo:
     """Open a zoo.
 
     A zoo is data: of networks that are torch modules of somebody's own it has parameters, tables
-    and weight spaces, and no code. To run them, say what makes such a module.
+    and weight spaces, and no code. To run them, say what makes such a module, or trust the name
+    that the zoo has for it (`zoo.import_plugin`).
 
     Args:
         directory: Folder that `generate-zoo` wrote.
