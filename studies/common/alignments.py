@@ -14,6 +14,7 @@ from zoo.params import Params, stack
 from zoo.store.population import Population
 from zoo.symmetry.action import GroupElement, act
 from zoo.symmetry.alignment import align, align_activations
+from zoo.tracing.builders import architecture_of, recipe_of
 from zoo.weight_space import WeightSpace
 
 
@@ -108,6 +109,8 @@ def standard_space(population: Population) -> WeightSpace:
     """The space of a population as it would be without its asymmetry."""
     # Tensors and groups are the same, symmetries are not.
     architecture = population.architecture
+    if architecture.is_module:
+        return architecture_of(recipe_of(architecture)._replace(change=None, buffers=None)).space
     return build_architecture(
         architecture.name, architecture.options, architecture.input_shape, architecture.num_outputs
     ).space

@@ -16,6 +16,7 @@ from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import verify_zoo
 from data_gen.planning import make_plan
 from data_gen.tasks.task import load_task
+from studies.common.alignments import standard_space
 from tests.data_gen.jobs import visible
 from zoo import imports
 from zoo.architectures import ARCHITECTURES
@@ -132,7 +133,9 @@ def test_with_the_module_networks_do_what_their_rows_say(original, kind):
         assert (right == task.test.y).double().mean().item() == table.test_accuracy[i]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imports, "_allowed", {ROOM})  # a trusted name needs no `modules`
-        assert zoo.load(original)[kind].architecture.space == population.space
+        trusted = zoo.load(original)[kind]
+        assert trusted.architecture.space == population.space
+    assert standard_space(trusted) == zoo.load(original)["standard"].space
     architecture = zoo.from_module(Net, torch.randn(2, 1, 8, 8))
     again = zoo.load(original, modules={kind: architecture})[kind].architecture
     assert again.space == population.space
