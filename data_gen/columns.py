@@ -74,7 +74,13 @@ def task_columns(config: TaskConfig, kind: Kind) -> dict[str, ColumnEntry]:
     }
 
 
+def label_column(dtype: ColumnType) -> ColumnEntry:
+    """The column of what the data of each network is called."""
+    return ColumnEntry(role="target", dtype=dtype)
+
+
 COLUMNS = {
+    "label",
     *task_columns(TaskConfig(loss={"name": "cross_entropy"}), "classification"),
     *task_columns(TaskConfig(loss={"name": "squared_error"}), "regression"),
 }
@@ -102,5 +108,6 @@ def job_columns(
         )
         for name in job.hyperparameters
     }
-    others = task_columns(job.task, kind)
+    label = {"label": label_column(_TYPES[table["label"].dtype.kind])} if "label" in table else {}
+    others = label | task_columns(job.task, kind)
     return _FIRST | hyperparameters | {n: c for n, c in others.items() if n not in hyperparameters}

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from data_gen.sampling import Distribution, Hyperparameter
 from data_gen.tasks.task import TaskConfig
@@ -105,9 +105,7 @@ class PopulationConfig(StrictModel):
 
     @field_validator("asymmetry")
     @classmethod
-    def _asymmetry_fits(
-        cls, asymmetry: dict[str, Any] | None, info: ValidationInfo
-    ) -> dict[str, Any] | None:
+    def _asymmetry_fits(cls, asymmetry: dict[str, Any] | None, info: Any) -> dict[str, Any] | None:
         if asymmetry is not None and "architecture" in info.data:
             is_module = "module" in info.data["architecture"]
             _known(check_module_asymmetry if is_module else check_asymmetry, "kind", asymmetry)

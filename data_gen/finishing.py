@@ -37,8 +37,8 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
         config=json.loads(job.as_json()),
         config_sha256=job.sha256,
         task=TaskEntry(
-            kind=task.kind,
-            input_shape=task.input_shape,
+            kind=task.told_kind,
+            input_shape=task.told_inputs,
             output_shape=task.output_shape,
             loss=task.loss.name,
         ),

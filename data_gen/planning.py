@@ -53,8 +53,13 @@ def make_plan(job: Job) -> Plan:
 
 
 def _check_hyperparameters(job: Job, task: Task) -> None:
-    """Refuse what only has a meaning for classes, if the task has none."""
-    one_class = task.num_classes is not None and task.train.y.dim() == 1
+    """Refuse what only has a meaning for classes if there are none, and networks without data."""
+    if task.train.per_network and job.count > len(task.train.y):
+        raise ValueError(
+            f"count: expected at most {len(task.train.y)}, as many networks as the task has data "
+            f"for (per_network), found {job.count}"
+        )
+    one_class = task.num_classes is not None and not task.train.target_shape
     has_meaning = {"label_smoothing": task.loss.smooths, "label_noise": one_class}
     for name, has in has_meaning.items():
         if not has and any(job.hyperparameters[name].extremes):
@@ -67,7 +72,7 @@ def _check_hyperparameters(job: Job, task: Task) -> None:
 def _check_outputs(name: str, architecture: Architecture, task: Task) -> None:
     """Run a network on two examples: outputs must be what the loss wants."""
     some = torch.arange(2) % len(task.train)
-    inputs, targets = task.inputs(task.train.rows(some)), task.train.y[some]
+    inputs, targets = task.inputs(task.train.rows(some)), task.train.targets(some[:1])[0][some]
     params = architecture.init(torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:

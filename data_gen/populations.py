@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig, named
 from data_gen.rng import key
+from data_gen.tasks.checks import input_form
 from data_gen.tasks.data import Task
 from zoo.architectures.base import Architecture, Inputs
 from zoo.architectures.table import build_architecture, make_asymmetric
@@ -41,6 +42,9 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
         _check_outputs(config.module, built, inputs, task)
         return built
     name, options = named(config.architecture, "name")
+    if not isinstance(task.train.x, torch.Tensor):
+        inputs = input_form(task.train)
+        raise ValueError(f"architecture {name!r} has one input; the task has {inputs}")
     if len(task.output_shape) != 1:
         raise ValueError(
             f"architecture {name!r} has outputs of one axis; the task needs {task.output_shape}"

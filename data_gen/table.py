@@ -26,7 +26,8 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
         ids: Network ids.
 
     Returns:
-        `network_id`, `seed`, every hyperparameter, `steps` and `train_size`, each `[N]`.
+        `network_id`, `seed`, every hyperparameter, `label` if the task has one for each network,
+        `steps` and `train_size`, each `[N]`.
 
     Raises:
         ValueError: If there are more parts than training images.
@@ -37,7 +38,8 @@ def full_table(job: Job, task: Task, ids: Int64[Tensor, " N"]) -> Table:
         steps = np.ceil(table["epochs"].astype(float) * train_size / table["batch_size"])
         table["steps"] = np.maximum(1, steps).astype(np.int64)
     seeds = np.array([key(job.seed, "network", int(i)) for i in ids], dtype=np.int64)
-    return {"network_id": ids.numpy(), "seed": seeds, **table, "train_size": train_size}
+    labels = {} if task.train.labels is None else {"label": task.train.labels[ids].numpy()}
+    return {"network_id": ids.numpy(), "seed": seeds, **table, **labels, "train_size": train_size}
 
 
 def _train_sizes(table: Table, ids: Int64[Tensor, " N"], total: int) -> Int64[np.ndarray, " N"]:

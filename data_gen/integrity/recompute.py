@@ -136,9 +136,9 @@ def recompute_metrics(
     Yields:
         File and difference, for each network whose row is wrong.
     """
-    entry, told = manifest.populations[population], manifest.task
-    if (found := _told(task)) != f"{told.kind} from {told.input_shape} to {told.output_shape}":
-        yield "zoo.json", f"the task is {found}"
+    entry = manifest.populations[population]
+    if why := _another_task(manifest, task, entry.count):
+        yield "zoo.json", why
         return
     try:
         architecture = _architecture(directory, manifest, population)
@@ -155,8 +155,16 @@ def recompute_metrics(
             yield from ((file.path, reason) for reason in reasons)
 
 
-def _told(task: Task) -> str:
-    return f"{task.kind} from {task.input_shape} to {task.output_shape}"
+def _another_task(manifest: Manifest, task: Task, count: int) -> str | None:
+    """Why a task is not that of a manifest, None if it is."""
+    told, found = manifest.task, (task.told_kind, task.told_inputs, task.output_shape)
+    if found != (told.kind, told.input_shape, told.output_shape):
+        return "the task is {} with inputs {} and outputs {}".format(*found)
+    if task.train.per_network and count > len(task.train.y):
+        return f"the task has data of {len(task.train.y)} networks, the zoo {count}"
+    if (task.train.labels is None) == ("label" in manifest.columns):
+        return "the column 'label' is not as in the task"
+    return None
 
 
 def _architecture(directory: Path, manifest: Manifest, population: str) -> Architecture:
@@ -174,6 +182,9 @@ def _compare(path: Path, rows: Int64[np.ndarray, " K"], trainer: Trainer) -> Ite
     if why := _unusable(table, len(task.train)):
         yield why
         return
+    ids, labels = torch.from_numpy(table["network_id"]), task.train.labels
+    if labels is not None and not np.array_equal(table["label"], labels[ids].numpy()):
+        yield "'label' is not that of the task"
     params = networks.tensors(shapes)
     metrics = evaluate_networks(trainer, _runs(table), params, min(len(rows), _TOGETHER))
     yield from _differences(table, metrics, len(task.test))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.columns import task_columns
+from data_gen.columns import label_column, task_columns
 from data_gen.config import HYPERPARAMETERS, Job
 from data_gen.integrity.built import may_be_built, not_compared, unproved
 from data_gen.integrity.population_files import Columns, Fault, PopulationCheck, fault_of
@@ -165,13 +165,14 @@ def _unlike(job: Job, manifest: Manifest) -> Iterator[str]:
         yield "columns: not those of the job in config"
     kind = _kind(job, manifest)
     loss = (job.task.loss or {"name": DEFAULTS[kind]})["name"]
-    if (manifest.task.kind, manifest.task.loss) != (kind, loss):
-        yield f"task: expected {kind} with the loss {loss}"
+    told = "signals" if job.task.per_network else kind
+    if (manifest.task.kind, manifest.task.loss) != (told, loss):
+        yield f"task: expected {told} with the loss {loss}"
 
 
 def _kind(job: Job, manifest: Manifest) -> Kind:
     """What the targets of a job's task are; what only its data says, the manifest must."""
-    told: Kind = "regression" if manifest.task.kind == "regression" else "classification"
+    told: Kind = "regression" if "train_r2" in manifest.columns else "classification"
     return known_kind(job.task) or told
 
 
@@ -181,6 +182,9 @@ def _has_columns_of(job: Job, manifest: Manifest) -> bool:
     names = manifest.columns_of("hyperparameter")
     ranges = [(name, others.pop(name).range) for name in names]
     columns = task_columns(job.task, _kind(job, manifest))
+    label = manifest.columns.get("label")
+    if job.task.per_network and label is not None and label.dtype in ("int64", "float64"):
+        columns = {"label": label_column(label.dtype), **columns}
     expected = {n: c for n, c in columns.items() if n not in job.hyperparameters}
     drawn = [(name, HYPERPARAMETERS[name].range) for name in job.hyperparameters]
     return (ranges, others) == (drawn, expected)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from data_gen.tasks.data import Inputs, Part
 
@@ -17,13 +18,15 @@ _KEYS = tuple(f"{kind}_{part}" for part in PARTS for kind in ("x", "y"))
 _MOST_CLASSES = 2**16
 
 
-def parts_of(data: Any, what: str) -> tuple[Part, Part]:
+def parts_of(data: Any, what: str, per_network: bool = False) -> tuple[Part, Part]:
     """The parts of a task from arrays by name.
 
     Args:
         data: A mapping with `x_train`, `y_train`, `x_test` and `y_test`: arrays or tensors; inputs
-            may be tuples of them.
+            may be tuples or mappings of them. With `per_network` it may have `label`.
         what: Where it comes from, for errors.
+        per_network: Whether targets have an axis of networks before that of examples. Inputs have
+            it, too, if their first two axes are as long as those of the targets.
 
     Returns:
         Both parts; their sizes and values are not checked.
@@ -34,23 +37,40 @@ def parts_of(data: Any, what: str) -> tuple[Part, Part]:
     names = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
     if not isinstance(data, Mapping) or not {*_KEYS} <= {*data}:
         raise ValueError(f"{what}: expected {list(_KEYS)}, found {names!r:.300}")
-    parts = []
-    for part in PARTS:
-        x, y = data[f"x_{part}"], data[f"y_{part}"]
-        inputs = x if isinstance(x, tuple) else (x,)
-        tensors = tuple(_input(each, f"{what}: x_{part}") for each in inputs)
-        targets = _tensor(y, f"{what}: y_{part}")
-        targets = targets if targets.is_floating_point() else targets.to(torch.int64)
-        parts.append(Part(tensors if isinstance(x, tuple) else tensors[0], targets))
-    return parts[0], parts[1]
+    train, test = (_part(data, part, what, per_network) for part in PARTS)
+    if per_network and "label" in data:
+        label = _tensor(data["label"], f"{what}: label")
+        label = label.to(torch.float64 if label.is_floating_point() else torch.int64)
+        train = replace(train, labels=label)
+    return train, test
 
 
-def _input(values: Any, what: str) -> Shaped[Tensor, "X C *size"]:
-    """An input as a tensor; one number an example is an axis of its own."""
-    tensor = _tensor(values, what)
+def _part(data: Mapping[str, Any], part: str, what: str, per_network: bool) -> Part:
+    """One part from arrays by name."""
+    y = _tensor(data[f"y_{part}"], f"{what}: y_{part}")
+    y = y if y.is_floating_point() else y.to(torch.int64)
+    if per_network and y.dim() < 2:
+        raise ValueError(
+            f"{what}: y_{part}: expected an axis of networks and one of examples, found the shape "
+            f"{list(y.shape)}"
+        )
+    given, where = data[f"x_{part}"], f"{what}: x_{part}"
+    if isinstance(given, Mapping):
+        x = {name: _tensor(each, f"{where}: {name}") for name, each in given.items()}
+    else:
+        x = tuple(_tensor(each, where) for each in (given if isinstance(given, tuple) else [given]))
+    leaves = tree_leaves(x)
+    own = per_network and all(each.shape[:2] == y.shape[:2] for each in leaves)
+    x = tree_map(partial(_input, axes=2 if own else 1), x)
+    is_one = not isinstance(given, tuple | Mapping)
+    return Part(x[0] if is_one else x, y, per_network, own)
+
+
+def _input(tensor: Tensor, axes: int) -> Shaped[Tensor, "X C *size"]:
+    """An input in a type of ours; one number an example is an axis of its own."""
     if tensor.dtype not in (torch.uint8, torch.float32):
         tensor = tensor.to(torch.uint8 if tensor.dtype == torch.bool else torch.int64)
-    return tensor if tensor.dim() > 1 else tensor.reshape(-1, 1)
+    return tensor if tensor.dim() > axes else tensor[..., None]
 
 
 def _tensor(values: Any, what: str) -> Shaped[Tensor, "..."]:
@@ -87,26 +107,45 @@ def check_parts(train: Part, test: Part, what: str) -> None:
         if not len(part):
             raise ValueError(f"{what}: y_{name}: expected at least one example, found none")
         for x in tree_leaves(part.x):
-            if len(x) != len(part):
+            if (count := x.shape[1 if part.own_inputs else 0]) != len(part):
                 raise ValueError(
                     f"{what}: x_{name}: expected {len(part)} examples, as many as y_{name} has, "
-                    f"found {len(x)}"
+                    f"found {count}"
                 )
         _check_finite(part.x, f"{what}: x_{name}")
         _check_finite(part.y, f"{what}: y_{name}")
-    for key in ("x", "y"):
-        forms = [form_of(getattr(part, key)) for part in (train, test)]
-        if forms[0] != forms[1]:
+    for key, form in (("x", input_form), ("y", _target_form)):
+        if (found := form(test)) != (expected := form(train)):
             kind = "inputs" if key == "x" else "targets"
             raise ValueError(
-                f"{what}: {key}_test: expected {kind} as in training, {forms[0]}, found {forms[1]}"
+                f"{what}: {key}_test: expected {kind} as in training, {expected}, found {found}"
             )
+    labels, items = train.labels, len(train.y)
+    if labels is not None and (labels.shape != (items,) or not bool(labels.isfinite().all())):
+        raise ValueError(
+            f"{what}: label: expected {items} finite numbers, one for each network, found the "
+            f"shape {list(labels.shape)}"
+        )
 
 
-def form_of(values: Inputs) -> str:
-    """Shape and type of one example."""
-    forms = [f"{list(x.shape[1:])} {x.dtype}" for x in tree_leaves(values)]
-    return " and ".join(form.replace("torch.", "") for form in forms)
+def is_image(part: Part) -> bool:
+    """Whether inputs are images with channels."""
+    return isinstance(part.x, Tensor) and len(part.input_shapes) == 3
+
+
+def input_form(part: Part) -> str:
+    """Shape and type of one input, or of each of several, for messages."""
+    start = 2 if part.own_inputs else 1
+    forms = [f"{list(x.shape[start:])} {x.dtype}" for x in tree_leaves(part.x)]
+    names = [*part.x] if isinstance(part.x, dict) else []
+    own = " of each network" if part.own_inputs else ""
+    return " and ".join([*forms, *names]).replace("torch.", "") + own
+
+
+def _target_form(part: Part) -> str:
+    """Shape and type of one target."""
+    of = f" of each of {len(part.y)} networks" if part.per_network else ""
+    return f"{list(part.target_shape)} {part.y.dtype}{of}".replace("torch.", "")
 
 
 def _check_finite(values: Inputs, what: str) -> None:
@@ -148,22 +187,24 @@ def count_classes(train: Part, test: Part, known: int | None, what: str) -> int 
 def numbers(part: Part) -> Part:
     """A part whose targets are numbers; one number an example is an axis of its own."""
     y = part.y.to(torch.float32)
-    return replace(part, y=y if y.dim() > 1 else y[:, None])
+    return replace(part, y=y if part.target_shape else y[..., None])
 
 
-def scaling_of(values: Inputs, scales: bool) -> tuple[Inputs, Inputs]:
+def scaling_of(values: Inputs, scales: bool, own: bool) -> tuple[Inputs, Inputs]:
     """Mean and standard deviation of each channel.
 
     Args:
         values: Inputs or targets of the training part.
         scales: Whether to measure them; else they are 0 and 1.
+        own: Whether they have an axis of networks.
 
     Returns:
         Both, `[C, 1, ...]`. A channel that never varies has deviation 1.
     """
-    pairs = [_scaling(tensor, scales) for tensor in tree_leaves(values)]
-    mean, std = (tuple(side) for side in zip(*pairs, strict=True))
-    return (mean, std) if isinstance(values, tuple) else (mean[0], std[0])
+    leaves, structure = tree_flatten(values)
+    pairs = [_scaling(tensor.flatten(0, 1) if own else tensor, scales) for tensor in leaves]
+    mean, std = (tree_unflatten(side, structure) for side in zip(*pairs, strict=True))
+    return mean, std
 
 
 def _scaling(values: Tensor, scales: bool) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,11 @@
 """Which examples of a data set are the parts of a task."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from data_gen.rng import generator
 from data_gen.tasks.data import Part
@@ -57,4 +60,7 @@ def some_examples(part: Part, name: str, size: int | None, seed: int) -> Part:
     if size > len(part):
         raise ValueError(f"task.{name}_size: expected 1 to {len(part)} examples, found {size}")
     rows = torch.randperm(len(part), generator=generator(seed, "file", name))[:size]
-    return Part(part.rows(rows), part.y[rows])
+    axis = 1 if part.own_inputs else 0
+    x = tree_map(lambda values: values.index_select(axis, rows), part.x)
+    y = part.y.index_select(1 if part.per_network else 0, rows)
+    return replace(part, x=x, y=y)

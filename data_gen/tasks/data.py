@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from data_gen.tasks.augmentation import Augmentation
 from data_gen.tasks.losses import SCORES, Loss, cross_entropy
+from zoo.store.entries import InputEntry
 
 Inputs = Any
-"""A tensor `[X, ...]`, or a tuple of such tensors for networks of several inputs."""
+"""A tensor `[X, ...]`, or a tuple or a mapping of such tensors for networks of several inputs."""
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,65 @@ class Part:
     Attributes:
         x: Inputs `[X, C, ...]`, uint8 where they came as such; int64 goes in as it is.
         y: Targets: classes `[X]`, int64, or of each position `[X, ...]`; or numbers `[X, ...]`.
+        per_network: Whether each network has targets of its own, `y[i]` of network `i`.
+        own_inputs: Whether it has inputs of its own, too, `x[i]`.
+        labels: What each network's data is called, `[items]`; nothing if None.
     """
 
     x: Inputs
     y: Shaped[Tensor, "X *shape"]
+    per_network: bool = False
+    own_inputs: bool = False
+    labels: Shaped[Tensor, " items"] | None = None
 
     def __len__(self) -> int:
         """Number of examples `X`."""
-        return len(self.y)
+        return self.y.shape[1 if self.per_network else 0]
 
-    def rows(self, index: Int64[Tensor, "*batch"]) -> Inputs:
+    @property
+    def input_shapes(self) -> Any:
+        """Shape of one input, or of each of several."""
+        start = 2 if self.own_inputs else 1
+        return tree_map(lambda x: tuple(x.shape[start:]), self.x)
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.y.shape[2 if self.per_network else 1 :])
+
+    def rows(
+        self, index: Int64[Tensor, "*batch"], ids: Int64[Tensor, " N"] | None = None
+    ) -> Inputs:
         """Inputs as they are stored.
 
         Args:
-            index: Which examples.
+            index: Which examples; those of each network, if there are `ids`.
+            ids: Network ids; None for all networks, or the first one if each has its own inputs.
 
         Returns:
             Their inputs `[*batch, C, ...]`.
         """
-        flat = index.reshape(-1)
-        return tree_map(lambda x: x.index_select(0, flat).unflatten(0, index.shape), self.x)
+        if not self.own_inputs:
+            flat = index.reshape(-1)
+            return tree_map(lambda x: x.index_select(0, flat).unflatten(0, index.shape), self.x)
+        item = torch.zeros_like(index) if ids is None else ids[:, None].expand_as(index)
+        return tree_map(lambda x: x[item, index], self.x)
+
+    def targets(self, ids: Int64[Tensor, " N"]) -> Shaped[Tensor, "_ X ..."]:
+        """Targets of networks.
+
+        Args:
+            ids: Network ids.
+
+        Returns:
+            `[N, X, ...]`, or `[1, X, ...]` if they are the same for all networks.
+        """
+        return self.y[ids] if self.per_network else self.y[None]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Part":
         """The same part on a device; tensors of a floating type get another one."""
-        return Part(*(tree_map(_cast(device, dtype), values) for values in (self.x, self.y)))
+        x, y = (tree_map(_cast(device, dtype), values) for values in (self.x, self.y))
+        return replace(self, x=x, y=y)
 
 
 @dataclass(frozen=True)
@@ -77,13 +113,13 @@ class Task:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return tuple(self.train.x.shape[1:])
+        """Shape of one input; of several inputs, each by its place or name."""
+        return self.train.input_shapes
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of what a network says of one input: scores of classes, one logit, or numbers."""
-        shape = tuple(self.train.y.shape[1:])
+        shape = self.train.target_shape
         if self.num_classes is None:
             return shape
         return (1 if self.loss.kind == "binary" else self.num_classes, *shape)
@@ -92,6 +128,27 @@ class Task:
     def kind(self) -> Literal["classification", "regression"]:
         """What the targets are: classes or numbers."""
         return "regression" if self.num_classes is None else "classification"
+
+    @property
+    def told_kind(self) -> Literal["classification", "regression", "signals"]:
+        """What a manifest says that it is."""
+        return "signals" if self.train.per_network else self.kind
+
+    @property
+    def told_inputs(self) -> Any:
+        """What a manifest says of the inputs: the shape of numbers of floating point, or more."""
+        start = 2 if self.train.own_inputs else 1
+
+        def entry(train: Tensor, test: Tensor) -> InputEntry:
+            shape = tuple(train.shape[start:])
+            if train.dtype != torch.int64:
+                return InputEntry(shape=shape, dtype="float32")
+            below = 1 + max(int(x.max()) for x in (train, test))
+            return InputEntry(shape=shape, dtype="int64", below=max(1, below))
+
+        told = tree_map(entry, self.train.x, self.test.x)
+        is_plain = isinstance(told, InputEntry) and told.below is None
+        return told.shape if is_plain else told
 
     @property
     def like(self) -> Tensor:

@@ -16,7 +16,8 @@ from data_gen.tasks.checks import (
     PARTS,
     check_parts,
     count_classes,
-    form_of,
+    input_form,
+    is_image,
     numbers,
     parts_of,
     scaling_of,
@@ -56,6 +57,7 @@ class TaskConfig(StrictModel):
         augment: What happens to images in training batches; nothing if None.
         loss: `name` and options of the loss; a name alone stands for itself. None for
             `cross_entropy` of classes and `squared_error` of numbers.
+        per_network: For `file` and a function: whether network `i` has data of its own, item `i`.
         standardize: Whether `inputs`, or `both` inputs and targets that are numbers, get mean 0 and
             deviation 1 over the training part, or `none`; None for `inputs`.
     """
@@ -73,6 +75,7 @@ class TaskConfig(StrictModel):
     seed: Whole = Field(default=0, ge=0)
     augment: Augmentation | None = None
     loss: dict[str, Any] | None = None
+    per_network: Flag | None = None
     standardize: Literal["inputs", "both", "none"] | None = None
 
     @field_validator("name")
@@ -129,6 +132,7 @@ _OPTIONS = {
     "dataset": ("graph",),
     "options": ("graph", _CODE),
     "inputs": ("datasets",),
+    "per_network": ("file", _CODE),
     "target": ("datasets",),
 }
 
@@ -167,14 +171,14 @@ def load_task(config: TaskConfig) -> Task:
     what = f"task {config.name!r}"
     train, test, known = (_code if names_code(config.name) else TASKS[config.name])(config)
     check_parts(train, test, what)
-    if config.augment is not None and (isinstance(train.x, tuple) or train.x.dim() != 4):
-        raise ValueError(f"task.augment: needs images, found inputs of {form_of(train.x)}")
+    if config.augment is not None and not is_image(train):
+        raise ValueError(f"task.augment: needs images, found inputs of {input_form(train)}")
     num_classes = count_classes(train, test, known, what)
     loss = make_loss(config.loss, "regression" if num_classes is None else "classification")
     check_fit(loss, num_classes)
     if loss.kind == "regression":
         train, test, num_classes = numbers(train), numbers(test), None
-    mean, std = scaling_of(train.x, config.standardize != "none")
+    mean, std = scaling_of(train.x, config.standardize != "none", train.own_inputs)
     task = Task(train, test, num_classes, mean, std, config.augment, loss)
     return _standardized(task) if config.standardize == "both" else task
 
@@ -183,7 +187,7 @@ def _standardized(task: Task) -> Task:
     """The task with targets of mean 0 and deviation 1 over the training part."""
     if task.num_classes is not None:
         raise ValueError("task.standardize: 'both' is of targets that are numbers, found classes")
-    mean, std = scaling_of(task.train.y, True)
+    mean, std = scaling_of(task.train.y, True, task.train.per_network)
     train, test = (replace(p, y=(p.y - mean) / std) for p in (task.train, task.test))
     return replace(task, train=train, test=test, target_mean=mean, target_std=std)
 
@@ -282,7 +286,7 @@ def _some(arrays: Any, what: str, config: TaskConfig) -> tuple[Part, Part]:
     """As many examples of both parts as are wanted, drawn by the seed of the task."""
     train, test = (
         some_examples(part, name, config.sizes[name], config.seed)
-        for name, part in zip(PARTS, parts_of(arrays, what), strict=True)
+        for name, part in zip(PARTS, parts_of(arrays, what, bool(config.per_network)), strict=True)
     )
     return train, test
 

@@ -21,6 +21,7 @@ class Batches:
 
     Attributes:
         index: Examples of each batch `[S, N, B]`.
+        ids: Network ids `[N]`.
         target: Targets of each batch, noise included, `[S, N, B, ...]`.
         lr: Learning rate after the schedule `[S, N]`.
         trains: Whether a network has steps left, unless it diverges, `[S, N]`.
@@ -30,6 +31,7 @@ class Batches:
     """
 
     index: Int64[Tensor, "S N B"]
+    ids: Int64[Tensor, " N"]
     target: Shaped[Tensor, "S N B ..."]
     lr: Float[Tensor, "S N"]
     trains: Bool[Tensor, "S N"]
@@ -71,6 +73,7 @@ def draw_batches(
     factor = schedule_factor(runs.schedule, steps, runs.steps.expand(length, -1))
     return Batches(
         index=_steps_first(index, length),
+        ids=runs.ids,
         target=_steps_first(target, length),
         lr=(lr * factor).to(lr),
         trains=steps < runs.steps,

@@ -41,7 +41,7 @@ def laws_of(standard: Architecture, task: Task, which: str) -> tuple[Law, ...]:
         return declared_laws(standard.space)
     exact, images = standard.to("cpu", torch.float64), task.to("cpu", torch.float64)
     some = torch.arange(min(_NUM_IMAGES, len(images.train)))
-    x, y = images.inputs(images.train.rows(some)), images.train.y[some]
+    x, y = images.inputs(images.train.rows(some)), images.train.targets(some[:1])[0][some]
 
     def loss(params: Params) -> Tensor:
         return images.loss.mean(exact.apply_training(params, x)[0], y)

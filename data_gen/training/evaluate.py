@@ -3,11 +3,10 @@
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from data_gen.tasks.data import Inputs, Task
+from data_gen.tasks.data import Part, Task
 from data_gen.tasks.losses import MAIN
 from data_gen.training.recorder import at_checkpoints
 from data_gen.training.runs import TrainingRuns, draw_view
@@ -77,10 +76,11 @@ def _evaluate_together(
     if view.subset is not None:
         counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
     labels = view.labels.expand(count, *view.labels.shape[1:])
-    metrics = _measured(trainer, params, "train", labels, counted)
-    labels = task.test.y.expand(count, *task.test.y.shape)
+    metrics = _measured(trainer, params, "train", runs.ids, labels, counted)
+    labels = task.test.targets(runs.ids)
+    labels = labels.expand(count, *labels.shape[1:])
     every = torch.ones(labels.shape[:2], dtype=torch.bool, device=labels.device)
-    metrics |= _measured(trainer, params, "test", labels, every)
+    metrics |= _measured(trainer, params, "test", runs.ids, labels, every)
     main = MAIN[task.loss.kind]
     return metrics | {"generalization_gap": metrics[f"train_{main}"] - metrics[f"test_{main}"]}
 
@@ -89,11 +89,12 @@ def _measured(
     trainer: Trainer,
     params: Params,
     part: str,
+    ids: Int64[Tensor, " N"],
     y: Shaped[Tensor, "N X ..."],
     counted: Bool[Tensor, "N X"],
 ) -> dict[str, Float64[Tensor, " N"]]:
     """Metrics of each network on the examples of a part that count for it."""
-    loss, score = _sums(trainer, params, getattr(trainer.task, part).x, y, counted)
+    loss, score = _sums(trainer, params, getattr(trainer.task, part), ids, y, counted)
     total = counted.sum(1)
     if trainer.task.num_classes is not None:
         return {f"{part}_loss": loss / total, f"{part}_accuracy": score / total}
@@ -108,7 +109,8 @@ def _measured(
 def _sums(
     trainer: Trainer,
     params: Params,
-    x: Inputs,
+    part: Part,
+    ids: Int64[Tensor, " N"],
     y: Shaped[Tensor, "N X ..."],
     counted: Bool[Tensor, "N X"],
 ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
@@ -121,7 +123,8 @@ def _sums(
         for start in range(0, count, together):
             image = torch.arange(start, start + together, device=counted.device)
             rows = image.clamp(max=count - 1)  # one shape, so one compilation
-            some = tree_map(lambda values, rows=rows: values[rows], x)
+            index = rows.expand(len(ids), -1) if part.own_inputs else rows
+            some = part.rows(index, ids)
             sums = trainer.score(params, some, y[:, rows], counted[:, rows] & (image < count))
             loss += sums[0]
             score += sums[1]

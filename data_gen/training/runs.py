@@ -67,8 +67,8 @@ class DataView:
     Attributes:
         subset: Training images in the order in which a network owns them (it sees the first
             `train_size`); None if every network sees all.
-        labels: Targets of all training images as a network sees them, `[N, X, ...]` or, without
-            label noise, `[1, X, ...]`.
+        labels: Targets of all training images as a network sees them, `[N, X, ...]` or, if they are
+            the same for all, `[1, X, ...]`.
     """
 
     subset: Int64[Tensor, "N X"] | None
@@ -108,14 +108,14 @@ def draw_view(runs: TrainingRuns, task: Task, seed: int) -> DataView:
     Returns:
         What they see.
     """
-    labels = task.train.y
-    image = torch.arange(len(labels), device=labels.device)
+    labels, total = task.train.targets(runs.ids), len(task.train)
+    image = torch.arange(total, device=labels.device)
     subset = None
-    if bool((runs.train_size < len(labels)).any()):
+    if bool((runs.train_size < total).any()):
         subset = _owned(runs, image, seed)
     noise = runs.hparams["label_noise"].double()[:, None]
     if task.num_classes is None or not bool(noise.any()):
-        return DataView(subset, labels[None])
+        return DataView(subset, labels)
     coin = uniform(fold(key(seed, "noise"), runs.ids)[:, None], image)
     drawn = integers(fold(key(seed, "noisy label"), runs.ids)[:, None], image, task.num_classes)
     return DataView(subset, torch.where(coin < noise, drawn, labels))

@@ -167,7 +167,7 @@ class Trainer:
 
     def _stored(self, batches: Batches, i: int) -> Inputs:
         """Inputs of one step as they are stored."""
-        return self.task.train.rows(batches.index[i])
+        return self.task.train.rows(batches.index[i], batches.ids)
 
     def images(self, batches: Batches, i: int) -> Inputs:
         """Inputs of one step as the networks see them.
@@ -192,7 +192,7 @@ class Trainer:
 
         Args:
             params: Effective parameters `[N, *shape]`.
-            images: Inputs `[X, ...]`, as they are stored.
+            images: Inputs `[X, ...]`, as they are stored; `[N, X, ...]` if networks have their own.
             target: Targets as each network is to see them.
             counted: Which examples count for which network.
 
@@ -208,7 +208,8 @@ class Trainer:
         target: Shaped[Tensor, "N X ..."],
         counted: Bool[Tensor, "N X"],
     ) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
-        apply = over_networks(self.architecture, self.architecture.apply, (0, None))
+        in_dims = (0, 0 if self.task.train.own_inputs else None)
+        apply = over_networks(self.architecture, self.architecture.apply, in_dims)
         outputs = apply(params, self.task.inputs(images)).double()
         losses = vmap(self.task.loss.each, in_dims=(0, 0, None))(outputs, target, None)
         scores = vmap(self.task.scores)(outputs, target)

@@ -22,6 +22,7 @@ from torch.func import grad, jvp, vmap
 
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet.inputs.population import PopulationLike, view
+from studies.common.evaluation import check_shared
 from zoo.params import Params, check_finite, flatten, unflatten
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
@@ -120,6 +121,7 @@ def sharpness(population: Population, params: Params) -> Float[np.ndarray, "N"]:
         `[N]`, NaN for networks whose loss is not finite.
     """
     task = load_task(TaskConfig.model_validate(population.manifest.job["task"]))
+    check_shared(task)
     x, y = task.inputs(task.train.x[:NUM_IMAGES]), task.train.y[:NUM_IMAGES]
     apply, space, entries = population.architecture.apply, population.space, trained(population)
 

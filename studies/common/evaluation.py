@@ -56,6 +56,7 @@ def first_images(
         The images `train` and `test`.
     """
     task = _task(TaskConfig.model_validate(population.manifest.job["task"]).model_dump_json())
+    check_shared(task)
     chosen = {"train": (task.train, num_train), "test": (task.test, num_test)}
     return {
         name: Part(task.inputs(images.x[:count]), images.y[:count], task.loss)
@@ -134,6 +135,22 @@ def evaluate(
         sums.append(both)
     loss, accuracy = torch.cat(sums, dim=1) / len(part.y)
     return loss.numpy(), accuracy.numpy()
+
+
+def check_shared(task: Task) -> None:
+    """Refuse a task whose data is not the same for all networks, or of several inputs.
+
+    Args:
+        task: The task.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if task.train.per_network or not isinstance(task.train.x, Tensor):
+        raise ValueError(
+            "expected a task with one input and the same data for all networks, found "
+            f"inputs {task.input_shape} and per_network {task.train.per_network}"
+        )
 
 
 def check_classes(population: Population) -> None:

@@ -12,6 +12,7 @@ from torch.func import vmap
 from data_gen.tasks.data import Task
 from data_gen.training.memory import running_bytes
 from data_gen.training.runs import DataView
+from studies.common.evaluation import check_shared
 from studies.common.segments import between
 from zoo.architectures.base import Architecture
 from zoo.params import Params, select
@@ -52,6 +53,7 @@ def segment_losses(
         ValueError: If the architecture has running statistics, which belong to one network and not
             to a point between two.
     """
+    check_shared(task)
     _check_no_statistics(architecture)
     num_images, num_networks = parts(architecture, task, num_points)
     apply = vmap(vmap(architecture.apply, in_dims=(0, None)))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Int64
 from pydantic import AfterValidator, Field, field_validator, model_validator
+from torch.utils._pytree import tree_leaves
 
 from zoo.config import StrictModel
 
@@ -200,19 +201,46 @@ def default_splitting(sizes: Mapping[str, int]) -> SplittingEntry:
     return SplittingEntry(origin="symzoo", sizes=dict(sizes), sha256=splitting_digest(ids))
 
 
+class InputEntry(StrictModel):
+    """One of several inputs, or one of whole numbers, which are not scaled.
+
+    Attributes:
+        shape: Shape for one example.
+        dtype: Type of the numbers.
+        below: What whole numbers are below, from 0 on.
+    """
+
+    shape: Shape
+    dtype: Literal["float32", "int64"]
+    below: int | None = Field(default=None, ge=1, le=2**63 - 1)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "InputEntry":
+        if (self.dtype == "int64") != (self.below is not None):
+            raise ValueError("below: expected with dtype 'int64', and with no other")
+        return self
+
+
+_Several = (
+    Annotated[tuple[InputEntry, ...], Field(min_length=1, max_length=100)]
+    | Annotated[dict[Line, InputEntry], Field(min_length=1, max_length=100)]
+)
+
+
 class TaskEntry(StrictModel):
     """What networks do; how well they do it is in the columns of role `metric`.
 
     Attributes:
         kind: `signals` where each network was fitted to data of its own, `none` where nothing is
             known of it.
-        input_shape: Shape of one input.
+        input_shape: Shape of one input; of several, or of whole numbers, what each is, by place or
+            name.
         output_shape: Shape of one output.
         loss: Name of the loss that training made small.
     """
 
     kind: Literal["classification", "regression", "signals", "none"]
-    input_shape: Shape | None = None
+    input_shape: Shape | InputEntry | _Several | None = None
     output_shape: Shape | None = None
     loss: Line | None = None
 
@@ -220,9 +248,23 @@ class TaskEntry(StrictModel):
     def _shapes(self) -> "TaskEntry":
         if self.kind != "none" and (self.input_shape is None or self.output_shape is None):
             raise ValueError(f"a task of kind {self.kind!r}: expected input_shape and output_shape")
-        if math.prod(self.input_shape or ()) > LARGEST_INPUT:
+        if sum(math.prod(shape) for shape in self._shapes_of_inputs()) > LARGEST_INPUT:
             raise ValueError(f"expected an input of at most {LARGEST_INPUT} numbers")
         return self
+
+    @property
+    def single_input(self) -> tuple[int, ...] | None:
+        """Shape of the input, None if it is not one array of numbers of floating point."""
+        shape = self.input_shape
+        is_one = isinstance(shape, tuple) and all(isinstance(length, int) for length in shape)
+        return self._shapes_of_inputs()[0] if is_one else None
+
+    def _shapes_of_inputs(self) -> list[tuple[int, ...]]:
+        """The shapes of all inputs."""
+        leaves = tree_leaves(self.input_shape, is_leaf=lambda at: isinstance(at, InputEntry))
+        entries = [leaf for leaf in leaves if isinstance(leaf, InputEntry)]
+        lengths = tuple(leaf for leaf in leaves if isinstance(leaf, int))
+        return [entry.shape for entry in entries] or [lengths]
 
 
 class SourceFile(StrictModel):

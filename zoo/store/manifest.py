@@ -122,15 +122,15 @@ class PopulationEntry(StrictModel):
         Raises:
             StoreError: If it is not known.
         """
-        outputs = task.output_shape or ()
-        if self.architecture is None or task.input_shape is None or len(outputs) != 1:
+        outputs, inputs = task.output_shape or (), task.single_input
+        if self.architecture is None or inputs is None or len(outputs) != 1:
             raise StoreError(
                 "the zoo does not say what its networks compute, only their parameters and weight "
                 "space"
             )
         return {
             "architecture": self.architecture,
-            "input_shape": list(task.input_shape),
+            "input_shape": list(inputs),
             "num_classes": outputs[0],
         }
 

@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from zoo.architectures import Architecture
-from zoo.architectures.base import constants_of
+from zoo.architectures.base import Inputs, constants_of
 from zoo.params import Params
-from zoo.store.entries import TaskEntry
+from zoo.store.entries import InputEntry, TaskEntry
 from zoo.store.manifest import PopulationEntry
 from zoo.store.mapped import StoreError
 from zoo.tracing.builders import Builder, Recipe, architecture_of, recipe_of, with_sigma
@@ -65,10 +66,18 @@ def _restored(
     return replace(ours, space=space, constants=dict(constants))
 
 
-def example_inputs_of(task: TaskEntry) -> torch.Tensor:
-    """Two inputs of the shape that a manifest holds."""
+def example_inputs_of(task: TaskEntry) -> Inputs:
+    """Two inputs of the shapes and types that a manifest holds."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn((2, *(task.input_shape or ())), generator=generator)
+
+    def draw(entry: InputEntry) -> torch.Tensor:
+        if entry.below is None:
+            return torch.randn((2, *entry.shape), generator=generator)
+        return torch.randint(entry.below, (2, *entry.shape), generator=generator)
+
+    if task.input_shape is None or task.single_input is not None:
+        return torch.randn((2, *(task.single_input or ())), generator=generator)
+    return tree_map(draw, task.input_shape, is_leaf=lambda at: isinstance(at, InputEntry))
 
 
 def _difference(ours: WeightSpace, stored: WeightSpace) -> str:
