@@ -55,15 +55,19 @@ def _part(data: Mapping[str, Any], part: str, what: str, per_network: bool) -> P
             f"{list(y.shape)}"
         )
     given, where = data[f"x_{part}"], f"{what}: x_{part}"
-    if isinstance(given, Mapping):
-        x = {name: _tensor(each, f"{where}: {name}") for name, each in given.items()}
-    else:
-        x = tuple(_tensor(each, where) for each in (given if isinstance(given, tuple) else [given]))
-    leaves = tree_leaves(x)
-    own = per_network and all(each.shape[:2] == y.shape[:2] for each in leaves)
+    x = _tensors(given, where)
+    own = per_network and all(each.shape[:2] == y.shape[:2] for each in tree_leaves(x))
     x = tree_map(partial(_input, axes=2 if own else 1), x)
-    is_one = not isinstance(given, tuple | Mapping)
-    return Part(x[0] if is_one else x, y, per_network, own)
+    return Part(x, y, per_network, own)
+
+
+def _tensors(given: Any, what: str) -> Inputs:
+    """One array, a tuple or a mapping of them as tensors."""
+    if isinstance(given, Mapping):
+        return {name: _tensor(each, f"{what}: {name}") for name, each in given.items()}
+    if isinstance(given, tuple):
+        return tuple(_tensor(each, what) for each in given)
+    return _tensor(given, what)
 
 
 def _input(tensor: Tensor, axes: int) -> Shaped[Tensor, "X C *size"]:
@@ -120,7 +124,10 @@ def check_parts(train: Part, test: Part, what: str) -> None:
             raise ValueError(
                 f"{what}: {key}_test: expected {kind} as in training, {expected}, found {found}"
             )
-    labels, items = train.labels, len(train.y)
+    _check_labels(train.labels, len(train.y), what)
+
+
+def _check_labels(labels: Tensor | None, items: int, what: str) -> None:
     if labels is not None and (labels.shape != (items,) or not bool(labels.isfinite().all())):
         raise ValueError(
             f"{what}: label: expected {items} finite numbers, one for each network, found the "

@@ -75,14 +75,18 @@ def _evaluate_together(
     counted = torch.arange(len(task.train), device=runs.ids.device) < runs.train_size[:, None]
     if view.subset is not None:
         counted = torch.zeros_like(counted).scatter_(1, view.subset, counted)
-    labels = view.labels.expand(count, *view.labels.shape[1:])
+    labels = _for_each(view.labels, count)
     metrics = _measured(trainer, params, "train", runs.ids, labels, counted)
-    labels = task.test.targets(runs.ids)
-    labels = labels.expand(count, *labels.shape[1:])
+    labels = _for_each(task.test.targets(runs.ids), count)
     every = torch.ones(labels.shape[:2], dtype=torch.bool, device=labels.device)
     metrics |= _measured(trainer, params, "test", runs.ids, labels, every)
     main = MAIN[task.loss.kind]
     return metrics | {"generalization_gap": metrics[f"train_{main}"] - metrics[f"test_{main}"]}
+
+
+def _for_each(labels: Shaped[Tensor, "_ X ..."], count: int) -> Shaped[Tensor, "{count} X ..."]:
+    """Targets for each of so many networks, which may be the same for all."""
+    return labels.expand(count, *labels.shape[1:])
 
 
 def _measured(

@@ -53,8 +53,7 @@ def segment_losses(
         ValueError: If the architecture has running statistics, which belong to one network and not
             to a point between two.
     """
-    check_shared(task)
-    _check_no_statistics(architecture)
+    _check_measurable(architecture, task)
     num_images, num_networks = parts(architecture, task, num_points)
     apply = vmap(vmap(architecture.apply, in_dims=(0, None)))
     each, smoothing = vmap(vmap(task.loss.each, in_dims=(0, None, None))), smoothing.double()
@@ -64,12 +63,13 @@ def segment_losses(
             start, end = (select(params, rows) for params in ends)
             params = between(start, end, np.linspace(0, 1, num_points))
             for x, y, counted in _images(task, shown, rows, size[rows], num_images):
-                image_losses = each(apply(params, x).double(), y, smoothing[rows])
-                losses[rows] += torch.where(counted[:, None], image_losses, 0).sum(-1)
+                of_examples = each(apply(params, x).double(), y, smoothing[rows])
+                losses[rows] += of_examples.where(counted[:, None], 0).sum(-1)
     return losses / size[:, None]
 
 
-def _check_no_statistics(architecture: Architecture) -> None:
+def _check_measurable(architecture: Architecture, task: Task) -> None:
+    check_shared(task)
     if architecture.statistics:
         raise ValueError(
             "a point between two networks has no running statistics of its own; "
