@@ -2,12 +2,15 @@
 
 Lock step against the plain loop, JAX, and the machine's own matrix products.
 
-    python benchmarks/train_networks.py [--repeats 5] [--save FILE]
+    python benchmarks/train_networks.py [--repeats 5] [--save FILE] [--variants traced,loop]
+        [--against CHECKOUT]
 
 Everything is timed in one run, the variants in turn, so that ratios hold while the machine's speed
 drifts. Times are microseconds of wall clock for one step of one network, all cores working:
 `lock step` as generate-zoo runs it (one process a core; data order, metrics and transfers included;
-compilation reported apart), `loop` one `nn.Module` with `torch.optim` at a time with all threads,
+compilation reported apart), `traced` the same of an equal `nn.Module`, `before` the same as
+`lock step` with the code of another checkout, `loop` one `nn.Module` with `torch.optim` at a time
+with all threads,
 `loops` one such loop a core, `jax` vmap + jit + scan with all threads (skipped if jax is not
 installed).
 """
@@ -88,13 +91,14 @@ def start_process(threads: int) -> None:
         keep_memory()
 
 
-def lock_step(case: str) -> tuple[float, int, int]:
+def lock_step(case: str, traced: bool = False) -> tuple[float, int, int]:
     """Seconds for some chunks, number of network-steps, and networks in a chunk.
 
     The first call compiles.
     """
-    spec = CASES[case]
-    if case not in _state:
+    spec, key = CASES[case], (case, "traced") if traced else case
+    if key not in _state:
+        module = {"module": "benchmarks.train_networks:plain_module", "options": {"case": case}}
         hyperparameters = {
             "steps": spec["steps"],
             "batch_size": spec["batch"],
@@ -102,7 +106,7 @@ def lock_step(case: str) -> tuple[float, int, int]:
             "momentum": 0.9,
             "weight_decay": 1e-4,
         }
-        populations = {"p": {"architecture": spec["architecture"]}}
+        populations = {"p": {"architecture": module if traced else spec["architecture"]}}
         job = Job.model_validate(
             {
                 "task": {},
@@ -112,14 +116,20 @@ def lock_step(case: str) -> tuple[float, int, int]:
             }
         )
         worker = ShardWorker(job, Path(), torch.device("cpu"), allow_compile=True)
+        worker.set_up(0)
         worker.__dict__["task"] = synthetic_task(spec["shape"])
         size = worker.chunk_size("p", full_table(job, worker.task, torch.arange(10**6)))
-        _state[case] = (worker, size)
-    worker, size = _state[case]
+        _state[key] = (worker, size)
+    worker, size = _state[key]
     ids = torch.arange(spec["chunks"] * size)
     start = time.perf_counter()
     worker.train("p", ids, lambda _: None)
     return time.perf_counter() - start, len(ids) * CASES[case]["steps"], size
+
+
+def traced(case: str) -> tuple[float, int, int]:
+    """`lock_step` of the module that anyone would write."""
+    return lock_step(case, traced=True)
 
 
 def plain_module(case: str) -> nn.Module:
@@ -258,23 +268,44 @@ def where_time_goes(case: str) -> list[str]:
     return [f"| {name} | {share:.0%} |" for name, share in shares.items()]
 
 
+def checkout(_case: str) -> Path:
+    """Where the code comes from."""
+    return Path(sys.modules["data_gen"].__path__[0]).parent.resolve()
+
+
 def peak_memory(_case: str) -> float:
     """Largest resident size of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Bench:
-    """Two pools: one single-threaded process a core, and one process with all threads."""
+    """Two pools: one single-threaded process a core, and one process with all threads.
 
-    def __init__(self, cores: int):
+    With another checkout, a third: one process a core that runs the code there.
+    """
+
+    def __init__(self, cores: int, variants: list[str], against: Path | None = None):
         context = multiprocessing.get_context("spawn")
         self.cores = cores
         self.each = [ProcessPoolExecutor(1, context, start_process, (1,)) for _ in range(cores)]
         self.whole = ProcessPoolExecutor(1, context, start_process, (cores,))
+        self.variants, self.before = variants, []
+        if against is not None:
+            self.before = [
+                ProcessPoolExecutor(1, context, start_process, (1,)) for _ in range(cores)
+            ]
+            sys.path.insert(0, str(against.resolve()))  # what is started now has this path
+            for folder in self.run(self.before, checkout, ""):
+                assert folder == against.resolve(), folder
+            sys.path.pop(0)
 
     def everywhere(self, function: Any, case: str) -> list[Any]:
         """Run on every core at once."""
-        return [future.result() for future in [pool.submit(function, case) for pool in self.each]]
+        return self.run(self.each, function, case)
+
+    def run(self, pools: list[ProcessPoolExecutor], function: Any, case: str) -> list[Any]:
+        """Run in some processes at once."""
+        return [future.result() for future in [pool.submit(function, case) for pool in pools]]
 
     def per_step(self, results: list[Any]) -> float:
         """Microseconds for one network-step, all cores together."""
@@ -283,8 +314,13 @@ class Bench:
     def measure(self, case: str, with_jax: bool) -> dict[str, float]:
         """One round of all variants, in turn."""
         row = {"lock step": self.per_step(self.everywhere(lock_step, case))}
-        row["loop"] = self.per_step([self.whole.submit(plain_loop, case).result()])
-        row["loops"] = self.per_step(self.everywhere(plain_loop, case))
+        if self.before:
+            row["before"] = self.per_step(self.run(self.before, lock_step, case))
+        if "traced" in self.variants:
+            row["traced"] = self.per_step(self.everywhere(traced, case))
+        if "loop" in self.variants:
+            row["loop"] = self.per_step([self.whole.submit(plain_loop, case).result()])
+            row["loops"] = self.per_step(self.everywhere(plain_loop, case))
         if with_jax:
             row["jax"] = self.per_step([self.whole.submit(jax_lock_step, case).result()])
         row["GFLOP/s"] = (
@@ -306,7 +342,11 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
     start = time.perf_counter()
     size = bench.everywhere(lock_step, case)[0][2]
     first = time.perf_counter() - start
-    with_jax = with_jax and not case.startswith("ResNet")
+    if bench.before:
+        bench.run(bench.before, lock_step, case)
+    if "traced" in bench.variants:
+        bench.everywhere(traced, case)
+    with_jax = with_jax and "jax" in bench.variants and not case.startswith("ResNet")
     if with_jax:
         bench.whole.submit(jax_lock_step, case).result()
     rows = [bench.measure(case, with_jax) for _ in range(repeats)]
@@ -318,7 +358,7 @@ def report(case: str, bench: Bench, repeats: int, with_jax: bool) -> list[str]:
     ]
     for name in [name for name in rows[0] if name != "GFLOP/s"]:
         ratios = [row[name] / row["lock step"] for row in rows]
-        lines.append(f"| {name} | {spread([row[name] for row in rows])} | {spread(ratios)} |")
+        lines.append(f"| {name} | {spread([row[name] for row in rows])} | {spread(ratios, 2)} |")
     rate = [row["GFLOP/s"] for row in rows]
     needed = operations(case, CASES[case]["batch"])
     share = [needed / row["lock step"] / 1e3 / row["GFLOP/s"] for row in rows]
@@ -350,10 +390,14 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--variants", default="traced,loop,jax", help="what to time besides")
+    parser.add_argument("--cases", default="MLP,CNN,ResNet")
+    parser.add_argument("--cores", type=int)
+    parser.add_argument("--against", type=Path, help="another checkout of this repository")
     options = parser.parse_args()
     with_jax = importlib.util.find_spec("jax") is not None
-    cores = num_cores()
-    bench = Bench(cores)
+    cores = options.cores or num_cores()
+    bench = Bench(cores, options.variants.split(","), options.against)
     title = (
         f"{datetime.date.today()}, {cores} cores of {platform.machine()}, torch "
         f"{torch.__version__}, n = {options.repeats}"
@@ -361,7 +405,7 @@ def main() -> None:
     lines = ["## Training networks", "", f"{title}. Median (smallest to largest).", ""]
     if not with_jax:
         lines += ["jax is not installed: its row is left out.", ""]
-    for case in CASES:
+    for case in [case for case in CASES if case.split()[0].rstrip("8") in options.cases]:
         lines += report(case, bench, options.repeats, with_jax)
     print("\n".join(lines))
     if options.save:

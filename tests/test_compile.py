@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import zoo
 from data_gen.rng import fold
 from data_gen.shard import ShardWorker
-from data_gen.training.compilation import compiler_works
+from data_gen.training.compilation import compile_apart, compiler_works, not_of_torch
 from data_gen.training.order import Kernels, feistel, round_tables, shuffled
 from data_gen.training.trainer import Trainer
 from tests.data_gen.test_training_oracle import ARCHITECTURES, KINDS, TWINS, make_job
@@ -111,6 +111,39 @@ def test_any_number_of_shapes_may_be_compiled(tmp_path, monkeypatch):
     assert len({key for key in worker._trainers["p"]._forms if key[0] == "take"}) > 2
     for name, tensor in final[0].items():
         torch.testing.assert_close(final[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+class _Affine:
+    factor = 2.0
+
+    def run(self, x, offsets):
+        return torch.func.vmap(torch.func.grad(lambda x: (self.factor * x).sin().sum()))(x) + sum(
+            offsets.values()
+        )
+
+
+def test_a_compiled_form_looks_at_its_arguments_and_its_object_at_every_call(monkeypatch):
+    """What it does not look at is the code of torch."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    affine, one = _Affine(), torch.ones(())
+    form = compile_apart(affine.run)
+    for x in (randn(3, 2), randn(5, 2).float()):
+        for offsets in ({"a": one}, {"a": one, "b": one}):
+            affine.factor += 1
+            torch.testing.assert_close(form(x, offsets), affine.run(x, offsets))
+
+
+def test_most_guards_are_on_the_code_of_torch():
+    kept = []
+
+    def look(guards):
+        kept.append(not_of_torch(guards))
+        return kept[-1]
+
+    options = {"guard_filter_fn": look}
+    form = torch.compile(_Affine().run, fullgraph=True, backend="eager", options=options)
+    form(randn(3, 2), {"a": torch.ones(())})
+    assert 0 < sum(kept[0]) < len(kept[0]) / 2
 
 
 @IGNORED

@@ -167,6 +167,10 @@ class Task:
         """
         return tree_map(_scaled, x, self.mean, self.std)
 
+    def in_floats(self, x: Inputs) -> Inputs:
+        """Stored examples in the floating type of inputs; whole numbers of 64 bits as they are."""
+        return tree_map(_in_floats, x, self.mean)
+
     def in_units(self, outputs: Float[Tensor, "X *shape"]) -> Float[Tensor, "X *shape"]:
         """Outputs, or stored targets that are numbers, in the units of the targets."""
         return outputs * self.target_std + self.target_mean
@@ -209,4 +213,8 @@ def _cast(device: torch.device | str, dtype: torch.dtype) -> Callable[[Tensor], 
 
 
 def _scaled(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return x if x.dtype == torch.int64 else (x.to(mean.dtype) - mean) / std
+    return x if x.dtype == torch.int64 else (_in_floats(x, mean) - mean) / std
+
+
+def _in_floats(x: Tensor, mean: Tensor) -> Tensor:
+    return x if x.dtype == torch.int64 else x.to(mean.dtype)

@@ -1,9 +1,10 @@
 """Compiled steps: when they pay, whether they work here, and how many of them there may be."""
 
+import re
 import shutil
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +36,22 @@ def compile_apart(method: types.MethodType) -> Callable[..., Any]:
         function.__defaults__,
         function.__closure__,
     )
-    return torch.compile(types.MethodType(copy, method.__self__), dynamic=False, fullgraph=True)
+    options: Any = {"guard_filter_fn": not_of_torch} if torch.__version__ >= "2.8" else None
+    return torch.compile(
+        types.MethodType(copy, method.__self__), dynamic=False, fullgraph=True, options=options
+    )
+
+
+def not_of_torch(guards: Sequence[Any]) -> list[bool]:
+    """Which guards to check at every call: not the hundreds on torch's own code, which stays.
+
+    Args:
+        guards: What the compiler took for granted.
+
+    Returns:
+        Whether to check it.
+    """
+    return [not re.match(r"G\['__import_torch|.*__import__\('torch'\)", g.name) for g in guards]
 
 
 def compile_if_possible(method: types.MethodType) -> Callable[..., Any]:

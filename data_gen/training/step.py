@@ -32,6 +32,7 @@ class Step:
         self._free = architecture.free
         self._statistics = architecture.statistics
         self._centers = constants_of(architecture.constants, "offset")
+        self._filling = _filling(task)
 
     def take(
         self,
@@ -48,8 +49,8 @@ class Step:
             params: Effective parameters `[N, *shape]`, changed in place.
             slots: Optimizer state of each, changed in place.
             hparams: Numeric hyperparameters `[N]`, the learning rate after the schedule.
-            batch: Stored inputs and targets of each network; whether it trains; number of its step;
-                key of what it draws in it.
+            batch: Inputs, stored or in floats, and targets of each network; whether it trains;
+                number of its step; key of what it draws in it.
             moves: What augmentation does to each image; no draws without augmentation.
             optimizer: Name in `OPTIMIZERS`.
         """
@@ -115,7 +116,7 @@ class Step:
         """Inputs of a batch as networks see them.
 
         Args:
-            images: Inputs as they are stored.
+            images: Inputs as they are stored, or in floats.
             moves: What happens to each, as `draw_moves` says.
 
         Returns:
@@ -124,7 +125,14 @@ class Step:
         augmentation = self._task.augmentation
         if augmentation is None:
             return images
-        return augment(augmentation, images, moves, self._task.mean)
+        return augment(augmentation, images, moves, self._filling)
+
+
+def _filling(task: Task) -> Inputs:
+    """What cutout fills with: the mean of each channel, whole if images are stored as integers."""
+    if task.augmentation is None or task.train.x.is_floating_point():
+        return task.mean
+    return task.mean.round()
 
 
 def _uniform(noise: Tensor, call: int, shape: Sequence[int]) -> Tensor:

@@ -9,8 +9,10 @@ from data_gen.config import Job
 from data_gen.tasks.augmentation import Augmentation, augment, draw_moves
 from data_gen.tasks.data import Part, Task
 from data_gen.tasks.task import TaskConfig, load_task
+from data_gen.training.step import Step
 from tests.data_gen.test_training_oracle import ARCHITECTURES, assert_equals_plain_loop, make_job
 from tests.reference.data_gen_training import moved
+from zoo.architectures import build_architecture
 
 ALL = Augmentation(flip=True, shift=2, cutout=3)
 
@@ -34,6 +36,20 @@ def test_augmentation_is_that_of_a_loop(augmentation, dtype):
     assert augmented.dtype == dtype
     assert torch.equal(augmented.flatten(0, 1), torch.stack(expected))
     assert (augmented.flatten(0, 1) != x).any()
+
+
+@pytest.mark.parametrize("augmentation", [ALL, Augmentation(cutout=4), None])
+def test_bytes_that_become_floats_before_the_step_are_the_same_images(augmentation):
+    architecture = build_architecture("cnn", {"channels": [2]}, (3, 7, 5), 2)
+    x = torch.randint(0, 256, (6, 3, 7, 5), generator=torch.Generator().manual_seed(0)).byte()
+    mean = torch.tensor([10.4, 20.5, 30.6])[:, None, None]
+    part = Part(x, torch.zeros(6, dtype=torch.int64))
+    task = Task(part, part, 2, mean, torch.full((3, 1, 1), 3.0), augmentation)
+    moves = draw_moves(ALL, 0, torch.arange(2), torch.arange(3).expand(2, -1), (7, 5))
+    images, step = x.unflatten(0, (2, 3)), Step(architecture, task)
+    seen = [step.augmented(stored, moves) for stored in (images, task.in_floats(images))]
+    assert [each.dtype for each in seen] == [torch.uint8, torch.float32]
+    assert torch.equal(*map(task.inputs, seen))
 
 
 def test_draws_cover_their_ranges_evenly_and_differ_between_networks_and_positions():
