@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data_gen.tasks.data import Task
+from data_gen.tasks.data import Part, Task
 from data_gen.tasks.task import TaskConfig, load_task
 from zoo.architectures import build_mlp
 from zoo.architectures.record import activations
@@ -83,7 +83,7 @@ def trained(task: Task, count: int, epochs: int, file: Path | None) -> Params:
 
 
 @torch.no_grad()
-def score(params: Params, part: Images, task: Task) -> tuple[float, float]:
+def score(params: Params, part: Part, task: Task) -> tuple[float, float]:
     """Mean loss and accuracy of a network."""
     logits = NETWORK.apply(params, task.inputs(part.x))
     return float(F.cross_entropy(logits, part.y)), float(
@@ -91,7 +91,7 @@ def score(params: Params, part: Images, task: Task) -> tuple[float, float]:
     )
 
 
-def barrier(a: Params, b: Params, part: Images, task: Task) -> float:
+def barrier(a: Params, b: Params, part: Part, task: Task) -> float:
     """How far the loss at the midpoint is above the mean loss of the ends."""
     middle = {name: (a[name] + b[name]) / 2 for name in a}
     return score(middle, part, task)[0] - (score(a, part, task)[0] + score(b, part, task)[0]) / 2
