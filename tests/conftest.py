@@ -7,6 +7,7 @@ import torch
 from hypothesis import settings
 
 from tests import cost
+from zoo import imports
 
 # The same examples in every run, and no clock: the machine may be busy. `--hypothesis-profile=deep`
 # is what `make test-deep` asks for.
@@ -44,6 +45,13 @@ def unchecked(request):
     """Skips a test of wrong types where annotations are checked before the code is."""
     if request.config.getoption("jaxtyping_packages"):
         pytest.skip("annotations are checked, which refuse wrong types")
+
+
+@pytest.fixture(autouse=True)
+def _trust_ends_with_the_test(monkeypatch):
+    """What a test has let be imported is no other test's business."""
+    monkeypatch.setattr(imports, "_allowed", set(imports._allowed))
+    monkeypatch.setattr(imports, "_plugins", set(imports._plugins))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.options import checked
 
@@ -20,6 +20,7 @@ _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 _allowed: set[str] = set()
+_plugins: set[str] = set()
 
 
 def allow(modules: Iterable[str]) -> None:
@@ -31,9 +32,27 @@ def allow(modules: Iterable[str]) -> None:
     _allowed.update(modules)
 
 
-def allowed() -> tuple[str, ...]:
-    """Names of the modules that are allowed in this process; workers need them, too."""
-    return tuple(sorted(_allowed))
+class Trust(NamedTuple):
+    """What a process trusts, for its workers.
+
+    Attributes:
+        modules: Modules whose names in files may be imported.
+        plugins: Those of them that were imported to add rows to tables.
+    """
+
+    modules: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+    def take_over(self) -> None:
+        """Trust the same in this process, plugins imported; one that fails raises ValueError."""
+        allow(self.modules)
+        for plugin in self.plugins:
+            import_plugin(plugin)
+
+
+def trust() -> Trust:
+    """What this process trusts."""
+    return Trust(tuple(sorted(_allowed)), tuple(sorted(_plugins)))
 
 
 def is_allowed(name: str) -> bool:
@@ -55,7 +74,9 @@ def import_plugin(module: str) -> ModuleType:
         ValueError: If it cannot be imported.
     """
     allow([module])
-    return _import(module, f"plugin {module!r}")
+    imported = _import(module, f"plugin {module!r}")
+    _plugins.add(module)
+    return imported
 
 
 def names_code(name: str) -> bool:

@@ -72,7 +72,7 @@ def verify_zoo(
     try:
         manifest = read_manifest(directory)
     except StoreError as error:
-        if not directory.is_dir():
+        if not Path(directory).is_dir():
             raise
         return [fault_of(directory, MANIFEST_NAME, error)]
     job, wrong = _check_job(manifest)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_gen.executors.executor import Executor, InThisProcess
 from data_gen.executors.failures import Failure
-from zoo.imports import allowed, import_plugin
+from zoo.imports import Trust, trust
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
 from zoo.store.zoo import load
@@ -154,7 +154,7 @@ def run_grid(
     total, start = len(planned), len(planned) - len(waiting)
     with tqdm(total=total, initial=start, unit="cell", desc=name, disable=quiet) as bar:
         if waiting:
-            executor.run(CellWorker(Path.cwd(), allowed()), waiting, CellWatcher(bar))
+            executor.run(CellWorker(Path.cwd(), trust()), waiting, CellWatcher(bar))
     return pd.concat([measurement.rows() for measurement in planned], ignore_index=True)
 
 
@@ -178,11 +178,11 @@ class CellWorker:
 
     Attributes:
         folder: Where the study was started, from which paths of cells may be relative.
-        plugins: Modules that are imported first, and whose names in zoos are trusted.
+        trust: Code that the study may import.
     """
 
     folder: Path
-    plugins: tuple[str, ...] = ()
+    trust: Trust
     needs_gpu = False
 
     def set_up(self, rank: int) -> None:
@@ -190,8 +190,7 @@ class CellWorker:
         del rank
         if self.folder.is_dir():
             os.chdir(self.folder)
-        for plugin in self.plugins:
-            import_plugin(plugin)
+        self.trust.take_over()
 
     def complete(self, measurement: Measurement, report: Callable[[int], object]) -> None:
         """Do a measurement; no thread pool has more threads than torch."""

@@ -305,8 +305,8 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         StoreError: If the folder is not a complete zoo.
     """
-    if not directory.is_dir():
-        raise StoreError(f"{directory}: no such folder")
+    if not Path(directory).is_dir():  # also of a name that is too long, where is_dir() raises
+        raise StoreError(f"{directory!s:.1000}: no such folder")
     path = inside(directory, MANIFEST_NAME)
     if not path.is_file():
         raise StoreError(
