@@ -23,7 +23,7 @@ from data_gen.tasks.task import known_kind
 from zoo.sharing.card import render_header
 from zoo.store.bounds import MANIFEST_NAME, inside
 from zoo.store.entries import DEFAULT
-from zoo.store.manifest import CARD_NAME, Manifest, read_manifest
+from zoo.store.manifest import CARD_NAME, Manifest, is_folder, read_manifest
 from zoo.store.mapped import StoreError, escape, map_file
 from zoo.store.proof import prove
 
@@ -72,7 +72,7 @@ def verify_zoo(
     try:
         manifest = read_manifest(directory)
     except StoreError as error:
-        if not Path(directory).is_dir():
+        if not is_folder(directory):
             raise
         return [fault_of(directory, MANIFEST_NAME, error)]
     job, wrong = _check_job(manifest)

@@ -293,6 +293,14 @@ class PlannedFile(NamedTuple):
     first: int
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; one that no file can have, as it is too long, is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read_manifest(directory: Path) -> Manifest:
     """Read and check the manifest of a zoo.
 
@@ -305,7 +313,7 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         StoreError: If the folder is not a complete zoo.
     """
-    if not Path(directory).is_dir():  # also of a name that is too long, where is_dir() raises
+    if not is_folder(directory):
         raise StoreError(f"{directory!s:.1000}: no such folder")
     path = inside(directory, MANIFEST_NAME)
     if not path.is_file():
