@@ -82,8 +82,8 @@ def _check_outputs(name: str, architecture: Architecture, task: Task) -> None:
         expected = (2, *task.output_shape)
         if outputs.shape != expected:
             raise ValueError(
-                f"population {name!r}: the loss {task.loss.name!r} needs outputs of shape "
-                f"{list(expected)} for two examples, found {list(outputs.shape)}"
+                f"population {name!r}: outputs of shape {list(outputs.shape)} for two examples; "
+                f"the task and its loss {task.loss.name!r} need {list(expected)}"
             )
         loss = task.loss.mean(outputs, targets)
     if not isinstance(loss, torch.Tensor) or loss.shape != ():

@@ -7,7 +7,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from data_gen.columns import COLUMNS
 from data_gen.config import Job, PopulationConfig, named
@@ -36,11 +37,10 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
         ValueError: If the architecture does not fit the task.
     """
     if config.module is not None:
-        task = task.to("cpu", torch.float32)
-        inputs = task.inputs(task.train.rows(torch.arange(_NUM_EXAMPLES) % len(task.train)))
-        built = build_module(config.architecture, inputs)
-        _check_outputs(config.module, built, inputs, task)
-        return built
+        some = torch.arange(_NUM_EXAMPLES, device=task.like.device) % len(task.train)
+        return build_module(
+            config.architecture, tree_map(_as_built, task.inputs(task.train.rows(some)))
+        )
     name, options = named(config.architecture, "name")
     if not isinstance(task.train.x, torch.Tensor):
         inputs = input_form(task.train)
@@ -52,16 +52,9 @@ def build_standard(config: PopulationConfig, task: Task) -> Architecture:
     return build_architecture(name, options, task.input_shape, task.output_shape[0])
 
 
-def _check_outputs(module: str, architecture: Architecture, inputs: Inputs, task: Task) -> None:
-    """Check that the loss of a task takes the outputs of a module."""
-    params = architecture.init(torch.Generator().manual_seed(0))
-    found = list(architecture.apply(params, inputs).shape)
-    expected = [_NUM_EXAMPLES, *task.output_shape]
-    if found != expected and task.loss.batch is None:
-        raise ValueError(
-            f"architecture.module: {module!r} gives outputs of shape {found} for "
-            f"{_NUM_EXAMPLES} inputs; the task and its loss {task.loss.name!r} need {expected}"
-        )
+def _as_built(inputs: Tensor) -> Tensor:
+    """Inputs where modules are made, and in the precision in which they are."""
+    return inputs.to("cpu", torch.float32 if inputs.is_floating_point() else None)
 
 
 def build_module(architecture: dict[str, Any], example_inputs: Inputs) -> Architecture:

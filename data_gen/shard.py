@@ -25,7 +25,7 @@ from data_gen.training.runs import TrainingRuns
 from data_gen.training.state import State, concatenate
 from data_gen.training.trainer import Trainer
 from zoo.conservation.laws import Law
-from zoo.imports import allow, import_plugin
+from zoo.imports import Trust
 from zoo.params import Params, select, stack
 from zoo.store.hdf5 import write_columns
 
@@ -142,9 +142,7 @@ class ShardWorker:
         Args:
             rank: Number of the process.
         """
-        allow(self.job.code)
-        for plugin in self.job.plugins or ():
-            import_plugin(plugin)
+        Trust(tuple(self.job.code), self.job.plugins or ()).take_over()
         if self.needs_gpu:
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
 

@@ -340,6 +340,7 @@ def test_init_files_only_reexport():
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
+        ("data_gen.generation", ("torch._dynamo",)),
         ("zoo", ("torch", "numpy", "h5py")),
         ("zoo.weight_space", ()),
         ("data_gen", ("torch", "datasets", "ray")),

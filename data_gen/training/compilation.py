@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 # A compiled step saves 15 to 30 microseconds a network and step and takes 5 to 20 seconds to
 # compile.
@@ -57,8 +56,8 @@ def not_of_torch(guards: Sequence[Any]) -> list[bool]:
 def compile_if_possible(method: types.MethodType) -> Callable[..., Any]:
     """Compile a method for arguments of one shape; one that cannot be runs as it is.
 
-    The compiler does not take some modules, such as recurrent ones and those that draw random
-    numbers. It says so before anything has run.
+    The compiler does not take some modules, such as recurrent ones. It says so before anything has
+    run.
 
     Args:
         method: A method in plain Python.
@@ -66,6 +65,8 @@ def compile_if_possible(method: types.MethodType) -> Callable[..., Any]:
     Returns:
         What to call; it warns if the compiler refuses the method.
     """
+    from torch._dynamo.exc import TorchDynamoException  # the compiler: seconds that others save
+
     form = compile_apart(method)
 
     def run(*arguments: Any) -> Any:

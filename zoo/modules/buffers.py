@@ -81,7 +81,7 @@ def moved_buffers(module: nn.Module, example_inputs: Inputs, draw: Draw) -> list
     """Buffers that a pass in training mode changes, but for what counts the batches of a norm.
 
     Args:
-        module: The module.
+        module: The module, which is run in training mode and changed.
         example_inputs: Its inputs.
         draw: Where what is random draws from.
 
@@ -91,15 +91,15 @@ def moved_buffers(module: nn.Module, example_inputs: Inputs, draw: Draw) -> list
     Raises:
         ValueError: If one does not hold floating numbers.
     """
-    copy = in_training_mode(module)
-    before = {name: buffer.clone() for name, buffer in copy.named_buffers()}
+    in_training_mode(module)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     args, named = arguments(example_inputs)
     with torch.no_grad(), GivenDraws(draw):
-        copy(*args, **named)
+        module(*args, **named)
     return [
         _floating(name, buffer, "is changed by training")
-        for name, buffer in copy.named_buffers()
-        if not _equal(buffer, before[name]) and not is_counter(copy, name)
+        for name, buffer in module.named_buffers()
+        if not _equal(buffer, before[name]) and not is_counter(module, name)
     ]
 
 

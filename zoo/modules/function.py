@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
@@ -177,38 +176,36 @@ class ModuleFunction:
 
 
 def in_evaluation_mode(module: nn.Module) -> nn.Module:
-    """A copy of a module in evaluation mode.
+    """Put a module into evaluation mode, in place.
 
     Args:
         module: The module.
 
     Returns:
-        The copy; its attention layers do not take torch's fused way through evaluation, which knows
+        The same; its attention layers do not take torch's fused way through evaluation, which knows
         no batch of networks.
     """
-    copy = deepcopy(module).eval()
-    for layer in copy.modules():
+    for layer in module.eval().modules():
         if isinstance(layer, nn.MultiheadAttention):
             layer.dropout, layer.training = 0.0, True
         elif isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0
         elif isinstance(layer, nn.TransformerEncoder):
             layer.use_nested_tensor = False
-    return copy
+    return module
 
 
 def in_training_mode(module: nn.Module) -> nn.Module:
-    """A copy of a module, in the mode in which it is trained.
+    """Put a module into the mode in which it is trained, in place.
 
     Args:
-        module: The module. If the whole of it is in evaluation mode, the copy is in training mode;
-            else each part is in its own.
+        module: The module. If the whole of it is in evaluation mode, it gets into training mode;
+            else each part stays in its own.
 
     Returns:
-        The copy.
+        The same.
     """
-    copy = deepcopy(module)
-    return copy if module.training else copy.train()
+    return module if module.training else module.train()
 
 
 def built(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:

@@ -34,7 +34,7 @@ from zoo.modules.parametrizations import FixedEntries, Offset
 from zoo.modules.twins import check_module_asymmetry, parametrizations_of
 from zoo.options import checked
 from zoo.params import Params, stack
-from zoo.tracing.program import TraceError
+from zoo.tracing.program import TraceError, copied
 from zoo.tracing.tracer import trace
 
 Builder = Callable[..., nn.Module]
@@ -120,7 +120,7 @@ def architecture_of(recipe: Recipe) -> Architecture:
     module = recipe.module(0)
     check_same_draws(module, recipe.module(0))
     of_each = differing_buffers(module, recipe.module(1))
-    of_each += moved_buffers(module, recipe.example_inputs, sample)
+    of_each += moved_buffers(copied(module), recipe.example_inputs, sample)
     statistics = sorted({*recipe.statistics, *of_each})
     traced = trace(module, recipe.example_inputs, statistics, recipe.output)
     function: ModuleFunction = function_of(traced)

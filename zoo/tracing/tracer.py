@@ -23,7 +23,7 @@ from zoo.modules.function import (
 from zoo.options import checked
 from zoo.params import Params, mapped, perturb
 from zoo.symmetry.residual import max_output_change
-from zoo.tracing.program import Program, TraceError, export
+from zoo.tracing.program import Program, TraceError, copied, export
 from zoo.tracing.propagate import TraceWarning, analyze
 from zoo.tracing.spaces import build_space
 from zoo.weight_space import WeightSpace
@@ -80,8 +80,8 @@ def trace(
     _prove(space, program, [x for x in tree_leaves((args, named)) if isinstance(x, Tensor)])
     function = ModuleFunction(
         space,
-        in_evaluation_mode(module),
-        InTraining(in_training_mode(module), sorted(program.statistics)),
+        in_evaluation_mode(copied(module)),
+        InTraining(in_training_mode(copied(module)), sorted(program.statistics)),
         program.params[next(iter(space.tensors))].dtype,
         output=output,
         example_inputs=example_inputs,
