@@ -27,7 +27,6 @@ from metanet.inputs.dataset import (
     read_networks,
     streams,
 )
-from metanet.inputs.population import PopulationLike
 from metanet.inputs.reader import Reader, spec_of
 from metanet.inputs.targets import fit_target
 from metanet.inputs.treatments import parse_treatment
@@ -35,6 +34,7 @@ from metanet.metrics import Estimate, bootstrap, r2
 from metanet.models.table import METANETS, build, rebuild_trained
 from zoo.options import Count, check_options, checked
 from zoo.store.zoo import Zoo
+from zoo.views import PopulationLike
 
 TRAINED_ON = ("population", "num_train", "num_validation", "num_dropped")
 """What a file says of the networks that a metanet was fitted on."""

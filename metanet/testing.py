@@ -23,11 +23,11 @@ from torch import Tensor
 from metanet.contract import seeded
 from metanet.estimator import Metanet, load
 from metanet.feature_rows import count_rows, rows
-from metanet.inputs.population import PopulationLike, PopulationView, in_memory, view
 from zoo.params import Params, expand_right
 from zoo.store.bounds import rebuild
 from zoo.symmetry.action import act, sample
 from zoo.testing.symmetry import expect
+from zoo.views import PopulationLike, PopulationView, in_memory, view
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")

@@ -54,6 +54,7 @@ LAW = {
         "zoo.weight_space",
     },
     "zoo.sharing": {"zoo.params", "zoo.store"},
+    "zoo.views": {"zoo.architectures", "zoo.params", "zoo.store", "zoo.weight_space"},
     "zoo.testing": {"zoo.architectures", "zoo.symmetry", "zoo.params", "zoo.weight_space"},
     "data_gen.rng": set(),
     "data_gen.sampling": {"data_gen.rng", "zoo"},

@@ -70,6 +70,7 @@ _ROOMS = (
     "symmetry",
     "testing",
     "tracing",
+    "views",
     "weight_space",
 )
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from metanet.inputs.checks import shape_difference
-from metanet.inputs.population import PopulationLike
 from zoo.params import Params, mapped, stack
 from zoo.store.zoo import Zoo
+from zoo.views import PopulationLike
 
 Shapes = Mapping[str, tuple[int, ...]]
 Given = Mapping[str, Any] | Sequence[Mapping[str, Any]] | pd.DataFrame | PopulationLike

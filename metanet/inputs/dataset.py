@@ -19,10 +19,10 @@ from metanet.contract import Reads
 from metanet.inputs.batches import JoinedNetworks, NetworkSet, ParamsInMemory, TableInMemory
 from metanet.inputs.conversion import params_of
 from metanet.inputs.memory import free_memory
-from metanet.inputs.population import PopulationLike
 from zoo.params import Params
 from zoo.store.columns import has_diverged
 from zoo.store.entries import ColumnEntry
+from zoo.views import PopulationLike
 
 NUMBERS = "holds numbers"
 _OF_LABELS = ("id", "group", "splitting", "target")

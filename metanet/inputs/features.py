@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metanet.columns import HyperparameterColumn
 from metanet.contract import InputSpec
-from metanet.inputs.population import PopulationLike
 from zoo.params import free_entries
+from zoo.views import PopulationLike
 
 STATISTICS = ("mean", "variance", "min", "max", "q25", "q50", "q75")
 CHUNK_ENTRIES = 4_000_000

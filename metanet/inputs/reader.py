@@ -11,9 +11,9 @@ from metanet.feature_rows import Features, concatenate, rows
 from metanet.inputs.batches import Chosen, JoinedNetworks
 from metanet.inputs.checks import check_architecture, check_params, check_shapes, check_spec
 from metanet.inputs.features import hyperparameter_columns
-from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import Treatment
 from zoo.params import Params
+from zoo.views import PopulationLike
 
 
 def spec_of(population: PopulationLike, with_network: bool = False) -> InputSpec:

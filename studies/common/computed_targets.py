@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from data_gen.tasks.task import TaskConfig, load_task
-from metanet.inputs.population import PopulationLike, view
 from studies.common.evaluation import check_shared
 from zoo.params import Params, check_finite, flatten, unflatten
 from zoo.store.atomic import atomic_write
 from zoo.store.population import Population
+from zoo.views import PopulationLike, view
 
 NUM_IMAGES = 512
 NETWORKS_AT_ONCE = 8

@@ -11,7 +11,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from metanet.estimator import Metanet
-from metanet.inputs.population import PopulationView, view
 from studies.common.computed_targets import with_derived
 from studies.common.evaluation import checkpoints, evaluate, first_images
 from studies.common.grid import PLACE
@@ -19,6 +18,7 @@ from studies.common.intervals import columns_of
 from zoo.params import Params, select
 from zoo.store.population import Population
 from zoo.store.zoo import load
+from zoo.views import PopulationView, view
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 HALF_TIME = "half_time"

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 
 from metanet.estimator import Metanet
 from metanet.inputs.dataset import Examples, read_examples
-from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE, TreatmentSpec
 from studies.common.computed_targets import with_derived
 from studies.common.grid import PLACE
 from studies.learnability.plugins import Plugin
 from studies.learnability.shuffled import with_shuffled_labels
 from zoo.store.zoo import load
+from zoo.views import PopulationLike
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from itertools import combinations, product
 from pathlib import Path
 
 from metanet.estimator import Metanet
-from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE, parse_treatment, step_names
 from metanet.models.table import METANETS
 from studies.common.grid import PACKAGES, Measurement, code_fingerprint
@@ -19,6 +18,7 @@ from studies.learnability.scores import ScoreCell, score
 from studies.learnability.transfer import find_places, reads_weights
 from zoo.store.population import Population
 from zoo.store.zoo import load
+from zoo.views import PopulationLike
 
 FIT_MODULES = ("studies.common.computed_targets", "studies.learnability.fits")
 SET_BY_STUDY = {"model", "target", "seed", "treatment"}

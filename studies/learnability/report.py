@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from metanet.inputs.population import PopulationLike
 from metanet.inputs.treatments import NONE
 from studies.common.figures import words
 from studies.common.page import Report, Table, figure, heading, paragraph, quiet, section, table
@@ -28,6 +27,7 @@ from studies.learnability.summary import (
 )
 from studies.learnability.transfer import impossible
 from zoo.store.zoo import load
+from zoo.views import PopulationLike
 
 METRICS = ("r2", "kendall_tau", "spearman", "mae")
 NOT_FUNCTIONS = ("sharpness", "squared_weight_norm")

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from metanet.inputs.population import PopulationLike, PopulationView, view
+from zoo.views import PopulationLike, PopulationView, view
 
 LEARNED = ("train", "validation")
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metanet.inputs.population import PopulationView, in_memory
 from metanet.testing import SPLITS
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
 from zoo.architectures import ARCHITECTURES, build_architecture, make_asymmetric
 from zoo.params import stack
+from zoo.views import PopulationView, in_memory
 
 SMALL = {
     "transformer": {"dim": 4, "depth": 1},

@@ -11,11 +11,11 @@ from torch import nn
 import zoo
 from metanet import Metanet
 from metanet.inputs.conversion import networks_of, params_of, population_of, populations_of
-from metanet.inputs.population import view
 from metanet.testing import random_population
 from tests.zoo.written import write_zoo
 from zoo.params import mapped, select
 from zoo.store.zoo import Zoo
+from zoo.views import view
 from zoo.weight_space import WeightSpace
 
 POPULATION = random_population(sizes=(24, 8, 8))

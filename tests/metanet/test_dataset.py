@@ -6,9 +6,9 @@ import torch
 
 from metanet import Metanet
 from metanet.inputs.dataset import read_examples
-from metanet.inputs.population import in_memory, view
 from metanet.testing import random_population
 from zoo.store.entries import ColumnEntry
+from zoo.views import in_memory, view
 
 POPULATION = random_population(sizes=(20, 10, 10))
 TABLE = POPULATION.table("train")

@@ -12,9 +12,9 @@ from sklearn.exceptions import NotFittedError
 
 import metanet
 from metanet import METANETS, Metanet
-from metanet.inputs.population import view
 from metanet.testing import random_population
 from tests.metanet.populations import population as small
+from zoo.views import view
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 POPULATION = random_population(sizes=(40, 16, 16))

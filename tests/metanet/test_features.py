@@ -14,10 +14,10 @@ from metanet.inputs.features import (
     statistics,
 )
 from metanet.inputs.normalize import ColumnNorm, TensorNorm
-from metanet.inputs.population import view
 from metanet.testing import permute_neurons, random_population
 from tests.reference import metanet_features as slow
 from zoo.store.entries import ColumnEntry
+from zoo.views import view
 
 
 def case(masked):

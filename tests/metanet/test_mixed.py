@@ -12,7 +12,6 @@ from metanet import Metanet
 from metanet.contract import InputSpec, seeded
 from metanet.feature_rows import Mixed, concatenate, count_rows, rows, to_device
 from metanet.graphs.vocabulary import describe, vocabulary_of
-from metanet.inputs.population import in_memory, view
 from metanet.metrics import r2
 from metanet.models.mixed_gmn import MixedGraphMetanet
 from metanet.testing import SPLITS, first_networks
@@ -27,6 +26,7 @@ from zoo.architectures import (
 )
 from zoo.symmetry.action import GroupElement, act, sample
 from zoo.testing import random_params, random_weight_space
+from zoo.views import in_memory, view
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 COUNT = 3

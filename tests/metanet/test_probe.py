@@ -12,7 +12,6 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from metanet import Metanet
 from metanet.contract import InputSpec, seeded
-from metanet.inputs.population import view
 from metanet.models.probe import Probe, _generator
 from metanet.testing import random_population
 from tests.zoo.instances import CLASSES, INPUTS, OPTIONS
@@ -20,6 +19,7 @@ from zoo.architectures import build_architecture, make_asymmetric
 from zoo.params import stack
 from zoo.symmetry.action import act, sample
 from zoo.testing import random_params
+from zoo.views import view
 
 COUNT = 6
 SMALL = {

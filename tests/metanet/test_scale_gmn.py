@@ -10,7 +10,6 @@ from metanet.contract import InputSpec, seeded
 from metanet.graphs.pyg import batch
 from metanet.graphs.signs import has_signs, parity
 from metanet.graphs.topology import edge_features, node_features, parameter_graph
-from metanet.inputs.population import view
 from metanet.layers import autograd, sparse
 from metanet.layers.message_passing import GraphNetwork, Projections
 from metanet.layers.odd_edge_kernel import odd_edge_messages
@@ -22,6 +21,7 @@ from tests.metanet.spaces import COUNT, SPACES, assert_same_function, generator,
 from tests.reference import metanet_scale_gmn as slow
 from zoo.architectures import build_architecture
 from zoo.symmetry.action import GroupElement, act, sample
+from zoo.views import view
 from zoo.weight_space import NeuronGroup, WeightSpace
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

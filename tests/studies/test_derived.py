@@ -14,7 +14,6 @@ from data_gen.config import Job
 from data_gen.generation import generate
 from data_gen.tasks.task import TaskConfig, load_task
 from metanet import Metanet
-from metanet.inputs.population import PopulationLike
 from studies.common.computed_targets import (
     DERIVED,
     Derived,
@@ -26,6 +25,7 @@ from studies.common.computed_targets import (
 )
 from zoo.params import flatten, unflatten
 from zoo.symmetry.action import GroupElement, act, sample
+from zoo.views import PopulationLike
 
 TASK = {"name": "digits", "train_size": 600, "test_size": 40}
 COUNT = 4

@@ -6,7 +6,6 @@ from torch.func import vmap
 
 from metanet.contract import InputSpec, seeded
 from metanet.estimator import Metanet
-from metanet.inputs.population import PopulationView
 from metanet.models.probe import Probe
 from metanet.testing import random_population
 from studies.common.alignments import Matching, match_activations, match_weights
@@ -20,6 +19,7 @@ from zoo.dynamics.finite_width import tangent_kernel, tangent_kernel_trace
 from zoo.symmetry.action import act, sample
 from zoo.symmetry.alignment import align
 from zoo.symmetry.canonical import canonicalize
+from zoo.views import PopulationView
 
 
 def test_it_moves_and_aligns_as_the_named_one(both):
