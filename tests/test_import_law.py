@@ -17,6 +17,7 @@ LAW = {
     "zoo.imports": {"zoo.options"},
     "zoo.options": set(),
     "zoo.params": {"zoo.options", "zoo.weight_space"},
+    "zoo.state_dicts": {"zoo.params"},
     "zoo.symmetry": {"zoo.options", "zoo.params", "zoo.pattern", "zoo.weight_space"},
     "zoo.architectures": {
         "zoo.options",
@@ -39,6 +40,7 @@ LAW = {
         "zoo.architectures",
         "zoo.options",
         "zoo.params",
+        "zoo.state_dicts",
         "zoo.symmetry",
         "zoo.weight_space",
     },

@@ -66,6 +66,7 @@ _ROOMS = (
     "params",
     "pattern",
     "sharing",
+    "state_dicts",
     "store",
     "symmetry",
     "testing",

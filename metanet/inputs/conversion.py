@@ -14,20 +14,17 @@ type of the metanet, float32. Whole numbers are not: rounded weights are another
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from metanet.inputs.checks import shape_difference
 from zoo.params import Params, mapped, stack
+from zoo.state_dicts import tensors_of
 from zoo.store.zoo import Zoo
 from zoo.views import PopulationLike
 
 Shapes = Mapping[str, tuple[int, ...]]
 Given = Mapping[str, Any] | Sequence[Mapping[str, Any]] | pd.DataFrame | PopulationLike
-COUNTER = "num_batches_tracked"
-"""What modules of torch count in training, and no function of theirs reads."""
 
 
 def populations_of(given: object) -> list[PopulationLike]:
@@ -111,8 +108,10 @@ def params_of(given: object, spaces: Sequence[Shapes], dtype: torch.dtype) -> Pa
         ValueError: If it is something else, holds no network, or networks differ in their tensors.
     """
     if isinstance(given, list | tuple):
-        return _stacked([_tensors(each, dtype, f"network {at}") for at, each in enumerate(given)])
-    params = _tensors(given, dtype, "networks")
+        return _stacked(
+            [tensors_of(each, dtype, f"network {at}", _HELD) for at, each in enumerate(given)]
+        )
+    params = tensors_of(given, dtype, "networks", _HELD)
     if {name: tuple(tensor.shape) for name, tensor in params.items()} in list(map(dict, spaces)):
         return mapped(lambda tensor: tensor[None], params)
     _check_count(*(len(tensor) for tensor in params.values() if tensor.dim()))
@@ -134,43 +133,10 @@ def _stacked(networks: list[Params]) -> Params:
     return stack(networks)
 
 
-def _tensors(given: object, dtype: torch.dtype, what: str) -> Params:
-    """The tensors of a mapping by their names."""
-    if not isinstance(given, Mapping):
-        hint = "; take its state_dict()" if isinstance(given, nn.Module) else ""
-        raise ValueError(
-            f"{what}: expected a dict of tensors by name, a list of such, a population or {_ZOO}; "
-            f"got {type(given).__name__}{hint}"
-        )
-    return {
-        str(name): _tensor(value, dtype, f"{what}, {name!r:.200}")
-        for name, value in given.items()
-        if not str(name).endswith(COUNTER)
-    }
-
-
-def _tensor(value: object, dtype: torch.dtype, what: str) -> Tensor:
-    """One tensor of a floating type."""
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize <= 8:
-        native = value.astype(value.dtype.newbyteorder("="), order="C", subok=False)
-        return torch.from_numpy(native).to(dtype)
-    if (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.layout == torch.strided
-        and not value.is_meta
-    ):
-        return value.detach().to(dtype)
-    kind = f" of {value.dtype}" if isinstance(value, Tensor | np.ndarray) else ""
-    raise ValueError(
-        f"{what}: expected a dense tensor or numpy array of a floating type, float16 to float64, "
-        f"got {type(value).__name__}{kind}"
-    )
-
-
 def _check_count(*counts: int) -> None:
     if 0 in counts or not counts:
         raise ValueError("networks: expected at least one, got none")
 
 
 _ZOO = "a zoo that has one population"
+_HELD = f"a dict of tensors by name, a list of such, a population or {_ZOO}"

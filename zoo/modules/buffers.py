@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from zoo.architectures.base import Inputs, arguments
 from zoo.architectures.draws import Draw, GivenDraws
 from zoo.modules.function import in_training_mode
+from zoo.state_dicts import counts_batches
 
 
 def set_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -105,9 +106,8 @@ def moved_buffers(module: nn.Module, example_inputs: Inputs, draw: Draw) -> list
 
 def is_counter(module: nn.Module, name: str) -> bool:
     """Whether a buffer only counts the batches of a norm."""
-    owner, _, attribute = name.rpartition(".")
-    is_norm = isinstance(module.get_submodule(owner), _NormBase)
-    return is_norm and attribute == "num_batches_tracked"
+    owner = module.get_submodule(name.rpartition(".")[0])
+    return isinstance(owner, _NormBase) and counts_batches(name)
 
 
 def _floating(name: str, buffer: Tensor, why: str) -> str:
