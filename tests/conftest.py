@@ -1,10 +1,13 @@
 """What every test starts from."""
 
+import functools
+import gc
 import random
 
 import pytest
 import torch
 from hypothesis import settings
+from torch._export import utils as exporting
 
 from tests import cost
 from zoo import imports
@@ -38,6 +41,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     draw = random.Random(seed)
     place_of_file = {path: draw.random() for path in sorted({item.path for item in items})}
     items.sort(key=lambda item: (place_of_file[item.path], draw.random()))
+
+
+def pytest_collection_finish() -> None:
+    """The libraries are imported: the collector of garbage need not look through them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_listed_once():
+    """torch lists those of all libraries 50 times for each module that is exported.
+
+    No test adds one.
+    """
+    listed = "_materialize_cpp_cia_ops"
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(exporting, listed):
+            patch.setattr(exporting, listed, functools.cache(getattr(exporting, listed)))
+        yield
 
 
 @pytest.fixture
