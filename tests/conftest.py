@@ -3,6 +3,7 @@
 import functools
 import gc
 import random
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -11,6 +12,16 @@ from torch._export import utils as exporting
 
 from tests import cost
 from zoo import imports
+
+IMPORTED = (
+    "data_gen.generation",
+    "hypothesis",
+    "metanet.estimator",
+    "pandas",
+    "pytest",
+    "sklearn.datasets",
+    "studies.learnability.study",
+)
 
 # The same examples in every run, and no clock: the machine may be busy. `--hypothesis-profile=deep`
 # is what `make test-deep` asks for.
@@ -60,6 +71,17 @@ def _operators_are_listed_once():
     with pytest.MonkeyPatch.context() as patch:
         if hasattr(exporting, listed):
             patch.setattr(exporting, listed, functools.cache(getattr(exporting, listed)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_start_with_what_tests_import():
+    """The server that forks processes imports once what each of them would import by itself."""
+    preload = forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            forkserver, "set_forkserver_preload", lambda names: preload([*names, *IMPORTED])
+        )
         yield
 
 

@@ -39,11 +39,8 @@ def test_compiled_order_is_the_same():
     kernels = Kernels(
         *(torch.compile(f, dynamic=True, fullgraph=True) for f in (round_tables, feistel))
     )
-    for networks, low, high, width in (
-        (7, 100, 1200, 500),
-        (3, 3000, 9000, 700),
-        (5, 1297, 1298, 900),
-    ):
+    # Two to three passes, and never as many as rounds: one compiled form serves both.
+    for networks, low, high, width in ((7, 1297, 1298, 900), (3, 300, 1200, 500)):
         generator = torch.Generator().manual_seed(networks)
         length = torch.randint(low, high, (networks,), generator=generator)
         position = torch.arange(5000, 5000 + width).expand(networks, -1)
@@ -65,7 +62,8 @@ def test_compiled_order_is_the_same():
     ],
 )
 def test_compiled_step_is_the_same(name, kind, optimizer, tmp_path):
-    job = make_job((ARCHITECTURES | TWINS)[name][0], KINDS[kind], optimizer, "cosine")
+    task = {"name": "digits", "train_size": 40, "test_size": 40}  # scored by one compiled form
+    job = make_job((ARCHITECTURES | TWINS)[name][0], KINDS[kind], optimizer, "cosine", task=task)
     results = []
     for compiled in (False, True):
         worker = ShardWorker(

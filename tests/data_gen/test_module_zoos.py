@@ -131,14 +131,18 @@ def test_with_the_module_networks_do_what_their_rows_say(original, kind):
         one = {name: tensor[i] for name, tensor in params.items()}
         right = population.architecture.apply(one, task.inputs(task.test.x)).argmax(1)
         assert (right == task.test.y).double().mean().item() == table.test_accuracy[i]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imports, "_allowed", {ROOM})  # a trusted name needs no `modules`
-        trusted = zoo.load(original)[kind]
-        assert trusted.architecture.space == population.space
-    assert standard_space(trusted) == zoo.load(original)["standard"].space
+
+
+def test_a_module_is_found_by_its_trusted_name_or_given_as_an_architecture(original, monkeypatch):
+    """As a class it is given above. The standard network is told for an asymmetric one, too."""
+    z = zoo.load(original)
     architecture = zoo.from_module(Net, torch.randn(2, 1, 8, 8))
-    again = zoo.load(original, modules={kind: architecture})[kind].architecture
-    assert again.space == population.space
+    given = zoo.load(original, modules={"w": architecture})["w"]
+    assert given.architecture.space == z["w"].space
+    monkeypatch.setattr(imports, "_allowed", {ROOM})  # a trusted name needs no `modules`
+    trusted = zoo.load(original)["sigma"]
+    assert trusted.architecture.space == z["sigma"].space
+    assert standard_space(trusted) == z["standard"].space
 
 
 def test_asymmetry_of_a_module_is_that_of_its_twin(original):

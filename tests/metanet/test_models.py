@@ -8,7 +8,9 @@ from metanet import METANETS
 from metanet.contract import InputSpec
 from metanet.layers import pooled_relu
 from metanet.layers.pooled_relu import mean_relu
+from metanet.models.table import build
 from metanet.testing import random_population
+from metanet.train import _decay_groups
 from tests.reference import metanet_models as slow
 
 POPULATION = random_population()
@@ -83,3 +85,27 @@ def test_sizes_are_options():
 def test_hparams_needs_hyperparameters():
     with pytest.raises(ValueError, match="no hyperparameter columns"):
         METANETS["hparams"](SPEC)
+
+
+@pytest.mark.parametrize(
+    ("model", "module", "most", "why"),
+    [
+        ("tokens", "tokens", 30, r"tokens: \d+ tokens a network; expected at most 10"),
+        ("gmn", "mixed_gmn", 30, f"gmn: networks of {2 * D} params; expected at most 30"),
+    ],
+)
+def test_networks_too_large_are_refused(model, module, most, why, monkeypatch):
+    monkeypatch.setattr(f"metanet.models.{module}.MAX_SIZE", most)
+    with pytest.raises(ValueError, match=why):
+        build(model, [SPEC] * (1 if model == "tokens" else 2), {})
+
+
+def test_an_unknown_preset_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match=r"'nfn' has no preset 'lim'; its presets are \['"):
+        build("nfn", [SPEC], {"preset": "lim"})
+
+
+def test_parameters_that_do_not_learn_are_in_no_group_of_the_optimizer():
+    module = nn.Linear(3, 2)
+    module.weight.requires_grad_(False)
+    assert [group["params"] for group in _decay_groups(module, 0.1)] == [[], [module.bias]]

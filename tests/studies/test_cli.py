@@ -51,6 +51,15 @@ def test_every_command_has_help(command):
     assert "Usage:" in run(*command, "--help")
 
 
+def test_a_plugin_is_imported_before_the_command_runs(tiny_zoo, tmp_path, monkeypatch):
+    (tmp_path / "plugin_of_the_command.py").write_text("print('a plugin is here')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    text = run("--plugin", "plugin_of_the_command", "info", tiny_zoo)
+    assert text.index("a plugin is here") < text.index("2 populations")
+    sys.modules.pop("plugin_of_the_command")
+
+
 def test_info_shows_every_population(tiny_zoo):
     text = run("info", tiny_zoo)
     for word in (

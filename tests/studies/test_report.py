@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from studies.common import runner
 from studies.common.figures import STYLE, plain_ticks
 from studies.common.page import figure, table_text
-from studies.learnability.report import main_metanets
+from studies.learnability.report import _curves, main_metanets
 from studies.learnability.study import STUDY
 from studies.learnability.summary import average_seeds, largest
 from studies.learnability.tables import score_tables
@@ -122,7 +123,7 @@ def test_the_report_says_what_was_measured_and_how(study, page):
 def test_names_are_escaped(tiny_zoo, tmp_path, counted_fit):
     zoo = tmp_path / "<script>alert(1)<"
     shutil.copytree(tiny_zoo, zoo)
-    config = config_for(zoo)
+    config = config_for(zoo, num_train=[10], seeds=[0])
     page = read_page(write_report(config, run(config, tmp_path, quiet=True), tmp_path))
     assert "<script>alert(1)<" in "".join(page.text)
     assert "script" not in page.tags
@@ -185,6 +186,29 @@ def test_the_main_metanets_are_the_flat_one_and_the_best(study):
     assert main_metanets(best) == ["mlp", "gbm"]
     best["r2"] = best["metanet"].map({"hparams": 0.9, "mlp": 0.7, "gbm": np.nan})
     assert main_metanets(best)[0] == "mlp"
+
+
+def test_treated_metanets_have_learning_curves_where_there_are_several_sizes(study, monkeypatch):
+    _, rows, _ = study
+    drawn = []
+    monkeypatch.setattr("studies.learnability.report.figure", lambda _, caption: caption)
+    monkeypatch.setattr(
+        "studies.learnability.report.plot_curves",
+        lambda lines, *how: drawn.append((set(lines["metanet"]), set(lines["treatment"]), how)),
+    )
+    rows = rows.query("target == 'test_loss'")
+    treated = [
+        rows.query("metanet == 'mlp'").assign(treatment="augment"),
+        rows.query("metanet == 'gbm' and num_train == 10").assign(treatment="align"),
+    ]
+    captions = _curves(average_seeds(pd.concat([rows, *treated])))
+    everyone = {"hparams", "mlp", "gbm"}
+    assert drawn == [
+        (everyone, {"none"}, ("r2",)),
+        (everyone, {"none"}, ("kendall_tau",)),
+        ({"mlp"}, {"none", "augment"}, ("r2", "population", "treatment")),
+    ]
+    assert captions[-1].startswith("mlp: R² with each treatment")
 
 
 @pytest.mark.parametrize("plain", [True, False])
