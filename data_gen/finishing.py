@@ -1,10 +1,8 @@
 """The end of a generation: constants, card and manifest of a complete zoo."""
 
 import json
-import platform
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data_gen.columns import job_columns
@@ -13,11 +11,9 @@ from data_gen.folder import check_described, constants_attributes, has_constants
 from data_gen.planning import Plan
 from data_gen.table import full_table
 from zoo.architectures.base import Architecture
-from zoo.sharing.card import render_card
-from zoo.store.atomic import sha256, write_text
 from zoo.store.entries import DEFAULT, ShardEntry, TaskEntry, default_splitting
-from zoo.store.hdf5 import write_columns
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, Manifest, PopulationEntry
+from zoo.store.manifest import Manifest, PopulationEntry
+from zoo.writing.finishing import environment, file_entry, write_constants, write_manifest
 
 
 def finish(out: Path, job: Job, planned: Plan) -> Path:
@@ -44,15 +40,10 @@ def finish(out: Path, job: Job, planned: Plan) -> Path:
         ),
         columns=job_columns(job, task.kind, full_table(job, task, torch.arange(1))),
         paired=True,
-        environment={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
+        environment=environment(),
         populations={name: _population_entry(out, job, name, planned) for name in job.populations},
     )
-    write_text(out / CARD_NAME, render_card(out, manifest))
-    write_text(out / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+    write_manifest(out, manifest)
     return out
 
 
@@ -68,8 +59,8 @@ def _population_entry(out: Path, job: Job, name: str, planned: Plan) -> Populati
         space=json.loads(architecture.space.to_json()),
         splittings={DEFAULT: default_splitting(job.split.counts(job.count))},
         constants=constants,
-        shards={s.path(): _shard_entry(out / s.path(), s.count) for s in shards},
-        trajectory={s.path(True): _shard_entry(out / s.path(True), s.count) for s in kept},
+        shards={s.path(): file_entry(out / s.path(), s.count) for s in shards},
+        trajectory={s.path(True): file_entry(out / s.path(True), s.count) for s in kept},
     )
 
 
@@ -81,11 +72,5 @@ def _constants_entry(
         return None
     path = out / "constants" / f"{name}.h5"
     if not has_constants(path, name, job):
-        tensors = architecture.constants.items()
-        arrays = {tensor: np.atleast_1d(value.numpy()) for tensor, value in tensors}
-        write_columns(path, arrays, constants_attributes(name, job), equal_rows=False)
-    return _shard_entry(path, len(architecture.constants))
-
-
-def _shard_entry(path: Path, rows: int) -> ShardEntry:
-    return ShardEntry(rows=rows, bytes=path.stat().st_size, sha256=sha256(path))
+        write_constants(path, architecture.constants, constants_attributes(name, job))
+    return file_entry(path, len(architecture.constants))

@@ -1,30 +1,20 @@
 """The folder of a zoo while it is made: whose it is, who writes to it, what is there already."""
 
-import errno
-import fcntl
 import json
 import os
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_gen.config import Job
-from data_gen.shard import Shard
 from zoo.store.atomic import write_text
 from zoo.store.bounds import check_bytes, inside, read_json
-from zoo.store.manifest import CARD_NAME, MANIFEST_NAME, read_manifest
-from zoo.store.mapped import StoreError, open_mapped
+from zoo.store.manifest import MANIFEST_NAME, read_manifest
+from zoo.store.mapped import StoreError
+from zoo.writing.claims import LOCK_NAME, TEMPORARY, locked
+from zoo.writing.shards import Shard, has_attributes
 
 JOB_NAME = ".job.json"
-_LOCK_NAME = ".lock"
-_TEMPORARY = re.compile(
-    r"\.(?P<name>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8}\.tmp"
-)  # as zoo.store.atomic.temporary_path makes them
-_OURS = re.compile(
-    rf"{re.escape(JOB_NAME)}|{re.escape(CARD_NAME)}|{re.escape(MANIFEST_NAME)}|[a-z0-9_-]+\.h5"
-)
 
 
 def check_owner(out: Path, job: Job) -> None:
@@ -57,8 +47,8 @@ def check_owner(out: Path, job: Job) -> None:
 
 def _is_ours(name: str) -> bool:
     """Whether a run killed before it wrote `.job.json` may have left a file of this name."""
-    return name == _LOCK_NAME or (
-        name.startswith(f".{JOB_NAME}.") and _TEMPORARY.fullmatch(name) is not None
+    return name == LOCK_NAME or (
+        name.startswith(f".{JOB_NAME}.") and TEMPORARY.fullmatch(name) is not None
     )
 
 
@@ -118,9 +108,6 @@ def claimed(
 ) -> Iterator[None]:
     """Make the folder of a zoo or check whose it is, and keep others from writing to it meanwhile.
 
-    Locks are the kernel's, so a killed process holds none. What killed processes have left behind
-    is removed.
-
     Args:
         out: The folder.
         job: The job.
@@ -136,63 +123,9 @@ def claimed(
             it.
     """
     check_owner(out, job)
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(
-        out / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
-    )
-    try:
-        is_locked = _lock(descriptor, out, number)
-        removed = (None if number is None else paths) if is_locked else ()
-        try:
-            _remove_left_overs(out, removed)
-            claim(out, job)
-            yield
-        finally:
-            _remove_left_overs(out, removed)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, out: Path, number: int | None) -> bool:
-    """Lock all bytes of the lock file, or the one of a shard; whether there are locks at all."""
-    place = (0, 0) if number is None else (1, number)  # length, where 0 is all, and start
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            what = "this folder" if number is None else "this folder or this shard"
-            advice = "wait until it has ended, or choose another --out"
-            raise ValueError(f"{out}: another process writes to {what}; {advice}") from error
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-            raise
-        print(
-            f"{out}: no locks on this file system; "
-            "do not run generate-zoo on this folder twice at once",
-            file=sys.stderr,
-        )
-        return False
-    return True
-
-
-def _remove_left_overs(out: Path, paths: Sequence[str] | None) -> None:
-    """Remove temporary files of processes that are no more: for certain files, or for all."""
-    for path in (*out.glob(".*.tmp"), *out.glob("*/.*.tmp")):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match and _OURS.fullmatch(match["name"]) and not _is_alive(int(match["pid"])):
-            name = str(path.with_name(match["name"]).relative_to(out))
-            if paths is None or name in paths:
-                path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether another process of this machine has this number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        return True
-    return pid != os.getpid()
+    with locked(out, number, paths):
+        claim(out, job)
+        yield
 
 
 def is_complete(out: Path, shard: Shard, job: Job) -> bool:
@@ -206,8 +139,8 @@ def is_complete(out: Path, shard: Shard, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for it.
     """
-    expected = shard.attributes(job)
-    return all(_has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
+    expected = shard.attributes(job.sha256)
+    return all(has_attributes(out / path, expected) for path in shard.paths(job.checkpoints > 0))
 
 
 def check_described(out: Path, job: Job) -> None:
@@ -254,11 +187,4 @@ def has_constants(path: Path, population: str, job: Job) -> bool:
     Returns:
         Whether nothing has to be done for them.
     """
-    return _has_attributes(path, constants_attributes(population, job))
-
-
-def _has_attributes(path: Path, expected: Mapping[str, str | int]) -> bool:
-    try:
-        return expected.items() <= open_mapped(path).map.attributes.items()
-    except StoreError:
-        return False
+    return has_attributes(path, constants_attributes(population, job))

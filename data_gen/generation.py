@@ -15,10 +15,11 @@ from data_gen.executors.progress import show_progress
 from data_gen.finishing import finish
 from data_gen.folder import check_described, check_owner, claimed, is_complete
 from data_gen.planning import Plan, make_plan
-from data_gen.shard import Shard, ShardWorker
+from data_gen.shard import ShardWorker
 from data_gen.training.compilation import compiler_works
 from zoo.imports import allow
 from zoo.options import Count, Natural, checked
+from zoo.writing.shards import Shard
 
 
 @checked

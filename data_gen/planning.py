@@ -1,19 +1,17 @@
 """What a job comes to: its task, its architectures and its shards."""
 
-from math import ceil
 from typing import NamedTuple
 
 import torch
 
 from data_gen.config import Job
 from data_gen.populations import build_population
-from data_gen.shard import Shard
 from data_gen.table import full_table
 from data_gen.tasks.data import Task
 from data_gen.tasks.task import load_task
 from zoo.architectures.base import Architecture
+from zoo.writing.shards import MAX_SHARD_BYTES, Shard, divide
 
-_MAX_SHARD_BYTES = 256 * 10**6
 _MAX_NETWORK_BYTES = 4 * 10**9
 
 
@@ -112,14 +110,6 @@ def plan(job: Job, architectures: dict[str, Architecture]) -> list[Shard]:
                 f"population {name!r}: a network and its {job.checkpoints} checkpoints take "
                 f"{row_bytes} bytes, expected at most {_MAX_NETWORK_BYTES}: set fewer checkpoints"
             )
-        most = max(1, min(job.shard_size, _MAX_SHARD_BYTES // row_bytes))
-        start = 0
-        for split, count in job.split.counts(job.count).items():
-            of = ceil(count / most)
-            first = start
-            for k in range(of):
-                stop = start + round((k + 1) * count / of)
-                shards.append(Shard(name, split, k, of, first, stop))
-                first = stop
-            start += count
+        most = max(1, min(job.shard_size, MAX_SHARD_BYTES // row_bytes))
+        shards += divide(name, job.split.counts(job.count), most)
     return shards

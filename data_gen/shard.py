@@ -28,48 +28,9 @@ from zoo.conservation.laws import Law
 from zoo.imports import Trust
 from zoo.params import Params, select, stack
 from zoo.store.hdf5 import write_columns
+from zoo.writing.shards import Shard
 
 _SHARED_IN_LOCK_STEP = ("optimizer", "schedule", "batch_size")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file to be written: networks `start` to `stop - 1` of a population."""
-
-    population: str
-    split: str
-    number: int
-    of: int
-    start: int
-    stop: int
-
-    @property
-    def count(self) -> int:
-        """Number of its networks."""
-        return self.stop - self.start
-
-    @property
-    def name(self) -> str:
-        """File name inside the population's folder."""
-        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.h5"
-
-    def path(self, trajectory: bool = False) -> str:
-        """Path relative to the zoo."""
-        return f"{self.population}{'.trajectory' if trajectory else ''}/{self.name}"
-
-    def paths(self, trajectory: bool) -> tuple[str, ...]:
-        """Paths of all its files relative to the zoo, with or without checkpoints."""
-        return (self.path(), self.path(True)) if trajectory else (self.path(),)
-
-    def attributes(self, job: Job) -> dict[str, str | int]:
-        """Metadata of its files."""
-        return {
-            "population": self.population,
-            "split": self.split,
-            "shard": self.number,
-            "shards": self.of,
-            "config_sha256": job.sha256,
-        }
 
 
 @dataclass
@@ -155,7 +116,7 @@ class ShardWorker:
         """
         ids = torch.arange(shard.start, shard.stop)
         table, params, trajectory = self.train(shard.population, ids, report)
-        attributes = shard.attributes(self.job)
+        attributes = shard.attributes(self.job.sha256)
         if trajectory:
             steps = checkpoint_steps(self.job.checkpoints, table["steps"])
             moments = {"network_id": table["network_id"], "checkpoint_steps": steps}

@@ -26,8 +26,10 @@ DOORS = {
         "from_module": "zoo.tracing.builders",
         "import_plugin": "zoo.imports",
         "load": "zoo.store.zoo",
+        "population": "zoo.writing.memory",
         "sample": "zoo.symmetry.action",
         "trace": "zoo.tracing.tracer",
+        "write": "zoo.writing.on_disk",
     },
     "data_gen": {
         "Job": "data_gen.config",

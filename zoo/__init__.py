@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zoo.tracing.builders import from_module
     from zoo.tracing.tracer import trace
     from zoo.weight_space import NeuronGroup, WeightSpace
+    from zoo.writing.memory import population
+    from zoo.writing.on_disk import write
 
 __all__ = [
     "ARCHITECTURES",
@@ -33,8 +35,10 @@ __all__ = [
     "from_module",
     "import_plugin",
     "load",
+    "population",
     "sample",
     "trace",
+    "write",
 ]
 
 _MODULES = {
@@ -52,8 +56,10 @@ _MODULES = {
     "from_module": "zoo.tracing.builders",
     "import_plugin": "zoo.imports",
     "load": "zoo.store.zoo",
+    "population": "zoo.writing.memory",
     "sample": "zoo.symmetry.action",
     "trace": "zoo.tracing.tracer",
+    "write": "zoo.writing.on_disk",
 }
 _ROOMS = (
     "architectures",
@@ -73,6 +79,7 @@ _ROOMS = (
     "tracing",
     "views",
     "weight_space",
+    "writing",
 )
 
 

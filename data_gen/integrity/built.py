@@ -64,7 +64,7 @@ def compare_with_architecture(
         File and difference. A population that cannot be built raises ValueError.
     """
     entry = manifest.populations[name]
-    if not _is_known(entry):
+    if not _is_known(entry) or not may_be_built(entry):
         return
     space, standard = entry.weight_space, _standard(manifest, entry).space
     tensors = {key: torch.from_numpy(array) for key, array in constants.items()}
@@ -122,7 +122,7 @@ _RIGID = NeuronGroup(1, permutable=False)
 
 
 def _why_unproved(manifest: Manifest, entry: PopulationEntry) -> str | None:
-    if not _is_known(entry):
+    if not _is_known(entry) or not may_be_built(entry):
         return "the zoo does not say what its networks compute"
     if entry.constants is not None:
         return "its constants may break what the architecture has"

@@ -15,8 +15,8 @@ from data_gen.folder import check_described, claimed, differing_keys, is_complet
 from data_gen.generation import missing_shards
 from data_gen.integrity.justified import check_mergeable
 from data_gen.planning import make_plan
-from data_gen.shard import Shard
 from zoo.store.atomic import atomic_write, sha256
+from zoo.writing.shards import Shard
 
 
 def merge_zoos(out: str | Path, sources: Sequence[str | Path]) -> list[Shard]:

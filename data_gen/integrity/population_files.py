@@ -12,7 +12,7 @@ from data_gen.config import Job
 from data_gen.integrity.built import compare_with_architecture, compare_with_job
 from zoo.store.bounds import MANIFEST_NAME, check_bytes
 from zoo.store.columns import has_diverged, read_columns
-from zoo.store.entries import DEFAULT, SPLITS, ColumnEntry, ShardEntry, splitting_digest
+from zoo.store.entries import DEFAULT, SPLITS, ShardEntry, splitting_digest
 from zoo.store.manifest import Manifest, PlannedFile, PopulationEntry
 from zoo.store.mapped import MappedFile, StoreError, escape
 from zoo.store.schema import METRIC, QUANTITY, RESIDUAL, check_constants, check_shard
@@ -168,7 +168,7 @@ class PopulationCheck:
             values = columns[name]
             if column.role == "metric":
                 values = values[~diverged]
-            if why := _wrong_values(values, column):
+            if why := column.fault_of(values):
                 yield f"{name!r} has {why}"
 
     def _check_ends(self, checked: MappedFile, last: MappedFile) -> Iterator[str]:
@@ -203,19 +203,6 @@ class PopulationCheck:
             for group in self.manifest.columns_of("group"):
                 if torn := _groups_in_two(self.table[group], rows):
                     yield f"{where}: group {group!r} {torn!r:.100} lies in two splits"
-
-
-def _wrong_values(values: np.ndarray, column: ColumnEntry) -> str | None:
-    """What is wrong with values of a column, None if nothing is."""
-    if column.dtype == "text":
-        may_be_empty = column.nullable or column.role == "splitting"
-        return "empty texts" if not may_be_empty and (values == "").any() else None
-    if column.nullable:
-        values = values[~np.isnan(values)]
-    low, high = column.bounds
-    if (np.isfinite(values) & (values >= low) & (values <= high)).all():
-        return None
-    return f"values that are not finite, or not from {low:g} to {high:g}"
 
 
 def _groups_in_two(groups: np.ndarray, rows: dict[str, np.ndarray]) -> object:

@@ -29,8 +29,9 @@ from data_gen.executors.scheduler import (
     run_in_pool,
 )
 from data_gen.generation import generate
-from data_gen.shard import Shard, ShardWorker
+from data_gen.shard import ShardWorker
 from tests.data_gen.jobs import tiny_job, visible
+from zoo.writing.shards import Shard
 
 SHARDS = [
     Shard("standard", "train", number, 4, 10 * number, 10 * number + 10) for number in range(4)

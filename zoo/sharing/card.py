@@ -100,9 +100,9 @@ def _task(manifest: Manifest) -> str:
 
 
 def _license(manifest: Manifest) -> str:
-    if manifest.source is None:
-        return _LICENSE
-    return manifest.source.license or "unknown"
+    if manifest.source is not None:
+        return manifest.source.license or "unknown"
+    return "unknown" if manifest.config is None else _LICENSE
 
 
 def digest_of(files: Mapping[str, ShardEntry]) -> str:
@@ -190,7 +190,7 @@ def _hyperparameters(manifest: Manifest, table: pd.DataFrame) -> list[str]:
         else:
             counts = values.astype(str).value_counts().sort_index()
             spread = [_code(counts.to_dict()) + " | |"]
-        rows.append((_code(name), _code(given.get(name)), *spread))
+        rows.append((_code(name), _code(given.get(name, "as found")), *spread))
     head = "| name | distribution | least | median | most |\n|---|---|---|---|---|"
     return [f"## Hyperparameters\n\n{_table(head, rows)}"] if rows else []
 

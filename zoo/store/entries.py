@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch.utils._pytree import tree_leaves
 
@@ -145,6 +145,18 @@ class ColumnEntry(StrictModel):
         """The range with infinities where it is open."""
         low, high = self.range
         return -math.inf if low is None else low, math.inf if high is None else high
+
+    def fault_of(self, values: Shaped[np.ndarray, " N"]) -> str | None:
+        """What is wrong with values of the column, None if nothing is."""
+        if self.dtype == "text":
+            may_be_empty = self.nullable or self.role == "splitting"
+            return "empty texts" if not may_be_empty and (values == "").any() else None
+        if self.nullable:
+            values = values[~np.isnan(values)]
+        low, high = self.bounds
+        if (np.isfinite(values) & (values >= low) & (values <= high)).all():
+            return None
+        return f"values that are not finite, or not from {low:g} to {high:g}"
 
 
 class SplittingEntry(StrictModel):

@@ -13,7 +13,14 @@ from zoo.params import Params
 from zoo.store.entries import InputEntry, TaskEntry
 from zoo.store.manifest import PopulationEntry
 from zoo.store.mapped import StoreError
-from zoo.tracing.builders import Builder, Recipe, architecture_of, recipe_of, with_sigma
+from zoo.tracing.builders import (
+    Builder,
+    Recipe,
+    architecture_of,
+    function_of,
+    recipe_of,
+    with_sigma,
+)
 from zoo.weight_space import WeightSpace
 
 
@@ -46,6 +53,8 @@ def restored(
 def _restored(
     module: Builder | Architecture, entry: PopulationEntry, task: TaskEntry, constants: Params
 ) -> Architecture:
+    if isinstance(module, Architecture) and function_of(module).build is None:
+        return _with_space(module, entry.weight_space, constants)  # it was traced as it is
     if isinstance(module, Architecture):
         recipe = recipe_of(module)
     else:
@@ -55,7 +64,12 @@ def _restored(
     if options.pop("kind", None) == "sigma":
         recipe = recipe._replace(change=with_sigma(recipe.example_inputs, options))
     ours = architecture_of(recipe._replace(buffers=constants_of(constants, "buffer")))
-    space, statistics = entry.weight_space, tuple(constants_of(constants, "statistic"))
+    return _with_space(ours, entry.weight_space, constants)
+
+
+def _with_space(ours: Architecture, space: WeightSpace, constants: Params) -> Architecture:
+    """An architecture with the stored space and constants, which must be those of its module."""
+    statistics = tuple(constants_of(constants, "statistic"))
     if ours.space.tensors != space.tensors or ours.space.shapes != space.shapes:
         raise ValueError(_difference(ours.space, space))
     if ours.statistics != statistics:

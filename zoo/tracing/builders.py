@@ -133,7 +133,7 @@ def architecture_of(recipe: Recipe) -> Architecture:
         draw=function.draw,
         forward=function.forward,
         forward_training=function.forward_training,
-        constants=constants | _constant_buffers(function),
+        constants=constants | constant_buffers(function),
     )
     return _tried(architecture, recipe.example_inputs)
 
@@ -250,7 +250,7 @@ def with_sigma(example_inputs: Inputs, options: Mapping[str, Any]) -> Callable[.
     return change
 
 
-def _constant_buffers(function: ModuleFunction) -> Params:
+def constant_buffers(function: ModuleFunction) -> Params:
     """Buffers that all networks share, in the types that files have."""
     constants = {}
     for name, buffer in function.module.named_buffers():

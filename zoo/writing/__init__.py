@@ -1,0 +1,1 @@
+"""How zoos are written: folders claimed, tables typed, networks read, shards and manifests."""
