@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_gen.executors.failures import NoProcess
+from studies.commands.importing import import_group
 from studies.commands.settings import check_place, parse_setting
 from studies.commands.study import FILE, FOLDER, study_commands
 
@@ -310,6 +311,7 @@ def study() -> None:
     """
 
 
+main.add_command(import_group)
 for _command in study_commands():
     study.add_command(_command)
 

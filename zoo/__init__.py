@@ -66,6 +66,7 @@ _ROOMS = (
     "config",
     "conservation",
     "dynamics",
+    "importers",
     "imports",
     "modules",
     "options",

@@ -68,7 +68,8 @@ def compare_with_architecture(
         return
     space, standard = entry.weight_space, _standard(manifest, entry).space
     tensors = {key: torch.from_numpy(array) for key, array in constants.items()}
-    rebuild(entry.description(manifest.task), space, tensors)
+    if "module" not in (entry.architecture or {}):
+        rebuild(entry.description(manifest.task), space, tensors)
     if space.tensors == standard.tensors:
         for key, group in space.groups.items():
             if _exceeds(group, standard.groups[key]):

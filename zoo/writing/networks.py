@@ -45,7 +45,10 @@ class Kind:
         """Name and options of the architecture, None if it is not known."""
         if self.architecture is None:
             return None
-        return self.architecture.description["architecture"]
+        described = self.architecture.description["architecture"]
+        if "module" in described:  # a module that code names, as jobs describe it
+            del described["name"]
+        return described
 
     def read(self, network: object, what: str) -> Params:
         """Read one network.

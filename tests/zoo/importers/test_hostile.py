@@ -1,0 +1,320 @@
+"""Files that mean harm: nothing runs, nothing leaves the file, and memory is bounded by it."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.importers.checkpoint import Checkpoint
+from zoo.importers.table import read_checkpoint
+from zoo.store.mapped import StoreError
+
+LIMIT = 2**24
+"""Bytes that reading a small file may take."""
+
+
+class Bomb:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, touched):
+        self.touched = touched
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.touched}",)
+
+
+def archive(content, path, **members):
+    """A file of `torch.save` with this pickle."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("model/data.pkl", content)
+        for name, data in members.items():
+            file.writestr(f"model/data/{name}", data)
+    return path
+
+
+def peak_of(function):
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def runs(opcodes, touched):
+    """Pickles that run `os.system` by each operation that calls."""
+    command = f"touch {touched}".encode()
+    text = b"X" + struct.pack("<I", len(command)) + command
+    return {
+        "reduce": b"\x80\x02cos\nsystem\n" + text + b"\x85R.",
+        "instance": b"(" + text + b"ios\nsystem\n.",
+        "object": b"(cos\nsystem\n" + text + b"o.",
+        "new": b"\x80\x02cos\nsystem\n" + text + b"\x85\x81.",
+        "new with keywords": b"\x80\x04cos\nsystem\n" + text + b"\x85}\x92.",
+        "by names on the stack": b"\x80\x04\x8c\x02os\x8c\x06system\x93" + text + b"\x85R.",
+        "build": b"\x80\x02cos\nsystem\n" + text + b"\x85R}b.",
+    }[opcodes]
+
+
+CALLS = ["reduce", "instance", "object", "by names on the stack", "build"]
+"""Those that run a function when Python's own unpickler meets them."""
+
+
+@pytest.mark.parametrize("call", [*CALLS, "new", "new with keywords"])
+def test_nothing_that_a_pickle_names_is_called(call, tmp_path):
+    touched = tmp_path / "touched"
+    content = runs(call, touched)
+    if call in CALLS:
+        with suppress(TypeError, AttributeError, ValueError):
+            pickle.loads(content)
+        assert touched.exists()  # the attack works where pickles are run
+        touched.unlink()
+    with pytest.raises(StoreError, match=r"expected a state dict"):
+        read_checkpoint(archive(content, tmp_path / "model.pt"))
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_bomb_beside_the_weights_is_a_record(is_zip, tmp_path):
+    touched, path = tmp_path / "touched", tmp_path / "model.pt"
+    value = {"state_dict": {"w": torch.ones(3)}, "bomb": Bomb(touched)}
+    torch.save(value, path, _use_new_zipfile_serialization=is_zip)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.tensors["w"].tolist() == [1, 1, 1]
+    assert checkpoint.record["bomb"].name.endswith(".system")
+    assert not touched.exists()
+
+
+def tensor_pickle(shape, strides, offset=0, kind="FloatStorage", size=4):
+    """A state dict of one tensor with this place in its storage."""
+
+    def number(value):
+        return (
+            b"J" + struct.pack("<i", value)
+            if value < 2**31
+            else b"\x8a\x08" + struct.pack("<q", value)
+        )
+
+    def many(values):
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    storage = (
+        b"(X\x07\0\0\0storagectorch\n"
+        + kind.encode()
+        + b"\nX\x01\0\0\x000X\x03\0\0\0cpu"
+        + number(size)
+        + b"tQ"
+    )
+    rebuilt = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + number(offset)
+        + many(shape)
+        + many(strides)
+        + b"\x89}tR"
+    )
+    return b"\x80\x02}X\x01\0\0\0w" + rebuilt + b"s."
+
+
+def test_the_planted_pickle_is_one(tmp_path):
+    path = archive(tensor_pickle([2, 2], [2, 1]), tmp_path / "a.pt", **{"0": bytes(16)})
+    assert np.array_equal(read_checkpoint(path).tensors["w"], np.zeros((2, 2)))
+
+
+PLACES = {
+    "more than the storage": ([3, 2], [2, 1], 0),
+    "behind its end": ([2, 2], [2, 1], 1),
+    "expanded a billion times": ([2**30], [0], 0),
+    "more than memory": ([2**40, 2**40], [1, 1], 0),
+    "a negative size": ([-1, 2], [2, 1], 0),
+    "a negative stride": ([2, 2], [-2, 1], 3),
+    "a negative offset": ([2, 2], [2, 1], -1),
+    "other strides than sizes": ([2, 2], [1], 0),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_tensors_lie_in_their_storage(case, tmp_path):
+    path = archive(tensor_pickle(*PLACES[case]), tmp_path / "a.pt", **{"0": bytes(16)})
+
+    def read():
+        with pytest.raises(StoreError, match="'w'"):
+            read_checkpoint(path)
+
+    assert peak_of(read) < LIMIT
+
+
+PICKLES = {
+    "a huge place of the memo": b"\x80\x02}r\xff\xff\xff\xff.",
+    "a huge text": b"\x80\x02X\xff\xff\xff\xff.",
+    "huge bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",
+    "a huge integer": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "deep lists": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
+    "tuples that double": b"\x80\x02K\x01" + b"2\x86" * 60 + b".",
+    "a tuple that is deep as a key": b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",
+    "no end": b"\x80\x02" + b"}0" * 1000,
+    "an empty stack": b"\x80\x020.",
+    "protocol 9": b"\x80\x09}.",
+    "an unknown operation": b"\x80\x02\xee.",
+    "appending to a number": b"\x80\x02K\x01K\x01a.",
+}
+
+
+@pytest.mark.parametrize("case", PICKLES)
+def test_pickles_that_would_fill_memory_or_stack(case, tmp_path):
+    path = archive(PICKLES[case], tmp_path / "a.pt")
+
+    def read():
+        with pytest.raises(StoreError, match=r"a\.pt"):
+            read_checkpoint(path)
+
+    assert peak_of(read) < 4 * LIMIT
+
+
+def test_zip_bombs(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("w.npy", bytes(2**28))
+
+    def read():
+        with pytest.raises(StoreError, match="zip bomb"):
+            read_checkpoint(path)
+
+    assert peak_of(read) < LIMIT
+
+
+def test_members_that_overlap_or_stand_twice(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("w.npy", b"x")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("w.npy", b"y")
+    with pytest.raises(StoreError, match="twice"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "a\\..\\b"])
+def test_names_in_archives_are_never_paths(name, tmp_path):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.npz"
+    content = io.BytesIO()
+    np.save(content, np.ones(3, np.float32))
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.npy", content.getvalue())
+    before = sorted(tmp_path.rglob("*"))
+    tensors = read_checkpoint(path).tensors
+    assert [array.tolist() for array in tensors.values()] == [[1, 1, 1]]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def tensors_file(path, header, content=b"", length=None):
+    raw = json.dumps(header).encode() if isinstance(header, dict) else header
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + content)
+    return path
+
+
+def of(start, end, shape=(1,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+HEADERS = {
+    "a gigabyte": ({"w": of(0, 4)}, 2**30, "header of at most"),
+    "longer than the file": ({"w": of(0, 4)}, 200, "header of at most"),
+    "no JSON": (b"{x", None, "a.safetensors"),
+    "deep JSON": (b'{"a":' * 5000 + b"1" + b"}" * 5000, None, "a.safetensors"),
+    "overlap": ({"w": of(0, 4), "v": of(2, 6)}, None, "where the one before it ends"),
+    "past the end": ({"w": of(0, 8, (2,))}, None, "of 4 bytes"),
+    "backwards": ({"w": of(4, 0)}, None, "offsets"),
+    "another shape": ({"w": of(0, 4, (2,))}, None, "expected 8 bytes, found 4"),
+    "a huge shape": ({"w": of(0, 4, (2**40, 2**40))}, None, "memory"),
+    "a type that is none": ({"w": of(0, 4, dtype="C64")}, None, "'C64'"),
+    "bytes left over": ({}, None, "a.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_headers_of_safetensors(case, tmp_path):
+    header, length, message = HEADERS[case]
+    path = tensors_file(tmp_path / "a.safetensors", header, bytes(4), length)
+
+    def read():
+        with pytest.raises(StoreError, match=message):
+            read_checkpoint(path)
+
+    assert peak_of(read) < LIMIT
+
+
+def test_a_hundred_thousand_keys(tmp_path):
+    state = dict.fromkeys((f"k{i}" for i in range(100_000)), torch.ones(1))
+    path = tmp_path / "a.pt"
+    torch.save(state, path)
+    assert len(read_checkpoint(path).tensors) == 100_000
+
+
+OTHERS = {
+    "nothing": (b"", "empty"),
+    "a page": (b"<html>not found</html>", "expected a checkpoint"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_files_of_something_else(case, tmp_path):
+    content, message = OTHERS[case]
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=message):
+        read_checkpoint(path)
+
+
+def test_a_whole_module_is_named_and_not_made(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(StoreError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):
+        read_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    state = {"w": torch.randn(3, 4), "b": torch.randn(3)}
+    torch.save({"state_dict": state, "epoch": 1}, folder / "a.pt")
+    torch.save(state, folder / "b.pt", _use_new_zipfile_serialization=False)
+    np.savez(folder / "c.npz", **{name: tensor.numpy() for name, tensor in state.items()})
+    tensors_file(folder / "d.safetensors", {"w": of(0, 16, (4,))}, bytes(16))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_cut_files(number, whole_files, tmp_path):
+    path = whole_files[number]
+    content = path.read_bytes()
+    for length in range(0, len(content), max(1, len(content) // 40)):
+        cut = tmp_path / path.name
+        cut.write_bytes(content[:length])
+        with pytest.raises(StoreError):
+            read_checkpoint(cut)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_flipped_bits_give_an_error_or_a_checkpoint(number, whole_files, tmp_path):
+    path = whole_files[number]
+    content = bytearray(path.read_bytes())
+    draws = np.random.default_rng(number)
+    for place, bit in zip(
+        draws.integers(0, len(content), 60), draws.integers(0, 8, 60), strict=True
+    ):
+        content[place] ^= 1 << int(bit)
+        damaged = tmp_path / path.name
+        damaged.write_bytes(content)
+        with suppress(StoreError):
+            assert isinstance(read_checkpoint(damaged), Checkpoint)
+        content[place] ^= 1 << int(bit)

@@ -1,0 +1,1 @@
+"""Files that others wrote: checkpoints of many formats, read as data; nothing of them is run."""
