@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 
 from zoo.importers.machine import Makers
 from zoo.importers.numbers import BFLOAT16, DTYPES, check_length, decoded, kind_of, shape_of
-from zoo.importers.passive import Passive
+from zoo.importers.passive import Passive, shown
 from zoo.store.file_map import refuse
 
 Array = Shaped[np.ndarray, "..."]
@@ -50,7 +50,7 @@ class Arrays:
 
     Args:
         storage: The bytes of a storage of torch by its key.
-        length: Bytes of the file, which bound those of its tensors.
+        length: Bytes of the file, unpacked, which bound those of its tensors.
         order: Byte order of its storages, as numpy writes it.
     """
 
@@ -58,6 +58,7 @@ class Arrays:
         self._storage = storage
         self._left = _TIMES * length
         self._order = order
+        self._contents: dict[str, memoryview] = {}
         self._built: dict[object, Array] = {}
         self.kinds: dict[str, None] = {}
 
@@ -111,7 +112,7 @@ class Arrays:
             refuse(f"{name!r:.200} is a tensor of type {storage!r:.80}; expected real numbers")
         shape, strides = shape_of(sizes, name), shape_of(steps, name)
         if len(shape) != len(strides) or type(offset) is not int or offset < 0:
-            refuse(f"{name!r:.200} lies at {offset!r:.80} with strides {strides}; shape {shape}")
+            refuse(f"{name!r:.200} lies at {shown(offset)} with strides {strides}; shape {shape}")
         place = (key, kind, offset, shape, strides)
         if place not in self._built:
             stored = self._stored(name, *place)
@@ -128,11 +129,17 @@ class Arrays:
         strides: tuple[int, ...],
     ) -> Array:
         """A tensor as it lies in its storage."""
-        content, dtype = self._storage(key), np.dtype(self._order + DTYPES[kind])
+        content, dtype = self._content(key), np.dtype(self._order + DTYPES[kind])
         _check_place(name, len(content) // dtype.itemsize, offset, shape, strides)
         self._spend(name, math.prod(shape) * dtype.itemsize)
         steps = tuple(stride * dtype.itemsize for stride in strides)
-        return np.ndarray(shape, dtype, content, offset * dtype.itemsize, steps)
+        start = offset * dtype.itemsize if math.prod(shape) else 0
+        return np.ndarray(shape, dtype, content, start, steps)
+
+    def _content(self, key: str) -> memoryview:
+        if key not in self._contents:
+            self._contents[key] = self._storage(key)
+        return self._contents[key]
 
     def _array(self, name: str, content: object, dtype: object, sizes: object, order: Any) -> Array:
         """An array of numpy."""
@@ -163,7 +170,7 @@ def _storage_of(reference: object, name: str) -> tuple[str, str]:
     if isinstance(reference, tuple) and len(reference) >= 5 and reference[0] == "storage":
         kind, key = reference[1], reference[2]
     if not isinstance(kind, Passive) or not isinstance(key, str):
-        refuse(f"{name!r:.200} refers to {reference!r:.80}; expected a storage of the file")
+        refuse(f"{name!r:.200} refers to {shown(reference)}; expected a storage of the file")
     return kind.name.rpartition(".")[2].removesuffix("Storage"), key
 
 

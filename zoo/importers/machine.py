@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
 
-from zoo.importers.passive import Passive
+from zoo.importers.passive import Passive, shown
 from zoo.store.file_map import refuse
 
 Makers = Mapping[str, Callable[[tuple[Any, ...]], object]]
@@ -69,14 +69,14 @@ class Machine:
     def known(self, module: object, name: object) -> Passive:
         """A global by its name."""
         if type(module) is not str or type(name) is not str or len(module + name) > _LONGEST_NAME:
-            refuse(f"a pickle names {module!r:.80} {name!r:.80}; expected two short texts")
+            refuse(f"a pickle names {shown(module)} {shown(name)}; expected two short texts")
         full = f"{module}.{name}"
         return self.globals.setdefault(full, Passive(full))
 
     def call(self, function: object, args: object) -> object:
         """What becomes of a call."""
         if not isinstance(function, Passive) or not isinstance(args, tuple):
-            refuse(f"a pickle calls {function!r:.80}; expected a global and a tuple")
+            refuse(f"a pickle calls {shown(function)}; expected a global and a tuple")
         if function.args is not None:
             return Passive("call", (function, *args))
         make = self.makers.get(function.name)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Shaped
 
+from zoo.importers.passive import shown
 from zoo.store.file_map import refuse
 
 DTYPES = {
@@ -74,7 +75,9 @@ def shape_of(sizes: object, name: str) -> tuple[int, ...]:
     if not isinstance(sizes, list | tuple) or len(sizes) > _MAX_RANK:
         refuse(f"{name!r:.200}: expected a shape of at most {_MAX_RANK} sizes")
     if not all(type(size) is int and 0 <= size <= _LARGEST for size in sizes):
-        refuse(f"{name!r:.200} has shape {sizes!r:.100}; expected natural numbers")
+        refuse(
+            f"{name!r:.200} has shape {', '.join(map(shown, sizes)):.100}; expected natural numbers"
+        )
     if math.prod(max(size, 1) for size in sizes) > _LARGEST:
         refuse(f"{name!r:.200} has shape {list(sizes)!r:.100}: more values than memory holds")
     return tuple(sizes)

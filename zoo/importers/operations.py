@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo.importers.machine import Machine
-from zoo.importers.passive import Passive
+from zoo.importers.passive import Passive, shown
 from zoo.importers.values import (
     F64,
     I32,
@@ -194,11 +194,16 @@ def _build(machine: Machine) -> None:
     if isinstance(owner, Passive) and owner.args is not None:
         owner.state = state
     elif not isinstance(owner, dict):
-        refuse(f"a pickle sets the state of {owner!r:.80}")
+        refuse(f"a pickle sets the state of {shown(owner)}")
 
 
 def _persistent(machine: Machine) -> None:
-    machine.external.append(machine.stack[-1])
+    """Refer to something outside: old files of torch have classes so, beside their source."""
+    reference = machine.stack[-1]
+    if isinstance(reference, tuple) and len(reference) > 1 and reference[0] == "module":
+        machine.stack[-1] = reference[1]
+    else:
+        machine.external.append(reference)
 
 
 OPERATIONS: dict[int, Callable[[Machine], None]] = {

@@ -36,6 +36,19 @@ class Passive:
         self.items.extend(values)
 
 
+def shown(value: object) -> str:
+    """A short text for errors; of what may be long, deep or itself, only its type.
+
+    Args:
+        value: Anything of a record.
+
+    Returns:
+        At most 80 characters.
+    """
+    is_short = isinstance(value, str | int | float | bytes | Passive | None)
+    return f"{value!r:.80}" if is_short else type(value).__name__
+
+
 def walk(root: object) -> Iterator[object]:
     """Everything in a record, each object once, however often it is held: records may hold cycles.
 

@@ -12,6 +12,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net")
 PREFIXES = ("module.", "_orig_mod.")
 """What `DataParallel` and `torch.compile` put before names."""
 _DEEPEST = 8
+_MOST_WRAPPERS = 32
 
 
 def take_state(
@@ -31,14 +32,14 @@ def take_state(
     Raises:
         FormatError: If there is no state dict, or a tensor that is not read.
     """
-    if isinstance(root, list | tuple) and root and depth < _DEEPEST and _holds(root[0], depth):
+    if isinstance(root, list | tuple) and root and depth < _DEEPEST and _holds(root[0], set()):
         notes.append(f"took the first of {len(root)} values")
         tensors, rest = take_state(root[0], arrays, notes, depth + 1)
         others = [*([] if rest is None else [rest]), *root[1:]]
         return tensors, others or None
     if not isinstance(root, dict):
         refuse(f"expected a state dict, found {_shown(root)}; save module.state_dict()")
-    key = _wrapper(root, depth)
+    key = _wrapper(root, set()) if depth < _DEEPEST else None
     if key is None:
         return _split(root, arrays)
     notes.append(f"took the key {key!r}")
@@ -49,17 +50,17 @@ def take_state(
     return tensors, others or None
 
 
-def _wrapper(root: Mapping[object, object], depth: int) -> str | None:
+def _wrapper(root: Mapping[object, object], met: set[int]) -> str | None:
     """The key under which a dict has a state dict."""
-    keys = [key for key in WRAPPERS if isinstance(root.get(key), dict | list | tuple)]
-    return next((key for key in keys if depth < _DEEPEST and _holds(root[key], depth)), None)
+    return next((key for key in WRAPPERS if _holds(root.get(key), met)), None)
 
 
-def _holds(value: object, depth: int) -> bool:
-    """Whether something is a state dict, or wraps one."""
-    if not isinstance(value, dict):
+def _holds(value: object, met: set[int]) -> bool:
+    """Whether something is a state dict, or wraps one; what was met before is not asked again."""
+    if not isinstance(value, dict) or id(value) in met or len(met) == _MOST_WRAPPERS:
         return False
-    return any(map(is_array, value.values())) or _wrapper(value, depth + 1) is not None
+    met.add(id(value))
+    return any(map(is_array, value.values())) or _wrapper(value, met) is not None
 
 
 def _split(state: Mapping[object, object], arrays: Arrays) -> tuple[dict[str, Array], object]:

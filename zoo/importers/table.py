@@ -39,15 +39,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _format(path: Path, data: memoryview) -> str:
-    start = bytes(data[:16])
+    start = bytes(data[: len(_LFS)])
+    if start == _LFS:
+        refuse("a pointer of git-lfs; fetch the file that it stands for")
     if start.startswith(b"PK"):
         return _format_of_archive(data)
     if start.startswith(MAGIC[:8]):
         return "torch"
-    if bytes(data[: len(_LFS)]) == _LFS:
-        refuse("a pointer of git-lfs; fetch the file that it stands for")
     if path.suffix != ".safetensors" and start[8:9] != b"{":
-        refuse(f"expected a checkpoint of {sorted(READERS)}, found {start!r}")
+        refuse(f"expected a checkpoint of {sorted(READERS)}, found {start[:16]!r}")
     return "safetensors"
 
 

@@ -9,7 +9,7 @@ from zoo.importers.arrays import MAKERS, STORAGES, Arrays, is_harmless
 from zoo.importers.checkpoint import Checkpoint, checkpoint_of
 from zoo.importers.inert import MAX_OPERATIONS, read_pickle
 from zoo.importers.numbers import DTYPES
-from zoo.importers.passive import Passive
+from zoo.importers.passive import Passive, shown
 from zoo.importers.states import take_state
 from zoo.store.file_map import refuse
 from zoo.store.mapped import escape
@@ -48,7 +48,7 @@ def read_torch(data: memoryview) -> Checkpoint:
     saved, notes = read_saved(data), []
     tensors, record = take_state(saved.root, saved.arrays, notes)
     if isinstance(saved.root, dict) and _LIGHTNING in saved.root:
-        notes.append(f"a checkpoint of Lightning {saved.root[_LIGHTNING]!r:.40}")
+        notes.append(f"a checkpoint of Lightning {shown(saved.root[_LIGHTNING])}")
     if saved.passive:
         names = ", ".join(escape(name)[:100] for name in saved.passive[:_MOST_NAMES])
         more = "" if len(saved.passive) <= _MOST_NAMES else f" and {len(saved.passive)} in all"
@@ -88,7 +88,7 @@ def _read_archive(archive: Archive, most: int) -> Saved:
     pickle = read_pickle(archive.read(pickles[0]), MAKERS, most=most)
     arrays = Arrays(
         lambda key: archive.read(f"{prefix}data/{key}"),
-        len(archive.data),
+        sum(member.size for member in archive.members.values()),
         ">" if order == b"big" else "<",
     )
     return Saved(pickle.root, arrays, _passive(pickle.names))
@@ -99,7 +99,7 @@ def _read_stream(data: memoryview, most: int) -> Saved:
     protocol = read_pickle(data, {}, len(MAGIC), most)
     machine = read_pickle(data, {}, protocol.end, most)
     if protocol.root != _PROTOCOL or not isinstance(machine.root, dict):
-        refuse(f"expected protocol {_PROTOCOL} of torch, found {protocol.root!r:.40}")
+        refuse(f"expected protocol {_PROTOCOL} of torch, found {shown(protocol.root)}")
     pickle = read_pickle(data, MAKERS, machine.end, most)
     keys = read_pickle(data, {}, pickle.end, most)
     storages = _storages(data, keys.end, keys.root, _item_sizes(pickle.external))
@@ -122,8 +122,9 @@ def _item_sizes(external: list[Any]) -> dict[object, int]:
         if reference[5] is not None:
             refuse("views of storages, of torch before 0.4; save it with a newer torch")
         _, kind, key, *_ = reference
-        full = kind.name if isinstance(kind, Passive) else ""
-        name = full.rpartition(".")[2].removesuffix("Storage")
+        if not isinstance(kind, Passive) or not isinstance(key, str):
+            refuse("the file refers to a storage without type or key")
+        name = kind.name.rpartition(".")[2].removesuffix("Storage")
         sizes[key] = np.dtype(DTYPES[STORAGES[name]]).itemsize if name in STORAGES else 1
     return sizes
 

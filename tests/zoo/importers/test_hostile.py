@@ -152,6 +152,17 @@ def test_tensors_lie_in_their_storage(case, tmp_path):
     assert peak_of(read) < LIMIT
 
 
+def doubled_wrappers(depth):
+    """Dicts that hold the one before them under five keys that are taken for wrappers."""
+    keys = (b"state_dict", b"model_state_dict", b"model", b"params", b"net")
+    code = b"q\0"
+    for place in range(depth):
+        held = b"h" + bytes([place])
+        items = b"".join(b"X" + struct.pack("<I", len(key)) + key + held for key in keys)
+        code += b"0}(" + items + b"uq" + bytes([place + 1])
+    return code
+
+
 PICKLES = {
     "a huge place of the memo": b"\x80\x02}r\xff\xff\xff\xff.",
     "a huge text": b"\x80\x02X\xff\xff\xff\xff.",
@@ -159,6 +170,11 @@ PICKLES = {
     "a huge integer": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "deep lists": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
     "tuples that double": b"\x80\x02K\x01" + b"2\x86" * 60 + b".",
+    "doubled tuples that are called": b"\x80\x02K\x01" + b"2\x86" * 60 + b")R.",
+    "doubled tuples as a state": b"\x80\x02K\x01" + b"2\x86" * 60 + b"}b.",
+    "doubled tuples as a name": b"\x80\x04K\x01" + b"2\x86" * 60 + b"2\x93.",
+    "wrappers that double": b"\x80\x02}" + doubled_wrappers(12) + b".",
+    "a wrapper in itself": b"\x80\x02}q\0X\x05\0\0\0modelh\0s.",
     "a tuple that is deep as a key": b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",
     "no end": b"\x80\x02" + b"}0" * 1000,
     "an empty stack": b"\x80\x020.",
@@ -250,6 +266,14 @@ def test_headers_of_safetensors(case, tmp_path):
             read_checkpoint(path)
 
     assert peak_of(read) < LIMIT
+
+
+def test_tensors_of_one_storage_are_read_once(tmp_path):
+    big = torch.arange(2.0**20)
+    state = {f"k{i}": big[i : i + 1] for i in range(2000)}
+    torch.save(state, tmp_path / "a.pt")
+    tensors = read_checkpoint(tmp_path / "a.pt").tensors
+    assert [array.item() for array in tensors.values()] == list(range(2000))
 
 
 def test_a_hundred_thousand_keys(tmp_path):
