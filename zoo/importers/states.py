@@ -35,8 +35,7 @@ def take_state(
     if isinstance(root, list | tuple) and root and depth < _DEEPEST and _holds(root[0], set()):
         notes.append(f"took the first of {len(root)} values")
         tensors, rest = take_state(root[0], arrays, notes, depth + 1)
-        others = list(root[1:]) if rest is None else [rest, *root[1:]]
-        return tensors, others or None
+        return tensors, [rest, *root[1:]]
     if not isinstance(root, dict):
         refuse(f"expected a state dict, found {_shown(root)}; save module.state_dict()")
     key = _wrapper(root, set()) if depth < _DEEPEST else None
