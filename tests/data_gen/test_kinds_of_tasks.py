@@ -14,7 +14,7 @@ from data_gen.integrity.repair import repair_zoo
 from data_gen.integrity.verify import verify_zoo
 from metanet import Metanet
 from tests.data_gen.integrity.damage import edit, flip, rewrite
-from tests.data_gen.jobs import visible
+from tests.data_gen.jobs import assert_resumes_after_kill, visible
 
 TASKS = {
     "numbers": {"name": "diabetes", "standardize": "both"},
@@ -87,6 +87,17 @@ def test_an_interrupted_zoo_is_the_same_to_the_byte(original, tmp_path):
     generate_shard(job, tmp_path / "zoo", 1, device="cpu", compile=False, quiet=True)
     generate_shard(job, tmp_path / "zoo", 0, device="cpu", compile=False, quiet=True)
     assert visible(made(tmp_path / "zoo", TASKS[kind])) == visible(folder)
+
+
+@pytest.mark.parametrize("number", [5, 10])
+def test_a_killed_run_goes_on_to_the_same_bytes(original, tmp_path, number):
+    """When a shard has its trajectory but no networks, and when all but the card is there."""
+    kind, folder = original
+
+    def make(out):
+        made(out, TASKS[kind])
+
+    assert_resumes_after_kill(number, make, tmp_path / "zoo", visible(folder))
 
 
 def test_chunks_change_nothing_but_rounding(original, tmp_path):

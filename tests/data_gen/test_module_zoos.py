@@ -17,7 +17,7 @@ from data_gen.integrity.verify import verify_zoo
 from data_gen.planning import make_plan
 from data_gen.tasks.task import load_task
 from studies.common.alignments import standard_space
-from tests.data_gen.jobs import visible
+from tests.data_gen.jobs import assert_resumes_after_kill, visible
 from zoo import imports
 from zoo.architectures import ARCHITECTURES
 from zoo.config import ConfigError
@@ -175,6 +175,16 @@ def test_another_module_is_refused(original, module, why):
         _ = zoo.load(original, modules={"standard": module})["standard"].architecture
     with pytest.raises(ValueError, match=r"modules: no populations \['other'\]"):
         zoo.load(original, modules={"other": module})
+
+
+@pytest.mark.parametrize("number", [9, 27])
+def test_a_killed_run_goes_on_to_the_same_bytes(original, tmp_path, number):
+    """In the middle of a shard, and of the constants; dropout depends on network and step alone."""
+
+    def make(out):
+        generate(job_of(), out, quiet=True, compile=False)
+
+    assert_resumes_after_kill(number, make, tmp_path / "zoo", visible(original))
 
 
 def test_a_resumed_zoo_is_the_same_to_the_byte(original, copy):

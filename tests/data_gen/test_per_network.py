@@ -23,7 +23,7 @@ from data_gen.tasks.task import TaskConfig, load_task
 from data_gen.training.order import shuffled
 from studies.common.evaluation import first_images
 from tests.data_gen.integrity.damage import flip, rewrite
-from tests.data_gen.jobs import visible
+from tests.data_gen.jobs import assert_resumes_after_kill, visible
 from tests.reference.data_gen_training import PlainMLP
 
 ITEMS, CPU = 6, torch.device("cpu")
@@ -166,7 +166,7 @@ def test_network_i_is_trained_and_tested_on_item_i(name, tmp_path):
 
 
 def test_zoos_of_signals(original, tmp_path):
-    """Told as such, resumed, verified and repaired to the byte, and read by others."""
+    """Told as such, resumed after a kill, verified and repaired to the byte."""
     name, folder = original
     population = zoo.load(folder)["p"]
     manifest = population.manifest
@@ -178,6 +178,11 @@ def test_zoos_of_signals(original, tmp_path):
     resumed = tmp_path / "resumed"
     generate_shard(job_of(name), resumed, 1, device="cpu", compile=False, quiet=True)
     assert visible(made(resumed, job_of(name))) == visible(folder)
+
+    def make(out):
+        made(out, job_of(name))
+
+    assert_resumes_after_kill(5, make, tmp_path / "killed", visible(folder))
     copy = shutil.copytree(folder, tmp_path / "copy")
     flip(copy / SHARD, 8 * 4000)
     with pytest.raises(ValueError, match="not opened unasked"):

@@ -57,8 +57,8 @@ def test_noise_has_the_numbers_that_are_given():
             torch.randn_like(x, dtype=torch.float64),
             torch.bernoulli(x + 0.3),
             x.clone().bernoulli_(0.6),
-            x.clone().uniform_(-1, 2),
-            x.clone().normal_(3, 2),
+            x.clone().uniform_(-1.0, 2.0),
+            x.clone().normal_(3.0, 2.0),
         ]
     normal = [torch.special.ndtri(each) for each in u]
     expected = [u[0], u[1], normal[2], u[3], normal[4], u[5] < 0.3, u[6] < 0.6, 3 * u[7] - 1]
