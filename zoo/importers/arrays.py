@@ -31,6 +31,9 @@ _TENSOR, _TENSOR_3 = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_t
 _TENSOR_1, _OF_TYPE = "torch._utils._rebuild_tensor", "torch._tensor._rebuild_from_type_v2"
 _PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _NUMPY = ("numpy.core", "numpy._core")
+_BYTES = tuple(
+    f"{root}.{kind}" for root in ("builtins", "__builtin__") for kind in ("bytes", "bytearray")
+)
 _ARRAYS = (
     "torch._utils._rebuild_",
     "torch._tensor._rebuild_",
@@ -242,8 +245,10 @@ def bytes_of(value: object) -> Bytes | None:
     """
     if isinstance(value, Passive) and value.args is not None:
         is_text = value.name == "_codecs.encode" and value.args[1:] in (("latin1",), ("latin-1",))
-        is_array = value.name in ("builtins.bytearray", "__builtin__.bytearray")
-        return bytes_of(value.args[0]) if (is_text or is_array) and value.args else None
+        if value.name in _BYTES and not value.args:
+            return b""
+        is_whole = is_text or value.name in _BYTES
+        return bytes_of(value.args[0]) if is_whole and value.args else None
     if isinstance(value, str):
         return value.encode("latin-1", "ignore")
     return value if isinstance(value, bytes) else None
@@ -282,5 +287,4 @@ def is_harmless(name: str) -> bool:
     """
     is_storage = name.startswith("torch.") and name.endswith("Storage")
     is_numpy = name.startswith("numpy.") and name != "numpy.random"
-    plain = ("_codecs.encode", "builtins.bytearray", "__builtin__.bytearray")
-    return is_storage or is_numpy or name in _KNOWN or name in MAKERS or name in plain
+    return is_storage or is_numpy or name in {*_KNOWN, *MAKERS, *_BYTES, "_codecs.encode"}

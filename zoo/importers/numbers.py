@@ -38,7 +38,9 @@ def decoded(
         FormatError: If they are booleans that are neither true nor false.
     """
     if kind == BFLOAT16:
-        return (array.astype(np.uint32, order="C") << 16).view(np.float32)
+        wide = array.astype(np.uint32, order="C")
+        wide <<= 16  # in place: an array of rank 0 stays one
+        return wide.view(np.float32)
     if kind == "bool" and array.size and array.view(np.uint8).max() > 1:
         refuse(f"{name!r:.200} holds bytes that are neither False nor True")
     if array.dtype.kind == "f":
