@@ -86,12 +86,15 @@ class InputSpec:
         hyperparameters: Hyperparameter columns.
         architecture: What the networks compute; None if it is not known, or the metanet runs no
             networks.
+        num_outputs: Raw outputs K of the metanet for each network, ``[B, K]``; None for one number
+            without an axis of its own, ``[B]``.
     """
 
     space: WeightSpace
     free: Mapping[str, Tensor] = field(default_factory=dict)
     hyperparameters: Mapping[str, HyperparameterColumn] = field(default_factory=dict)
     architecture: Architecture | None = None
+    num_outputs: int | None = None
 
     def num_free(self, tensor: str) -> int:
         """Number of trained entries of a tensor."""

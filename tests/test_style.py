@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "data_gen", "metanet", "studies")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES, MAX_NODES, MAX_FILES = 330, 250, 16
-MEDIAN_NODES, NINTH_DECILE_NODES, MAX_TOTAL_NODES = 55, 173, 194558
+MEDIAN_NODES, NINTH_DECILE_NODES, MAX_TOTAL_NODES = 55, 173, 194607
 """Medians only fall; the aims are 50 and 180. The sum was 161,494, 92% of the 175,538 at 019b3b4;
 only a feature may raise it, in the commit that brings it."""
 MAX_TYPE_IGNORES = 5

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from metanet.graphs.topology import GraphSizes
+from metanet.layers.head import Head
 
 
 class Projections(NamedTuple):
@@ -105,6 +106,7 @@ class GraphNetwork(nn.Module):
         edge_width: int,
         layers: int,
         layer: Callable[[int, int], nn.Module] = MessageLayer,
+        num_outputs: int | None = None,
     ):
         """Build.
 
@@ -114,6 +116,7 @@ class GraphNetwork(nn.Module):
             edge_width: Channels K of edges.
             layers: Rounds of messages.
             layer: Builds a round for H and K; its kind decides who can run the network.
+            num_outputs: See `Head`.
 
         Raises:
             ValueError: If there is no layer or no channel.
@@ -124,13 +127,13 @@ class GraphNetwork(nn.Module):
         self.layers = nn.ModuleList(layer(width, edge_width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(sizes.node_sets * width, 2 * width)
-        self.readout = nn.Linear(2 * width, 1)
+        self.readout = Head(2 * width, num_outputs)
 
-    def decode(self, means: Float[Tensor, "B sets H"]) -> Float[Tensor, "B"]:
+    def decode(self, means: Float[Tensor, "B sets H"]) -> Float[Tensor, "B *K"]:
         """Raw prediction from the means of node sets, zero for sets that a graph lacks."""
         pooled = means.flatten(1)
         missing = self.hidden.in_features - pooled.shape[1]
-        return self.readout(torch.relu(self.hidden(F.pad(pooled, (0, missing))))).squeeze(-1)
+        return self.readout(torch.relu(self.hidden(F.pad(pooled, (0, missing)))))
 
 
 class Encoder(nn.Module):

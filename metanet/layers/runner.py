@@ -36,7 +36,7 @@ class Runner(nn.Module):
         network: GraphNetwork,
         nodes: Float[Tensor, "B V C"],
         edges: Sequence[Float[Tensor, "B _ _ _"]],
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, "B *K"]:
         """Raw predictions.
 
         Args:
@@ -45,7 +45,7 @@ class Runner(nn.Module):
             edges: Features of edges, part by part.
 
         Returns:
-            One number a network.
+            Raw outputs, as the head gives them.
         """
         x = network.node_encoder(nodes, self.orbit)
         e = self.encode(network, edges)

@@ -122,7 +122,14 @@ class SignedGraphNetwork(nn.Module):
     z_v = A' n_v * (1 + s_orbit(v)) + [no sign] t_orbit(v)         n: odd features of nodes
     """
 
-    def __init__(self, sizes: GraphSizes, width: int, edge_width: int, layers: int):
+    def __init__(
+        self,
+        sizes: GraphSizes,
+        width: int,
+        edge_width: int,
+        layers: int,
+        num_outputs: int | None = None,
+    ):
         """Build.
 
         Args:
@@ -130,9 +137,10 @@ class SignedGraphNetwork(nn.Module):
             width: Channels H of nodes, even and odd ones each.
             edge_width: Channels K of edges, a divisor of H.
             layers: Rounds of messages.
+            num_outputs: See `Head`.
         """
         super().__init__()
-        self.even = GraphNetwork(sizes, width, edge_width, layers)
+        self.even = GraphNetwork(sizes, width, edge_width, layers, num_outputs=num_outputs)
         self.odd_encoder = Encoder(sizes.node_channels, sizes.orbits, width)
         self.odd_layers = nn.ModuleList(OddLayer(width, edge_width) for _ in range(layers))
         self.odd_norm, self.invariant = nn.RMSNorm(width, eps=SMALL), Invariant(width, width)

@@ -47,7 +47,7 @@ class SignedDenseGraph(nn.Module):
         network: SignedGraphNetwork,
         nodes: Float[Tensor, "B V C"],
         edges: Sequence[Float[Tensor, "B _ _ _"]],
-    ) -> Float[Tensor, "B"]:
+    ) -> Float[Tensor, "B *K"]:
         """Raw predictions.
 
         Args:
@@ -56,7 +56,7 @@ class SignedDenseGraph(nn.Module):
             edges: Features of edges, part by part.
 
         Returns:
-            One number a network.
+            Raw outputs, as the head gives them.
         """
         even = network.finish(*self.features(network, nodes, edges))
         return network.even.decode(self.dense.means(even))

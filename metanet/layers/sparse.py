@@ -15,7 +15,7 @@ from torch_geometric.utils import scatter
 from metanet.layers.message_passing import GraphNetwork, MessageLayer
 
 
-def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
+def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B *K"]:
     """Raw predictions of a `GraphNetwork` for graphs.
 
     Args:
@@ -23,7 +23,7 @@ def run(network: GraphNetwork, data: Data) -> Float[Tensor, "B"]:
         data: Graphs of B networks, from `metanet.graphs.pyg.batch`; or one graph.
 
     Returns:
-        One number a network.
+        Raw outputs, as the head gives them.
     """
     if data.batch is None:
         data = cast(Data, Batch.from_data_list([data]))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
+from metanet.layers.head import Head
 from metanet.layers.pooled_relu import mean_relu
 from zoo.options import Width
 
@@ -42,7 +43,7 @@ class ScalarDeepSets(FlatNormalized):
             for _ in range(2)
             for layer in (nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
         ]
-        self.readout = nn.Sequential(*hidden, nn.Linear(width, 1))
+        self.readout = nn.Sequential(*hidden, Head(width, spec.num_outputs))
 
     def pool(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:
         """Lift every scalar to `width` channels and take the mean over scalars."""
@@ -55,6 +56,6 @@ class ScalarDeepSets(FlatNormalized):
             torch.stack([x * r, r], dim=-1), torch.stack([a * gain, d * gain]), self.lift_norm.bias
         )
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
-        return self.readout(self.pool(self.norm(features))).squeeze(-1)
+        return self.readout(self.pool(self.norm(features)))

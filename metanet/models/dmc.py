@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
+from metanet.layers.head import Head
 from zoo.options import Width
 
 NUM_LAYERS = 10
@@ -52,14 +53,14 @@ class DMC(FlatNormalized):
         self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.position = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
         self.readout = nn.Sequential(
-            nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 1)
+            nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), Head(width, spec.num_outputs)
         )
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         image = self.norm(features)[:, None, None, :].contiguous(memory_format=torch.channels_last)
         sequence = self.stages(image).squeeze(2).transpose(1, 2)
-        return self.readout(self.position(sequence).mean(1)).squeeze(-1)
+        return self.readout(self.position(sequence).mean(1))
 
 
 def _stage(inputs: int, outputs: int, pool: bool) -> nn.Sequential:

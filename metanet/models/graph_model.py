@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec
 from metanet.graphs.topology import (
-    GraphSizes,
     ParameterGraph,
     edge_features,
     node_features,
@@ -30,7 +29,7 @@ class GraphModel(Normalized):
         self,
         spec: InputSpec,
         norm: ParamsNorm,
-        network: Callable[[GraphSizes], nn.Module],
+        network: Callable[..., nn.Module],
         runner: Callable[[ParameterGraph], Any],
     ):
         """Build.
@@ -38,7 +37,7 @@ class GraphModel(Normalized):
         Args:
             spec: Weight space and masks.
             norm: Normalization of tensors.
-            network: Builds what is learned, for the sizes of the graph.
+            network: Builds what is learned, for the sizes of the graph and the number of outputs.
             runner: Builds what runs it on dense arrays, for the graph.
 
         Raises:
@@ -47,10 +46,10 @@ class GraphModel(Normalized):
         super().__init__()
         self.spec, self.norm = spec, norm
         self.graph = parameter_graph(spec.space)
-        self.network = network(self.graph.sizes)
+        self.network = network(self.graph.sizes, num_outputs=spec.num_outputs)
         self.dense = on_cpu(runner, self.graph)
 
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         params = self.norm(features)
         return self.dense(

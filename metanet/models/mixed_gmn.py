@@ -85,7 +85,8 @@ class MixedGraphMetanet(MetanetModule):
         constants = graphs[0].constants.shape[1]
         positions = max(edges.values(), default=0)
         sizes = GraphSizes(slots + constants, positions, roles, len(edges), roles)
-        self.network = GraphNetwork(sizes, width, edge_width, layers)
+        outputs = specs[0].num_outputs
+        self.network = GraphNetwork(sizes, width, edge_width, layers, num_outputs=outputs)
 
     def space_graph(self, spec: InputSpec) -> "SpaceGraph":
         """What it knows of a weight space, fitted or not.
@@ -125,7 +126,7 @@ class MixedGraphMetanet(MetanetModule):
         """Mean and variance of the entries of each kind, NaN for a kind that a network lacks."""
         return self._each(features, lambda graph, flat: graph.moments(flat, len(self.center)))
 
-    def forward(self, features: Mixed) -> Float[Tensor, "B"]:
+    def forward(self, features: Mixed) -> Float[Tensor, "B *K"]:
         """Raw predictions."""
         return self._each(features, lambda graph, flat: graph.predict(self, flat))
 
@@ -211,7 +212,9 @@ class SpaceGraph(nn.Module):
         edges = zip(edge_features(self.graph, params), self.kinds.orders, strict=True)
         return nodes, [part[..., order] for part, order in edges]
 
-    def predict(self, metanet: MixedGraphMetanet, flat: Float[Tensor, "B P"]) -> Float[Tensor, "B"]:
+    def predict(
+        self, metanet: MixedGraphMetanet, flat: Float[Tensor, "B P"]
+    ) -> Float[Tensor, "B *K"]:
         """Raw predictions for networks of this space.
 
         Args:
@@ -219,6 +222,6 @@ class SpaceGraph(nn.Module):
             flat: Networks.
 
         Returns:
-            One number a network.
+            Raw outputs, as the head gives them.
         """
         return self.dense(metanet.network, *self.inputs(metanet, flat))

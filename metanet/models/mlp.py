@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from metanet.contract import InputSpec, Training
 from metanet.inputs.normalize import FlatNormalized
+from metanet.layers.head import Head
 from zoo.options import Share, Width
 
 
@@ -35,9 +36,9 @@ class FlatMLP(FlatNormalized):
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(sum(spec.free_sizes.values()), width)
         self.hidden_norm = nn.LayerNorm(width)
-        self.readout = nn.Linear(width, 1)
+        self.readout = Head(width, spec.num_outputs)
 
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         hidden = torch.relu(self.hidden(self.dropout(self.norm(features))))
-        return self.readout(self.hidden_norm(hidden)).squeeze(-1)
+        return self.readout(self.hidden_norm(hidden))

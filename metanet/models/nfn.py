@@ -11,6 +11,7 @@ from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.topology import node_features, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
 from metanet.layers.equivariant import EquivariantLayer, Features, Incidence
+from metanet.layers.head import Head
 from zoo.options import Depth, Share, Width
 from zoo.params import Params
 
@@ -71,16 +72,16 @@ class NeuralFunctional(Normalized):
             nn.Linear(hidden, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
+            Head(hidden, spec.num_outputs),
         )
 
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         state = self.encoder(self.norm(features))
         for at, layer in enumerate(self.layers):
             state = layer(state, keep=at + 1 < len(self.layers))
         means = [values.mean(1) for values in (*state.nodes, *state.ends[::2])]
-        return self.readout(torch.cat(means, dim=-1)).squeeze(-1)
+        return self.readout(torch.cat(means, dim=-1))
 
 
 class PositionEncoder(nn.Module):

@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from metanet.contract import InputSpec, MetanetModule, Options, Training
 from metanet.inputs.normalize import joined
+from metanet.layers.head import Head
 from zoo.options import Depth, Share, Width
 
 NETWORKS_AT_ONCE = {"cpu": 8, "cuda": 256}
@@ -85,7 +86,7 @@ class Probe(MetanetModule):
         answers = num_probes * max(self.architecture.num_outputs, 2)
         sizes = [answers, *[width] * layers]
         hidden = [_hidden(read, written, dropout) for read, written in pairwise(sizes)]
-        self.perceptron = nn.Sequential(*hidden, nn.Linear(width, 1))
+        self.perceptron = nn.Sequential(*hidden, Head(width, spec.num_outputs))
         self.register_buffer("scale", torch.ones(()))
 
     def probes(self) -> Float[Tensor, "X *shape"]:
@@ -116,9 +117,9 @@ class Probe(MetanetModule):
         typical = joined(self.answers(piece).flatten(1).mean(1) for piece in pieces).median()
         self.scale.copy_(typical.clamp_min(torch.finfo(typical.dtype).tiny))
 
-    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B"]:
+    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
-        return self.perceptron((self.answers(features) / self.scale).log1p().flatten(1)).squeeze(-1)
+        return self.perceptron((self.answers(features) / self.scale).log1p().flatten(1))
 
 
 def _generator(latent: int, num_inputs: int) -> nn.Sequential:

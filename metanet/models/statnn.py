@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, MetanetModule, Training
 from metanet.inputs.features import STATISTICS, statistics
 from metanet.inputs.normalize import ColumnNorm
+from metanet.layers.head import Head
 from zoo.options import Share, Width
 
 
@@ -43,7 +44,7 @@ class StatNN(MetanetModule):
         self.first, self.first_norm = nn.Linear(columns, width), nn.LayerNorm(width)
         self.second, self.second_norm = nn.Linear(width, width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(width, 1)
+        self.readout = Head(width, spec.num_outputs)
 
     def features(self, networks: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
         """Seven statistics of each tensor."""
@@ -53,8 +54,8 @@ class StatNN(MetanetModule):
         """Fit the normalization."""
         self.norm.calibrate(torch.cat(list(pieces)))
 
-    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
+    def forward(self, features: Float[Tensor, "B S"]) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         hidden = self.dropout(self.first_norm(torch.relu(self.first(self.norm(features)))))
         hidden = self.dropout(self.second_norm(torch.relu(self.second(hidden))))
-        return self.readout(hidden).squeeze(-1)
+        return self.readout(hidden)

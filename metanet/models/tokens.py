@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metanet.contract import InputSpec, Options, Training
 from metanet.graphs.topology import MAX_SIZE, ParameterGraph, node_features, on_cpu, parameter_graph
 from metanet.inputs.normalize import Normalized, ParamsNorm
+from metanet.layers.head import Head
 from zoo.options import Depth, Share, Width
 from zoo.params import Params
 
@@ -76,16 +77,18 @@ class TokenTransformer(Normalized):
         )
         self.blocks = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(width)
-        self.readout = _perceptron(width, 2 * width, 1)
+        self.readout = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), Head(2 * width, spec.num_outputs)
+        )
 
-    def forward(self, features: Params) -> Float[Tensor, "B"]:
+    def forward(self, features: Params) -> Float[Tensor, "B *K"]:
         """Raw prediction."""
         x = self.embed(tokenize(self.graph, self.norm(features), self.token_size))
         for table, ids in zip(self.position, self.get_buffer("places"), strict=True):
             x = x + table[ids]
         for block in self.blocks:
             x = block(x)
-        return self.readout(self.last_norm(x).mean(1)).squeeze(-1)
+        return self.readout(self.last_norm(x).mean(1))
 
 
 class EncoderLayer(nn.Module):
@@ -103,7 +106,9 @@ class EncoderLayer(nn.Module):
         self.heads = heads
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.perceptron = _perceptron(width, 4 * width, width)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -116,10 +121,6 @@ class EncoderLayer(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.merge(attended))
         return x + self.dropout(self.perceptron(self.norm(x)))
-
-
-def _perceptron(read: int, hidden: int, written: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(read, hidden), nn.GELU(), nn.Linear(hidden, written))
 
 
 def tokenize(graph: ParameterGraph, params: Params, token_size: int) -> Float[Tensor, "B T _"]:

@@ -91,7 +91,7 @@ def test_it_is_a_loop_over_networks_and_probes(case, kind):
                 torch.log(1 + (torch.logsumexp(logits, 0) - logit) / module.scale)
                 for logit in logits
             ]
-        expected = module.perceptron(torch.stack(answers))
+        expected = module.perceptron(torch.stack(answers)[None])
         torch.testing.assert_close(together[at : at + 1], expected, rtol=1e-9, atol=1e-9)
 
 

@@ -8,13 +8,13 @@ def flat_mlp(metanet, x):
     hidden = torch.stack(
         [torch.relu(metanet.hidden.weight @ row + metanet.hidden.bias) for row in x]
     )
-    return metanet.readout(metanet.hidden_norm(hidden))[:, 0]
+    return metanet.readout(metanet.hidden_norm(hidden))
 
 
 def deepsets(metanet, x):
     """Every scalar lifted, normalized by a plain LayerNorm, rectified; then the mean."""
     lifted = torch.relu(metanet.lift_norm(metanet.lift(x[..., None])))
-    return metanet.readout(lifted.mean(1))[:, 0]
+    return metanet.readout(lifted.mean(1))
 
 
 def dmc(metanet, x):
@@ -29,4 +29,4 @@ def dmc(metanet, x):
         )
         if number < 6 or number in (7, 9):
             sequence = nn.functional.max_pool1d(sequence, 2, ceil_mode=True)
-    return metanet.readout(metanet.position(sequence.transpose(1, 2)).mean(1))[:, 0]
+    return metanet.readout(metanet.position(sequence.transpose(1, 2)).mean(1))
