@@ -1,5 +1,6 @@
 """Folders of checkpoints become a zoo, from Python and from the command line."""
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_gen.integrity.verify import verify_zoo
 from studies.cli import main
 from tests.images import image_folder, needs_images
 from tests.zoo.writing.networks import MLP, Tied, trained
+from zoo import imports
 from zoo.importers.collect import fixed_space, import_checkpoints
 
 COUNT = 12
@@ -172,8 +174,10 @@ def test_many_files_are_one_entry_of_the_source(runs, monkeypatch):
 
 @pytest.fixture
 def tied_runs(tmp_path, monkeypatch):
-    """Checkpoints of a module that a file beside them defines."""
+    """Checkpoints of a module that a file beside them defines; what is trusted is forgotten."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(imports, "_allowed", set())
+    monkeypatch.setattr(imports, "_plugins", set())
     monkeypatch.syspath_prepend(tmp_path)
     code = """
     from tests.zoo.writing.networks import Tied
@@ -183,17 +187,19 @@ def tied_runs(tmp_path, monkeypatch):
         assert width == 5
         return Tied()
     """
-    (tmp_path / "lab_of_tests.py").write_text(textwrap.dedent(code))
+    (tmp_path / "lab_of_checkpoints.py").write_text(textwrap.dedent(code))
     (tmp_path / "runs").mkdir()
     for at in range(8):
         torch.save(trained(at).state_dict(), tmp_path / "runs" / f"{at}.pt")
+    yield
+    sys.modules.pop("lab_of_checkpoints", None)
 
 
 def run(*arguments):
     return CliRunner().invoke(main, ["import", "checkpoints", *arguments])
 
 
-MODULE = ("--module", "lab_of_tests:make", "--options", '{"width": 5}', "--example", "3")
+MODULE = ("--module", "lab_of_checkpoints:make", "--options", '{"width": 5}', "--example", "3")
 
 
 @pytest.mark.usefixtures("tied_runs")
@@ -204,7 +210,7 @@ def test_the_command_with_a_module_of_ones_own(tmp_path):
     assert verify_zoo("z") == []
     population = zoo.load("z", modules={"networks": lambda width: Tied()})["networks"]
     assert zoo.load("z").manifest.populations["networks"].architecture == {
-        "module": "lab_of_tests:make",
+        "module": "lab_of_checkpoints:make",
         "options": {"width": 5},
     }
     x, row = torch.randn(4, 3), population.table("test")["file"].iloc[0]
@@ -224,16 +230,16 @@ def test_the_command_with_a_space(runs):
 
 
 WRONG = {
-    "a module without an example": (("--module", "lab_of_tests:make"), "together"),
+    "a module without an example": (("--module", "lab_of_checkpoints:make"), "together"),
     "options that are no JSON": (
-        ("--module", "lab_of_tests:make", "--options", "{", "--example", "3"),
+        ("--module", "lab_of_checkpoints:make", "--options", "{", "--example", "3"),
         "expected JSON",
     ),
     "an example that does not fit": (
-        ("--module", "lab_of_tests:make", "--options", '{"width": 5}', "--example", "4"),
+        ("--module", "lab_of_checkpoints:make", "--options", '{"width": 5}', "--example", "4"),
         "cannot be multiplied",
     ),
-    "no such attribute": (("--module", "lab_of_tests:nothing", "--example", "3"), "has no"),
+    "no such attribute": (("--module", "lab_of_checkpoints:nothing", "--example", "3"), "has no"),
     "no such module": (("--module", "lab_of_nobody:x", "--example", "3"), "looked in"),
 }
 
